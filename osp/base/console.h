@@ -1,0 +1,52 @@
+// Progress for people: stderr only, silent with --quiet, one refreshing line on a terminal.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <string>
+#include <utility>
+
+namespace osp {
+
+// Where a command reports progress. Results go to stdout elsewhere. Not thread-safe: one thread
+// reports.
+class Console {
+ public:
+  explicit Console(bool quiet = false);
+
+  bool quiet() const { return quiet_; }
+  bool terminal() const { return terminal_; }
+
+  // A line that stays.
+  template <class... Args>
+  void line(fmt::format_string<Args...> format, Args&&... args) {
+    print_line(fmt::format(format, std::forward<Args>(args)...));
+  }
+  // A line that must be seen even with --quiet.
+  template <class... Args>
+  void warn(fmt::format_string<Args...> format, Args&&... args) {
+    print_warning(fmt::format(format, std::forward<Args>(args)...));
+  }
+  // A state that replaces the one before on a terminal; elsewhere a line at most every
+  // `interval_s` seconds (given at construction of the text by the caller's own pace).
+  void status(const std::string& text);
+  // Ends a refreshing line, if one is shown.
+  void end_status();
+
+ private:
+  void print_line(const std::string& text);
+  void print_warning(const std::string& text);
+
+  bool quiet_;
+  bool terminal_;
+  bool status_shown_ = false;
+  double last_status_s_ = -1e9;
+};
+
+// "3.2 MB", "12 s", "1 h 04 min": short forms for progress lines.
+std::string format_bytes(double bytes);
+std::string format_duration(double seconds);
+// 1234567 -> "1,234,567".
+std::string format_count(long long count);
+
+}  // namespace osp

@@ -1,0 +1,59 @@
+// Token shards as one long stream, and batches as a pure function of (seed, step).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace osp {
+
+// Read-only view of all tokens of a split. Opening checks index, sizes and (with verify) SHA-256:
+// Error(damaged) otherwise. Shards are memory-mapped.
+class TokenDataset {
+ public:
+  // `path`: a folder made by `osp tokenize` (index.json; `split` is "train" or "validation"), or one
+  // .bin shard or a folder/glob of .bin shards of llm.c / modded-nanogpt (magic 20240520), whose
+  // `split` is chosen by "train"/"val" in the file names where both are present.
+  static TokenDataset open(const std::string& path, const std::string& split, bool verify = false);
+  ~TokenDataset();
+  TokenDataset(TokenDataset&&) noexcept;
+
+  uint64_t num_tokens() const;
+  int64_t vocabulary() const;     // 0 if the files do not say (.bin)
+  int64_t end_of_document() const;  // token id, -1 if none
+  std::string tokenizer_json() const;  // stored beside the shards; "" for .bin
+  std::string fingerprint() const;     // hash that identifies the data in checkpoints
+  // Copies tokens [begin, begin + out.size()).
+  void copy(uint64_t begin, std::span<int64_t> out) const;
+  // Error(damaged) naming shard and place of the first id that is not below `vocabulary`.
+  void check_ids(int64_t vocabulary) const;
+
+ private:
+  struct State;
+  explicit TokenDataset(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// Where the sequences of a step come from. Windows of context + 1 tokens, starting at multiples of
+// context, are visited in a new shuffled order in each epoch (base/philox shuffled_index).
+struct BatchPlan {
+  uint64_t seed = 0;
+  int64_t context = 0;
+  int64_t sequences_per_step = 0;
+};
+
+struct Batch {
+  std::vector<int64_t> tokens;     // [sequences, context]
+  std::vector<int64_t> targets;    // [sequences, context]: tokens shifted by one
+  std::vector<int32_t> documents;  // [sequences, context]; filled if asked for
+};
+
+// Sequences [first, first + count) of step `step` (0-based). Pure function of its arguments. Document
+// numbers start at 0 in each sequence and grow after each end-of-document token; with documents,
+// targets that cross into another document are still scored unless `mask_boundary_targets`.
+Batch read_batch(const TokenDataset& data, const BatchPlan& plan, int64_t step, int64_t first,
+                 int64_t count, bool with_documents);
+
+}  // namespace osp

@@ -1,0 +1,50 @@
+// Tokenizers: Hugging Face tokenizer.json in, token ids out and back.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace osp {
+
+struct EncodeOptions {
+  bool add_special_tokens = false;  // run the post-processor's template
+};
+
+// Thread-safe after construction: encode and decode are const and share no mutable state but
+// per-thread caches.
+class Tokenizer {
+ public:
+  // Error(damaged) for bad JSON, Error(unsupported) naming an unknown component. `where` names the
+  // source in messages.
+  static Tokenizer from_json(std::string_view json, const std::string& where);
+  static Tokenizer from_file(const std::string& path);  // a file, or a folder with tokenizer.json
+  ~Tokenizer();
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+
+  // Invalid UTF-8 is replaced by U+FFFD as documented in docs/formats.md.
+  std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const;
+  void encode_append(std::string_view text, const EncodeOptions& options,
+                     std::vector<int32_t>& ids) const;
+  std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
+  // The bytes that one token stands for, for streaming output.
+  int64_t vocabulary() const;  // largest id + 1
+  // Id of a token's content, or -1.
+  int32_t token_id(std::string_view content) const;
+  // "<|endoftext|>", "</s>", "<eos>" … : the first that exists as a special token, else -1.
+  int32_t end_of_document() const;
+  // SHA-256 of the JSON text that it was read from, and that text.
+  const std::string& hash() const;
+  const std::string& json() const;
+
+ private:
+  struct State;
+  explicit Tokenizer(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace osp

@@ -1,0 +1,198 @@
+#include "osp/model/parameters.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linalg_qr.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <map>
+#include <span>
+#include <tuple>
+
+#include "osp/base/error.h"
+#include "osp/base/philox.h"
+
+namespace osp {
+namespace {
+
+std::span<float> values(const at::Tensor& t) {
+  return {t.data_ptr<float>(), static_cast<size_t>(t.numel())};
+}
+
+const char* kind_name(ParameterKind kind) {
+  switch (kind) {
+    case ParameterKind::embedding:
+      return "embedding";
+    case ParameterKind::head:
+      return "head";
+    case ParameterKind::embedding_projection:
+      return "embedding projection";
+    case ParameterKind::matrix:
+      return "matrix";
+    case ParameterKind::gain:
+      return "gain";
+  }
+  return "?";
+}
+
+// [rows, cols] of a parameter as it lies in a bank: vectors and scalars are one row.
+std::pair<int64_t, int64_t> bank_shape(const ParameterSpec& spec) {
+  return spec.shape.size() == 2 ? std::pair{spec.shape[0], spec.shape[1]}
+                                : std::pair{int64_t{1}, spec.shape[0]};
+}
+
+// The same members and shape for a tensor of another type.
+at::Tensor allocate(const Bank& bank, at::ScalarType type, int64_t rows, int64_t cols) {
+  return at::zeros({static_cast<int64_t>(bank.members.size()), rows, cols},
+                   at::TensorOptions().dtype(type));
+}
+
+at::Tensor member(const at::Tensor& bank, const ParameterStore& store, int64_t parameter) {
+  return bank.select(0, store.slot_of[parameter]).view(store.specs[parameter].shape);
+}
+
+}  // namespace
+
+std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
+  const int64_t D = config.width, K = config.head_size, V = config.vocabulary, F = config.inner;
+  OSP_CHECK(K > 0 && F > 0 && config.kv_heads > 0, "resolve the configuration first");
+  std::vector<ParameterSpec> specs;
+  const auto gain = [&](const std::string& name, int64_t channels, int64_t layer) {
+    if (config.norm == "simple") return;
+    specs.push_back(
+        {name, {config.norm == "single-scale" ? 1 : channels}, ParameterKind::gain, layer});
+  };
+  specs.push_back({"model.embed_tokens.weight", {V, D}, ParameterKind::embedding});
+  if (config.embedding_projection) {
+    specs.push_back({"model.embed_proj.weight", {D, D}, ParameterKind::embedding_projection});
+  }
+  for (int64_t l = 0; l < config.layers; ++l) {
+    const std::string block = fmt::format("model.layers.{}.", l);
+    const auto matrix = [&](const std::string& name, int64_t out, int64_t in) {
+      specs.push_back({block + name, {out, in}, ParameterKind::matrix, l});
+    };
+    gain(block + "input_layernorm.weight", D, l);
+    matrix("self_attn.q_proj.weight", config.heads * K, D);
+    matrix("self_attn.k_proj.weight", config.kv_heads * K, D);
+    matrix("self_attn.v_proj.weight", config.kv_heads * K, D);
+    if (config.qk_norm) {
+      gain(block + "self_attn.q_norm.weight", K, l);
+      gain(block + "self_attn.k_norm.weight", K, l);
+    }
+    matrix("self_attn.o_proj.weight", D, config.heads * K);
+    gain(block + "post_attention_layernorm.weight", D, l);
+    matrix("mlp.gate_proj.weight", F, D);
+    matrix("mlp.up_proj.weight", F, D);
+    matrix("mlp.down_proj.weight", D, F);
+  }
+  gain("model.norm.weight", D, -1);
+  if (config.embedding_projection) {
+    specs.push_back({"lm_head_proj.weight", {D, D}, ParameterKind::embedding_projection});
+  }
+  if (!config.tied) specs.push_back({"lm_head.weight", {V, D}, ParameterKind::head});
+  return specs;
+}
+
+at::Tensor ParameterStore::master(int64_t parameter) const {
+  return member(banks[bank_of[parameter]].master, *this, parameter);
+}
+
+at::Tensor ParameterStore::gradient(int64_t parameter) const {
+  return member(banks[bank_of[parameter]].gradient, *this, parameter);
+}
+
+at::Tensor ParameterStore::compute(int64_t parameter) const {
+  return member(banks[bank_of[parameter]].compute, *this, parameter);
+}
+
+int64_t ParameterStore::find(const std::string& name) const {
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (specs[i].name == name) return static_cast<int64_t>(i);
+  }
+  return -1;
+}
+
+int64_t ParameterStore::num_parameters() const {
+  int64_t total = 0;
+  for (const Bank& bank : banks) total += bank.master.numel();
+  return total;
+}
+
+ParameterStore make_parameters(const ModelConfig& config, const StoreOptions& options) {
+  ParameterStore store;
+  store.config = config;
+  store.specs = parameter_specs(config);
+  const int64_t count = static_cast<int64_t>(store.specs.size());
+  OSP_CHECK(options.group.empty() || static_cast<int64_t>(options.group.size()) == count,
+            "{} groups for {} parameters", options.group.size(), count);
+  std::map<std::tuple<ParameterKind, int64_t, int64_t, int64_t>, size_t> index;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto [rows, cols] = bank_shape(store.specs[i]);
+    const int64_t group = options.group.empty() ? 0 : options.group[i];
+    const auto [place, is_new] =
+        index.try_emplace({store.specs[i].kind, group, rows, cols}, store.banks.size());
+    if (is_new) {
+      Bank bank;
+      bank.name = fmt::format("{} {}x{}", kind_name(store.specs[i].kind), rows, cols);
+      bank.kind = store.specs[i].kind;
+      bank.group = group;
+      store.banks.push_back(std::move(bank));
+    }
+    Bank& bank = store.banks[place->second];
+    store.bank_of.push_back(static_cast<int64_t>(place->second));
+    store.slot_of.push_back(static_cast<int64_t>(bank.members.size()));
+    bank.members.push_back(i);
+  }
+  for (Bank& bank : store.banks) {
+    const auto [rows, cols] = bank_shape(store.specs[bank.members[0]]);
+    bank.master = allocate(bank, at::kFloat, rows, cols);
+    if (options.gradients) bank.gradient = allocate(bank, at::kFloat, rows, cols);
+    bank.compute = options.bf16 ? allocate(bank, at::kBFloat16, rows, cols) : bank.master;
+  }
+  return store;
+}
+
+// | tensor                        | law                                    | standard deviation      |
+// |-------------------------------|----------------------------------------|-------------------------|
+// | embedding, head               | normal                                 | init_std                |
+// | q, k, v, gate, up             | normal                                 | init_std                |
+// | o, down (end of a branch)     | normal                                 | init_std / sqrt(2 L)    |
+// | EmbProj                       | orthogonal: Q of a normal matrix's QR, | 1 / sqrt(D)             |
+// |                               | columns signed so that diag(R) > 0     |                         |
+// | gains                         | 1                                      | 0                       |
+void initialize_parameters(ParameterStore& store, uint64_t seed) {
+  const ModelConfig& config = store.config;
+  const double branch_std = config.init_std / std::sqrt(2.0 * static_cast<double>(config.layers));
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    const ParameterSpec& spec = store.specs[i];
+    at::Tensor weight = store.master(static_cast<int64_t>(i));
+    const RandomStream random(seed, spec.name);
+    if (spec.kind == ParameterKind::gain) {
+      weight.fill_(1.0);
+    } else if (spec.kind == ParameterKind::embedding_projection) {
+      random.fill_normal(values(weight), 0.0, 1.0);
+      const auto [q, r] = at::linalg_qr(weight.to(at::kDouble));
+      weight.copy_(q * r.diagonal().sign().unsqueeze(0));
+    } else {
+      const bool ends_branch =
+          spec.name.ends_with("o_proj.weight") || spec.name.ends_with("down_proj.weight");
+      random.fill_normal(values(weight), 0.0, ends_branch ? branch_std : config.init_std);
+    }
+  }
+  sync_compute(store);
+}
+
+void sync_compute(ParameterStore& store) {
+  for (Bank& bank : store.banks) {
+    if (!bank.compute.is_same(bank.master)) bank.compute.copy_(bank.master);
+  }
+}
+
+void zero_gradients(ParameterStore& store) {
+  for (Bank& bank : store.banks) {
+    if (bank.gradient.defined()) bank.gradient.zero_();
+  }
+}
+
+}  // namespace osp

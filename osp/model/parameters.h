@@ -1,0 +1,78 @@
+// Parameters: names, shapes, and the banks that hold them.
+//
+// Parameters of equal shape and equal optimizer group live in one bank, a contiguous fp32 tensor
+// [count, rows, cols] (a vector or scalar is one row). A parameter is a view of its bank. Each bank
+// has a gradient bank of the same shape (fp32) and, when compute is bf16, a bf16 copy that is cast
+// once per step. Names and shapes are those of Hugging Face's LlamaForCausalLM, [out, in].
+//
+//   additional names:  model.embed_proj.weight, lm_head_proj.weight (EmbProj, [D, D]);
+//   SSNorm gains:      model.layers.N.input_layernorm.weight and so on with shape [1].
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "osp/model/config.h"
+
+namespace osp {
+
+enum class ParameterKind { embedding, head, embedding_projection, matrix, gain };
+
+struct ParameterSpec {
+  std::string name;
+  std::vector<int64_t> shape;
+  ParameterKind kind;
+  int64_t layer = -1;  // -1: outside the blocks
+};
+
+// All parameters of a (resolved) model, in the order of the forward pass.
+std::vector<ParameterSpec> parameter_specs(const ModelConfig& config);
+
+struct Bank {
+  std::string name;                 // e.g. "matrix 256x256 (muon)"
+  ParameterKind kind;               // of all its members
+  int64_t group = 0;                // the optimizer group of all its members
+  std::vector<int64_t> members;     // indices into ParameterStore::specs
+  at::Tensor master;                // [count, rows, cols] fp32
+  at::Tensor gradient;              // the same, or undefined without training
+  at::Tensor compute;               // bf16 copy; the same tensor as master for fp32 compute
+};
+
+struct ParameterStore {
+  ModelConfig config;
+  std::vector<ParameterSpec> specs;
+  std::vector<Bank> banks;
+  std::vector<int64_t> bank_of;  // per parameter
+  std::vector<int64_t> slot_of;  // per parameter: index in the bank
+
+  // Views in the parameter's own shape.
+  at::Tensor master(int64_t parameter) const;
+  at::Tensor gradient(int64_t parameter) const;
+  at::Tensor compute(int64_t parameter) const;
+  // Index by name, or -1.
+  int64_t find(const std::string& name) const;
+  int64_t num_parameters() const;  // scalars in total
+};
+
+struct StoreOptions {
+  bool bf16 = false;       // compute in bf16 beside fp32 masters
+  bool gradients = false;  // allocate gradient banks
+  std::vector<int64_t> group;  // optimizer group per parameter; empty: all 0
+};
+
+// Allocates (zero-filled) banks for a resolved configuration.
+ParameterStore make_parameters(const ModelConfig& config, const StoreOptions& options);
+
+// Sets every master weight; the one place for initial values (table in the .cpp). Pure function of
+// (config, seed). Ends with sync_compute().
+void initialize_parameters(ParameterStore& store, uint64_t seed);
+
+// Casts masters into the compute copies (once per optimizer step).
+void sync_compute(ParameterStore& store);
+
+void zero_gradients(ParameterStore& store);
+
+}  // namespace osp

@@ -1,0 +1,44 @@
+// Taps: the one way to watch or to replace tensors inside the forward pass.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace osp {
+
+enum class TapPoint {
+  embedding,         // [B,T,D] embedding (after EmbProj): residual state 0; layer = 0
+  attention_input,   // [B,T,D] normalised input of q, k, v
+  query,             // [B,H,T,K] after RoPE
+  key,               // [B,Hkv,T,K] after RoPE
+  value,             // [B,Hkv,T,K]
+  attention_logits,  // [B,H,T,T] scaled, before the causal mask; selects reference attention
+  attention_output,  // [B,T,H*K] input of the output projection
+  mlp_input,         // [B,T,D] normalised input of gate and up
+  mlp_product,       // [B,T,F] input of the down projection
+  residual,          // [B,T,D] state after block `layer`
+  final_state,       // [B,T,D] after the final norm; layer = L
+  head_input,        // [B,T,D] after the output EmbProj, input of the head; layer = L
+};
+
+// Base class of watchers and replacers. The default watches nothing and changes nothing.
+class Tap {
+ public:
+  virtual ~Tap() = default;
+  // Whether at() must be called for this point (a point that nobody wants may be fused away).
+  virtual bool wants(TapPoint point, int64_t layer) const = 0;
+  // Gets the tensor, returns it or its replacement (same shape; differentiable if training).
+  virtual at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) = 0;
+  // The weight of a linear layer (index into ParameterStore::specs) or its replacement. Called only
+  // where wants_weights(). Embedding and head are offered too.
+  virtual bool wants_weights() const { return false; }
+  virtual at::Tensor weight(int64_t /*parameter*/, const at::Tensor& w) { return w; }
+  // Output of a linear layer and the gradient with respect to it, [tokens, out]; called only where
+  // wants_linear().
+  virtual bool wants_linear() const { return false; }
+  virtual void linear_output(int64_t /*parameter*/, const at::Tensor& /*y*/) {}
+  virtual void linear_output_gradient(int64_t /*parameter*/, const at::Tensor& /*dy*/) {}
+};
+
+}  // namespace osp

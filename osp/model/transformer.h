@@ -1,0 +1,51 @@
+// The forward pass of a Llama-like model over a ParameterStore.
+//
+// Shapes: B batch, T time, D width, H heads, K head size, F inner size, V vocabulary, L layers.
+//   x = E[tokens] · P_inᵀ;   x += Attention(norm(x));   x += SwiGLU(norm(x));   h = norm(x) · P_outᵀ
+//   logits = h · W_headᵀ
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "osp/model/parameters.h"
+#include "osp/model/tap.h"
+
+namespace osp {
+
+// Keys and values of the tokens seen so far, per layer [B, Hkv, capacity, K].
+struct KvCache {
+  std::vector<at::Tensor> keys, values;
+  int64_t length = 0;  // tokens held
+};
+
+KvCache make_kv_cache(const ParameterStore& store, int64_t batch, int64_t capacity);
+
+struct ForwardOptions {
+  Tap* tap = nullptr;
+  KvCache* cache = nullptr;  // tokens are appended at cache->length; no training then
+  // [B,T] int32: document number of each token; attention stays within equal numbers. Undefined:
+  // plain causal attention. Numbers do not decrease along T.
+  at::Tensor documents_BT;
+  bool training = false;  // build the autograd graph; weight gradients are added into store.gradient
+};
+
+// Final normalised state after the output EmbProj, [B,T,D], in the compute type. tokens_BT: int64 on
+// the store's device, every id in [0, V).
+at::Tensor forward_hidden(const ParameterStore& store, const at::Tensor& tokens_BT,
+                          const ForwardOptions& options = {});
+
+// fp32 logits [B,T,V].
+at::Tensor forward_logits(const ParameterStore& store, const at::Tensor& tokens_BT,
+                          const ForwardOptions& options = {});
+
+// Sum over all positions of −log p(target), fp32 scalar, without ever holding all logits. Targets
+// int64 [B,T]; negative ones are not scored. With options.training, calling .backward() on it adds
+// d(sum · loss_scale)/dw into the gradient banks.
+at::Tensor forward_loss_sum(const ParameterStore& store, const at::Tensor& tokens_BT,
+                            const at::Tensor& targets_BT, const ForwardOptions& options = {},
+                            double loss_scale = 1.0);
+
+}  // namespace osp

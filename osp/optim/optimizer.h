@@ -1,0 +1,35 @@
+// Optimizers behind one interface: state as named tensors, one step over banks.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "osp/model/parameters.h"
+
+namespace osp {
+
+// What changes from step to step; everything else is fixed at construction.
+struct StepValues {
+  int64_t step = 0;           // 1 for the first update
+  double lr = 0;              // scheduled rate times the group's scale
+  double momentum = 0.95;     // scheduled (Muon's beta)
+  double weight_decay = 0;    // scheduled, decoupled: w -= lr · weight_decay · w
+};
+
+// One optimizer over some banks of a store. Reads bank.gradient, writes bank.master; never touches
+// the compute copies. Deterministic for a given number of threads and, unless docs/numerics.md says
+// otherwise, for any.
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  virtual void step(const StepValues& values) = 0;
+  // Tensors to be stored in a checkpoint, in a fixed order. They alias the state: loading is copy_().
+  virtual std::vector<std::pair<std::string, at::Tensor>> state() const = 0;
+};
+
+}  // namespace osp

@@ -1,0 +1,48 @@
+"""Fixtures of the whole-program tests: where the build is, where shared data is, how to run a program."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def osp_build() -> Path:
+    """The build folder under test: $OSP_BUILD, else build/release."""
+    path = Path(os.environ.get("OSP_BUILD", ROOT / "build" / "release"))
+    if not (path / "osp").exists():
+        pytest.fail(f"{path}/osp does not exist: build first (scripts/test.sh does)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real tokenizers, texts and vectors: $OSP_DATA, else ../shared/data beside the checkout."""
+    path = Path(os.environ.get("OSP_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no test data at {path}; set OSP_DATA to a folder that has it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def run_program(osp_build):
+    """run_program(["osp", "tokenize", ...], check=True, input=None, timeout=300) -> CompletedProcess (text)."""
+
+    def run(args, check=True, timeout=300, **keywords):
+        command = [str(osp_build / args[0])] + [str(a) for a in args[1:]]
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, **keywords
+        )
+        if check and result.returncode != 0:
+            raise AssertionError(f"{command} -> {result.returncode}\n{result.stdout}\n{result.stderr}")
+        return result
+
+    return run
