@@ -1,0 +1,186 @@
+// Configuration fields: what is accepted, what is refused, and what the refusal says.
+#include "osp/base/fields.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "osp/base/error.h"
+
+namespace osp {
+namespace {
+
+struct Toy {
+  bool flag = false;
+  int64_t layers = 6;
+  double lr = 1e-3;
+  std::string kind = "adam";
+  std::string note;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("flag", self.flag, "a switch");
+    visit("layers", self.layers, Range{1, 1024}, "blocks");
+    visit("lr", self.lr, Range{0, 10}, "rate");
+    visit("kind", self.kind, Choices{{"adam", "muon"}}, "optimizer");
+    visit("note", self.note, "free text");
+  }
+};
+
+struct Fixture : ::testing::Test {
+  Toy toy;
+  FieldTable table;
+  std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / "osp_fields_test";
+
+  void SetUp() override {
+    table.add("optim", toy);
+    std::filesystem::remove_all(folder);
+    std::filesystem::create_directories(folder);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder); }
+
+  std::string write(const std::string& name, const std::string& text) {
+    std::ofstream(folder / name) << text;
+    return (folder / name).string();
+  }
+
+  // The message of the Error(usage) that `action` must throw.
+  template <class Action>
+  std::string message_of(Action action) {
+    try {
+      action();
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::usage);
+      return e.what();
+    }
+    ADD_FAILURE() << "nothing was thrown";
+    return "";
+  }
+};
+
+using Fields = Fixture;
+
+TEST_F(Fields, TomlSetsEveryType) {
+  load_toml(write("a.toml",
+                  "[optim]\nflag = true\nlayers = 1_000\nlr = 3e-3\nkind = 'muon'\nnote = \"x\"\n"),
+            table);
+  EXPECT_TRUE(toy.flag);
+  EXPECT_EQ(toy.layers, 1000);
+  EXPECT_EQ(toy.lr, 3e-3);
+  EXPECT_EQ(toy.kind, "muon");
+  EXPECT_EQ(toy.note, "x");
+}
+
+TEST_F(Fields, AnIntegerIsANumberButAFractionIsNoInteger) {
+  table.assign_text("optim.lr=1");
+  EXPECT_EQ(toy.lr, 1.0);
+  EXPECT_NE(message_of([&] { table.assign_text("optim.layers=2.0"); }).find("an integer"),
+            std::string::npos);
+  EXPECT_EQ(toy.layers, 6);
+}
+
+TEST_F(Fields, AnUnknownKeyNamesFileLineAndTheNearestKey) {
+  const std::string path = write("a.toml", "[optim]\nlayers = 2\nlayrs = 3\n");
+  EXPECT_EQ(message_of([&] { load_toml(path, table); }),
+            path + ":3: unknown key optim.layrs; did you mean optim.layers?");
+}
+
+TEST_F(Fields, ARightKeyUnderAWrongSectionIsFound) {
+  EXPECT_NE(message_of([&] { table.assign_text("schedule.lr=1"); }).find("did you mean optim.lr?"),
+            std::string::npos);
+}
+
+TEST_F(Fields, NothingIsSuggestedForAWordLikeNoOther) {
+  EXPECT_EQ(message_of([&] { table.assign_text("zzzzzz=1"); }),
+            "--set zzzzzz=1: unknown key zzzzzz");
+}
+
+TEST_F(Fields, WrongTypesAreRefused) {
+  for (const char* line : {"flag = 1", "layers = true", "layers = '3'", "lr = 'x'", "kind = 3",
+                           "layers = [1]", "layers = 2020-01-01", "note = 1.5"}) {
+    const std::string path = write("a.toml", std::string("[optim]\n") + line + "\n");
+    const std::string message = message_of([&] { load_toml(path, table); });
+    EXPECT_EQ(message.rfind(path + ":2: optim.", 0), 0u) << message;
+    EXPECT_NE(message.find("expected"), std::string::npos) << message;
+  }
+}
+
+TEST_F(Fields, RangesAndChoicesAreChecked) {
+  EXPECT_NE(message_of([&] { table.assign_text("optim.layers=0"); }).find("from 1 to 1024"),
+            std::string::npos);
+  EXPECT_NE(message_of([&] { table.assign_text("optim.lr=nan"); }).find("expected a number"),
+            std::string::npos);
+  EXPECT_NE(message_of([&] { table.assign_text("optim.lr=inf"); }).find("expected a number"),
+            std::string::npos);
+  EXPECT_NE(message_of([&] { table.assign_text("optim.kind=muom"); }).find("did you mean muon?"),
+            std::string::npos);
+  EXPECT_NE(message_of([&] {
+              table.assign("optim.layers", Json(uint64_t{1} << 63), "x");
+            }).find("an integer"),
+            std::string::npos);
+}
+
+TEST_F(Fields, AssignmentsOnTheCommandLineNeedAnEqualsSignAndOneValue) {
+  EXPECT_NE(message_of([&] { table.assign_text("optim.lr"); }).find("section.key=value"),
+            std::string::npos);
+  message_of([&] { table.assign_text("optim.lr="); });
+  message_of([&] { table.assign_text("optim.lr=1\nflag=true"); });
+  table.assign_text("optim.note=a = b");
+  EXPECT_EQ(toy.note, "a = b");
+  table.assign_text("optim.note=\"quoted\"");
+  EXPECT_EQ(toy.note, "quoted");
+}
+
+TEST_F(Fields, ARecipeInheritsAndOverrides) {
+  write("base.toml", "[optim]\nlayers = 2\nlr = 0.5\n");
+  load_toml(write("child.toml", "inherit = \"base.toml\"\n[optim]\nlr = 0.25\n"), table);
+  EXPECT_EQ(toy.layers, 2);
+  EXPECT_EQ(toy.lr, 0.25);
+}
+
+TEST_F(Fields, InheritanceInACircleIsRefused) {
+  write("a.toml", "inherit = \"b.toml\"\n");
+  const std::string path = write("b.toml", "inherit = \"a.toml\"\n");
+  EXPECT_NE(message_of([&] { load_toml(path, table); }).find("inherits from itself"),
+            std::string::npos);
+}
+
+TEST_F(Fields, BrokenTomlNamesTheLine) {
+  const std::string path = write("a.toml", "[optim]\nlr = = 3\n");
+  EXPECT_EQ(message_of([&] { load_toml(path, table); }).rfind(path + ":2: not TOML: ", 0), 0u);
+  const std::string twice = write("twice.toml", "[optim]\nlr = 1\nlr = 2\n");
+  EXPECT_EQ(message_of([&] { load_toml(twice, table); }).rfind(twice + ":3: not TOML: ", 0), 0u);
+}
+
+TEST_F(Fields, JsonRoundTripKeepsEveryBit) {
+  toy.lr = 0.1 + 0.2;
+  toy.note = "a \"b\" é";
+  const Json object = parse_json(table.to_json().dump(), "test");
+  const Toy before = toy;
+  toy = Toy{};
+  table.from_json(object, "test");
+  EXPECT_EQ(toy.lr, before.lr);
+  EXPECT_EQ(toy.note, before.note);
+  EXPECT_NE(message_of([&] {
+              table.from_json(Json{{"optim", {{"lrr", 1}}}}, "f.json");
+            }).find("did you mean optim.lr?"),
+            std::string::npos);
+}
+
+TEST_F(Fields, TheHashSeesValuesButNotTheExceptedOnes) {
+  const std::string before = config_hash(table, {"optim.note"});
+  toy.note = "other";
+  EXPECT_EQ(config_hash(table, {"optim.note"}), before);
+  toy.layers = 7;
+  EXPECT_NE(config_hash(table, {"optim.note"}), before);
+}
+
+TEST(Nearest, AcceptsAThirdOfTheLengthAndNoMore) {
+  EXPECT_EQ(nearest("layrs", {"width", "layers"}), "layers");
+  EXPECT_EQ(nearest("abcdef", {"abcdxy"}), "abcdxy");
+  EXPECT_EQ(nearest("abcdef", {"abcxyz"}), "");
+}
+
+}  // namespace
+}  // namespace osp
