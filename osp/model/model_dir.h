@@ -1,29 +1,37 @@
 // Model dirs: Hugging Face folders (config.json, model.safetensors or a sharded index,
-// tokenizer.json), read and written; EmbProj and SSNorm fused into a plain Llama.
+// tokenizer.json), read and written.
 #pragma once
 
 #include <string>
 
+#include "osp/model/hf_config.h"
 #include "osp/model/parameters.h"
 
 namespace osp {
 
-// Reads LlamaForCausalLM or OspForCausalLM into a store without gradients. Missing or extra tensors,
-// wrong shapes, types other than F32/BF16/F16: Error(damaged/unsupported) naming tensor and file.
-// `path` may also be a checkpoint folder (its model part is itself a model dir) .
+// The folder that holds config.json: `path` itself, or `path`/model for a run folder. Error(usage)
+// that says what was looked for if neither has one.
+std::string find_model_dir(const std::string& path);
+
+// config.json of a model dir (also `path`/model, see find_model_dir). Error as parse_hf_config.
+HfConfig load_model_config(const std::string& path);
+
+// Reads LlamaForCausalLM or OspForCausalLM. Missing or extra tensors, wrong shapes, types other
+// than F32/BF16/F16: Error(damaged/unsupported) naming tensor and file, before anything is
+// allocated from the numbers of config.json. `path` may also be a checkpoint folder (its model part
+// is itself a model dir) or a run folder with model/.
 ParameterStore load_model_dir(const std::string& path, const StoreOptions& options = {});
 
-// Writes config.json and model.safetensors (fp32, architecture OspForCausalLM: unfused). Files are
-// fsynced; the folder is created. tokenizer_json: content to store beside it, "" for none.
+// How the weights are stored.
+struct SaveOptions {
+  bool bf16 = false;  // rounded to nearest even; otherwise fp32
+};
+
+// Writes model.safetensors, then tokenizer files, then config.json, so that a folder with a
+// config.json is whole. Architecture: see hf_config.h. Files are fsynced; the folder is created.
+// tokenizer_json: content to store beside it, "" for none. A plain Llama with a tokenizer also gets
+// the tokenizer_config.json and generation_config.json that transformers' Auto classes want.
 void save_model_dir(const ParameterStore& store, const std::string& path,
-                    const std::string& tokenizer_json);
-
-// EmbProj multiplied into the tables in fp64, SSNorm and Simple RMSNorm gains written as constant
-// weights per channel: a plain LlamaForCausalLM store (norm "rms", no EmbProj, untied if it had
-// EmbProj).
-ParameterStore fuse(const ParameterStore& store);
-
-// The text of config.json for a store's configuration.
-std::string model_config_json(const ModelConfig& config);
+                    const std::string& tokenizer_json, const SaveOptions& options = {});
 
 }  // namespace osp

@@ -1,0 +1,40 @@
+// config.json of a model dir: which models osp reads, which it refuses by name, what it writes.
+//
+// A model that is a plain Llama (RMSNorm with a weight per channel, no EmbProj, no QK-norm) is
+// written as LlamaForCausalLM, which every tool of the field reads. Anything else is written as
+// OspForCausalLM: the same keys and three more, osp_norm, osp_embedding_projection, osp_qk_norm.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "osp/base/json.h"
+#include "osp/model/config.h"
+
+namespace osp {
+
+// What config.json says about a model.
+struct HfConfig {
+  ModelConfig model;                // resolved
+  std::vector<int64_t> end_tokens;  // eos_token_id: none, one or several
+};
+
+// Whether a model can be written as LlamaForCausalLM.
+bool is_plain_llama(const ModelConfig& config);
+
+// "LlamaForCausalLM" or "OspForCausalLM".
+std::string architecture_name(const ModelConfig& config);
+
+// Reads a parsed config.json. `where` (a path) begins every message. Error(unsupported) names the
+// feature that osp does not compute (another architecture, rope scaling, biases, sliding windows,
+// quantized weights); Error(damaged) names the key with a missing, mistyped or absurd value.
+// Nothing is allocated from the numbers.
+HfConfig parse_hf_config(const Json& json, const std::string& where);
+
+// The text of config.json for a resolved configuration. `dtype` is that of the stored weights
+// ("float32", "bfloat16"); `end_token` is the id of the end-of-document token, -1 for none.
+std::string model_config_json(const ModelConfig& config, const std::string& dtype = "float32",
+                              int64_t end_token = -1);
+
+}  // namespace osp

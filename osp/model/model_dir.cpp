@@ -1,0 +1,295 @@
+#include "osp/model/model_dir.h"
+
+#include <ATen/ops/from_blob.h>
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+#include <fmt/ranges.h>
+
+#include <cstring>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/base/json.h"
+#include "osp/data/tokenizer.h"
+#include "osp/formats/safetensors.h"
+
+namespace osp {
+namespace {
+
+constexpr const char* kWeights = "model.safetensors";
+constexpr const char* kIndex = "model.safetensors.index.json";
+constexpr size_t kMaxConfigBytes = 1 << 20;
+constexpr size_t kMaxIndexBytes = 64 << 20;
+
+// A name from a file for a one-line message: quoted, ASCII, cut.
+std::string shown(const std::string& name) {
+  constexpr size_t kLongest = 120;
+  std::string text = Json(name).dump(-1, ' ', true);
+  if (text.size() > kLongest) text = text.substr(0, kLongest) + "...";
+  return text;
+}
+
+std::string shown(const std::vector<int64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+// The tensors of one or several files, and where each was found.
+struct TensorSource {
+  const TensorView* view;
+  std::string file;
+};
+struct WeightFiles {
+  std::string where;  // the file to blame for a tensor that is nowhere
+  std::vector<SafetensorsFile> files;
+  std::map<std::string, TensorSource> tensors;
+};
+
+// Opens a file and takes every tensor of it; the same name in two files is an error.
+void add_file(WeightFiles& weights, const std::string& path) {
+  weights.files.push_back(SafetensorsFile::open(path));
+  for (const auto& [name, view] : weights.files.back().tensors()) {
+    const auto [place, is_new] = weights.tensors.try_emplace(name, TensorSource{&view, path});
+    if (!is_new) {
+      fail(ErrorCode::damaged, "{}: tensor {} is also in {}", path, shown(name),
+           place->second.file);
+    }
+  }
+}
+
+// The index's weight_map, tensor → file. A file's name must be a plain name: it never leads out of
+// the folder.
+std::map<std::string, std::string> read_weight_map(const std::string& path) {
+  const Json index = read_json_file(path, kMaxIndexBytes);
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
+    fail(ErrorCode::damaged, "{}: no object weight_map", path);
+  }
+  std::map<std::string, std::string> map;
+  for (const auto& [tensor, file] : index["weight_map"].items()) {
+    if (!file.is_string()) {
+      fail(ErrorCode::damaged, "{}: the file of tensor {} is not a string", path, shown(tensor));
+    }
+    const std::string name = file.get<std::string>();
+    const bool plain = name.find_first_of(std::string("/\\\0", 3)) == std::string::npos &&
+                       name.find("..") == std::string::npos && name.ends_with(".safetensors");
+    if (!plain) {
+      fail(ErrorCode::damaged,
+           "{}: tensor {} points to {}, expected the name of a .safetensors file in the folder",
+           path, shown(tensor), shown(name));
+    }
+    map[tensor] = name;
+  }
+  return map;
+}
+
+WeightFiles open_sharded(const std::string& dir, const std::string& index_path) {
+  const std::map<std::string, std::string> map = read_weight_map(index_path);
+  std::set<std::string> names;
+  for (const auto& [tensor, file] : map) names.insert(file);
+  WeightFiles weights;
+  weights.where = index_path;
+  weights.files.reserve(names.size());
+  for (const std::string& name : names) {
+    if (!path_exists(dir + "/" + name)) {
+      fail(ErrorCode::damaged, "{}: file {} does not exist in the folder", index_path, shown(name));
+    }
+    add_file(weights, dir + "/" + name);
+  }
+  for (const auto& [tensor, file] : map) {
+    const auto found = weights.tensors.find(tensor);
+    if (found == weights.tensors.end() || found->second.file != dir + "/" + file) {
+      fail(ErrorCode::damaged, "{}: tensor {} is not in {}", index_path, shown(tensor),
+           shown(file));
+    }
+  }
+  for (const auto& [tensor, source] : weights.tensors) {
+    if (!map.contains(tensor)) {
+      fail(ErrorCode::damaged, "{}: tensor {} is not in the index", source.file, shown(tensor));
+    }
+  }
+  return weights;
+}
+
+WeightFiles open_weights(const std::string& dir) {
+  const std::string single = dir + "/" + kWeights;
+  const std::string index = dir + "/" + kIndex;
+  if (path_exists(single)) {
+    WeightFiles weights;
+    weights.where = single;
+    add_file(weights, single);
+    return weights;
+  }
+  if (path_exists(index)) return open_sharded(dir, index);
+  if (path_exists(dir + "/pytorch_model.bin")) {
+    fail(ErrorCode::unsupported,
+         "{}/pytorch_model.bin: pickled weights run code when they are read; save the model as "
+         "safetensors",
+         dir);
+  }
+  fail(ErrorCode::damaged, "{}: neither {} nor {} is there", dir, kWeights, kIndex);
+}
+
+bool known_dtype(const std::string& dtype) {
+  return dtype == "F32" || dtype == "BF16" || dtype == "F16";
+}
+
+// Tensors that carry nothing that config.json does not say: tables of the rotary embedding that old
+// versions of transformers stored.
+bool is_rotary_table(const std::string& name) {
+  return name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".rotary_emb.cos_cached") ||
+         name.ends_with(".rotary_emb.sin_cached");
+}
+
+// A tied head may be stored as a copy of the embedding.
+void check_tied_copy(const WeightFiles& weights) {
+  const auto head = weights.tensors.find("lm_head.weight");
+  if (head == weights.tensors.end()) return;
+  const TensorView& copy = *head->second.view;
+  const TensorView& table = *weights.tensors.at("model.embed_tokens.weight").view;
+  if (copy.dtype != table.dtype || copy.shape != table.shape ||
+      std::memcmp(copy.data.data(), table.data.data(), table.data.size()) != 0) {
+    fail(ErrorCode::damaged,
+         "{}: lm_head.weight differs from model.embed_tokens.weight, but config.json says "
+         "tie_word_embeddings = true",
+         head->second.file);
+  }
+}
+
+// Every expected tensor is there with its shape and a known type, and nothing else is.
+void check_tensors(const WeightFiles& weights, const std::vector<ParameterSpec>& specs, bool tied) {
+  std::set<std::string> expected;
+  for (const ParameterSpec& spec : specs) {
+    expected.insert(spec.name);
+    const auto found = weights.tensors.find(spec.name);
+    if (found == weights.tensors.end()) {
+      fail(ErrorCode::damaged, "{}: tensor {} is missing, expected shape {} by config.json",
+           weights.where, spec.name, shown(spec.shape));
+    }
+    const TensorView& view = *found->second.view;
+    if (!known_dtype(view.dtype)) {
+      fail(ErrorCode::unsupported, "{}: tensor {} has type {}; osp reads F32, BF16 and F16",
+           found->second.file, spec.name, view.dtype);
+    }
+    if (view.shape != spec.shape) {
+      fail(ErrorCode::damaged, "{}: tensor {} has shape {}, expected {} by config.json",
+           found->second.file, spec.name, shown(view.shape), shown(spec.shape));
+    }
+  }
+  if (tied) check_tied_copy(weights);
+  for (const auto& [name, source] : weights.tensors) {
+    const bool tied_copy = tied && name == "lm_head.weight";
+    if (!expected.contains(name) && !tied_copy && !is_rotary_table(name)) {
+      fail(ErrorCode::damaged,
+           "{}: tensor {} belongs to no part of the model that config.json says", source.file,
+           shown(name));
+    }
+  }
+}
+
+// Widens 16-bit elements; the source need not be aligned.
+template <class Element>
+void widen(const TensorView& view, float* out) {
+  const size_t count = view.data.size() / sizeof(Element);
+  for (size_t i = 0; i < count; ++i) {
+    Element value;
+    std::memcpy(&value, view.data.data() + i * sizeof(Element), sizeof(Element));
+    out[i] = static_cast<float>(value);
+  }
+}
+
+void copy_to_fp32(const TensorView& view, float* out) {
+  if (view.dtype == "F32") {
+    std::memcpy(out, view.data.data(), view.data.size());
+  } else if (view.dtype == "BF16") {
+    widen<c10::BFloat16>(view, out);
+  } else {
+    widen<c10::Half>(view, out);
+  }
+}
+
+// What AutoTokenizer and generate() of transformers look for beside tokenizer.json.
+void save_transformers_files(const std::string& path, const ModelConfig& config, int32_t end_token,
+                             const std::string& end_text) {
+  Json tokenizer_config;
+  tokenizer_config["tokenizer_class"] = "PreTrainedTokenizerFast";
+  tokenizer_config["model_max_length"] = config.context;
+  tokenizer_config["clean_up_tokenization_spaces"] = false;
+  Json generation;
+  generation["_from_model_config"] = true;
+  if (end_token >= 0) {
+    tokenizer_config["eos_token"] = end_text;
+    generation["eos_token_id"] = end_token;
+    generation["pad_token_id"] = end_token;
+  }
+  write_file_atomic(path + "/tokenizer_config.json", tokenizer_config.dump(2) + "\n");
+  write_file_atomic(path + "/generation_config.json", generation.dump(2) + "\n");
+}
+
+}  // namespace
+
+std::string find_model_dir(const std::string& path) {
+  for (const std::string& dir : {path, path + "/model"}) {
+    if (path_exists(dir + "/config.json")) return dir;
+  }
+  fail(
+      ErrorCode::usage,
+      "{}: no config.json here or in model/; give a model dir, a checkpoint (step-N) or a finished "
+      "run folder",
+      path);
+}
+
+HfConfig load_model_config(const std::string& path) {
+  const std::string file = find_model_dir(path) + "/config.json";
+  return parse_hf_config(read_json_file(file, kMaxConfigBytes), file);
+}
+
+ParameterStore load_model_dir(const std::string& path, const StoreOptions& options) {
+  const std::string dir = find_model_dir(path);
+  const ModelConfig config = load_model_config(dir).model;
+  const WeightFiles weights = open_weights(dir);
+  check_tensors(weights, parameter_specs(config), config.tied);
+  ParameterStore store = make_parameters(config, options);
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    at::Tensor master = store.master(static_cast<int64_t>(i));
+    copy_to_fp32(*weights.tensors.at(store.specs[i].name).view, master.data_ptr<float>());
+  }
+  sync_compute(store);
+  return store;
+}
+
+void save_model_dir(const ParameterStore& store, const std::string& path,
+                    const std::string& tokenizer_json, const SaveOptions& options) {
+  make_directories(path);
+  const at::ScalarType type = options.bf16 ? at::kBFloat16 : at::kFloat;
+  std::vector<at::Tensor> held;  // keeps converted tensors alive until they are written
+  std::vector<TensorEntry> entries;
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    held.push_back(store.master(static_cast<int64_t>(i)).to(at::kCPU, type).contiguous());
+    const at::Tensor& tensor = held.back();
+    entries.push_back({store.specs[i].name,
+                       options.bf16 ? "BF16" : "F32",
+                       store.specs[i].shape,
+                       {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}});
+  }
+  write_safetensors(path + "/" + kWeights, entries, {{"format", "pt"}});
+
+  int32_t end_token = -1;
+  if (!tokenizer_json.empty()) {
+    write_file_atomic(path + "/tokenizer.json", tokenizer_json);
+    const Tokenizer tokenizer = Tokenizer::from_json(tokenizer_json, path + "/tokenizer.json");
+    end_token = tokenizer.end_of_document();
+    if (is_plain_llama(store.config)) {
+      const std::string end_text =
+          end_token < 0 ? "" : tokenizer.decode(std::span<const int32_t>(&end_token, 1));
+      save_transformers_files(path, store.config, end_token, end_text);
+    }
+  }
+  write_file_atomic(
+      path + "/config.json",
+      model_config_json(store.config, options.bf16 ? "bfloat16" : "float32", end_token));
+  fsync_directory(path);
+}
+
+}  // namespace osp
