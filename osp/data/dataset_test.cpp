@@ -1,0 +1,309 @@
+#include "osp/data/dataset.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <numeric>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/data/shards_bin.h"
+#include "osp/data/shards_writer.h"
+#include "osp/data/test_folder.h"
+
+namespace osp {
+namespace {
+
+std::vector<int64_t> all_tokens(const TokenDataset& data) {
+  std::vector<int64_t> tokens(data.num_tokens());
+  data.copy(0, tokens);
+  return tokens;
+}
+
+// A set with 0, 1, 2, … modulo the vocabulary.
+std::string write_set(const TestFolder& folder, const std::string& name, int64_t vocabulary,
+                      int64_t count, uint64_t shard_tokens, int64_t end_of_document = -1) {
+  ShardSetWriter writer(folder.path(name), {.vocabulary = vocabulary,
+                                            .end_of_document = end_of_document,
+                                            .shard_tokens = shard_tokens,
+                                            .tokenizer_json = "{\"a\": 1}"});
+  std::vector<int32_t> ids(static_cast<size_t>(count));
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i % vocabulary);
+  writer.append("train", ids, 1);
+  writer.append("validation", std::span(ids).first(2), 1);
+  writer.commit();
+  return folder.path(name);
+}
+
+std::string bin_bytes(const std::vector<uint16_t>& ids, int32_t magic = kBinMagic,
+                      int32_t version = 1, int64_t claimed = -1) {
+  std::vector<int32_t> header(256, 0);
+  header[0] = magic;
+  header[1] = version;
+  header[2] = static_cast<int32_t>(claimed < 0 ? static_cast<int64_t>(ids.size()) : claimed);
+  std::string bytes(reinterpret_cast<const char*>(header.data()), kBinHeaderBytes);
+  return bytes.append(reinterpret_cast<const char*>(ids.data()), ids.size() * 2);
+}
+
+void expect_error(ErrorCode code, const std::vector<std::string>& said,
+                  const std::function<void()>& run, const std::string& name) {
+  try {
+    run();
+    ADD_FAILURE() << name << ": accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << name << ": " << error.what();
+    for (const std::string& word : said) {
+      EXPECT_NE(std::string(error.what()).find(word), std::string::npos)
+          << name << ": \"" << word << "\" not in: " << error.what();
+    }
+  }
+}
+
+TEST(TokenDataset, ShardsAreOneStreamOfBothWidths) {
+  TestFolder folder;
+  for (const int64_t vocabulary : {int64_t{100}, int64_t{70000}}) {
+    const std::string path = write_set(folder, std::to_string(vocabulary), vocabulary, 25, 7, 3);
+    const TokenDataset data = TokenDataset::open(path, "train", true);
+    EXPECT_EQ(data.num_tokens(), 25u);
+    EXPECT_EQ(data.vocabulary(), vocabulary);
+    EXPECT_EQ(data.end_of_document(), 3);
+    EXPECT_EQ(data.tokenizer_json(), "{\"a\": 1}");
+    std::vector<int64_t> expected(25);
+    std::iota(expected.begin(), expected.end(), 0);
+    EXPECT_EQ(all_tokens(data), expected);
+    // Every begin and length, so every way to lie across the borders of the four shards.
+    for (uint64_t begin = 0; begin <= 25; ++begin) {
+      for (uint64_t count = 0; begin + count <= 25; ++count) {
+        std::vector<int64_t> part(count);
+        data.copy(begin, part);
+        EXPECT_TRUE(std::equal(part.begin(), part.end(), expected.begin() + begin));
+      }
+    }
+    EXPECT_EQ(TokenDataset::open(path, "validation").num_tokens(), 2u);
+  }
+}
+
+TEST(TokenDataset, FingerprintTellsDataApartButNotFolders) {
+  TestFolder folder;
+  const auto fingerprint = [](const std::string& path, const char* split) {
+    return TokenDataset::open(path, split).fingerprint();
+  };
+  const std::string a = write_set(folder, "a", 100, 25, 7), b = write_set(folder, "b", 100, 25, 7);
+  const std::string c = write_set(folder, "c", 100, 26, 7);
+  EXPECT_EQ(fingerprint(a, "train"), fingerprint(b, "train"));
+  EXPECT_NE(fingerprint(a, "train"), fingerprint(c, "train"));
+  EXPECT_NE(fingerprint(a, "train"), fingerprint(a, "validation"));
+}
+
+TEST(TokenDataset, DamagedFoldersAreRefusedByName) {
+  struct Case {
+    const char* name;
+    std::function<void(const std::string&)> damage;
+    std::vector<std::string> said;
+  };
+  const auto rewrite = [](const std::string& path,
+                          const std::function<void(std::string&)>& change) {
+    std::string bytes = read_file(path);
+    change(bytes);
+    write_file_atomic(path, bytes);
+  };
+  const Case cases[] = {
+      {"shard missing",
+       [](const std::string& f) { std::filesystem::remove(f + "/train-00001.u16"); },
+       {"train-00001.u16", "missing"}},
+      {"shard truncated",
+       [](const std::string& f) { std::filesystem::resize_file(f + "/train-00001.u16", 13); },
+       {"train-00001.u16", "13 bytes", "7 tokens", "truncated"}},
+      {"shard empty",
+       [](const std::string& f) { std::filesystem::resize_file(f + "/train-00000.u16", 0); },
+       {"train-00000.u16", "truncated"}},
+      {"bytes after the end",
+       [](const std::string& f) { std::filesystem::resize_file(f + "/train-00003.u16", 10); },
+       {"train-00003.u16", "after the last token"}},
+      {"one bit flipped",
+       [&](const std::string& f) {
+         rewrite(f + "/train-00002.u16", [](std::string& bytes) { bytes[5] ^= 1; });
+       },
+       {"train-00002.u16", "SHA-256"}},
+      {"index truncated",
+       [&](const std::string& f) {
+         rewrite(f + "/index.json", [](std::string& bytes) { bytes.resize(bytes.size() / 2); });
+       },
+       {"index.json"}},
+      {"tokenizer changed",
+       [&](const std::string& f) {
+         rewrite(f + "/tokenizer.json", [](std::string& bytes) { bytes += " "; });
+       },
+       {"tokenizer.json", "SHA-256"}},
+  };
+  for (const Case& c : cases) {
+    TestFolder folder;
+    const std::string path = write_set(folder, "set", 100, 25, 7);
+    c.damage(path);
+    expect_error(
+        ErrorCode::damaged, c.said, [&] { TokenDataset::open(path, "train", true); }, c.name);
+  }
+}
+
+TEST(TokenDataset, IdBeyondTheVocabularyIsNamedWithItsPlace) {
+  TestFolder folder;
+  for (const int64_t vocabulary : {int64_t{100}, int64_t{70000}}) {
+    const std::string path = write_set(folder, std::to_string(vocabulary), vocabulary, 25, 7);
+    const TokenDataset data = TokenDataset::open(path, "train");
+    data.check_ids(25);
+    expect_error(
+        ErrorCode::damaged,
+        {"train-00002", "token 6", vocabulary == 100 ? "byte 12" : "byte 24", "20"},
+        [&] { data.check_ids(20); }, "id 20 of 20");
+  }
+}
+
+TEST(TokenDataset, AnUnknownSplitNamesTheOnesThatExist) {
+  TestFolder folder;
+  const std::string path = write_set(folder, "set", 100, 25, 7);
+  expect_error(
+      ErrorCode::usage, {"test", "train, validation"}, [&] { TokenDataset::open(path, "test"); },
+      "split");
+}
+
+TEST(TokenDataset, BinShardsAreReadAsTheyAre) {
+  TestFolder folder;
+  folder.write("bin/fineweb_train_000002.bin", bin_bytes({4, 5}));
+  folder.write("bin/fineweb_train_000001.bin", bin_bytes({1, 2, 50256}));
+  const std::string val = folder.write("bin/fineweb_val_000000.bin", bin_bytes({7, 8, 9}));
+  folder.write("bin/README.md", "not a shard");
+  using Ids = std::vector<int64_t>;
+  for (const std::string& path : {folder.path("bin"), folder.path("bin/*.bin")}) {
+    EXPECT_EQ(all_tokens(TokenDataset::open(path, "train")), (Ids{1, 2, 50256, 4, 5})) << path;
+    EXPECT_EQ(all_tokens(TokenDataset::open(path, "validation")), (Ids{7, 8, 9})) << path;
+  }
+  const TokenDataset data = TokenDataset::open(val, "train");  // named by itself: any split
+  EXPECT_EQ(all_tokens(data), (Ids{7, 8, 9}));
+  EXPECT_EQ(data.vocabulary(), 0);
+  EXPECT_EQ(data.end_of_document(), -1);
+  EXPECT_EQ(data.tokenizer_json(), "");
+  expect_error(
+      ErrorCode::usage, {"val"},
+      [&] { TokenDataset::open(folder.path("bin/*train*"), "validation"); }, "no such split");
+  expect_error(
+      ErrorCode::damaged, {"fineweb_train_000001.bin", "token 2", "byte 1028", "50256"},
+      [&] { TokenDataset::open(folder.path("bin"), "train").check_ids(50256); }, "bad id");
+}
+
+TEST(TokenDataset, DamagedBinShardsAreRefused) {
+  const std::string good = bin_bytes({1, 2, 3});
+  struct Case {
+    const char* name;
+    std::string bytes;
+    ErrorCode code;
+    std::vector<std::string> said;
+  };
+  const Case cases[] = {
+      {"empty", "", ErrorCode::damaged, {"x.bin", "0 bytes"}},
+      {"cut header", good.substr(0, 1023), ErrorCode::damaged, {"x.bin", "1023"}},
+      {"magic", bin_bytes({1}, 20240521), ErrorCode::damaged, {"x.bin", "magic"}},
+      {"version", bin_bytes({1}, kBinMagic, 2), ErrorCode::unsupported, {"x.bin", "version 2"}},
+      {"cut tokens",
+       good.substr(0, good.size() - 2),
+       ErrorCode::damaged,
+       {"3 tokens", "room for 2"}},
+      {"half a token", good.substr(0, good.size() - 1), ErrorCode::damaged, {"half"}},
+      {"too many bytes", good + "xx", ErrorCode::damaged, {"3 tokens", "room for 4"}},
+      {"count beyond 2^31",
+       bin_bytes({1}, kBinMagic, 1, 0x80000000ll),
+       ErrorCode::damaged,
+       {"x.bin"}},
+      {"no tokens", bin_bytes({}), ErrorCode::damaged, {"no tokens"}},
+  };
+  for (const Case& c : cases) {
+    TestFolder folder;
+    const std::string path = folder.write("x.bin", c.bytes);
+    expect_error(
+        c.code, c.said, [&] { TokenDataset::open(path, "train"); }, c.name);
+  }
+}
+
+TEST(ReadBatch, AnEpochVisitsEveryWindowOnceInAnotherOrderThanTheNext) {
+  TestFolder folder;
+  // 103 tokens: windows of context 5 begin at 0, 5, …, 95 (20 windows); 101 and 102 stay unvisited.
+  const TokenDataset data = TokenDataset::open(write_set(folder, "set", 200, 103, 10), "train");
+  ASSERT_EQ(num_windows(data, 5), 20u);
+  const BatchPlan plan{
+      .seed = 7, .context = 5, .sequences_per_step = 3};  // epochs end inside steps
+  std::vector<int64_t> visits;
+  for (int64_t step = 0; step < 20; ++step) {
+    const Batch batch = read_batch(data, plan, step, 0, 3, false);
+    for (size_t row = 0; row < 3; ++row) {
+      const int64_t begin = batch.tokens[row * 5];
+      visits.push_back(begin);
+      for (size_t t = 0; t < 5; ++t) {
+        EXPECT_EQ(batch.tokens[row * 5 + t], begin + static_cast<int64_t>(t));
+        EXPECT_EQ(batch.targets[row * 5 + t], begin + static_cast<int64_t>(t) + 1);
+      }
+    }
+  }
+  std::vector<std::vector<int64_t>> epochs;
+  for (size_t epoch = 0; epoch < 3; ++epoch) {
+    epochs.emplace_back(visits.begin() + epoch * 20, visits.begin() + (epoch + 1) * 20);
+    std::vector<int64_t> sorted = epochs.back();
+    std::sort(sorted.begin(), sorted.end());
+    for (int64_t i = 0; i < 20; ++i) EXPECT_EQ(sorted[static_cast<size_t>(i)], 5 * i);
+    EXPECT_FALSE(std::is_sorted(epochs.back().begin(), epochs.back().end()));
+  }
+  EXPECT_NE(epochs[0], epochs[1]);
+  EXPECT_NE(epochs[1], epochs[2]);
+}
+
+TEST(ReadBatch, IsAPureFunctionThatDoesNotDependOnHowAStepIsCut) {
+  TestFolder folder;
+  const std::string path = write_set(folder, "set", 200, 103, 10);
+  const BatchPlan plan{.seed = 1, .context = 4, .sequences_per_step = 6};
+  const TokenDataset data = TokenDataset::open(path, "train");
+  const Batch whole = read_batch(data, plan, 5, 0, 6, false);
+  const TokenDataset again = TokenDataset::open(path, "train");
+  Batch joined;
+  for (int64_t first = 0; first < 6; first += 2) {
+    const Batch part = read_batch(again, plan, 5, first, 2, false);
+    joined.tokens.insert(joined.tokens.end(), part.tokens.begin(), part.tokens.end());
+    joined.targets.insert(joined.targets.end(), part.targets.begin(), part.targets.end());
+  }
+  EXPECT_EQ(whole.tokens, joined.tokens);
+  EXPECT_EQ(whole.targets, joined.targets);
+  BatchPlan other = plan;
+  other.seed = 2;
+  EXPECT_NE(whole.tokens, read_batch(data, other, 5, 0, 6, false).tokens);
+}
+
+TEST(ReadBatch, DocumentsAreNumberedAndTheirBoundariesNotScored) {
+  TestFolder folder;
+  ShardSetWriter writer(folder.path("set"), {.vocabulary = 10, .end_of_document = 9});
+  const std::vector<int32_t> ids = {1, 2, 9, 3, 9, 9, 4, 5, 6};
+  writer.append("train", ids, 3);
+  writer.commit();
+  const TokenDataset data = TokenDataset::open(folder.path("set"), "train");
+  const BatchPlan plan{.seed = 0, .context = 8, .sequences_per_step = 1};
+  const Batch batch = read_batch(data, plan, 0, 0, 1, true);
+  EXPECT_EQ(batch.tokens, (std::vector<int64_t>{1, 2, 9, 3, 9, 9, 4, 5}));
+  EXPECT_EQ(batch.targets, (std::vector<int64_t>{2, 9, -1, 9, -1, -1, 5, 6}));
+  EXPECT_EQ(batch.documents, (std::vector<int32_t>{0, 0, 0, 1, 1, 2, 3, 3}));
+  const Batch plain = read_batch(data, plan, 0, 0, 1, false);
+  EXPECT_EQ(plain.targets, (std::vector<int64_t>{2, 9, 3, 9, 9, 4, 5, 6}));
+  EXPECT_TRUE(plain.documents.empty());
+}
+
+TEST(ReadBatch, TooLittleDataAndMissingBoundariesAreErrors) {
+  TestFolder folder;
+  const TokenDataset data = TokenDataset::open(write_set(folder, "set", 200, 5, 10), "train");
+  expect_error(
+      ErrorCode::usage, {"5 tokens", "sequence of 5"},
+      [&] { read_batch(data, {.context = 5, .sequences_per_step = 1}, 0, 0, 1, false); }, "short");
+  expect_error(
+      ErrorCode::usage, {"document_mask"},
+      [&] { read_batch(data, {.context = 4, .sequences_per_step = 1}, 0, 0, 1, true); },
+      "no token");
+}
+
+}  // namespace
+}  // namespace osp
