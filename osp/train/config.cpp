@@ -1,0 +1,143 @@
+#include "osp/train/config.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "osp/base/error.h"
+
+namespace osp {
+namespace {
+
+const std::vector<std::string>& unhashed_fields() {
+  static const std::vector<std::string> names = {"data.path",
+                                                 "data.verify",
+                                                 "train.checkpoint_every",
+                                                 "train.device",
+                                                 "train.keep_checkpoints",
+                                                 "train.background_save",
+                                                 "train.max_failed_saves"};
+  return names;
+}
+
+// {"section.key": value} of a nested object.
+void flatten(const Json& object, const std::string& prefix, std::vector<std::string>& names,
+             Json& values) {
+  for (const auto& [key, value] : object.items()) {
+    const std::string name = prefix.empty() ? key : prefix + "." + key;
+    if (value.is_object()) {
+      flatten(value, name, names, values);
+    } else {
+      names.push_back(name);
+      values[name] = value;
+    }
+  }
+}
+
+}  // namespace
+
+FieldTable recipe_table(Recipe& recipe) {
+  FieldTable table;
+  table.add("run", recipe.run);
+  table.add("data", recipe.data);
+  table.add("model", recipe.model);
+  table.add("optim", recipe.optim);
+  table.add("schedule", recipe.schedule);
+  table.add("train", recipe.train);
+  table.add("guard", recipe.guard);
+  return table;
+}
+
+Recipe load_recipe(const std::string& path, const std::vector<std::string>& assignments) {
+  Recipe recipe;
+  const FieldTable table = recipe_table(recipe);
+  load_toml(path, table);
+  for (const std::string& assignment : assignments) table.assign_text(assignment);
+  return recipe;
+}
+
+Recipe resolved(Recipe recipe, int64_t data_vocabulary) {
+  TrainConfig& train = recipe.train;
+  ModelConfig& model = recipe.model;
+  if (model.vocabulary == 0) model.vocabulary = data_vocabulary;
+  if (model.vocabulary == 0) {
+    fail(ErrorCode::usage,
+         "model.vocabulary is 0 and the data at {} does not say how many tokens it has: set "
+         "model.vocabulary",
+         recipe.data.path);
+  }
+  if (model.vocabulary < data_vocabulary) {
+    fail(
+        ErrorCode::usage,
+        "model.vocabulary = {} is smaller than the {} tokens of the data at {}: raise it, or set 0 "
+        "to take the data's",
+        model.vocabulary, data_vocabulary, recipe.data.path);
+  }
+  model = resolved(model);
+  if (train.batch_tokens % model.context != 0) {
+    fail(ErrorCode::usage,
+         "train.batch_tokens = {} is not a multiple of model.context = {}: choose {} or {}",
+         train.batch_tokens, model.context, train.batch_tokens / model.context * model.context,
+         (train.batch_tokens / model.context + 1) * model.context);
+  }
+  const int64_t sequences = sequences_per_step(recipe);
+  if (train.steps > 0 && train.tokens > 0 && train.tokens != train.steps * train.batch_tokens) {
+    fail(
+        ErrorCode::usage,
+        "train.steps = {} and train.tokens = {} contradict each other at {} tokens a step: set one "
+        "of them to 0",
+        train.steps, train.tokens, train.batch_tokens);
+  }
+  if (train.steps == 0) train.steps = (train.tokens + train.batch_tokens - 1) / train.batch_tokens;
+  if (train.steps == 0) fail(ErrorCode::usage, "train.steps and train.tokens are both 0: set one");
+  train.tokens = train.steps * train.batch_tokens;
+  if (train.micro_batch_sequences == 0) {
+    const double room = double(train.activation_memory_mb) * 1e6;
+    const int64_t fit = int64_t(room / activation_bytes_per_sequence(recipe));
+    train.micro_batch_sequences = std::clamp(fit, int64_t{1}, sequences);
+  }
+  train.micro_batch_sequences = std::min(train.micro_batch_sequences, sequences);
+  return recipe;
+}
+
+Json recipe_json(const Recipe& recipe) {
+  Recipe copy = recipe;
+  return recipe_table(copy).to_json();
+}
+
+std::string recipe_hash(const Recipe& recipe) {
+  Recipe copy = recipe;
+  return config_hash(recipe_table(copy), unhashed_fields());
+}
+
+std::string recipe_differences(const Json& there, const Recipe& here) {
+  std::vector<std::string> names, ignored;
+  Json old_values = Json::object(), new_values = Json::object();
+  flatten(recipe_json(here), "", names, new_values);
+  flatten(there, "", ignored, old_values);
+  std::vector<std::string> differences;
+  for (const std::string& name : names) {
+    const auto& skip = unhashed_fields();
+    if (std::find(skip.begin(), skip.end(), name) != skip.end()) continue;
+    const Json old_value = old_values.contains(name) ? old_values[name] : Json(nullptr);
+    if (old_value == new_values[name]) continue;
+    differences.push_back(
+        fmt::format("{} ({} there, {} here)", name, old_value.dump(), new_values[name].dump()));
+  }
+  return fmt::format("{}", fmt::join(differences, ", "));
+}
+
+int64_t sequences_per_step(const Recipe& recipe) {
+  return recipe.train.batch_tokens / recipe.model.context;
+}
+
+double activation_bytes_per_sequence(const Recipe& recipe) {
+  const ModelConfig& m = recipe.model;
+  const double element = recipe.train.precision == "bf16" ? 2 : 4;
+  const double per_token_layer = 4.0 * double(m.width) +
+                                 2.0 * double((m.heads + m.kv_heads) * m.head_size) +
+                                 3.0 * double(m.inner);
+  return element * double(m.context) * double(m.layers) * per_token_layer;
+}
+
+}  // namespace osp

@@ -1,0 +1,151 @@
+// Recipes: everything that a training run depends on, one struct per section of the TOML file.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "osp/base/fields.h"
+#include "osp/model/config.h"
+#include "osp/optim/config.h"
+
+namespace osp {
+
+struct RunConfig {
+  int64_t seed = 1;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("seed", self.seed, Range{0, 9007199254740992.0},
+          "of initial weights and of the order of the data");
+  }
+};
+
+struct DataConfig {
+  std::string path;
+  bool document_mask = false;
+  bool verify = false;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("path", self.path, "folder made by `osp tokenize`, or .bin shards");
+    visit("document_mask", self.document_mask, "attention stays within a document");
+    visit("verify", self.verify, "compare the SHA-256 of every shard at the start");
+  }
+};
+
+struct TrainConfig {
+  int64_t steps = 0;
+  int64_t tokens = 0;
+  int64_t batch_tokens = 2048;
+  int64_t micro_batch_sequences = 0;
+  int64_t activation_memory_mb = 1024;
+  std::string precision = "bf16";
+  std::string device = "cpu";
+  int64_t log_every = 10;
+  bool log_update_norms = true;
+  double peak_tflops = 0;
+  int64_t validate_every = 100;
+  int64_t validation_tokens = 65536;
+  int64_t sample_every = 0;
+  std::string sample_prompt = "The";
+  int64_t sample_tokens = 48;
+  int64_t checkpoint_every = 200;
+  int64_t keep_checkpoints = 2;
+  bool background_save = true;
+  int64_t max_failed_saves = 3;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("steps", self.steps, Range{0, 1e12}, "optimizer steps; 0: as many as train.tokens needs");
+    visit("tokens", self.tokens, Range{0, 1e15}, "tokens to train on, if train.steps is 0");
+    visit("batch_tokens", self.batch_tokens, Range{1, 1e10},
+          "tokens of a step, over all micro-batches; a multiple of model.context");
+    visit("micro_batch_sequences", self.micro_batch_sequences, Range{0, 1e6},
+          "sequences of a forward pass; 0: as many as train.activation_memory_mb holds");
+    visit("activation_memory_mb", self.activation_memory_mb, Range{1, 1e7},
+          "memory for what the backward pass keeps, in 10^6 bytes");
+    visit("precision", self.precision, Choices{{"bf16", "fp32"}},
+          "of the forward and backward pass; master weights are always fp32");
+    visit("device", self.device, Choices{{"cpu", "cuda"}}, "where to train");
+    visit("log_every", self.log_every, Range{1, 1e9}, "steps between two lines of the log");
+    visit("log_update_norms", self.log_update_norms,
+          "log how far each group moved (a copy of the weights on logged steps)");
+    visit("peak_tflops", self.peak_tflops, Range{0, 1e6},
+          "10^12 FLOP/s that count as 100 % in mfu; 0: measured at the start");
+    visit("validate_every", self.validate_every, Range{0, 1e9},
+          "steps between two validations; 0: only at the end");
+    visit("validation_tokens", self.validation_tokens, Range{1, 1e10},
+          "size of the fixed validation slice");
+    visit("sample_every", self.sample_every, Range{0, 1e9},
+          "steps between two samples of text; 0: none");
+    visit("sample_prompt", self.sample_prompt, "where each sample starts");
+    visit("sample_tokens", self.sample_tokens, Range{1, 4096}, "length of a sample");
+    visit("checkpoint_every", self.checkpoint_every, Range{0, 1e9},
+          "steps between two checkpoints; 0: only at the end");
+    visit("keep_checkpoints", self.keep_checkpoints, Range{2, 1e6},
+          "newest checkpoints that are kept");
+    visit("background_save", self.background_save,
+          "write checkpoints from a copy while training goes on");
+    visit("max_failed_saves", self.max_failed_saves, Range{1, 1000},
+          "failed saves in a row that end the run (exit 5)");
+  }
+};
+
+struct GuardConfig {
+  double loss_z = 0;
+  double gradient_norm_z = 0;
+  int64_t window = 100;
+  int64_t max_consecutive_skips = 10;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("loss_z", self.loss_z, Range{0, 1e6},
+          "skip a step whose loss is so many standard deviations above the window; 0: never");
+    visit("gradient_norm_z", self.gradient_norm_z, Range{0, 1e6},
+          "the same for the gradient norm; 0: never");
+    visit("window", self.window, Range{8, 1e6}, "accepted steps that a spike is compared with");
+    visit("max_consecutive_skips", self.max_consecutive_skips, Range{1, 1e6},
+          "skipped steps in a row that end the run as diverged (exit 4)");
+  }
+};
+
+struct Recipe {
+  RunConfig run;
+  DataConfig data;
+  ModelConfig model;
+  OptimConfig optim;
+  ScheduleConfig schedule;
+  TrainConfig train;
+  GuardConfig guard;
+};
+
+// All fields of a recipe; it must outlive the table.
+FieldTable recipe_table(Recipe& recipe);
+
+// Defaults, then the TOML file with what it inherits, then the assignments "section.key=value".
+Recipe load_recipe(const std::string& path, const std::vector<std::string>& assignments);
+
+// Fills in what is derived: the vocabulary from the data (0: unknown), model sizes, steps, the
+// micro-batch. Error(usage) for sizes that contradict each other.
+Recipe resolved(Recipe recipe, int64_t data_vocabulary);
+
+Json recipe_json(const Recipe& recipe);
+
+// Hash of every field that decides the run's numbers or the lines of its log. Where the data lies
+// (its fingerprint counts instead), how often and how many checkpoints are kept do not.
+std::string recipe_hash(const Recipe& recipe);
+
+// "train.steps (100 there, 200 here), …": the hashed fields in which two recipes differ, "" if
+// none.
+std::string recipe_differences(const Json& there, const Recipe& here);
+
+// Sequences of a step.
+int64_t sequences_per_step(const Recipe& recipe);
+
+// Bytes that the backward pass of one sequence keeps. An estimate: per token and layer the residual
+// state twice, its two norms, q, k, v, the attention output and the three inner vectors of SwiGLU,
+// in the compute type.
+double activation_bytes_per_sequence(const Recipe& recipe);
+
+}  // namespace osp
