@@ -1,0 +1,33 @@
+// Muon: momentum orthogonalised by Newton–Schulz (PAPER: part 1 of OSP), and the rule for gains.
+//
+//   buffer ← g + β buffer;   u = g + β buffer (Nesterov; else u = buffer)
+//   matrices:  w ← (1 − lr·decay) w − lr · s · NewtonSchulz(u),  s = 0.2 sqrt(max(rows, cols))
+//   gains:     w ← (1 − lr·decay) w − lr · 0.2 sqrt(length) · u / (‖u‖ + 1e-8)
+#pragma once
+
+#include <memory>
+
+#include "osp/optim/config.h"
+#include "osp/optim/newton_schulz.h"
+#include "osp/optim/optimizer.h"
+#include "osp/optim/routing.h"
+
+namespace osp {
+
+// The factor s of an update for a parameter of this shape in that group; 1 for Adam, 0 for frozen.
+double update_scale(const OptimizerGroup& group, const std::vector<int64_t>& shape,
+                    const OptimConfig& config);
+
+// One step on one matrix, op by op, on any device: the twin of the fast step, and the step itself
+// for banks that are not on the CPU. Changes `weight` and `buffer` in place.
+void muon_step_reference(at::Tensor& weight, const at::Tensor& gradient, at::Tensor& buffer,
+                         const StepValues& values, const NewtonSchulz& settings, double scale,
+                         bool nesterov);
+
+// The state is one fp32 buffer per bank. `banks` must outlive the optimizer.
+std::unique_ptr<Optimizer> make_muon(std::vector<Bank*> banks, const OptimizerGroup& group,
+                                     const OptimConfig& config);
+std::unique_ptr<Optimizer> make_gain_rule(std::vector<Bank*> banks, const OptimizerGroup& group,
+                                          const OptimConfig& config);
+
+}  // namespace osp

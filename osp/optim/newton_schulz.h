@@ -1,0 +1,76 @@
+// Newton–Schulz: an approximation of the orthogonal polar factor U Vᵀ of a matrix U Σ Vᵀ.
+//
+// For each step's (a, b, c), with X normalised so that its singular values are at most about 1 and
+// transposed if it has more rows than columns:
+//   A = X Xᵀ;   X ← a X + (b A + c A A) X
+// Normalisation is in fp32, the products are in bf16 with fp32 accumulation; every product and sum
+// is rounded to bf16. The defaults are the paper's (PAPER: Muon on every hidden matrix).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <functional>
+#include <vector>
+
+#include "osp/optim/config.h"
+
+namespace osp {
+
+struct NewtonSchulz {
+  std::vector<std::array<double, 3>> steps;  // (a, b, c) of each
+  double norm_scale = 1;  // X = update / (norm_scale · ‖update‖_F + norm_eps)
+  double norm_eps = 1e-8;
+  bool s8 = false;  // then divide by ‖(X Xᵀ)²‖_F^(1/4) as well, an upper bound of the largest
+                    // singular value that is much tighter than ‖X‖_F
+  bool renormalize = false;  // scale the result to ‖·‖_F = sqrt(min(rows, cols)), that of U Vᵀ
+};
+
+// Settings of a recipe. Error(usage) if ns_steps exceeds the coefficients of the set.
+NewtonSchulz newton_schulz_settings(const OptimConfig& config);
+
+// The naive twin: one fp32 matrix [rows, cols] on any device, op by op. Returns fp32.
+at::Tensor newton_schulz_reference(const at::Tensor& update, const NewtonSchulz& settings);
+
+// fp32 bank [count, rows, cols] on the CPU, one matrix per thread. Returns fp32.
+at::Tensor newton_schulz(const at::Tensor& bank, const NewtonSchulz& settings);
+
+// One thread's buffers for matrices of one shape: write data(), run(), read data().
+class Orthogonaliser {
+ public:
+  Orthogonaliser(const NewtonSchulz& settings, int64_t rows, int64_t cols);
+  bool fits(int64_t rows, int64_t cols) const { return rows == rows_ && cols == cols_; }
+  // What the update has to be divided by, given its Frobenius norm.
+  float divisor(double norm) const {
+    return static_cast<float>(settings_.norm_scale * norm + settings_.norm_eps);
+  }
+  // bf16 bits, row-major: before run() the normalised update, afterwards the result.
+  uint16_t* data();
+  // Iterates. The result is data() times the returned factor (1 unless renormalize).
+  double run();
+
+ private:
+  void step(double a, double b, double c, bool s8);
+  double make_polynomial(double b, double c, bool s8);
+  void round(at::Tensor& tensor) const;
+
+  const NewtonSchulz& settings_;
+  int64_t rows_, cols_;
+  at::Tensor x_, next_;           // [rows, cols]
+  at::Tensor gram_, polynomial_;  // [min, min]
+  at::Tensor staging_;            // bf16 [rows, cols], only where the products are in fp32
+};
+
+// A matrix to be orthogonalised; `index` means what the caller wants it to.
+struct MatrixTask {
+  int64_t index;
+  int64_t rows, cols;
+};
+
+// Calls `body` once per task, on as many threads as ATen has, each with its own Orthogonaliser, and
+// each product on one thread: results do not depend on the number of threads unless there are fewer
+// tasks than threads (then the products are shared among the threads, one task after the other).
+void for_each_matrix(std::vector<MatrixTask> tasks, const NewtonSchulz& settings,
+                     const std::function<void(const MatrixTask&, Orthogonaliser&)>& body);
+
+}  // namespace osp

@@ -1,0 +1,155 @@
+#include "osp/optim/routing.h"
+
+#include <gtest/gtest.h>
+
+#include "osp/base/error.h"
+
+namespace osp {
+namespace {
+
+std::vector<ParameterSpec> small_model() {
+  std::vector<ParameterSpec> specs = {
+      {"model.embed_tokens.weight", {32, 8}, ParameterKind::embedding},
+      {"model.embed_proj.weight", {8, 8}, ParameterKind::embedding_projection}};
+  for (int64_t layer = 0; layer < 2; ++layer) {
+    const std::string block = fmt::format("model.layers.{}.", layer);
+    specs.push_back({block + "input_layernorm.weight", {1}, ParameterKind::gain, layer});
+    specs.push_back({block + "self_attn.q_proj.weight", {8, 8}, ParameterKind::matrix, layer});
+    specs.push_back({block + "self_attn.o_proj.weight", {8, 8}, ParameterKind::matrix, layer});
+    specs.push_back({block + "mlp.down_proj.weight", {8, 24}, ParameterKind::matrix, layer});
+  }
+  specs.push_back({"lm_head.weight", {32, 8}, ParameterKind::head});
+  return specs;
+}
+
+std::string group_of(const Routing& routing, const std::string& name) {
+  const auto specs = small_model();
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (specs[i].name == name) return routing.groups[routing.group_of[i]].name;
+  }
+  return "no such parameter";
+}
+
+// The message of the usage error that routing with these options gives.
+std::string error_of(const OptimConfig& config) {
+  try {
+    route_parameters(small_model(), config);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::usage);
+    return error.what();
+  }
+  return "no error";
+}
+
+#define EXPECT_CONTAINS(text, part) \
+  EXPECT_NE((text).find(part), std::string::npos) << (text) << "\nlacks " << (part)
+
+TEST(Routing, OspGivesTablesToAdamAndEveryMatrixToMuon) {
+  const Routing routing = route_parameters(small_model(), {.name = "osp"});
+  EXPECT_EQ(group_of(routing, "model.embed_tokens.weight"), "adam");
+  EXPECT_EQ(group_of(routing, "lm_head.weight"), "adam");
+  EXPECT_EQ(group_of(routing, "model.embed_proj.weight"), "muon");
+  EXPECT_EQ(group_of(routing, "model.layers.1.mlp.down_proj.weight"), "muon");
+  EXPECT_EQ(group_of(routing, "model.layers.0.input_layernorm.weight"), "gain");
+  ASSERT_EQ(routing.groups.size(), 3u);
+  EXPECT_EQ(routing.groups[0].clip, 1.0);  // Adam's gradients are clipped, Muon's are not
+  EXPECT_EQ(routing.groups[1].clip, 0.0);
+}
+
+TEST(Routing, AdamTakesEverythingAndMuonEveryMatrix) {
+  const Routing adam = route_parameters(small_model(), {.name = "adam"});
+  ASSERT_EQ(adam.groups.size(), 1u);
+  EXPECT_EQ(adam.groups[0].kind, OptimizerKind::adam);
+  const Routing muon = route_parameters(small_model(), {.name = "muon"});
+  EXPECT_EQ(group_of(muon, "model.embed_tokens.weight"), "muon");
+  EXPECT_EQ(group_of(muon, "lm_head.weight"), "muon");
+  EXPECT_EQ(group_of(muon, "model.layers.0.input_layernorm.weight"), "gain");
+}
+
+TEST(Routing, GainsFollowTheirRule) {
+  const std::string gain = "model.layers.0.input_layernorm.weight";
+  EXPECT_EQ(group_of(route_parameters(small_model(), {.gain_rule = "adam"}), gain), "adam");
+  EXPECT_EQ(group_of(route_parameters(small_model(), {.gain_rule = "frozen"}), gain), "frozen");
+  EXPECT_EQ(
+      group_of(route_parameters(small_model(), {.name = "adam", .gain_rule = "reference"}), gain),
+      "gain");
+  const Routing undecayed = route_parameters(small_model(), {.name = "adam", .decay_gain = false});
+  EXPECT_EQ(group_of(undecayed, gain), "adam-gain");
+  EXPECT_TRUE(undecayed.groups[0].decays);
+  EXPECT_FALSE(undecayed.groups[1].decays);
+}
+
+TEST(Routing, PerHeadSplitsQueriesKeysAndValuesOnly) {
+  const Routing routing = route_parameters(small_model(), {.per_head = true}, 4);
+  EXPECT_EQ(group_of(routing, "model.layers.0.self_attn.q_proj.weight"), "muon-heads");
+  EXPECT_EQ(group_of(routing, "model.layers.0.self_attn.o_proj.weight"), "muon");
+  for (const OptimizerGroup& group : routing.groups) {
+    EXPECT_EQ(group.split_rows, group.name == "muon-heads" ? 4 : 0);
+  }
+}
+
+TEST(Routing, ExceptionsByNameWinOverKinds) {
+  const Routing routing = route_parameters(
+      small_model(), {.routes = "model.layers.*.self_attn.*=adam; lm_head.*=frozen"});
+  EXPECT_EQ(group_of(routing, "model.layers.1.self_attn.q_proj.weight"), "adam");
+  EXPECT_EQ(group_of(routing, "model.layers.1.mlp.down_proj.weight"), "muon");
+  EXPECT_EQ(group_of(routing, "lm_head.weight"), "frozen");
+}
+
+TEST(Routing, DoubleMatchNamesParameterAndBothRules) {
+  const std::string error = error_of({.routes = "model.layers.0.*=adam;*.mlp.*=muon"});
+  EXPECT_CONTAINS(error, "model.layers.0.mlp.down_proj.weight");
+  EXPECT_CONTAINS(error, "model.layers.0.*=adam");
+  EXPECT_CONTAINS(error, "*.mlp.*=muon");
+}
+
+TEST(Routing, UnmatchedParameterIsNamed) {
+  const std::string error = error_of({.name = "routes", .routes = "model.*=adam"});
+  EXPECT_CONTAINS(error, "lm_head.weight matches none");
+}
+
+TEST(Routing, RuleWithoutParameterIsAnError) {
+  EXPECT_CONTAINS(error_of({.routes = "model.layers.*.attn.*=adam"}),
+                  "\"model.layers.*.attn.*=adam\" matches no parameter");
+}
+
+TEST(Routing, RefusesShapesThatAnOptimizerCannotTrain) {
+  EXPECT_CONTAINS(error_of({.routes = "*layernorm*=muon"}),
+                  "model.layers.0.input_layernorm.weight [1] cannot be trained by muon");
+  EXPECT_CONTAINS(error_of({.routes = "lm_head.*=gain"}), "lm_head.weight [32, 8] cannot");
+}
+
+TEST(Routing, RefusesMalformedRules) {
+  EXPECT_CONTAINS(error_of({.routes = "lm_head.weight"}), "pattern=optimizer");
+  EXPECT_CONTAINS(error_of({.routes = "lm_head.weight=sgd"}), "\"sgd\"");
+}
+
+TEST(Routing, GlobStarsMatchAnyRun) {
+  EXPECT_TRUE(glob_match("*", ""));
+  EXPECT_TRUE(glob_match("a*b*c", "aXbbYc"));
+  EXPECT_TRUE(glob_match("*.weight", "model.embed.weight"));
+  EXPECT_FALSE(glob_match("a*b*c", "aXbbY"));
+  EXPECT_FALSE(glob_match("model", "model.embed"));
+  EXPECT_FALSE(glob_match("", "x"));
+}
+
+TEST(Routing, TableJoinsLayersAndCountsEveryParameter) {
+  const OptimConfig config{.lr = 0.002, .muon_lr_scale = 2};
+  const Routing routing = route_parameters(small_model(), config);
+  const Json rows = routing_json(small_model(), routing, config);
+  int64_t total = 0;
+  for (const Json& row : rows) {
+    total += row["count"].get<int64_t>();
+    if (row["pattern"] != "model.layers.*.mlp.down_proj.weight") continue;
+    EXPECT_EQ(row["count"], 2);
+    EXPECT_EQ(row["optimizer"], "muon");
+    EXPECT_EQ(row["lr"], 0.004);
+    EXPECT_NEAR(row["update_scale"].get<double>(), 0.2 * std::sqrt(24.0), 1e-15);
+  }
+  EXPECT_EQ(total, static_cast<int64_t>(small_model().size()));
+  EXPECT_CONTAINS(routing_table(small_model(), routing, config),
+                  "model.layers.*.mlp.down_proj.weight");
+}
+
+}  // namespace
+}  // namespace osp
