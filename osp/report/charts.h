@@ -1,0 +1,63 @@
+// Charts as data: plotly traces and axes, and beside each the same numbers as a table. Colours,
+// fonts and line styles are chosen in the page (page_assets.cpp) from each trace's `meta.run`.
+// Plotly reads markup in names and categories, so those are escaped here.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "osp/base/json.h"
+#include "osp/report/html.h"
+#include "osp/report/run_data.h"
+
+namespace osp {
+
+struct Chart {
+  std::string id;  // element id: a-z and '-'
+  std::string title;
+  std::string caption;  // what is drawn, with units
+  Json traces = Json::array();
+  Json layout = Json::object();
+  HtmlTable table = {};
+  std::vector<std::string> choices = {};  // names of alternatives; a trace's meta.choice says which
+  size_t default_choice = 0;
+  bool wide = false;  // takes the page's whole width
+};
+
+// Curves against tokens (curve_charts.cpp), each at most `max_points` long. A chart that no run has
+// numbers for is left out, in all three.
+std::vector<Chart> outlier_curves(const std::vector<RunData>& runs, size_t max_points);
+std::vector<Chart> learning_curves(const std::vector<RunData>& runs, size_t max_points);
+// Kurtosis by layer at the end and over the run, and histograms of activations (layer_charts.cpp).
+std::vector<Chart> layer_charts(const std::vector<RunData>& runs);
+// Perplexity at each number of bits (layer_charts.cpp).
+std::vector<Chart> bits_charts(const std::vector<RunData>& runs);
+
+// An axis that is linear near 0 and logarithmic beyond: positions asinh(value / scale), labelled
+// with values. Good for kurtosis, which crosses 0 and spans decades.
+struct AsinhAxis {
+  double scale = 0.1;
+  double place(double value) const;
+  std::vector<double> place(const std::vector<double>& values) const;
+  // Plotly's tickvals and ticktext for values in [low, high]: 0 and ± the powers of ten times
+  // `mantissas`, from `scale` upwards, one beyond each end.
+  Json ticks(double low, double high, const std::vector<double>& mantissas = {1}) const;
+};
+
+// Smallest and largest finite value over several lists; {0, 0} if there is none.
+struct Extent {
+  double low = 0;
+  double high = 0;
+  bool found = false;
+  void include(double value);
+  void include(const std::vector<double>& values);
+};
+
+// "embedding", "block 1", …
+std::string layer_name(size_t layer);
+
+// At most `count` indices spread evenly over [0, size), both ends among them.
+std::vector<size_t> spread_indices(size_t size, size_t count);
+
+}  // namespace osp

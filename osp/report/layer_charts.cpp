@@ -1,0 +1,343 @@
+// Charts of the finished models: kurtosis by layer, histograms of activations beside a Gaussian,
+// and perplexity at each number of bits; and kurtosis by layer over the run.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numbers>
+
+#include "osp/base/console.h"
+#include "osp/base/error.h"
+#include "osp/report/charts.h"
+#include "osp/report/summary.h"
+
+namespace osp {
+namespace {
+
+constexpr size_t kHeatMapColumns = 120;
+// Beyond this many standard deviations a linear axis would press the Gaussian into a line.
+constexpr double kLinearReach = 40;
+constexpr size_t kGaussianPoints = 161;
+
+std::vector<std::string> layer_names(size_t count) {
+  std::vector<std::string> names;
+  for (size_t layer = 0; layer < count; ++layer) names.push_back(layer_name(layer));
+  return names;
+}
+
+size_t most_layers(const std::vector<RunData>& runs) {
+  size_t layers = 0;
+  for (const RunData& run : runs) {
+    layers = std::max(layers, run.outliers().kurtosis_per_layer.size());
+  }
+  return layers;
+}
+
+// `row` of the table: the layers' values of each run, a column per run.
+HtmlTable layer_table(const std::vector<RunData>& runs, size_t layers) {
+  HtmlTable table{{"layer"}, {}};
+  for (const RunData& run : runs) table.header.push_back(run.label);
+  for (size_t layer = 0; layer < layers; ++layer) {
+    std::vector<std::string> row = {layer_name(layer)};
+    for (const RunData& run : runs) {
+      const auto& values = run.outliers().kurtosis_per_layer;
+      row.push_back(layer < values.size() ? format_number(values[layer]) : "–");
+    }
+    table.rows.push_back(row);
+  }
+  return table;
+}
+
+Chart kurtosis_by_layer(const std::vector<RunData>& runs, size_t layers) {
+  Chart chart{.id = "layers",
+              .title = "Excess kurtosis by layer",
+              .caption =
+                  "Of each hidden state of the finished model: after the embedding and after "
+                  "each block. Linear near 0, logarithmic beyond."};
+  const AsinhAxis axis;
+  Extent extent;
+  for (size_t r = 0; r < runs.size(); ++r) {
+    const auto& values = runs[r].outliers().kurtosis_per_layer;
+    extent.include(values);
+    chart.traces.push_back({{"type", "scatter"},
+                            {"mode", "lines+markers"},
+                            {"name", escape_html(runs[r].label)},
+                            {"x", layer_names(values.size())},
+                            {"y", to_json_array(axis.place(values))},
+                            {"customdata", to_json_array(values)},
+                            {"hovertemplate", "%{customdata:.3g}"},
+                            {"meta", {{"run", r}, {"role", "points"}}}});
+  }
+  chart.layout = {{"xaxis", {{"title", {{"text", "hidden state"}}}, {"type", "category"}}},
+                  {"yaxis", {{"title", {{"text", "excess kurtosis"}}}}},
+                  {"hovermode", "x unified"}};
+  chart.layout["yaxis"].update(axis.ticks(extent.low, extent.high));
+  chart.table = layer_table(runs, layers);
+  return chart;
+}
+
+// One run's layers × tokens, as a panel of the heat map.
+Json heat_trace(const RunData& run, const AsinhAxis& axis, const std::string& suffix,
+                Extent& extent) {
+  Json columns = Json::array();
+  std::vector<double> tokens;
+  std::vector<Json> rows, numbers;
+  for (const size_t i : spread_indices(run.kurtosis_per_layer.size(), kHeatMapColumns)) {
+    const std::vector<double>& values = run.kurtosis_per_layer[i];
+    extent.include(values);
+    tokens.push_back(run.kurtosis.tokens[i]);
+    rows.resize(std::max(rows.size(), values.size()), Json::array());
+    numbers.resize(rows.size(), Json::array());
+    const Json places = to_json_array(axis.place(values)), exact = to_json_array(values);
+    for (size_t layer = 0; layer < values.size(); ++layer) {
+      rows[layer].push_back(places[layer]);
+      numbers[layer].push_back(exact[layer]);
+    }
+  }
+  return {{"type", "heatmap"},
+          {"name", escape_html(run.label)},
+          {"x", to_json_array(tokens)},
+          {"y", layer_names(rows.size())},
+          {"z", rows},
+          {"customdata", numbers},
+          {"hovertemplate", "%{y}, %{x:,.0f} tokens: %{customdata:.3g}"},
+          {"coloraxis", "coloraxis"},
+          {"xaxis", "x" + suffix},
+          {"yaxis", "y" + suffix},
+          {"meta", {{"role", "heat"}}}};
+}
+
+Chart kurtosis_heat_map(const std::vector<RunData>& runs) {
+  Chart chart{.id = "heat",
+              .title = "Excess kurtosis by layer and tokens",
+              .caption =
+                  "Where and when outliers grow: one panel a run, a row for each hidden state, "
+                  "brighter is heavier. Linear near 0, logarithmic beyond.",
+              .wide = true};
+  const AsinhAxis axis;
+  Extent extent;
+  Json annotations = Json::array();
+  const double share = 1.0 / static_cast<double>(runs.size());
+  double furthest = 0;
+  for (const RunData& run : runs) furthest = std::max(furthest, run.tokens);
+  chart.table.header = {"run", "tokens"};
+  for (const std::string& name : layer_names(most_layers(runs))) chart.table.header.push_back(name);
+  for (size_t r = 0; r < runs.size(); ++r) {
+    const std::string suffix = r == 0 ? "" : std::to_string(r + 1);
+    const double top = 1 - share * static_cast<double>(r);
+    chart.traces.push_back(heat_trace(runs[r], axis, suffix, extent));
+    chart.layout["xaxis" + suffix] = {{"anchor", "y" + suffix}, {"range", {0, furthest}}};
+    chart.layout["yaxis" + suffix] = {{"domain", {top - 0.72 * share, top - 0.1 * share}},
+                                      {"anchor", "x" + suffix},
+                                      {"type", "category"}};
+    annotations.push_back({{"text", escape_html(runs[r].label)},
+                           {"xref", "paper"},
+                           {"yref", "paper"},
+                           {"x", 0},
+                           {"y", top - 0.1 * share},
+                           {"xanchor", "left"},
+                           {"yanchor", "bottom"},
+                           {"showarrow", false}});
+    if (r + 1 == runs.size()) {
+      chart.layout["xaxis" + suffix]["title"] = {{"text", "tokens trained on"}};
+    }
+    for (const size_t i : spread_indices(runs[r].kurtosis_per_layer.size(), 8)) {
+      std::vector<std::string> row = {runs[r].label,
+                                      format_count(std::llround(runs[r].kurtosis.tokens[i]))};
+      for (const double value : runs[r].kurtosis_per_layer[i]) row.push_back(format_number(value));
+      chart.table.rows.push_back(row);
+    }
+  }
+  Json bar = axis.ticks(extent.low, extent.high);
+  bar.erase("zeroline");
+  bar.update({{"title", {{"text", "excess kurtosis"}, {"side", "top"}}},
+              {"orientation", "h"},
+              {"thickness", 10},
+              {"y", 1},
+              {"yanchor", "bottom"},
+              {"x", 0.5}});
+  chart.layout["coloraxis"] = {{"colorscale", "Cividis"},
+                               {"colorbar", bar},
+                               {"cmin", axis.place(extent.low)},
+                               {"cmax", axis.place(std::max(extent.high, extent.low + 0.1))}};
+  chart.layout["annotations"] = annotations;
+  chart.layout["height"] = 130 + 190 * runs.size();
+  return chart;
+}
+
+// A histogram as density in units of its own standard deviation.
+struct Density {
+  std::vector<double> sigmas;     // bin centres
+  std::vector<double> densities;  // NaN for an empty bin: a logarithm has no place for it
+};
+
+Density to_density(const Histogram& histogram) {
+  Density density;
+  double total = 0;
+  for (const double count : histogram.counts) total += std::isfinite(count) ? count : 0;
+  const double bins = static_cast<double>(histogram.counts.size());
+  const double bin = (histogram.high - histogram.low) / bins;
+  if (!(histogram.std > 0) || !(total > 0) || !(bin > 0)) return density;
+  for (size_t i = 0; i < histogram.counts.size(); ++i) {
+    const double centre = histogram.low + (static_cast<double>(i) + 0.5) * bin;
+    const double value = histogram.counts[i] / total / bin * histogram.std;
+    density.sigmas.push_back((centre - histogram.mean) / histogram.std);
+    density.densities.push_back(value > 0 ? value : std::nan(""));
+  }
+  return density;
+}
+
+Density gaussian(double lowest_density) {
+  Density density;
+  const double peak = 1 / std::sqrt(2 * std::numbers::pi);
+  // Down to the density of the rarest bin: exp(-x²/2) * peak = lowest.
+  const double reach = std::sqrt(2 * std::log(peak / std::min(lowest_density, 0.5 * peak)));
+  for (size_t i = 0; i < kGaussianPoints; ++i) {
+    const double x = reach * (2.0 * static_cast<double>(i) / (kGaussianPoints - 1) - 1);
+    density.sigmas.push_back(x);
+    density.densities.push_back(peak * std::exp(-x * x / 2));
+  }
+  return density;
+}
+
+std::string histogram_name(const Histogram& histogram) {
+  const auto layer = static_cast<size_t>(std::max<int64_t>(histogram.layer, 0));
+  if (histogram.point == "residual") return "hidden state: " + layer_name(layer);
+  return fmt::format("{}, layer {}", shorten(histogram.point, 60), histogram.layer);
+}
+
+// The largest distance from the mean of a non-empty bin, in standard deviations.
+double reach_of(const Density& density) {
+  double reach = 0;
+  for (size_t i = 0; i < density.sigmas.size(); ++i) {
+    if (density.densities[i] > 0) reach = std::max(reach, std::abs(density.sigmas[i]));
+  }
+  return reach;
+}
+
+Json density_trace(const Density& density, bool bent) {
+  const AsinhAxis axis{.scale = 1};
+  return {{"type", "scatter"},
+          {"mode", "lines"},
+          {"x", to_json_array(bent ? axis.place(density.sigmas) : density.sigmas)},
+          {"y", to_json_array(density.densities)},
+          {"customdata", to_json_array(density.sigmas)},
+          {"hovertemplate", "%{customdata:.2f} σ: %{y:.2e}"}};
+}
+
+Chart histogram_chart(const std::vector<RunData>& runs) {
+  Chart chart{.id = "histogram",
+              .title = "How activations are spread",
+              .caption =
+                  "Density of the entries of one hidden state on a logarithmic axis, each run "
+                  "in units of its own standard deviation, beside a Gaussian of the same "
+                  "variance: tails that reach beyond it are outliers.",
+              .table = {{"state and run", "mean", "standard deviation", "reaches (σ)"}, {}},
+              .wide = true};
+  std::map<std::string, size_t> numbers;
+  std::vector<std::pair<Json, Density>> drawn;
+  double reach = 0, furthest = 0, lowest = 1;
+  for (size_t r = 0; r < runs.size(); ++r) {
+    for (const Histogram& histogram : runs[r].histograms) {
+      const Density density = to_density(histogram);
+      if (density.sigmas.empty()) continue;
+      const std::string name = histogram_name(histogram);
+      const auto [choice, is_new] = numbers.try_emplace(name, chart.choices.size());
+      if (is_new) chart.choices.push_back(name);
+      if (reach_of(density) > furthest) chart.default_choice = choice->second;
+      furthest = std::max(furthest, reach_of(density));
+      reach = std::max(reach, reach_of(density));
+      for (const double value : density.densities) {
+        if (value > 0) lowest = std::min(lowest, value);
+      }
+      chart.table.rows.push_back({name + ", " + runs[r].label, format_number(histogram.mean),
+                                  format_number(histogram.std), format_number(reach_of(density))});
+      drawn.push_back({{{"name", escape_html(runs[r].label)},
+                        {"meta", {{"run", r}, {"role", "line"}, {"choice", choice->second}}}},
+                       density});
+    }
+  }
+  const bool bent = reach > kLinearReach;
+  for (const auto& [extra, density] : drawn) {
+    chart.traces.push_back(density_trace(density, bent));
+    chart.traces.back().update(extra);
+  }
+  chart.traces.push_back(density_trace(gaussian(lowest), bent));
+  chart.traces.back().update(
+      {{"name", "Gaussian of the same variance"}, {"meta", {{"role", "reference"}}}});
+  chart.layout = {{"xaxis", {{"title", {{"text", "standard deviations from the mean"}}}}},
+                  {"yaxis",
+                   {{"title", {{"text", "density"}}},
+                    {"type", "log"},
+                    {"exponentformat", "power"},
+                    {"dtick", 1}}},
+                  {"hovermode", "closest"}};
+  if (bent) chart.layout["xaxis"].update(AsinhAxis{.scale = 1}.ticks(-reach, reach, {1, 3}));
+  return chart;
+}
+
+}  // namespace
+
+std::vector<Chart> layer_charts(const std::vector<RunData>& runs) {
+  std::vector<Chart> charts;
+  const size_t layers = most_layers(runs);
+  if (layers > 0) charts.push_back(kurtosis_by_layer(runs, layers));
+  const bool over_time = std::any_of(runs.begin(), runs.end(), [](const RunData& run) {
+    return run.kurtosis_per_layer.size() > 1 && !run.kurtosis_per_layer[0].empty();
+  });
+  const bool spread = std::any_of(runs.begin(), runs.end(),
+                                  [](const RunData& run) { return !run.histograms.empty(); });
+  if (spread) charts.push_back(histogram_chart(runs));
+  if (over_time) charts.push_back(kurtosis_heat_map(runs));
+  return charts;
+}
+
+std::vector<Chart> bits_charts(const std::vector<RunData>& runs) {
+  Chart chart{.id = "bits",
+              .title = "Perplexity against bits",
+              .caption =
+                  "Perplexity on held-out text with weights, activations and key-value cache "
+                  "rounded to nearest at so many bits (16 is off); lower is better."};
+  Extent extent;
+  chart.table.header = {"bits"};
+  std::vector<std::string> all_bits;
+  for (size_t r = 0; r < runs.size(); ++r) {
+    std::vector<std::string> bits;
+    std::vector<double> values;
+    for (const EvalResult& result : runs[r].evaluation) {
+      bits.push_back(escape_html(result.bits));
+      values.push_back(result.perplexity);
+      if (std::find(all_bits.begin(), all_bits.end(), result.bits) == all_bits.end()) {
+        all_bits.push_back(result.bits);
+      }
+    }
+    extent.include(values);
+    chart.table.header.push_back(runs[r].label);
+    chart.traces.push_back({{"type", "scatter"},
+                            {"mode", "lines+markers"},
+                            {"name", escape_html(runs[r].label)},
+                            {"x", bits},
+                            {"y", to_json_array(values)},
+                            {"meta", {{"run", r}, {"role", "points"}}}});
+  }
+  if (!extent.found) return {};
+  std::vector<std::string> categories;
+  for (const std::string& bits : all_bits) {
+    categories.push_back(escape_html(bits));
+    std::vector<std::string> row = {bits};
+    for (const RunData& run : runs) row.push_back(format_number(run.perplexity(bits)));
+    chart.table.rows.push_back(row);
+  }
+  chart.layout = {{"xaxis",
+                   {{"title", {{"text", "bits: weights-activations-cache"}}},
+                    {"type", "category"},
+                    {"categoryorder", "array"},
+                    {"categoryarray", categories}}},
+                  {"yaxis", {{"title", {{"text", "perplexity"}}}}},
+                  {"hovermode", "x unified"}};
+  if (extent.low > 0 && extent.high > 20 * extent.low) {
+    chart.layout["yaxis"].update({{"type", "log"}, {"dtick", 1}});
+  }
+  return {chart};
+}
+
+}  // namespace osp

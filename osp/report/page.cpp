@@ -1,0 +1,162 @@
+#include "osp/report/page.h"
+
+#include <openssl/evp.h>
+
+#include <array>
+#include <cstdlib>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/base/sha256.h"
+#include "osp/report/charts.h"
+#include "osp/report/html.h"
+#include "osp/report/page_assets.h"
+#include "osp/report/page_sections.h"
+#include "osp/report/summary.h"
+
+namespace osp {
+namespace {
+
+constexpr size_t kMostPoints = 2000;
+constexpr size_t kFewestPoints = 60;
+
+// 'sha256-…' as a content security policy names a script: the digest in base 64.
+std::string script_hash(const std::string& script) {
+  const std::string hex = sha256_hex(script);
+  std::array<unsigned char, 32> digest;
+  for (size_t i = 0; i < digest.size(); ++i) {
+    digest[i] = static_cast<unsigned char>(std::stoi(hex.substr(2 * i, 2), nullptr, 16));
+  }
+  std::array<unsigned char, 45> base64;
+  EVP_EncodeBlock(base64.data(), digest.data(), static_cast<int>(digest.size()));
+  return "'sha256-" + std::string(reinterpret_cast<const char*>(base64.data())) + "'";
+}
+
+std::string chart_html(const Chart& chart) {
+  std::string out =
+      fmt::format("<figure{}>\n<figcaption><h3 id=\"{}-title\">{}</h3><p>{}</p></figcaption>\n",
+                  chart.wide ? " class=\"wide\"" : "", chart.id, escape_html(chart.title),
+                  escape_html(chart.caption));
+  if (chart.choices.size() > 1) {
+    out += fmt::format("<label>Show <select id=\"{}-choice\" autocomplete=\"off\">", chart.id);
+    for (size_t i = 0; i < chart.choices.size(); ++i) {
+      out +=
+          fmt::format("<option value=\"{}\"{}>{}</option>", i,
+                      i == chart.default_choice ? " selected" : "", escape_html(chart.choices[i]));
+    }
+    out += "</select></label>\n";
+  }
+  out += fmt::format(
+      "<div class=\"plot\" id=\"{0}\" role=\"img\" aria-labelledby=\"{0}-title\"></div>\n"
+      "<details><summary>The same as a table</summary>\n{1}</details>\n</figure>\n",
+      chart.id, render_table(chart.table, chart.title));
+  return out;
+}
+
+std::string verdict_html(const Verdict& verdict) {
+  std::string out = "<p class=\"headline\">" + escape_html(verdict.headline) + "</p>\n";
+  if (verdict.claims.empty()) return out;
+  out += "<ul class=\"claims\">\n";
+  for (const Claim& claim : verdict.claims) {
+    out += fmt::format("<li class=\"{}\"><b>{}</b> {}</li>\n", claim.holds ? "holds" : "fails",
+                       claim.holds ? "Shown." : "Not shown.", escape_html(claim.text));
+  }
+  return out + "</ul>\n";
+}
+
+// Charts in the order of the page; collects their data for the script.
+class ChartSections {
+ public:
+  std::string section(const std::string& heading, const std::vector<Chart>& charts) {
+    if (charts.empty()) return "";
+    std::string out = heading.empty() ? "" : "<h2>" + escape_html(heading) + "</h2>\n";
+    out += "<div class=\"charts\">\n";
+    for (const Chart& chart : charts) {
+      out += chart_html(chart);
+      data_["charts"].push_back(
+          {{"id", chart.id}, {"traces", chart.traces}, {"layout", chart.layout}});
+    }
+    return out + "</div>\n";
+  }
+  const Json& data() const { return data_; }
+
+ private:
+  Json data_ = {{"charts", Json::array()}};
+};
+
+std::string render_body(const std::vector<RunData>& runs, const PageOptions& options,
+                        size_t max_points, ChartSections& sections) {
+  std::string out = "<header>\n<h1>" + escape_html(options.title) + "</h1>\n" +
+                    verdict_html(verdict(runs)) + "</header>\n<main>\n";
+  out += render_table(summary_table(runs), "Results of all runs");
+  out +=
+      "<p class=\"soft\">Loss: on held-out text, in nats per token, at the end. Excess kurtosis: "
+      "per "
+      "token over channels, mean over tokens and hidden states, 0 for a Gaussian. Largest: the "
+      "largest absolute value in any hidden state. PPL: perplexity with weights, activations and "
+      "key-value cache at so many bits, rounded to nearest (RTN). Damage: how much 4 bits add to "
+      "it.</p>\n"
+      "<noscript><p>The charts need scripts; the tables below them do not.</p></noscript>\n";
+  out += sections.section("Outliers while training", outlier_curves(runs, max_points));
+  out += sections.section("Where the outliers are", layer_charts(runs));
+  out += largest_section(runs);
+  out += sections.section("At fewer bits", bits_charts(runs));
+  out += sections.section("Learning", learning_curves(runs, max_points));
+  out += sample_section(runs) + recipe_section(runs) + provenance_section(runs, options.command);
+  return out + "</main>\n";
+}
+
+std::string render(const std::vector<RunData>& runs, const PageOptions& options,
+                   const std::string& plotly, size_t max_points) {
+  ChartSections sections;
+  const std::string body = render_body(runs, options, max_points, sections);
+  const std::string policy = fmt::format(
+      "default-src 'none'; script-src {} {}; style-src 'unsafe-inline'; img-src data: "
+      "blob:; base-uri 'none'; form-action 'none'",
+      script_hash(plotly), script_hash(kPageScript));
+  std::string page =
+      "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+      "<meta http-equiv=\"Content-Security-Policy\" content=\"" +
+      policy +
+      "\">\n"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+      "<meta name=\"color-scheme\" content=\"light dark\">\n<title>" +
+      escape_html(options.title) + "</title>\n<style>" + kPageStyle + "</style>\n</head>\n<body>\n";
+  page += body;
+  page += "<script type=\"application/json\" id=\"charts\">" + json_for_script(sections.data()) +
+          "</script>\n<script>" + plotly + "</script>\n<script>" + kPageScript +
+          "</script>\n</body>\n</html>\n";
+  return page;
+}
+
+}  // namespace
+
+std::string plotly_path() {
+  const char* chosen = std::getenv("OSP_PLOTLY");
+  const std::string path = chosen && *chosen ? chosen : OSP_PLOTLY_PATH;
+  if (!path_exists(path)) {
+    fail(ErrorCode::io,
+         "{}: no such file; the report needs plotly.min.js of the plotly package: run "
+         "scripts/setup.sh, or set OSP_PLOTLY to the file",
+         path);
+  }
+  return path;
+}
+
+std::string render_page(const std::vector<RunData>& runs, const PageOptions& options,
+                        const std::string& plotly) {
+  if (plotly.find("</script") != std::string::npos || plotly.find('\r') != std::string::npos) {
+    fail(
+        ErrorCode::unsupported,
+        "plotly.min.js: holds \"</script\" or a carriage return, which cannot stand inside a page; "
+        "use the file of the pinned plotly package");
+  }
+  std::string page = render(runs, options, plotly, kMostPoints);
+  for (size_t points = kMostPoints; page.size() > kMaxPageBytes && points / 2 >= kFewestPoints;) {
+    points /= 2;
+    page = render(runs, options, plotly, points);
+  }
+  return page;
+}
+
+}  // namespace osp

@@ -1,0 +1,231 @@
+#include "osp/report/page_sections.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "osp/base/console.h"
+#include "osp/base/error.h"
+#include "osp/report/charts.h"
+#include "osp/report/html.h"
+#include "osp/report/summary.h"
+
+namespace osp {
+namespace {
+
+constexpr size_t kMaxSampleBytes = 1500;
+constexpr size_t kMaxPromptBytes = 300;
+constexpr size_t kMaxEarlierSamples = 6;
+constexpr size_t kMaxValueBytes = 300;
+
+std::string text_of(const Json& value) {
+  return shorten(value.is_string() ? value.get<std::string>() : value.dump(), kMaxValueBytes);
+}
+
+std::string details(const std::string& summary, const std::string& body) {
+  return "<details><summary>" + escape_html(summary) + "</summary>\n" + body + "</details>\n";
+}
+
+std::string text_table(const HtmlTable& table, const std::string& caption) {
+  return "<div class=\"text\">" + render_table(table, caption) + "</div>\n";
+}
+
+std::string sample_html(const TextSample& sample) {
+  return fmt::format("<pre><b>{}</b>{}</pre>\n",
+                     escape_html(shorten(sample.prompt, kMaxPromptBytes)),
+                     escape_html(shorten(sample.text, kMaxSampleBytes)));
+}
+
+// A word for a shell: quoted unless plain.
+std::string shell_word(const std::string& word) {
+  const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) ||
+           std::string_view("_-./=:,+").find(c) != std::string_view::npos;
+  });
+  if (plain) return word;
+  std::string quoted = "'";
+  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+std::string source_word(const Json& source, const char* key, const char* otherwise) {
+  const std::string text = source.value(key, "");
+  return text.empty() ? otherwise : shell_word(text);
+}
+
+// The commands whose results the page shows.
+std::string commands_of(const RunData& run) {
+  std::string text = fmt::format("# {}\n", run.label);
+  if (run.start.contains("command")) text += text_of(run.start["command"]) + "\n";
+  if (!run.evaluation.empty()) {
+    std::string bits;
+    for (const EvalResult& result : run.evaluation) bits += (bits.empty() ? "" : ",") + result.bits;
+    text += fmt::format("osp eval {} --data {} --bits {} --json > {}\n",
+                        source_word(run.eval_source, "model", "MODEL"),
+                        source_word(run.eval_source, "data", "DATA"), shell_word(bits),
+                        shell_word(run.path + "/eval.json"));
+  }
+  if (!run.analysis_source.empty()) {
+    text += fmt::format("osp analyze {} --data {} --json > {}\n",
+                        source_word(run.analysis_source, "model", "MODEL"),
+                        source_word(run.analysis_source, "data", "DATA"),
+                        shell_word(run.path + "/analysis.json"));
+  }
+  return text;
+}
+
+double median(std::vector<double> values) {
+  values.erase(std::remove_if(values.begin(), values.end(), [](double v) { return !(v > 0); }),
+               values.end());
+  if (values.empty()) return std::nan("");
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+HtmlTable run_table(const std::vector<RunData>& runs) {
+  HtmlTable table{
+      {"", "parameters", "steps", "time", "tokens/s (median)", "peak memory", "skipped steps"}, {}};
+  for (const RunData& run : runs) {
+    const auto parameters = run.start.find("parameters");
+    const bool known = parameters != run.start.end() && parameters->is_number();
+    table.rows.push_back({run.label, known ? format_count(parameters->get<int64_t>()) : "–",
+                          format_count(run.step),
+                          run.seconds > 0 ? format_duration(run.seconds) : "–",
+                          format_number(median(run.tokens_per_s.values)),
+                          run.peak_memory_bytes > 0 ? format_bytes(run.peak_memory_bytes) : "–",
+                          format_count(run.skipped_steps)});
+  }
+  return table;
+}
+
+// Everything else that the first record of each run says: versions, device, threads.
+HtmlTable version_table(const std::vector<RunData>& runs) {
+  HtmlTable table{{"run", "recorded at the start"}, {}};
+  for (const RunData& run : runs) {
+    std::string text;
+    for (const auto& [key, value] : run.start.items()) {
+      const bool shown_elsewhere = key == "kind" || key == "step" || key == "tokens" ||
+                                   key == "parameters" || key == "command";
+      if (!shown_elsewhere) text += (text.empty() ? "" : "; ") + key + " " + text_of(value);
+    }
+    table.rows.push_back({run.label, text.empty() ? "–" : text});
+  }
+  return table;
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, std::string>> flatten_recipe(const Json& recipe) {
+  std::vector<std::pair<std::string, std::string>> settings;
+  if (!recipe.is_object()) return settings;
+  for (const auto& [section, values] : recipe.items()) {
+    if (!values.is_object()) {
+      settings.emplace_back(section, text_of(values));
+      continue;
+    }
+    for (const auto& [key, value] : values.items()) {
+      settings.emplace_back(section + "." + key, text_of(value));
+    }
+  }
+  return settings;
+}
+
+std::string largest_section(const std::vector<RunData>& runs) {
+  HtmlTable table{{"", "value", "hidden state", "channel", "position", "token"}, {}};
+  for (const RunData& run : runs) {
+    const LargestActivation& largest = run.outliers().largest;
+    if (!std::isfinite(largest.value)) continue;
+    const auto index = [](int64_t value) { return value < 0 ? "–" : std::to_string(value); };
+    table.rows.push_back({run.label, format_number(largest.value),
+                          largest.layer < 0 ? "–" : layer_name(static_cast<size_t>(largest.layer)),
+                          index(largest.channel), index(largest.position),
+                          largest.token.empty() ? "–" : "“" + shorten(largest.token, 40) + "”"});
+  }
+  if (table.rows.empty()) return "";
+  return "<h3>Where the largest activations sit</h3>\n" +
+         render_table(table, "Where the largest activations sit");
+}
+
+std::string recipe_section(const std::vector<RunData>& runs) {
+  std::vector<std::string> names;
+  std::vector<std::vector<std::pair<std::string, std::string>>> recipes;
+  for (const RunData& run : runs) {
+    recipes.push_back(flatten_recipe(run.recipe));
+    for (const auto& [name, value] : recipes.back()) {
+      if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+    }
+  }
+  if (names.empty()) return "";
+  HtmlTable differences{{"setting"}, {}};
+  for (const RunData& run : runs) differences.header.push_back(run.label);
+  for (const std::string& name : names) {
+    std::vector<std::string> row = {name};
+    for (const auto& recipe : recipes) {
+      const auto found = std::find_if(recipe.begin(), recipe.end(),
+                                      [&](const auto& setting) { return setting.first == name; });
+      row.push_back(found == recipe.end() ? "–" : found->second);
+    }
+    if (std::adjacent_find(row.begin() + 1, row.end(), std::not_equal_to<>()) != row.end()) {
+      differences.rows.push_back(row);
+    }
+  }
+  std::string out = "<h2>Recipes</h2>\n";
+  if (runs.size() > 1 && differences.rows.empty()) {
+    out += "<p>All runs have the same recipe.</p>\n";
+  } else if (runs.size() > 1) {
+    out += "<p>The runs differ in these settings and in no other.</p>\n" +
+           text_table(differences, "Settings that differ");
+  }
+  for (size_t r = 0; r < runs.size(); ++r) {
+    HtmlTable full{{"setting", "value"}, {}};
+    for (const auto& [name, value] : recipes[r]) full.rows.push_back({name, value});
+    out += details("The whole recipe of " + runs[r].label, text_table(full, runs[r].label));
+  }
+  return out;
+}
+
+std::string sample_section(const std::vector<RunData>& runs) {
+  std::string out;
+  for (const RunData& run : runs) {
+    if (run.samples.empty()) continue;
+    const int64_t last = run.samples.back().step;
+    out += fmt::format("<h3>{}, step {}</h3>\n", escape_html(run.label), format_count(last));
+    std::vector<const TextSample*> earlier;
+    for (const TextSample& sample : run.samples) {
+      if (sample.step == last) {
+        out += sample_html(sample);
+      } else {
+        earlier.push_back(&sample);
+      }
+    }
+    if (earlier.empty()) continue;
+    std::string body;
+    for (const size_t i : spread_indices(earlier.size(), kMaxEarlierSamples)) {
+      body += fmt::format("<p>Step {}</p>\n", format_count(earlier[i]->step)) +
+              sample_html(*earlier[i]);
+    }
+    out += details("Earlier samples of " + run.label, body);
+  }
+  if (out.empty()) return "";
+  return "<h2>What the models write</h2>\n<p>The prompt in colour, the model's continuation after "
+         "it.</p>\n" +
+         out;
+}
+
+std::string provenance_section(const std::vector<RunData>& runs, const std::string& command) {
+  std::string out = "<h2>How this was made</h2>\n" + render_table(run_table(runs), "Runs") +
+                    text_table(version_table(runs), "Versions");
+  std::string notes;
+  for (const RunData& run : runs) {
+    for (const std::string& note : run.missing) {
+      notes += "<li>" + escape_html(run.label + ": " + note) + ".</li>\n";
+    }
+  }
+  if (!notes.empty()) out += "<h3>Not there</h3>\n<ul class=\"notes\">\n" + notes + "</ul>\n";
+  std::string commands;
+  for (const RunData& run : runs) commands += commands_of(run);
+  if (!command.empty()) commands += "# this page\n" + command + "\n";
+  return out + "<h3>Commands</h3>\n<pre>" + escape_html(commands) + "</pre>\n";
+}
+
+}  // namespace osp

@@ -1,0 +1,46 @@
+// Curves for the report: a value against tokens, smoothed and thinned so that a run of any length
+// stays readable and the page stays small.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "osp/base/json.h"
+
+namespace osp {
+
+// A curve. Values may be NaN (a non-finite number in the run); tokens are finite.
+struct Series {
+  std::vector<double> tokens;
+  std::vector<double> values;
+
+  size_t size() const { return tokens.size(); }
+  bool empty() const { return tokens.empty(); }
+  void add(double at_tokens, double value) {
+    tokens.push_back(at_tokens);
+    values.push_back(value);
+  }
+};
+
+// At most `max_points` (>= 4) points of the curve: both ends, and from each of equal groups of
+// points between them the lowest and the highest in their order, so that no spike is lost. A group
+// without a finite value keeps one NaN, which draws as a gap. A curve that is short enough is
+// returned as it is.
+Series thin(const Series& series, size_t max_points);
+
+// Mean over a window centred on each point, `window` points wide at most and shrinking evenly
+// towards both ends, so that the curve is not shifted; non-finite values are left out. O(n).
+Series smooth(const Series& series, size_t window);
+// The same, summed afresh for every point: O(n * window), the oracle of smooth().
+Series smooth_reference(const Series& series, size_t window);
+
+// The window that the report uses: a fiftieth of the curve, 1 (no smoothing) below 100 points.
+size_t smoothing_window(size_t num_points);
+
+// The numbers as a JSON array rounded to 6 significant digits; non-finite ones as null.
+Json to_json_array(const std::vector<double>& values);
+
+// `value` rounded to 6 significant digits (a page needs no more and is half as large).
+double round_significant(double value);
+
+}  // namespace osp

@@ -1,0 +1,247 @@
+#include "osp/report/summary.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "osp/base/console.h"
+#include "osp/base/error.h"
+
+namespace osp {
+namespace {
+
+// Below this size a kurtosis is noise: ratios count OSP's as at least this.
+constexpr double kKurtosisFloor = 0.05;
+constexpr double kKurtosisLimit = 0.5;
+constexpr double kSameRateFactor = 50;
+constexpr double kOtherRateFactor = 5;
+
+Json number_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+
+std::string format_fixed(double value, int digits) {
+  if (!std::isfinite(value)) return "–";
+  if (std::abs(value) >= 1000) return format_count(std::llround(value));
+  return fmt::format("{:.{}f}", value, digits);
+}
+
+// Display width of UTF-8 text: code points, which is right for Latin text and dashes.
+size_t width(const std::string& text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  }));
+}
+
+double size_or_infinity(double value) {
+  return std::isfinite(value) ? std::abs(value) : std::numeric_limits<double>::infinity();
+}
+
+bool same_rate(const RunData& a, const RunData& b) {
+  const double x = a.peak_learning_rate(), y = b.peak_learning_rate();
+  // Both come from the same schedule code; one part in a million absorbs nothing but its rounding.
+  return std::abs(x - y) <= 1e-6 * std::max(std::abs(x), std::abs(y));
+}
+
+double ratio_to(const RunData& other, const RunData& osp) {
+  return other.outliers().kurtosis / std::max(std::abs(osp.outliers().kurtosis), kKurtosisFloor);
+}
+
+std::string rate_text(const RunData& run) {
+  return fmt::format("peak learning rate {}", format_number(run.peak_learning_rate()));
+}
+
+Claim kurtosis_claim(const RunData& other, const RunData& osp) {
+  const bool same = same_rate(other, osp);
+  const double wanted = same ? kSameRateFactor : kOtherRateFactor;
+  const double ratio = ratio_to(other, osp);
+  const std::string rate = same ? "the same " + rate_text(osp) : "its " + rate_text(other);
+  if (!std::isfinite(ratio)) {
+    return {false, fmt::format("{}: excess kurtosis could not be compared with that of {}: a "
+                               "number is missing or not finite.",
+                               other.label, osp.label)};
+  }
+  return {
+      ratio >= wanted,
+      fmt::format("{}, at {}: excess kurtosis {}, {} times max(|{}'s|, {}); wanted: at least {} "
+                  "times.",
+                  other.label, rate, format_fixed(other.outliers().kurtosis, 2),
+                  format_number(ratio), osp.label, kKurtosisFloor, wanted)};
+}
+
+Claim perplexity_claim(const std::vector<const RunData*>& others, const RunData& osp) {
+  const double own = osp.perplexity(kFourBits);
+  bool holds = std::isfinite(own);
+  std::string list;
+  for (const RunData* other : others) {
+    const double theirs = other->perplexity(kFourBits);
+    holds = holds && own < theirs;
+    list += fmt::format("{}{} {}", list.empty() ? "" : ", ", other->label, format_fixed(theirs, 2));
+  }
+  return {holds, fmt::format("Perplexity at 4-4-4: {} {}, against {}; wanted: {}'s the lowest.",
+                             osp.label, format_fixed(own, 2), list, osp.label)};
+}
+
+std::string outlier_sentence(const RunData& other, const RunData& osp) {
+  const double kurtosis = other.outliers().kurtosis;
+  const std::string start = same_rate(other, osp)
+                                ? fmt::format("At the same {}, ", rate_text(osp))
+                                : fmt::format("At its {} ({}'s is {}), ", rate_text(other),
+                                              osp.label, format_number(osp.peak_learning_rate()));
+  const double ratio = ratio_to(other, osp);
+  if (!std::isfinite(ratio)) {
+    return start + fmt::format(
+                       "{} and {} cannot be compared: an excess kurtosis is missing or not "
+                       "finite.",
+                       other.label, osp.label);
+  }
+  const std::string both =
+      fmt::format("{} has an excess kurtosis of {} and {} of {}", other.label,
+                  format_fixed(kurtosis, 2), osp.label, format_fixed(osp.outliers().kurtosis, 2));
+  if (ratio >= 2 && std::abs(osp.outliers().kurtosis) < kKurtosisLimit) {
+    return start + both +
+           fmt::format(": {} grows activation outliers, {} does not.", other.label, osp.label);
+  }
+  if (ratio >= 2)
+    return start + both + fmt::format(": fewer outliers in {}, but not none.", osp.label);
+  return start + both + ": these runs do not show that the outlier-safe way removes outliers.";
+}
+
+std::string four_bit_sentence(const std::vector<const RunData*>& others, const RunData& osp) {
+  const RunData* best = nullptr;
+  for (const RunData* other : others) {
+    if (!std::isfinite(other->perplexity(kFourBits))) continue;
+    if (!best || other->perplexity(kFourBits) < best->perplexity(kFourBits)) best = other;
+  }
+  const double own = osp.perplexity(kFourBits);
+  if (!best || !std::isfinite(own)) return "Not every run has been evaluated at 4 bits.";
+  const double theirs = best->perplexity(kFourBits);
+  const std::string damage =
+      fmt::format("rounding costs {} {} and {} {} of its perplexity", osp.label,
+                  format_damage(osp.perplexity(kFullBits), own), best->label,
+                  format_damage(best->perplexity(kFullBits), theirs));
+  return fmt::format("At 4 bits {} reaches perplexity {}, {} {} of {}; {}.", osp.label,
+                     format_fixed(own, 2), own < theirs ? "better than the" : "not better than the",
+                     format_fixed(theirs, 2), best->label, damage);
+}
+
+Verdict plain_verdict(const std::vector<RunData>& runs) {
+  const auto [low, high] =
+      std::minmax_element(runs.begin(), runs.end(), [](const RunData& a, const RunData& b) {
+        return size_or_infinity(a.outliers().kurtosis) < size_or_infinity(b.outliers().kurtosis);
+      });
+  if (runs.size() == 1) {
+    return {fmt::format("{}: excess kurtosis {}, validation loss {} after {} tokens.",
+                        runs[0].label, format_fixed(runs[0].outliers().kurtosis, 2),
+                        format_fixed(runs[0].final_validation_loss(), 3),
+                        format_count(std::llround(runs[0].tokens))),
+            {}};
+  }
+  return {
+      fmt::format("Of {} runs, {} has the smallest excess kurtosis ({}) and {} the largest ({}).",
+                  runs.size(), low->label, format_fixed(low->outliers().kurtosis, 2), high->label,
+                  format_fixed(high->outliers().kurtosis, 2)),
+      {}};
+}
+
+}  // namespace
+
+std::string format_number(double value) {
+  if (!std::isfinite(value)) return "–";
+  if (std::abs(value) >= 999.95) return format_count(std::llround(value));
+  return fmt::format("{:.4g}", value);
+}
+
+std::string format_damage(double full, double quantized) {
+  if (!std::isfinite(full) || !std::isfinite(quantized) || full == 0) return "–";
+  return fmt::format("{:+.1f} %", 100 * (quantized / full - 1));
+}
+
+HtmlTable summary_table(const std::vector<RunData>& runs) {
+  HtmlTable table{{"", "tokens", "loss", "excess kurtosis", "largest", "PPL 16-16-16",
+                   "PPL 4-4-4 (RTN)", "damage"},
+                  {}};
+  for (const RunData& run : runs) {
+    const Outliers& outliers = run.outliers();
+    const double full = run.perplexity(kFullBits), four = run.perplexity(kFourBits);
+    table.rows.push_back({run.label, format_count(std::llround(run.tokens)),
+                          format_fixed(run.final_validation_loss(), 3),
+                          format_fixed(outliers.kurtosis, 2),
+                          format_fixed(outliers.largest.value, 1), format_fixed(full, 2),
+                          format_fixed(four, 2), format_damage(full, four)});
+  }
+  return table;
+}
+
+std::string to_markdown(const HtmlTable& table) {
+  std::vector<std::vector<std::string>> lines = {table.header};
+  lines.insert(lines.end(), table.rows.begin(), table.rows.end());
+  std::vector<size_t> widths(table.header.size(), 3);
+  for (auto& line : lines) {
+    for (size_t i = 0; i < line.size(); ++i) {
+      std::replace_if(
+          line[i].begin(), line[i].end(),
+          [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == '|'; }, ' ');
+      widths[i] = std::max(widths[i], width(line[i]));
+    }
+  }
+  std::vector<std::string> out;
+  for (const auto& line : lines) {
+    std::string text = "|";
+    for (size_t i = 0; i < line.size(); ++i) {
+      const std::string padding(widths[i] - width(line[i]), ' ');
+      text += i == 0 ? " " + line[i] + padding + " |" : " " + padding + line[i] + " |";
+    }
+    out.push_back(text + "\n");
+  }
+  std::string rule = "|";
+  for (size_t i = 0; i < widths.size(); ++i) {
+    rule += i == 0 ? std::string(widths[i] + 2, '-') + "|" : std::string(widths[i] + 1, '-') + ":|";
+  }
+  out.insert(out.begin() + 1, rule + "\n");
+  return fmt::format("{}", fmt::join(out, ""));
+}
+
+Json summary_json(const std::vector<RunData>& runs) {
+  Json summary = Json::object();
+  for (const RunData& run : runs) {
+    Json perplexity = Json::object();
+    for (const EvalResult& result : run.evaluation) {
+      perplexity[result.bits] = number_or_null(result.perplexity);
+    }
+    summary[run.key] = {{"tokens", static_cast<int64_t>(std::llround(run.tokens))},
+                        {"loss", number_or_null(run.final_validation_loss())},
+                        {"excess_kurtosis", number_or_null(run.outliers().kurtosis)},
+                        {"largest_activation", number_or_null(run.outliers().largest.value)},
+                        {"perplexity", perplexity}};
+  }
+  return summary;
+}
+
+Verdict verdict(const std::vector<RunData>& runs) {
+  OSP_CHECK(!runs.empty(), "a verdict on no run");
+  const RunData* osp = nullptr;
+  std::vector<const RunData*> others;
+  for (const RunData& run : runs) {
+    if (run.name.starts_with("osp")) {
+      osp = &run;
+    } else {
+      others.push_back(&run);
+    }
+  }
+  if (!osp || others.empty()) return plain_verdict(runs);
+  // The fairest single comparison: at the same rate if there is one, else the first.
+  const auto same = std::find_if(others.begin(), others.end(),
+                                 [&](const RunData* run) { return same_rate(*run, *osp); });
+  const RunData& shown = same == others.end() ? *others.front() : **same;
+  Verdict result;
+  result.headline = outlier_sentence(shown, *osp) + " " + four_bit_sentence(others, *osp);
+  for (const RunData* other : others) result.claims.push_back(kurtosis_claim(*other, *osp));
+  const double own = osp->outliers().kurtosis;
+  result.claims.push_back(
+      {std::abs(own) < kKurtosisLimit,
+       fmt::format("{}: excess kurtosis {}; wanted: below {} in absolute value.", osp->label,
+                   format_fixed(own, 2), kKurtosisLimit)});
+  result.claims.push_back(perplexity_claim(others, *osp));
+  return result;
+}
+
+}  // namespace osp

@@ -1,0 +1,54 @@
+// The numbers that a reader takes away: the table of runs, summary.json, and sentences computed
+// from both that say whether the outlier-safe run kept its promise.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "osp/base/json.h"
+#include "osp/report/html.h"
+#include "osp/report/run_data.h"
+
+namespace osp {
+
+// Bits of the two perplexities in the table: unquantized, and rounded to nearest.
+inline constexpr const char* kFullBits = "16-16-16";
+inline constexpr const char* kFourBits = "4-4-4";
+
+// | | tokens | loss | excess kurtosis | largest | PPL 16-16-16 | PPL 4-4-4 (RTN) | damage |, a row
+// per run: validation loss at the end, outliers of the finished model, damage = how much higher the
+// perplexity is at 4 bits. A number that is not there is "–".
+HtmlTable summary_table(const std::vector<RunData>& runs);
+
+// The table as aligned Markdown, for a terminal.
+std::string to_markdown(const HtmlTable& table);
+
+// {key: {tokens, loss, excess_kurtosis, largest_activation, perplexity: {bits: value}}}, with null
+// for a number that is not there.
+Json summary_json(const std::vector<RunData>& runs);
+
+// One thing that was to be shown and whether these runs show it.
+struct Claim {
+  bool holds;
+  std::string text;
+};
+
+// What the page says at its top.
+struct Verdict {
+  std::string headline;  // one or two sentences
+  std::vector<Claim> claims;
+};
+
+// Compares the runs whose name begins with "osp" (the last of them) with the others: excess
+// kurtosis at least 50 times max(|OSP's|, 0.05) for a run at the same peak learning rate and 5
+// times for another, OSP's below 0.5 in absolute value, OSP's perplexity at 4 bits the lowest.
+// Without such a run, or without others, only says which run has the lowest and the highest
+// kurtosis.
+Verdict verdict(const std::vector<RunData>& runs);
+
+// "–" if not finite; 4 significant digits below 1000, else whole with commas.
+std::string format_number(double value);
+// How much higher `quantized` is than `full`, "+4.5 %"; "–" if either is not finite.
+std::string format_damage(double full, double quantized);
+
+}  // namespace osp
