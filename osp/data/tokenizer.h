@@ -30,8 +30,12 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const;
   void encode_append(std::string_view text, const EncodeOptions& options,
                      std::vector<int32_t>& ids) const;
+  // Unknown ids are skipped. The result of a byte-level vocabulary is the tokens' bytes as they
+  // are: ids that were not encoded from whole characters may give invalid UTF-8.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
-  // The bytes that one token stands for, for streaming output.
+  // What one token adds to a text that has begun, for streaming output: its bytes in a byte-level
+  // vocabulary (which may be part of a character), else its text. Empty for an unknown id.
+  std::string token_text(int32_t id) const;
   int64_t vocabulary() const;  // largest id + 1
   // Id of a token's content, or -1.
   int32_t token_id(std::string_view content) const;

@@ -1,0 +1,29 @@
+// Normalizers of a tokenizer.json: rewriting text before it is cut into words.
+// NFC, NFD, NFKC, NFKD (utf8proc), Prepend, Replace, Lowercase, Strip, Sequence.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "osp/data/tokenizer_json.h"
+
+namespace osp::tokenizer {
+
+class Normalizer {
+ public:
+  Normalizer() = default;  // changes nothing
+  // Error(unsupported) naming an unknown type.
+  explicit Normalizer(const Component& component);
+
+  bool empty() const { return steps_.empty(); }
+  // `text` is valid UTF-8, so is the result. O(n log n).
+  std::string apply(std::string text) const;
+
+ private:
+  using Step = std::function<std::string(std::string)>;
+  void add(const Component& component);
+  std::vector<Step> steps_;
+};
+
+}  // namespace osp::tokenizer
