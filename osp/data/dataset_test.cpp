@@ -9,9 +9,9 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/test_folder.h"
 #include "osp/data/shards_bin.h"
 #include "osp/data/shards_writer.h"
-#include "osp/data/test_folder.h"
 
 namespace osp {
 namespace {
@@ -25,16 +25,24 @@ std::vector<int64_t> all_tokens(const TokenDataset& data) {
 // A set with 0, 1, 2, … modulo the vocabulary.
 std::string write_set(const TestFolder& folder, const std::string& name, int64_t vocabulary,
                       int64_t count, uint64_t shard_tokens, int64_t end_of_document = -1) {
-  ShardSetWriter writer(folder.path(name), {.vocabulary = vocabulary,
-                                            .end_of_document = end_of_document,
-                                            .shard_tokens = shard_tokens,
-                                            .tokenizer_json = "{\"a\": 1}"});
+  ShardSetWriter writer(folder / name, {.vocabulary = vocabulary,
+                                        .end_of_document = end_of_document,
+                                        .shard_tokens = shard_tokens,
+                                        .tokenizer_json = "{\"a\": 1}"});
   std::vector<int32_t> ids(static_cast<size_t>(count));
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i % vocabulary);
   writer.append("train", ids, 1);
   writer.append("validation", std::span(ids).first(2), 1);
   writer.commit();
-  return folder.path(name);
+  return folder / name;
+}
+
+// Writes a file and the folders above it.
+std::string write_in(const TestFolder& folder, const std::string& name, const std::string& bytes) {
+  const std::string path = folder / name;
+  make_directories(std::filesystem::path(path).parent_path().string());
+  write_file_atomic(path, bytes);
+  return path;
 }
 
 std::string bin_bytes(const std::vector<uint16_t>& ids, int32_t magic = kBinMagic,
@@ -170,12 +178,12 @@ TEST(TokenDataset, AnUnknownSplitNamesTheOnesThatExist) {
 
 TEST(TokenDataset, BinShardsAreReadAsTheyAre) {
   TestFolder folder;
-  folder.write("bin/fineweb_train_000002.bin", bin_bytes({4, 5}));
-  folder.write("bin/fineweb_train_000001.bin", bin_bytes({1, 2, 50256}));
-  const std::string val = folder.write("bin/fineweb_val_000000.bin", bin_bytes({7, 8, 9}));
-  folder.write("bin/README.md", "not a shard");
+  write_in(folder, "bin/fineweb_train_000002.bin", bin_bytes({4, 5}));
+  write_in(folder, "bin/fineweb_train_000001.bin", bin_bytes({1, 2, 50256}));
+  const std::string val = write_in(folder, "bin/fineweb_val_000000.bin", bin_bytes({7, 8, 9}));
+  write_in(folder, "bin/README.md", "not a shard");
   using Ids = std::vector<int64_t>;
-  for (const std::string& path : {folder.path("bin"), folder.path("bin/*.bin")}) {
+  for (const std::string& path : {folder / "bin", folder / "bin/*.bin"}) {
     EXPECT_EQ(all_tokens(TokenDataset::open(path, "train")), (Ids{1, 2, 50256, 4, 5})) << path;
     EXPECT_EQ(all_tokens(TokenDataset::open(path, "validation")), (Ids{7, 8, 9})) << path;
   }
@@ -185,11 +193,11 @@ TEST(TokenDataset, BinShardsAreReadAsTheyAre) {
   EXPECT_EQ(data.end_of_document(), -1);
   EXPECT_EQ(data.tokenizer_json(), "");
   expect_error(
-      ErrorCode::usage, {"val"},
-      [&] { TokenDataset::open(folder.path("bin/*train*"), "validation"); }, "no such split");
+      ErrorCode::usage, {"val"}, [&] { TokenDataset::open(folder / "bin/*train*", "validation"); },
+      "no such split");
   expect_error(
       ErrorCode::damaged, {"fineweb_train_000001.bin", "token 2", "byte 1028", "50256"},
-      [&] { TokenDataset::open(folder.path("bin"), "train").check_ids(50256); }, "bad id");
+      [&] { TokenDataset::open(folder / "bin", "train").check_ids(50256); }, "bad id");
 }
 
 TEST(TokenDataset, DamagedBinShardsAreRefused) {
@@ -219,7 +227,7 @@ TEST(TokenDataset, DamagedBinShardsAreRefused) {
   };
   for (const Case& c : cases) {
     TestFolder folder;
-    const std::string path = folder.write("x.bin", c.bytes);
+    const std::string path = write_in(folder, "x.bin", c.bytes);
     expect_error(
         c.code, c.said, [&] { TokenDataset::open(path, "train"); }, c.name);
   }
@@ -278,11 +286,11 @@ TEST(ReadBatch, IsAPureFunctionThatDoesNotDependOnHowAStepIsCut) {
 
 TEST(ReadBatch, DocumentsAreNumberedAndTheirBoundariesNotScored) {
   TestFolder folder;
-  ShardSetWriter writer(folder.path("set"), {.vocabulary = 10, .end_of_document = 9});
+  ShardSetWriter writer(folder / "set", {.vocabulary = 10, .end_of_document = 9});
   const std::vector<int32_t> ids = {1, 2, 9, 3, 9, 9, 4, 5, 6};
   writer.append("train", ids, 3);
   writer.commit();
-  const TokenDataset data = TokenDataset::open(folder.path("set"), "train");
+  const TokenDataset data = TokenDataset::open(folder / "set", "train");
   const BatchPlan plan{.seed = 0, .context = 8, .sequences_per_step = 1};
   const Batch batch = read_batch(data, plan, 0, 0, 1, true);
   EXPECT_EQ(batch.tokens, (std::vector<int64_t>{1, 2, 9, 3, 9, 9, 4, 5}));

@@ -9,8 +9,8 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/sha256.h"
+#include "osp/base/test_folder.h"
 #include "osp/data/shards_writer.h"
-#include "osp/data/test_folder.h"
 
 namespace osp {
 namespace {
@@ -104,7 +104,7 @@ TEST(ShardIndex, AnotherVersionIsUnsupportedNotDamaged) {
 
 TEST(ShardSetWriter, CutsTheStreamIntoFilesOfShardTokens) {
   TestFolder folder;
-  const std::string out = folder.path("set");
+  const std::string out = folder / "set";
   ShardSetWriter writer(out, {.vocabulary = 300, .shard_tokens = 4, .tokenizer_json = "{}"});
   const std::vector<int32_t> a = {1, 2, 3}, b = {256, 5, 6, 299, 8, 9};
   writer.append("train", a, 1);
@@ -124,7 +124,7 @@ TEST(ShardSetWriter, CutsTheStreamIntoFilesOfShardTokens) {
 
 TEST(ShardSetWriter, WideVocabulariesTakeFourBytes) {
   TestFolder folder;
-  const std::string out = folder.path("set");
+  const std::string out = folder / "set";
   ShardSetWriter writer(out, {.vocabulary = 65537});
   const std::vector<int32_t> ids = {65536};
   writer.append("train", ids, 1);
@@ -135,16 +135,16 @@ TEST(ShardSetWriter, WideVocabulariesTakeFourBytes) {
 TEST(ShardSetWriter, WithoutCommitNothingIsLeft) {
   TestFolder folder;
   {
-    ShardSetWriter writer(folder.path("set"), {.vocabulary = 10});
+    ShardSetWriter writer(folder / "set", {.vocabulary = 10});
     const std::vector<int32_t> ids = {1, 2};
     writer.append("train", ids, 1);
   }
-  EXPECT_TRUE(std::filesystem::is_empty(folder.path("")));
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
 TEST(ShardSetWriter, ReplacesOnlyShardSetsAndOnlyWhenAsked) {
   TestFolder folder;
-  const std::string out = folder.path("set");
+  const std::string out = folder / "set";
   const std::vector<int32_t> ids = {1, 2};
   {
     ShardSetWriter writer(out, {.vocabulary = 10});
@@ -159,7 +159,7 @@ TEST(ShardSetWriter, ReplacesOnlyShardSetsAndOnlyWhenAsked) {
     writer.commit();
   }
   EXPECT_EQ(parse_shard_index(read_file(out + "/index.json"), "x").vocabulary, 20);
-  const std::string precious = folder.path("precious");
+  const std::string precious = folder / "precious";
   std::filesystem::create_directory(precious);
   std::ofstream(precious + "/thesis.txt") << "years of work";
   EXPECT_THROW(ShardSetWriter(precious, {.vocabulary = 10, .overwrite = true}), Error);

@@ -1,0 +1,63 @@
+// Where documents begin and end in plain text, and which of them are held out.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+
+namespace osp {
+
+// What one document of a text or Markdown file is. (A JSON line or a Parquet row is always one.)
+enum class DocumentUnit {
+  file,       // the whole file
+  line,       // every line
+  paragraph,  // lines between blank lines
+  entry,      // as in a dictionary: begins at a line without indent that follows a blank line
+  separator,  // what lies between occurrences of a separator
+};
+
+struct DocumentPolicy {
+  DocumentUnit unit = DocumentUnit::file;
+  std::string separator = {};  // of DocumentUnit::separator
+};
+
+// "file", "lines", "paragraphs", "entries"; a separator that is not empty (with the escapes \n \r
+// \t
+// \\ and \xHH) takes the place of the unit. Error(usage) for anything else.
+DocumentPolicy parse_document_policy(const std::string& name, const std::string& separator);
+// The same in words, for index.json.
+std::string describe(const DocumentPolicy& policy);
+
+// Cuts a stream of text into documents. Holds at most one document and one line. Blank lines
+// (nothing but white space) and the line break at the end of a document belong to no document, but
+// whole files and separated parts are passed on byte for byte. Documents of nothing but white space
+// are passed on as empty strings by file and separator only; the caller counts and drops them.
+class DocumentSplitter {
+ public:
+  using Sink = std::function<void(std::string_view document)>;
+  DocumentSplitter(const DocumentPolicy& policy, Sink sink);
+
+  void feed(std::string_view bytes);
+  void finish();
+
+ private:
+  void feed_line(std::string_view line);
+  void feed_separated(std::string_view bytes);
+  void emit();
+
+  DocumentPolicy policy_;
+  Sink sink_;
+  std::string document_;  // the document so far
+  std::string held_;      // blank lines that belong to it only if it goes on
+  std::string line_;      // the beginning of a line whose end has not been seen
+  bool after_blank_ = true;
+};
+
+// True if the document belongs to the validation split: the first 64 bits of its SHA-256 lie below
+// `fraction` of the range. Depends on nothing but the document's bytes, so equal documents are on
+// the same side, order and other files do not matter, and a larger fraction only adds documents.
+bool is_held_out(std::string_view document, double fraction);
+
+}  // namespace osp

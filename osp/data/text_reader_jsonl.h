@@ -1,0 +1,34 @@
+// JSON lines: one JSON object a line, the text in one of its fields.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace osp {
+
+// Cuts a stream into lines without their line break ("\n" or "\r\n"), numbered from 1; lines of
+// nothing but white space are counted and left out.
+class LineSplitter {
+ public:
+  using Sink = std::function<void(std::string_view line, uint64_t number)>;
+  explicit LineSplitter(Sink sink) : sink_(std::move(sink)) {}
+  void feed(std::string_view bytes);
+  void finish();
+
+ private:
+  void emit(std::string_view line);
+
+  Sink sink_;
+  std::string rest_;
+  uint64_t number_ = 0;
+};
+
+// The text of a line; nothing if the field is null. Error(damaged) naming `where` and the line if
+// it is no JSON object or the field is absent or no string.
+std::optional<std::string> json_line_text(std::string_view line, const std::string& field,
+                                          const std::string& where, uint64_t number);
+
+}  // namespace osp
