@@ -30,10 +30,10 @@ DocumentPolicy parse_document_policy(const std::string& name, const std::string&
 // The same in words, for index.json.
 std::string describe(const DocumentPolicy& policy);
 
-// Cuts a stream of text into documents. Holds at most one document and one line. Blank lines
-// (nothing but white space) and the line break at the end of a document belong to no document, but
-// whole files and separated parts are passed on byte for byte. Documents of nothing but white space
-// are passed on as empty strings by file and separator only; the caller counts and drops them.
+// Cuts a stream of text into documents. Holds at most one document and one line. For lines,
+// paragraphs and entries, blank lines (nothing but white space) between documents and the line
+// break at the end of a document belong to none; files and separated parts are passed on byte for
+// byte.
 class DocumentSplitter {
  public:
   using Sink = std::function<void(std::string_view document)>;

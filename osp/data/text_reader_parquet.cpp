@@ -11,6 +11,7 @@
 #include <parquet/file_reader.h>
 #include <parquet/metadata.h>
 #include <parquet/properties.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -84,7 +85,11 @@ bool text_at(const arrow::Array& array, int64_t row, std::string_view& text) {
     default: {
       OSP_CHECK(array.type_id() == arrow::Type::DICTIONARY, "type {}", array.type()->ToString());
       const auto& dictionary = static_cast<const arrow::DictionaryArray&>(array);
-      return text_at(*dictionary.dictionary(), dictionary.GetValueIndex(row), text);
+      const int64_t index = dictionary.GetValueIndex(row);
+      if (index < 0 || index >= dictionary.dictionary()->length()) {
+        throw parquet::ParquetException("dictionary index beyond the dictionary");
+      }
+      return text_at(*dictionary.dictionary(), index, text);
     }
   }
 }
