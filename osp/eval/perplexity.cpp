@@ -1,0 +1,78 @@
+#include "osp/eval/perplexity.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "osp/base/error.h"
+#include "osp/model/transformer.h"
+
+namespace osp {
+namespace {
+
+constexpr int64_t kLongestWindow = 2048;
+
+void check_tokens(std::span<const int64_t> tokens, int64_t vocabulary) {
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= vocabulary) {
+      fail(ErrorCode::damaged,
+           "token {} of the data is {}, the model's vocabulary has {}: the data was made with "
+           "another "
+           "tokenizer; tokenize it with the model's",
+           i, tokens[i], vocabulary);
+    }
+  }
+}
+
+}  // namespace
+
+int64_t perplexity_window(int64_t trained_context) {
+  return std::min(kLongestWindow, trained_context);
+}
+
+PerplexityResult measure_perplexity(const ParameterStore& store, std::span<const int64_t> tokens,
+                                    const PerplexityOptions& options) {
+  const int64_t window =
+      options.window > 0 ? options.window : perplexity_window(store.config.context);
+  OSP_CHECK(window >= 2, "a window of {} tokens has nothing to score", window);
+  int64_t num_windows = static_cast<int64_t>(tokens.size()) / window;
+  if (num_windows == 0) {
+    fail(ErrorCode::unsupported,
+         "the data has {} tokens, less than one window of {} (the smaller of {} and the trained "
+         "context): give a longer text",
+         tokens.size(), window, kLongestWindow);
+  }
+  if (options.max_tokens > 0) {
+    num_windows = std::clamp<int64_t>(options.max_tokens / window, 1, num_windows);
+  }
+  const auto used = tokens.first(static_cast<size_t>(num_windows * window));
+  check_tokens(used, store.config.vocabulary);
+
+  const auto start = std::chrono::steady_clock::now();
+  const at::NoGradGuard no_grad;
+  const at::Device device = store.banks.front().master.device();
+  const at::Tensor tokens_NW =
+      at::from_blob(const_cast<int64_t*>(used.data()), {num_windows, window}, at::kLong);
+  const int64_t batch = std::max<int64_t>(1, options.batch_tokens / window);
+  double loss_sum = 0.0;
+  for (int64_t first = 0; first < num_windows; first += batch) {
+    const int64_t count = std::min(batch, num_windows - first);
+    const at::Tensor tokens_BW = tokens_NW.narrow(0, first, count).to(device);
+    // By causality the last token of a window predicts nothing that is scored.
+    const at::Tensor inputs = tokens_BW.narrow(1, 0, window - 1).contiguous();
+    const at::Tensor targets = tokens_BW.narrow(1, 1, window - 1).contiguous();
+    loss_sum += forward_loss_sum(store, inputs, targets, {.tap = options.tap}).item<double>();
+    if (options.progress) options.progress(first + count, num_windows);
+  }
+  PerplexityResult result;
+  result.tokens = num_windows * (window - 1);
+  result.loss = loss_sum / static_cast<double>(result.tokens);
+  result.perplexity = std::exp(result.loss);
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+}  // namespace osp

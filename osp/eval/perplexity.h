@@ -1,0 +1,41 @@
+// Perplexity of one long sequence of tokens, cut into windows.
+//
+// Windows of W = min(2048, trained context) tokens follow each other without overlap, the tail that
+// fills no window is dropped, all but the first token of a window are scored:
+//   perplexity = exp( 1 / (N (W − 1)) Σ_windows Σ_{t=1}^{W−1} −log p(x_t | x_0 … x_{t−1}) )
+// The loss is computed in fp32 and summed over batches in fp64.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "osp/model/parameters.h"
+#include "osp/model/tap.h"
+
+namespace osp {
+
+struct PerplexityOptions {
+  int64_t window = 0;           // 0: min(2048, trained context)
+  int64_t batch_tokens = 8192;  // of one forward pass, at least one window
+  int64_t max_tokens = 0;       // 0: all; otherwise as many whole windows as fit, at least one
+  Tap* tap = nullptr;           // e.g. FakeQuantTap
+  std::function<void(int64_t done, int64_t total)> progress;  // windows
+};
+
+struct PerplexityResult {
+  double loss = 0.0;  // nats per scored token
+  double perplexity = 0.0;
+  int64_t tokens = 0;  // scored
+  double seconds = 0.0;
+};
+
+// The window of a model with this trained context.
+int64_t perplexity_window(int64_t trained_context);
+
+// Error(unsupported) if the tokens fill no window, Error(damaged) if an id is not below the model's
+// vocabulary.
+PerplexityResult measure_perplexity(const ParameterStore& store, std::span<const int64_t> tokens,
+                                    const PerplexityOptions& options = {});
+
+}  // namespace osp

@@ -1,0 +1,47 @@
+// Fake quantization of a whole model by taps, profile `osp-paper` with round-to-nearest weights:
+// what a W4A4KV4 engine would compute, in floating point.
+//
+//   weights of linear layers   symmetric per output channel, clipping search (embedding, head and
+//                              EmbProj, which is multiplied into them, stay as they are)
+//   inputs of q k v, gate up, down   asymmetric per token, range contains 0
+//   input of o                 asymmetric per head of a token, free range
+//   values                     asymmetric per head of a token, free range
+//   keys                       after RoPE and a Hadamard, asymmetric per head of a token, contains
+//   0;
+//                              queries get the same Hadamard and are not quantized
+//
+// The grids are those of osp/quant/grid.h, in fp32 (the reference computes in bf16).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+
+#include "osp/model/parameters.h"
+#include "osp/model/tap.h"
+#include "osp/quant/bits.h"
+
+namespace osp {
+
+class FakeQuantTap : public Tap {
+ public:
+  // `store` must outlive the tap and keep its values: each weight is quantized once, when it is
+  // first used. Error(unsupported) if the cache is quantized and the head size is no power of two.
+  FakeQuantTap(const ParameterStore& store, const BitWidths& bits);
+
+  bool wants(TapPoint point, int64_t layer) const override;
+  at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) override;
+  bool wants_weights() const override { return bits_.quantizes_weights(); }
+  at::Tensor weight(int64_t parameter, const at::Tensor& w) override;
+
+  const BitWidths& bits() const { return bits_; }
+
+ private:
+  const ParameterStore& store_;
+  BitWidths bits_;
+  std::map<int64_t, at::Tensor> weights_;  // by parameter
+};
+
+}  // namespace osp

@@ -1,0 +1,163 @@
+#include "osp/quant/grid.h"
+
+#include <ATen/ops/amax.h>
+#include <ATen/ops/amin.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/where.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "osp/base/error.h"
+
+namespace osp {
+namespace {
+
+constexpr double kSmallestAbsmax = 1e-5;
+constexpr double kErrorPower = 2.4;
+constexpr int kSearchSteps = 80;
+constexpr double kSearchGrid = 100.0;
+constexpr int64_t kSearchBlock = 1
+                                 << 18;  // elements: what the search reads 80 times stays in cache
+
+double largest_symmetric_code(int64_t bits) {
+  return static_cast<double>((int64_t{1} << (bits - 1)) - 1);
+}
+
+double largest_asymmetric_code(int64_t bits) {
+  return static_cast<double>((int64_t{1} << bits) - 1);
+}
+
+void check_bits(int64_t bits) {
+  OSP_CHECK(bits >= 2 && bits <= 8, "a grid of {} bits; parse_bits allows 2 to 8", bits);
+}
+
+at::Tensor symmetric_codes(const at::Tensor& x, const at::Tensor& scale, double top) {
+  return x.div(scale).round_().clamp_(-top - 1.0, top);
+}
+
+// The best scale of each row of x [rows, columns] (fp32), given the unclipped absmax [rows, 1].
+at::Tensor search_scale(const at::Tensor& x, const at::Tensor& absmax, double top) {
+  at::Tensor best_scale = absmax.div(top);
+  at::Tensor best_error =
+      at::full_like(absmax, std::numeric_limits<double>::infinity(), at::kDouble);
+  for (int i = 0; i < kSearchSteps; ++i) {
+    const double p = 1.0 - i / kSearchGrid;
+    const at::Tensor scale = absmax.mul(p).div_(top);
+    // fp64 sums: the choice does not hang on the order of summation.
+    const at::Tensor error = symmetric_codes(x, scale, top)
+                                 .mul_(scale)
+                                 .sub_(x)
+                                 .abs_()
+                                 .pow_(kErrorPower)
+                                 .sum(-1, /*keepdim=*/true, at::kDouble);
+    const at::Tensor better = error.lt(best_error);
+    best_scale = at::where(better, scale, best_scale);
+    best_error = at::where(better, error, best_error);
+  }
+  return best_scale;
+}
+
+}  // namespace
+
+at::Tensor SymmetricCodes::dequantized() const { return codes.mul(scale); }
+
+at::Tensor AsymmetricCodes::dequantized() const { return codes.sub(zero).mul_(scale); }
+
+SymmetricCodes quantize_symmetric(const at::Tensor& weight, int64_t bits, bool clipping_search) {
+  check_bits(bits);
+  OSP_CHECK(weight.dim() == 2, "a weight matrix expected, got {} dimensions", weight.dim());
+  const at::Tensor x = weight.detach().to(at::kFloat);
+  const double top = largest_symmetric_code(bits);
+  const at::Tensor absmax = x.abs().amax(-1, /*keepdim=*/true).clamp_min_(kSmallestAbsmax);
+  at::Tensor scale = absmax.div(top);
+  if (clipping_search) {
+    const int64_t block = std::max<int64_t>(1, kSearchBlock / x.size(1));
+    for (int64_t row = 0; row < x.size(0); row += block) {
+      const int64_t rows = std::min(block, x.size(0) - row);
+      scale.narrow(0, row, rows)
+          .copy_(search_scale(x.narrow(0, row, rows), absmax.narrow(0, row, rows), top));
+    }
+  }
+  return {.codes = symmetric_codes(x, scale, top), .scale = scale};
+}
+
+AsymmetricCodes quantize_asymmetric(const at::Tensor& x, int64_t bits, int64_t group,
+                                    GroupRange range) {
+  check_bits(bits);
+  OSP_CHECK(group > 0 && x.size(-1) % group == 0, "groups of {} in rows of {}", group, x.size(-1));
+  const double top = largest_asymmetric_code(bits);
+  const at::Tensor grouped = x.detach().to(at::kFloat).reshape({-1, x.size(-1) / group, group});
+  at::Tensor low = grouped.amin(-1, /*keepdim=*/true);
+  at::Tensor high = grouped.amax(-1, /*keepdim=*/true);
+  if (range == GroupRange::contains_zero) {
+    low.clamp_max_(0.0);
+    high.clamp_min_(0.0);
+  }
+  at::Tensor scale = high.sub(low).div_(top);
+  at::Tensor degenerate = scale.eq(0.0);
+  low = at::where(degenerate, low.clamp_max(0.0), low);
+  high = at::where(degenerate, high.clamp_min(0.0), high);
+  scale = high.sub(low).div_(top);
+  degenerate = scale.eq(0.0);
+  low.masked_fill_(degenerate, -1.0);
+  scale.masked_fill_(degenerate, 2.0 / top);
+  at::Tensor zero = low.neg().div_(scale).round_();
+  at::Tensor codes = grouped.div(scale).round_().add_(zero).clamp_(0.0, top);
+  return {.codes = codes, .scale = scale, .zero = zero};
+}
+
+at::Tensor fake_quantize_symmetric(const at::Tensor& weight, int64_t bits, bool clipping_search) {
+  return quantize_symmetric(weight, bits, clipping_search).dequantized().to(weight.scalar_type());
+}
+
+at::Tensor fake_quantize_asymmetric(const at::Tensor& x, int64_t bits, int64_t group,
+                                    GroupRange range) {
+  return quantize_asymmetric(x, bits, group, range)
+      .dequantized()
+      .view(x.sizes())
+      .to(x.scalar_type());
+}
+
+void fake_quantize_symmetric_reference(std::span<float> row, int64_t bits, bool clipping_search) {
+  const float top = static_cast<float>(largest_symmetric_code(bits));
+  float absmax = static_cast<float>(kSmallestAbsmax);
+  for (const float x : row) absmax = std::max(absmax, std::abs(x));
+  const auto quantized = [&](float x, float scale) {
+    return std::clamp(std::nearbyint(x / scale), -top - 1.0f, top) * scale;
+  };
+  float best_scale = absmax / top;
+  double best_error = std::numeric_limits<double>::infinity();
+  for (int i = 0; clipping_search && i < kSearchSteps; ++i) {
+    const float scale = absmax * static_cast<float>(1.0 - i / kSearchGrid) / top;
+    double error = 0.0;
+    for (const float x : row) error += std::pow(std::abs(quantized(x, scale) - x), kErrorPower);
+    if (error < best_error) {
+      best_error = error;
+      best_scale = scale;
+    }
+  }
+  for (float& x : row) x = quantized(x, best_scale);
+}
+
+void fake_quantize_asymmetric_reference(std::span<float> group, int64_t bits, GroupRange range) {
+  const float top = static_cast<float>(largest_asymmetric_code(bits));
+  float low = *std::min_element(group.begin(), group.end());
+  float high = *std::max_element(group.begin(), group.end());
+  if (range == GroupRange::contains_zero || (high - low) / top == 0.0f) {
+    low = std::min(low, 0.0f);
+    high = std::max(high, 0.0f);
+  }
+  if ((high - low) / top == 0.0f) {
+    low = -1.0f;
+    high = 1.0f;
+  }
+  const float scale = (high - low) / top;
+  const float zero = std::nearbyint(-low / scale);
+  for (float& x : group) {
+    x = scale * (std::clamp(std::nearbyint(x / scale) + zero, 0.0f, top) - zero);
+  }
+}
+
+}  // namespace osp
