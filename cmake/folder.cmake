@@ -43,10 +43,17 @@ function(osp_folder name)
   endif()
 endfunction()
 
-# The tensor headers that nearly every file needs, parsed once per target.
+# The tensor headers that nearly every file needs, parsed once for all targets.
 function(osp_precompile target)
-  target_precompile_headers(${target} PRIVATE <ATen/core/Tensor.h> <nlohmann/json.hpp> <fmt/format.h>
-    <string> <vector>)
+  if(NOT TARGET osp_precompiled)
+    file(WRITE ${CMAKE_BINARY_DIR}/precompiled.cpp "")
+    add_library(osp_precompiled OBJECT ${CMAKE_BINARY_DIR}/precompiled.cpp)
+    target_link_libraries(osp_precompiled PRIVATE torch fmt::fmt nlohmann_json::nlohmann_json)
+    target_precompile_headers(osp_precompiled PRIVATE <ATen/core/Tensor.h> <ATen/TensorOperators.h>
+      <ATen/Parallel.h> <torch/csrc/autograd/custom_function.h> <nlohmann/json.hpp> <fmt/format.h>
+      <functional> <map> <string> <vector>)
+  endif()
+  target_precompile_headers(${target} REUSE_FROM osp_precompiled)
 endfunction()
 
 # One program per file of a folder; those that need libtorch include an osp/model-or-later header and

@@ -21,8 +21,8 @@ void add_common_options(CLI::App& command, CommonOptions& options);
 // Prints a verb's result object as one line of JSON on stdout.
 void print_json(const Json& object);
 
-// A verb: registers options on `app` and returns a function that runs it after parsing and gives the
-// exit status (Errors are thrown, main maps them).
+// A verb: registers options on `app` and returns a function that runs it after parsing and gives
+// the exit status (Errors are thrown, main maps them).
 using CommandRunner = std::function<int()>;
 CommandRunner add_tokenize(CLI::App& app);
 CommandRunner add_train(CLI::App& app);

@@ -1,6 +1,7 @@
 #include "osp/model/parameters.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_qr.h>
 #include <ATen/ops/zeros.h>
@@ -153,14 +154,13 @@ ParameterStore make_parameters(const ModelConfig& config, const StoreOptions& op
   return store;
 }
 
-// | tensor                        | law                                    | standard deviation      |
+// | tensor                        | law                                    | standard deviation |
 // |-------------------------------|----------------------------------------|-------------------------|
-// | embedding, head               | normal                                 | init_std                |
-// | q, k, v, gate, up             | normal                                 | init_std                |
-// | o, down (end of a branch)     | normal                                 | init_std / sqrt(2 L)    |
-// | EmbProj                       | orthogonal: Q of a normal matrix's QR, | 1 / sqrt(D)             |
-// |                               | columns signed so that diag(R) > 0     |                         |
-// | gains                         | 1                                      | 0                       |
+// | embedding, head               | normal                                 | init_std | | q, k, v,
+// gate, up             | normal                                 | init_std                | | o,
+// down (end of a branch)     | normal                                 | init_std / sqrt(2 L)    |
+// | EmbProj                       | orthogonal: Q of a normal matrix's QR, | 1 / sqrt(D) | | |
+// columns signed so that diag(R) > 0     |                         | | gains | 1 | 0 |
 void initialize_parameters(ParameterStore& store, uint64_t seed) {
   const ModelConfig& config = store.config;
   const double branch_std = config.init_std / std::sqrt(2.0 * static_cast<double>(config.layers));

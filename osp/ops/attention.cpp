@@ -1,0 +1,73 @@
+#include "osp/ops/attention.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <limits>
+
+#include "osp/base/error.h"
+
+namespace osp {
+namespace {
+
+// [B, H, S, K] with every key/value head repeated for its group of query heads.
+at::Tensor expand_heads(const at::Tensor& x_BSHK, int64_t query_heads) {
+  const int64_t repeat = query_heads / x_BSHK.size(2);
+  const at::Tensor x = repeat == 1 ? x_BSHK : x_BSHK.repeat_interleave(repeat, 2);
+  return x.transpose(1, 2);
+}
+
+// True where query t (of T) must not see key s (of S).
+at::Tensor future_mask(int64_t T, int64_t S, const at::Device& device) {
+  const auto options = at::TensorOptions().dtype(at::kLong).device(device);
+  return at::arange(S, options).unsqueeze(0) > (at::arange(T, options) + (S - T)).unsqueeze(1);
+}
+
+}  // namespace
+
+at::Tensor document_mask(const at::Tensor& documents_BT, at::ScalarType type) {
+  const int64_t T = documents_BT.size(1);
+  const at::Tensor hidden =
+      future_mask(T, T, documents_BT.device())
+          .unsqueeze(0)
+          .logical_or(documents_BT.unsqueeze(1).ne(documents_BT.unsqueeze(2)));
+  return at::zeros({documents_BT.size(0), 1, T, T}, documents_BT.options().dtype(type))
+      .masked_fill_(hidden.unsqueeze(1), -std::numeric_limits<double>::infinity());
+}
+
+at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
+                            const at::Tensor& v_BSHK, const at::Tensor& mask) {
+  const int64_t T = q_BTHK.size(1), S = k_BSHK.size(1), H = q_BTHK.size(2);
+  const bool square = T == S;
+  if (!q_BTHK.device().is_cpu() || (!square && T > 1)) {
+    return causal_attention_reference(q_BTHK, k_BSHK, v_BSHK, mask);
+  }
+  const std::optional<at::Tensor> additive =
+      mask.defined() ? std::optional<at::Tensor>(mask) : std::nullopt;
+  const auto out = at::_scaled_dot_product_flash_attention_for_cpu(
+      q_BTHK.transpose(1, 2), expand_heads(k_BSHK, H), expand_heads(v_BSHK, H), 0.0,
+      square && !mask.defined(), additive);
+  return std::get<0>(out).transpose(1, 2);
+}
+
+at::Tensor causal_attention_reference(
+    const at::Tensor& q_BTHK, const at::Tensor& k_BSHK, const at::Tensor& v_BSHK,
+    const at::Tensor& mask, const std::function<at::Tensor(const at::Tensor&)>& on_logits) {
+  const int64_t T = q_BTHK.size(1), S = k_BSHK.size(1), H = q_BTHK.size(2), K = q_BTHK.size(3);
+  const at::ScalarType wide = q_BTHK.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const at::Tensor q = q_BTHK.transpose(1, 2).to(wide);
+  const at::Tensor k = expand_heads(k_BSHK, H).to(wide), v = expand_heads(v_BSHK, H).to(wide);
+  at::Tensor logits = at::matmul(q, k.transpose(2, 3)) / std::sqrt(static_cast<double>(K));
+  if (on_logits) logits = on_logits(logits);
+  logits = mask.defined() ? logits + mask.to(wide)
+                          : logits.masked_fill(future_mask(T, S, q.device()),
+                                               -std::numeric_limits<double>::infinity());
+  return at::matmul(at::softmax(logits, -1), v).transpose(1, 2).to(q_BTHK.scalar_type());
+}
+
+}  // namespace osp

@@ -1,0 +1,26 @@
+// Causal attention, q [B, T, H, K], k and v [B, S, Hkv, K] (S ≥ T: earlier tokens from a cache) ->
+// [B, T, H, K]; softmax(q kᵀ / sqrt(K)) v with query t seeing keys up to t + S − T.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+
+namespace osp {
+
+// Additive mask [B, 1, T, T]: 0 where key ≤ query and both have the same document number, −inf
+// elsewhere, in the given type.
+at::Tensor document_mask(const at::Tensor& documents_BT, at::ScalarType type);
+
+// Flash attention of the tensor library, forward and backward; mask may be undefined (plain
+// causal).
+at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
+                            const at::Tensor& v_BSHK, const at::Tensor& mask);
+
+// The same by explicit products in fp32. `on_logits` (may be empty) gets the scaled logits
+// [B, H, T, S] before masking and returns them or a replacement.
+at::Tensor causal_attention_reference(
+    const at::Tensor& q_BTHK, const at::Tensor& k_BSHK, const at::Tensor& v_BSHK,
+    const at::Tensor& mask, const std::function<at::Tensor(const at::Tensor&)>& on_logits = {});
+
+}  // namespace osp

@@ -1,0 +1,42 @@
+// From tensors to row kernels: storage type and instruction set.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+
+#include "osp/base/error.h"
+#include "osp/ops/isa.h"
+
+namespace osp {
+
+// Whether the CPU kernels handle this tensor; if not, the reference twin runs.
+inline bool has_kernels(const at::Tensor& x) {
+  return x.device().is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
+}
+
+// Calls f.template operator()<T>(kernels of T) for the tensor's storage type.
+template <class Function>
+void dispatch(const at::Tensor& x, const Function& f) {
+  OSP_CHECK(has_kernels(x), "no CPU kernel for this type");
+  if (x.scalar_type() == at::kFloat) {
+    f(active_kernels().f32);
+  } else {
+    f(active_kernels().bf16);
+  }
+}
+
+template <class T>
+const T* data(const at::Tensor& x) {
+  return static_cast<const T*>(x.const_data_ptr());
+}
+
+template <class T>
+T* mutable_data(const at::Tensor& x) {
+  return static_cast<T*>(x.mutable_data_ptr());
+}
+
+// Rows per chunk of parallel work: about 16 K elements, small enough to balance two cores.
+inline int64_t row_grain(int64_t channels) { return std::max<int64_t>(1, 16384 / channels); }
+
+}  // namespace osp

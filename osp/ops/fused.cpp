@@ -1,0 +1,273 @@
+#include "osp/ops/fused.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <cmath>
+
+#include "osp/base/error.h"
+#include "osp/ops/dispatch.h"
+
+namespace osp {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Rows whose partial gain gradients are summed before the next block: fixed, so that the sum does
+// not depend on the number of threads.
+constexpr int64_t kGainBlockRows = 128;
+
+const float* gain_data(const at::Tensor& gain) {
+  return gain.defined() ? gain.const_data_ptr<float>() : nullptr;
+}
+
+int64_t gain_stride(const at::Tensor& gain) { return gain.defined() && gain.numel() > 1 ? 1 : 0; }
+
+struct NormResult {
+  at::Tensor residual, y, inverse_rms;
+};
+
+NormResult norm_forward(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& gain,
+                        double eps) {
+  const int64_t D = x.size(-1), rows = x.numel() / D;
+  NormResult out{branch.defined() ? at::empty_like(x) : x, at::empty_like(x),
+                 at::empty({rows}, at::TensorOptions().dtype(at::kFloat))};
+  dispatch(x, [&]<class T>(const kernels::TypedKernels<T>& k) {
+    at::parallel_for(0, rows, row_grain(D), [&](int64_t begin, int64_t end) {
+      const int64_t at = begin * D;
+      k.rms_norm_forward(data<T>(x) + at, branch.defined() ? data<T>(branch) + at : nullptr,
+                         branch.defined() ? mutable_data<T>(out.residual) + at : nullptr,
+                         mutable_data<T>(out.y) + at,
+                         out.inverse_rms.mutable_data_ptr<float>() + begin, gain_data(gain),
+                         gain_stride(gain), end - begin, D, static_cast<float>(eps));
+    });
+  });
+  return out;
+}
+
+// d_residual may be undefined. Adds the gain's gradient into gain.gradient.
+at::Tensor norm_backward(const at::Tensor& residual, const at::Tensor& inverse_rms,
+                         const WeightRef& gain, const at::Tensor& dy,
+                         const at::Tensor& d_residual) {
+  const int64_t D = residual.size(-1), rows = residual.numel() / D;
+  const int64_t blocks = (rows + kGainBlockRows - 1) / kGainBlockRows;
+  at::Tensor dx = at::empty_like(residual);
+  const bool wants_gain = gain.value.defined() && gain.gradient.defined();
+  const int64_t gains = wants_gain ? gain.value.numel() : 0;
+  at::Tensor partial = at::zeros({blocks, gains}, at::TensorOptions().dtype(at::kFloat));
+  dispatch(residual, [&]<class T>(const kernels::TypedKernels<T>& k) {
+    at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t block = begin; block < end; ++block) {
+        const int64_t first = block * kGainBlockRows;
+        const int64_t count = std::min(kGainBlockRows, rows - first), at = first * D;
+        k.rms_norm_backward(
+            data<T>(residual) + at, inverse_rms.const_data_ptr<float>() + first,
+            gain_data(gain.value), gain_stride(gain.value), data<T>(dy) + at,
+            d_residual.defined() ? data<T>(d_residual) + at : nullptr, mutable_data<T>(dx) + at,
+            wants_gain ? partial.mutable_data_ptr<float>() + block * gains : nullptr, count, D);
+      }
+    });
+  });
+  if (wants_gain) gain.gradient.view(-1).add_(partial.sum(0));
+  return dx;
+}
+
+struct RmsNorm : torch::autograd::Function<RmsNorm> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& gain,
+                            const at::Tensor& gain_gradient, double eps) {
+    const NormResult out = norm_forward(x, {}, gain, eps);
+    ctx->save_for_backward({x, out.inverse_rms, gain});
+    ctx->saved_data["gain_gradient"] = gain_gradient;
+    return out.y;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list d) {
+    const auto saved = ctx->get_saved_variables();
+    const WeightRef gain{saved[2], ctx->saved_data["gain_gradient"].toTensor()};
+    return {norm_backward(saved[0], saved[1], gain, d[0].contiguous(), {}), {}, {}, {}};
+  }
+};
+
+struct AddRmsNorm : torch::autograd::Function<AddRmsNorm> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& branch,
+                               const at::Tensor& gain, const at::Tensor& gain_gradient,
+                               double eps) {
+    const NormResult out = norm_forward(x, branch, gain, eps);
+    ctx->save_for_backward({out.residual, out.inverse_rms, gain});
+    ctx->saved_data["gain_gradient"] = gain_gradient;
+    return {out.residual, out.y};
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list d) {
+    const auto saved = ctx->get_saved_variables();
+    const WeightRef gain{saved[2], ctx->saved_data["gain_gradient"].toTensor()};
+    const at::Tensor pass = d[0].defined() ? d[0].contiguous() : at::Tensor();
+    const at::Tensor dx =
+        d[1].defined() ? norm_backward(saved[0], saved[1], gain, d[1].contiguous(), pass) : pass;
+    return {dx, dx, {}, {}, {}};
+  }
+};
+
+struct Swiglu : torch::autograd::Function<Swiglu> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up) {
+    const int64_t F = gate_up.size(-1) / 2, rows = gate_up.numel() / (2 * F);
+    auto shape = gate_up.sizes().vec();
+    shape.back() = F;
+    at::Tensor out = at::empty(shape, gate_up.options());
+    dispatch(gate_up, [&]<class T>(const kernels::TypedKernels<T>& k) {
+      at::parallel_for(0, rows, row_grain(F), [&](int64_t begin, int64_t end) {
+        k.swiglu_forward(data<T>(gate_up) + begin * 2 * F, mutable_data<T>(out) + begin * F,
+                         end - begin, F);
+      });
+    });
+    ctx->save_for_backward({gate_up});
+    return out;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list d) {
+    const at::Tensor gate_up = ctx->get_saved_variables()[0];
+    const at::Tensor d_out = d[0].contiguous();
+    const int64_t F = d_out.size(-1), rows = d_out.numel() / F;
+    at::Tensor d_gate_up = at::empty_like(gate_up);
+    dispatch(gate_up, [&]<class T>(const kernels::TypedKernels<T>& k) {
+      at::parallel_for(0, rows, row_grain(F), [&](int64_t begin, int64_t end) {
+        k.swiglu_backward(data<T>(gate_up) + begin * 2 * F, data<T>(d_out) + begin * F,
+                          mutable_data<T>(d_gate_up) + begin * 2 * F, end - begin, F);
+      });
+    });
+    return {d_gate_up};
+  }
+};
+
+// Two-dimensional view of a tensor's last dimension.
+at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
+
+struct Linear : torch::autograd::Function<Linear> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
+                            const at::Tensor& gradient) {
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["gradient"] = gradient;
+    auto shape = x.sizes().vec();
+    shape.back() = weight.size(0);
+    return at::mm(rows_of(x), weight.t()).view(shape);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list d) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor dy = rows_of(d[0]), gradient = ctx->saved_data["gradient"].toTensor();
+    if (gradient.defined()) accumulate(gradient, at::mm(dy.t(), rows_of(saved[0])));
+    return {at::mm(dy, saved[1]).view(saved[0].sizes()), {}, {}};
+  }
+};
+
+struct Embedding : torch::autograd::Function<Embedding> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& /*anchor*/,
+                            const at::Tensor& ids, const at::Tensor& table,
+                            const at::Tensor& gradient) {
+    ctx->save_for_backward({ids});
+    ctx->saved_data["gradient"] = gradient;
+    auto shape = ids.sizes().vec();
+    shape.push_back(table.size(1));
+    return table.index_select(0, ids.reshape({-1})).view(shape);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list d) {
+    const at::Tensor ids = ctx->get_saved_variables()[0].contiguous();
+    const at::Tensor gradient = ctx->saved_data["gradient"].toTensor(), dx = d[0].contiguous();
+    if (!gradient.defined()) return {{}, {}, {}, {}};
+    const int64_t D = gradient.size(1), N = ids.numel();
+    const int64_t* id = ids.const_data_ptr<int64_t>();
+    float* sum = gradient.mutable_data_ptr<float>();
+    constexpr int64_t kColumns = 64;  // each thread owns columns, so the order of the sums is fixed
+    dispatch(dx, [&]<class T>(const kernels::TypedKernels<T>& k) {
+      at::parallel_for(0, (D + kColumns - 1) / kColumns, 1, [&](int64_t begin, int64_t end) {
+        const int64_t first = begin * kColumns, count = std::min(end * kColumns, D) - first;
+        for (int64_t n = 0; n < N; ++n) {
+          k.accumulate(sum + id[n] * D + first, data<T>(dx) + n * D + first, count);
+        }
+      });
+    });
+    return {{}, {}, {}, {}};
+  }
+};
+
+struct WeightLeaf : torch::autograd::Function<WeightLeaf> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& /*anchor*/,
+                            const at::Tensor& weight, const at::Tensor& gradient) {
+    ctx->saved_data["gradient"] = gradient;
+    return weight.detach();
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list d) {
+    const at::Tensor gradient = ctx->saved_data["gradient"].toTensor();
+    if (gradient.defined()) accumulate(gradient, d[0].contiguous());
+    return {{}, {}, {}};
+  }
+};
+
+}  // namespace
+
+at::Tensor rms_norm(const at::Tensor& x, const WeightRef& gain, double eps) {
+  if (!has_kernels(x)) return rms_norm_reference(x, gain.value, eps);
+  return RmsNorm::apply(x.contiguous(), gain.value, gain.gradient, eps);
+}
+
+at::Tensor rms_norm_reference(const at::Tensor& x, const at::Tensor& gain, double eps) {
+  const at::Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
+  at::Tensor y = wide * at::rsqrt((wide * wide).mean(-1, true) + eps);
+  if (gain.defined()) y = y * gain;
+  return y.to(x.scalar_type());
+}
+
+std::tuple<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::Tensor& branch,
+                                                const WeightRef& gain, double eps) {
+  if (!has_kernels(x)) {
+    const at::Tensor r = x + branch;
+    return {r, rms_norm_reference(r, gain.value, eps)};
+  }
+  const auto out =
+      AddRmsNorm::apply(x.contiguous(), branch.contiguous(), gain.value, gain.gradient, eps);
+  return {out[0], out[1]};
+}
+
+at::Tensor swiglu(const at::Tensor& gate_up) {
+  return has_kernels(gate_up) ? Swiglu::apply(gate_up.contiguous()) : swiglu_reference(gate_up);
+}
+
+at::Tensor swiglu_reference(const at::Tensor& gate_up) {
+  const auto halves = gate_up.chunk(2, -1);
+  return at::silu(halves[0]) * halves[1];
+}
+
+at::Tensor linear(const at::Tensor& x, const WeightRef& weight) {
+  return Linear::apply(x, weight.value, weight.gradient);
+}
+
+at::Tensor embedding(const at::Tensor& ids, const WeightRef& table, const at::Tensor& anchor) {
+  return Embedding::apply(anchor, ids, table.value, table.gradient);
+}
+
+at::Tensor weight_leaf(const WeightRef& weight, const at::Tensor& anchor) {
+  return WeightLeaf::apply(anchor, weight.value, weight.gradient);
+}
+
+void accumulate(const at::Tensor& sum, const at::Tensor& x) {
+  OSP_CHECK(sum.is_contiguous() && sum.numel() == x.numel(), "{} sums of {} values", sum.numel(),
+            x.numel());
+  if (!has_kernels(x)) {
+    sum.add_(x.view(sum.sizes()));
+    return;
+  }
+  const at::Tensor values = x.contiguous();
+  dispatch(values, [&]<class T>(const kernels::TypedKernels<T>& k) {
+    at::parallel_for(0, values.numel(), 1 << 14, [&](int64_t begin, int64_t end) {
+      k.accumulate(sum.mutable_data_ptr<float>() + begin, data<T>(values) + begin, end - begin);
+    });
+  });
+}
+
+}  // namespace osp

@@ -1,0 +1,72 @@
+#include "osp/ops/isa.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "osp/base/error.h"
+
+namespace osp {
+namespace {
+
+constexpr const char* kIsaNames[] = {"portable", "avx2", "avx512", "amx"};
+
+Isa resolve_isa() {
+  const Isa best = detect_isa();
+  const char* wanted = std::getenv("OSP_ISA");
+  if (wanted == nullptr || *wanted == '\0') return best;
+  for (int level = 0; level < 4; ++level) {
+    if (std::strcmp(wanted, kIsaNames[level]) != 0) continue;
+    if (level > static_cast<int>(best)) {
+      fail(ErrorCode::unsupported, "OSP_ISA={}: this CPU supports {} at most", wanted,
+           isa_name(best));
+    }
+    return static_cast<Isa>(level);
+  }
+  fail(ErrorCode::usage, "OSP_ISA={}: expected portable, avx2, avx512 or amx", wanted);
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) { return kIsaNames[static_cast<int>(isa)]; }
+
+Isa detect_isa() {
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  unsigned eax = 7, ebx = 0, ecx = 0, edx = 0;
+  __asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+  const bool amx = avx512 && (edx >> 22 & 1) != 0 && (edx >> 24 & 1) != 0;  // AMX-BF16, AMX-TILE
+  return amx ? Isa::amx : avx512 ? Isa::avx512 : avx2 ? Isa::avx2 : Isa::portable;
+}
+
+Isa active_isa() {
+  static const Isa isa = resolve_isa();
+  return isa;
+}
+
+void apply_isa_environment() {
+  if (std::getenv("OSP_ISA") == nullptr) return;
+  static constexpr const char* kAten[] = {"default", "avx2", "avx512", "avx512"};
+  static constexpr const char* kOneDnn[] = {"SSE41", "AVX2", "AVX512_CORE_BF16", "AVX512_CORE_AMX"};
+  const int level = static_cast<int>(active_isa());
+  setenv("ATEN_CPU_CAPABILITY", kAten[level], 1);
+  setenv("ONEDNN_MAX_CPU_ISA", kOneDnn[level], 1);
+}
+
+const kernels::Kernels& active_kernels() {
+  static const kernels::Kernels& table = [&]() -> const kernels::Kernels& {
+    switch (active_isa()) {
+      case Isa::portable:
+        return kernels::portable_kernels();
+      case Isa::avx2:
+        return kernels::avx2_kernels();
+      default:
+        return kernels::avx512_kernels();
+    }
+  }();
+  return table;
+}
+
+}  // namespace osp

@@ -1,0 +1,29 @@
+// Which instruction set the kernels use, decided once at run time.
+#pragma once
+
+#include <string>
+
+#include "osp/ops/kernels.h"
+
+namespace osp {
+
+enum class Isa { portable, avx2, avx512, amx };
+
+const char* isa_name(Isa isa);
+
+// The best level that this CPU and operating system support.
+Isa detect_isa();
+
+// The level in use: detect_isa(), or the lower one that the environment variable OSP_ISA (portable,
+// avx2, avx512, amx) names. Error(usage) for an unknown name, Error(unsupported) for one that this
+// CPU lacks.
+Isa active_isa();
+
+// Must run before the tensor library is first used: sets ATEN_CPU_CAPABILITY and
+// ONEDNN_MAX_CPU_ISA to match OSP_ISA, where it is set.
+void apply_isa_environment();
+
+// The table of row kernels of the active level.
+const kernels::Kernels& active_kernels();
+
+}  // namespace osp
