@@ -104,7 +104,8 @@ class Translator {
 
   void escape() {
     if (at_ + 1 >= in_.size()) refuse("\\ at the end");
-    constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+    // Oniguruma counts the superscripts and fractions of Latin-1 as word characters.
+    constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\xB2\xB3\xB9\xBC-\xBE)";
     const char c = in_[at_ + 1];
     if (c == 'p' || c == 'P') return property(c);
     const auto put = [&](std::string_view text) {

@@ -2,6 +2,7 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -45,6 +46,38 @@ Step read_step(std::string_view text, size_t at) {
     high = 0xBF;
   }
   return {length, true};
+}
+
+// Letters and numbers of Unicode 15.1 and 16, which utf8proc 2.8 takes for unassigned.
+struct Range {
+  char32_t first;
+  char32_t last;
+};
+constexpr Range kNewLetters[] = {
+    {0x1C89, 0x1C8A},   {0xA7CB, 0xA7CD},   {0xA7DA, 0xA7DC},   {0x105C0, 0x105F3},
+    {0x10D4A, 0x10D65}, {0x10D6F, 0x10D85}, {0x10EC2, 0x10EC4}, {0x11380, 0x11389},
+    {0x1138B, 0x1138B}, {0x1138E, 0x1138E}, {0x11390, 0x113B5}, {0x113B7, 0x113B7},
+    {0x113D1, 0x113D1}, {0x113D3, 0x113D3}, {0x11BC0, 0x11BE0}, {0x13460, 0x143FA},
+    {0x16100, 0x1611D}, {0x16D40, 0x16D6C}, {0x18CFF, 0x18CFF}, {0x1E5D0, 0x1E5ED},
+    {0x1E5F0, 0x1E5F0}, {0x2EBF0, 0x2EE5D}};
+constexpr Range kNewNumbers[] = {{0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9},
+                                 {0x16130, 0x16139}, {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9},
+                                 {0x1E5F1, 0x1E5FA}};
+
+template <size_t N>
+bool contains(const Range (&ranges)[N], char32_t code) {
+  const auto after = std::upper_bound(
+      ranges, ranges + N, code, [](char32_t c, const Range& range) { return c < range.first; });
+  return after != ranges && code <= after[-1].last;
+}
+
+utf8proc_category_t category_of(char32_t code) {
+  const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(code));
+  if (category == UTF8PROC_CATEGORY_CN) {
+    if (contains(kNewLetters, code)) return UTF8PROC_CATEGORY_LO;
+    if (contains(kNewNumbers, code)) return UTF8PROC_CATEGORY_ND;
+  }
+  return category;
 }
 
 struct ByteAlphabet {
@@ -117,12 +150,12 @@ std::string replace_invalid_utf8(std::string_view text) {
 }
 
 bool is_letter(char32_t code) {
-  const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(code));
+  const auto category = category_of(code);
   return category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO;
 }
 
 bool is_number(char32_t code) {
-  const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(code));
+  const auto category = category_of(code);
   return category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO;
 }
 
@@ -133,11 +166,12 @@ bool is_space(char32_t code) {
 }
 
 bool is_word(char32_t code) {
-  const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(code));
+  const auto category = category_of(code);
   return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_ME) ||
          category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL ||
          category == UTF8PROC_CATEGORY_PC || code == 0x200C || code == 0x200D ||
-         (code >= 0x24B6 && code <= 0x24E9);
+         (code >= 0x24B6 && code <= 0x24E9) || (code >= 0x1F130 && code <= 0x1F149) ||
+         (code >= 0x1F150 && code <= 0x1F169) || (code >= 0x1F170 && code <= 0x1F189);
 }
 
 char32_t byte_character(uint8_t byte) { return byte_alphabet().characters[byte]; }

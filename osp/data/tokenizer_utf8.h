@@ -43,7 +43,7 @@ std::string replace_invalid_utf8(std::string_view text);
 bool is_letter(char32_t code);  // general category L*
 bool is_number(char32_t code);  // general category N*
 bool is_space(char32_t code);   // property White_Space
-bool is_word(char32_t code);    // \w of UTS 18: letters, marks, decimal digits, connectors
+bool is_word(char32_t code);    // \w of UTS 18: alphabetic, marks, digits, connectors, joiners
 
 // The byte-level alphabet: bytes that print stand for themselves (33–126, 161–172, 174–255), the
 // other 68 for U+0100, U+0101, … in order.
