@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Builds everything and runs all tests: ctest (C++) and pytest (whole programs and comparisons with
+# PyTorch, transformers, tokenizers, safetensors and tensorboard).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+start=$SECONDS
+scripts/setup.sh --with-tests
+echo "test: building" >&2
+scripts/build.sh all
+echo "test: built after $((SECONDS - start)) s" >&2
+status=0
+ctest --test-dir build/release --output-on-failure -j "$(nproc)" || status=$?
+.venv/bin/python -m pytest -q -rs tests/python || status=$?
+exit $status
