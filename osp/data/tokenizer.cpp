@@ -130,7 +130,7 @@ void Tokenizer::State::encode_text(std::string_view text, bool first,
 
 const std::string* Tokenizer::State::token(int32_t id) const {
   const AddedToken* special = added.find(id);
-  return special ? &special->content : model.token(id);
+  return special ? &special->found_as : model.token(id);
 }
 
 Tokenizer::Tokenizer(std::unique_ptr<State> state) : state_(std::move(state)) {}

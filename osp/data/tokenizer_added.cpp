@@ -108,11 +108,8 @@ AddedTokens::AddedTokens(const Component& file, const Bpe& model, const Normaliz
     by_content_.emplace(token.content, index);
     by_id_.emplace(token.id, index);
     largest_id_ = std::max(largest_id_, token.id);
-    if (token.normalized) {
-      in_normalized_.add(normalizer.apply(token.content), index);
-    } else {
-      in_original_.add(token.content, index);
-    }
+    token.found_as = token.normalized ? normalizer.apply(token.content) : token.content;
+    (token.normalized ? in_normalized_ : in_original_).add(token.found_as, index);
     tokens_.push_back(std::move(token));
   }
 }

@@ -18,8 +18,9 @@ namespace osp::tokenizer {
 struct AddedToken {
   int32_t id;
   std::string content;
-  bool single_word;  // only where no word character is beside it
-  bool lstrip;       // swallows the white space on its left
+  std::string found_as;  // the content as it stands in the text: normalized if `normalized`
+  bool single_word;      // only where no word character is beside it
+  bool lstrip;           // swallows the white space on its left
   bool rstrip;
   bool normalized;  // searched in the normalized text instead of the original
   bool special;     // left out of decoded text on request
@@ -65,11 +66,12 @@ class AddedTokens {
         const int32_t index = search.find(text, at, &begin, &end);
         if (index < 0) break;
         const size_t match_end = end;
+        if (begin < done) continue;  // in white space that the token before has swallowed
         if (!place(text, done, tokens_[index], &begin, &end)) continue;
         if (begin > done) part(text.substr(done, begin - done), -1);
         part(text.substr(begin, end - begin), tokens_[index].id);
         done = end;
-        end = match_end;  // white space that was swallowed may start a token of its own
+        end = match_end;
       }
     }
     if (done != text.size()) part(text.substr(done < text.size() ? done : 0), -1);

@@ -196,7 +196,8 @@ void Bpe::encode_reference(std::string_view word, std::vector<int32_t>& ids) con
 }
 
 bool Bpe::may_cut_before(std::string_view character) const {
-  if (ignore_merges_ || id(character) < 0) return false;
+  // Without an unknown token characters vanish, and their neighbours may merge.
+  if (ignore_merges_ || unknown_id_ < 0 || id(character) < 0) return false;
   return std::none_of(merged_ids_.begin(), merged_ids_.end(), [&](int32_t merged) {
     std::string_view rest = *token(merged);
     while (rest.starts_with(character)) rest.remove_prefix(character.size());
