@@ -1,0 +1,42 @@
+// Feeds arbitrary bytes to the JSON lines reader. The way in which the bytes arrive must not
+// matter, and every line must give a text, nothing, or an Error.
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "osp/base/error.h"
+#include "osp/data/text_reader_jsonl.h"
+
+namespace {
+
+using Lines = std::vector<std::pair<std::string, uint64_t>>;
+
+Lines lines_of(std::string_view text, size_t piece_bytes) {
+  Lines lines;
+  osp::LineSplitter splitter(
+      [&](std::string_view line, uint64_t number) { lines.emplace_back(line, number); });
+  for (; !text.empty(); text.remove_prefix(std::min(piece_bytes, text.size()))) {
+    splitter.feed(text.substr(0, piece_bytes));
+  }
+  splitter.finish();
+  return lines;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  const Lines lines = lines_of(text, size + 1);
+  OSP_CHECK(lines == lines_of(text, 3), "lines depend on how the bytes arrive");
+  for (const auto& [line, number] : lines) {
+    try {
+      osp::json_line_text(line, "text", "x.jsonl", number);
+    } catch (const osp::Error&) {
+      continue;
+    }
+  }
+  return 0;
+}
