@@ -60,15 +60,17 @@ class StopOnSignal {
   }, old_term_{};
 };
 
-// A token named by its content or, if no token has that content, by its id.
+// A number is an id, anything else the content of a token.
 int64_t named_token(const Tokenizer& tokenizer, const char* option, const std::string& name) {
-  if (const int32_t id = tokenizer.token_id(name); id >= 0) return id;
-  const bool digits =
+  const bool number =
       !name.empty() && name.size() <= 9 &&
       std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; });
-  if (digits && std::stoll(name) < tokenizer.vocabulary()) return std::stoll(name);
-  fail(ErrorCode::usage, "{} {}: neither a token of the tokenizer nor an id below {}", option, name,
-       tokenizer.vocabulary());
+  const int64_t id = number ? std::stoll(name) : tokenizer.token_id(name);
+  if (id < 0 || id >= tokenizer.vocabulary()) {
+    fail(ErrorCode::usage, "{} {}: neither a token of the tokenizer nor an id below {}", option,
+         name, tokenizer.vocabulary());
+  }
+  return id;
 }
 
 int64_t document_token(const Tokenizer& tokenizer, const char* option, const std::string& name) {
