@@ -1,0 +1,113 @@
+// osp export: writes a model in the format of other programs.
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/base/philox.h"
+#include "osp/cli/command.h"
+#include "osp/model/fuse.h"
+#include "osp/model/model_dir.h"
+
+namespace osp {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::string model;
+  std::string format;
+  std::string out;
+  std::string dtype = "fp32";
+};
+
+// Tokens on which the fused model is compared with the original.
+constexpr int64_t kComparedTokens = 64;
+// fp32 rounding of the fused tables and of two orders of summation stays below 1e-5 of the largest
+// logit for the published sizes; a hundred times that is a defect.
+constexpr double kLargestDifference = 1e-3;
+
+at::Tensor some_tokens(const ModelConfig& config) {
+  const RandomStream random(0, "export");
+  std::vector<int64_t> ids(static_cast<size_t>(std::min(kComparedTokens, config.context)));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    ids[i] = static_cast<int64_t>(random.below(i, static_cast<uint64_t>(config.vocabulary)));
+  }
+  return at::tensor(ids).unsqueeze(0);
+}
+
+// Writes to a folder beside `out` and renames it, so that `out` is whole or absent.
+void save_atomically(const ParameterStore& store, const std::string& out,
+                     const std::string& tokenizer_json, bool bf16) {
+  const std::string temporary = out + ".tmp";
+  remove_tree(temporary);
+  save_model_dir(store, temporary, tokenizer_json, {.bf16 = bf16});
+  rename_path(temporary, out);
+}
+
+int run(const Options& options) {
+  if (options.format != "hf") {
+    fail(ErrorCode::usage, "--format {} is not supported; this version writes hf", options.format);
+  }
+  std::string out = options.out;
+  while (out.size() > 1 && out.ends_with('/')) out.pop_back();
+  if (path_exists(out)) {
+    fail(ErrorCode::usage, "{} exists: give --out a new folder", out);
+  }
+  Console console(options.common.quiet);
+  const std::string dir = find_model_dir(options.model);
+  const ParameterStore store = load_model_dir(dir);
+  if (store.config.qk_norm) {
+    fail(ErrorCode::unsupported,
+         "{}: the model has QK-norm, which a LlamaForCausalLM cannot express; osp reads the folder "
+         "as it is",
+         dir);
+  }
+  const ParameterStore fused = fuse(store);
+  const LogitDifference difference = compare_logits(store, fused, some_tokens(store.config));
+  if (!(difference.relative <= kLargestDifference)) {
+    fail(
+        ErrorCode::damaged,
+        "{}: logits differ by {} of the largest after fusing, expected at most {}: the weights are "
+        "not finite or badly scaled",
+        dir, difference.relative, kLargestDifference);
+  }
+  console.line("fused logits equal the original ones within {:.2e} (largest logit {:.3g})",
+               difference.largest, difference.scale);
+  const std::string tokenizer = dir + "/tokenizer.json";
+  save_atomically(fused, out, path_exists(tokenizer) ? read_file(tokenizer) : "",
+                  options.dtype == "bf16");
+  if (!path_exists(tokenizer)) console.warn("{} does not exist: exported without it", tokenizer);
+  console.line("wrote {} ({}, {} parameters, {})", out, architecture_name(fused.config),
+               format_count(fused.num_parameters()), options.dtype);
+  if (options.common.json) {
+    Json json;
+    json["model"] = options.model;
+    json["out"] = out;
+    json["format"] = options.format;
+    json["dtype"] = options.dtype;
+    json["architecture"] = architecture_name(fused.config);
+    json["parameters"] = fused.num_parameters();
+    json["logit_difference"] = {{"largest", difference.largest}, {"relative", difference.relative}};
+    print_json(json);
+  }
+  return 0;
+}
+
+}  // namespace
+
+CommandRunner add_export(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("export", "write a model in the format of other programs");
+  auto options = std::make_shared<Options>();
+  add_common_options(*command, options->common);
+  command->add_option("model", options->model, "model dir, checkpoint or finished run")->required();
+  command->add_option("--format", options->format, "hf: a LlamaForCausalLM folder")->required();
+  command->add_option("--out", options->out, "folder to create")->required();
+  command->add_option("--dtype", options->dtype, "type of the stored weights")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"fp32", "bf16"}));
+  return [options] { return run(*options); };
+}
+
+}  // namespace osp

@@ -1,0 +1,100 @@
+// osp generate: continues a prompt.
+#include "osp/model/generate.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+
+#include "osp/base/error.h"
+#include "osp/cli/command.h"
+#include "osp/model/model_dir.h"
+
+namespace osp {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::string model;
+  std::string prompt;
+  GenerateOptions generate;
+};
+
+// Writes a piece of text so that it is seen at once.
+void stream_to_stdout(std::string_view piece) {
+  if (std::fwrite(piece.data(), 1, piece.size(), stdout) != piece.size() || std::fflush(stdout)) {
+    fail(ErrorCode::io, "stdout: cannot write the generated text");
+  }
+}
+
+int run(const Options& options) {
+  const std::string dir = find_model_dir(options.model);
+  const HfConfig config = load_model_config(dir);
+  const Tokenizer tokenizer = Tokenizer::from_file(dir);
+  const ParameterStore store = load_model_dir(dir);
+  GenerateOptions generate_options = options.generate;
+  generate_options.end_tokens = config.end_tokens;
+  if (!options.common.json) {
+    const Generation result =
+        generate(store, tokenizer, options.prompt, generate_options, stream_to_stdout);
+    stream_to_stdout("\n");
+    const double rate = static_cast<double>(result.tokens.size()) / result.seconds;
+    Console(options.common.quiet)
+        .line("{} tokens in {:.2f} s, {:.1f} tokens/s; ended by {}{}", result.tokens.size(),
+              result.seconds, rate, result.finish,
+              result.dropped > 0
+                  ? fmt::format("; the first {} tokens fell out of the context of {}",
+                                result.dropped, store.config.context)
+                  : "");
+    return 0;
+  }
+  const Generation result = generate(store, tokenizer, options.prompt, generate_options);
+  Json json;
+  json["prompt"] = options.prompt;
+  json["text"] = result.text;
+  json["tokens"] = result.tokens;
+  json["prompt_tokens"] = result.prompt_tokens;
+  json["finish"] = result.finish;
+  json["dropped_tokens"] = result.dropped;
+  json["seconds"] = result.seconds;
+  json["tokens_per_s"] = static_cast<double>(result.tokens.size()) / result.seconds;
+  print_json(json);
+  return 0;
+}
+
+}  // namespace
+
+CommandRunner add_generate(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("generate", "continue a prompt with a model");
+  auto options = std::make_shared<Options>();
+  GenerateOptions& generate_options = options->generate;
+  add_common_options(*command, options->common);
+  command->add_option("model", options->model, "model dir, checkpoint or finished run")->required();
+  command->add_option("--prompt", options->prompt, "text to continue; empty: a new document")
+      ->required();
+  command->add_option("--max-tokens", generate_options.max_tokens, "tokens to generate at most")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  command
+      ->add_option("--temperature", generate_options.sampling.temperature,
+                   "0: always the most likely token")
+      ->capture_default_str();
+  command
+      ->add_option("--top-k", generate_options.sampling.top_k,
+                   "draw from the k most likely tokens; 0: from all")
+      ->capture_default_str();
+  command
+      ->add_option("--top-p", generate_options.sampling.top_p,
+                   "draw from the fewest tokens whose probabilities reach p")
+      ->capture_default_str();
+  command->add_option("--seed", generate_options.seed, "of the random numbers")
+      ->capture_default_str();
+  command
+      ->add_option("--stop", generate_options.stop,
+                   "end the text before this string; may be given several times")
+      ->expected(1)
+      ->take_all();
+  return [options] { return run(*options); };
+}
+
+}  // namespace osp

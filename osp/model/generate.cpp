@@ -1,0 +1,126 @@
+#include "osp/model/generate.h"
+
+#include <ATen/ops/tensor.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <chrono>
+#include <span>
+
+#include "osp/base/error.h"
+#include "osp/base/philox.h"
+#include "osp/model/text_stream.h"
+#include "osp/model/transformer.h"
+
+namespace osp {
+namespace {
+
+// Prompt tokens that pass through the model at a time: bounds the memory of their logits.
+constexpr int64_t kPrefillTokens = 256;
+
+// A model with the cache of what it has read.
+class Reader {
+ public:
+  explicit Reader(const ParameterStore& store) : store_(store) { clear(); }
+
+  // Reads tokens (at least one) after those before and returns the logits [V] after the last.
+  at::Tensor read(std::span<const int32_t> ids) {
+    ForwardOptions options;
+    options.cache = &cache_;
+    at::Tensor last;
+    for (size_t begin = 0; begin < ids.size(); begin += kPrefillTokens) {
+      const auto part = ids.subspan(begin, std::min<size_t>(kPrefillTokens, ids.size() - begin));
+      const std::vector<int64_t> wide(part.begin(), part.end());
+      const at::Tensor tokens_BT = at::tensor(wide).unsqueeze(0);
+      last = forward_logits(store_, tokens_BT, options).select(1, -1).squeeze(0);
+    }
+    return last.contiguous();
+  }
+  void clear() { cache_ = make_kv_cache(store_, 1, store_.config.context); }
+  int64_t room() const { return store_.config.context - cache_.length; }
+
+ private:
+  const ParameterStore& store_;
+  KvCache cache_;
+};
+
+std::vector<int32_t> prompt_ids(const ParameterStore& store, const Tokenizer& tokenizer,
+                                const std::string& prompt) {
+  std::vector<int32_t> ids = tokenizer.encode(prompt, {.add_special_tokens = true});
+  if (ids.empty()) {
+    if (tokenizer.end_of_document() < 0) {
+      fail(ErrorCode::usage,
+           "the prompt is empty and the tokenizer has no end-of-document token to begin with: give "
+           "a prompt");
+    }
+    ids.push_back(tokenizer.end_of_document());
+  }
+  for (const int32_t id : ids) {
+    if (id >= store.config.vocabulary) {
+      fail(ErrorCode::damaged,
+           "the tokenizer gives id {}, but the model's vocabulary is {}: tokenizer.json belongs to "
+           "another model",
+           id, store.config.vocabulary);
+    }
+  }
+  return ids;
+}
+
+}  // namespace
+
+Generation generate(const ParameterStore& store, const Tokenizer& tokenizer,
+                    const std::string& prompt, const GenerateOptions& options,
+                    const std::function<void(std::string_view)>& on_text) {
+  const c10::NoGradGuard no_graph;
+  check_sampling(options.sampling);
+  const auto start = std::chrono::steady_clock::now();
+  Generation result;
+  result.prompt_tokens = prompt_ids(store, tokenizer, prompt);
+  result.finish = "length";
+  TextStream stream([&](std::span<const int32_t> ids) { return tokenizer.decode(ids, true); },
+                    result.prompt_tokens, options.stop);
+  const auto pass_on = [&](const std::string& piece) {
+    result.text += piece;
+    if (on_text && !piece.empty()) on_text(piece);
+  };
+  const auto ends = [&](int32_t id) {
+    return id == tokenizer.end_of_document() ||
+           std::find(options.end_tokens.begin(), options.end_tokens.end(), id) !=
+               options.end_tokens.end();
+  };
+
+  const RandomStream random(options.seed, "generate");
+  // Rows of the head beyond the tokenizer's ids (padding) stand for nothing and are never drawn.
+  const int64_t drawable = std::min(store.config.vocabulary, tokenizer.vocabulary());
+  Reader reader(store);
+  std::vector<int32_t> all = result.prompt_tokens;
+  size_t unread = 0;  // first token that the model has not read
+  for (int64_t i = 0; i < options.max_tokens; ++i) {
+    if (static_cast<int64_t>(all.size() - unread) > reader.room()) {
+      const size_t keep = static_cast<size_t>(std::max<int64_t>(1, store.config.context / 2));
+      unread = all.size() - keep;
+      result.dropped = static_cast<int64_t>(unread);
+      reader.clear();
+    }
+    const at::Tensor logits_V = reader.read(std::span(all).subspan(unread));
+    unread = all.size();
+    const std::span<const float> logits(logits_V.const_data_ptr<float>(),
+                                        static_cast<size_t>(drawable));
+    const int32_t id =
+        sample_token(logits, options.sampling, random.uniform(static_cast<uint64_t>(i)));
+    if (ends(id)) {
+      result.finish = "end";
+      break;
+    }
+    all.push_back(id);
+    result.tokens.push_back(id);
+    pass_on(stream.add(id));
+    if (stream.stopped()) break;
+  }
+  pass_on(stream.finish());
+  if (stream.stopped()) result.finish = "stop";
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+}  // namespace osp

@@ -1,0 +1,43 @@
+// Generation of text with a key-value cache.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "osp/data/tokenizer.h"
+#include "osp/model/parameters.h"
+#include "osp/model/sampling.h"
+
+namespace osp {
+
+struct GenerateOptions {
+  int64_t max_tokens = 128;
+  SamplingOptions sampling;
+  uint64_t seed = 0;                // of the Philox stream "generate"; number i is for token i
+  std::vector<std::string> stop;    // the text ends before the first of these
+  std::vector<int64_t> end_tokens;  // beside the tokenizer's end-of-document token
+};
+
+struct Generation {
+  std::vector<int32_t> prompt_tokens;
+  std::vector<int32_t> tokens;  // generated, without the end token
+  std::string text;             // of `tokens`, up to a stop string
+  std::string finish;           // "end" (end token), "stop" (stop string) or "length"
+  int64_t dropped = 0;          // tokens that fell out of the context
+  double seconds = 0;
+};
+
+// Continues `prompt`. `on_text` gets the text in pieces of whole characters as it comes. An empty
+// prompt starts a new document (the end-of-document token is the context).
+//
+// Context: at most config.context tokens are seen at a time. When they are full, the oldest are
+// dropped so that half of the context remains, which is read again from position 0; a longer prompt
+// is treated alike. Error(damaged) if the tokenizer gives ids that the model does not have.
+Generation generate(const ParameterStore& store, const Tokenizer& tokenizer,
+                    const std::string& prompt, const GenerateOptions& options,
+                    const std::function<void(std::string_view)>& on_text = {});
+
+}  // namespace osp

@@ -1,0 +1,23 @@
+// From logits to the next token: greedy, temperature, top-k, top-p.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace osp {
+
+struct SamplingOptions {
+  double temperature = 0;  // logits are divided by it; 0: always the most likely token
+  int64_t top_k = 0;       // only the k most likely tokens; 0: all
+  double top_p = 1;        // only the fewest most likely tokens whose probabilities reach p
+};
+
+// Error(usage) that names the option that is out of range.
+void check_sampling(const SamplingOptions& options);
+
+// The next token's id. `uniform` in [0, 1) is the one random number that it uses. The order of the
+// cuts is temperature, top-k, top-p; equal logits are ordered by id. Error(damaged) if no logit is
+// finite or one is NaN or +infinity (weights that hold such values).
+int32_t sample_token(std::span<const float> logits, const SamplingOptions& options, double uniform);
+
+}  // namespace osp
