@@ -57,6 +57,8 @@ PerplexityResult measure_perplexity(const ParameterStore& store, std::span<const
   const at::Tensor tokens_NW =
       at::from_blob(const_cast<int64_t*>(used.data()), {num_windows, window}, at::kLong);
   const int64_t batch = std::max<int64_t>(1, options.batch_tokens / window);
+  ForwardOptions forward;
+  forward.tap = options.tap;
   double loss_sum = 0.0;
   for (int64_t first = 0; first < num_windows; first += batch) {
     const int64_t count = std::min(batch, num_windows - first);
@@ -64,7 +66,7 @@ PerplexityResult measure_perplexity(const ParameterStore& store, std::span<const
     // By causality the last token of a window predicts nothing that is scored.
     const at::Tensor inputs = tokens_BW.narrow(1, 0, window - 1).contiguous();
     const at::Tensor targets = tokens_BW.narrow(1, 1, window - 1).contiguous();
-    loss_sum += forward_loss_sum(store, inputs, targets, {.tap = options.tap}).item<double>();
+    loss_sum += forward_loss_sum(store, inputs, targets, forward).item<double>();
     if (options.progress) options.progress(first + count, num_windows);
   }
   PerplexityResult result;

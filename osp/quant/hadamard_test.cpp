@@ -38,7 +38,7 @@ TEST(Hadamard, IsItsOwnInverseAndKeepsTheNorm) {
   const at::Tensor y = hadamard_transform(x);
   EXPECT_LT(hadamard_transform(y).sub(x).abs().max().item<double>(), 3e-6);  // twelve roundings
   const at::Tensor ratio =
-      y.square().sum(-1, false, at::kDouble) / x.square().sum(-1, false, at::kDouble);
+      y.square().sum(-1, false, at::kDouble).div(x.square().sum(-1, false, at::kDouble));
   EXPECT_LT(ratio.sub(1.0).abs().max().item<double>(), 1e-6);
 }
 
