@@ -29,10 +29,10 @@ struct Chart {
 // numbers for is left out, in all three.
 std::vector<Chart> outlier_curves(const std::vector<RunData>& runs, size_t max_points);
 std::vector<Chart> learning_curves(const std::vector<RunData>& runs, size_t max_points);
-// Kurtosis by layer at the end and over the run, and histograms of activations (layer_charts.cpp).
-std::vector<Chart> layer_charts(const std::vector<RunData>& runs);
-// Perplexity at each number of bits (layer_charts.cpp).
-std::vector<Chart> bits_charts(const std::vector<RunData>& runs);
+// Of the finished models: kurtosis by layer, perplexity at each number of bits, histograms of
+// activations; and kurtosis by layer over the run (model_charts.cpp, heat_map.cpp).
+std::vector<Chart> model_charts(const std::vector<RunData>& runs);
+Chart kurtosis_heat_map(const std::vector<RunData>& runs);
 
 // An axis that is linear near 0 and logarithmic beyond: positions asinh(value / scale), labelled
 // with values. Good for kurtosis, which crosses 0 and spans decades.
@@ -56,6 +56,7 @@ struct Extent {
 
 // "embedding", "block 1", …
 std::string layer_name(size_t layer);
+std::vector<std::string> layer_names(size_t count);
 
 // At most `count` indices spread evenly over [0, size), both ends among them.
 std::vector<size_t> spread_indices(size_t size, size_t count);

@@ -224,6 +224,12 @@ std::string layer_name(size_t layer) {
   return layer == 0 ? "embedding" : fmt::format("block {}", layer);
 }
 
+std::vector<std::string> layer_names(size_t count) {
+  std::vector<std::string> names;
+  for (size_t layer = 0; layer < count; ++layer) names.push_back(layer_name(layer));
+  return names;
+}
+
 std::vector<size_t> spread_indices(size_t size, size_t count) {
   std::vector<size_t> indices;
   if (size <= count) {

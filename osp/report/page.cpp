@@ -98,9 +98,8 @@ std::string render_body(const std::vector<RunData>& runs, const PageOptions& opt
       "it.</p>\n"
       "<noscript><p>The charts need scripts; the tables below them do not.</p></noscript>\n";
   out += sections.section("Outliers while training", outlier_curves(runs, max_points));
-  out += sections.section("Where the outliers are", layer_charts(runs));
+  out += sections.section("The finished models", model_charts(runs));
   out += largest_section(runs);
-  out += sections.section("At fewer bits", bits_charts(runs));
   out += sections.section("Learning", learning_curves(runs, max_points));
   out += sample_section(runs) + recipe_section(runs) + provenance_section(runs, options.command);
   return out + "</main>\n";

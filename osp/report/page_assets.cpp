@@ -122,7 +122,7 @@ const char* const kPageScript = R"js(
     const narrow = window.innerWidth < 640;
     const out = Object.assign({
       height: narrow ? 340 : 380,
-      margin: { l: narrow ? 52 : 64, r: 14, t: 8, b: 48 },
+      margin: { l: narrow ? 52 : 64, r: 14, t: 8, b: 48 }, showlegend: true,
       legend: { orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom' },
     }, layout);
     out.font = { family: 'system-ui, "DejaVu Sans", sans-serif', size: narrow ? 11 : 12.5, color: ink };

@@ -24,6 +24,12 @@ std::string format_fixed(double value, int digits) {
   return fmt::format("{:.{}f}", value, digits);
 }
 
+// As in running text: two digits and a real minus sign.
+std::string format_signed(double value) {
+  const std::string text = format_fixed(std::abs(value), 2);
+  return value < 0 ? "−" + text : text;
+}
+
 // Display width of UTF-8 text: code points, which is right for Latin text and dashes.
 size_t width(const std::string& text) {
   return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
@@ -53,18 +59,17 @@ Claim kurtosis_claim(const RunData& other, const RunData& osp) {
   const bool same = same_rate(other, osp);
   const double wanted = same ? kSameRateFactor : kOtherRateFactor;
   const double ratio = ratio_to(other, osp);
-  const std::string rate = same ? "the same " + rate_text(osp) : "its " + rate_text(other);
+  const std::string rate = same ? "the same " + rate_text(osp) : "its own " + rate_text(other);
   if (!std::isfinite(ratio)) {
-    return {false, fmt::format("{}: excess kurtosis could not be compared with that of {}: a "
-                               "number is missing or not finite.",
+    return {false, fmt::format("“{}” and “{}”: an excess kurtosis is missing or not finite.",
                                other.label, osp.label)};
   }
   return {
       ratio >= wanted,
-      fmt::format("{}, at {}: excess kurtosis {}, {} times max(|{}'s|, {}); wanted: at least {} "
-                  "times.",
-                  other.label, rate, format_fixed(other.outliers().kurtosis, 2),
-                  format_number(ratio), osp.label, kKurtosisFloor, wanted)};
+      fmt::format("“{}”, at {}: excess kurtosis {}, {} times that of “{}” (sizes below {} count "
+                  "as {}); wanted: at least {} times.",
+                  other.label, rate, format_signed(other.outliers().kurtosis), format_number(ratio),
+                  osp.label, kKurtosisFloor, kKurtosisFloor, wanted)};
 }
 
 Claim perplexity_claim(const std::vector<const RunData*>& others, const RunData& osp) {
@@ -74,35 +79,34 @@ Claim perplexity_claim(const std::vector<const RunData*>& others, const RunData&
   for (const RunData* other : others) {
     const double theirs = other->perplexity(kFourBits);
     holds = holds && own < theirs;
-    list += fmt::format("{}{} {}", list.empty() ? "" : ", ", other->label, format_fixed(theirs, 2));
+    list +=
+        fmt::format("{}“{}” {}", list.empty() ? "" : ", ", other->label, format_fixed(theirs, 2));
   }
-  return {holds, fmt::format("Perplexity at 4-4-4: {} {}, against {}; wanted: {}'s the lowest.",
+  return {holds, fmt::format("Perplexity at 4-4-4: “{}” {}, against {}; wanted: “{}” the lowest.",
                              osp.label, format_fixed(own, 2), list, osp.label)};
 }
 
 std::string outlier_sentence(const RunData& other, const RunData& osp) {
-  const double kurtosis = other.outliers().kurtosis;
-  const std::string start = same_rate(other, osp)
-                                ? fmt::format("At the same {}, ", rate_text(osp))
-                                : fmt::format("At its {} ({}'s is {}), ", rate_text(other),
-                                              osp.label, format_number(osp.peak_learning_rate()));
   const double ratio = ratio_to(other, osp);
+  const std::string rate =
+      same_rate(other, osp)
+          ? fmt::format("At the same {}", rate_text(osp))
+          : fmt::format("At {} for “{}” and {} for “{}”", rate_text(other), other.label,
+                        format_number(osp.peak_learning_rate()), osp.label);
   if (!std::isfinite(ratio)) {
-    return start + fmt::format(
-                       "{} and {} cannot be compared: an excess kurtosis is missing or not "
-                       "finite.",
-                       other.label, osp.label);
+    return fmt::format(
+        "“{}” and “{}” cannot be compared: an excess kurtosis is missing or not finite.",
+        other.label, osp.label);
   }
-  const std::string both =
-      fmt::format("{} has an excess kurtosis of {} and {} of {}", other.label,
-                  format_fixed(kurtosis, 2), osp.label, format_fixed(osp.outliers().kurtosis, 2));
+  std::string meaning = "these runs do not show that the outlier-safe way removes outliers.";
   if (ratio >= 2 && std::abs(osp.outliers().kurtosis) < kKurtosisLimit) {
-    return start + both +
-           fmt::format(": {} grows activation outliers, {} does not.", other.label, osp.label);
+    meaning = "the former grows activation outliers, the latter has none.";
+  } else if (ratio >= 2) {
+    meaning = "the latter has fewer outliers, but not none.";
   }
-  if (ratio >= 2)
-    return start + both + fmt::format(": fewer outliers in {}, but not none.", osp.label);
-  return start + both + ": these runs do not show that the outlier-safe way removes outliers.";
+  return fmt::format("{}, excess kurtosis is {} for “{}” and {} for “{}”: {}", rate,
+                     format_signed(other.outliers().kurtosis), other.label,
+                     format_signed(osp.outliers().kurtosis), osp.label, meaning);
 }
 
 std::string four_bit_sentence(const std::vector<const RunData*>& others, const RunData& osp) {
@@ -114,32 +118,36 @@ std::string four_bit_sentence(const std::vector<const RunData*>& others, const R
   const double own = osp.perplexity(kFourBits);
   if (!best || !std::isfinite(own)) return "Not every run has been evaluated at 4 bits.";
   const double theirs = best->perplexity(kFourBits);
-  const std::string damage =
-      fmt::format("rounding costs {} {} and {} {} of its perplexity", osp.label,
-                  format_damage(osp.perplexity(kFullBits), own), best->label,
-                  format_damage(best->perplexity(kFullBits), theirs));
-  return fmt::format("At 4 bits {} reaches perplexity {}, {} {} of {}; {}.", osp.label,
-                     format_fixed(own, 2), own < theirs ? "better than the" : "not better than the",
-                     format_fixed(theirs, 2), best->label, damage);
+  const double before = osp.perplexity(kFullBits), before_theirs = best->perplexity(kFullBits);
+  return fmt::format(
+      "At 4 bits “{}” has perplexity {}, {} the {} of “{}”; rounding to 4 bits changed them by {} "
+      "and "
+      "{}{}",
+      osp.label, format_fixed(own, 2), own < theirs ? "better than" : "not better than",
+      format_fixed(theirs, 2), best->label, format_damage(before, own),
+      format_damage(before_theirs, theirs),
+      own / before > theirs / before_theirs
+          ? ", so the damage itself is not smaller: the gain is in the training."
+          : ".");
 }
 
 Verdict plain_verdict(const std::vector<RunData>& runs) {
-  const auto [low, high] =
-      std::minmax_element(runs.begin(), runs.end(), [](const RunData& a, const RunData& b) {
-        return size_or_infinity(a.outliers().kurtosis) < size_or_infinity(b.outliers().kurtosis);
-      });
   if (runs.size() == 1) {
-    return {fmt::format("{}: excess kurtosis {}, validation loss {} after {} tokens.",
-                        runs[0].label, format_fixed(runs[0].outliers().kurtosis, 2),
+    return {fmt::format("“{}”: excess kurtosis {}, validation loss {} after {} tokens.",
+                        runs[0].label, format_signed(runs[0].outliers().kurtosis),
                         format_fixed(runs[0].final_validation_loss(), 3),
                         format_count(std::llround(runs[0].tokens))),
             {}};
   }
-  return {
-      fmt::format("Of {} runs, {} has the smallest excess kurtosis ({}) and {} the largest ({}).",
-                  runs.size(), low->label, format_fixed(low->outliers().kurtosis, 2), high->label,
-                  format_fixed(high->outliers().kurtosis, 2)),
-      {}};
+  const auto [low, high] =
+      std::minmax_element(runs.begin(), runs.end(), [](const RunData& a, const RunData& b) {
+        return size_or_infinity(a.outliers().kurtosis) < size_or_infinity(b.outliers().kurtosis);
+      });
+  return {fmt::format(
+              "Of {} runs, “{}” has the smallest excess kurtosis ({}) and “{}” the largest ({}).",
+              runs.size(), low->label, format_signed(low->outliers().kurtosis), high->label,
+              format_signed(high->outliers().kurtosis)),
+          {}};
 }
 
 }  // namespace
@@ -238,8 +246,8 @@ Verdict verdict(const std::vector<RunData>& runs) {
   const double own = osp->outliers().kurtosis;
   result.claims.push_back(
       {std::abs(own) < kKurtosisLimit,
-       fmt::format("{}: excess kurtosis {}; wanted: below {} in absolute value.", osp->label,
-                   format_fixed(own, 2), kKurtosisLimit)});
+       fmt::format("“{}”: excess kurtosis {}; wanted: below {} in absolute value.", osp->label,
+                   format_signed(own), kKurtosisLimit)});
   result.claims.push_back(perplexity_claim(others, *osp));
   return result;
 }

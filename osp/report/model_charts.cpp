@@ -13,16 +13,9 @@
 namespace osp {
 namespace {
 
-constexpr size_t kHeatMapColumns = 120;
 // Beyond this many standard deviations a linear axis would press the Gaussian into a line.
 constexpr double kLinearReach = 40;
 constexpr size_t kGaussianPoints = 161;
-
-std::vector<std::string> layer_names(size_t count) {
-  std::vector<std::string> names;
-  for (size_t layer = 0; layer < count; ++layer) names.push_back(layer_name(layer));
-  return names;
-}
 
 size_t most_layers(const std::vector<RunData>& runs) {
   size_t layers = 0;
@@ -72,95 +65,6 @@ Chart kurtosis_by_layer(const std::vector<RunData>& runs, size_t layers) {
                   {"hovermode", "x unified"}};
   chart.layout["yaxis"].update(axis.ticks(extent.low, extent.high));
   chart.table = layer_table(runs, layers);
-  return chart;
-}
-
-// One run's layers × tokens, as a panel of the heat map.
-Json heat_trace(const RunData& run, const AsinhAxis& axis, const std::string& suffix,
-                Extent& extent) {
-  Json columns = Json::array();
-  std::vector<double> tokens;
-  std::vector<Json> rows, numbers;
-  for (const size_t i : spread_indices(run.kurtosis_per_layer.size(), kHeatMapColumns)) {
-    const std::vector<double>& values = run.kurtosis_per_layer[i];
-    extent.include(values);
-    tokens.push_back(run.kurtosis.tokens[i]);
-    rows.resize(std::max(rows.size(), values.size()), Json::array());
-    numbers.resize(rows.size(), Json::array());
-    const Json places = to_json_array(axis.place(values)), exact = to_json_array(values);
-    for (size_t layer = 0; layer < values.size(); ++layer) {
-      rows[layer].push_back(places[layer]);
-      numbers[layer].push_back(exact[layer]);
-    }
-  }
-  return {{"type", "heatmap"},
-          {"name", escape_html(run.label)},
-          {"x", to_json_array(tokens)},
-          {"y", layer_names(rows.size())},
-          {"z", rows},
-          {"customdata", numbers},
-          {"hovertemplate", "%{y}, %{x:,.0f} tokens: %{customdata:.3g}"},
-          {"coloraxis", "coloraxis"},
-          {"xaxis", "x" + suffix},
-          {"yaxis", "y" + suffix},
-          {"meta", {{"role", "heat"}}}};
-}
-
-Chart kurtosis_heat_map(const std::vector<RunData>& runs) {
-  Chart chart{.id = "heat",
-              .title = "Excess kurtosis by layer and tokens",
-              .caption =
-                  "Where and when outliers grow: one panel a run, a row for each hidden state, "
-                  "brighter is heavier. Linear near 0, logarithmic beyond.",
-              .wide = true};
-  const AsinhAxis axis;
-  Extent extent;
-  Json annotations = Json::array();
-  const double share = 1.0 / static_cast<double>(runs.size());
-  double furthest = 0;
-  for (const RunData& run : runs) furthest = std::max(furthest, run.tokens);
-  chart.table.header = {"run", "tokens"};
-  for (const std::string& name : layer_names(most_layers(runs))) chart.table.header.push_back(name);
-  for (size_t r = 0; r < runs.size(); ++r) {
-    const std::string suffix = r == 0 ? "" : std::to_string(r + 1);
-    const double top = 1 - share * static_cast<double>(r);
-    chart.traces.push_back(heat_trace(runs[r], axis, suffix, extent));
-    chart.layout["xaxis" + suffix] = {{"anchor", "y" + suffix}, {"range", {0, furthest}}};
-    chart.layout["yaxis" + suffix] = {{"domain", {top - 0.72 * share, top - 0.1 * share}},
-                                      {"anchor", "x" + suffix},
-                                      {"type", "category"}};
-    annotations.push_back({{"text", escape_html(runs[r].label)},
-                           {"xref", "paper"},
-                           {"yref", "paper"},
-                           {"x", 0},
-                           {"y", top - 0.1 * share},
-                           {"xanchor", "left"},
-                           {"yanchor", "bottom"},
-                           {"showarrow", false}});
-    if (r + 1 == runs.size()) {
-      chart.layout["xaxis" + suffix]["title"] = {{"text", "tokens trained on"}};
-    }
-    for (const size_t i : spread_indices(runs[r].kurtosis_per_layer.size(), 8)) {
-      std::vector<std::string> row = {runs[r].label,
-                                      format_count(std::llround(runs[r].kurtosis.tokens[i]))};
-      for (const double value : runs[r].kurtosis_per_layer[i]) row.push_back(format_number(value));
-      chart.table.rows.push_back(row);
-    }
-  }
-  Json bar = axis.ticks(extent.low, extent.high);
-  bar.erase("zeroline");
-  bar.update({{"title", {{"text", "excess kurtosis"}, {"side", "top"}}},
-              {"orientation", "h"},
-              {"thickness", 10},
-              {"y", 1},
-              {"yanchor", "bottom"},
-              {"x", 0.5}});
-  chart.layout["coloraxis"] = {{"colorscale", "Cividis"},
-                               {"colorbar", bar},
-                               {"cmin", axis.place(extent.low)},
-                               {"cmax", axis.place(std::max(extent.high, extent.low + 0.1))}};
-  chart.layout["annotations"] = annotations;
-  chart.layout["height"] = 130 + 190 * runs.size();
   return chart;
 }
 
@@ -275,23 +179,7 @@ Chart histogram_chart(const std::vector<RunData>& runs) {
   return chart;
 }
 
-}  // namespace
-
-std::vector<Chart> layer_charts(const std::vector<RunData>& runs) {
-  std::vector<Chart> charts;
-  const size_t layers = most_layers(runs);
-  if (layers > 0) charts.push_back(kurtosis_by_layer(runs, layers));
-  const bool over_time = std::any_of(runs.begin(), runs.end(), [](const RunData& run) {
-    return run.kurtosis_per_layer.size() > 1 && !run.kurtosis_per_layer[0].empty();
-  });
-  const bool spread = std::any_of(runs.begin(), runs.end(),
-                                  [](const RunData& run) { return !run.histograms.empty(); });
-  if (spread) charts.push_back(histogram_chart(runs));
-  if (over_time) charts.push_back(kurtosis_heat_map(runs));
-  return charts;
-}
-
-std::vector<Chart> bits_charts(const std::vector<RunData>& runs) {
+Chart bits_chart(const std::vector<RunData>& runs) {
   Chart chart{.id = "bits",
               .title = "Perplexity against bits",
               .caption =
@@ -319,7 +207,6 @@ std::vector<Chart> bits_charts(const std::vector<RunData>& runs) {
                             {"y", to_json_array(values)},
                             {"meta", {{"run", r}, {"role", "points"}}}});
   }
-  if (!extent.found) return {};
   std::vector<std::string> categories;
   for (const std::string& bits : all_bits) {
     categories.push_back(escape_html(bits));
@@ -337,7 +224,26 @@ std::vector<Chart> bits_charts(const std::vector<RunData>& runs) {
   if (extent.low > 0 && extent.high > 20 * extent.low) {
     chart.layout["yaxis"].update({{"type", "log"}, {"dtick", 1}});
   }
-  return {chart};
+  return chart;
+}
+
+}  // namespace
+
+std::vector<Chart> model_charts(const std::vector<RunData>& runs) {
+  const auto any = [&](auto holds) { return std::any_of(runs.begin(), runs.end(), holds); };
+  std::vector<Chart> charts;
+  const size_t layers = most_layers(runs);
+  if (layers > 0) charts.push_back(kurtosis_by_layer(runs, layers));
+  if (any([](const RunData& run) { return !run.evaluation.empty(); })) {
+    charts.push_back(bits_chart(runs));
+  }
+  if (any([](const RunData& run) { return !run.histograms.empty(); })) {
+    charts.push_back(histogram_chart(runs));
+  }
+  if (any([](const RunData& run) { return run.kurtosis_per_layer.size() > 1; })) {
+    charts.push_back(kurtosis_heat_map(runs));
+  }
+  return charts;
 }
 
 }  // namespace osp

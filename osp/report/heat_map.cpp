@@ -1,0 +1,124 @@
+// Excess kurtosis of every hidden state over the run, a panel for each run.
+#include <algorithm>
+#include <cmath>
+
+#include "osp/base/console.h"
+#include "osp/base/error.h"
+#include "osp/report/charts.h"
+#include "osp/report/summary.h"
+
+namespace osp {
+namespace {
+
+constexpr size_t kColumns = 120;
+constexpr size_t kTableRows = 8;
+// Heights in pixels.
+constexpr double kPanel = 130, kPanelTitle = 24, kPanelGap = 12, kAbove = 74, kBelow = 48;
+
+// One run's layers × tokens, as a panel of the heat map.
+Json heat_trace(const RunData& run, const AsinhAxis& axis, const std::string& suffix,
+                Extent& extent) {
+  std::vector<double> tokens;
+  std::vector<Json> rows, numbers;
+  for (const size_t i : spread_indices(run.kurtosis_per_layer.size(), kColumns)) {
+    const std::vector<double>& values = run.kurtosis_per_layer[i];
+    extent.include(values);
+    tokens.push_back(run.kurtosis.tokens[i]);
+    rows.resize(std::max(rows.size(), values.size()), Json::array());
+    numbers.resize(rows.size(), Json::array());
+    const Json places = to_json_array(axis.place(values)), exact = to_json_array(values);
+    for (size_t layer = 0; layer < values.size(); ++layer) {
+      rows[layer].push_back(places[layer]);
+      numbers[layer].push_back(exact[layer]);
+    }
+  }
+  return {{"type", "heatmap"},
+          {"name", escape_html(run.label)},
+          {"x", to_json_array(tokens)},
+          {"y", layer_names(rows.size())},
+          {"z", rows},
+          {"customdata", numbers},
+          {"hovertemplate", "%{y}, %{x:,.0f} tokens: %{customdata:.3g}"},
+          {"coloraxis", "coloraxis"},
+          {"xaxis", "x" + suffix},
+          {"yaxis", "y" + suffix},
+          {"meta", {{"role", "heat"}}}};
+}
+
+// Names of the columns, and of each run a few moments.
+HtmlTable heat_table(const std::vector<RunData>& runs) {
+  HtmlTable table{{"run", "tokens"}, {}};
+  size_t layers = 0;
+  for (const RunData& run : runs) {
+    for (const size_t i : spread_indices(run.kurtosis_per_layer.size(), kTableRows)) {
+      std::vector<std::string> row = {run.label,
+                                      format_count(std::llround(run.kurtosis.tokens[i]))};
+      for (const double value : run.kurtosis_per_layer[i]) row.push_back(format_number(value));
+      layers = std::max(layers, run.kurtosis_per_layer[i].size());
+      table.rows.push_back(row);
+    }
+  }
+  for (const std::string& name : layer_names(layers)) table.header.push_back(name);
+  return table;
+}
+
+Json colour_axis(const AsinhAxis& axis, const Extent& extent) {
+  Json bar = axis.ticks(extent.low, extent.high);
+  bar.erase("zeroline");
+  bar.update({{"title", {{"text", "excess kurtosis"}, {"side", "top"}}},
+              {"orientation", "h"},
+              {"thickness", 10},
+              {"y", 1},
+              {"yanchor", "bottom"},
+              {"x", 0.5}});
+  return {{"colorscale", "Cividis"},
+          {"colorbar", bar},
+          {"cmin", axis.place(extent.low)},
+          {"cmax", axis.place(std::max(extent.high, extent.low + axis.scale))}};
+}
+
+}  // namespace
+
+Chart kurtosis_heat_map(const std::vector<RunData>& runs) {
+  Chart chart{.id = "heat",
+              .title = "Excess kurtosis by layer and tokens",
+              .caption =
+                  "Where and when outliers grow: one panel a run, a row for each hidden state, "
+                  "brighter is heavier. Linear near 0, logarithmic beyond.",
+              .table = heat_table(runs),
+              .wide = true};
+  const AsinhAxis axis;
+  Extent extent;
+  Json annotations = Json::array();
+  const double panels = static_cast<double>(runs.size());
+  const double inner = panels * (kPanel + kPanelTitle) + (panels - 1) * kPanelGap;
+  double furthest = 0;
+  for (const RunData& run : runs) furthest = std::max(furthest, run.tokens);
+  for (size_t r = 0; r < runs.size(); ++r) {
+    const bool last = r + 1 == runs.size();
+    const std::string suffix = r == 0 ? "" : std::to_string(r + 1);
+    const double bottom =
+        (panels - 1 - static_cast<double>(r)) * (kPanel + kPanelTitle + kPanelGap) / inner;
+    const double top = bottom + kPanel / inner;
+    chart.traces.push_back(heat_trace(runs[r], axis, suffix, extent));
+    chart.layout["xaxis" + suffix] = {
+        {"anchor", "y" + suffix}, {"range", {0, furthest}}, {"showticklabels", last}};
+    chart.layout["yaxis" + suffix] = {
+        {"domain", {bottom, top}}, {"anchor", "x" + suffix}, {"type", "category"}};
+    annotations.push_back({{"text", escape_html(runs[r].label)},
+                           {"xref", "paper"},
+                           {"yref", "paper"},
+                           {"x", 0},
+                           {"y", top},
+                           {"xanchor", "left"},
+                           {"yanchor", "bottom"},
+                           {"showarrow", false}});
+    if (last) chart.layout["xaxis" + suffix]["title"] = {{"text", "tokens trained on"}};
+  }
+  chart.layout["coloraxis"] = colour_axis(axis, extent);
+  chart.layout["annotations"] = annotations;
+  chart.layout["height"] = inner + kAbove + kBelow;
+  return chart;
+}
+
+}  // namespace osp
