@@ -17,7 +17,7 @@ AddedToken read_token(const Component& component) {
          component.json.type_name());
   }
   AddedToken token;
-  token.id = static_cast<int32_t>(component.integer("id", 0, INT32_MAX - 1));
+  token.id = static_cast<int32_t>(component.integer("id", 0, kLargestId));
   token.content = component.text("content");
   token.single_word = component.flag("single_word", false);
   token.lstrip = component.flag("lstrip", false);

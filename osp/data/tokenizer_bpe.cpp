@@ -1,7 +1,6 @@
 #include "osp/data/tokenizer_bpe.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "osp/data/tokenizer_utf8.h"
 
@@ -10,8 +9,6 @@ namespace {
 
 // From this length on the queue is faster than the scan; measured, not critical.
 constexpr size_t kScanLimit = 48;
-
-constexpr int64_t kLargestId = std::numeric_limits<int32_t>::max() - 1;
 
 // The two halves of a merge, written as "left right" or ["left", "right"].
 std::pair<std::string, std::string> read_pair(const SortedJson& merge, const Component& model,
@@ -68,11 +65,11 @@ void Bpe::read_vocabulary(const Component& model) {
   }
   ids_.reserve(vocabulary.json.size());
   for (const auto& [token, value] : vocabulary.json.items()) {
-    if (!value.is_number_unsigned() || value.get<uint64_t>() > uint64_t(kLargestId)) {
+    const int32_t token_id = as_token_id(value);
+    if (token_id < 0) {
       fail(ErrorCode::damaged, "{}: id of \"{}\" is {}, expected an integer from 0 to {}",
            vocabulary.where, token, value.dump(), kLargestId);
     }
-    const auto token_id = value.get<int32_t>();
     const auto entry = ids_.emplace(token, token_id).first;
     if (const auto [other, fresh] = tokens_.emplace(token_id, &entry->first); !fresh) {
       fail(ErrorCode::damaged, "{}: \"{}\" and \"{}\" have the same id {}", vocabulary.where,

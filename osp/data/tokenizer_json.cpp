@@ -41,6 +41,13 @@ SortedJson parse_tokenizer_json(std::string_view text, const std::string& where)
   }
 }
 
+int32_t as_token_id(const SortedJson& value) {
+  if (!value.is_number_integer()) return -1;
+  const bool too_big = value.is_number_unsigned() && value.get<uint64_t>() > uint64_t(kLargestId);
+  if (too_big || value.get<int64_t>() < 0 || value.get<int64_t>() > kLargestId) return -1;
+  return value.get<int32_t>();
+}
+
 std::string Component::type() const {
   if (!json.is_object()) {
     fail(ErrorCode::damaged, "{}: {}, expected an object with a \"type\"", where, json.type_name());

@@ -3,6 +3,7 @@
 // maps here (nlohmann::json), not the insertion-ordered lists of osp/base/json.h.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -16,6 +17,11 @@ using SortedJson = nlohmann::json;
 
 // Strict JSON of a bounded depth. Error(damaged).
 SortedJson parse_tokenizer_json(std::string_view text, const std::string& where);
+
+// The largest token id: ids and sizes of vocabularies are int32.
+inline constexpr int32_t kLargestId = INT32_MAX - 1;
+// The token id that `value` is, or -1 if it is anything else.
+int32_t as_token_id(const SortedJson& value);
 
 // A component of the file ("normalizer", "decoders[2]", …) and its path for messages.
 struct Component {

@@ -37,10 +37,10 @@ void PostProcessor::add_template(const Component& component) {
       const Component token = special_tokens.child(name.c_str());
       Part special{false, {}};
       for (const Component& id : token.list("ids")) {
-        if (!id.json.is_number_unsigned() || id.json.get<uint64_t>() >= uint64_t(INT32_MAX)) {
+        if (as_token_id(id.json) < 0) {
           fail(ErrorCode::damaged, "{}: {}, expected a token id", id.where, id.json.dump());
         }
-        special.ids.push_back(id.json.get<int32_t>());
+        special.ids.push_back(as_token_id(id.json));
       }
       parts.push_back(std::move(special));
     } else {

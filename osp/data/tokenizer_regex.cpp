@@ -11,7 +11,7 @@ namespace {
 constexpr size_t kMaxPatternBytes = 1 << 16;
 constexpr uint32_t kMatchLimit = 100'000'000;  // a few seconds
 constexpr uint32_t kHeapLimitKiB = 256 << 10;
-constexpr size_t kJitStackBytes = 16 << 20;
+constexpr size_t kJitStackBytes = 128 << 20;  // address space; pages are taken when needed
 
 pcre2_code* compile(const std::string& pattern, int* error) {
   PCRE2_SIZE offset = 0;

@@ -1,0 +1,78 @@
+#include "osp/data/tokenizer_normalizer.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+namespace osp::tokenizer {
+namespace {
+
+std::string normalize(const std::string& json, std::string text) {
+  const SortedJson parsed = SortedJson::parse(json);
+  return Normalizer(Component{parsed, "test"}).apply(std::move(text));
+}
+
+TEST(Normalizer, FormsOfUnicodeAreThoseOfTheStandard) {
+  // U+1E9B U+0323, the example of UAX 15 for all four forms.
+  const std::string text = "\xE1\xBA\x9B\xCC\xA3";
+  EXPECT_EQ(normalize(R"({"type": "NFC"})", text), "\xE1\xBA\x9B\xCC\xA3");
+  EXPECT_EQ(normalize(R"({"type": "NFD"})", text), "\xC5\xBF\xCC\xA3\xCC\x87");
+  EXPECT_EQ(normalize(R"({"type": "NFKC"})", text), "\xE1\xB9\xA9");
+  EXPECT_EQ(normalize(R"({"type": "NFKD"})", text), "s\xCC\xA3\xCC\x87");
+}
+
+TEST(Normalizer, HangulComposes) {
+  EXPECT_EQ(normalize(R"({"type": "NFC"})", "\xE1\x84\x92\xE1\x85\xA1\xE1\x86\xAB"),
+            "\xED\x95\x9C");
+}
+
+// Alternating classes of marks: sorting them by exchange of neighbours would take 10^11 steps.
+TEST(Normalizer, AMebibyteOfUnorderedMarksTakesBoundedTime) {
+  std::string text = "a";
+  while (text.size() < (1 << 20)) text += "\xCC\x81\xCC\xA3";
+  const auto start = std::chrono::steady_clock::now();
+  const std::string out = normalize(R"({"type": "NFC"})", text);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  EXPECT_LT(seconds.count(), 10);  // 0.1 s when idle, 20 times that under sanitizers
+  EXPECT_TRUE(out.starts_with("\xE1\xBA\xA1\xCC\xA3\xCC\xA3"));  // a with dot below, then dots
+  EXPECT_TRUE(out.ends_with("\xCC\x81\xCC\x81"));
+}
+
+TEST(Normalizer, StepsRunInOrder) {
+  EXPECT_EQ(normalize(R"({"type": "Sequence", "normalizers": [
+                          {"type": "Prepend", "prepend": "_"},
+                          {"type": "Replace", "pattern": {"String": " "}, "content": "_"},
+                          {"type": "Replace", "pattern": {"Regex": "_{2,}"}, "content": "-"},
+                          {"type": "Lowercase"}]})",
+                      "A  B"),
+            "_a-b");
+}
+
+TEST(Normalizer, PrependLeavesNothingAlone) {
+  EXPECT_EQ(normalize(R"({"type": "Prepend", "prepend": "_"})", ""), "");
+}
+
+TEST(Normalizer, StripKnowsUnicodeWhiteSpace) {
+  const std::string text = "\xE3\x80\x80 \xC2\xA0x y\xC2\x85\n";
+  EXPECT_EQ(normalize(R"({"type": "Strip", "strip_left": true, "strip_right": true})", text),
+            "x y");
+  EXPECT_EQ(normalize(R"({"type": "Strip", "strip_left": false, "strip_right": true})", " x "),
+            " x");
+}
+
+TEST(Normalizer, LowercaseOfDottedCapitalIIsTwoCharacters) {
+  EXPECT_EQ(normalize(R"({"type": "Lowercase"})", "\xC4\xB0\xC3\x89Z"), "i\xCC\x87\xC3\xA9z");
+}
+
+TEST(Normalizer, UnknownTypeIsNamed) {
+  try {
+    normalize(R"({"type": "Precompiled"})", "");
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::unsupported);
+    EXPECT_NE(std::string(e.what()).find("\"Precompiled\""), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace osp::tokenizer

@@ -1,0 +1,169 @@
+#include "osp/data/tokenizer.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "osp/base/error.h"
+#include "osp/base/sha256.h"
+#include "osp/data/tokenizer_test_files.h"
+
+namespace osp {
+namespace {
+
+using tokenizer::SortedJson;
+using Ids = std::vector<int32_t>;
+
+const std::string kGcide = std::string(OSP_SOURCE_DIR) + "/recipes/gcide-4096";
+
+// Byte-level, with " the" and a special token; token i < 256 is byte i.
+SortedJson byte_level_file() {
+  SortedJson file = tokenizer::test_file(tokenizer::test_model(
+      tokenizer::test_byte_alphabet(), {"\xC4\xA0 t", "h e", "\xC4\xA0t he"}));
+  file["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
+  file["decoder"] = {{"type", "ByteLevel"}};
+  file["added_tokens"].push_back({{"content", "<|endoftext|>"}, {"id", 300}, {"special", true}});
+  return file;
+}
+
+Tokenizer read(const SortedJson& file) { return Tokenizer::from_json(file.dump(), "test.json"); }
+
+TEST(Tokenizer, EncodesWordsAndSpecialTokens) {
+  const Tokenizer tokenizer = read(byte_level_file());
+  EXPECT_EQ(tokenizer.encode("a the<|endoftext|>he"), (Ids{'a', 258, 300, 257}));
+  EXPECT_EQ(tokenizer.encode(""), Ids{});
+  EXPECT_EQ(tokenizer.vocabulary(), 301);
+  EXPECT_EQ(tokenizer.token_id("<|endoftext|>"), 300);
+  EXPECT_EQ(tokenizer.token_id("nothing"), -1);
+  EXPECT_EQ(tokenizer.end_of_document(), 300);
+}
+
+TEST(Tokenizer, InvalidUtf8IsEncodedAsReplacements) {
+  const Tokenizer tokenizer = read(byte_level_file());
+  EXPECT_EQ(tokenizer.encode("a\xF0\x90\xFF"), tokenizer.encode("a\xEF\xBF\xBD\xEF\xBF\xBD"));
+}
+
+TEST(Tokenizer, DecodingSkipsUnknownIdsAndOnRequestSpecialTokens) {
+  const Tokenizer tokenizer = read(byte_level_file());
+  const Ids ids{'a', 299, -1, 300, 258, 1 << 30};
+  EXPECT_EQ(tokenizer.decode(ids), "a<|endoftext|> the");
+  EXPECT_EQ(tokenizer.decode(ids, true), "a the");
+  EXPECT_EQ(tokenizer.token_text(258), " the");
+  EXPECT_EQ(tokenizer.token_text(299), "");
+}
+
+TEST(Tokenizer, TemplatesApplyOnlyOnRequestAndToTheirTextAlone) {
+  SortedJson file = byte_level_file();
+  file["post_processor"] = SortedJson::parse(R"({"type": "TemplateProcessing",
+      "single": [{"SpecialToken": {"id": "<e>", "type_id": 0}}, {"Sequence": {"id": "A"}}],
+      "pair": [], "special_tokens": {"<e>": {"id": "<e>", "ids": [300], "tokens": ["<e>"]}}})");
+  const Tokenizer tokenizer = read(file);
+  Ids ids{7};
+  tokenizer.encode_append("a", {.add_special_tokens = true}, ids);
+  tokenizer.encode_append("b", {}, ids);
+  EXPECT_EQ(ids, (Ids{7, 300, 'a', 'b'}));
+}
+
+TEST(Tokenizer, KeepsTheTextThatItWasReadFrom) {
+  const std::string json = byte_level_file().dump(2);
+  const Tokenizer tokenizer = Tokenizer::from_json(json, "test.json");
+  EXPECT_EQ(tokenizer.json(), json);
+  EXPECT_EQ(tokenizer.hash(), sha256_hex(json));
+}
+
+TEST(Tokenizer, EveryByteOfTheShippedVocabularyComesBack) {
+  const Tokenizer tokenizer = Tokenizer::from_file(kGcide);
+  EXPECT_EQ(tokenizer.vocabulary(), 4096);
+  EXPECT_EQ(tokenizer.end_of_document(), 0);
+  std::string text = "A word, it's 12 o'clock.\n\n  <|endoftext|>";
+  for (char32_t code = 0; code < 0x110000; code += code < 0x3000 ? 1 : 97) {
+    if (code < 0xD800 || code >= 0xE000) tokenizer::append_utf8(text, code);
+  }
+  const Ids ids = tokenizer.encode(text);
+  EXPECT_EQ(tokenizer.decode(ids), text);
+  std::string streamed;
+  for (const int32_t id : ids) streamed += tokenizer.token_text(id);
+  EXPECT_EQ(streamed, text);
+}
+
+TEST(Tokenizer, ThreadsAndSeveralTokenizersInOneThreadAgree) {
+  const Tokenizer one = Tokenizer::from_file(kGcide);
+  const Tokenizer two = read(byte_level_file());
+  const std::string text = "the theory of the thing, 1913";
+  const Ids ids_one = one.encode(text);
+  const Ids ids_two = two.encode(text);
+  std::vector<int> wrong(4, 0);
+  std::vector<std::thread> threads;
+  for (int& count : wrong) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 20; ++i)
+        count += (one.encode(text) != ids_one) + (two.encode(text) != ids_two);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, std::vector<int>(4, 0));
+}
+
+TEST(Tokenizer, WordsLongerThanTheCacheKeepTheirIds) {
+  const Tokenizer tokenizer = Tokenizer::from_file(kGcide);
+  for (size_t size = 1; size < 80; ++size) {
+    const std::string word(size, 'x');
+    const Ids first = tokenizer.encode(word);
+    EXPECT_EQ(tokenizer.encode(word), first);
+    EXPECT_EQ(tokenizer.decode(first), word);
+  }
+}
+
+TEST(Tokenizer, AMebibyteOfOneCharacterTakesBoundedTime) {
+  const Tokenizer tokenizer = Tokenizer::from_file(kGcide);
+  for (const char c : {'a', ' ', '\n', '9', '-', '\'', '<', '\xFF'}) {
+    const std::string text(1 << 20, c);
+    const auto start = std::chrono::steady_clock::now();
+    const Ids ids = tokenizer.encode(text);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    EXPECT_LT(seconds.count(), 20) << c;  // 0.5 s when idle; a quadratic way would take hours
+    const std::string back = tokenizer.decode(ids);
+    EXPECT_TRUE(c == '\xFF' || back == text) << c;
+  }
+}
+
+TEST(Tokenizer, DamagedFilesAreErrorsThatNameThem) {
+  const auto message = [](const std::string& json) -> std::string {
+    try {
+      Tokenizer::from_json(json, "test.json");
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::damaged) << e.what();
+      return e.what();
+    }
+    return "no error";
+  };
+  const std::string deep =
+      R"({"model": )" + std::string(100000, '[') + std::string(100000, ']') + "}";
+  for (const std::string& json :
+       {std::string(), std::string("[]"), std::string("{"), std::string("{}"),
+        std::string(R"({"model": null})"), std::string("{\"a\": \"\xFF\"}"),
+        std::string(R"({"model": {"type": "BPE"}})"), deep}) {
+    EXPECT_TRUE(message(json).starts_with("test.json")) << message(json).substr(0, 200);
+  }
+}
+
+TEST(Tokenizer, UnknownModelIsNamed) {
+  SortedJson file = byte_level_file();
+  file["model"]["type"] = "Unigram";
+  try {
+    read(file);
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::unsupported);
+    EXPECT_NE(std::string(e.what()).find("\"Unigram\""), std::string::npos);
+  }
+}
+
+TEST(Tokenizer, MissingFileNamesItsPath) {
+  EXPECT_THROW(Tokenizer::from_file("/nonexistent/tokenizer.json"), Error);
+}
+
+}  // namespace
+}  // namespace osp
