@@ -15,10 +15,10 @@ namespace osp {
 
 struct GenerateOptions {
   int64_t max_tokens = 128;
-  SamplingOptions sampling;
-  uint64_t seed = 0;                // of the Philox stream "generate"; number i is for token i
-  std::vector<std::string> stop;    // the text ends before the first of these
-  std::vector<int64_t> end_tokens;  // beside the tokenizer's end-of-document token
+  SamplingOptions sampling = {};
+  uint64_t seed = 0;                     // of the Philox stream "generate"; number i is for token i
+  std::vector<std::string> stop = {};    // the text ends before the first of these
+  std::vector<int64_t> end_tokens = {};  // beside the tokenizer's end-of-document token
 };
 
 struct Generation {
