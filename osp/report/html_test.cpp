@@ -8,7 +8,7 @@ namespace {
 TEST(EscapeHtml, LeavesNoMarkupNoQuotesNoControls) {
   EXPECT_EQ(escape_html("<script>alert('x' && \"y\")</script>"),
             "&lt;script&gt;alert(&#39;x&#39; &amp;&amp; &quot;y&quot;)&lt;/script&gt;");
-  EXPECT_EQ(escape_html(std::string("a\0b\x1b[31m\tc\nd\x7f", 12)),
+  EXPECT_EQ(escape_html(std::string("a\0b\x1b[31m\tc\nd\x7f", 13)),
             "a\xEF\xBF\xBD"
             "b\xEF\xBF\xBD[31m\tc\nd\xEF\xBF\xBD");
   EXPECT_EQ(escape_html("größer — 東京"), "größer — 東京");
