@@ -43,7 +43,6 @@ struct TrainConfig {
   std::string precision = "bf16";
   std::string device = "cpu";
   int64_t log_every = 10;
-  bool log_update_norms = true;
   double peak_tflops = 0;
   int64_t validate_every = 100;
   int64_t validation_tokens = 65536;
@@ -69,14 +68,12 @@ struct TrainConfig {
           "of the forward and backward pass; master weights are always fp32");
     visit("device", self.device, Choices{{"cpu", "cuda"}}, "where to train");
     visit("log_every", self.log_every, Range{1, 1e9}, "steps between two lines of the log");
-    visit("log_update_norms", self.log_update_norms,
-          "log how far each group moved (a copy of the weights on logged steps)");
     visit("peak_tflops", self.peak_tflops, Range{0, 1e6},
           "10^12 FLOP/s that count as 100 % in mfu; 0: measured at the start");
     visit("validate_every", self.validate_every, Range{0, 1e9},
           "steps between two validations; 0: only at the end");
-    visit("validation_tokens", self.validation_tokens, Range{1, 1e10},
-          "size of the fixed validation slice");
+    visit("validation_tokens", self.validation_tokens, Range{0, 1e10},
+          "size of the fixed validation slice; 0: no validation");
     visit("sample_every", self.sample_every, Range{0, 1e9},
           "steps between two samples of text; 0: none");
     visit("sample_prompt", self.sample_prompt, "where each sample starts");

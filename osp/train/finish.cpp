@@ -1,0 +1,46 @@
+#include "osp/train/finish.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/model/model_dir.h"
+
+namespace osp {
+namespace {
+
+// Fusing reorders sums of fp32: relative differences of about 1e-6 are expected; a mistake in it
+// changes logits by their own size.
+constexpr double kLargestRelativeDifference = 1e-3;
+
+}  // namespace
+
+at::Tensor check_tokens(const TrainState& state, const TokenDataset& data) {
+  const int64_t T = state.recipe.model.context;
+  const int64_t B = std::clamp(int64_t(data.num_tokens()) / T, int64_t{1}, int64_t{2});
+  at::Tensor tokens_BT = at::empty({B, T}, at::kLong);
+  data.copy(0, {tokens_BT.mutable_data_ptr<int64_t>(), size_t(B * T)});
+  return tokens_BT;
+}
+
+FinishedModel write_model(const TrainState& state, const std::string& run,
+                          const std::string& tokenizer_json, const at::Tensor& tokens_BT) {
+  const Snapshot snapshot = take_snapshot(state, 0, false);  // masters on the CPU, in fp32
+  const ParameterStore fused = fuse(snapshot.store);
+  FinishedModel model{.path = run + "/model",
+                      .difference = compare_logits(snapshot.store, fused, tokens_BT)};
+  OSP_CHECK(model.difference.relative <= kLargestRelativeDifference,
+            "fused logits differ by {} of the largest logit", model.difference.relative);
+  const std::string temporary = model.path + ".tmp";
+  remove_tree(temporary);
+  save_model_dir(fused, temporary, tokenizer_json);
+  fsync_directory(temporary);
+  remove_tree(model.path);
+  rename_path(temporary, model.path);
+  fsync_directory(run);
+  return model;
+}
+
+}  // namespace osp

@@ -1,0 +1,107 @@
+#include "osp/train/flops.h"
+
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/sum.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <numeric>
+
+#include "osp/model/parameters.h"
+#include "osp/train/device.h"
+
+namespace osp {
+namespace {
+
+double count(const ParameterSpec& spec) {
+  return std::accumulate(spec.shape.begin(), spec.shape.end(), 1.0, std::multiplies<>());
+}
+
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+double model_flops_per_token(const ModelConfig& model) {
+  double weights = 0;
+  for (const ParameterSpec& spec : parameter_specs(model)) {
+    const bool is_lookup = spec.kind == ParameterKind::embedding && !model.tied;
+    if (spec.kind != ParameterKind::gain && !is_lookup) weights += count(spec);
+  }
+  return 6.0 * weights +
+         6.0 * double(model.layers * model.heads * model.head_size) * double(model.context);
+}
+
+double measured_flops_per_s(const std::string& precision, const std::string& device) {
+  const int64_t size = device == "cpu" ? 1024 : 8192;
+  const at::Tensor x =
+      at::ones({size, size}, at::TensorOptions()
+                                 .dtype(precision == "bf16" ? at::kBFloat16 : at::kFloat)
+                                 .device(open_device(device)));
+  double best_s = 1e9;
+  for (int repetition = 0; repetition < 6; ++repetition) {
+    const double start = now_s();
+    const at::Tensor product = at::mm(x, x);
+    // Reading one element waits for the device.
+    product.select(0, 0).select(0, 0).item<double>();
+    best_s = std::min(best_s, now_s() - start);
+  }
+  return 2.0 * double(size) * double(size) * double(size) / best_s;
+}
+
+MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing) {
+  MemoryEstimate memory;
+  const std::vector<ParameterSpec> specs = parameter_specs(recipe.model);
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const double scalars = count(specs[i]);
+    memory.weights += scalars * (recipe.train.precision == "bf16" ? 6 : 4);
+    memory.gradients += scalars * 4;
+    switch (routing.groups[size_t(routing.group_of[i])].kind) {
+      case OptimizerKind::adam:
+        memory.optimizer += scalars * 8;
+        break;
+      case OptimizerKind::muon:
+      case OptimizerKind::gain:
+        memory.optimizer += scalars * 4;
+        break;
+      case OptimizerKind::frozen:
+        break;
+    }
+    if (recipe.train.background_save) memory.snapshot += scalars * 4;
+  }
+  if (recipe.train.background_save) memory.snapshot += memory.optimizer;
+  memory.activations =
+      activation_bytes_per_sequence(recipe) * double(recipe.train.micro_batch_sequences);
+  return memory;
+}
+
+Json describe_run(const Recipe& recipe) {
+  const std::vector<ParameterSpec> specs = parameter_specs(recipe.model);
+  const Routing routing = route_parameters(specs, recipe.optim, recipe.model.head_size);
+  const MemoryEstimate memory = estimate_memory(recipe, routing);
+  double parameters = 0;
+  for (const ParameterSpec& spec : specs) parameters += count(spec);
+  const double flops = model_flops_per_token(recipe.model);
+  return {{"recipe", recipe_json(recipe)},
+          {"recipe_hash", recipe_hash(recipe)},
+          {"parameters", int64_t(parameters)},
+          {"routing", routing_json(specs, routing, recipe.optim)},
+          {"routing_table", routing_table(specs, routing, recipe.optim)},
+          {"steps", recipe.train.steps},
+          {"tokens", recipe.train.tokens},
+          {"micro_batch_sequences", recipe.train.micro_batch_sequences},
+          {"flops_per_token", flops},
+          {"flops", flops * double(recipe.train.tokens)},
+          {"memory_bytes",
+           {{"weights", memory.weights},
+            {"gradients", memory.gradients},
+            {"optimizer", memory.optimizer},
+            {"activations", memory.activations},
+            {"snapshot", memory.snapshot},
+            {"total", memory.total()}}}};
+}
+
+}  // namespace osp

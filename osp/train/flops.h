@@ -1,0 +1,38 @@
+// Arithmetic and memory of a run, computed from the recipe alone.
+#pragma once
+
+#include <cstdint>
+
+#include "osp/base/json.h"
+#include "osp/optim/routing.h"
+#include "osp/train/config.h"
+
+namespace osp {
+
+// Floating-point operations of the model for one token, forward and backward:
+//   6 · (weights of every matrix that multiplies a state: blocks, EmbProj, head; not the
+//   embedding's lookup) + 6 · L · H · K · T  (attention: 2 products, 2 operations, 3 passes, half
+//   of it masked).
+// Recomputation and optimizer work do not count: this is the numerator of mfu.
+double model_flops_per_token(const ModelConfig& model);
+
+// Rate of a large product in the precision of training, in FLOP/s: the best of a few. The
+// denominator of mfu where the recipe does not give one.
+double measured_flops_per_s(const std::string& precision, const std::string& device);
+
+// Estimated bytes of a run: weights (fp32, and bf16 copies), gradients, optimizer state, what the
+// backward pass of a micro-batch keeps, and the copy that a background save makes.
+struct MemoryEstimate {
+  double weights = 0;
+  double gradients = 0;
+  double optimizer = 0;
+  double activations = 0;
+  double snapshot = 0;
+  double total() const { return weights + gradients + optimizer + activations + snapshot; }
+};
+MemoryEstimate estimate_memory(const Recipe& resolved_recipe, const Routing& routing);
+
+// What --dry-run shows, as one object.
+Json describe_run(const Recipe& resolved_recipe);
+
+}  // namespace osp

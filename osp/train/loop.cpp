@@ -1,0 +1,211 @@
+#include "osp/train/loop.h"
+
+#include <csignal>
+#include <memory>
+#include <optional>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/data/dataset.h"
+#include "osp/data/tokenizer.h"
+#include "osp/optim/schedule.h"
+#include "osp/train/device.h"
+#include "osp/train/finish.h"
+#include "osp/train/flops.h"
+#include "osp/train/interrupt.h"
+#include "osp/train/run_folder.h"
+#include "osp/train/run_log.h"
+#include "osp/train/saver.h"
+#include "osp/train/state.h"
+#include "osp/train/step.h"
+#include "osp/train/watch.h"
+
+namespace osp {
+namespace {
+
+// The data of a run, checked before the first step.
+struct RunData {
+  TokenDataset train;
+  std::optional<TokenDataset> validation;
+  std::optional<Tokenizer> tokenizer;
+  Batch slice;  // of the validation split
+};
+
+RunData open_data(const DataConfig& data, bool with_validation) {
+  RunData opened{TokenDataset::open(data.path, "train", data.verify), {}, {}, {}};
+  if (with_validation) {
+    opened.validation.emplace(TokenDataset::open(data.path, "validation", data.verify));
+  }
+  const std::string json = opened.train.tokenizer_json();
+  if (!json.empty()) {
+    opened.tokenizer.emplace(Tokenizer::from_json(json, data.path + "/tokenizer.json"));
+  }
+  return opened;
+}
+
+void check_data(RunData& data, const Recipe& recipe) {
+  data.train.check_ids(recipe.model.vocabulary);
+  if (data.validation) {
+    data.validation->check_ids(recipe.model.vocabulary);
+    data.slice = read_validation(recipe, *data.validation);
+  }
+  if (recipe.train.sample_every > 0 && !data.tokenizer) {
+    fail(ErrorCode::usage,
+         "train.sample_every needs a tokenizer, and the data at {} has none: set it to 0",
+         recipe.data.path);
+  }
+}
+
+bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+// A run in progress: the loop and what it calls at each boundary between two steps.
+class Run {
+ public:
+  Run(const Recipe& recipe, const TrainOptions& options, RunData& data, RunFolder& folder,
+      Console& console)
+      : options_(options), data_(data), console_(console), state_(make_state(recipe)) {
+    start_or_resume(folder);
+    const double flops_per_s =
+        recipe.train.peak_tflops > 0
+            ? recipe.train.peak_tflops * 1e12
+            : measured_flops_per_s(recipe.train.precision, recipe.train.device);
+    log_.emplace(folder.path, metrics_bytes_, *state_, flops_per_s, console);
+    saver_.emplace(SaverOptions{.run = folder.path,
+                                .tokenizer_json = data.train.tokenizer_json(),
+                                .manifest = run_manifest(recipe, data.train.fingerprint()),
+                                .keep = recipe.train.keep_checkpoints,
+                                .max_failures = recipe.train.max_failed_saves},
+                   folder.checkpoint.step, console);
+  }
+
+  // Between two steps: leave if asked to, watch and save if due; then the next step.
+  void loop() {
+    TrainState& state = *state_;
+    const TrainConfig& train = state.recipe.train;
+    for (;;) {
+      leave_if_asked();
+      watch_if_due();
+      leave_if_asked();
+      if (state.step == train.steps) break;
+      if (due(state.step, train.checkpoint_every) && state.step > 0) save(train.background_save);
+      const bool logged = due(state.step + 1, train.log_every) || state.step + 1 == train.steps;
+      log_->step(train_step(state, data_.train, logged));
+    }
+  }
+
+  // The last checkpoint, then the last line of the log and RUN/model. A finished run that is
+  // resumed comes here at once and writes both again.
+  Json finish() {
+    save(false);
+    if (saver_->last_committed() != state_->step) {
+      fail(ErrorCode::io, "{}: the last checkpoint could not be saved; free space and add --resume",
+           options_.out);
+    }
+    log_->end();
+    log_->sync();
+    const at::Tensor tokens = check_tokens(*state_, data_.train);
+    const FinishedModel model =
+        write_model(*state_, options_.out, data_.train.tokenizer_json(), tokens);
+    console_.line(
+        "{}: largest difference of the fused model's logits {:.2g} ({:.2g} of the largest)",
+        model.path, model.difference.largest, model.difference.relative);
+    Json result{{"run", options_.out},
+                {"step", state_->step},
+                {"tokens", state_->step * state_->recipe.train.batch_tokens},
+                {"skipped_steps", state_->guard.skipped()},
+                {"seconds", state_->seconds},
+                {"model", model.path},
+                {"fused_logit_difference", model.difference.largest},
+                {"fused_logit_relative_difference", model.difference.relative}};
+    if (data_.validation) result["validation_loss"] = validation_loss(*state_, data_.slice);
+    return result;
+  }
+
+ private:
+  void start_or_resume(const RunFolder& folder) {
+    if (folder.checkpoint.step >= 0) {
+      const std::string path = checkpoint_path(folder.path, folder.checkpoint.step);
+      metrics_bytes_ = load_snapshot(*state_, path);
+      console_.line("going on from {}", path);
+    } else if (!options_.init_from.empty()) {
+      init_from(*state_, options_.init_from, options_.with_optimizer);
+      console_.line("starting with the weights of {}", options_.init_from);
+    }
+  }
+
+  void watch_if_due() {
+    TrainState& state = *state_;
+    if (state.watched) return;
+    const TrainConfig& train = state.recipe.train;
+    const bool last = state.step == train.steps;
+    if (data_.validation && (last || due(state.step, train.validate_every))) {
+      log_->validation(validate(state, data_.slice, data_.tokenizer ? &*data_.tokenizer : nullptr));
+    }
+    if (train.sample_every > 0 && state.step > 0 && (last || due(state.step, train.sample_every))) {
+      log_->sample(train.sample_prompt, sample_text(state, *data_.tokenizer));
+    }
+    state.watched = true;
+  }
+
+  // Saves unless this step is saved already. In the foreground the save is over on return.
+  void save(bool background) {
+    saver_->wait();
+    if (saver_->last_committed() == state_->step) return;
+    try {
+      log_->sync();
+    } catch (const Error& error) {
+      saver_->count_failure(error.what());
+      return;
+    }
+    log_->count_time();
+    saver_->start(take_snapshot(*state_, log_->metrics_bytes(), background));
+    if (!background) saver_->wait();
+  }
+
+  void leave_if_asked() {
+    const int signal = stop_requested();
+    if (signal == 0) return;
+    save(false);
+    if (saver_->last_committed() != state_->step) {
+      fail(ErrorCode::io, "{}: stopped by SIG{} at step {}, and saving failed", options_.out,
+           sigabbrev_np(signal), state_->step);
+    }
+    fail(ErrorCode::interrupted, "{}: stopped by SIG{} and saved at step {}; go on with --resume",
+         options_.out, sigabbrev_np(signal), state_->step);
+  }
+
+  const TrainOptions& options_;
+  RunData& data_;
+  Console& console_;
+  std::unique_ptr<TrainState> state_;
+  uint64_t metrics_bytes_ = 0;  // of the checkpoint that the run goes on from
+  std::optional<RunLog> log_;
+  std::optional<Saver> saver_;
+};
+
+}  // namespace
+
+Json train(const Recipe& recipe, const TrainOptions& options, Console& console) {
+  open_device(recipe.train.device);
+  RunData data = open_data(recipe.data, recipe.train.validation_tokens > 0);
+  const Recipe complete = resolved(recipe, data.train.vocabulary());
+  check_schedule(complete.schedule, complete.train.steps);
+  check_data(data, complete);
+  RunFolder folder =
+      open_run_folder(options.out, options.resume, complete, data.train.fingerprint(), console);
+  Run run(complete, options, data, folder, console);
+  run.loop();
+  return run.finish();
+}
+
+Json dry_run(const Recipe& recipe) {
+  int64_t vocabulary = 0;
+  if (path_exists(recipe.data.path)) {
+    vocabulary = TokenDataset::open(recipe.data.path, "train").vocabulary();
+  }
+  const Recipe complete = resolved(recipe, vocabulary);
+  check_schedule(complete.schedule, complete.train.steps);
+  return describe_run(complete);
+}
+
+}  // namespace osp

@@ -1,0 +1,181 @@
+#include "osp/train/run_log.h"
+
+#include <cmath>
+
+#include "osp/base/error.h"
+#include "osp/base/version.h"
+#include "osp/optim/schedule.h"
+#include "osp/train/device.h"
+#include "osp/train/flops.h"
+
+namespace osp {
+namespace {
+
+double wall_time_s() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+int64_t tokens_done(const TrainState& state) {
+  return state.step * state.recipe.train.batch_tokens;
+}
+
+Json by_group(const TrainState& state, const std::vector<double>& values) {
+  Json object = Json::object();
+  for (size_t g = 0; g < values.size(); ++g) object[state.routing.groups[g].name] = values[g];
+  return object;
+}
+
+}  // namespace
+
+RunLog::RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state,
+               double flops_per_s, Console& console)
+    : state_(state),
+      console_(console),
+      metrics_(run + "/metrics.jsonl", metrics_bytes),
+      flops_per_s_(flops_per_s),
+      counted_to_(std::chrono::steady_clock::now()) {
+  try {
+    const bool resumed = metrics_bytes > 0;
+    events_.emplace(run, wall_time_s(),
+                    resumed ? std::optional<int64_t>(state.step + 1) : std::nullopt);
+  } catch (const Error& error) {
+    console_.warn("no TensorBoard events: {}", error.what());
+  }
+  if (metrics_bytes > 0) return;
+  add({{"kind", "start"},
+       {"step", 0},
+       {"tokens", 0},
+       {"recipe", recipe_json(state.recipe)},
+       {"parameters", state.store.num_parameters()},
+       {"osp_version", kVersion}});
+}
+
+void RunLog::count_time() {
+  const auto now = std::chrono::steady_clock::now();
+  state_.seconds += std::chrono::duration<double>(now - counted_to_).count();
+  counted_to_ = now;
+}
+
+void RunLog::step(const StepReport& report) {
+  const double before = state_.seconds;
+  count_time();
+  train_seconds_ += state_.seconds - before;
+  ++train_steps_;
+  const Recipe& recipe = state_.recipe;
+  const bool logged = !report.update_norms.empty();
+  if (!logged && report.skipped.empty()) return;
+  const double tokens_per_s =
+      double(train_steps_ * recipe.train.batch_tokens) / std::max(train_seconds_, 1e-9);
+  train_seconds_ = 0;
+  train_steps_ = 0;
+  const int64_t total = recipe.train.steps;
+  Json norms{{"all", report.gradient_norm}};
+  norms.update(by_group(state_, report.gradient_norms));
+  Json line{{"kind", "step"},
+            {"step", state_.step},
+            {"tokens", tokens_done(state_)},
+            {"loss", report.loss},
+            {"lr", recipe.optim.lr * lr_factor(recipe.schedule, state_.step, total)},
+            {"momentum", scheduled_momentum(recipe.schedule, recipe.optim.momentum, state_.step)},
+            {"weight_decay",
+             recipe.optim.weight_decay * weight_decay_factor(recipe.schedule, state_.step, total)},
+            {"gradient_norm", norms},
+            {"update_norm", by_group(state_, report.update_norms)},
+            {"tokens_per_s", tokens_per_s},
+            {"mfu", tokens_per_s * model_flops_per_token(recipe.model) / flops_per_s_},
+            {"peak_memory_bytes", peak_memory_bytes()},
+            {"seconds", state_.seconds},
+            {"skipped", !report.skipped.empty()}};
+  if (!report.skipped.empty()) {
+    line["skip_reason"] = report.skipped;
+    line["skipped_steps"] = state_.guard.skipped();
+    console_.warn("step {} was skipped: {}", state_.step, report.skipped);
+  }
+  add(line);
+  for (const char* key : {"loss", "lr", "tokens_per_s", "mfu"}) {
+    plot(fmt::format("train/{}", key), line[key].get<double>());
+  }
+  for (const char* key : {"gradient_norm", "update_norm"}) {
+    for (const auto& [group, value] : line[key].items()) {
+      plot(fmt::format("{}/{}", key, group), value.get<double>());
+    }
+  }
+  show(line);
+}
+
+void RunLog::show(const Json& line) {
+  const Recipe& recipe = state_.recipe;
+  const double rate = line["tokens_per_s"].get<double>();
+  const double left_s = double(recipe.train.tokens - tokens_done(state_)) / rate;
+  const std::string text = fmt::format(
+      "step {}/{}  loss {:.4f}{}  lr {:.2e}  |g| {:.3g}  {:.0f} tokens/s  mfu {:.1f} %  {}  ETA {}",
+      state_.step, recipe.train.steps, line["loss"].get<double>(), validation_text_,
+      line["lr"].get<double>(), line["gradient_norm"]["all"].get<double>(), rate,
+      100 * line["mfu"].get<double>(), format_bytes(line["peak_memory_bytes"].get<double>()),
+      format_duration(left_s));
+  if (console_.terminal()) {
+    console_.status(text);
+  } else {
+    console_.line("{}", text);
+  }
+}
+
+void RunLog::validation(const Json& measured) {
+  Json line{{"kind", "validation"}, {"step", state_.step}, {"tokens", tokens_done(state_)}};
+  line.update(measured);
+  add(line);
+  validation_text_ = fmt::format("  validation {:.4f}", measured["loss"].get<double>());
+  plot("validation/loss", measured["loss"].get<double>());
+  plot("validation/excess_kurtosis", measured["excess_kurtosis"]["mean"].get<double>());
+  plot("validation/largest_activation", measured["largest_activation"]["value"].get<double>());
+  plot("validation/largest_attention_logit", measured["largest_attention_logit"].get<double>());
+  for (const auto& [name, gain] : measured["gains"].items()) {
+    plot("gains/" + name, gain.get<double>());
+  }
+  console_.line(
+      "step {}: validation loss {:.4f}, perplexity {:.2f}, excess kurtosis {:.3f}, largest "
+      "activation {:.1f}",
+      state_.step, measured["loss"].get<double>(), measured["perplexity"].get<double>(),
+      measured["excess_kurtosis"]["mean"].get<double>(),
+      measured["largest_activation"]["value"].get<double>());
+}
+
+void RunLog::sample(const std::string& prompt, const std::string& text) {
+  add({{"kind", "sample"}, {"step", state_.step}, {"prompt", prompt}, {"text", text}});
+  if (events_) {
+    try {
+      events_->text("sample", state_.step, prompt + text, wall_time_s());
+    } catch (const Error& error) {
+      events_.reset();
+      console_.warn("no more TensorBoard events: {}", error.what());
+    }
+  }
+  console_.line("step {}: {}{}", state_.step, prompt, text);
+}
+
+void RunLog::end() {
+  count_time();
+  add({{"kind", "end"},
+       {"step", state_.step},
+       {"tokens", tokens_done(state_)},
+       {"seconds", state_.seconds}});
+  console_.end_status();
+}
+
+void RunLog::add(const Json& line) {
+  metrics_.add(line);
+  const std::string failure = metrics_.take_failure();
+  if (!failure.empty()) console_.warn("{}; the lines are kept for the next attempt", failure);
+}
+
+void RunLog::plot(const std::string& tag, double value) {
+  if (!events_ || !std::isfinite(value)) return;
+  try {
+    events_->scalar(tag, state_.step, value, wall_time_s());
+  } catch (const Error& error) {
+    events_.reset();
+    console_.warn("no more TensorBoard events: {}", error.what());
+  }
+}
+
+}  // namespace osp

@@ -1,0 +1,51 @@
+// What a run says about itself: metrics.jsonl, TensorBoard events, and a line for people.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+
+#include "osp/base/console.h"
+#include "osp/base/json.h"
+#include "osp/formats/tensorboard.h"
+#include "osp/train/metrics_log.h"
+#include "osp/train/state.h"
+#include "osp/train/step.h"
+
+namespace osp {
+
+class RunLog {
+ public:
+  // `metrics_bytes`: length of metrics.jsonl at the checkpoint that the run goes on from; 0 for a
+  // new run, which gets its first line, kind "start". `flops_per_s` counts as 100 % in mfu.
+  RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state, double flops_per_s,
+         Console& console);
+
+  void step(const StepReport& report);    // kind "step", of the step that was just done
+  void validation(const Json& measured);  // kind "validation" with what validate() found
+  void sample(const std::string& prompt, const std::string& text);  // kind "sample"
+  void end();                                                       // kind "end"
+
+  // metrics.jsonl on disk, durably. Error(io) otherwise; no line is lost then.
+  void sync() { metrics_.sync(); }
+  uint64_t metrics_bytes() const { return metrics_.bytes(); }
+  // Brings state.seconds up to now.
+  void count_time();
+
+ private:
+  void add(const Json& line);
+  void plot(const std::string& tag, double value);
+  void show(const Json& line);
+
+  TrainState& state_;
+  Console& console_;
+  MetricsLog metrics_;
+  std::optional<EventWriter> events_;  // absent after a failure: the run goes on without
+  double flops_per_s_;
+  std::chrono::steady_clock::time_point counted_to_;  // state.seconds holds the time before
+  double train_seconds_ = 0;                          // in steps, since the last logged one
+  int64_t train_steps_ = 0;
+  std::string validation_text_;
+};
+
+}  // namespace osp

@@ -1,0 +1,55 @@
+// Saving checkpoints while training goes on, and what happens when saving fails.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "osp/base/console.h"
+#include "osp/train/state.h"
+
+namespace osp {
+
+struct SaverOptions {
+  std::string run;
+  std::string tokenizer_json;
+  Json manifest;  // what every manifest says beside its files
+  int64_t keep = 2;
+  int64_t max_failures = 3;
+};
+
+// Commits snapshots one at a time, in a thread of its own or at once. A failed save is reported and
+// counted; the run goes on until max_failures have failed in a row. Older checkpoints are removed
+// only after a newer one is committed.
+class Saver {
+ public:
+  // `valid_step`: the checkpoint that the run was resumed from, -1 if none.
+  Saver(const SaverOptions& options, int64_t valid_step, Console& console);
+  ~Saver();
+  Saver(const Saver&) = delete;
+  Saver& operator=(const Saver&) = delete;
+
+  // Waits for the save before, then starts this one. Error(io) once too many saves have failed.
+  void start(Snapshot snapshot);
+  // Waits for the save that is running. Error(io) once too many saves have failed.
+  void wait();
+  // A save that failed before it could start (its log could not be written).
+  void count_failure(const std::string& reason);
+  // The newest step that is known to be committed, -1 if none. Call wait() first.
+  int64_t last_committed() const { return valid_steps_.empty() ? -1 : valid_steps_.back(); }
+
+ private:
+  void save(const Snapshot& snapshot);
+
+  SaverOptions options_;
+  Console& console_;
+  std::vector<int64_t> valid_steps_;
+  int64_t failures_ = 0;  // in a row
+  std::thread thread_;
+  // Written by the thread, read after it was joined.
+  std::string error_;
+  int64_t saved_step_ = -1;
+};
+
+}  // namespace osp

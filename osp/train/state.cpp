@@ -1,0 +1,174 @@
+#include "osp/train/state.h"
+
+#include <ATen/ops/from_blob.h>
+
+#include <algorithm>
+#include <set>
+#include <span>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/formats/safetensors.h"
+#include "osp/model/model_dir.h"
+#include "osp/optim/make_optimizers.h"
+#include "osp/train/checkpoint.h"
+#include "osp/train/device.h"
+
+namespace osp {
+namespace {
+
+constexpr const char* kOptimizerFile = "optimizer.safetensors";
+constexpr const char* kTrainerFile = "trainer.json";
+constexpr const char* kRecipeFile = "recipe.json";
+
+struct DtypeName {
+  at::ScalarType type;
+  const char* name;
+};
+constexpr DtypeName kDtypes[] = {{at::kFloat, "F32"},  {at::kBFloat16, "BF16"}, {at::kHalf, "F16"},
+                                 {at::kDouble, "F64"}, {at::kLong, "I64"},      {at::kInt, "I32"}};
+
+const char* dtype_name(at::ScalarType type) {
+  for (const DtypeName& entry : kDtypes) {
+    if (entry.type == type) return entry.name;
+  }
+  OSP_CHECK(false, "optimizer state of type {}", at::toString(type));
+}
+
+void write_tensors(const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+                   const std::string& path) {
+  std::vector<TensorEntry> entries;
+  std::vector<at::Tensor> alive;  // contiguous CPU versions
+  for (const auto& [name, tensor] : tensors) {
+    alive.push_back(tensor.cpu().contiguous());
+    const at::Tensor& t = alive.back();
+    entries.push_back({name,
+                       dtype_name(t.scalar_type()),
+                       t.sizes().vec(),
+                       {static_cast<const std::byte*>(t.data_ptr()), t.nbytes()}});
+  }
+  write_safetensors(path, entries);
+}
+
+// Copies the tensors of a file into optimizer states of the same names, types and shapes.
+void read_optimizers(TrainState& state, const std::string& path) {
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  std::set<std::string> expected;
+  for (const auto& optimizer : state.optimizers) {
+    for (const auto& [name, tensor] : optimizer->state()) {
+      expected.insert(name);
+      const TensorView& view = file.at(name);
+      if (view.dtype != dtype_name(tensor.scalar_type()) || view.shape != tensor.sizes().vec()) {
+        fail(ErrorCode::damaged, "{}: {} has another type or shape than this recipe's optimizer",
+             path, name);
+      }
+      void* data = const_cast<std::byte*>(view.data.data());  // only read
+      tensor.copy_(at::from_blob(data, view.shape, tensor.options().device(at::kCPU)));
+    }
+  }
+  for (const auto& [name, view] : file.tensors()) {
+    if (!expected.count(name)) {
+      fail(ErrorCode::damaged, "{}: {} is no state of this recipe's optimizers", path, name);
+    }
+  }
+}
+
+void read_weights(TrainState& state, const std::string& path, ErrorCode code) {
+  const ParameterStore loaded = load_model_dir(path);
+  for (const ParameterSpec& spec : state.store.specs) {
+    const int64_t source = loaded.find(spec.name);
+    if (source < 0) {
+      fail(code, "{}: has no tensor {}, which this recipe's model needs", path, spec.name);
+    }
+    if (loaded.specs[source].shape != spec.shape) {
+      fail(code, "{}: {} has another shape than this recipe's model needs", path, spec.name);
+    }
+    state.store.master(state.store.find(spec.name)).copy_(loaded.master(source));
+  }
+  for (const ParameterSpec& spec : loaded.specs) {
+    if (state.store.find(spec.name) < 0) {
+      fail(code, "{}: has a tensor {}, which this recipe's model has not", path, spec.name);
+    }
+  }
+  sync_compute(state.store);
+}
+
+}  // namespace
+
+TrainState::TrainState(const Recipe& resolved_recipe)
+    : recipe(resolved_recipe),
+      routing(
+          route_parameters(parameter_specs(recipe.model), recipe.optim, recipe.model.head_size)),
+      store(make_parameters(recipe.model, {.bf16 = recipe.train.precision == "bf16",
+                                           .gradients = true,
+                                           .group = routing.group_of})),
+      guard(recipe.guard) {}
+
+std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe) {
+  auto state = std::make_unique<TrainState>(resolved_recipe);
+  initialize_parameters(state->store, uint64_t(state->recipe.run.seed));
+  move_banks(state->store, state->recipe.train.device);
+  state->optimizers = make_optimizers(state->store, state->routing, state->recipe.optim);
+  return state;
+}
+
+Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool copy) {
+  const auto fixed = [copy](const at::Tensor& t) {
+    return t.is_cpu() && copy ? t.clone() : t.cpu();  // cpu() of a CPU tensor is that tensor
+  };
+  Snapshot snapshot;
+  snapshot.step = state.step;
+  snapshot.store = state.store;
+  for (Bank& bank : snapshot.store.banks) {
+    bank.master = fixed(bank.master);
+    bank.compute = bank.master;
+    bank.gradient = at::Tensor();
+  }
+  for (const auto& optimizer : state.optimizers) {
+    for (const auto& [name, tensor] : optimizer->state()) {
+      snapshot.optimizer.emplace_back(name, fixed(tensor));
+    }
+  }
+  snapshot.trainer = {{"step", state.step},
+                      {"tokens", state.step * state.recipe.train.batch_tokens},
+                      {"watched", state.watched},
+                      {"seconds", state.seconds},
+                      {"metrics_bytes", metrics_bytes},
+                      {"guard", state.guard.to_json()}};
+  snapshot.recipe = recipe_json(state.recipe);
+  return snapshot;
+}
+
+void write_snapshot(const Snapshot& snapshot, const std::string& folder,
+                    const std::string& tokenizer_json) {
+  save_model_dir(snapshot.store, folder, tokenizer_json);
+  write_tensors(snapshot.optimizer, folder + "/" + kOptimizerFile);
+  write_file_durable(folder + "/" + kTrainerFile, snapshot.trainer.dump(1) + "\n");
+  write_file_durable(folder + "/" + kRecipeFile, snapshot.recipe.dump(1) + "\n");
+}
+
+uint64_t load_snapshot(TrainState& state, const std::string& folder) {
+  read_weights(state, folder, ErrorCode::damaged);
+  read_optimizers(state, folder + "/" + kOptimizerFile);
+  const std::string where = folder + "/" + kTrainerFile;
+  const Json trainer = read_json_file(where);
+  state.step = json_int(trainer, "step", where);
+  state.watched = json_bool(trainer, "watched", where);
+  state.seconds = json_number(trainer, "seconds", where);
+  if (!trainer.contains("guard")) fail(ErrorCode::damaged, "{}: has no guard", where);
+  state.guard.from_json(trainer["guard"], where);
+  return uint64_t(json_int(trainer, "metrics_bytes", where));
+}
+
+void init_from(TrainState& state, const std::string& path, bool with_optimizer) {
+  if (path_exists(path + "/manifest.json")) verify_checkpoint(path);
+  read_weights(state, path, ErrorCode::usage);
+  if (!with_optimizer) return;
+  if (!path_exists(path + "/" + kOptimizerFile)) {
+    fail(ErrorCode::usage, "{}: has no {}; --with-optimizer needs a checkpoint folder", path,
+         kOptimizerFile);
+  }
+  read_optimizers(state, path + "/" + kOptimizerFile);
+}
+
+}  // namespace osp

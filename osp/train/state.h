@@ -1,0 +1,73 @@
+// The state of a run, and how it lies in a checkpoint folder.
+//
+//   config.json, model.safetensors, tokenizer.json   master weights in fp32: a model dir, unfused
+//   optimizer.safetensors                            every optimizer's state under its own names
+//   trainer.json                                     step, tokens, guard, length of the log
+//   recipe.json                                      the resolved recipe
+//
+// The loader needs no state of its own: batches are a pure function of (seed, step).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "osp/base/json.h"
+#include "osp/model/parameters.h"
+#include "osp/optim/optimizer.h"
+#include "osp/optim/routing.h"
+#include "osp/train/config.h"
+#include "osp/train/guard.h"
+
+namespace osp {
+
+// Everything that a training step reads and writes. Held by pointer: the optimizers refer to the
+// store's banks.
+struct TrainState {
+  explicit TrainState(const Recipe& resolved_recipe);
+  TrainState(const TrainState&) = delete;
+  TrainState& operator=(const TrainState&) = delete;
+
+  Recipe recipe;
+  Routing routing;
+  ParameterStore store;
+  std::vector<std::unique_ptr<Optimizer>> optimizers;  // one per routing group
+  Guard guard;
+  int64_t step = 0;      // steps done, skipped ones included
+  bool watched = false;  // validation and samples of this step are in the log
+  double seconds = 0;    // of training, over all processes
+};
+
+// A new state with the recipe's initial weights. Allocates everything that training needs but
+// activations.
+std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe);
+
+// What a checkpoint stores, as tensors that nothing changes any more (copy = true) or as views of
+// the state (copy = false, for a save that ends before training goes on).
+struct Snapshot {
+  int64_t step = 0;
+  ParameterStore store;
+  std::vector<std::pair<std::string, at::Tensor>> optimizer;
+  Json trainer;
+  Json recipe;
+};
+Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool copy);
+
+// Writes all files of a checkpoint but its manifest into an existing folder, each fsynced.
+void write_snapshot(const Snapshot& snapshot, const std::string& folder,
+                    const std::string& tokenizer_json);
+
+// Restores weights, optimizer state, guard and counters from a verified checkpoint of the same
+// recipe, and returns the length of metrics.jsonl at that time. Error(damaged) that names file and
+// tensor.
+uint64_t load_snapshot(TrainState& state, const std::string& folder);
+
+// Weights alone from a model dir or checkpoint of equal shapes; Error(usage) names the first tensor
+// that differs. `with_optimizer` also copies the optimizer state of a checkpoint.
+void init_from(TrainState& state, const std::string& path, bool with_optimizer);
+
+}  // namespace osp
