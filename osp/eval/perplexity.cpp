@@ -15,7 +15,9 @@ namespace {
 
 constexpr int64_t kLongestWindow = 2048;
 
-void check_tokens(std::span<const int64_t> tokens, int64_t vocabulary) {
+}  // namespace
+
+void check_token_ids(std::span<const int64_t> tokens, int64_t vocabulary) {
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || tokens[i] >= vocabulary) {
       fail(ErrorCode::damaged,
@@ -26,8 +28,6 @@ void check_tokens(std::span<const int64_t> tokens, int64_t vocabulary) {
     }
   }
 }
-
-}  // namespace
 
 int64_t perplexity_window(int64_t trained_context) {
   return std::min(kLongestWindow, trained_context);
@@ -49,7 +49,7 @@ PerplexityResult measure_perplexity(const ParameterStore& store, std::span<const
     num_windows = std::clamp<int64_t>(options.max_tokens / window, 1, num_windows);
   }
   const auto used = tokens.first(static_cast<size_t>(num_windows * window));
-  check_tokens(used, store.config.vocabulary);
+  check_token_ids(used, store.config.vocabulary);
 
   const auto start = std::chrono::steady_clock::now();
   const at::NoGradGuard no_grad;

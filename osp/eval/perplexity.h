@@ -33,6 +33,9 @@ struct PerplexityResult {
 // The window of a model with this trained context.
 int64_t perplexity_window(int64_t trained_context);
 
+// Error(damaged) naming the first id that is not below the vocabulary.
+void check_token_ids(std::span<const int64_t> tokens, int64_t vocabulary);
+
 // Error(unsupported) if the tokens fill no window, Error(damaged) if an id is not below the model's
 // vocabulary.
 PerplexityResult measure_perplexity(const ParameterStore& store, std::span<const int64_t> tokens,

@@ -1,0 +1,88 @@
+// osp analyze: does a model have activation outliers, where, and how large are they.
+#include <ATen/ops/from_blob.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+
+#include "osp/base/error.h"
+#include "osp/cli/command.h"
+#include "osp/eval/outlier_summary.h"
+#include "osp/eval/perplexity.h"
+#include "osp/eval/token_source.h"
+#include "osp/model/model_dir.h"
+
+namespace osp {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::string model;
+  std::string data;
+  int64_t max_tokens = 128 * 2048;  // as many as the reference's script
+};
+
+// Tokens as [sequences, T], T the window of perplexity; a text shorter than that is one sequence.
+at::Tensor sequences_of(std::vector<int64_t>& tokens, const ParameterStore& store) {
+  const int64_t count = static_cast<int64_t>(tokens.size());
+  if (count == 0) {
+    fail(ErrorCode::unsupported, "the data has no tokens to measure; give a longer text");
+  }
+  check_token_ids(tokens, store.config.vocabulary);
+  const int64_t length = std::min(count, perplexity_window(store.config.context));
+  return at::from_blob(tokens.data(), {count / length, length}, at::kLong);
+}
+
+int run(const Options& options) {
+  Console console(options.common.quiet);
+  const std::string dir = find_model_dir(options.model);
+  const ParameterStore store = load_model_dir(dir);
+  TokenSource source = read_token_source(options.data, dir, options.max_tokens);
+  if (!source.warning.empty()) console.warn("{}", source.warning);
+  const at::Tensor tokens_BT = sequences_of(source.tokens, store);
+
+  const auto start = std::chrono::steady_clock::now();
+  OutlierOptions outliers;
+  outliers.histograms = true;
+  outliers.progress = [&](int64_t done, int64_t total) {
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double left = seconds / static_cast<double>(done) * static_cast<double>(total - done);
+    console.status(fmt::format("analyze: {}/{} tokens, {} left", format_count(done),
+                               format_count(total), format_duration(left)));
+  };
+  const OutlierReport report = measure_outliers(store, tokens_BT, outliers);
+  console.end_status();
+
+  const Tokenizer* tokenizer = source.tokenizer ? &*source.tokenizer : nullptr;
+  if (options.common.json) {
+    Json json;
+    json["model"] = options.model;
+    json["data"] = options.data;
+    json.update(outlier_json(report, tokenizer));
+    print_json(json);
+  } else {
+    fmt::print("{}", outlier_text(report, tokenizer));
+  }
+  return 0;
+}
+
+}  // namespace
+
+CommandRunner add_analyze(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("analyze", "measure a model's activation outliers");
+  auto options = std::make_shared<Options>();
+  add_common_options(*command, options->common);
+  command->add_option("model", options->model, "model dir, checkpoint or finished run")->required();
+  command
+      ->add_option("--data", options->data,
+                   "token shards (their held-out split) or a text file, read as one sequence")
+      ->required();
+  command->add_option("--max-tokens", options->max_tokens, "measure the first N tokens; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  return [options] { return run(*options); };
+}
+
+}  // namespace osp

@@ -1,0 +1,127 @@
+// osp eval: perplexity of a model at given widths of weights, activations and KV cache.
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+
+#include "osp/base/error.h"
+#include "osp/cli/command.h"
+#include "osp/eval/perplexity.h"
+#include "osp/eval/token_source.h"
+#include "osp/model/model_dir.h"
+#include "osp/quant/fake_quant.h"
+
+namespace osp {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::string model;
+  std::string data;
+  std::string tasks = "perplexity";
+  std::string bits = "16-16-16";
+  int64_t max_tokens = 0;
+};
+
+struct Row {
+  BitWidths bits;
+  PerplexityResult result;
+};
+
+void check_tasks(const std::string& tasks) {
+  if (tasks == "perplexity") return;
+  fail(ErrorCode::usage, "--tasks {}: unknown task; osp eval knows perplexity", tasks);
+}
+
+PerplexityResult evaluate(const ParameterStore& store, const TokenSource& source,
+                          const BitWidths& bits, const Options& options, Console& console) {
+  FakeQuantTap tap(store, bits);
+  const auto start = std::chrono::steady_clock::now();
+  PerplexityOptions perplexity;
+  perplexity.max_tokens = options.max_tokens;
+  perplexity.tap = &tap;
+  perplexity.progress = [&](int64_t done, int64_t total) {
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double left = seconds / static_cast<double>(done) * static_cast<double>(total - done);
+    console.status(
+        fmt::format("{}: {}/{} windows, {} left", bits.text(), done, total, format_duration(left)));
+  };
+  const PerplexityResult result = measure_perplexity(store, source.tokens, perplexity);
+  console.end_status();
+  return result;
+}
+
+Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+
+Json to_json(const Options& options, const std::vector<Row>& rows) {
+  Json json;
+  json["model"] = options.model;
+  json["data"] = options.data;
+  Json& results = json["results"] = Json::array();
+  for (const Row& row : rows) {
+    Json result;
+    result["bits"] = row.bits.text();
+    result["perplexity"] = number(row.result.perplexity);
+    result["loss"] = number(row.result.loss);
+    result["tokens"] = row.result.tokens;
+    result["seconds"] = row.result.seconds;
+    results.push_back(result);
+  }
+  return json;
+}
+
+void print_table(const std::vector<Row>& rows) {
+  fmt::print("{:<10} {:>12} {:>10} {:>10} {:>9}\n", "bits", "perplexity", "loss", "tokens", "time");
+  for (const Row& row : rows) {
+    fmt::print("{:<10} {:>12.4f} {:>10.5f} {:>10} {:>9}\n", row.bits.text(), row.result.perplexity,
+               row.result.loss, row.result.tokens, format_duration(row.result.seconds));
+  }
+}
+
+int run(const Options& options) {
+  check_tasks(options.tasks);
+  const std::vector<BitWidths> widths = parse_bits_list(options.bits);
+  Console console(options.common.quiet);
+  const std::string dir = find_model_dir(options.model);
+  const ParameterStore store = load_model_dir(dir);
+  const TokenSource source = read_token_source(options.data, dir, 0);
+  if (!source.warning.empty()) console.warn("{}", source.warning);
+  std::vector<Row> rows;
+  for (const BitWidths& bits : widths) {
+    rows.push_back({bits, evaluate(store, source, bits, options, console)});
+  }
+  if (options.common.json) {
+    print_json(to_json(options, rows));
+  } else {
+    print_table(rows);
+  }
+  return 0;
+}
+
+}  // namespace
+
+CommandRunner add_eval(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("eval", "perplexity of a model, also with fewer bits");
+  auto options = std::make_shared<Options>();
+  add_common_options(*command, options->common);
+  command->add_option("model", options->model, "model dir, checkpoint or finished run")->required();
+  command
+      ->add_option("--data", options->data,
+                   "token shards (their held-out split) or a text file, scored as one sequence")
+      ->required();
+  command->add_option("--tasks", options->tasks, "what to measure: perplexity")
+      ->capture_default_str();
+  command
+      ->add_option("--bits", options->bits,
+                   "weights-activations-cache, a list by commas; each 2 to 8, or 16 for none")
+      ->capture_default_str();
+  command
+      ->add_option("--max-tokens", options->max_tokens,
+                   "score whole windows within the first N tokens; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  return [options] { return run(*options); };
+}
+
+}  // namespace osp

@@ -1,0 +1,28 @@
+// What --data of `osp eval` and `osp analyze` names: token shards (their held-out split where they
+// have one) or a text file, which is one sequence without special tokens.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "osp/data/tokenizer.h"
+
+namespace osp {
+
+struct TokenSource {
+  std::vector<int64_t> tokens;
+  // The model's tokenizer, absent if the model dir has none (shards can be scored without).
+  std::optional<Tokenizer> tokenizer;
+  // Something that the user should know, "" if nothing.
+  std::string warning;
+};
+
+// Reads at most `max_tokens` tokens (0: all) of `data` for the model in `model_dir`. Error(usage)
+// if `data` does not exist or a text is given to a model without a tokenizer, Error(unsupported) if
+// the text is empty, errors of TokenDataset and Tokenizer otherwise.
+TokenSource read_token_source(const std::string& data, const std::string& model_dir,
+                              int64_t max_tokens);
+
+}  // namespace osp

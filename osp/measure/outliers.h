@@ -1,0 +1,47 @@
+// One call that measures a model's outliers on given tokens: used by training's validation slice
+// and by `osp analyze`.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "osp/measure/outlier_tap.h"
+#include "osp/model/parameters.h"
+
+namespace osp {
+
+struct OutlierOptions {
+  bool clipped = true;              // also the reference's mode
+  bool histograms = false;          // also the distribution at every tap point
+  int64_t attention_sequences = 2;  // sequences whose attention logits are looked at; 0: none
+  int64_t attention_length = 512;   // and how much of them at most: logits take memory T²
+  int64_t batch_tokens = 8192;      // of one forward pass, at least one sequence
+  std::function<void(int64_t done, int64_t total)> progress;  // tokens
+};
+
+struct OutlierReport {
+  int64_t tokens = 0;
+  // Excess kurtosis, ours: mean over tokens for each of the L + 1 residual states, and their mean.
+  double mean = 0.0;
+  std::vector<double> per_layer;
+  // The reference's mode (see ClippedKurtosisTap); NaN and empty if not asked for.
+  double clipped_mean = 0.0;
+  std::vector<double> clipped_per_layer;
+  LargestActivation largest;
+  // Largest causal attention logit, NaN if not asked for.
+  double largest_attention_logit = 0.0;
+  int64_t attention_layer = -1, attention_head = -1;
+  std::map<std::pair<TapPoint, int64_t>, PointStatistics> points;  // see OutlierTap::points
+};
+
+// tokens_BT: int64 ids, each below the vocabulary. Does not depend on batch_tokens beyond the
+// rounding of the forward pass.
+OutlierReport measure_outliers(const ParameterStore& store, const at::Tensor& tokens_BT,
+                               const OutlierOptions& options = {});
+
+}  // namespace osp
