@@ -27,6 +27,12 @@ void stream_to_stdout(std::string_view piece) {
   }
 }
 
+// Text from the command line for JSON: bytes that are not UTF-8 become U+FFFD, as the tokenizer
+// reads them.
+Json as_json(const std::string& text) {
+  return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
 int run(const Options& options) {
   const std::string dir = find_model_dir(options.model);
   const HfConfig config = load_model_config(dir);
@@ -50,7 +56,7 @@ int run(const Options& options) {
   }
   const Generation result = generate(store, tokenizer, options.prompt, generate_options);
   Json json;
-  json["prompt"] = options.prompt;
+  json["prompt"] = as_json(options.prompt);
   json["text"] = result.text;
   json["tokens"] = result.tokens;
   json["prompt_tokens"] = result.prompt_tokens;
@@ -92,8 +98,7 @@ CommandRunner add_generate(CLI::App& app) {
   command
       ->add_option("--stop", generate_options.stop,
                    "end the text before this string; may be given several times")
-      ->expected(1)
-      ->take_all();
+      ->allow_extra_args(false);
   return [options] { return run(*options); };
 }
 

@@ -210,6 +210,8 @@ def test_stop_string_ends_the_text_before_it(run_program, model_dir):
     report = generate(run_program, model_dir, "--max-tokens", "16", "--stop", stop)
     assert report["text"] == whole[: whole.index(stop)]
     assert report["finish"] == "stop"
+    two = generate(run_program, model_dir, "--max-tokens", "16", "--stop", "never there", "--stop", stop)
+    assert two["text"] == report["text"]
 
 
 def test_terminal_output_is_the_text_of_the_json(run_program, model_dir):
@@ -217,6 +219,12 @@ def test_terminal_output_is_the_text_of_the_json(run_program, model_dir):
     result = run_program(["osp", "generate", model_dir, "--prompt", PROMPT, "--max-tokens", "16", "--quiet"])
     assert result.stdout == whole + "\n"
     assert result.stderr == ""
+
+
+def test_prompt_that_is_not_utf8_is_read_with_replacement_characters(osp_build, model_dir):
+    command = [osp_build / "osp", "generate", model_dir, "--prompt", b"caf\xe9", "--max-tokens", "2", "--json"]
+    report = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert report["prompt"] == "caf\ufffd"
 
 
 def test_generation_goes_on_beyond_the_trained_context(run_program, model_dir):
