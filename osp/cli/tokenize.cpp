@@ -1,4 +1,6 @@
 // osp tokenize: text to token shards, or lines of JSON strings to lines of ids.
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <csignal>
 #include <iostream>
