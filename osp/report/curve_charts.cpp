@@ -63,6 +63,13 @@ Json line_trace(const RunData& run, size_t index, const Series& curve, const std
 
 Json token_axis() { return {{"title", {{"text", "tokens trained on"}}}, {"rangemode", "tozero"}}; }
 
+// Then whole powers of ten are enough; otherwise plotly chooses finer steps itself.
+bool spans_decades(const std::vector<RunData>& runs, const SeriesOf& series_of) {
+  Extent extent;
+  for (const RunData& run : runs) extent.include(series_of(run).values);
+  return extent.low > 0 && extent.high >= 10 * extent.low;
+}
+
 Chart curve_chart(const std::string& id, const std::string& title, const std::string& caption,
                   const std::string& unit, bool logarithmic, const std::vector<RunData>& runs,
                   const SeriesOf& series_of, const std::string& role, size_t max_points) {
@@ -75,16 +82,10 @@ Chart curve_chart(const std::string& id, const std::string& title, const std::st
   chart.layout = {{"xaxis", token_axis()},
                   {"yaxis", {{"title", {{"text", unit}}}}},
                   {"hovermode", "x unified"}};
-  if (logarithmic) chart.layout["yaxis"].update({{"type", "log"}, {"dtick", 1}});
+  if (logarithmic) chart.layout["yaxis"]["type"] = "log";
+  if (logarithmic && spans_decades(runs, series_of)) chart.layout["yaxis"]["dtick"] = 1;
   chart.table = curve_table(runs, curves);
   return chart;
-}
-
-// A few decades are too coarse for whole powers of ten alone.
-bool spans_decades(const std::vector<RunData>& runs, const SeriesOf& series_of) {
-  Extent extent;
-  for (const RunData& run : runs) extent.include(series_of(run).values);
-  return extent.low > 0 && extent.high >= 10 * extent.low;
 }
 
 Chart kurtosis_chart(const std::vector<RunData>& runs, size_t max_points) {
@@ -108,21 +109,20 @@ Chart kurtosis_chart(const std::vector<RunData>& runs, size_t max_points) {
   return chart;
 }
 
-// Every logged loss faintly, and its running mean on top.
-Chart training_loss_chart(const std::vector<RunData>& runs, size_t max_points) {
-  const auto loss_of = [](const RunData& run) -> const Series& { return run.loss; };
-  Chart chart = curve_chart("training-loss", "Training loss",
-                            "Cross-entropy in nats per token: each logged step faintly, the mean "
-                            "over the nearest fiftieth of the run in full colour.",
-                            "nats per token", false, runs, loss_of, "raw", max_points);
+// Every logged value faintly, and its running mean on top.
+void add_running_mean(Chart& chart, const std::vector<RunData>& runs, const SeriesOf& series_of,
+                      size_t max_points) {
   std::vector<Series> smoothed;
   for (size_t r = 0; r < runs.size(); ++r) {
-    smoothed.push_back(smooth(runs[r].loss, smoothing_window(runs[r].loss.size())));
+    const Series& series = series_of(runs[r]);
+    smoothed.push_back(smooth(series, smoothing_window(series.size())));
     chart.traces[r].update({{"showlegend", false}, {"hoverinfo", "skip"}});
     chart.traces.push_back(line_trace(runs[r], r, thin(smoothed[r], max_points), "line"));
   }
+  chart.caption +=
+      " Each logged step faintly, the mean over the nearest fiftieth of the run in full "
+      "colour.";
   chart.table = curve_table(runs, smoothed);
-  return chart;
 }
 
 }  // namespace
@@ -138,26 +138,23 @@ std::vector<Chart> outlier_curves(const std::vector<RunData>& runs, size_t max_p
                                  "slice, on a logarithmic axis.",
                                  "largest |activation|", true, runs, largest, "points",
                                  max_points));
-    if (!spans_decades(runs, largest)) charts.back().layout["yaxis"]["dtick"] = "D1";
   }
   return charts;
 }
 
 std::vector<Chart> learning_curves(const std::vector<RunData>& runs, size_t max_points) {
   std::vector<Chart> charts;
-  if (has_numbers(runs, [](const RunData& r) -> const Series& { return r.loss; })) {
-    charts.push_back(training_loss_chart(runs, max_points));
-  }
   const auto add = [&](const std::string& id, const std::string& title, const std::string& caption,
                        const std::string& unit, bool logarithmic, const SeriesOf& series_of,
                        const std::string& role) {
     if (!has_numbers(runs, series_of)) return;
     charts.push_back(
         curve_chart(id, title, caption, unit, logarithmic, runs, series_of, role, max_points));
-    if (logarithmic && !spans_decades(runs, series_of)) {
-      charts.back().layout["yaxis"]["dtick"] = "D1";
-    }
+    if (role == "raw") add_running_mean(charts.back(), runs, series_of, max_points);
   };
+  add(
+      "training-loss", "Training loss", "Cross-entropy in nats per token.", "nats per token", false,
+      [](const RunData& r) -> const Series& { return r.loss; }, "raw");
   add(
       "validation-loss", "Validation loss", "Cross-entropy in nats per token on text held out.",
       "nats per token", false, [](const RunData& r) -> const Series& { return r.validation_loss; },
@@ -169,7 +166,7 @@ std::vector<Chart> learning_curves(const std::vector<RunData>& runs, size_t max_
       "gradient-norm", "Gradient norm",
       "Euclidean norm of the whole gradient before clipping, on a logarithmic axis.",
       "gradient norm", true, [](const RunData& r) -> const Series& { return r.gradient_norm; },
-      "line");
+      "raw");
   add(
       "attention-logit", "Largest attention logit",
       "The largest value before the softmax of any head on the validation slice.",

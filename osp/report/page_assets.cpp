@@ -24,6 +24,7 @@ body {
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .75rem; letter-spacing: -.01em; }
 h2 { font-size: 1.3rem; margin: 2.75rem 0 .25rem; }
 h3 { font-size: 1.02rem; margin: 0; }
+main > h3 { margin-top: 1.75rem; }
 p { margin: .4rem 0; max-width: 46rem; }
 .headline { font-size: 1.15rem; line-height: 1.5; }
 .soft, figcaption p, footer { color: var(--soft); }
