@@ -37,7 +37,7 @@ struct OptimConfig {
   double clip_adam = 1.0;
   double clip_muon = 0.0;
   double clip_gain = 0.0;
-  std::string routes;
+  std::string routes = "";
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {

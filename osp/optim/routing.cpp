@@ -1,5 +1,7 @@
 #include "osp/optim/routing.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "osp/base/error.h"

@@ -22,7 +22,7 @@ const char* to_string(OptimizerKind kind);
 
 // Parameters that are stepped together and whose gradient norm is taken together.
 struct OptimizerGroup {
-  std::string name;  // "adam", "muon", "muon-heads", "gain", "adam-gain", "frozen"
+  std::string name = "";  // "adam", "muon", "muon-heads", "gain", "adam-gain", "frozen"
   OptimizerKind kind = OptimizerKind::adam;
   double lr_scale = 1;
   bool decays = true;

@@ -1,0 +1,186 @@
+#include "osp/optim/muon.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros_like.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "osp/optim/test_banks.h"
+
+namespace osp {
+namespace {
+
+const OptimizerGroup kMuonGroup{.name = "muon", .kind = OptimizerKind::muon};
+const OptimizerGroup kGainGroup{.name = "gain", .kind = OptimizerKind::gain};
+
+double norm(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
+
+StepValues at_step(int64_t step) {
+  return {.step = step, .lr = 0.02, .momentum = 0.95, .weight_decay = 0.1, .measure = true};
+}
+
+// New gradients for every step.
+void next_gradient(Bank& bank, int64_t step) {
+  bank.gradient.copy_(random_tensor(bank.gradient.sizes().vec(), bank.name, step));
+}
+
+TEST(Muon, TenStepsEqualTheReferenceTwin) {
+  for (const bool nesterov : {true, false}) {
+    OptimConfig config;
+    config.nesterov = nesterov;
+    std::vector<Bank> banks = {random_bank("wide", {3, 32, 88}), random_bank("tall", {2, 88, 32})};
+    auto muon = make_muon({&banks[0], &banks[1]}, kMuonGroup, config);
+    std::vector<at::Tensor> weights, buffers;
+    for (const Bank& bank : banks) {
+      weights.push_back(bank.master.clone());
+      buffers.push_back(at::zeros_like(bank.master));
+    }
+    const NewtonSchulz settings = newton_schulz_settings(config);
+    for (int64_t step = 1; step <= 10; ++step) {
+      for (size_t b = 0; b < banks.size(); ++b) {
+        next_gradient(banks[b], step);
+        for (int64_t i = 0; i < weights[b].size(0); ++i) {
+          at::Tensor weight = weights[b][i], buffer = buffers[b][i];
+          muon_step_reference(weight, banks[b].gradient[i], buffer, at_step(step), settings,
+                              0.2 * std::sqrt(88.0), nesterov);
+        }
+      }
+      muon->step(at_step(step));
+    }
+    for (size_t b = 0; b < banks.size(); ++b) {
+      // The buffer is fp32 on both sides; the compiler may fuse its multiplication and addition.
+      EXPECT_LT(norm(muon->state()[b].second - buffers[b]), 1e-6 * norm(buffers[b]));
+      // Each orthogonalised update agrees within 3 % (see newton_schulz_test); ten of them in
+      // random directions have moved the weights by about 0.02 · 0.2 · sqrt(88 · 32 · 10) each.
+      const double moved =
+          norm(weights[b] - random_bank(banks[b].name, {weights[b].sizes().vec()}).master);
+      EXPECT_LT(norm(banks[b].master - weights[b]), 0.03 * moved);
+    }
+  }
+}
+
+TEST(Muon, UpdateHasTheRmsOfAdam) {
+  Bank bank = random_bank("rms", {4, 48, 128});
+  const at::Tensor before = bank.master.clone();
+  OptimConfig config;
+  config.renormalize = true;
+  auto muon = make_muon({&bank}, kMuonGroup, config);
+  StepValues values = at_step(1);
+  values.weight_decay = 0;
+  muon->step(values);
+  // An orthogonal 48 x 128 factor has squared norm 48, so RMS = sqrt(1/128); times 0.2 sqrt(128).
+  const double rms = norm(bank.master - before) / std::sqrt(4.0 * 48 * 128);
+  EXPECT_NEAR(rms, 0.02 * 0.2, 1e-5) << "fp32 rounding of weights near 1";
+  EXPECT_NEAR(muon->last_update_norm(), norm(bank.master - before), 1e-5);
+}
+
+TEST(Muon, DecayIsDecoupled) {
+  Bank bank = random_bank("decay", {2, 16, 24});
+  bank.gradient.zero_();
+  const at::Tensor before = bank.master.clone();
+  make_muon({&bank}, kMuonGroup, {})->step(at_step(1));
+  EXPECT_LT(norm(bank.master - before * (1 - 0.02 * 0.1)), 1e-6 * norm(before));
+}
+
+TEST(Muon, SameBitsForOneAndTwoThreads) {
+  const int threads = at::get_num_threads();
+  std::vector<at::Tensor> results;
+  for (const int count : {1, 2}) {
+    at::set_num_threads(count);
+    Bank bank = random_bank("threads", {4, 64, 96});
+    auto muon = make_muon({&bank}, kMuonGroup, {});
+    for (int64_t step = 1; step <= 3; ++step) muon->step(at_step(step));
+    results.push_back(bank.master);
+  }
+  at::set_num_threads(threads);
+  EXPECT_TRUE(at::equal(results[0], results[1]));
+}
+
+TEST(Muon, HeadsAreOrthogonalisedOneByOne) {
+  Bank whole = random_bank("heads", {2, 64, 48});
+  Bank split = random_bank("heads", {8, 16, 48});
+  split.master.copy_(whole.master.view({8, 16, 48}));
+  split.gradient.copy_(whole.gradient.view({8, 16, 48}));
+  OptimizerGroup group = kMuonGroup;
+  group.split_rows = 16;
+  make_muon({&whole}, group, {})->step(at_step(1));
+  make_muon({&split}, kMuonGroup, {})->step(at_step(1));
+  EXPECT_TRUE(at::equal(whole.master.view({8, 16, 48}), split.master));
+}
+
+TEST(Muon, ResumesBitForBitAtEveryStep) {
+  Bank through = random_bank("resume", {3, 32, 48});
+  auto muon = make_muon({&through}, kMuonGroup, {});
+  for (int64_t step = 1; step <= 6; ++step) {
+    Bank resumed = random_bank("resume", {3, 32, 48});
+    resumed.master.copy_(through.master);
+    auto other = make_muon({&resumed}, kMuonGroup, {});
+    for (size_t i = 0; i < muon->state().size(); ++i) {
+      EXPECT_EQ(other->state()[i].first, muon->state()[i].first);
+      other->state()[i].second.copy_(muon->state()[i].second.clone());
+    }
+    next_gradient(through, step);
+    next_gradient(resumed, step);
+    muon->step(at_step(step));
+    other->step(at_step(step));
+    EXPECT_TRUE(at::equal(through.master, resumed.master)) << step;
+    EXPECT_TRUE(at::equal(muon->state()[0].second, other->state()[0].second)) << step;
+  }
+}
+
+TEST(GainRule, ScalarMovesByAFifthOfTheRateAndDecays) {
+  Bank bank = random_bank("scalars", {5, 1, 1}, ParameterKind::gain);
+  const at::Tensor before = bank.master.clone();
+  auto rule = make_gain_rule({&bank}, kGainGroup, {});
+  rule->step(at_step(1));
+  const at::Tensor expected = before * (1 - 0.02 * 0.1) - bank.gradient.sign() * (0.2 * 0.02);
+  EXPECT_LT(norm(bank.master - expected), 1e-6) << "fp32, and eps 1e-8 beside gradients near 1";
+  EXPECT_NEAR(rule->last_update_norm(), norm(expected - before), 1e-6);
+}
+
+TEST(GainRule, VectorMovesAFifthOfTheRatePerChannelInRms) {
+  Bank bank = random_bank("vectors", {3, 1, 64}, ParameterKind::gain);
+  const at::Tensor before = bank.master.clone();
+  StepValues values = at_step(1);
+  values.weight_decay = 0;
+  make_gain_rule({&bank}, kGainGroup, {})->step(values);
+  for (int64_t i = 0; i < 3; ++i) {  // each gain by its own norm
+    EXPECT_NEAR(norm(bank.master[i] - before[i]), 0.02 * 0.2 * 8, 1e-5);
+  }
+}
+
+TEST(GainRule, MomentumOutlivesOneOppositeGradient) {
+  Bank bank = random_bank("momentum", {1, 1, 1}, ParameterKind::gain);
+  auto rule = make_gain_rule({&bank}, kGainGroup, {});
+  const auto move = [&](double gradient) {
+    const at::Tensor before = bank.master.clone();
+    bank.gradient.fill_(gradient);
+    StepValues values = at_step(1);
+    values.weight_decay = 0;
+    rule->step(values);
+    return (bank.master - before).item<double>();
+  };
+  EXPECT_LT(move(1.0), 0);
+  EXPECT_LT(move(1.0), 0);   // buffer 1.95
+  EXPECT_LT(move(-0.1), 0);  // buffer 1.7525, update −0.1 + 0.95 · 1.7525 > 0
+  EXPECT_GT(move(-5.0), 0);
+}
+
+TEST(UpdateScale, FollowsTheConfiguredRule) {
+  OptimConfig config;
+  EXPECT_DOUBLE_EQ(update_scale(kMuonGroup, {16, 100}, config), 2.0);
+  EXPECT_DOUBLE_EQ(update_scale(kGainGroup, {25}, config), 1.0);
+  config.update_scale = "original";
+  EXPECT_DOUBLE_EQ(update_scale(kMuonGroup, {100, 25}, config), 2.0);
+  EXPECT_DOUBLE_EQ(update_scale(kMuonGroup, {25, 100}, config), 1.0);
+  config.update_scale = "spectral";
+  EXPECT_DOUBLE_EQ(update_scale(kMuonGroup, {25, 100}, config), 0.5);
+}
+
+}  // namespace
+}  // namespace osp

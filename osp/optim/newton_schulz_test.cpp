@@ -1,0 +1,147 @@
+#include "osp/optim/newton_schulz.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/linalg_matrix_norm.h>
+#include <ATen/ops/linalg_svd.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "osp/base/error.h"
+#include "osp/optim/test_banks.h"
+
+namespace osp {
+namespace {
+
+double norm(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
+
+// ‖x − y‖ / ‖y‖.
+double relative_error(const at::Tensor& x, const at::Tensor& y) { return norm(x - y) / norm(y); }
+
+at::Tensor polar_factor(const at::Tensor& x) {
+  const auto [u, s, vt] = at::linalg_svd(x.to(at::kDouble), false);
+  return at::Tensor(u.matmul(vt)).to(at::kFloat);
+}
+
+struct Case {
+  const char* name;
+  OptimConfig config;
+};
+
+const std::vector<Case>& cases() {
+  static const std::vector<Case> all = {
+      {"osp-paper", {}},
+      {"tight", {.preset = "tight"}},
+      {"polar-express", {.coefficients = "polar-express"}},
+      {"jordan with s8", {.normalisation = "s8"}},
+      {"renormalised", {.renormalize = true}},
+      {"one step", {.ns_steps = 1}},
+  };
+  return all;
+}
+
+const std::vector<std::pair<int64_t, int64_t>> kShapes = {{64, 64}, {64, 176}, {176, 64},
+                                                          {1, 40},  {40, 1},   {33, 57}};
+
+// bf16 has 8 significant bits, so each of the 5 × 3 products and sums errs by up to 2^-9 = 0.002;
+// the iteration amplifies small singular values (by up to 3.4 a step), and with them what earlier
+// steps rounded. The two ways round at different places (the fast one less often).
+constexpr double kBf16Iteration = 0.03;
+
+TEST(NewtonSchulz, FastBankEqualsReferenceWithinBf16) {
+  for (const Case& c : cases()) {
+    const NewtonSchulz settings = newton_schulz_settings(c.config);
+    for (const auto& [rows, cols] : kShapes) {
+      const at::Tensor bank = random_tensor({3, rows, cols}, c.name);
+      const at::Tensor fast = newton_schulz(bank, settings);
+      for (int64_t i = 0; i < 3; ++i) {
+        const at::Tensor slow = newton_schulz_reference(bank[i], settings);
+        EXPECT_LT(relative_error(fast[i], slow), kBf16Iteration)
+            << c.name << " " << rows << "x" << cols;
+      }
+    }
+  }
+}
+
+TEST(NewtonSchulz, SingularVectorsStayAndSingularValuesApproachOne) {
+  // Jordan's triple sends singular values into about [0.68, 1.13] rather than to 1; the others
+  // converge. Random 64 x 176 matrices have no tiny singular values.
+  const std::vector<std::pair<Case, double>> limits = {
+      {{"jordan", {}}, 0.35}, {{"you, s8", {.preset = "tight"}}, 0.06}, {cases()[2], 0.06}};
+  for (const auto& [c, limit] : limits) {
+    const at::Tensor update = random_tensor({1, 64, 176}, "polar");
+    const at::Tensor result = newton_schulz(update, newton_schulz_settings(c.config))[0];
+    EXPECT_LT(relative_error(result, polar_factor(update[0])), limit) << c.name;
+  }
+}
+
+TEST(NewtonSchulz, TallMatrixEqualsTransposedWide) {
+  // The same products on the same numbers; a blocked product may sum in another order.
+  const at::Tensor wide = random_tensor({1, 48, 112}, "wide");
+  const at::Tensor tall = wide.transpose(1, 2).contiguous();
+  const NewtonSchulz settings = newton_schulz_settings({});
+  EXPECT_LT(relative_error(newton_schulz(tall, settings)[0].t(), newton_schulz(wide, settings)[0]),
+            kBf16Iteration);
+}
+
+TEST(NewtonSchulz, ScaleOfTheUpdateDoesNotMatter) {
+  const at::Tensor update = random_tensor({1, 32, 80}, "scale");
+  for (const Case& c : cases()) {
+    const NewtonSchulz settings = newton_schulz_settings(c.config);
+    const at::Tensor expected = newton_schulz(update, settings);
+    for (const double scale : {0x1p40, 0x1p-8}) {  // powers of two leave every rounding as it is
+      EXPECT_LT(relative_error(newton_schulz(update * scale, settings), expected), 0.005)
+          << c.name << " " << scale << ": eps 1e-8 to 1e-6 beside norms from 0.2";
+    }
+  }
+}
+
+TEST(NewtonSchulz, ZeroStaysZero) {
+  for (const Case& c : cases()) {
+    const at::Tensor zero = at::zeros({2, 16, 24}, at::kFloat);
+    EXPECT_TRUE(at::equal(newton_schulz(zero, newton_schulz_settings(c.config)), zero)) << c.name;
+  }
+}
+
+TEST(NewtonSchulz, RenormalisedResultHasThePolarFactorsNorm) {
+  const OptimConfig config{.renormalize = true};
+  const at::Tensor result =
+      newton_schulz(random_tensor({1, 48, 112}, "norm"), newton_schulz_settings(config));
+  // The norm of bf16 values is taken in fp32 and applied in fp32.
+  EXPECT_NEAR(norm(result), std::sqrt(48.0), 1e-5 * std::sqrt(48.0));
+}
+
+TEST(NewtonSchulz, S8BoundsTheSpectralNormMuchTighterThanFrobenius) {
+  const at::Tensor x = random_tensor({64, 176}, "s8");
+  const at::Tensor gram = x.matmul(x.t());
+  const double s8 = std::pow(norm(gram.matmul(gram)), 0.25);
+  const double spectral = at::linalg_matrix_norm(x, 2).item<double>();
+  EXPECT_GE(s8, spectral);
+  EXPECT_LT(s8, 1.6 * spectral);
+  EXPECT_GT(norm(x), 3 * spectral);
+}
+
+TEST(NewtonSchulz, SameBitsForAnyNumberOfThreadsUpToTheNumberOfMatrices) {
+  const at::Tensor bank = random_tensor({5, 64, 176}, "threads");
+  const NewtonSchulz settings = newton_schulz_settings({});
+  const int before = at::get_num_threads();
+  at::set_num_threads(1);
+  const at::Tensor one = newton_schulz(bank, settings);
+  for (const int threads : {2, 3, 5}) {
+    at::set_num_threads(threads);
+    EXPECT_TRUE(at::equal(newton_schulz(bank, settings), one)) << threads;
+  }
+  at::set_num_threads(before);
+}
+
+TEST(NewtonSchulz, RefusesMoreStepsThanASetHas) {
+  EXPECT_EQ(newton_schulz_settings({.ns_steps = 7}).steps.size(), 7u);
+  EXPECT_THROW(newton_schulz_settings({.ns_steps = 6, .coefficients = "you"}), Error);
+}
+
+}  // namespace
+}  // namespace osp
