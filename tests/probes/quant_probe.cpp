@@ -1,0 +1,108 @@
+// Quantizes the tensors of a file, or runs a model dir with fake quantization, for
+// tests/python/test_quant.py.
+//
+//   quant_probe INPUT.safetensors OUTPUT.safetensors
+//     Every F32 tensor of INPUT is treated as its name says; what follows the third (fourth) point
+//     is free: symmetric.BITS.search|plain, asymmetric.BITS.GROUP.zero|free, hadamard. OUTPUT:
+//     NAME/codes, NAME/scale, NAME/zero, NAME/values.
+//   quant_probe --model DIR BITS INPUT.safetensors OUTPUT.safetensors
+//     INPUT: tokens I64 [B,T]. OUTPUT: logits [B,T,V].
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+
+#include <cstring>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "osp/base/error.h"
+#include "osp/formats/safetensors.h"
+#include "osp/model/model_dir.h"
+#include "osp/model/transformer.h"
+#include "osp/quant/fake_quant.h"
+#include "osp/quant/grid.h"
+#include "osp/quant/hadamard.h"
+
+namespace {
+
+using Tensors = std::map<std::string, at::Tensor>;
+
+at::Tensor to_tensor(const osp::TensorView& view) {
+  const at::ScalarType type = view.dtype == "I64" ? at::kLong : at::kFloat;
+  at::Tensor tensor = at::empty(view.shape, at::TensorOptions().dtype(type));
+  OSP_CHECK(tensor.nbytes() == view.data.size(), "a tensor of type {}", view.dtype);
+  std::memcpy(tensor.mutable_data_ptr(), view.data.data(), view.data.size());
+  return tensor;
+}
+
+void write(const std::string& path, Tensors tensors) {
+  std::vector<osp::TensorEntry> entries;
+  for (auto& [name, tensor] : tensors) {
+    tensor = tensor.contiguous();
+    entries.push_back({name,
+                       "F32",
+                       tensor.sizes().vec(),
+                       {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}});
+  }
+  osp::write_safetensors(path, entries);
+}
+
+std::vector<std::string> parts_of(const std::string& name) {
+  std::vector<std::string> parts;
+  std::istringstream stream(name);
+  for (std::string part; std::getline(stream, part, '.');) parts.push_back(part);
+  return parts;
+}
+
+void quantize(const std::string& name, const at::Tensor& x, Tensors& out) {
+  const std::vector<std::string> parts = parts_of(name);
+  if (parts[0] == "hadamard") {
+    out[name + "/values"] = osp::hadamard_transform(x);
+  } else if (parts[0] == "symmetric") {
+    const auto q = osp::quantize_symmetric(x, std::stoll(parts.at(1)), parts.at(2) == "search");
+    out[name + "/codes"] = q.codes;
+    out[name + "/scale"] = q.scale;
+    out[name + "/values"] = q.dequantized();
+  } else {
+    OSP_CHECK(parts[0] == "asymmetric", "unknown request {}", name);
+    const auto range =
+        parts.at(3) == "free" ? osp::GroupRange::free : osp::GroupRange::contains_zero;
+    const auto q =
+        osp::quantize_asymmetric(x, std::stoll(parts.at(1)), std::stoll(parts.at(2)), range);
+    out[name + "/codes"] = q.codes;
+    out[name + "/scale"] = q.scale;
+    out[name + "/zero"] = q.zero;
+    out[name + "/values"] = q.dequantized();
+  }
+}
+
+void run(const std::vector<std::string>& arguments) {
+  Tensors out;
+  if (arguments.at(0) == "--model") {
+    const osp::ParameterStore store = osp::load_model_dir(arguments.at(1));
+    osp::FakeQuantTap tap(store, osp::parse_bits(arguments.at(2)));
+    const auto input = osp::SafetensorsFile::open(arguments.at(3));
+    osp::ForwardOptions options;
+    options.tap = &tap;
+    out["logits"] = osp::forward_logits(store, to_tensor(input.at("tokens")), options);
+    write(arguments.at(4), out);
+    return;
+  }
+  const auto input = osp::SafetensorsFile::open(arguments.at(0));
+  for (const auto& [name, view] : input.tensors()) quantize(name, to_tensor(view), out);
+  write(arguments.at(1), out);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    run({argv + 1, argv + argc});
+    return 0;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "error: {}\n", error.what());
+    return 3;
+  }
+}
