@@ -1,0 +1,208 @@
+// Whole runs in this process: resuming bit for bit, refusals, saving in the background.
+#include "osp/train/loop.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <filesystem>
+#include <sstream>
+
+#include "osp/base/file.h"
+#include "osp/base/sha256.h"
+#include "osp/train/checkpoint.h"
+#include "osp/train/interrupt.h"
+#include "osp/train/state.h"
+#include "osp/train/step.h"
+#include "osp/train/test_run.h"
+
+namespace osp {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Loop : ::testing::Test {
+  TestFolder folder;
+  std::string shards = folder / "tokens";
+  Console quiet{true};
+  void SetUp() override { write_test_shards(shards); }
+
+  Json run(const Recipe& recipe, const std::string& name, bool resume = false) {
+    return train(recipe, {.out = folder / name, .resume = resume, .init_from = {}}, quiet);
+  }
+
+  template <class Action>
+  std::string message_of(Action action, ErrorCode code) {
+    try {
+      action();
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), code) << e.what();
+      return e.what();
+    }
+    ADD_FAILURE() << "nothing was thrown";
+    return "";
+  }
+};
+
+// metrics.jsonl without what depends on the clock and the machine.
+std::string timeless_metrics(const std::string& run) {
+  std::istringstream lines(read_file(run + "/metrics.jsonl"));
+  std::string result;
+  for (std::string line; std::getline(lines, line);) {
+    Json object = parse_json(line, run);
+    for (const char* key : {"tokens_per_s", "mfu", "peak_memory_bytes", "seconds"}) {
+      object.erase(key);
+    }
+    result += object.dump() + "\n";
+  }
+  return result;
+}
+
+void expect_same_end(const std::string& a, const std::string& b, int64_t step) {
+  for (const char* file : {"model.safetensors", "optimizer.safetensors"}) {
+    EXPECT_EQ(sha256_file(checkpoint_path(a, step) + "/" + file),
+              sha256_file(checkpoint_path(b, step) + "/" + file))
+        << file;
+  }
+  EXPECT_EQ(timeless_metrics(a), timeless_metrics(b));
+}
+
+void forget_checkpoints_after(const std::string& run, int64_t step) {
+  for (const int64_t other : list_checkpoints(run)) {
+    if (other > step) fs::remove_all(checkpoint_path(run, other));
+  }
+}
+
+TEST_F(Loop, ResumingFromEveryStepIsBitExactTwiceInARow) {
+  for (const char* optimizer : {"adam", "osp"}) {
+    const Recipe recipe = test_recipe(shards, optimizer);
+    const std::string whole = folder / (std::string("whole-") + optimizer);
+    run(recipe, std::string("whole-") + optimizer);
+    EXPECT_EQ(list_checkpoints(whole), (std::vector<int64_t>{1, 2, 3, 4, 5, 6}));
+    for (int64_t step = 1; step < 6; ++step) {
+      const std::string name = "resumed";
+      fs::remove_all(folder / name);
+      fs::copy(whole, folder / name, fs::copy_options::recursive);
+      for (const int64_t from : {step, step + 1}) {
+        forget_checkpoints_after(folder / name, from);
+        run(recipe, name, true);
+        expect_same_end(whole, folder / name, 6);
+      }
+    }
+  }
+}
+
+TEST_F(Loop, ASaveFromACopyHasTheSameBytesAsOneInTheForeground) {
+  const auto state = make_state(resolved_test_recipe(shards));
+  const TokenDataset data = TokenDataset::open(shards, "train");
+  train_step(*state, data, false);
+  const Snapshot copy = take_snapshot(*state, 10, true);
+  for (const char* name : {"foreground", "background"}) fs::create_directories(folder / name);
+  write_snapshot(take_snapshot(*state, 10, false), folder / "foreground", "");
+  train_step(*state, data, false);
+  write_snapshot(copy, folder / "background", "");
+  int files = 0;
+  for (const auto& entry : fs::directory_iterator(folder / "foreground")) {
+    const std::string name = entry.path().filename().string();
+    EXPECT_EQ(read_file(folder / ("foreground/" + name)),
+              read_file(folder / ("background/" + name)))
+        << name;
+    ++files;
+  }
+  EXPECT_GE(files, 5);
+}
+
+TEST_F(Loop, AStopRequestSavesAndTheResumedRunEndsTheSame) {
+  Recipe recipe = test_recipe(shards);
+  run(recipe, "whole");
+  recipe.train.checkpoint_every = 0;
+  catch_signals();
+  std::raise(SIGTERM);
+  const std::string message = message_of([&] { run(recipe, "stopped"); }, ErrorCode::interrupted);
+  clear_stop_request();
+  EXPECT_NE(message.find("SIGTERM"), std::string::npos);
+  EXPECT_EQ(list_checkpoints(folder / "stopped"), std::vector<int64_t>{0});
+  run(recipe, "stopped", true);
+  expect_same_end(folder / "whole", folder / "stopped", 6);
+}
+
+TEST_F(Loop, AFolderWithCheckpointsNeedsResume) {
+  run(test_recipe(shards), "a");
+  const std::string message = message_of([&] { run(test_recipe(shards), "a"); }, ErrorCode::usage);
+  EXPECT_NE(message.find("has checkpoints up to step-6; add --resume"), std::string::npos);
+}
+
+TEST_F(Loop, AFinishedRunResumesToTheSameEnd) {
+  run(test_recipe(shards), "a");
+  fs::copy(folder / "a", folder / "b", fs::copy_options::recursive);
+  fs::remove_all(folder / "b/model");
+  run(test_recipe(shards), "b", true);
+  expect_same_end(folder / "a", folder / "b", 6);
+  EXPECT_TRUE(path_exists(folder / "b/model/config.json"));
+}
+
+TEST_F(Loop, AFolderOfAnotherRecipeIsRefusedWithTheKeysThatDiffer) {
+  Recipe recipe = test_recipe(shards);
+  run(recipe, "a");
+  recipe.optim.lr = 0.5;
+  recipe.run.seed = 3;
+  const std::string message = message_of([&] { run(recipe, "a", true); }, ErrorCode::usage);
+  EXPECT_NE(message.find("run.seed (1 there, 3 here), optim.lr (0.003 there, 0.5 here)"),
+            std::string::npos)
+      << message;
+  recipe = test_recipe(shards);
+  recipe.train.keep_checkpoints = 3;  // decides nothing about the numbers
+  run(recipe, "a", true);
+}
+
+TEST_F(Loop, OtherDataIsRefused) {
+  run(test_recipe(shards), "a");
+  ShardSetWriter writer(folder / "other", {.vocabulary = 64, .end_of_document = 0});
+  for (const char* split : {"train", "validation"}) {
+    writer.append(split, std::vector<int32_t>(1000, 3), 1);
+  }
+  writer.commit();
+  const std::string message =
+      message_of([&] { run(test_recipe(folder / "other"), "a", true); }, ErrorCode::usage);
+  EXPECT_NE(message.find("other data"), std::string::npos) << message;
+}
+
+TEST_F(Loop, OldCheckpointsAreRemovedButNeverBelowTwo) {
+  Recipe recipe = test_recipe(shards);
+  recipe.train.keep_checkpoints = 2;
+  run(recipe, "a");
+  EXPECT_EQ(list_checkpoints(folder / "a"), (std::vector<int64_t>{5, 6}));
+}
+
+TEST_F(Loop, ARunCanStartFromOldWeights) {
+  run(test_recipe(shards), "a");
+  Recipe recipe = test_recipe(shards);
+  recipe.optim.lr = 0;
+  recipe.optim.weight_decay = 0;
+  train(recipe, {.out = folder / "b", .init_from = folder / "a/step-6"}, quiet);
+  EXPECT_EQ(sha256_file(folder / "a/step-6/model.safetensors"),
+            sha256_file(folder / "b/step-6/model.safetensors"));
+  recipe.model.width = 64;
+  const auto start = [&] {
+    train(recipe, {.out = folder / "c", .init_from = folder / "a/step-6"}, quiet);
+  };
+  EXPECT_NE(message_of(start, ErrorCode::usage).find("another shape"), std::string::npos);
+}
+
+TEST_F(Loop, IdsBeyondTheVocabularyAreFoundBeforeTheFirstStep) {
+  ShardSetWriter writer(folder / "bad", {.vocabulary = 64, .end_of_document = 0});
+  for (const char* split : {"train", "validation"}) {
+    writer.append(split, std::vector<int32_t>(1000, 63), 1);
+  }
+  writer.commit();
+  // The index is changed to say 60, as a damaged one would.
+  std::string index = read_file(folder / "bad/index.json");
+  const size_t place = index.find("64");
+  ASSERT_NE(place, std::string::npos);
+  index.replace(place, 2, "60");
+  write_file_atomic(folder / "bad/index.json", index);
+  message_of([&] { run(test_recipe(folder / "bad"), "a"); }, ErrorCode::damaged);
+  EXPECT_FALSE(path_exists(folder / "a"));
+}
+
+}  // namespace
+}  // namespace osp

@@ -1,0 +1,99 @@
+#include "osp/train/speed.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <vector>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/base/philox.h"
+#include "osp/data/dataset.h"
+#include "osp/data/shards_writer.h"
+#include "osp/train/device.h"
+#include "osp/train/state.h"
+#include "osp/train/step.h"
+
+namespace osp {
+namespace {
+
+// A folder that lives as long as this object.
+class ScratchFolder {
+ public:
+  ScratchFolder() {
+    path_ = (std::filesystem::temp_directory_path() / "osp-bench-XXXXXX").string();
+    if (mkdtemp(path_.data()) == nullptr) {
+      fail(ErrorCode::io, "cannot create a folder like {}; set TMPDIR to one that can be written",
+           path_);
+    }
+  }
+  ~ScratchFolder() { remove_tree(path_); }
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// Uniformly random ids: speed does not depend on them.
+void write_random_tokens(const std::string& path, int64_t count, int64_t vocabulary) {
+  ShardSetWriter writer(path, {.vocabulary = vocabulary});
+  const RandomStream random(1, "bench tokens");
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < count; ++i) {
+    ids.push_back(static_cast<int32_t>(random.below(i, vocabulary)));
+  }
+  writer.append("train", ids, 1);
+  writer.commit();
+}
+
+}  // namespace
+
+Recipe speed_recipe(const std::string& model) {
+  Recipe recipe;
+  recipe.train.batch_tokens = 8192;
+  recipe.schedule.kind = "constant";
+  recipe.schedule.warmup_steps = 0;
+  recipe.model.vocabulary = 4096;
+  if (model == "50m") {
+    recipe.model.layers = 12;
+    recipe.model.width = 512;
+    recipe.model.heads = 8;
+    recipe.model.context = 512;
+    recipe.model.vocabulary = 10240;
+  } else if (model != "demo") {
+    fail(ErrorCode::usage, "unknown model {} to be timed; demo and 50m are known", model);
+  }
+  recipe.train.micro_batch_sequences = recipe.train.batch_tokens / recipe.model.context;
+  return recipe;
+}
+
+TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps) {
+  const ScratchFolder folder;
+  const std::string tokens = folder.path() + "/tokens";
+  write_random_tokens(tokens, 2 * recipe.train.batch_tokens + 1, recipe.model.vocabulary);
+  recipe.data.path = tokens;
+  recipe.train.steps = steps + 1;
+  recipe = resolved(recipe, recipe.model.vocabulary);
+  const TokenDataset data = TokenDataset::open(tokens, "train");
+  const auto state = make_state(recipe);
+  TrainingSpeed speed;
+  std::vector<double> seconds;
+  for (int64_t step = 0; step <= steps; ++step) {
+    const auto start = std::chrono::steady_clock::now();
+    speed.loss = train_step(*state, data, false).loss;
+    const double taken =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (step > 0) seconds.push_back(taken);
+  }
+  std::sort(seconds.begin(), seconds.end());
+  speed.tokens_per_s = static_cast<double>(recipe.train.batch_tokens) / seconds[seconds.size() / 2];
+  speed.parameters = state->store.num_parameters();
+  speed.peak_memory_bytes = peak_memory_bytes();
+  return speed;
+}
+
+}  // namespace osp

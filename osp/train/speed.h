@@ -1,0 +1,26 @@
+// How fast this machine trains: a few steps of the real training step on random tokens.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "osp/train/config.h"
+
+namespace osp {
+
+struct TrainingSpeed {
+  double tokens_per_s = 0;  // by the median step
+  double loss = 0;          // of the last step
+  int64_t parameters = 0;
+  int64_t peak_memory_bytes = 0;  // of the whole process
+};
+
+// "demo": the demo's OSP model; "50m": 50 million parameters, also OSP. 8,192 tokens a step, in one
+// micro-batch, bf16. Error(usage) for other names.
+Recipe speed_recipe(const std::string& model);
+
+// Runs `steps` timed steps after one that is not counted. Writes its tokens into a folder for
+// temporary files and removes it.
+TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps);
+
+}  // namespace osp

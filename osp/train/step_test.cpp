@@ -1,0 +1,160 @@
+// The training step: micro-batches, the guard's branch, norms, determinism.
+#include "osp/train/step.h"
+
+#include <ATen/ops/equal.h>
+#include <ATen/ops/randn.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "osp/train/test_run.h"
+
+namespace osp {
+namespace {
+
+struct Step : ::testing::Test {
+  TestFolder folder;
+  std::string shards = folder / "tokens";
+  void SetUp() override { write_test_shards(shards); }
+  TokenDataset data() { return TokenDataset::open(shards, "train"); }
+};
+
+// Copies of all weights and optimizer states.
+std::vector<at::Tensor> contents(const TrainState& state) {
+  std::vector<at::Tensor> tensors;
+  for (const Bank& bank : state.store.banks) tensors.push_back(bank.master.clone());
+  for (const auto& optimizer : state.optimizers) {
+    for (const auto& [name, tensor] : optimizer->state()) tensors.push_back(tensor.clone());
+  }
+  return tensors;
+}
+
+void expect_equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(at::equal(a[i], b[i])) << "tensor " << i;
+}
+
+TEST_F(Step, TheResultDoesNotDependOnTheMicroBatchBeyondRounding) {
+  const TokenDataset tokens = data();
+  for (const bool document_mask : {false, true}) {
+    std::vector<at::Tensor> whole;
+    double whole_loss = 0;
+    for (const int64_t micro : {4, 1, 3}) {
+      Recipe recipe = resolved_test_recipe(shards);
+      recipe.data.document_mask = document_mask;
+      recipe.optim.clip_adam = 0;
+      recipe.train.micro_batch_sequences = micro;
+      const auto state = make_state(recipe);
+      const double loss = train_step(*state, tokens, false).loss;
+      if (whole.empty()) {
+        for (const Bank& bank : state->store.banks) whole.push_back(bank.gradient.clone());
+        whole_loss = loss;
+        continue;
+      }
+      // Sums of 64 fp32 terms in another order: a few units of 6e-8 in the loss; in a gradient bank
+      // relative to its norm, with room for cancellation.
+      EXPECT_NEAR(loss, whole_loss, 1e-6 * whole_loss);
+      for (size_t b = 0; b < whole.size(); ++b) {
+        const double norm = gradient_norm({whole[b]});
+        const double difference = gradient_norm({state->store.banks[b].gradient - whole[b]});
+        EXPECT_LE(difference, 1e-5 * norm + 1e-9) << state->store.banks[b].name << " " << micro;
+        EXPECT_GT(norm, 0) << state->store.banks[b].name;
+      }
+    }
+  }
+}
+
+TEST_F(Step, ANanReachesNeitherWeightsNorOptimizerState) {
+  const TokenDataset tokens = data();
+  for (const char* optimizer : {"adam", "osp"}) {
+    const auto state = make_state(resolved_test_recipe(shards, optimizer));
+    train_step(*state, tokens, false);
+    const int64_t poisoned = state->store.find("model.layers.0.mlp.up_proj.weight");
+    const at::Tensor healthy = state->store.master(poisoned).clone();
+    const std::vector<at::Tensor> before = contents(*state);
+    state->store.master(poisoned).select(0, 0).fill_(std::numeric_limits<float>::quiet_NaN());
+    sync_compute(state->store);
+    const StepReport report = train_step(*state, tokens, true);
+    EXPECT_NE(report.skipped, "");
+    EXPECT_EQ(state->guard.skipped(), 1);
+    EXPECT_EQ(state->step, 2) << "a skipped step counts";
+    state->store.master(poisoned).copy_(healthy);
+    sync_compute(state->store);
+    expect_equal(contents(*state), before);
+    EXPECT_EQ(train_step(*state, tokens, false).skipped, "");
+    EXPECT_TRUE(std::isfinite(gradient_norm(contents(*state))));
+  }
+}
+
+TEST_F(Step, TheSameSeedGivesTheSameBitsAndAnotherDoesNot) {
+  const TokenDataset tokens = data();
+  std::vector<std::vector<at::Tensor>> results;
+  for (const int64_t seed : {1, 1, 2}) {
+    Recipe recipe = resolved_test_recipe(shards);
+    recipe.run.seed = seed;
+    const auto state = make_state(recipe);
+    for (int i = 0; i < 4; ++i) train_step(*state, tokens, i % 2 == 0);
+    results.push_back(contents(*state));
+  }
+  expect_equal(results[0], results[1]);
+  EXPECT_FALSE(at::equal(results[0][0], results[2][0]));
+}
+
+TEST_F(Step, MeasuringChangesNothing) {
+  const TokenDataset tokens = data();
+  std::vector<std::vector<at::Tensor>> results;
+  for (const bool measure : {false, true}) {
+    const auto state = make_state(resolved_test_recipe(shards));
+    const StepReport report = train_step(*state, tokens, measure);
+    EXPECT_EQ(report.update_norms.size(), measure ? state->routing.groups.size() : 0u);
+    for (const double norm : report.update_norms) EXPECT_GT(norm, 0);
+    results.push_back(contents(*state));
+  }
+  expect_equal(results[0], results[1]);
+}
+
+TEST_F(Step, TheLossFalls) {
+  const TokenDataset tokens = data();
+  for (const char* optimizer : {"adam", "osp"}) {
+    Recipe recipe = resolved_test_recipe(shards, optimizer);
+    recipe.optim.lr = 0.01;
+    recipe.train.steps = 60;
+    const auto state = make_state(recipe);
+    const double first = train_step(*state, tokens, false).loss;
+    double last = first;
+    for (int i = 0; i < 59; ++i) last = train_step(*state, tokens, false).loss;
+    EXPECT_NEAR(first, std::log(64.0), 0.2) << "nothing is known at the start";
+    EXPECT_LT(last, first - 0.3) << optimizer;
+  }
+}
+
+TEST(GradientNorm, EqualsTheReferenceAndSeesWhatIsNotFinite) {
+  const std::vector<at::Tensor> tensors = {at::randn({3, 100, 200}), at::randn({1, 1, 7})};
+  // The same fp64 sum in another order.
+  EXPECT_NEAR(gradient_norm(tensors), gradient_norm_reference(tensors), 1e-10);
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    at::Tensor damaged = tensors[0].clone();
+    damaged.view({-1}).select(0, 59999).fill_(bad);
+    EXPECT_FALSE(std::isfinite(gradient_norm({damaged})));
+  }
+  EXPECT_EQ(gradient_norm({}), 0);
+}
+
+TEST(RankSlice, EverySequenceBelongsToExactlyOneRank) {
+  for (const int64_t sequences : {1, 7, 8, 9}) {
+    for (const int64_t ranks : {1, 2, 3, 8}) {
+      int64_t next = 0;
+      for (int64_t rank = 0; rank < ranks; ++rank) {
+        const Slice slice = rank_slice(sequences, rank, ranks);
+        EXPECT_EQ(slice.first, next);
+        next += slice.count;
+      }
+      EXPECT_EQ(next, sequences);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace osp

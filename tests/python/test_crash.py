@@ -1,0 +1,146 @@
+"""Crashes and failing disks during `osp train`, made by strace: whatever call dies, the resumed run ends
+bit for bit like one that nobody disturbed."""
+
+import resource
+import shutil
+import subprocess
+
+import pytest
+from train_fixture import (
+    checkpoints,
+    metrics,
+    one_thread,
+    state_hash,
+    timeless,
+    write_recipe,
+    write_text,
+)
+
+
+@pytest.fixture(scope="module")
+def strace():
+    """The path of a strace that may trace here, or a visible skip."""
+    path = shutil.which("strace")
+    if path is None:
+        pytest.skip("strace is not installed")
+    probe = subprocess.run([path, "-f", "-o", "/dev/null", "true"], capture_output=True, text=True)
+    if probe.returncode != 0:
+        pytest.skip(f"strace may not trace here (ptrace is forbidden): {probe.stderr.strip()}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def setup(run_program, repo_root, osp_build, tmp_path_factory):
+    """(recipe, folder of an undisturbed run)"""
+    folder = tmp_path_factory.mktemp("crash")
+    write_text(folder / "text.txt")
+    run_program(
+        ["osp", "tokenize", folder / "text.txt", "--tokenizer", repo_root / "recipes" / "gcide-4096",
+         "--documents", "lines", "--validation-fraction", "0.1", "--out", folder / "tokens", "--quiet"]
+    )
+    recipe = write_recipe(folder / "osp.toml", folder / "tokens")
+    run_program(["osp", "train", recipe, "--out", folder / "whole", "--quiet"], env=one_thread())
+    return recipe, folder / "whole"
+
+
+def traced(strace, osp_build, inject, recipe, run, *arguments):
+    """Runs `osp train` under an injection."""
+    return subprocess.run(
+        [strace, "-f", "-o", "/dev/null", "-e", f"inject={inject}",
+         osp_build / "osp", "train", recipe, "--out", run, "--quiet", *arguments],
+        capture_output=True, text=True, env=one_thread(), timeout=120,
+    )
+
+
+def count_calls(strace, osp_build, call, recipe, run):
+    """How often a whole run makes a system call."""
+    log = run.parent / f"{call}.log"
+    subprocess.run(
+        [strace, "-f", "-o", log, "-e", f"trace={call}", osp_build / "osp", "train", recipe,
+         "--out", run, "--quiet"],
+        check=True, capture_output=True, env=one_thread(), timeout=120,
+    )
+    return sum(f"{call}(" in line for line in log.read_text().splitlines())
+
+
+def check_intact(run):
+    """What a crash may leave: whole checkpoints, left-overs that say so, and whole lines."""
+    for step in checkpoints(run):
+        assert (run / f"step-{step}" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename"])
+def test_a_kill_at_any_call_loses_nothing(strace, osp_build, setup, run_program, tmp_path, call):
+    recipe, whole = setup
+    calls = count_calls(strace, osp_build, call, recipe, tmp_path / "count")
+    assert calls >= 4
+    # Every rename; of the fsyncs every third, another phase of the commit each time.
+    for k in range(1, calls + 1, 1 if call == "rename" else 3):
+        run = tmp_path / f"run-{k}"
+        result = traced(strace, osp_build, f"{call}:signal=KILL:when={k}", recipe, run)
+        assert result.returncode != 0
+        check_intact(run)
+        run_program(["osp", "train", recipe, "--out", run, "--resume", "--quiet"], env=one_thread())
+        assert state_hash(run, 6) == state_hash(whole, 6), f"killed at {call} {k}"
+        assert timeless(run) == timeless(whole), f"killed at {call} {k}"
+        assert not list(run.glob("step-*.tmp"))
+        shutil.rmtree(run)
+
+
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+def test_a_failed_fsync_fails_that_save_and_not_the_run(strace, osp_build, setup, tmp_path, error):
+    recipe, whole = setup
+    run = tmp_path / "run"
+    # The first fsyncs are those of recipe.json; the tenth lies in the first checkpoint.
+    result = traced(strace, osp_build, f"fsync:error={error}:when=6", recipe, run)
+    assert result.returncode == 0, result.stderr
+    assert "warning: " in result.stderr and "training goes on" in result.stderr
+    assert checkpoints(run) == [4, 6]
+    assert state_hash(run, 6) == state_hash(whole, 6)
+    assert timeless(run) == timeless(whole)
+
+
+def test_a_disk_that_stays_full_ends_the_run_with_5(strace, osp_build, setup, run_program, tmp_path):
+    recipe, whole = setup
+    run = tmp_path / "run"
+    result = traced(strace, osp_build, "fsync:error=ENOSPC:when=6+", recipe, run)
+    assert result.returncode == 5, result.stderr
+    assert "No space left on device" in result.stderr
+    assert checkpoints(run) == []
+    run_program(["osp", "train", recipe, "--out", run, "--resume", "--quiet"], env=one_thread())
+    assert state_hash(run, 6) == state_hash(whole, 6)
+    assert timeless(run) == timeless(whole)
+
+
+def test_a_small_disk_keeps_the_checkpoints_that_fit(osp_build, setup, run_program, tmp_path):
+    recipe, whole = setup
+    run = tmp_path / "run"
+    run_program(
+        ["osp", "train", recipe, "--out", run, "--quiet", "--set", "train.steps=6"], env=one_thread()
+    )
+    for step in (4, 6):
+        shutil.rmtree(run / f"step-{step}")
+    limit = (whole / "step-6" / "model.safetensors").stat().st_size // 2
+    result = subprocess.run(
+        [osp_build / "osp", "train", recipe, "--out", run, "--resume", "--quiet"],
+        capture_output=True, text=True, env=one_thread(), timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)),
+    )
+    assert result.returncode == 5, result.stderr
+    assert "File too large" in result.stderr
+    assert checkpoints(run) == [2]
+    assert not list(run.glob("step-*.tmp"))
+    run_program(["osp", "train", recipe, "--out", run, "--resume", "--quiet"], env=one_thread())
+    assert state_hash(run, 6) == state_hash(whole, 6)
+    assert timeless(run) == timeless(whole)
+
+
+def test_metrics_survive_a_kill_in_the_middle_of_a_run(strace, osp_build, setup, run_program, tmp_path):
+    recipe, whole = setup
+    for k in (3, 7, 12):
+        run = tmp_path / f"run-{k}"
+        traced(strace, osp_build, f"pwrite64:signal=KILL:when={k}", recipe, run)
+        if (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size:
+            metrics(run)
+        run_program(["osp", "train", recipe, "--out", run, "--resume", "--quiet"], env=one_thread())
+        assert timeless(run) == timeless(whole)

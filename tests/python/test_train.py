@@ -1,0 +1,300 @@
+"""`osp train` from end to end: what a run leaves, resuming, refusals, exit statuses."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from train_fixture import (
+    checkpoints,
+    metrics,
+    one_thread,
+    state_hash,
+    timeless,
+    write_recipe,
+    write_text,
+)
+
+
+@pytest.fixture(scope="module")
+def tokens(run_program, repo_root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train-data")
+    write_text(folder / "text.txt")
+    run_program(
+        ["osp", "tokenize", folder / "text.txt", "--tokenizer", repo_root / "recipes" / "gcide-4096",
+         "--documents", "lines", "--validation-fraction", "0.1", "--out", folder / "tokens", "--quiet"]
+    )
+    return folder / "tokens"
+
+
+@pytest.fixture
+def train(run_program, tmp_path, tokens):
+    """train(*arguments, optimizer="osp", check=True) -> CompletedProcess."""
+
+    def run(*arguments, optimizer="osp", check=True, **keywords):
+        recipe = write_recipe(tmp_path / f"{optimizer}.toml", tokens, optimizer)
+        return run_program(
+            ["osp", "train", recipe, *arguments], check=check, env=one_thread(), **keywords
+        )
+
+    return run
+
+
+@pytest.fixture
+def refused(train):
+    """refused(status, *arguments) -> the one line that says why."""
+
+    def run(status, *arguments, **keywords):
+        result = train(*arguments, "--quiet", check=False, **keywords)
+        lines = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
+        assert result.returncode == status, result.stderr
+        assert len(lines) == 1, result.stderr
+        assert result.stdout == ""
+        return lines[0]
+
+    return run
+
+
+@pytest.mark.parametrize("optimizer", ["osp", "adam"])
+def test_a_run_leaves_a_model_metrics_and_events(train, tmp_path, optimizer):
+    run = tmp_path / "run"
+    result = json.loads(train("--out", run, "--json", optimizer=optimizer).stdout)
+    assert result["step"] == 6 and result["tokens"] == 768 and result["skipped_steps"] == 0
+    assert result["fused_logit_relative_difference"] < 1e-4  # fp32 sums in another order
+    config = json.loads((run / "model" / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    assert (run / "model" / "tokenizer.json").exists()
+    lines = metrics(run)
+    assert [line["step"] for line in lines if line["kind"] == "step"] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in lines if line["kind"] == "validation"] == [0, 3, 6]
+    assert [line["step"] for line in lines if line["kind"] == "sample"] == [3, 6]
+    assert lines[0]["kind"] == "start" and lines[-1]["kind"] == "end"
+    assert lines[0]["recipe"]["train"]["steps"] == 6
+    assert lines[0]["recipe"] == json.loads((run / "recipe.json").read_text())
+    validation = [line for line in lines if line["kind"] == "validation"][-1]
+    assert len(validation["excess_kurtosis"]["per_layer"]) == 2
+    assert validation["loss"] == result["validation_loss"]
+    assert validation["largest_activation"]["value"] > 0
+    assert set(validation["gains"]) == {
+        "model.layers.0.input_layernorm.weight",
+        "model.layers.0.post_attention_layernorm.weight",
+        "model.norm.weight",
+    }
+    step = [line for line in lines if line["kind"] == "step"][-1]
+    assert set(step["update_norm"]) | {"all"} == set(step["gradient_norm"])
+    total = sum(v * v for k, v in step["gradient_norm"].items() if k != "all") ** 0.5
+    assert step["gradient_norm"]["all"] == pytest.approx(total, rel=1e-12)
+
+
+def test_event_files_hold_the_same_numbers(train, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    train("--out", run, "--quiet")
+    events = EventAccumulator(str(run))
+    events.Reload()
+    losses = {line["step"]: line["loss"] for line in metrics(run) if line["kind"] == "step"}
+    read = {e.step: e.value for e in events.Scalars("train/loss")}
+    assert read == pytest.approx(losses, rel=1e-6)  # stored as float32
+    assert [e.step for e in events.Scalars("validation/loss")] == [0, 3, 6]
+
+
+def test_the_same_recipe_gives_the_same_bits(train, tmp_path):
+    for name in ("a", "b"):
+        train("--out", tmp_path / name, "--quiet")
+    assert state_hash(tmp_path / "a", 6) == state_hash(tmp_path / "b", 6)
+    assert timeless(tmp_path / "a") == timeless(tmp_path / "b")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_saves_leaves_with_75_and_the_run_goes_on_bit_for_bit(
+    train, tmp_path, tokens, osp_build, sent
+):
+    arguments = ["--set", "train.steps=300", "--set", "train.checkpoint_every=0", "--set",
+                 "train.validate_every=0"]
+    train(*arguments, "--out", tmp_path / "whole", "--quiet")
+    run = tmp_path / "run"
+    recipe = write_recipe(tmp_path / "osp.toml", tokens)
+    process = subprocess.Popen(
+        [osp_build / "osp", "train", recipe, *arguments, "--out", run],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=one_thread(),
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:  # until it has trained a few steps
+        if (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().split("\n")) > 5:
+            break
+        time.sleep(0.01)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert sent.name in errors and "--resume" in errors
+    stopped_at = checkpoints(run)[-1]
+    assert 0 < stopped_at < 300
+    assert metrics(run)[-1]["step"] == stopped_at
+    train(*arguments, "--out", run, "--resume", "--quiet")
+    assert state_hash(run, 300) == state_hash(tmp_path / "whole", 300)
+    assert timeless(run) == timeless(tmp_path / "whole")
+
+
+def test_a_second_trainer_is_refused(train, refused, tmp_path, tokens, osp_build):
+    run = tmp_path / "run"
+    recipe = write_recipe(tmp_path / "osp.toml", tokens)
+    first = subprocess.Popen(
+        [osp_build / "osp", "train", recipe, "--set", "train.steps=100000", "--out", run, "--quiet"],
+        env=one_thread(),
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        message = refused(2, "--out", run, "--resume", "--set", "train.steps=100000")
+        assert "lock" in message and str(run) in message
+    finally:
+        first.terminate()
+        assert first.wait(timeout=60) == 75
+
+
+def test_a_folder_with_checkpoints_says_what_to_do(train, refused, tmp_path):
+    run = tmp_path / "run"
+    train("--out", run, "--quiet")
+    assert "has checkpoints up to step-6; add --resume" in refused(2, "--out", run)
+    message = refused(2, "--out", run, "--resume", "--set", "optim.lr=0.1")
+    assert "optim.lr (0.003 there, 0.1 here)" in message
+
+
+def test_damage_in_any_file_of_the_newest_checkpoint_falls_back_loudly(train, tmp_path):
+    whole = tmp_path / "whole"
+    train("--out", whole, "--quiet")
+    names = sorted(p.name for p in (whole / "step-6").iterdir())
+    assert len(names) >= 7
+    for name in names:
+        run = tmp_path / f"damaged-{name}"
+        shutil.copytree(whole, run)
+        path = run / "step-6" / name
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0x10
+        path.write_bytes(data)
+        result = train("--out", run, "--resume", "--quiet")
+        assert "warning: checkpoint step-6 cannot be used" in result.stderr
+        assert state_hash(run, 6) == state_hash(whole, 6)
+        assert timeless(run) == timeless(whole)
+        assert (run / "step-6.damaged").is_dir()
+
+
+def test_no_intact_checkpoint_is_an_error_not_a_fresh_start(train, refused, tmp_path):
+    run = tmp_path / "run"
+    train("--out", run, "--quiet")
+    before = (run / "metrics.jsonl").read_bytes()
+    for step in checkpoints(run):
+        (run / f"step-{step}" / "trainer.json").unlink()
+    assert "none of its 3 checkpoints is intact" in refused(3, "--out", run, "--resume")
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "assignment, status, parts",
+    [
+        ("optim.lrr=1", 2, ["unknown key optim.lrr", "did you mean optim.lr?"]),
+        ("train.stesp=1", 2, ["did you mean train.steps?"]),
+        ("train.steps=many", 2, ["train.steps", "an integer"]),
+        ("model.norm=rmss", 2, ["did you mean rms?"]),
+        ("model.heads=5", 2, ["model.heads = 5", "model.width = 32"]),
+        ("model.heads=0", 2, ["from 1 to"]),
+        ("train.batch_tokens=100", 2, ["multiple of model.context", "96 or 128"]),
+        ("train.tokens=5", 2, ["train.steps = 6", "train.tokens = 5"]),
+        ("model.vocabulary=100", 2, ["model.vocabulary = 100", "4096"]),
+        ("model.tied=true", 2, ["model.tied", "model.embedding_projection"]),
+        ("data.path=nowhere", 5, ["nowhere"]),
+        ("schedule.warmup_steps=100", 2, ["warmup"]),
+    ],
+)
+def test_bad_recipes_are_refused_in_one_line(refused, tmp_path, assignment, status, parts):
+    result = refused(status, "--set", assignment, "--out", tmp_path / "run")
+    for part in parts:
+        assert part in result
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_names_line_and_nearest_key(run_program, tmp_path):
+    recipe = tmp_path / "a.toml"
+    recipe.write_text("[model]\nlayers = 2\nwidht = 32\n")
+    result = run_program(["osp", "train", recipe], check=False)
+    assert result.returncode == 2
+    assert f"{recipe}:3: unknown key model.widht; did you mean model.width?" in result.stderr
+
+
+def test_a_truncated_shard_is_found_before_the_first_step(train, refused, tmp_path, tokens):
+    copy = tmp_path / "tokens"
+    shutil.copytree(tokens, copy)
+    shard = next(copy.glob("*train*"))
+    shard.write_bytes(shard.read_bytes()[:-2])
+    message = refused(3, "--set", f"data.path={copy}", "--out", tmp_path / "run")
+    assert shard.name in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_many_skipped_steps_end_as_diverged(refused, tmp_path):
+    message = refused(
+        4, "--out", tmp_path / "run", "--set", "train.steps=200", "--set", "schedule.kind=constant",
+        "--set", "guard.loss_z=0.001", "--set", "guard.max_consecutive_skips=2",
+    )
+    assert "guard.max_consecutive_skips" in message
+    skipped = [line for line in metrics(tmp_path / "run") if line.get("skipped")]
+    assert skipped and all(line["skip_reason"] for line in skipped)
+
+
+def test_dry_run_describes_the_run_and_writes_nothing(train, tmp_path):
+    text = train("--dry-run", "--out", tmp_path / "run").stdout
+    for part in ("[train]", "steps = 6", "muon", "parameters", "model FLOPs", "optimizer"):
+        assert part in text
+    described = json.loads(train("--dry-run", "--json").stdout)
+    # Two tables, two projections, q k v o, gate up down, three gains.
+    assert described["parameters"] == 2 * 4096 * 32 + 2 * 32 * 32 + 4 * 32 * 32 + 3 * 64 * 32 + 3
+    # 6 operations for each weight that multiplies a state, 6 L H K T for attention.
+    assert described["flops_per_token"] == 6 * (4096 * 32 + 6 * 1024 + 3 * 2048) + 6 * 32 * 32
+    assert described["tokens"] == 768
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_can_start_from_old_weights_with_or_without_optimizer(train, refused, tmp_path):
+    train("--out", tmp_path / "a", "--quiet")
+    frozen = ["--set", "optim.lr=0", "--set", "optim.weight_decay=0", "--quiet"]
+    source = tmp_path / "a" / "step-6"
+    train("--out", tmp_path / "b", "--init-from", source, *frozen)
+    weights = (source / "model.safetensors").read_bytes()
+    assert (tmp_path / "b" / "step-6" / "model.safetensors").read_bytes() == weights
+    train("--out", tmp_path / "c", "--init-from", source, "--with-optimizer", *frozen)
+    states = [tmp_path / n / "step-6" / "optimizer.safetensors" for n in "bc"]
+    assert states[0].read_bytes() != states[1].read_bytes()
+    message = refused(2, "--out", tmp_path / "d", "--init-from", tmp_path / "a" / "model")
+    assert "embed_proj" in message  # the fused model has no projections
+
+
+def test_cuda_is_refused_clearly_where_there_is_none(refused, tmp_path):
+    from pathlib import Path
+
+    if list(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("this machine has a CUDA device; the refusal needs one without")
+    message = refused(3, "--device", "cuda", "--out", tmp_path / "run")
+    assert "--device cpu" in message
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    ["demo-osp", "demo-adam", "demo-adam-best", "demo-long-osp", "demo-long-adam",
+     "demo-long-adam-best", "125m-osp", "osp-1.4b", "ablation/adam", "ablation/muon-without-adam",
+     "ablation/muon", "ablation/muon-ssnorm", "ablation/muon-embproj", "ablation/osp"],
+)
+def test_every_recipe_resolves(run_program, repo_root, recipe, tmp_path):
+    result = run_program(
+        ["osp", "train", repo_root / "recipes" / f"{recipe}.toml", "--dry-run", "--json",
+         "--set", f"data.path={tmp_path / 'none'}"]
+    )
+    described = json.loads(result.stdout)
+    if recipe.startswith("demo-long"):
+        assert described["parameters"] >= 25e6 and described["tokens"] >= 50e6
+    if recipe == "osp-1.4b":
+        assert described["recipe"]["model"]["inner"] == 5504
+        assert 1.3e9 < described["parameters"] < 1.5e9
