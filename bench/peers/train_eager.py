@@ -1,0 +1,158 @@
+"""Trains the OSP model in eager PyTorch, as a careful user would: the peer of `osp bench train`.
+
+Same model, batch and precision: bf16 autocast over fp32 weights, scaled_dot_product_attention,
+torch.optim.Muon (match_rms_adamw) on hidden matrices and EmbProj, fused AdamW on embedding, head and
+gains. Prints one JSON object: tokens_per_s (by the median step), peak_memory_bytes, loss, parameters.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+BATCH_TOKENS = 8192
+SIZES = {
+    "demo": dict(layers=6, width=256, heads=4, context=256, vocabulary=4096),
+    "50m": dict(layers=12, width=512, heads=8, context=512, vocabulary=10240),
+}
+
+
+class SSNorm(nn.Module):
+    """RMSNorm with one scalar gain, in fp32."""
+
+    def __init__(self, eps=1e-5):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1))
+        self.eps = eps
+
+    def forward(self, x):
+        normalised = F.rms_norm(x.float(), (x.size(-1),), eps=self.eps)
+        return (normalised * self.gain).to(x.dtype)
+
+
+def rope_tables(context, head_size, theta=10000.0):
+    rates = theta ** (-torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
+    angles = torch.outer(torch.arange(context, dtype=torch.float64), rates)
+    return angles.cos().bfloat16(), angles.sin().bfloat16()
+
+
+def rotate(x, cos, sin):
+    """Half-split rotation of [B, H, T, K]."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+class Block(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        inner = (8 * width // 3 + 127) // 128 * 128
+        self.heads = heads
+        self.attention_norm, self.mlp_norm = SSNorm(), SSNorm()
+        self.q, self.k, self.v, self.o = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.gate, self.up = (nn.Linear(width, inner, bias=False) for _ in range(2))
+        self.down = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x, cos, sin):
+        B, T, D = x.shape
+        h = self.attention_norm(x)
+        q, k, v = (p(h).view(B, T, self.heads, -1).transpose(1, 2) for p in (self.q, self.k, self.v))
+        attended = F.scaled_dot_product_attention(
+            rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True
+        )
+        x = x + self.o(attended.transpose(1, 2).reshape(B, T, D))
+        h = self.mlp_norm(x)
+        return x + self.down(F.silu(self.gate(h)) * self.up(h))
+
+
+class Model(nn.Module):
+    def __init__(self, layers, width, heads, context, vocabulary):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.input_projection = nn.Linear(width, width, bias=False)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.norm = SSNorm()
+        self.output_projection = nn.Linear(width, width, bias=False)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        cos, sin = rope_tables(context, width // heads)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                nn.init.normal_(parameter, std=0.02)
+        nn.init.orthogonal_(self.input_projection.weight)
+        nn.init.orthogonal_(self.output_projection.weight)
+
+    def forward(self, tokens, targets):
+        x = self.input_projection(self.embedding(tokens))
+        for block in self.blocks:
+            x = block(x, self.cos, self.sin)
+        logits = self.head(self.output_projection(self.norm(x)))
+        return F.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1))
+
+
+def make_optimizers(model):
+    tables = {id(model.embedding.weight), id(model.head.weight)}
+    matrices, others = [], []
+    for parameter in model.parameters():
+        is_matrix = parameter.ndim == 2 and id(parameter) not in tables
+        (matrices if is_matrix else others).append(parameter)
+    return [
+        torch.optim.Muon(
+            matrices, lr=3e-3, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(
+            others, lr=3e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.01, fused=True
+        ),
+    ], others
+
+
+def train_step(model, optimizers, clipped, tokens, targets):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = model(tokens, targets)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(clipped, 1.0, foreach=True)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=SIZES, default="demo")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    if options.threads > 0:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(1)
+    size = SIZES[options.model]
+    model = Model(**size)
+    optimizers, clipped = make_optimizers(model)
+    seconds = []
+    loss = 0.0
+    for step in range(options.steps + 1):  # the first is not counted
+        batch = torch.randint(size["vocabulary"], (BATCH_TOKENS // size["context"], size["context"] + 1))
+        start = time.perf_counter()
+        loss = train_step(model, optimizers, clipped, batch[:, :-1].contiguous(), batch[:, 1:].contiguous())
+        if step > 0:
+            seconds.append(time.perf_counter() - start)
+    print(
+        json.dumps(
+            {
+                "tokens_per_s": BATCH_TOKENS / statistics.median(seconds),
+                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "loss": loss,
+                "parameters": sum(p.numel() for p in model.parameters()),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

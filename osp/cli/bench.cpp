@@ -1,0 +1,206 @@
+// osp bench train: training speed and memory beside plain PyTorch, in turn, each in a process of
+// its own, so that peak memory is separate. The peer is bench/peers/train_eager.py.
+#include <ATen/Parallel.h>
+#include <fcntl.h>
+#include <fmt/ranges.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+
+#include "osp/base/error.h"
+#include "osp/cli/command.h"
+#include "osp/train/speed.h"
+
+namespace osp {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::string model = "all";
+  int64_t steps = 5;
+  int64_t repetitions = 3;
+  int64_t threads = 0;
+  std::string python = ".venv/bin/python";
+  std::string peer = "bench/peers/train_eager.py";
+  bool alone = false;
+};
+
+struct Pair {
+  Json ours, peer;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+std::string read_to_end(int descriptor) {
+  std::string text;
+  char buffer[4096];
+  for (;;) {
+    const ssize_t n = read(descriptor, buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return text;
+    text.append(buffer, static_cast<size_t>(n));
+  }
+}
+
+// Runs a program, which prints one JSON object on stdout; its stderr is ours.
+Json run_child(const std::vector<std::string>& command) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) fail(ErrorCode::io, "pipe: {}", std::strerror(errno));
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+  std::vector<char*> arguments;
+  for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
+  arguments.push_back(nullptr);
+  pid_t child = 0;
+  const int error = posix_spawn(&child, arguments[0], &actions, nullptr, arguments.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  close(ends[1]);
+  const std::string output = error == 0 ? read_to_end(ends[0]) : "";
+  close(ends[0]);
+  if (error != 0) fail(ErrorCode::io, "cannot start {}: {}", command[0], std::strerror(error));
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+    fail(ErrorCode::unsupported, "{} did not finish (status {}); its own messages are above",
+         fmt::join(command, " "), status);
+  }
+  return parse_json(output, command[0]);
+}
+
+// The part that is timed, in a process of its own.
+int run_alone(const Options& options) {
+  const TrainingSpeed speed = measure_training_speed(speed_recipe(options.model), options.steps);
+  Json result;
+  result["tokens_per_s"] = speed.tokens_per_s;
+  result["peak_memory_bytes"] = speed.peak_memory_bytes;
+  result["loss"] = speed.loss;
+  result["parameters"] = speed.parameters;
+  print_json(result);
+  return 0;
+}
+
+Pair run_pair(const Options& options, const std::string& model) {
+  const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
+  const std::vector<std::string> sizes = {"--model",   model,
+                                          "--steps",   std::to_string(options.steps),
+                                          "--threads", std::to_string(at::get_num_threads())};
+  std::vector<std::string> ours = {self, "bench", "train", "--alone"};
+  std::vector<std::string> peer = {options.python, options.peer};
+  ours.insert(ours.end(), sizes.begin(), sizes.end());
+  peer.insert(peer.end(), sizes.begin(), sizes.end());
+  return {run_child(ours), run_child(peer)};
+}
+
+// Medians over repetitions; the ratios are medians of the ratios of each pair.
+Json summarize(const std::string& model, const std::vector<Pair>& pairs) {
+  std::vector<double> ours, peer, ratio, memory_ratio, memory, peer_memory;
+  for (const Pair& pair : pairs) {
+    ours.push_back(pair.ours["tokens_per_s"]);
+    peer.push_back(pair.peer["tokens_per_s"]);
+    memory.push_back(pair.ours["peak_memory_bytes"]);
+    peer_memory.push_back(pair.peer["peak_memory_bytes"]);
+    ratio.push_back(ours.back() / peer.back());
+    memory_ratio.push_back(memory.back() / peer_memory.back());
+  }
+  Json result;
+  result["model"] = model;
+  result["parameters"] = pairs[0].ours["parameters"];
+  result["tokens_per_s"] = median(ours);
+  result["peer_tokens_per_s"] = median(peer);
+  result["ratio"] = median(ratio);
+  result["peak_memory_bytes"] = median(memory);
+  result["peer_peak_memory_bytes"] = median(peer_memory);
+  result["peak_memory_ratio"] = median(memory_ratio);
+  return result;
+}
+
+void print_table(const Json& models) {
+  fmt::print("{:<6} {:>12} {:>14} {:>14} {:>7} {:>10} {:>10} {:>7}\n", "model", "parameters",
+             "osp tokens/s", "peer tokens/s", "ratio", "osp peak", "peer peak", "ratio");
+  for (const Json& m : models) {
+    fmt::print("{:<6} {:>12} {:>14.0f} {:>14.0f} {:>7.2f} {:>10} {:>10} {:>7.2f}\n",
+               m["model"].get<std::string>(), format_count(m["parameters"].get<int64_t>()),
+               m["tokens_per_s"].get<double>(), m["peer_tokens_per_s"].get<double>(),
+               m["ratio"].get<double>(), format_bytes(m["peak_memory_bytes"].get<double>()),
+               format_bytes(m["peer_peak_memory_bytes"].get<double>()),
+               m["peak_memory_ratio"].get<double>());
+  }
+}
+
+int run_train(const Options& options) {
+  if (options.threads > 0) at::set_num_threads(static_cast<int>(options.threads));
+  if (options.alone) return run_alone(options);
+  for (const std::string& needed : {options.python, options.peer}) {
+    if (std::filesystem::exists(needed)) continue;
+    fail(ErrorCode::usage,
+         "{} does not exist; run from the repository's folder, or give --python and --peer",
+         needed);
+  }
+  Console console(options.common.quiet);
+  std::vector<std::string> names = {"demo", "50m"};
+  if (options.model != "all") names = {options.model};
+  Json models = Json::array();
+  for (const std::string& name : names) {
+    std::vector<Pair> pairs;
+    for (int64_t i = 0; i < options.repetitions; ++i) {
+      pairs.push_back(run_pair(options, name));
+      console.line("{} {}/{}: {:.0f} tokens/s, peer {:.0f}", name, i + 1, options.repetitions,
+                   pairs.back().ours["tokens_per_s"].get<double>(),
+                   pairs.back().peer["tokens_per_s"].get<double>());
+    }
+    models.push_back(summarize(name, pairs));
+  }
+  if (!options.common.json) {
+    print_table(models);
+    return 0;
+  }
+  Json result = models[0];  // the first model's numbers at the top level, all in `models`
+  result["steps"] = options.steps;
+  result["repetitions"] = options.repetitions;
+  result["threads"] = at::get_num_threads();
+  result["models"] = models;
+  print_json(result);
+  return 0;
+}
+
+}  // namespace
+
+CommandRunner add_bench(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("bench", "speed beside a named peer, in turn");
+  auto options = std::make_shared<Options>();
+  add_common_options(*command, options->common);
+  command->add_option("what", "train: the training step beside eager PyTorch")
+      ->required()
+      ->check(CLI::IsMember({"train"}));
+  command->add_option("--model", options->model, "demo, 50m or all")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"demo", "50m", "all"}));
+  command->add_option("--steps", options->steps, "timed steps of each run, after one that is not")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{100000}));
+  command->add_option("--repetitions", options->repetitions, "runs of each side")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{1000}));
+  command->add_option("--threads", options->threads, "threads of both sides; 0: the default")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{0}, int64_t{4096}));
+  command->add_option("--python", options->python, "interpreter of the peer")
+      ->capture_default_str();
+  command->add_option("--peer", options->peer, "script of the peer")->capture_default_str();
+  command->add_flag("--alone", options->alone, "time osp in this process, without the peer");
+  return [options] { return run_train(*options); };
+}
+
+}  // namespace osp
