@@ -196,6 +196,9 @@ TEST(TokenDataset, BinShardsAreReadAsTheyAre) {
       ErrorCode::usage, {"val"}, [&] { TokenDataset::open(folder / "bin/*train*", "validation"); },
       "no such split");
   expect_error(
+      ErrorCode::usage, {"\"test\""}, [&] { TokenDataset::open(folder / "bin", "test"); },
+      "unknown split");
+  expect_error(
       ErrorCode::damaged, {"fineweb_train_000001.bin", "token 2", "byte 1028", "50256"},
       [&] { TokenDataset::open(folder / "bin", "train").check_ids(50256); }, "bad id");
 }

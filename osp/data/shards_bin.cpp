@@ -1,13 +1,13 @@
 #include "osp/data/shards_bin.h"
 
-#include <glob.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <string_view>
+#include <system_error>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/data/text_reader_inputs.h"
 
 namespace osp {
 namespace {
@@ -20,13 +20,16 @@ int32_t read_int32(std::span<const std::byte> bytes, size_t index) {
   return static_cast<int32_t>(value);
 }
 
-std::vector<std::string> glob_files(const std::string& pattern) {
-  glob_t matches{};
+std::vector<std::string> bin_files_of(const std::string& folder) {
+  std::error_code error;
   std::vector<std::string> paths;
-  if (glob(pattern.c_str(), 0, nullptr, &matches) == 0) {
-    paths.assign(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    if (entry.is_regular_file(error) && entry.path().extension() == ".bin") {
+      paths.push_back(entry.path().string());
+    }
   }
-  globfree(&matches);
+  if (error) fail(ErrorCode::io, "{}: cannot list the folder: {}", folder, error.message());
+  std::sort(paths.begin(), paths.end());
   return paths;
 }
 
@@ -63,18 +66,12 @@ uint64_t parse_bin_shard(std::span<const std::byte> bytes, const std::string& wh
 }
 
 std::vector<std::string> find_bin_shards(const std::string& path, const std::string& split) {
-  if (path_exists(path) && !is_directory(path)) return {path};
-  std::vector<std::string> all;
-  if (is_directory(path)) {
-    for (const auto& entry : std::filesystem::directory_iterator(path)) {
-      if (entry.is_regular_file() && entry.path().extension() == ".bin") {
-        all.push_back(entry.path().string());
-      }
-    }
-  } else {
-    all = glob_files(path);
+  if (split != "train" && split != "validation") {
+    fail(ErrorCode::usage, "{}: no split \"{}\"; .bin files have train and validation", path,
+         split);
   }
-  std::sort(all.begin(), all.end());
+  if (path_exists(path) && !is_directory(path)) return {path};
+  std::vector<std::string> all = is_directory(path) ? bin_files_of(path) : sorted_glob(path);
   if (all.empty()) {
     fail(ErrorCode::usage,
          "{}: no token shards there (expected a folder with index.json made by `osp tokenize`, or "

@@ -79,17 +79,6 @@ std::vector<std::string> files_below(const std::string& folder) {
   return paths;
 }
 
-std::vector<std::string> glob_matches(const std::string& pattern) {
-  glob_t matches{};
-  std::vector<std::string> paths;
-  if (glob(pattern.c_str(), 0, nullptr, &matches) == 0) {
-    paths.assign(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
-  }
-  globfree(&matches);
-  std::sort(paths.begin(), paths.end());
-  return paths;
-}
-
 // Adds what one existing path stands for to the list, each file once.
 class InputCollector {
  public:
@@ -127,7 +116,7 @@ class InputCollector {
 
 void add_argument(const std::string& argument, InputCollector& collector) {
   if (path_exists(argument)) return collector.add_named(argument);
-  const std::vector<std::string> matches = glob_matches(argument);
+  const std::vector<std::string> matches = sorted_glob(argument);
   if (matches.empty()) {
     fail(ErrorCode::usage, "{}: no such file or folder, and no file matches it", argument);
   }
@@ -135,6 +124,17 @@ void add_argument(const std::string& argument, InputCollector& collector) {
 }
 
 }  // namespace
+
+std::vector<std::string> sorted_glob(const std::string& pattern) {
+  glob_t matches{};
+  std::vector<std::string> paths;
+  if (glob(pattern.c_str(), 0, nullptr, &matches) == 0) {
+    paths.assign(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
+  }
+  globfree(&matches);
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
 
 TextInputs find_text_inputs(const std::vector<std::string>& arguments, const std::string& format) {
   InputCollector collector(forced_format(format));

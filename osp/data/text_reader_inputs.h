@@ -23,6 +23,9 @@ struct TextInputs {
   std::vector<std::string> ignored;  // files of folders whose names say none of the formats
 };
 
+// Paths that match a pattern of * ? [ ], in the order of their bytes.
+std::vector<std::string> sorted_glob(const std::string& pattern);
+
 // Expands files, folders (recursively, in the order of their paths' bytes) and globs, in the order
 // of `arguments`; a file that several of them name is read once. The format follows the name (.txt
 // .text .md .markdown .dict; .jsonl .ndjson; .parquet; each also with .gz, .dz or .zst) unless
