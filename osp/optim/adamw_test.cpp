@@ -15,7 +15,7 @@ namespace {
 
 const OptimizerGroup kGroup{.name = "adam", .kind = OptimizerKind::adam};
 
-double norm(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
+double norm_of(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
 
 StepValues at_step(int64_t step) {
   return {.step = step, .lr = 0.01, .weight_decay = 0.1, .measure = true};
@@ -31,7 +31,7 @@ TEST(AdamW, TwentyStepsEqualTheReferenceTwin) {
     adamw_step_reference(weight, bank.gradient, mean, square, step, at_step(step), {});
     const at::Tensor before = bank.master.clone();
     adam->step(at_step(step));
-    EXPECT_NEAR(adam->last_update_norm(), norm(bank.master - before), 1e-6);
+    EXPECT_NEAR(adam->last_update_norm(), norm_of(bank.master - before), 1e-6);
   }
   // fp32: each step rounds weights near 1 by 6e-8; 20 steps of both sides stay below 2e-6.
   EXPECT_LT((bank.master - weight).abs().max().item<double>(), 2e-6);

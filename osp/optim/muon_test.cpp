@@ -18,7 +18,7 @@ namespace {
 const OptimizerGroup kMuonGroup{.name = "muon", .kind = OptimizerKind::muon};
 const OptimizerGroup kGainGroup{.name = "gain", .kind = OptimizerKind::gain};
 
-double norm(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
+double norm_of(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
 
 StepValues at_step(int64_t step) {
   return {.step = step, .lr = 0.02, .momentum = 0.95, .weight_decay = 0.1, .measure = true};
@@ -54,12 +54,12 @@ TEST(Muon, TenStepsEqualTheReferenceTwin) {
     }
     for (size_t b = 0; b < banks.size(); ++b) {
       // The buffer is fp32 on both sides; the compiler may fuse its multiplication and addition.
-      EXPECT_LT(norm(muon->state()[b].second - buffers[b]), 1e-6 * norm(buffers[b]));
+      EXPECT_LT(norm_of(muon->state()[b].second - buffers[b]), 1e-6 * norm_of(buffers[b]));
       // Each orthogonalised update agrees within 3 % (see newton_schulz_test); ten of them in
       // random directions have moved the weights by about 0.02 · 0.2 · sqrt(88 · 32 · 10) each.
       const double moved =
-          norm(weights[b] - random_bank(banks[b].name, {weights[b].sizes().vec()}).master);
-      EXPECT_LT(norm(banks[b].master - weights[b]), 0.03 * moved);
+          norm_of(weights[b] - random_bank(banks[b].name, {weights[b].sizes().vec()}).master);
+      EXPECT_LT(norm_of(banks[b].master - weights[b]), 0.03 * moved);
     }
   }
 }
@@ -74,9 +74,9 @@ TEST(Muon, UpdateHasTheRmsOfAdam) {
   values.weight_decay = 0;
   muon->step(values);
   // An orthogonal 48 x 128 factor has squared norm 48, so RMS = sqrt(1/128); times 0.2 sqrt(128).
-  const double rms = norm(bank.master - before) / std::sqrt(4.0 * 48 * 128);
+  const double rms = norm_of(bank.master - before) / std::sqrt(4.0 * 48 * 128);
   EXPECT_NEAR(rms, 0.02 * 0.2, 1e-5) << "fp32 rounding of weights near 1";
-  EXPECT_NEAR(muon->last_update_norm(), norm(bank.master - before), 1e-5);
+  EXPECT_NEAR(muon->last_update_norm(), norm_of(bank.master - before), 1e-5);
 }
 
 TEST(Muon, DecayIsDecoupled) {
@@ -84,7 +84,7 @@ TEST(Muon, DecayIsDecoupled) {
   bank.gradient.zero_();
   const at::Tensor before = bank.master.clone();
   make_muon({&bank}, kMuonGroup, {})->step(at_step(1));
-  EXPECT_LT(norm(bank.master - before * (1 - 0.02 * 0.1)), 1e-6 * norm(before));
+  EXPECT_LT(norm_of(bank.master - before * (1 - 0.02 * 0.1)), 1e-6 * norm_of(before));
 }
 
 TEST(Muon, SameBitsForOneAndTwoThreads) {
@@ -139,8 +139,8 @@ TEST(GainRule, ScalarMovesByAFifthOfTheRateAndDecays) {
   auto rule = make_gain_rule({&bank}, kGainGroup, {});
   rule->step(at_step(1));
   const at::Tensor expected = before * (1 - 0.02 * 0.1) - bank.gradient.sign() * (0.2 * 0.02);
-  EXPECT_LT(norm(bank.master - expected), 1e-6) << "fp32, and eps 1e-8 beside gradients near 1";
-  EXPECT_NEAR(rule->last_update_norm(), norm(expected - before), 1e-6);
+  EXPECT_LT(norm_of(bank.master - expected), 1e-6) << "fp32, and eps 1e-8 beside gradients near 1";
+  EXPECT_NEAR(rule->last_update_norm(), norm_of(expected - before), 1e-6);
 }
 
 TEST(GainRule, VectorMovesAFifthOfTheRatePerChannelInRms) {
@@ -150,7 +150,7 @@ TEST(GainRule, VectorMovesAFifthOfTheRatePerChannelInRms) {
   values.weight_decay = 0;
   make_gain_rule({&bank}, kGainGroup, {})->step(values);
   for (int64_t i = 0; i < 3; ++i) {  // each gain by its own norm
-    EXPECT_NEAR(norm(bank.master[i] - before[i]), 0.02 * 0.2 * 8, 1e-5);
+    EXPECT_NEAR(norm_of(bank.master[i] - before[i]), 0.02 * 0.2 * 8, 1e-5);
   }
 }
 

@@ -17,10 +17,10 @@
 namespace osp {
 namespace {
 
-double norm(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
+double norm_of(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
 
 // ‖x − y‖ / ‖y‖.
-double relative_error(const at::Tensor& x, const at::Tensor& y) { return norm(x - y) / norm(y); }
+double relative_error(const at::Tensor& x, const at::Tensor& y) { return norm_of(x - y) / norm_of(y); }
 
 at::Tensor polar_factor(const at::Tensor& x) {
   const auto [u, s, vt] = at::linalg_svd(x.to(at::kDouble), false);
@@ -112,17 +112,17 @@ TEST(NewtonSchulz, RenormalisedResultHasThePolarFactorsNorm) {
   const at::Tensor result =
       newton_schulz(random_tensor({1, 48, 112}, "norm"), newton_schulz_settings(config));
   // The norm of bf16 values is taken in fp32 and applied in fp32.
-  EXPECT_NEAR(norm(result), std::sqrt(48.0), 1e-5 * std::sqrt(48.0));
+  EXPECT_NEAR(norm_of(result), std::sqrt(48.0), 1e-5 * std::sqrt(48.0));
 }
 
 TEST(NewtonSchulz, S8BoundsTheSpectralNormMuchTighterThanFrobenius) {
   const at::Tensor x = random_tensor({64, 176}, "s8");
   const at::Tensor gram = x.matmul(x.t());
-  const double s8 = std::pow(norm(gram.matmul(gram)), 0.25);
+  const double s8 = std::pow(norm_of(gram.matmul(gram)), 0.25);
   const double spectral = at::linalg_matrix_norm(x, 2).item<double>();
   EXPECT_GE(s8, spectral);
   EXPECT_LT(s8, 1.6 * spectral);
-  EXPECT_GT(norm(x), 3 * spectral);
+  EXPECT_GT(norm_of(x), 3 * spectral);
 }
 
 TEST(NewtonSchulz, SameBitsForAnyNumberOfThreadsUpToTheNumberOfMatrices) {
