@@ -39,9 +39,9 @@ void cross_entropy_chunk(const at::Tensor& logits, const at::Tensor& targets,
 }
 
 struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& h, const at::Tensor& weight,
-                            const at::Tensor& gradient, const at::Tensor& targets, double scale,
-                            bool with_gradient) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& h, const WeightRef& head,
+                            const at::Tensor& targets, double scale, bool with_gradient) {
+    const at::Tensor& weight = head.value;
     const int64_t N = h.size(0), chunk = chunk_rows(N, weight.size(0));
     at::Tensor losses = at::empty({N}, at::TensorOptions().dtype(at::kFloat));
     at::Tensor dh = with_gradient ? at::empty_like(h) : at::Tensor();
@@ -54,7 +54,7 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
       if (!with_gradient) continue;
       at::Tensor target_rows = dh.narrow(0, first, count);
       at::mm_out(target_rows, logits, weight);
-      if (gradient.defined()) accumulate(gradient, at::mm(logits.t(), rows));
+      if (head.gradient.defined()) accumulate(head.gradient, at::mm(logits.t(), rows));
     }
     if (with_gradient) ctx->saved_data["dh"] = dh;
     // fp64, serial order: the reported loss does not depend on threads or chunks.
@@ -62,7 +62,7 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   }
   static variable_list backward(AutogradContext* ctx, variable_list d) {
     OSP_CHECK(d[0].item<float>() == 1.0f, "the loss must be the root of the graph");
-    return {ctx->saved_data["dh"].toTensor(), {}, {}, {}, {}, {}};
+    return {ctx->saved_data["dh"].toTensor(), {}, {}, {}, {}};
   }
 };
 
@@ -73,8 +73,8 @@ at::Tensor linear_cross_entropy(const at::Tensor& h_ND, const WeightRef& weight,
                                 bool with_gradient) {
   OSP_CHECK(h_ND.dim() == 2 && targets_N.numel() == h_ND.size(0), "{} targets for {} rows",
             targets_N.numel(), h_ND.size(0));
-  return LinearCrossEntropy::apply(h_ND.contiguous(), weight.value, weight.gradient,
-                                   targets_N.contiguous(), loss_scale, with_gradient);
+  return LinearCrossEntropy::apply(h_ND.contiguous(), weight, targets_N.contiguous(), loss_scale,
+                                   with_gradient);
 }
 
 at::Tensor linear_cross_entropy_reference(const at::Tensor& h_ND, const at::Tensor& weight,

@@ -83,27 +83,26 @@ at::Tensor norm_backward(const at::Tensor& residual, const at::Tensor& inverse_r
 }
 
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& gain,
-                            const at::Tensor& gain_gradient, double eps) {
-    const NormResult out = norm_forward(x, {}, gain, eps);
-    ctx->save_for_backward({x, out.inverse_rms, gain});
-    ctx->saved_data["gain_gradient"] = gain_gradient;
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const WeightRef& gain,
+                            double eps) {
+    const NormResult out = norm_forward(x, {}, gain.value, eps);
+    ctx->save_for_backward({x, out.inverse_rms, gain.value});
+    ctx->saved_data["gain_gradient"] = gain.gradient;
     return out.y;
   }
   static variable_list backward(AutogradContext* ctx, variable_list d) {
     const auto saved = ctx->get_saved_variables();
     const WeightRef gain{saved[2], ctx->saved_data["gain_gradient"].toTensor()};
-    return {norm_backward(saved[0], saved[1], gain, d[0].contiguous(), {}), {}, {}, {}};
+    return {norm_backward(saved[0], saved[1], gain, d[0].contiguous(), {}), {}, {}};
   }
 };
 
 struct AddRmsNorm : torch::autograd::Function<AddRmsNorm> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& branch,
-                               const at::Tensor& gain, const at::Tensor& gain_gradient,
-                               double eps) {
-    const NormResult out = norm_forward(x, branch, gain, eps);
-    ctx->save_for_backward({out.residual, out.inverse_rms, gain});
-    ctx->saved_data["gain_gradient"] = gain_gradient;
+                               const WeightRef& gain, double eps) {
+    const NormResult out = norm_forward(x, branch, gain.value, eps);
+    ctx->save_for_backward({out.residual, out.inverse_rms, gain.value});
+    ctx->saved_data["gain_gradient"] = gain.gradient;
     return {out.residual, out.y};
   }
   static variable_list backward(AutogradContext* ctx, variable_list d) {
@@ -112,7 +111,7 @@ struct AddRmsNorm : torch::autograd::Function<AddRmsNorm> {
     const at::Tensor pass = d[0].defined() ? d[0].contiguous() : at::Tensor();
     const at::Tensor dx =
         d[1].defined() ? norm_backward(saved[0], saved[1], gain, d[1].contiguous(), pass) : pass;
-    return {dx, dx, {}, {}, {}};
+    return {dx, dx, {}, {}};
   }
 };
 
@@ -150,36 +149,39 @@ struct Swiglu : torch::autograd::Function<Swiglu> {
 at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
 
 struct Linear : torch::autograd::Function<Linear> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& gradient) {
-    ctx->save_for_backward({x, weight});
-    ctx->saved_data["gradient"] = gradient;
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const WeightRef& weight) {
+    ctx->save_for_backward({x, weight.value});
+    ctx->saved_data["gradient"] = weight.gradient;
     auto shape = x.sizes().vec();
-    shape.back() = weight.size(0);
-    return at::mm(rows_of(x), weight.t()).view(shape);
+    shape.back() = weight.value.size(0);
+    return at::mm(rows_of(x), weight.value.t()).view(shape);
   }
   static variable_list backward(AutogradContext* ctx, variable_list d) {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor dy = rows_of(d[0]), gradient = ctx->saved_data["gradient"].toTensor();
     if (gradient.defined()) accumulate(gradient, at::mm(dy.t(), rows_of(saved[0])));
-    return {at::mm(dy, saved[1]).view(saved[0].sizes()), {}, {}};
+    return {at::mm(dy, saved[1]).view(saved[0].sizes()), {}};
   }
 };
 
+// table[ids] with the shape of ids and one more dimension.
+at::Tensor rows_of_ids(const at::Tensor& ids, const at::Tensor& table) {
+  auto shape = ids.sizes().vec();
+  shape.push_back(table.size(1));
+  return table.index_select(0, ids.reshape({-1})).view(shape);
+}
+
 struct Embedding : torch::autograd::Function<Embedding> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& /*anchor*/,
-                            const at::Tensor& ids, const at::Tensor& table,
-                            const at::Tensor& gradient) {
+                            const at::Tensor& ids, const WeightRef& table) {
     ctx->save_for_backward({ids});
-    ctx->saved_data["gradient"] = gradient;
-    auto shape = ids.sizes().vec();
-    shape.push_back(table.size(1));
-    return table.index_select(0, ids.reshape({-1})).view(shape);
+    ctx->saved_data["gradient"] = table.gradient;
+    return rows_of_ids(ids, table.value);
   }
   static variable_list backward(AutogradContext* ctx, variable_list d) {
     const at::Tensor ids = ctx->get_saved_variables()[0].contiguous();
     const at::Tensor gradient = ctx->saved_data["gradient"].toTensor(), dx = d[0].contiguous();
-    if (!gradient.defined()) return {{}, {}, {}, {}};
+    if (!gradient.defined()) return {{}, {}, {}};
     const int64_t D = gradient.size(1), N = ids.numel();
     const int64_t* id = ids.const_data_ptr<int64_t>();
     float* sum = gradient.mutable_data_ptr<float>();
@@ -192,20 +194,20 @@ struct Embedding : torch::autograd::Function<Embedding> {
         }
       });
     });
-    return {{}, {}, {}, {}};
+    return {{}, {}, {}};
   }
 };
 
 struct WeightLeaf : torch::autograd::Function<WeightLeaf> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& /*anchor*/,
-                            const at::Tensor& weight, const at::Tensor& gradient) {
-    ctx->saved_data["gradient"] = gradient;
-    return weight.detach();
+                            const WeightRef& weight) {
+    ctx->saved_data["gradient"] = weight.gradient;
+    return weight.value.detach();
   }
   static variable_list backward(AutogradContext* ctx, variable_list d) {
     const at::Tensor gradient = ctx->saved_data["gradient"].toTensor();
     if (gradient.defined()) accumulate(gradient, d[0].contiguous());
-    return {{}, {}, {}};
+    return {{}, {}};
   }
 };
 
@@ -213,7 +215,7 @@ struct WeightLeaf : torch::autograd::Function<WeightLeaf> {
 
 at::Tensor rms_norm(const at::Tensor& x, const WeightRef& gain, double eps) {
   if (!has_kernels(x)) return rms_norm_reference(x, gain.value, eps);
-  return RmsNorm::apply(x.contiguous(), gain.value, gain.gradient, eps);
+  return RmsNorm::apply(x.contiguous(), gain, eps);
 }
 
 at::Tensor rms_norm_reference(const at::Tensor& x, const at::Tensor& gain, double eps) {
@@ -229,8 +231,7 @@ std::tuple<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::T
     const at::Tensor r = x + branch;
     return {r, rms_norm_reference(r, gain.value, eps)};
   }
-  const auto out =
-      AddRmsNorm::apply(x.contiguous(), branch.contiguous(), gain.value, gain.gradient, eps);
+  const auto out = AddRmsNorm::apply(x.contiguous(), branch.contiguous(), gain, eps);
   return {out[0], out[1]};
 }
 
@@ -243,16 +244,15 @@ at::Tensor swiglu_reference(const at::Tensor& gate_up) {
   return at::silu(halves[0]) * halves[1];
 }
 
-at::Tensor linear(const at::Tensor& x, const WeightRef& weight) {
-  return Linear::apply(x, weight.value, weight.gradient);
-}
+at::Tensor linear(const at::Tensor& x, const WeightRef& weight) { return Linear::apply(x, weight); }
 
 at::Tensor embedding(const at::Tensor& ids, const WeightRef& table, const at::Tensor& anchor) {
-  return Embedding::apply(anchor, ids, table.value, table.gradient);
+  if (!anchor.defined()) return rows_of_ids(ids, table.value);
+  return Embedding::apply(anchor, ids, table);
 }
 
 at::Tensor weight_leaf(const WeightRef& weight, const at::Tensor& anchor) {
-  return WeightLeaf::apply(anchor, weight.value, weight.gradient);
+  return WeightLeaf::apply(anchor, weight);
 }
 
 void accumulate(const at::Tensor& sum, const at::Tensor& x) {
