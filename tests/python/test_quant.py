@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 def probe(osp_build, tmp_path_factory):
     def run(tensors, *arguments):
         folder = tmp_path_factory.mktemp("quant")
-        save_file(tensors, folder / "input.safetensors")
+        save_file({name: x.clone() for name, x in tensors.items()}, folder / "input.safetensors")
         command = [osp_build / "quant_probe", *arguments, folder / "input.safetensors", folder / "output.safetensors"]
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
