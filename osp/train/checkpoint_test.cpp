@@ -60,9 +60,9 @@ TEST_F(Checkpoint, ACommittedFolderVerifiesAndKeepsItsManifest) {
 }
 
 TEST_F(Checkpoint, AFlippedBitInAnyFileIsSeenAndTheOneBeforeIsTaken) {
+  commit(10);
+  commit(20);
   for (const char* name : {"a.json", "b.bin", "manifest.json"}) {
-    commit(10);
-    commit(20);
     const std::string path = run + "/step-20/" + name;
     for (size_t byte = 0; byte < read_file(path).size(); byte += 7) {
       flip_bit(path, byte);

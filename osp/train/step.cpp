@@ -38,6 +38,7 @@ double accumulate_gradients(TrainState& state, const TokenDataset& data) {
   const Recipe& recipe = state.recipe;
   const BatchPlan plan = batch_plan(recipe);
   const Slice slice = rank_slice(plan.sequences_per_step, 0, 1);
+  zero_gradients(state.store);
   Batch batch =
       read_batch(data, plan, state.step, slice.first, slice.count, recipe.data.document_mask);
   const int64_t scored =
