@@ -15,8 +15,7 @@ namespace osp {
 namespace {
 
 const Tokenizer& tokenizer() {
-  static const Tokenizer kTokenizer =
-      Tokenizer::from_file(std::string(OSP_SOURCE_DIR) + "/recipes/gcide-4096");
+  static const Tokenizer kTokenizer = Tokenizer::from_file(OSP_SOURCE_DIR "/recipes/gcide-4096");
   return kTokenizer;
 }
 
