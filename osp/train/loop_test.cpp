@@ -113,8 +113,8 @@ TEST_F(Loop, ASaveFromACopyHasTheSameBytesAsOneInTheForeground) {
 
 TEST_F(Loop, AStopRequestSavesAndTheResumedRunEndsTheSame) {
   Recipe recipe = test_recipe(shards);
-  run(recipe, "whole");
   recipe.train.checkpoint_every = 0;
+  run(recipe, "whole");
   catch_signals();
   std::raise(SIGTERM);
   const std::string message = message_of([&] { run(recipe, "stopped"); }, ErrorCode::interrupted);
