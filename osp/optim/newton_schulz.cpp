@@ -81,11 +81,12 @@ NewtonSchulz newton_schulz_settings(const OptimConfig& config) {
   return settings;
 }
 
-at::Tensor newton_schulz_reference(const at::Tensor& update, const NewtonSchulz& settings) {
+at::Tensor newton_schulz_reference(const at::Tensor& update, const NewtonSchulz& settings,
+                                   at::ScalarType type) {
   const bool tall = update.size(0) > update.size(1);
   const at::Tensor wide = tall ? update.t() : update;
   const at::Tensor norm = at::linalg_vector_norm(wide) * settings.norm_scale + settings.norm_eps;
-  at::Tensor x = (wide / norm).to(at::kBFloat16);
+  at::Tensor x = (wide / norm).to(type);
   for (size_t i = 0; i < settings.steps.size(); ++i) {
     const auto [a, b, c] = settings.steps[i];
     const at::Tensor gram = at::mm(x, x.t());
@@ -93,7 +94,7 @@ at::Tensor newton_schulz_reference(const at::Tensor& update, const NewtonSchulz&
     double s = 1;
     if (settings.s8 && i == 0) {
       s = settings.norm_scale *
-          s8_divisor(at::linalg_vector_norm(squared.to(at::kFloat)).item<double>());
+          s8_divisor(at::linalg_vector_norm(squared.to(at::kDouble)).item<double>());
     }
     const at::Tensor polynomial = gram * (b / (s * s)) + squared * (c / (s * s * s * s));
     x = x * (a / s) + at::mm(polynomial, x) * (1 / s);

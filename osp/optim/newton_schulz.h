@@ -29,8 +29,10 @@ struct NewtonSchulz {
 // Settings of a recipe. Error(usage) if ns_steps exceeds the coefficients of the set.
 NewtonSchulz newton_schulz_settings(const OptimConfig& config);
 
-// The naive twin: one fp32 matrix [rows, cols] on any device, op by op. Returns fp32.
-at::Tensor newton_schulz_reference(const at::Tensor& update, const NewtonSchulz& settings);
+// The naive twin: one fp32 matrix [rows, cols] on any device, op by op, each result rounded to
+// `type` (kDouble: the iteration in exact arithmetic, as far as tests care). Returns fp32.
+at::Tensor newton_schulz_reference(const at::Tensor& update, const NewtonSchulz& settings,
+                                   at::ScalarType type = at::kBFloat16);
 
 // fp32 bank [count, rows, cols] on the CPU, one matrix per thread. Returns fp32.
 at::Tensor newton_schulz(const at::Tensor& bank, const NewtonSchulz& settings);

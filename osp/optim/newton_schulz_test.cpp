@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "osp/base/error.h"
@@ -20,7 +21,9 @@ namespace {
 double norm_of(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
 
 // ‖x − y‖ / ‖y‖.
-double relative_error(const at::Tensor& x, const at::Tensor& y) { return norm_of(x - y) / norm_of(y); }
+double relative_error(const at::Tensor& x, const at::Tensor& y) {
+  return norm_of(x - y) / norm_of(y);
+}
 
 at::Tensor polar_factor(const at::Tensor& x) {
   const auto [u, s, vt] = at::linalg_svd(x.to(at::kDouble), false);
@@ -47,10 +50,11 @@ const std::vector<Case>& cases() {
 const std::vector<std::pair<int64_t, int64_t>> kShapes = {{64, 64}, {64, 176}, {176, 64},
                                                           {1, 40},  {40, 1},   {33, 57}};
 
-// bf16 has 8 significant bits, so each of the 5 × 3 products and sums errs by up to 2^-9 = 0.002;
-// the iteration amplifies small singular values (by up to 3.4 a step), and with them what earlier
-// steps rounded. The two ways round at different places (the fast one less often).
-constexpr double kBf16Iteration = 0.03;
+// bf16 has 8 significant bits, so each of the 5 x 3 products and sums errs by up to 2^-9 = 0.002,
+// and the iteration multiplies small singular values, with what earlier steps rounded, by up to 4 a
+// step. Either way of rounding ends within 0.03 to 0.04 of the iteration in fp64; two ways differ
+// by at most the sum of both.
+constexpr double kBf16Iteration = 0.07;
 
 TEST(NewtonSchulz, FastBankEqualsReferenceWithinBf16) {
   for (const Case& c : cases()) {
@@ -67,11 +71,30 @@ TEST(NewtonSchulz, FastBankEqualsReferenceWithinBf16) {
   }
 }
 
+TEST(NewtonSchulz, FastBankIsAsCloseToExactArithmeticAsTheReference) {
+  for (const Case& c : cases()) {
+    const NewtonSchulz settings = newton_schulz_settings(c.config);
+    for (const auto& [rows, cols] : kShapes) {
+      if (std::min(rows, cols) < 2) continue;  // one singular value: one draw of rounding errors
+      const at::Tensor bank = random_tensor({8, rows, cols}, c.name);
+      const at::Tensor fast = newton_schulz(bank, settings);
+      double fast_error = 0, reference_error = 0;
+      for (int64_t i = 0; i < 8; ++i) {
+        const at::Tensor exact = newton_schulz_reference(bank[i], settings, at::kDouble);
+        fast_error += relative_error(fast[i], exact);
+        reference_error += relative_error(newton_schulz_reference(bank[i], settings), exact);
+      }
+      // It rounds less often; 1.1 for the luck of eight draws.
+      EXPECT_LT(fast_error, 1.1 * reference_error) << c.name << " " << rows << "x" << cols;
+    }
+  }
+}
+
 TEST(NewtonSchulz, SingularVectorsStayAndSingularValuesApproachOne) {
-  // Jordan's triple sends singular values into about [0.68, 1.13] rather than to 1; the others
-  // converge. Random 64 x 176 matrices have no tiny singular values.
+  // In exact arithmetic five steps send all of [0.01, 1] into [0.68, 1.14] (jordan), [0.978, 1.032]
+  // (you) and [0.859, 1.141] (polar-express); 0.03 more for bf16.
   const std::vector<std::pair<Case, double>> limits = {
-      {{"jordan", {}}, 0.35}, {{"you, s8", {.preset = "tight"}}, 0.06}, {cases()[2], 0.06}};
+      {{"jordan", {}}, 0.35}, {{"you, s8", {.preset = "tight"}}, 0.062}, {cases()[2], 0.171}};
   for (const auto& [c, limit] : limits) {
     const at::Tensor update = random_tensor({1, 64, 176}, "polar");
     const at::Tensor result = newton_schulz(update, newton_schulz_settings(c.config))[0];
@@ -93,10 +116,9 @@ TEST(NewtonSchulz, ScaleOfTheUpdateDoesNotMatter) {
   for (const Case& c : cases()) {
     const NewtonSchulz settings = newton_schulz_settings(c.config);
     const at::Tensor expected = newton_schulz(update, settings);
-    for (const double scale : {0x1p40, 0x1p-8}) {  // powers of two leave every rounding as it is
-      EXPECT_LT(relative_error(newton_schulz(update * scale, settings), expected), 0.005)
-          << c.name << " " << scale << ": eps 1e-8 to 1e-6 beside norms from 0.2";
-    }
+    // Powers of two leave every rounding as it is, but for eps (1e-8, 1e-6) beside norms of 50 and
+    // 3e15: that turns single roundings.
+    EXPECT_LT(relative_error(newton_schulz(update * 0x1p46, settings), expected), 0.005) << c.name;
   }
 }
 

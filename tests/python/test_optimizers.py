@@ -1,0 +1,103 @@
+"""Optimizers over 50 steps on random banks, against PyTorch and the paper's order of operations."""
+
+import json
+
+import pytest
+import torch
+from oracles.muon_paper import PaperMuon, newton_schulz
+from safetensors.torch import load_file, save_file
+
+STEPS = 50
+LR, DECAY, MOMENTUM = 0.01, 0.1, 0.95
+
+
+def run_probe(run_program, folder, kind, shape, seed, optim=None):
+    """(initial weight, gradients, weights after every step, state) of one bank."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(shape, generator=generator)
+    gradients = [torch.randn(shape, generator=generator) for _ in range(STEPS)]
+    tensors = {"weight": weight}
+    tensors |= {f"gradient.{i + 1}": g for i, g in enumerate(gradients)}
+    save_file(tensors, folder / "in.safetensors")
+    options = {
+        "kind": kind, "lr": LR, "weight_decay": DECAY, "momentum": MOMENTUM, "steps": STEPS,
+        "optim": optim or {},
+    }
+    (folder / "options.json").write_text(json.dumps(options))
+    run_program(["optim_probe", folder / "in.safetensors", folder / "out.safetensors", folder / "options.json"])
+    out = load_file(folder / "out.safetensors")
+    return weight, gradients, [out[f"weight.{i + 1}"] for i in range(STEPS)], out
+
+
+def error(ours, theirs, start):
+    """Distance of two results relative to the way from the start."""
+    return (torch.linalg.norm(ours - theirs) / torch.linalg.norm(theirs - start)).item()
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_adamw_equals_torch_over_50_steps(run_program, tmp_path, fused):
+    weight, gradients, ours, out = run_probe(
+        run_program, tmp_path, "adam", (3, 17, 29), 1, {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8}
+    )
+    theirs = torch.nn.Parameter(weight.clone())
+    adam = torch.optim.AdamW(
+        [theirs], lr=LR, betas=(0.9, 0.95), eps=1e-8, weight_decay=DECAY, fused=fused
+    )
+    for step in range(STEPS):
+        theirs.grad = gradients[step]
+        adam.step()
+        # The same kernel: the same bits. PyTorch's plain loop: one fp32 rounding (6e-8 at weights
+        # near 1, 2.4e-7 at 4) a step on either side.
+        limit = 0 if fused else 5e-7 * (step + 1)
+        assert (ours[step] - theirs.detach()).abs().max().item() <= limit, step
+    assert out["state.adam.step"].item() == STEPS
+
+
+@pytest.mark.parametrize("shape", [(2, 48, 128), (2, 128, 48), (3, 64, 64)])
+def test_muon_equals_the_papers_order_of_operations(run_program, tmp_path, shape):
+    weight, gradients, ours, out = run_probe(run_program, tmp_path, "muon", shape, 2)
+    for i in range(shape[0]):
+        paper = PaperMuon(weight[i], LR, MOMENTUM, DECAY)
+        exact = PaperMuon(weight[i].double(), LR, MOMENTUM, DECAY, dtype=torch.float64)
+        for step in range(STEPS):
+            paper.step(gradients[step][i])
+            exact.step(gradients[step][i].double())
+            # A bf16 iteration errs by 3-4 % of the update (15 roundings of 2^-9, amplified); errors of
+            # successive steps are independent, so the ratio does not grow.
+            assert error(ours[step][i], paper.weight, weight[i]) < 0.07, step
+            assert error(ours[step][i].double(), exact.weight, weight[i].double()) < 0.05, step
+        buffer = out["state.muon.bank.momentum"][i]
+        # fp32, a multiplication and an addition a step (which our compiler may fuse).
+        assert torch.allclose(buffer, paper.buffer, rtol=1e-6, atol=1e-5)
+
+
+def test_muon_equals_torch_muon_within_bf16(run_program, tmp_path):
+    weight, gradients, ours, _ = run_probe(run_program, tmp_path, "muon", (2, 48, 128), 3)
+    for i in range(2):
+        theirs = torch.nn.Parameter(weight[i].clone())
+        muon = torch.optim.Muon(
+            [theirs], lr=LR, weight_decay=DECAY, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw"
+        )
+        for step in range(STEPS):
+            theirs.grad = gradients[step][i].clone()
+            muon.step()
+            # It rounds to bf16 before it normalises: one more rounding than the paper.
+            assert error(ours[step][i], theirs.detach(), weight[i]) < 0.07, step
+
+
+@pytest.mark.parametrize("length", [1, 64])
+def test_gains_equal_the_papers_rule(run_program, tmp_path, length):
+    weight, gradients, ours, _ = run_probe(run_program, tmp_path, "gain", (4, 1, length), 4)
+    for i in range(4):
+        paper = PaperMuon(weight[i, 0], LR, MOMENTUM, DECAY)
+        for step in range(STEPS):
+            paper.step(gradients[step][i, 0])
+            # fp32: a few roundings of weights below 4 a step.
+            assert (ours[step][i, 0] - paper.weight).abs().max().item() < 5e-7 * (step + 1), step
+
+
+def test_the_oracles_rounding_is_bf16_and_no_more():
+    """The oracle itself: in fp64 its singular values lie where the coefficients put them."""
+    update = torch.randn(48, 128, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    values = torch.linalg.svdvals(newton_schulz(update, dtype=torch.float64))
+    assert 0.68 < values.min() and values.max() < 1.14
