@@ -77,11 +77,12 @@ void ShardSetWriter::open_shard(const std::string& split) {
 }
 
 void ShardSetWriter::close_shard(const std::string& split) {
-  OpenShard shard = std::move(open_.at(split));
-  open_.erase(split);
+  // The node keeps the name alive, of which `split` may be a reference.
+  auto node = open_.extract(split);
+  OpenShard& shard = node.mapped();
   shard.file->close();
   shard.entry.sha256 = shard.hash.hex();
-  index_.splits[split].shards.push_back(std::move(shard.entry));
+  index_.splits[node.key()].shards.push_back(std::move(shard.entry));
 }
 
 void ShardSetWriter::append(const std::string& split, std::span<const int32_t> ids,
