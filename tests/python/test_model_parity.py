@@ -28,6 +28,10 @@ CASES = {
 # each, in two or three blocks one after the other; softmax and the norms amplify it a few times. The
 # bound is relative to the largest entry of the tensor and about ten times what is seen.
 FP32 = 2e-5
+# The gradient of SSNorm's one gain is a sum of 5,328 products of both signs that mostly cancel (the
+# sum is some hundredths of the sum of magnitudes), so rounding weighs that much more: 2.2e-5 is seen
+# in fp32, where the reference rounds as much as osp does, and 6 % in bf16.
+FP32_SCALAR, BF16_SCALAR = 1e-4, 0.15
 
 
 def cpu_levels():
@@ -98,9 +102,10 @@ def assert_equals_reference(output, reference, tokens, targets, documents, toler
     for name, parameter in reference.parameters.items():
         got = output["gradient." + name]
         assert got.shape == parameter.grad.shape
-        worst[name] = difference(got, parameter.grad)
+        bound = FP32_SCALAR if parameter.numel() == 1 else tolerance
+        worst[name] = difference(got, parameter.grad) / bound
     name = max(worst, key=worst.get)
-    assert worst[name] < tolerance, (name, worst[name])
+    assert worst[name] < 1, (name, worst[name])
 
 
 @pytest.mark.parametrize("isa", cpu_levels())
@@ -175,4 +180,5 @@ def test_bf16_compute_equals_fp32_within_bf16_rounding(case, isa, probe, tmp_pat
     loss.backward()
     assert abs(output["loss_sum"].item() / loss.item() - 1) < 0.01
     for name, parameter in reference.parameters.items():
-        assert relative_rms(output["gradient." + name], parameter.grad) < BF16, name
+        bound = BF16_SCALAR if parameter.numel() == 1 else BF16
+        assert relative_rms(output["gradient." + name], parameter.grad) < bound, name
