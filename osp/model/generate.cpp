@@ -9,6 +9,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
+#include "osp/data/tokenizer_utf8.h"
 #include "osp/model/text_stream.h"
 #include "osp/model/transformer.h"
 
@@ -77,8 +78,11 @@ Generation generate(const ParameterStore& store, const Tokenizer& tokenizer,
   Generation result;
   result.prompt_tokens = prompt_ids(store, tokenizer, prompt);
   result.finish = "length";
-  TextStream stream([&](std::span<const int32_t> ids) { return tokenizer.decode(ids, true); },
-                    result.prompt_tokens, options.stop);
+  TextStream stream(
+      [&](std::span<const int32_t> ids) {
+        return osp::tokenizer::replace_invalid_utf8(tokenizer.decode(ids, true));
+      },
+      result.prompt_tokens, options.stop);
   const auto pass_on = [&](const std::string& piece) {
     result.text += piece;
     if (on_text && !piece.empty()) on_text(piece);
