@@ -67,6 +67,20 @@ def test_max_tokens_scores_whole_windows_within_it(model, run_program):
     assert out["results"][0]["bits"] == "16-16-16"
 
 
+def test_shards_are_scored_on_their_held_out_split(model, run_program, tmp_path, repo_root):
+    folder, _, _, _ = model
+    tokenizer = repo_root / "recipes" / "gcide-4096" / "tokenizer.json"
+    lines = [json.dumps({"text": f"Document {i}. {TEXT[i * 40:i * 40 + 400]}"}) for i in range(40)]
+    (tmp_path / "documents.jsonl").write_text("\n".join(lines) + "\n")
+    made = json.loads(run_program(["osp", "tokenize", tmp_path / "documents.jsonl", "--tokenizer", tokenizer, "--out",
+                                   tmp_path / "shards", "--validation-fraction", "0.5", "--json"]).stdout)
+    out = json.loads(run_program(["osp", "eval", folder, "--data", tmp_path / "shards", "--json"]).stdout)
+    held_out = made["validation"]["tokens"]
+    assert 0 < held_out and out["results"][0]["tokens"] == held_out // 32 * 31
+    out = json.loads(run_program(["osp", "analyze", folder, "--data", tmp_path / "shards", "--json"]).stdout)
+    assert out["tokens"] == held_out // 32 * 32
+
+
 def test_table_for_people_goes_to_stdout_and_progress_to_stderr(model, run_program):
     folder, _, text, _ = model
     result = run_program(["osp", "eval", folder, "--data", text, "--bits", "4-16-16"])
