@@ -39,7 +39,7 @@ function(osp_folder name)
       osp_precompile(osp_${name}_test)
     endif()
     target_compile_definitions(osp_${name}_test PRIVATE OSP_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
-    gtest_discover_tests(osp_${name}_test DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 600)
+    gtest_discover_tests(osp_${name}_test DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120 PROPERTIES TIMEOUT 600)
   endif()
 endfunction()
 

@@ -28,12 +28,15 @@ corpus=.cache/gcide/usr/share/dictd/gcide.dict.dz
 if [ ! -f "$corpus" ]; then
   say "fetching the text: Debian's dict-gcide, 40 MB of English definitions and quotations"
   mkdir -p .cache/gcide
-  (cd .cache/gcide && apt-get download -qq dict-gcide 2>/dev/null && dpkg-deb -x dict-gcide_*.deb .) \
-    || { echo "demo: cannot download the Debian package dict-gcide; check 'apt-get update' and the network" >&2; exit 5; }
+  download() { (cd .cache/gcide && apt-get download -qq dict-gcide 2>/dev/null && dpkg-deb -x dict-gcide_*.deb .); }
+  as_root=()
+  if [ "$(id -u)" -ne 0 ]; then as_root=(sudo); fi
+  download || { "${as_root[@]}" apt-get update -qq && download; } \
+    || { echo "demo: cannot download the Debian package dict-gcide; check the network and 'apt-get update'" >&2; exit 5; }
 fi
 if [ ! -f runs/demo/tokens/index.json ]; then
   say "turning the text into tokens"
-  "$osp" tokenize "$corpus" --tokenizer recipes/gcide-4096 --documents entries --out runs/demo/tokens
+  "$osp" tokenize "$corpus" --tokenizer recipes/gcide-4096 --documents entries --validation-fraction 0.01 --out runs/demo/tokens
 fi
 
 arguments=()

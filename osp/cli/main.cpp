@@ -1,5 +1,7 @@
 // The program: one verb per file of this folder. Options are parsed here, errors become one line on
 // stderr and the documented exit status.
+#include <malloc.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
@@ -45,7 +47,7 @@ void print_interface(const CLI::App& app) {
     fmt::print("{}\n", command->get_name());
     std::vector<std::string> lines;
     for (const CLI::Option* option : command->get_options()) {
-      if (option->get_name(false, true) == "--help,-h") continue;
+      if (option->check_lname("help")) continue;
       lines.push_back(fmt::format("  {}{}", option->get_name(option->get_positional(), true),
                                   option->get_required() ? " (required)" : ""));
     }
@@ -83,7 +85,16 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error, int
                      command.get_name());
 }
 
+// A training step frees and allocates the same large blocks again and again: keep them instead of
+// giving them back to the system, which costs a page fault for every 4 KiB.
+void keep_freed_memory() {
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  mallopt(M_TOP_PAD, 64 << 20);
+}
+
 int run(int argc, char** argv) {
+  keep_freed_memory();
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an I/O error, not a silent death
   apply_isa_environment();
   CLI::App app(kDescription, "osp");

@@ -33,7 +33,8 @@ struct Case {
   std::vector<std::vector<int64_t>> shapes;
 };
 
-const at::Tensor kIds = at::arange(12).remainder(5).view({2, 6});
+// Token ids [2, 6] below 5, some of them repeated.
+at::Tensor some_ids() { return at::arange(12).remainder(5).view({2, 6}); }
 
 std::vector<Case> cases() {
   const RopeTables tables = make_rope_tables(16, 8, 10000.0);
@@ -75,11 +76,11 @@ std::vector<Case> cases() {
        {{2, 9, 4, 16}, {2, 9, 2, 16}, {2, 9, 2, 16}}},
       {"causal_attention within documents",
        [](const auto& x) {
-         return causal_attention(x[0], x[1], x[2], document_mask(kIds.floor_divide(3), at::kFloat));
+         return causal_attention(x[0], x[1], x[2], document_mask(some_ids().floor_divide(3), at::kFloat));
        },
        [](const auto& x) {
          return causal_attention_reference(x[0], x[1], x[2],
-                                           document_mask(kIds.floor_divide(3), at::kFloat));
+                                           document_mask(some_ids().floor_divide(3), at::kFloat));
        },
        {{2, 6, 2, 16}, {2, 6, 2, 16}, {2, 6, 2, 16}}},
   };
@@ -186,12 +187,13 @@ TEST(Linear, AccumulatesWeightGradientsOverMicroBatches) {
 TEST(Embedding, ScattersGradientsOfRepeatedIds) {
   const WeightRef table{at::randn({5, 96}), at::zeros({5, 96})};
   const at::Tensor anchor = at::zeros({1}).requires_grad_(true);
-  const at::Tensor y = embedding(kIds, table, anchor);
-  EXPECT_TRUE(y.flatten(0, 1).equal(table.value.index_select(0, kIds.flatten())));
+  const at::Tensor ids = some_ids();
+  const at::Tensor y = embedding(ids, table, anchor);
+  EXPECT_TRUE(y.flatten(0, 1).equal(table.value.index_select(0, ids.flatten())));
   const at::Tensor dy = at::randn(y.sizes());
   torch::autograd::backward({y}, {dy});
   const at::Tensor expected =
-      at::zeros({5, 96}).index_add_(0, kIds.flatten(), dy.flatten(0, 1));
+      at::zeros({5, 96}).index_add_(0, ids.flatten(), dy.flatten(0, 1));
   EXPECT_LT(relative_error(table.gradient, expected), 1e-6);
 }
 

@@ -1,0 +1,51 @@
+"""The commands and options equal tests/interface.txt, so that a change of interface is seen in review.
+
+To accept a change: build/release/osp --interface > tests/interface.txt
+"""
+
+import re
+
+
+def test_commands_and_options_equal_the_checked_in_list(run_program, repo_root):
+    printed = run_program(["osp", "--interface"]).stdout
+    assert printed == (repo_root / "tests" / "interface.txt").read_text()
+
+
+def test_every_command_has_the_common_options(run_program):
+    printed = run_program(["osp", "--interface"]).stdout
+    commands = re.split(r"^(?=\S)", printed, flags=re.M)[1:]
+    assert len(commands) == 8
+    for command in commands:
+        assert "  --quiet\n" in command and "  --json\n" in command, command
+
+
+def test_readme_names_every_command(run_program, repo_root):
+    readme = (repo_root / "README.md").read_text()
+    for line in run_program(["osp", "--interface"]).stdout.splitlines():
+        if not line.startswith(" "):
+            assert f"osp {line}" in readme, line
+
+
+def test_unknown_option_names_the_nearest_and_exits_with_2(run_program):
+    result = run_program(["osp", "train", "x.toml", "--resum"], check=False)
+    assert result.returncode == 2
+    assert "--resum" in result.stderr and "--resume" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_unknown_command_names_the_nearest_and_exits_with_2(run_program):
+    result = run_program(["osp", "trian"], check=False)
+    assert result.returncode == 2 and "train" in result.stderr
+
+
+def test_help_exits_with_0(run_program):
+    assert "Exit status" in run_program(["osp", "--help"]).stdout
+    assert "--bits" in run_program(["osp", "eval", "--help"]).stdout
+
+
+def test_an_unknown_instruction_set_is_refused(run_program):
+    import os
+
+    environment = dict(os.environ, OSP_ISA="avx1024")
+    result = run_program(["osp", "--help"], check=False, env=environment)
+    assert result.returncode == 2 and "avx512" in result.stderr
