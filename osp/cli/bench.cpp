@@ -181,9 +181,9 @@ CommandRunner add_bench(CLI::App& app) {
   CLI::App* command = app.add_subcommand("bench", "speed beside a named peer, in turn");
   auto options = std::make_shared<Options>();
   add_common_options(*command, options->common);
-  command->add_option("what", "train: the training step beside eager PyTorch")
-      ->required()
-      ->check(CLI::IsMember({"train"}));
+  // A subcommand rather than a word, or it would be taken for `osp train`; its options are bench's.
+  command->add_subcommand("train", "the training step beside eager PyTorch")->fallthrough();
+  command->require_subcommand(1);
   command->add_option("--model", options->model, "demo, 50m or all")
       ->capture_default_str()
       ->check(CLI::IsMember({"demo", "50m", "all"}));
