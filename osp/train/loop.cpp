@@ -158,8 +158,7 @@ class Run {
       return;
     }
     log_->count_time();
-    saver_->start(take_snapshot(*state_, log_->metrics_bytes(), background));
-    if (!background) saver_->wait();
+    saver_->save(take_snapshot(*state_, log_->metrics_bytes(), background), background);
   }
 
   void leave_if_asked() {

@@ -16,7 +16,7 @@ Saver::~Saver() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Saver::save(const Snapshot& snapshot) {
+void Saver::commit(const Snapshot& snapshot) {
   try {
     commit_checkpoint(options_.run, snapshot.step, options_.manifest,
                       [&](const std::string& folder) {
@@ -28,14 +28,23 @@ void Saver::save(const Snapshot& snapshot) {
   }
 }
 
-void Saver::start(Snapshot snapshot) {
+void Saver::save(Snapshot snapshot, bool background) {
   wait();
-  thread_ = std::thread([this, held = std::move(snapshot)] { save(held); });
+  if (background) {
+    thread_ = std::thread([this, held = std::move(snapshot)] { commit(held); });
+  } else {
+    commit(snapshot);
+    take_result();
+  }
 }
 
 void Saver::wait() {
   if (!thread_.joinable()) return;
   thread_.join();
+  take_result();
+}
+
+void Saver::take_result() {
   if (!error_.empty()) {
     count_failure(std::exchange(error_, {}));
     return;

@@ -30,8 +30,9 @@ class Saver {
   Saver(const Saver&) = delete;
   Saver& operator=(const Saver&) = delete;
 
-  // Waits for the save before, then starts this one. Error(io) once too many saves have failed.
-  void start(Snapshot snapshot);
+  // Waits for the save before, then saves: in the background, or in this thread before it returns.
+  // Error(io) once too many saves have failed.
+  void save(Snapshot snapshot, bool background);
   // Waits for the save that is running. Error(io) once too many saves have failed.
   void wait();
   // A save that failed before it could start (its log could not be written).
@@ -40,7 +41,8 @@ class Saver {
   int64_t last_committed() const { return valid_steps_.empty() ? -1 : valid_steps_.back(); }
 
  private:
-  void save(const Snapshot& snapshot);
+  void commit(const Snapshot& snapshot);
+  void take_result();
 
   SaverOptions options_;
   Console& console_;

@@ -42,6 +42,19 @@ def train(run_program, tmp_path, tokens):
     return run
 
 
+@pytest.fixture(scope="module")
+def long_run(run_program, tokens, tmp_path_factory):
+    """(arguments, folder) of an undisturbed run of 200 steps."""
+    arguments = ["--set", "train.steps=200", "--set", "train.checkpoint_every=0",
+                 "--set", "train.validate_every=0", "--set", "train.sample_every=0"]
+    folder = tmp_path_factory.mktemp("long")
+    recipe = write_recipe(folder / "osp.toml", tokens)
+    run_program(
+        ["osp", "train", recipe, *arguments, "--out", folder / "whole", "--quiet"], env=one_thread()
+    )
+    return arguments, folder / "whole"
+
+
 @pytest.fixture
 def refused(train):
     """refused(status, *arguments) -> the one line that says why."""
@@ -110,11 +123,9 @@ def test_the_same_recipe_gives_the_same_bits(train, tmp_path):
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_saves_leaves_with_75_and_the_run_goes_on_bit_for_bit(
-    train, tmp_path, tokens, osp_build, sent
+    train, tmp_path, tokens, osp_build, long_run, sent
 ):
-    arguments = ["--set", "train.steps=300", "--set", "train.checkpoint_every=0", "--set",
-                 "train.validate_every=0"]
-    train(*arguments, "--out", tmp_path / "whole", "--quiet")
+    arguments, whole = long_run
     run = tmp_path / "run"
     recipe = write_recipe(tmp_path / "osp.toml", tokens)
     process = subprocess.Popen(
@@ -131,11 +142,11 @@ def test_a_signal_saves_leaves_with_75_and_the_run_goes_on_bit_for_bit(
     assert process.returncode == 75, errors
     assert sent.name in errors and "--resume" in errors
     stopped_at = checkpoints(run)[-1]
-    assert 0 < stopped_at < 300
+    assert 0 < stopped_at < 200
     assert metrics(run)[-1]["step"] == stopped_at
     train(*arguments, "--out", run, "--resume", "--quiet")
-    assert state_hash(run, 300) == state_hash(tmp_path / "whole", 300)
-    assert timeless(run) == timeless(tmp_path / "whole")
+    assert state_hash(run, 200) == state_hash(whole, 200)
+    assert timeless(run) == timeless(whole)
 
 
 def test_a_second_trainer_is_refused(train, refused, tmp_path, tokens, osp_build):
