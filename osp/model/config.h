@@ -13,9 +13,9 @@ struct ModelConfig {
   int64_t layers = 6;
   int64_t width = 256;
   int64_t heads = 4;
-  int64_t kv_heads = 0;   // 0: heads
-  int64_t head_size = 0;  // 0: width / heads
-  int64_t inner = 0;      // 0: 8 width / 3 rounded up to a multiple of 128
+  int64_t kv_heads = 0;    // 0: heads
+  int64_t head_size = 0;   // 0: width / heads
+  int64_t inner = 0;       // 0: 8 width / 3 rounded up to a multiple of 128
   int64_t vocabulary = 0;  // 0: that of the data
   int64_t context = 256;
   std::string norm = "single-scale";
@@ -31,7 +31,8 @@ struct ModelConfig {
     visit("layers", self.layers, Range{1, 1024}, "transformer blocks");
     visit("width", self.width, Range{8, 65536}, "channels of the residual stream");
     visit("heads", self.heads, Range{1, 1024}, "query heads");
-    visit("kv_heads", self.kv_heads, Range{0, 1024}, "key and value heads; 0: as many as query heads");
+    visit("kv_heads", self.kv_heads, Range{0, 1024},
+          "key and value heads; 0: as many as query heads");
     visit("head_size", self.head_size, Range{0, 1024}, "channels of a head; 0: width / heads");
     visit("inner", self.inner, Range{0, 1 << 20},
           "inner size of the feed-forward network; 0: 8 width / 3 up to a multiple of 128");

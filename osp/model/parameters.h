@@ -32,13 +32,13 @@ struct ParameterSpec {
 std::vector<ParameterSpec> parameter_specs(const ModelConfig& config);
 
 struct Bank {
-  std::string name;                 // e.g. "matrix 256x256 (muon)"
-  ParameterKind kind;               // of all its members
-  int64_t group = 0;                // the optimizer group of all its members
-  std::vector<int64_t> members;     // indices into ParameterStore::specs
-  at::Tensor master;                // [count, rows, cols] fp32
-  at::Tensor gradient;              // the same, or undefined without training
-  at::Tensor compute;               // bf16 copy; the same tensor as master for fp32 compute
+  std::string name;              // e.g. "matrix 256x256 (muon)"
+  ParameterKind kind;            // of all its members
+  int64_t group = 0;             // the optimizer group of all its members
+  std::vector<int64_t> members;  // indices into ParameterStore::specs
+  at::Tensor master;             // [count, rows, cols] fp32
+  at::Tensor gradient;           // the same, or undefined without training
+  at::Tensor compute;            // bf16 copy; the same tensor as master for fp32 compute
 };
 
 struct ParameterStore {
@@ -58,8 +58,8 @@ struct ParameterStore {
 };
 
 struct StoreOptions {
-  bool bf16 = false;       // compute in bf16 beside fp32 masters
-  bool gradients = false;  // allocate gradient banks
+  bool bf16 = false;           // compute in bf16 beside fp32 masters
+  bool gradients = false;      // allocate gradient banks
   std::vector<int64_t> group;  // optimizer group per parameter; empty: all 0
 };
 

@@ -1,8 +1,8 @@
 // The forward pass of a Llama-like model over a ParameterStore.
 //
 // Shapes: B batch, T time, D width, H heads, K head size, F inner size, V vocabulary, L layers.
-//   x = E[tokens] · P_inᵀ;   x += Attention(norm(x));   x += SwiGLU(norm(x));   h = norm(x) · P_outᵀ
-//   logits = h · W_headᵀ
+//   x = E[tokens] · P_inᵀ;   x += Attention(norm(x));   x += SwiGLU(norm(x));   h = norm(x) ·
+//   P_outᵀ logits = h · W_headᵀ
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -29,11 +29,12 @@ struct ForwardOptions {
   // [B,T] int32: document number of each token; attention stays within equal numbers. Undefined:
   // plain causal attention. Numbers do not decrease along T.
   at::Tensor documents_BT;
-  bool training = false;  // build the autograd graph; weight gradients are added into store.gradient
+  bool training =
+      false;  // build the autograd graph; weight gradients are added into store.gradient
 };
 
-// Final normalised state after the output EmbProj, [B,T,D], in the compute type. tokens_BT: int64 on
-// the store's device, every id in [0, V).
+// Final normalised state after the output EmbProj, [B,T,D], in the compute type. tokens_BT: int64
+// on the store's device, every id in [0, V).
 at::Tensor forward_hidden(const ParameterStore& store, const at::Tensor& tokens_BT,
                           const ForwardOptions& options = {});
 
