@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "osp/base/error.h"
+#include "osp/base/test_folder.h"
 
 namespace osp {
 namespace {
@@ -31,14 +32,10 @@ struct Toy {
 struct Fixture : ::testing::Test {
   Toy toy;
   FieldTable table;
-  std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / "osp_fields_test";
+  TestFolder own_folder;  // each test's own: they run side by side
+  std::filesystem::path folder = own_folder.path();
 
-  void SetUp() override {
-    table.add("optim", toy);
-    std::filesystem::remove_all(folder);
-    std::filesystem::create_directories(folder);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder); }
+  void SetUp() override { table.add("optim", toy); }
 
   std::string write(const std::string& name, const std::string& text) {
     std::ofstream(folder / name) << text;

@@ -10,6 +10,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/test_folder.h"
 
 namespace osp {
 namespace {
@@ -17,12 +18,8 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Checkpoint : ::testing::Test {
-  std::string run = ::testing::TempDir() + "osp_checkpoint_test";
-  void SetUp() override {
-    fs::remove_all(run);
-    fs::create_directories(run);
-  }
-  void TearDown() override { fs::remove_all(run); }
+  TestFolder folder;  // each test's own: they run side by side
+  std::string run = folder.path();
 
   void commit(int64_t step) {
     commit_checkpoint(run, step, {{"config", "abc"}}, [&](const std::string& folder) {

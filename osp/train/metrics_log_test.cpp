@@ -10,14 +10,14 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/test_folder.h"
 
 namespace osp {
 namespace {
 
 struct MetricsLogTest : ::testing::Test {
-  std::string path = ::testing::TempDir() + "osp_metrics_log_test.jsonl";
-  void SetUp() override { std::filesystem::remove(path); }
-  void TearDown() override { std::filesystem::remove(path); }
+  TestFolder folder;  // each test's own: they run side by side
+  std::string path = folder / "metrics.jsonl";
 };
 
 // Limits the size of files that this process may write, as a full disk would.
