@@ -11,24 +11,12 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/printable.h"
 
 namespace osp {
 namespace {
 
 constexpr size_t kMaxPrintedBytes = 120;
-
-// A piece of the input for an error message: short, printable ASCII only.
-std::string printable(std::string_view text) {
-  std::string result;
-  for (const unsigned char c : text.substr(0, kMaxPrintedBytes)) {
-    if (c >= 0x20 && c < 0x7F) {
-      result += static_cast<char>(c);
-    } else {
-      result += fmt::format("\\x{:02x}", c);
-    }
-  }
-  return text.size() > kMaxPrintedBytes ? result + "…" : result;
-}
 
 // Reads characters and lets the handler see how far the lexer has come.
 class CountingIterator {
@@ -92,7 +80,7 @@ class TreeBuilder {
       reason.remove_prefix(id_end + 2);
     }
     fail(ErrorCode::damaged, "{}: not valid JSON at byte {}: {}", where_, position,
-         printable(reason));
+         printable(reason, kMaxPrintedBytes));
   }
 
  private:
