@@ -35,7 +35,7 @@ Bpe::Bpe(const Component& model) {
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     if (!model.text(key, "").empty()) {
       fail(ErrorCode::unsupported, "{}: {} \"{}\" is not supported", model.where, key,
-           model.text(key));
+           printable(model.text(key)));
     }
   }
   read_vocabulary(model);
@@ -47,7 +47,7 @@ Bpe::Bpe(const Component& model) {
     unknown_id_ = id(model.text("unk_token"));
     if (unknown_id_ < 0) {
       fail(ErrorCode::damaged, "{}: unk_token \"{}\" is not in the vocabulary", model.where,
-           model.text("unk_token"));
+           printable(model.text("unk_token")));
     }
   }
   for (int byte = 0; byte < 256; ++byte) {
@@ -68,12 +68,12 @@ void Bpe::read_vocabulary(const Component& model) {
     const int32_t token_id = as_token_id(value);
     if (token_id < 0) {
       fail(ErrorCode::damaged, "{}: id of \"{}\" is {}, expected an integer from 0 to {}",
-           vocabulary.where, token, value.dump(), kLargestId);
+           vocabulary.where, printable(token), shown(value), kLargestId);
     }
     const auto entry = ids_.emplace(token, token_id).first;
     if (const auto [other, fresh] = tokens_.emplace(token_id, &entry->first); !fresh) {
       fail(ErrorCode::damaged, "{}: \"{}\" and \"{}\" have the same id {}", vocabulary.where,
-           *other->second, token, token_id);
+           printable(*other->second), printable(token), token_id);
     }
     largest_id_ = std::max(largest_id_, token_id);
   }
@@ -91,7 +91,7 @@ void Bpe::read_merges(const Component& model) {
     for (const std::string& token : {left, right, both}) {
       if (id(token) < 0) {
         fail(ErrorCode::damaged, "{}: merges[{}] needs \"{}\", which is not in the vocabulary",
-             model.where, i, token);
+             model.where, i, printable(token));
       }
     }
     merges_.insert(id(left), id(right), {static_cast<int32_t>(i), id(both)});
