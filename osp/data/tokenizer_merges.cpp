@@ -4,9 +4,12 @@
 #include <bit>
 #include <limits>
 
+#include "osp/base/error.h"
+
 namespace osp::tokenizer {
 namespace {
 
+constexpr size_t kMaxSymbols = std::numeric_limits<int32_t>::max();
 constexpr Merge kNoMerge{std::numeric_limits<int32_t>::max(), -1};
 
 Merge merge_of(const MergeTable& table, int32_t left, int32_t right) {
@@ -81,6 +84,11 @@ void merge_by_scan(const MergeTable& table, std::vector<int32_t>& symbols, size_
 }
 
 void merge_by_queue(const MergeTable& table, std::vector<int32_t>& symbols, size_t from) {
+  if (symbols.size() - from > kMaxSymbols) {
+    fail(ErrorCode::unsupported,
+         "a word of {} characters; at most {} are supported: cut the text into smaller documents",
+         symbols.size() - from, kMaxSymbols);
+  }
   const auto size = static_cast<int32_t>(symbols.size() - from);
   std::vector<Link> links(static_cast<size_t>(size));
   for (int32_t i = 0; i < size; ++i) {

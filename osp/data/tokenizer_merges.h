@@ -48,7 +48,8 @@ class MergeTable {
 
 // Merges symbols[from..] in place until no pair is left in the table. merge_by_scan looks through
 // all pairs for every merge, O(n²), and is best for short words; merge_by_queue keeps a priority
-// queue over a linked list, O(n log n). Both give the same symbols.
+// queue over a linked list, O(n log n); Error(unsupported) from 2^31 symbols on. Both give the same
+// symbols.
 void merge_by_scan(const MergeTable& table, std::vector<int32_t>& symbols, size_t from);
 void merge_by_queue(const MergeTable& table, std::vector<int32_t>& symbols, size_t from);
 
