@@ -69,7 +69,8 @@ struct Tokenizer::State {
   }
 
   // Text between added tokens, normalized already.
-  void encode_text(std::string_view text, bool first, std::vector<int32_t>& ids) const;
+  void encode_text(std::string_view text, bool first, tokenizer::Growth& growth,
+                   std::vector<int32_t>& ids) const;
   void encode_words(std::string_view text, WordCache& cache, std::vector<int32_t>& ids) const;
   void encode_word(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const;
   // The token's string, or nullptr.
@@ -121,10 +122,10 @@ void Tokenizer::State::encode_words(std::string_view text, WordCache& cache,
   encode_word(text, cache, ids);
 }
 
-void Tokenizer::State::encode_text(std::string_view text, bool first,
+void Tokenizer::State::encode_text(std::string_view text, bool first, tokenizer::Growth& growth,
                                    std::vector<int32_t>& ids) const {
   WordCache& cache = WordCache::of_thread(serial);
-  pre_tokenizer.for_each_word(text, first,
+  pre_tokenizer.for_each_word(text, first, growth,
                               [&](std::string_view word) { encode_words(word, cache, ids); });
 }
 
@@ -165,12 +166,13 @@ void Tokenizer::encode_append(std::string_view text, const EncodeOptions& option
     repaired = tokenizer::replace_invalid_utf8(text);
     text = repaired;
   }
+  tokenizer::Growth normalized(text.size()), cut(text.size());
   bool first = true;
   const auto after_normalizer = [&](std::string_view part, int32_t id) {
     if (id >= 0) {
       ids.push_back(id);
     } else {
-      state.encode_text(part, first, ids);
+      state.encode_text(part, first, cut, ids);
     }
     first = false;
   };
@@ -181,7 +183,8 @@ void Tokenizer::encode_append(std::string_view text, const EncodeOptions& option
     } else if (state.normalizer.empty()) {
       state.added.split(part, true, after_normalizer);
     } else {
-      state.added.split(state.normalizer.apply(std::string(part)), true, after_normalizer);
+      state.added.split(state.normalizer.apply(std::string(part), normalized), true,
+                        after_normalizer);
     }
   });
   if (options.add_special_tokens) state.post_processor.apply(ids, from);

@@ -10,6 +10,7 @@ namespace {
 
 // Keeps the search linear in the text: at most this many bytes are looked at per place.
 constexpr size_t kMaxContentBytes = 1024;
+constexpr size_t kMaxNormalizedBytes = 4 * kMaxContentBytes;
 
 AddedToken read_token(const Component& component) {
   if (!component.json.is_object()) {
@@ -102,13 +103,19 @@ AddedTokens::AddedTokens(const Component& file, const Bpe& model, const Normaliz
     if ((in_model >= 0 && in_model != token.id) || (other && *other != token.content) ||
         by_id_.contains(token.id)) {
       fail(ErrorCode::damaged, "{}: \"{}\" has id {}, which is not its own in the vocabulary",
-           entry.where, token.content, token.id);
+           entry.where, printable(token.content), token.id);
     }
     const auto index = static_cast<int32_t>(tokens_.size());
     by_content_.emplace(token.content, index);
     by_id_.emplace(token.id, index);
     largest_id_ = std::max(largest_id_, token.id);
-    token.found_as = token.normalized ? normalizer.apply(token.content) : token.content;
+    Growth growth(token.content.size());
+    token.found_as = token.normalized ? normalizer.apply(token.content, growth) : token.content;
+    if (token.found_as.size() > kMaxNormalizedBytes) {
+      fail(ErrorCode::unsupported,
+           "{}: content of {} bytes when normalized, at most {} are supported", entry.where,
+           token.found_as.size(), kMaxNormalizedBytes);
+    }
     (token.normalized ? in_normalized_ : in_original_).add(token.found_as, index);
     tokens_.push_back(std::move(token));
   }

@@ -99,31 +99,40 @@ void Decoder::add(const Component& component) {
   if (type == "Sequence") {
     for (const Component& part : component.list("decoders")) add(part);
   } else if (type == "ByteLevel") {
-    steps_.push_back([](std::vector<std::string>& tokens, bool) { decode_byte_level(tokens); });
+    steps_.push_back(
+        [](std::vector<std::string>& tokens, bool, const Growth&) { decode_byte_level(tokens); });
   } else if (type == "Metaspace") {
     const std::string mark = component.text("replacement");
     if (mark.empty()) fail(ErrorCode::damaged, "{}: replacement is empty", component.where);
     const std::string before = component.flag("add_prefix_space", true) ? "always" : "never";
     const bool drop_first = component.text("prepend_scheme", before) != "never";
-    steps_.push_back([=](std::vector<std::string>& tokens, bool inside) {
+    steps_.push_back([=](std::vector<std::string>& tokens, bool inside, const Growth&) {
       decode_metaspace(tokens, mark, drop_first && !inside);
     });
   } else if (type == "Replace") {
-    steps_.push_back([pattern = Pattern(component), content = component.text("content")](
-                         std::vector<std::string>& tokens, bool) {
-      for (std::string& token : tokens) token = pattern.replace(token, content);
-    });
-  } else if (type == "ByteFallback") {
-    steps_.push_back([](std::vector<std::string>& tokens, bool) { decode_byte_fallback(tokens); });
-  } else if (type == "Fuse") {
     steps_.push_back(
-        [](std::vector<std::string>& tokens, bool) { tokens.assign(1, join(tokens, "")); });
+        [pattern = Pattern(component), content = component.text("content"),
+         where = component.where](std::vector<std::string>& tokens, bool, const Growth& limit) {
+          Growth growth = limit;
+          for (std::string& token : tokens) {
+            token = pattern.replace(token, content, growth);
+            growth.add(token.size(), where);
+          }
+        });
+  } else if (type == "ByteFallback") {
+    steps_.push_back([](std::vector<std::string>& tokens, bool, const Growth&) {
+      decode_byte_fallback(tokens);
+    });
+  } else if (type == "Fuse") {
+    steps_.push_back([](std::vector<std::string>& tokens, bool, const Growth&) {
+      tokens.assign(1, join(tokens, ""));
+    });
   } else if (type == "Strip") {
     const std::string mark = component.text("content");
     if (mark.empty()) fail(ErrorCode::damaged, "{}: content is empty", component.where);
     const int64_t start = component.integer("start", 0, INT32_MAX);
     const int64_t stop = component.integer("stop", 0, INT32_MAX);
-    steps_.push_back([=](std::vector<std::string>& tokens, bool inside) {
+    steps_.push_back([=](std::vector<std::string>& tokens, bool inside, const Growth&) {
       if (inside) return;
       for (std::string& token : tokens) strip(token, mark, start, stop);
     });
@@ -134,7 +143,10 @@ void Decoder::add(const Component& component) {
 }
 
 std::string Decoder::decode(std::vector<std::string> tokens, bool inside) const {
-  for (const Step& step : steps_) step(tokens, inside);
+  size_t bytes = 0;
+  for (const std::string& token : tokens) bytes += token.size();
+  const Growth limit(bytes);
+  for (const Step& step : steps_) step(tokens, inside, limit);
   return join(tokens, present_ ? "" : " ");
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "osp/data/tokenizer_growth.h"
 #include "osp/data/tokenizer_json.h"
 
 namespace osp::tokenizer {
@@ -17,11 +18,12 @@ class Decoder {
   explicit Decoder(const Component& component);
 
   // The text of `tokens`. With `inside`, they follow others: what a decoder does at the start of a
-  // text (dropping the first space) is left out.
+  // text (dropping the first space) is left out. Error(unsupported) if the text grows too long.
   std::string decode(std::vector<std::string> tokens, bool inside = false) const;
 
  private:
-  using Step = std::function<void(std::vector<std::string>&, bool inside)>;
+  // `limit` is what each step may make of the tokens.
+  using Step = std::function<void(std::vector<std::string>&, bool inside, const Growth& limit)>;
   void add(const Component& component);
   std::vector<Step> steps_;
   bool present_ = false;

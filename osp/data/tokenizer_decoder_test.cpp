@@ -56,6 +56,24 @@ TEST(Decoder, StripTakesAtMostWhatItIsTold) {
   EXPECT_EQ(decode(kJson, {"xxxaxx", "x", ""}), "xax");
 }
 
+// Half a character at the end, behind bytes that look like the start of a longer one.
+TEST(Decoder, RegularExpressionsSeeRepairedTextWhereTokensAreHalfCharacters) {
+  constexpr const char* kJson = R"({"type": "Sequence", "decoders": [{"type": "ByteLevel"},
+      {"type": "Replace", "pattern": {"Regex": ".$"}, "content": "!"}]})";
+  EXPECT_EQ(decode(kJson, {"a", "\xC3\xB0"}), "a!");             // F0
+  EXPECT_EQ(decode(kJson, {"\xC3\xB0", "a"}), "\xEF\xBF\xBD!");  // F0 61
+  EXPECT_EQ(decode(kJson, {"\xC3\x83\xC2\xA9"}), "!");           // C3 A9, one character
+}
+
+TEST(Decoder, StepsThatMultiplyTheTextAreRefused) {
+  SortedJson chain = {{"type", "Sequence"}, {"decoders", SortedJson::array()}};
+  for (int i = 0; i < 60; ++i) {
+    chain["decoders"].push_back(
+        SortedJson::parse(R"({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"})"));
+  }
+  EXPECT_THROW(decode(chain.dump().c_str(), Strings(1000, "a")), Error);
+}
+
 TEST(Decoder, UnknownTypeAndWrongNumbersAreErrors) {
   EXPECT_THROW(decode(R"({"type": "CTC"})", {}), Error);
   EXPECT_THROW(decode(R"({"type": "Strip", "content": "x", "start": -1, "stop": 0})", {}), Error);

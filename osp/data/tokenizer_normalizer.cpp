@@ -107,33 +107,40 @@ Normalizer::Normalizer(const Component& component) { add(component); }
 
 void Normalizer::add(const Component& component) {
   const std::string type = component.type();
+  const auto step = [&](auto run) { steps_.push_back({component.where, std::move(run)}); };
   if (type == "Sequence") {
     for (const Component& part : component.list("normalizers")) add(part);
   } else if (type == "NFC" || type == "NFD" || type == "NFKC" || type == "NFKD") {
     const bool compatible = type[2] == 'K';
     const bool compose = type.back() == 'C';
-    steps_.push_back([=](std::string text) { return normalize(text, compatible, compose); });
+    step([=](std::string text, const Growth&) { return normalize(text, compatible, compose); });
   } else if (type == "Prepend") {
-    steps_.push_back([prefix = component.text("prepend")](std::string text) {
+    step([prefix = component.text("prepend")](std::string text, const Growth&) {
       return text.empty() ? text : prefix + text;
     });
   } else if (type == "Replace") {
-    steps_.push_back([pattern = Pattern(component), content = component.text("content")](
-                         std::string text) { return pattern.replace(text, content); });
+    step([pattern = Pattern(component), content = component.text("content")](std::string text,
+                                                                             const Growth& growth) {
+      return pattern.replace(text, content, growth);
+    });
   } else if (type == "Lowercase") {
-    steps_.push_back([](std::string text) { return lowercase(text); });
+    step([](std::string text, const Growth&) { return lowercase(text); });
   } else if (type == "Strip") {
     const bool left = component.flag("strip_left", true);
     const bool right = component.flag("strip_right", true);
-    steps_.push_back([=](std::string text) { return strip(text, left, right); });
+    step([=](std::string text, const Growth&) { return strip(text, left, right); });
   } else {
     component.unsupported("normalizer",
                           "NFC, NFD, NFKC, NFKD, Prepend, Replace, Lowercase, Strip, Sequence");
   }
 }
 
-std::string Normalizer::apply(std::string text) const {
-  for (const Step& step : steps_) text = step(std::move(text));
+std::string Normalizer::apply(std::string text, Growth& growth) const {
+  for (const Step& step : steps_) {
+    text = step.run(std::move(text), growth);
+    growth.check(text.size(), step.where);
+  }
+  if (!steps_.empty()) growth.add(text.size(), steps_.back().where);
   return text;
 }
 

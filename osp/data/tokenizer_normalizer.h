@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "osp/data/tokenizer_growth.h"
 #include "osp/data/tokenizer_json.h"
 
 namespace osp::tokenizer {
@@ -17,11 +18,15 @@ class Normalizer {
   explicit Normalizer(const Component& component);
 
   bool empty() const { return steps_.empty(); }
-  // `text` is valid UTF-8, so is the result. O(n log n).
-  std::string apply(std::string text) const;
+  // `text` is valid UTF-8, so is the result, which counts for `growth`. Error(unsupported) if it,
+  // or a step on the way to it, is too long. O(n log n) for each step.
+  std::string apply(std::string text, Growth& growth) const;
 
  private:
-  using Step = std::function<std::string(std::string)>;
+  struct Step {
+    std::string where;
+    std::function<std::string(std::string, const Growth&)> run;
+  };
   void add(const Component& component);
   std::vector<Step> steps_;
 };

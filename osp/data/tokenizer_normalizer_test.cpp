@@ -9,7 +9,8 @@ namespace {
 
 std::string normalize(const std::string& json, std::string text) {
   const SortedJson parsed = SortedJson::parse(json);
-  return Normalizer(Component{parsed, "test"}).apply(std::move(text));
+  Growth growth(text.size());
+  return Normalizer(Component{parsed, "test"}).apply(std::move(text), growth);
 }
 
 TEST(Normalizer, FormsOfUnicodeAreThoseOfTheStandard) {
@@ -62,6 +63,35 @@ TEST(Normalizer, StripKnowsUnicodeWhiteSpace) {
 
 TEST(Normalizer, LowercaseOfDottedCapitalIIsTwoCharacters) {
   EXPECT_EQ(normalize(R"({"type": "Lowercase"})", "\xC4\xB0\xC3\x89Z"), "i\xCC\x87\xC3\xA9z");
+}
+
+TEST(Normalizer, StepsThatMultiplyTheTextAreRefusedByName) {
+  SortedJson doubling =
+      SortedJson::parse(R"({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"})");
+  SortedJson chain = {{"type", "Sequence"}, {"normalizers", SortedJson::array()}};
+  for (int i = 0; i < 60; ++i) chain["normalizers"].push_back(doubling);
+  SortedJson at_once = doubling;
+  at_once["content"] = std::string(1 << 20, 'a');
+  const SortedJson prefix = {{"type", "Prepend"}, {"prepend", std::string(2 << 20, 'a')}};
+  for (const auto& [json, name] :
+       {std::pair(chain, "test.normalizers["), {at_once, "test"}, {prefix, "test"}}) {
+    try {
+      normalize(json.dump(), std::string(1000, 'a'));
+      ADD_FAILURE() << name;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::unsupported);
+      EXPECT_TRUE(std::string(e.what()).starts_with(name)) << e.what();
+    }
+  }
+}
+
+TEST(Normalizer, TheLimitIsForTheWholeInputNotForEachPart) {
+  const SortedJson json = {{"type", "Prepend"}, {"prepend", std::string(1 << 19, 'a')}};
+  const Normalizer normalizer(Component{json, "test"});
+  Growth growth(2);
+  EXPECT_EQ(normalizer.apply("b", growth).size(), (1u << 19) + 1);
+  normalizer.apply("b", growth);
+  EXPECT_THROW(normalizer.apply("b", growth), Error);
 }
 
 TEST(Normalizer, UnknownTypeIsNamed) {

@@ -29,7 +29,7 @@ Behavior read_behavior(const Component& component) {
   fail(ErrorCode::unsupported,
        "{}: behavior \"{}\" is not supported (known: Removed, Isolated, MergedWithPrevious, "
        "MergedWithNext, Contiguous)",
-       component.where, name);
+       component.where, printable(name));
 }
 
 // Joins a delimiter to the span before it, unless that is a delimiter too or there is none.
@@ -142,6 +142,11 @@ void PreTokenizer::use_bytes() {
   byte_words_ = true;
 }
 
+void PreTokenizer::add_step(const Component& component,
+                            std::function<void(const Piece&, PieceSink&)> run) {
+  steps_.push_back({component.where, std::move(run)});
+}
+
 void PreTokenizer::add(const Component& component) {
   const std::string type = component.type();
   if (type == "Sequence") {
@@ -152,7 +157,7 @@ void PreTokenizer::add(const Component& component) {
   if (type == "ByteLevel") {
     const bool prefix_space = component.flag("add_prefix_space", true);
     const bool use_regex = component.flag("use_regex", true);
-    steps_.push_back([=](const Piece& piece, PieceSink& sink) {
+    add_step(component, [=](const Piece& piece, PieceSink& sink) {
       cut_byte_level(piece, prefix_space, use_regex, sink);
     });
     can_use_bytes_ = ++num_byte_levels_ == 1;
@@ -162,8 +167,8 @@ void PreTokenizer::add(const Component& component) {
     add_split(component);
   } else if (type == "Digits") {
     const bool individual = component.flag("individual_digits", false);
-    steps_.push_back(
-        [=](const Piece& piece, PieceSink& sink) { cut_digits(piece, individual, sink); });
+    add_step(component,
+             [=](const Piece& piece, PieceSink& sink) { cut_digits(piece, individual, sink); });
   } else if (type == "Metaspace") {
     add_metaspace(component);
   } else {
@@ -174,7 +179,7 @@ void PreTokenizer::add(const Component& component) {
 void PreTokenizer::add_split(const Component& component) {
   const Behavior behavior = read_behavior(component);
   const bool invert = component.flag("invert", false);
-  steps_.push_back([=, pattern = Pattern(component)](const Piece& piece, PieceSink& sink) {
+  add_step(component, [=, pattern = Pattern(component)](const Piece& piece, PieceSink& sink) {
     std::vector<Span> spans = spans_of(pattern, piece.text, invert);
     cut(piece, spans, behavior, sink);
   });
@@ -189,14 +194,15 @@ void PreTokenizer::add_metaspace(const Component& component) {
   if (scheme != "always" && scheme != "first" && scheme != "never") {
     fail(ErrorCode::unsupported,
          "{}: prepend_scheme \"{}\" is not supported (known: always, first, never)",
-         component.where, scheme);
+         component.where, printable(scheme));
   }
   const bool split = component.flag("split", true);
-  steps_.push_back([=](const Piece& piece, PieceSink& sink) {
+  add_step(component, [=](const Piece& piece, PieceSink& sink) {
     std::string text;
     for (const char c : piece.text) {
       if (c == ' ') {
         text += mark;
+        sink.growth->check(text.size(), *sink.where);
       } else {
         text += c;
       }
@@ -218,13 +224,13 @@ void PreTokenizer::add_metaspace(const Component& component) {
   });
 }
 
-std::vector<Piece> PreTokenizer::run(std::string_view text, bool first,
+std::vector<Piece> PreTokenizer::run(std::string_view text, bool first, Growth& growth,
                                      std::deque<std::string>& storage) const {
   std::vector<Piece> pieces{{text, first}};
   for (const Step& step : steps_) {
-    PieceSink sink{{}, &storage};
+    PieceSink sink{{}, &storage, &growth, &step.where};
     sink.pieces.reserve(pieces.size());
-    for (const Piece& piece : pieces) step(piece, sink);
+    for (const Piece& piece : pieces) step.run(piece, sink);
     pieces = std::move(sink.pieces);
   }
   return pieces;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "osp/data/tokenizer_gpt2_split.h"
+#include "osp/data/tokenizer_growth.h"
 #include "osp/data/tokenizer_json.h"
 
 namespace osp::tokenizer {
@@ -23,11 +24,16 @@ struct Piece {
 struct PieceSink {
   std::vector<Piece> pieces;
   std::deque<std::string>* storage = nullptr;
+  Growth* growth = nullptr;
+  const std::string* where = nullptr;  // the step
 
   void add(std::string_view text, bool first) {
     if (!text.empty()) pieces.push_back({text, first});
   }
-  std::string_view keep(std::string text) { return storage->emplace_back(std::move(text)); }
+  std::string_view keep(std::string text) {
+    growth->add(text.size(), *where);
+    return storage->emplace_back(std::move(text));
+  }
 };
 
 class PreTokenizer {
@@ -41,14 +47,15 @@ class PreTokenizer {
   bool can_use_bytes() const { return can_use_bytes_; }
   void use_bytes();
 
-  // Calls word(std::string_view) for each word in order. Thread-safe.
+  // Calls word(std::string_view) for each word in order. Thread-safe. Error(unsupported) if the
+  // steps make more text than `growth` allows.
   template <class Word>
-  void for_each_word(std::string_view text, bool first, Word&& word) const {
+  void for_each_word(std::string_view text, bool first, Growth& growth, Word&& word) const {
     if (text.empty()) return;
     if (steps_.empty() && !byte_words_) return word(text);
     if (steps_.empty() && !prefix_space_) return byte_words(text, word);
     std::deque<std::string> storage;
-    std::vector<Piece> pieces = run(text, first, storage);
+    std::vector<Piece> pieces = run(text, first, growth, storage);
     for (const Piece& piece : pieces) {
       if (!byte_words_) {
         word(piece.text);
@@ -61,7 +68,10 @@ class PreTokenizer {
   }
 
  private:
-  using Step = std::function<void(const Piece&, PieceSink&)>;
+  struct Step {
+    std::string where;
+    std::function<void(const Piece&, PieceSink&)> run;
+  };
   template <class Word>
   void byte_words(std::string_view text, Word&& word) const {
     if (use_regex_) {
@@ -71,9 +81,11 @@ class PreTokenizer {
     }
   }
   void add(const Component& component);
+  void add_step(const Component& component, std::function<void(const Piece&, PieceSink&)> run);
   void add_split(const Component& component);
   void add_metaspace(const Component& component);
-  std::vector<Piece> run(std::string_view text, bool first, std::deque<std::string>& storage) const;
+  std::vector<Piece> run(std::string_view text, bool first, Growth& growth,
+                         std::deque<std::string>& storage) const;
 
   std::vector<Step> steps_;
   int num_byte_levels_ = 0;

@@ -15,9 +15,9 @@ using Strings = std::vector<std::string>;
 Strings words(const char* json, std::string_view text, bool first = true) {
   const SortedJson parsed = SortedJson::parse(json);
   Strings found;
-  PreTokenizer(Component{parsed, "test"}).for_each_word(text, first, [&](std::string_view word) {
-    found.emplace_back(word);
-  });
+  Growth growth(text.size());
+  PreTokenizer(Component{parsed, "test"})
+      .for_each_word(text, first, growth, [&](std::string_view word) { found.emplace_back(word); });
   return found;
 }
 
@@ -106,11 +106,29 @@ TEST(PreTokenizer, BytesInPlaceOfTheAlphabetGiveTheSameWords) {
     const std::string text = random_text(random, 12);
     Strings from_raw;
     Strings from_mapped;
-    raw.for_each_word(text, true,
+    Growth growth(text.size());
+    raw.for_each_word(text, true, growth,
                       [&](std::string_view word) { from_raw.push_back(to_byte_alphabet(word)); });
-    mapped.for_each_word(text, true,
+    mapped.for_each_word(text, true, growth,
                          [&](std::string_view word) { from_mapped.emplace_back(word); });
     ASSERT_EQ(from_raw, from_mapped) << text;
+  }
+}
+
+TEST(PreTokenizer, StepsThatMultiplyTheTextAreRefusedByName) {
+  SortedJson doubling =
+      SortedJson::parse(R"({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false})");
+  SortedJson chain = {{"type", "Sequence"}, {"pretokenizers", SortedJson::array()}};
+  for (int i = 0; i < 60; ++i) chain["pretokenizers"].push_back(doubling);
+  const SortedJson mark = {{"type", "Metaspace"}, {"replacement", std::string(1 << 20, 'x')}};
+  for (const auto& [json, name] : {std::pair(chain, "test.pretokenizers["), {mark, "test"}}) {
+    try {
+      words(json.dump().c_str(), std::string(1000, ' '));
+      ADD_FAILURE() << name;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::unsupported);
+      EXPECT_TRUE(std::string(e.what()).starts_with(name)) << e.what();
+    }
   }
 }
 

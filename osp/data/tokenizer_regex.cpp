@@ -70,7 +70,7 @@ class Translator {
  private:
   [[noreturn]] void refuse(std::string_view what) const {
     fail(ErrorCode::unsupported, "{}: \"{}\" in the regular expression \"{}\" is not supported",
-         where_, what, in_);
+         where_, printable(what), printable(in_));
   }
   bool ahead(std::string_view text) const { return in_.substr(at_).starts_with(text); }
   void copy(size_t count) {
@@ -195,8 +195,8 @@ Regex::Regex(const std::string& pattern, const std::string& where) : where_(wher
   if (code == nullptr) {
     char message[256] = "";
     pcre2_get_error_message(error, reinterpret_cast<PCRE2_UCHAR*>(message), sizeof(message));
-    fail(ErrorCode::unsupported, "{}: regular expression \"{}\" cannot be used: {}", where, pattern,
-         message);
+    fail(ErrorCode::unsupported, "{}: regular expression \"{}\" cannot be used: {}", where,
+         printable(pattern), message);
   }
   code_ = std::make_shared<Code>(code);
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // without JIT, pcre2_match interprets
@@ -236,7 +236,7 @@ void Regex::for_each_match(std::string_view text, const Match& match) const {
   }
 }
 
-Pattern::Pattern(const Component& component) {
+Pattern::Pattern(const Component& component) : where_(component.where) {
   const Component pattern = component.child("pattern");
   if (pattern.json.is_object() && pattern.has("Regex")) {
     regex_ = std::make_shared<Regex>(pattern.text("Regex"), pattern.where);
@@ -259,13 +259,20 @@ void Pattern::for_each_match(std::string_view text, const Regex::Match& match) c
   }
 }
 
-std::string Pattern::replace(std::string_view text, std::string_view content) const {
+std::string Pattern::replace(std::string_view text, std::string_view content,
+                             const Growth& growth) const {
+  std::string repaired;
+  if (regex_ && valid_utf8_prefix(text) != text.size()) {
+    repaired = replace_invalid_utf8(text);
+    text = repaired;
+  }
   std::string out;
   out.reserve(text.size() + text.size() / 4);
   size_t done = 0;
   for_each_match(text, [&](size_t begin, size_t end) {
     out.append(text.substr(done, begin - done)).append(content);
     done = end;
+    growth.check(out.size(), where_);
   });
   return out.append(text.substr(done));
 }

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "osp/data/tokenizer_growth.h"
 #include "osp/data/tokenizer_json.h"
 
 namespace osp::tokenizer {
@@ -35,10 +36,13 @@ class Pattern {
  public:
   explicit Pattern(const Component& component);
   void for_each_match(std::string_view text, const Regex::Match& match) const;
-  // `text` with every match replaced by `content` as it stands.
-  std::string replace(std::string_view text, std::string_view content) const;
+  // `text` with every match replaced by `content` as it stands. Bytes that are no UTF-8 are first
+  // replaced as in texts if the pattern is a regular expression. Error(unsupported) if the result
+  // is longer than `growth` allows.
+  std::string replace(std::string_view text, std::string_view content, const Growth& growth) const;
 
  private:
+  std::string where_;
   std::string literal_;  // empty: the regular expression
   std::shared_ptr<const Regex> regex_;
 };

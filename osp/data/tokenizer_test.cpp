@@ -54,6 +54,62 @@ TEST(Tokenizer, DecodingSkipsUnknownIdsAndOnRequestSpecialTokens) {
   EXPECT_EQ(tokenizer.token_text(299), "");
 }
 
+// What from_json says about `json`; "" if it takes it.
+std::string refusal(const std::string& json, ErrorCode expected) {
+  try {
+    Tokenizer::from_json(json, "test.json");
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), expected) << error.what();
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Tokenizer, TheFileIsStrictJson) {
+  const std::string good = byte_level_file().dump();
+  EXPECT_EQ(refusal(good, ErrorCode::damaged), "");
+  for (const std::string& bad :
+       {"\xEF\xBB\xBF" + good, good + std::string(1, '\0') + "garbage", good + "x", std::string(),
+        R"({"decoder": null, )" + good.substr(1), "[" + good + "]", std::string(100000, '[')}) {
+    EXPECT_NE(refusal(bad, ErrorCode::damaged), "") << bad.substr(0, 40);
+  }
+}
+
+TEST(Tokenizer, MessagesQuoteTheFileShortlyAndEscaped) {
+  const std::string name = "\x1B[31m" + std::string(100000, 'x');
+  SortedJson type = byte_level_file(), merge = type, token = type, missing = type;
+  type["normalizer"] = {{"type", name}};
+  merge["model"]["merges"].push_back(name + " a");
+  token["model"]["vocab"][name] = name;
+  missing["post_processor"] = SortedJson::parse(R"({"type": "TemplateProcessing",
+      "single": [{"SpecialToken": {}}], "special_tokens": {}})");
+  missing["post_processor"]["single"][0]["SpecialToken"]["id"] = name;
+  for (const SortedJson& file : {merge, token, missing}) {
+    const std::string message = refusal(file.dump(), ErrorCode::damaged);
+    EXPECT_NE(message.find("\\x1b[31mx"), std::string::npos) << message.substr(0, 300);
+    EXPECT_LT(message.size(), 300u);
+  }
+  EXPECT_LT(refusal(type.dump(), ErrorCode::unsupported).size(), 300u);
+  EXPECT_LT(refusal("{" + name, ErrorCode::damaged).size(), 300u);
+}
+
+TEST(Tokenizer, ATemplateHoldsTheTextAtMostOnce) {
+  SortedJson file = byte_level_file();
+  file["post_processor"] = SortedJson::parse(R"({"type": "TemplateProcessing",
+      "single": [{"Sequence": {"id": "A"}}, {"Sequence": {"id": "A"}}], "special_tokens": {}})");
+  EXPECT_NE(refusal(file.dump(), ErrorCode::unsupported).find("more than once"), std::string::npos);
+  file["post_processor"]["single"][1]["Sequence"]["id"] = "B";
+  EXPECT_NE(refusal(file.dump(), ErrorCode::damaged), "");
+}
+
+TEST(Tokenizer, AnAddedTokenThatNormalizationMakesLongIsRefused) {
+  SortedJson file = byte_level_file();
+  file["normalizer"] = {{"type", "Prepend"}, {"prepend", std::string(5000, 'x')}};
+  file["added_tokens"][0]["normalized"] = true;
+  EXPECT_NE(refusal(file.dump(), ErrorCode::unsupported).find("added_tokens[0]"),
+            std::string::npos);
+}
+
 TEST(Tokenizer, TemplatesApplyOnlyOnRequestAndToTheirTextAlone) {
   SortedJson file = byte_level_file();
   file["post_processor"] = SortedJson::parse(R"({"type": "TemplateProcessing",
