@@ -21,17 +21,33 @@
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/base/printable.h"
 
 namespace osp {
 namespace {
 
 constexpr int64_t kRowsPerBatch = 256;
 constexpr int64_t kColumnBufferBytes = 1 << 20;
+constexpr size_t kMessageBytes = 300;  // of what Arrow says
 
 using RandomAccessFile = std::shared_ptr<arrow::io::RandomAccessFile>;
 
 void check(const arrow::Status& status, const std::string& path) {
-  if (!status.ok()) fail(ErrorCode::damaged, "{}: {}", path, status.message());
+  if (!status.ok()) {
+    fail(ErrorCode::damaged, "{}: {}", path, printable(status.message(), kMessageBytes));
+  }
+}
+
+// What `call` returns; Arrow's exceptions, of whatever type, mean that the file is damaged.
+template <class Call>
+auto guarded(const std::string& path, Call call) {
+  try {
+    return call();
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    fail(ErrorCode::damaged, "{}: {}", path, printable(error.what(), kMessageBytes));
+  }
 }
 
 template <class Value>
@@ -83,7 +99,9 @@ bool text_at(const arrow::Array& array, int64_t row, std::string_view& text) {
       text = static_cast<const arrow::BinaryViewArray&>(array).GetView(row);
       return true;
     default: {
-      OSP_CHECK(array.type_id() == arrow::Type::DICTIONARY, "type {}", array.type()->ToString());
+      if (array.type_id() != arrow::Type::DICTIONARY) {
+        throw parquet::ParquetException("the column's data is not of the schema's type");
+      }
       const auto& dictionary = static_cast<const arrow::DictionaryArray&>(array);
       const int64_t index = dictionary.GetValueIndex(row);
       if (index < 0 || index >= dictionary.dictionary()->length()) {
@@ -113,15 +131,16 @@ int find_column(parquet::arrow::FileReader& reader, const std::string& field,
     for (const auto& column : schema->fields())
       names += (names.empty() ? "" : ", ") + column->name();
     fail(ErrorCode::usage, "{}: no column \"{}\"; it has: {} (choose one with --field)", path,
-         field, names);
+         field, printable(names, 200));
   }
   if (!is_text(*schema->field(index)->type())) {
     fail(ErrorCode::usage, "{}: column \"{}\" has type {}; expected text (choose one with --field)",
-         path, field, schema->field(index)->type()->ToString());
+         path, field, printable(schema->field(index)->type()->ToString()));
   }
   const auto* columns = reader.parquet_reader()->metadata()->schema();
+  const parquet::schema::Node* root = columns->group_node()->field(index).get();
   for (int leaf = 0; leaf < columns->num_columns(); ++leaf) {
-    if (columns->Column(leaf)->path()->ToDotString() == field) return leaf;
+    if (columns->GetColumnRoot(leaf) == root) return leaf;
   }
   fail(ErrorCode::damaged, "{}: column \"{}\" has no data", path, field);
 }
@@ -146,17 +165,21 @@ void read_rows(parquet::arrow::FileReader& reader, int column, const std::string
   const int64_t num_rows = reader.parquet_reader()->metadata()->num_rows();
   std::vector<int> groups(static_cast<size_t>(reader.num_row_groups()));
   for (size_t i = 0; i < groups.size(); ++i) groups[i] = static_cast<int>(i);
-  const auto batches = value_or_fail(reader.GetRecordBatchReader(groups, {column}), path);
+  const auto batches = guarded(
+      path, [&] { return value_or_fail(reader.GetRecordBatchReader(groups, {column}), path); });
   int64_t rows_read = 0;
   std::shared_ptr<arrow::RecordBatch> batch;
   while (true) {
-    check(batches->ReadNext(&batch), path);
+    guarded(path, [&] { check(batches->ReadNext(&batch), path); });
     if (!batch) break;
+    if (batch->num_columns() != 1) {
+      fail(ErrorCode::damaged, "{}: {} columns where one was read", path, batch->num_columns());
+    }
     const arrow::Array& array = *batch->column(0);
     for (int64_t row = 0; row < array.length(); ++row) {
       ++rows_read;
       std::string_view text;
-      if (text_at(array, row, text)) {
+      if (guarded(path, [&] { return text_at(array, row, text); })) {
         sink.on_text(text, static_cast<double>(rows_read) / static_cast<double>(num_rows));
       } else {
         sink.on_null();
@@ -173,12 +196,9 @@ void read_rows(parquet::arrow::FileReader& reader, int column, const std::string
 
 void read_parquet(const std::string& path, Compression compression, const std::string& field,
                   const ParquetSink& sink) {
-  try {
-    const auto reader = open_reader(path, compression);
-    read_rows(*reader, find_column(*reader, field, path), path, sink);
-  } catch (const parquet::ParquetException& error) {
-    fail(ErrorCode::damaged, "{}: {}", path, error.what());
-  }
+  const auto reader = guarded(path, [&] { return open_reader(path, compression); });
+  const int column = guarded(path, [&] { return find_column(*reader, field, path); });
+  read_rows(*reader, column, path, sink);
 }
 
 }  // namespace osp
