@@ -17,7 +17,7 @@ using Lines = std::vector<std::pair<std::string, uint64_t>>;
 Lines lines_of(std::string_view text, size_t piece_bytes) {
   Lines lines;
   osp::LineSplitter splitter(
-      [&](std::string_view line, uint64_t number) { lines.emplace_back(line, number); });
+      [&](std::string_view line, uint64_t number) { lines.emplace_back(line, number); }, "input");
   for (; !text.empty(); text.remove_prefix(std::min(piece_bytes, text.size()))) {
     splitter.feed(text.substr(0, piece_bytes));
   }

@@ -84,8 +84,12 @@ std::string describe(const DocumentPolicy& policy) {
   return "separator " + hex;
 }
 
-DocumentSplitter::DocumentSplitter(const DocumentPolicy& policy, Sink sink)
-    : policy_(policy), sink_(std::move(sink)) {}
+DocumentSplitter::DocumentSplitter(const DocumentPolicy& policy, Sink sink, std::string where,
+                                   size_t max_line_bytes)
+    : policy_(policy),
+      sink_(std::move(sink)),
+      where_(std::move(where)),
+      max_line_bytes_(max_line_bytes) {}
 
 void DocumentSplitter::feed(std::string_view bytes) {
   if (policy_.unit == DocumentUnit::file) {
@@ -96,18 +100,28 @@ void DocumentSplitter::feed(std::string_view bytes) {
   while (!bytes.empty()) {
     const size_t end = bytes.find('\n');
     if (end == std::string_view::npos) {
-      line_ += bytes;
+      append_to_line(bytes);
       return;
     }
     const std::string_view line = bytes.substr(0, end + 1);
-    if (line_.empty()) {
+    if (line_.empty() && end <= max_line_bytes_) {
       feed_line(line);
     } else {
-      line_ += line;
+      append_to_line(line);
       feed_line(line_);
       line_.clear();
     }
+    ++num_lines_;
     bytes.remove_prefix(end + 1);
+  }
+}
+
+// The line break does not count.
+void DocumentSplitter::append_to_line(std::string_view bytes) {
+  line_ += bytes;
+  if (line_.size() - (line_.ends_with('\n') ? 1 : 0) > max_line_bytes_) {
+    fail(ErrorCode::unsupported, "{}: line {} has more than {} bytes: cut it into several lines",
+         where_, num_lines_ + 1, max_line_bytes_);
   }
 }
 

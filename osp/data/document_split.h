@@ -37,13 +37,17 @@ std::string describe(const DocumentPolicy& policy);
 class DocumentSplitter {
  public:
   using Sink = std::function<void(std::string_view document)>;
-  DocumentSplitter(const DocumentPolicy& policy, Sink sink);
+  // A line of more than `max_line_bytes`, where the policy is about lines, is an Error(unsupported)
+  // that names `where` and the line.
+  DocumentSplitter(const DocumentPolicy& policy, Sink sink, std::string where = "text",
+                   size_t max_line_bytes = size_t{1} << 30);
 
   void feed(std::string_view bytes);
   void finish();
 
  private:
   void feed_line(std::string_view line);
+  void append_to_line(std::string_view bytes);
   void feed_separated(std::string_view bytes);
   void emit();
 
@@ -53,6 +57,9 @@ class DocumentSplitter {
   std::string held_;      // blank lines that belong to it only if it goes on
   std::string line_;      // the beginning of a line whose end has not been seen
   bool after_blank_ = true;
+  std::string where_;
+  size_t max_line_bytes_;
+  uint64_t num_lines_ = 0;  // whole ones before line_
 };
 
 // True if the document belongs to the validation split: the first 64 bits of its SHA-256 lie below

@@ -73,11 +73,12 @@ void read_stream(const TextInput& input, const TextReadOptions& options, uint64_
     builder.add(document, line, bytes_before + stream->file_bytes_read());
   };
   if (input.format == TextFormat::json_lines) {
-    LineSplitter lines(add);
+    LineSplitter lines(add, input.path);
     for_each_piece(*stream, [&](std::string_view piece) { lines.feed(piece); });
     lines.finish();
   } else {
-    DocumentSplitter splitter(options.policy, [&](std::string_view document) { add(document, 0); });
+    DocumentSplitter splitter(
+        options.policy, [&](std::string_view document) { add(document, 0); }, input.path);
     for_each_piece(*stream, [&](std::string_view piece) { splitter.feed(piece); });
     splitter.finish();
   }

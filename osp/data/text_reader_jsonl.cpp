@@ -4,6 +4,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/json.h"
+#include "osp/base/printable.h"
 
 namespace osp {
 
@@ -11,18 +12,27 @@ void LineSplitter::feed(std::string_view bytes) {
   while (!bytes.empty()) {
     const size_t end = bytes.find('\n');
     if (end == std::string_view::npos) {
-      rest_ += bytes;
+      append(bytes);
       return;
     }
-    if (rest_.empty()) {
+    if (rest_.empty() && end <= max_line_bytes_) {
       emit(bytes.substr(0, end));
     } else {
-      rest_ += bytes.substr(0, end);
+      append(bytes.substr(0, end));
       emit(rest_);
       rest_.clear();
     }
     bytes.remove_prefix(end + 1);
   }
+}
+
+void LineSplitter::append(std::string_view bytes) {
+  if (bytes.size() > max_line_bytes_ - rest_.size()) {
+    fail(ErrorCode::unsupported,
+         "{}: line {} has more than {} bytes: cut it into several documents", where_, number_ + 1,
+         max_line_bytes_);
+  }
+  rest_ += bytes;
 }
 
 void LineSplitter::finish() {
@@ -51,9 +61,8 @@ std::optional<std::string> json_line_text(std::string_view line, const std::stri
   if (found == object.end()) {
     std::string keys;
     for (const auto& [key, unused] : object.items()) keys += (keys.empty() ? "" : ", ") + key;
-    if (keys.size() > 200) keys = keys.substr(0, 200) + "…";
     fail(ErrorCode::damaged, "{}: no field \"{}\"; it has: {} (choose one with --field)", place,
-         field, keys);
+         field, printable(keys, 200));
   }
   if (found->is_null()) return std::nullopt;
   if (!found->is_string()) {

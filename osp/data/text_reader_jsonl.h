@@ -14,14 +14,20 @@ namespace osp {
 class LineSplitter {
  public:
   using Sink = std::function<void(std::string_view line, uint64_t number)>;
-  explicit LineSplitter(Sink sink) : sink_(std::move(sink)) {}
+  // A line of more than `max_line_bytes` is an Error(unsupported) that names `where` and the line:
+  // packed data can be a thousand times its file.
+  LineSplitter(Sink sink, std::string where, size_t max_line_bytes = size_t{1} << 30)
+      : sink_(std::move(sink)), where_(std::move(where)), max_line_bytes_(max_line_bytes) {}
   void feed(std::string_view bytes);
   void finish();
 
  private:
+  void append(std::string_view bytes);
   void emit(std::string_view line);
 
   Sink sink_;
+  std::string where_;
+  size_t max_line_bytes_;
   std::string rest_;
   uint64_t number_ = 0;
 };

@@ -1,6 +1,9 @@
 #include "osp/data/text_reader.h"
 
+#include <arrow/api.h>
+#include <arrow/io/memory.h>
 #include <gtest/gtest.h>
+#include <parquet/arrow/writer.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -164,11 +167,60 @@ TEST(LineSplitter, NumbersLinesAndLeavesOutBlankOnes) {
   const std::string text = "{\"a\"}\n\n  \r\nb\r\nc";
   for (size_t piece = 1; piece <= text.size(); ++piece) {
     std::vector<std::pair<std::string, uint64_t>> lines;
-    LineSplitter splitter([&](std::string_view line, uint64_t n) { lines.emplace_back(line, n); });
+    LineSplitter splitter([&](std::string_view line, uint64_t n) { lines.emplace_back(line, n); },
+                          "x");
     for (size_t i = 0; i < text.size(); i += piece) splitter.feed(text.substr(i, piece));
     splitter.finish();
     EXPECT_EQ(lines,
               (std::vector<std::pair<std::string, uint64_t>>{{"{\"a\"}", 1}, {"b", 4}, {"c", 5}}));
+  }
+}
+
+// The whole message, or "" if all of `text` was taken.
+template <class Splitter>
+std::string refusal(Splitter splitter, const std::string& text, size_t piece) {
+  try {
+    for (size_t i = 0; i < text.size(); i += piece) splitter.feed(text.substr(i, piece));
+    splitter.finish();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::unsupported);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(LineSplitter, ALineThatIsTooLongIsNamed) {
+  const auto ignore = [](std::string_view, uint64_t) {};
+  for (size_t piece = 1; piece <= 11; ++piece) {
+    EXPECT_EQ(refusal(LineSplitter(ignore, "x", 4), "ab\nabcd\nab", piece), "");
+    for (const char* text : {"ab\nabcde\n", "ab\nabcde"}) {
+      EXPECT_EQ(refusal(LineSplitter(ignore, "x", 4), text, piece),
+                "x: line 2 has more than 4 bytes: cut it into several documents");
+    }
+  }
+}
+
+TEST(DocumentSplitter, ALineThatIsTooLongIsNamed) {
+  const auto ignore = [](std::string_view) {};
+  const DocumentPolicy lines{DocumentUnit::line};
+  for (size_t piece = 1; piece <= 11; ++piece) {
+    EXPECT_EQ(refusal(DocumentSplitter(lines, ignore, "x", 4), "ab\nabcd\nab", piece), "");
+    for (const char* text : {"ab\nabcde\n", "ab\nabcde"}) {
+      EXPECT_EQ(refusal(DocumentSplitter(lines, ignore, "x", 4), text, piece),
+                "x: line 2 has more than 4 bytes: cut it into several lines");
+    }
+  }
+}
+
+TEST(JsonLines, FieldNamesAreEscapedAndCutInMessages) {
+  try {
+    json_line_text("{\"\\u001b[31m" + std::string(1000, 'x') + "\": 1}", "text", "x", 1);
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    EXPECT_EQ(message.find('\x1B'), std::string::npos);
+    EXPECT_NE(message.find("\\x1b[31mx"), std::string::npos) << message;
+    EXPECT_LT(message.size(), 300u);
   }
 }
 
@@ -248,6 +300,36 @@ TEST(ReadDocuments, AFileThatIsNoParquetIsDamaged) {
       EXPECT_EQ(std::string(error.what()).rfind(path, 0), 0u) << error.what();
     }
   }
+}
+
+template <class Builder, class Value>
+std::shared_ptr<arrow::Array> array_of(const Value& value) {
+  Builder builder;
+  OSP_CHECK(builder.Append(value).ok(), "arrow");
+  return builder.Finish().ValueOrDie();
+}
+
+// A struct "a" with the numbers "b" before a text column that is named "a.b".
+TEST(ReadDocuments, AParquetColumnIsFoundByItsOwnNameNotByAPath) {
+  const auto inner = array_of<arrow::Int64Builder>(7);
+  const auto nested = arrow::StructArray::Make({inner}, std::vector<std::string>{"b"}).ValueOrDie();
+  const auto schema =
+      arrow::schema({arrow::field("a", nested->type()), arrow::field("a.b", arrow::utf8())});
+  const auto table =
+      arrow::Table::Make(schema, {nested, array_of<arrow::StringBuilder>("the text")});
+  const auto sink = arrow::io::BufferOutputStream::Create().ValueOrDie();
+  ASSERT_TRUE(
+      parquet::arrow::WriteTable(*table, arrow::default_memory_pool(), sink, /*chunk_size=*/10)
+          .ok());
+  TestFolder folder;
+  const std::string path = write_in(folder, "a.parquet", sink->Finish().ValueOrDie()->ToString());
+  std::string text;
+  read_documents(find_text_inputs({path}, "").files, {.field = "a.b"},
+                 [&](const DocumentChunk& chunk) {
+                   text += chunk.bytes;
+                   return true;
+                 });
+  EXPECT_EQ(text, "the text");
 }
 
 }  // namespace
