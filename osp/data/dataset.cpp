@@ -5,6 +5,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/printable.h"
 #include "osp/base/sha256.h"
 #include "osp/data/shards.h"
 #include "osp/data/shards_bin.h"
@@ -97,7 +98,7 @@ void TokenDataset::State::open_folder(const std::string& folder, const std::stri
     for (const auto& [name, unused] : index.splits) names += (names.empty() ? "" : ", ") + name;
     fail(ErrorCode::usage,
          "{}: no split \"{}\"; it has: {} (see `osp tokenize --validation-fraction`)", index_path,
-         split, names);
+         split, printable(names, 200));
   }
   token_bytes = index.token_bytes;
   vocabulary = index.vocabulary;

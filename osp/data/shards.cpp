@@ -5,6 +5,7 @@
 #include <set>
 
 #include "osp/base/error.h"
+#include "osp/base/printable.h"
 
 namespace osp {
 namespace {
@@ -183,7 +184,8 @@ ShardIndex parse_shard_index(std::string_view text, const std::string& where) {
   index.shard_tokens = count_member(root, "shard_tokens", where);
   std::set<std::string> names;
   for (const auto& [name, split] : object_member(root, "splits", where).items()) {
-    index.splits[name] = parse_split(split, fmt::format("{}: split {}", where, name), names);
+    index.splits[name] =
+        parse_split(split, fmt::format("{}: split {}", where, printable(name)), names);
   }
   for (const Json& item : array_member(root, "sources", where)) {
     const std::string place = fmt::format("{}: source {}", where, index.sources.size());
