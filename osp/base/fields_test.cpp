@@ -175,6 +175,7 @@ TEST_F(Fields, TheHashSeesValuesButNotTheExceptedOnes) {
 
 TEST(Nearest, AcceptsAThirdOfTheLengthAndNoMore) {
   EXPECT_EQ(nearest("layrs", {"width", "layers"}), "layers");
+  EXPECT_EQ(nearest("trian", {"train", "eval"}), "train");  // two neighbours swapped count as one
   EXPECT_EQ(nearest("abcdef", {"abcdxy"}), "abcdxy");
   EXPECT_EQ(nearest("abcdef", {"abcxyz"}), "");
 }

@@ -46,6 +46,9 @@ void print_interface(const CLI::App& app) {
   for (const CLI::App* command : app.get_subcommands({})) {
     fmt::print("{}\n", command->get_name());
     std::vector<std::string> lines;
+    for (const CLI::App* part : command->get_subcommands({})) {
+      lines.push_back("  " + part->get_name());
+    }
     for (const CLI::Option* option : command->get_options()) {
       if (option->check_lname("help")) continue;
       lines.push_back(fmt::format("  {}{}", option->get_name(option->get_positional(), true),

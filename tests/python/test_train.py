@@ -217,7 +217,7 @@ def test_no_intact_checkpoint_is_an_error_not_a_fresh_start(train, refused, tmp_
         ("train.tokens=5", 2, ["train.steps = 6", "train.tokens = 5"]),
         ("model.vocabulary=100", 2, ["model.vocabulary = 100", "4096"]),
         ("model.tied=true", 2, ["model.tied", "model.embedding_projection"]),
-        ("data.path=nowhere", 5, ["nowhere"]),
+        ("data.path=nowhere", 2, ["nowhere", "osp tokenize"]),
         ("schedule.warmup_steps=100", 2, ["warmup"]),
     ],
 )
