@@ -1,6 +1,10 @@
 #include "osp/cli/command.h"
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+
+#include "osp/base/error.h"
 
 namespace osp {
 
@@ -9,6 +13,11 @@ void add_common_options(CLI::App& command, CommonOptions& options) {
   command.add_flag("--json", options.json, "print the result as one JSON object");
 }
 
-void print_json(const Json& object) { fmt::print("{}\n", object.dump()); }
+void print_json(const Json& object) {
+  const std::string line = object.dump() + "\n";
+  if (std::fwrite(line.data(), 1, line.size(), stdout) != line.size() || std::fflush(stdout) != 0) {
+    fail(ErrorCode::io, "stdout: cannot write the result ({})", std::strerror(errno));
+  }
+}
 
 }  // namespace osp

@@ -3,7 +3,11 @@
 To accept a change: build/release/osp --interface > tests/interface.txt
 """
 
+import os
 import re
+import subprocess
+
+import pytest
 
 
 def test_commands_and_options_equal_the_checked_in_list(run_program, repo_root):
@@ -44,8 +48,16 @@ def test_help_exits_with_0(run_program):
 
 
 def test_an_unknown_instruction_set_is_refused(run_program):
-    import os
-
     environment = dict(os.environ, OSP_ISA="avx1024")
     result = run_program(["osp", "--help"], check=False, env=environment)
     assert result.returncode == 2 and "avx512" in result.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full to play a full disk")
+def test_a_result_that_cannot_be_written_is_an_error(osp_build, repo_root):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [osp_build / "osp", "train", repo_root / "recipes" / "osp-1.4b.toml", "--dry-run", "--json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+        )
+    assert result.returncode == 5 and "stdout" in result.stderr
