@@ -18,8 +18,8 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Checkpoint : ::testing::Test {
-  TestFolder folder;  // each test's own: they run side by side
-  std::string run = folder.path();
+  TestFolder own_folder;  // each test's own: they run side by side
+  std::string run = own_folder.path();
 
   void commit(int64_t step) {
     commit_checkpoint(run, step, {{"config", "abc"}}, [&](const std::string& folder) {
