@@ -13,6 +13,8 @@ function(osp_folder name)
     if(ARG_TORCH)
       target_link_libraries(osp_${name} PUBLIC torch)
       osp_precompile(osp_${name})
+    else()
+      osp_precompile_plain(osp_${name})
     endif()
     foreach(file ${sources})
       if(file MATCHES "_avx512\\.cpp$")
@@ -37,23 +39,53 @@ function(osp_folder name)
     target_link_libraries(osp_${name}_test PRIVATE osp_${name} GTest::gtest GTest::gtest_main)
     if(ARG_TORCH)
       osp_precompile(osp_${name}_test)
+    else()
+      osp_precompile_plain_test(osp_${name}_test)
     endif()
     target_compile_definitions(osp_${name}_test PRIVATE OSP_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
     gtest_discover_tests(osp_${name}_test DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120 PROPERTIES TIMEOUT 600)
   endif()
 endfunction()
 
-# The tensor headers that nearly every file needs, parsed once for all targets.
+# Precompiled headers, each parsed once for all targets that use it.
+set(OSP_PLAIN_HEADERS <nlohmann/json.hpp> <fmt/format.h> <filesystem> <fstream> <functional> <map> <string> <vector>)
+
+function(osp_make_precompiled name)
+  if(NOT EXISTS ${CMAKE_BINARY_DIR}/precompiled.cpp)
+    file(WRITE ${CMAKE_BINARY_DIR}/precompiled.cpp "")
+  endif()
+  add_library(${name} OBJECT ${CMAKE_BINARY_DIR}/precompiled.cpp)
+  target_precompile_headers(${name} PRIVATE ${ARGN})
+endfunction()
+
+# For what uses the tensor library.
 function(osp_precompile target)
   if(NOT TARGET osp_precompiled)
-    file(WRITE ${CMAKE_BINARY_DIR}/precompiled.cpp "")
-    add_library(osp_precompiled OBJECT ${CMAKE_BINARY_DIR}/precompiled.cpp)
+    osp_make_precompiled(osp_precompiled <ATen/core/Tensor.h> <ATen/TensorOperators.h> <ATen/Parallel.h>
+      <torch/csrc/autograd/custom_function.h> ${OSP_PLAIN_HEADERS})
     target_link_libraries(osp_precompiled PRIVATE torch fmt::fmt nlohmann_json::nlohmann_json)
-    target_precompile_headers(osp_precompiled PRIVATE <ATen/core/Tensor.h> <ATen/TensorOperators.h>
-      <ATen/Parallel.h> <torch/csrc/autograd/custom_function.h> <nlohmann/json.hpp> <fmt/format.h>
-      <functional> <map> <string> <vector>)
   endif()
   target_precompile_headers(${target} REUSE_FROM osp_precompiled)
+endfunction()
+
+# For the folders below it.
+function(osp_precompile_plain target)
+  if(NOT TARGET osp_precompiled_plain)
+    osp_make_precompiled(osp_precompiled_plain ${OSP_PLAIN_HEADERS})
+    target_link_libraries(osp_precompiled_plain PRIVATE fmt::fmt nlohmann_json::nlohmann_json)
+  endif()
+  target_precompile_headers(${target} REUSE_FROM osp_precompiled_plain)
+endfunction()
+
+# For their tests, which need no optimisation: what they test is optimised.
+function(osp_precompile_plain_test target)
+  if(NOT TARGET osp_precompiled_plain_test)
+    osp_make_precompiled(osp_precompiled_plain_test <gtest/gtest.h> ${OSP_PLAIN_HEADERS})
+    target_compile_options(osp_precompiled_plain_test PRIVATE -O0)
+    target_link_libraries(osp_precompiled_plain_test PRIVATE fmt::fmt nlohmann_json::nlohmann_json GTest::gtest)
+  endif()
+  target_compile_options(${target} PRIVATE -O0)
+  target_precompile_headers(${target} REUSE_FROM osp_precompiled_plain_test)
 endfunction()
 
 # One program per file of a folder; those that need libtorch include an osp/model-or-later header and
@@ -70,6 +102,7 @@ function(osp_programs folder prefix)
     if(needs_torch)
       target_link_libraries(${name} PRIVATE osp_report osp_eval osp_train osp_quant osp_optim osp_measure
         osp_model osp_ops osp_data osp_formats osp_base torch)
+      osp_precompile(${name})
     else()
       target_link_libraries(${name} PRIVATE osp_data osp_formats osp_base)
     endif()
