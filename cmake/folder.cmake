@@ -61,8 +61,7 @@ endfunction()
 # For what uses the tensor library.
 function(osp_precompile target)
   if(NOT TARGET osp_precompiled)
-    osp_make_precompiled(osp_precompiled <ATen/core/Tensor.h> <ATen/TensorOperators.h> <ATen/Parallel.h>
-      <torch/csrc/autograd/custom_function.h> ${OSP_PLAIN_HEADERS})
+    osp_make_precompiled(osp_precompiled <ATen/core/Tensor.h> <ATen/TensorOperators.h> <string> <vector>)
     target_link_libraries(osp_precompiled PRIVATE torch fmt::fmt nlohmann_json::nlohmann_json)
   endif()
   target_precompile_headers(${target} REUSE_FROM osp_precompiled)
