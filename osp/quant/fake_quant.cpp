@@ -6,19 +6,28 @@
 
 namespace osp {
 
-FakeQuantTap::FakeQuantTap(const ParameterStore& store, const BitWidths& bits)
-    : store_(store), bits_(bits) {
-  if (bits_.quantizes_kv_cache()) check_hadamard_size(store.config.head_size, "head size");
+FakeQuantTap::FakeQuantTap(const ParameterStore& store, const BitWidths& bits,
+                           const OnlineTransforms& online, const ActivationScales& scales)
+    : store_(store), bits_(bits), online_(online), scales_(scales) {
+  if (bits_.quantizes_kv_cache() && online_.query_key_hadamard) {
+    check_hadamard_size(store.config.head_size, "head size");
+  }
+  if (online_.down_hadamard) {
+    const int64_t inner = store.config.inner;
+    check_hadamard_size(online_.down_block == 0 ? inner : online_.down_block, "inner size");
+  }
 }
 
 bool FakeQuantTap::wants(TapPoint point, int64_t) const {
   switch (point) {
+    case TapPoint::mlp_product:
+      return bits_.quantizes_activations() || online_.down_hadamard;
     case TapPoint::attention_input:
     case TapPoint::attention_output:
     case TapPoint::mlp_input:
-    case TapPoint::mlp_product:
       return bits_.quantizes_activations();
     case TapPoint::query:
+      return bits_.quantizes_kv_cache() && online_.query_key_hadamard;
     case TapPoint::key:
     case TapPoint::value:
       return bits_.quantizes_kv_cache();
@@ -27,22 +36,35 @@ bool FakeQuantTap::wants(TapPoint point, int64_t) const {
   }
 }
 
+// The input of a linear layer on its grid.
+at::Tensor FakeQuantTap::quantized_input(TapPoint point, int64_t layer, const at::Tensor& x) const {
+  if (!bits_.quantizes_activations()) return x;
+  const auto fixed = scales_.find({point, layer});
+  if (fixed != scales_.end()) return fake_quantize_static(x, bits_.activations, fixed->second);
+  if (point == TapPoint::attention_output) {
+    return fake_quantize_asymmetric(x, bits_.activations, store_.config.head_size,
+                                    GroupRange::free);
+  }
+  return fake_quantize_asymmetric(x, bits_.activations, x.size(-1), GroupRange::contains_zero);
+}
+
 at::Tensor FakeQuantTap::at(TapPoint point, int64_t layer, const at::Tensor& x) {
   if (!wants(point, layer)) return x;
   const int64_t width = x.size(-1);
   switch (point) {
-    case TapPoint::attention_output:
-      return fake_quantize_asymmetric(x, bits_.activations, store_.config.head_size,
-                                      GroupRange::free);
     case TapPoint::query:
       return hadamard_transform(x);
     case TapPoint::key:
-      return fake_quantize_asymmetric(hadamard_transform(x), bits_.kv_cache, width,
-                                      GroupRange::contains_zero);
+      return fake_quantize_asymmetric(online_.query_key_hadamard ? hadamard_transform(x) : x,
+                                      bits_.kv_cache, width, GroupRange::contains_zero);
     case TapPoint::value:
       return fake_quantize_asymmetric(x, bits_.kv_cache, width, GroupRange::free);
+    case TapPoint::mlp_product:
+      return quantized_input(
+          point, layer,
+          online_.down_hadamard ? hadamard_transform(x, {.block = online_.down_block}) : x);
     default:
-      return fake_quantize_asymmetric(x, bits_.activations, width, GroupRange::contains_zero);
+      return quantized_input(point, layer, x);
   }
 }
 

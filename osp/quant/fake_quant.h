@@ -3,7 +3,8 @@
 //
 //   weights of linear layers   symmetric per output channel, clipping search (embedding, head and
 //                              EmbProj, which is multiplied into them, stay as they are)
-//   inputs of q k v, gate up, down   asymmetric per token, range contains 0
+//   inputs of q k v, gate up, down   asymmetric per token, range contains 0, or a static scale;
+//                              the input of down after its online Hadamard, where the model has one
 //   input of o                 asymmetric per head of a token, free range
 //   values                     asymmetric per head of a token, free range
 //   keys                       after RoPE and a Hadamard, asymmetric per head of a token, contains
@@ -17,19 +18,24 @@
 
 #include <cstdint>
 #include <map>
-#include <memory>
 
 #include "osp/model/parameters.h"
 #include "osp/model/tap.h"
+#include "osp/quant/activation_scales.h"
 #include "osp/quant/bits.h"
+#include "osp/quant/online_transforms.h"
 
 namespace osp {
 
 class FakeQuantTap : public Tap {
  public:
   // `store` must outlive the tap and keep its values: each weight is quantized once, when it is
-  // first used. Error(unsupported) if the cache is quantized and the head size is no power of two.
-  FakeQuantTap(const ParameterStore& store, const BitWidths& bits);
+  // first used (with 16 bits for weights the store's values are used, which is how a model that was
+  // quantized before runs). `online` is what the store's weights were rotated for. Points in
+  // `scales` get a static scale. Error(unsupported) if the cache is quantized and no Hadamard
+  // matrix of the head size is known, or none of the inner size where `online` needs one.
+  FakeQuantTap(const ParameterStore& store, const BitWidths& bits,
+               const OnlineTransforms& online = {}, const ActivationScales& scales = {});
 
   bool wants(TapPoint point, int64_t layer) const override;
   at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) override;
@@ -39,8 +45,12 @@ class FakeQuantTap : public Tap {
   const BitWidths& bits() const { return bits_; }
 
  private:
+  at::Tensor quantized_input(TapPoint point, int64_t layer, const at::Tensor& x) const;
+
   const ParameterStore& store_;
   BitWidths bits_;
+  OnlineTransforms online_;
+  ActivationScales scales_;
   std::map<int64_t, at::Tensor> weights_;  // by parameter
 };
 

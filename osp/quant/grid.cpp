@@ -15,6 +15,7 @@ namespace osp {
 namespace {
 
 constexpr double kSmallestAbsmax = 1e-5;
+constexpr double kSmallestFp16 = 0x1p-24;
 constexpr double kErrorPower = 2.4;
 constexpr int kSearchSteps = 80;
 constexpr double kSearchGrid = 100.0;
@@ -38,13 +39,16 @@ at::Tensor symmetric_codes(const at::Tensor& x, const at::Tensor& scale, double 
 }
 
 // The best scale of each row of x [rows, columns] (fp32), given the unclipped absmax [rows, 1].
-at::Tensor search_scale(const at::Tensor& x, const at::Tensor& absmax, double top) {
+at::Tensor search_scale(const at::Tensor& x, const at::Tensor& absmax, double top,
+                        bool fp16_scales) {
   at::Tensor best_scale = absmax.div(top);
+  if (fp16_scales) best_scale = round_to_fp16(best_scale);
   at::Tensor best_error =
       at::full_like(absmax, std::numeric_limits<double>::infinity(), at::kDouble);
   for (int i = 0; i < kSearchSteps; ++i) {
     const double p = 1.0 - i / kSearchGrid;
-    const at::Tensor scale = absmax.mul(p).div_(top);
+    at::Tensor scale = absmax.mul(p).div_(top);
+    if (fp16_scales) scale = round_to_fp16(scale);
     // fp64 sums: the choice does not hang on the order of summation.
     const at::Tensor error = symmetric_codes(x, scale, top)
                                  .mul_(scale)
@@ -65,19 +69,26 @@ at::Tensor SymmetricCodes::dequantized() const { return codes.mul(scale); }
 
 at::Tensor AsymmetricCodes::dequantized() const { return codes.sub(zero).mul_(scale); }
 
-SymmetricCodes quantize_symmetric(const at::Tensor& weight, int64_t bits, bool clipping_search) {
+at::Tensor round_to_fp16(const at::Tensor& scale) {
+  return scale.to(at::kHalf).to(at::kFloat).clamp_min_(kSmallestFp16);
+}
+
+SymmetricCodes quantize_symmetric(const at::Tensor& weight, int64_t bits, bool clipping_search,
+                                  bool fp16_scales) {
   check_bits(bits);
   OSP_CHECK(weight.dim() == 2, "a weight matrix expected, got {} dimensions", weight.dim());
   const at::Tensor x = weight.detach().to(at::kFloat);
   const double top = largest_symmetric_code(bits);
   const at::Tensor absmax = x.abs().amax(-1, /*keepdim=*/true).clamp_min_(kSmallestAbsmax);
   at::Tensor scale = absmax.div(top);
+  if (fp16_scales) scale = round_to_fp16(scale);
   if (clipping_search) {
     const int64_t block = std::max<int64_t>(1, kSearchBlock / x.size(1));
     for (int64_t row = 0; row < x.size(0); row += block) {
       const int64_t rows = std::min(block, x.size(0) - row);
       scale.narrow(0, row, rows)
-          .copy_(search_scale(x.narrow(0, row, rows), absmax.narrow(0, row, rows), top));
+          .copy_(
+              search_scale(x.narrow(0, row, rows), absmax.narrow(0, row, rows), top, fp16_scales));
     }
   }
   return {.codes = symmetric_codes(x, scale, top), .scale = scale};

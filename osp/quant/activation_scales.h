@@ -1,0 +1,46 @@
+// Static scales of activations: grids that are fixed before the model runs, in place of a range
+// that is looked up for every token.
+//
+//   code = clamp(round(x / scale) + zero, 0, 2^b − 1),   x ≈ scale · (code − zero)
+//
+// After a norm whose channel weights are folded into the next layer, every row has mean square 1
+// (or the square of a scalar gain), so one constant serves all rows: the step of the uniform
+// quantizer of a Gaussian. Elsewhere a scale per tensor comes from calibration.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <utility>
+
+#include "osp/model/parameters.h"
+#include "osp/model/tap.h"
+
+namespace osp {
+
+struct StaticScale {
+  double scale = 1.0;
+  double zero = 0.0;  // a whole number
+  bool operator==(const StaticScale&) const = default;
+};
+
+// Static scales by (tap point, layer); a point that is not in the map is quantized per token.
+using ActivationScales = std::map<std::pair<TapPoint, int64_t>, StaticScale>;
+
+// The step s with the least mean squared error of s · clamp(round(x / s), −2^(b−1), 2^(b−1) − 1)
+// for x from a standard normal law (0.335 at 4 bits), by golden section over a sum in fp64.
+double gaussian_step(int64_t bits);
+
+// That step times the norm's gain for the inputs of q, k, v and of gate and up in every layer.
+// Error(unsupported) naming the norm if its channel weights differ: fold them first.
+ActivationScales norm_scales(const ParameterStore& store, int64_t bits);
+
+// The scale with the least squared error among 80 clipped ranges [p · low, p · high] of the numbers
+// of x, zero included.
+StaticScale calibrated_scale(const at::Tensor& x, int64_t bits);
+
+// Quantized and back, in x's shape and type.
+at::Tensor fake_quantize_static(const at::Tensor& x, int64_t bits, const StaticScale& scale);
+
+}  // namespace osp

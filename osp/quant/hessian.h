@@ -1,0 +1,38 @@
+// What calibration leaves of a layer's inputs: sums of products over tokens, in fp32.
+//
+//   H = (2 / N) Σ x̃ x̃ᵀ,   D = (2 / N) Σ (x − x̃) x̃ᵀ      N sequences
+//
+// x̃ is the input in the quantized model, x in the original one (only the corrections of GPTQ need
+// D). Only the upper triangle of H is computed, in column blocks, which is half the work.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace osp {
+
+class InputStatistics {
+ public:
+  // Adds inputs [.., in] of `sequences` sequences. `original`, if defined, has the same shape and
+  // belongs to every call or to none.
+  void add(const at::Tensor& inputs, const at::Tensor& original, int64_t sequences);
+
+  at::Tensor hessian() const;     // fp32 [in, in], symmetric; something must have been added
+  at::Tensor difference() const;  // fp32 [in, in], undefined without original inputs
+  int64_t sequences() const { return sequences_; }
+
+ private:
+  at::Tensor upper_, difference_;
+  int64_t sequences_ = 0;
+};
+
+// Naive twin: one product over everything, fp64.
+at::Tensor hessian_reference(const at::Tensor& inputs, int64_t sequences);
+
+// tr(Δ H Δᵀ) / tr(W H Wᵀ) under the root: the relative error ‖X Δᵀ‖ / ‖X Wᵀ‖ of a layer's output on
+// the calibration inputs.
+double relative_output_error(const at::Tensor& weight, const at::Tensor& quantized,
+                             const at::Tensor& hessian);
+
+}  // namespace osp

@@ -1,0 +1,143 @@
+#include "osp/quant/weight_quantizer.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/where.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "osp/base/error.h"
+#include "osp/quant/grid.h"
+
+namespace osp {
+namespace {
+
+constexpr double kSmallestRange = 1e-5;
+constexpr double kErrorPower = 2.4;
+constexpr int kSearchSteps = 80;
+constexpr int64_t kSearchBlock = 1 << 18;  // elements that stay in cache during the search
+
+int64_t smallest_code(int64_t bits) { return -(int64_t{1} << (bits - 1)); }
+
+// Codes of grouped weights [rows, group] for scales and zeros [rows, 1].
+at::Tensor codes_of(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& zero,
+                    int64_t bits) {
+  const double low = static_cast<double>(smallest_code(bits));
+  at::Tensor codes = x.div(scale).round_();
+  if (zero.defined()) codes.add_(zero);
+  return codes.clamp_(low, -low - 1.0);
+}
+
+// Scale and zero for the range [p · low, p · high].
+GridParameters asymmetric_range(const at::Tensor& low, const at::Tensor& high, double p,
+                                const WeightGrid& grid) {
+  const double top = static_cast<double>((int64_t{1} << grid.bits) - 1);
+  at::Tensor scale = high.sub(low).clamp_min_(kSmallestRange).mul_(p).div_(top);
+  if (grid.fp16_scales) scale = round_to_fp16(scale);
+  const at::Tensor zero = low.mul(-p).div_(scale).round_().clamp_(0.0, top);
+  return {scale, zero.add(static_cast<double>(smallest_code(grid.bits)))};
+}
+
+// The best range of each row of x [rows, group].
+GridParameters search_asymmetric(const at::Tensor& x, const WeightGrid& grid) {
+  const at::Tensor low = x.amin(-1, /*keepdim=*/true).clamp_max_(0.0);
+  const at::Tensor high = x.amax(-1, /*keepdim=*/true).clamp_min_(0.0);
+  GridParameters best = asymmetric_range(low, high, 1.0, grid);
+  if (!grid.clipping_search) return best;
+  at::Tensor best_error = at::full_like(low, std::numeric_limits<double>::infinity(), at::kDouble);
+  for (int i = 0; i < kSearchSteps; ++i) {
+    const GridParameters now = asymmetric_range(low, high, 1.0 - i / 100.0, grid);
+    const at::Tensor error = codes_of(x, now.scale, now.zero, grid.bits)
+                                 .sub_(now.zero)
+                                 .mul_(now.scale)
+                                 .sub_(x)
+                                 .abs_()
+                                 .pow_(kErrorPower)
+                                 .sum(-1, /*keepdim=*/true, at::kDouble);
+    const at::Tensor better = error.lt(best_error);
+    best.scale = at::where(better, now.scale, best.scale);
+    best.zero = at::where(better, now.zero, best.zero);
+    best_error = at::where(better, error, best_error);
+  }
+  return best;
+}
+
+GridParameters asymmetric_grid(const at::Tensor& x, const WeightGrid& grid) {
+  GridParameters result{x.new_empty({x.size(0), 1}), x.new_empty({x.size(0), 1})};
+  const int64_t block = std::max<int64_t>(1, kSearchBlock / x.size(1));
+  for (int64_t row = 0; row < x.size(0); row += block) {
+    const int64_t rows = std::min(block, x.size(0) - row);
+    const GridParameters part = search_asymmetric(x.narrow(0, row, rows), grid);
+    result.scale.narrow(0, row, rows).copy_(part.scale);
+    result.zero.narrow(0, row, rows).copy_(part.zero);
+  }
+  return result;
+}
+
+// [out, in] as rows of one group each.
+at::Tensor grouped(const at::Tensor& weight, int64_t group) {
+  return weight.reshape({-1, group == 0 ? weight.size(1) : group});
+}
+
+}  // namespace
+
+GridParameters find_grid(const at::Tensor& weight, const WeightGrid& grid,
+                         const std::string& what) {
+  OSP_CHECK(weight.dim() == 2, "{}: a matrix expected, got {} dimensions", what, weight.dim());
+  check_group(grid.group, weight.size(1), what);
+  const at::Tensor w = weight.detach().to(at::kFloat);
+  if (!at::isfinite(w).all().item<bool>()) {
+    fail(ErrorCode::damaged, "{}: a weight is NaN or infinite; the model file is damaged", what);
+  }
+  const at::Tensor x = grouped(w, grid.group);
+  GridParameters result;
+  if (grid.symmetric) {
+    result.scale = quantize_symmetric(x, grid.bits, grid.clipping_search, grid.fp16_scales).scale;
+  } else {
+    result = asymmetric_grid(x, grid);
+    result.zero = result.zero.view({w.size(0), -1});
+  }
+  result.scale = result.scale.view({w.size(0), -1});
+  if (!at::isfinite(result.scale).all().item<bool>()) {
+    fail(ErrorCode::unsupported, "{}: weights of {} need a scale above the largest fp16 number",
+         what, w.abs().max().item<double>());
+  }
+  return result;
+}
+
+QuantizedLinear with_codes(const at::Tensor& codes, const GridParameters& parameters,
+                           const WeightGrid& grid) {
+  QuantizedLinear result;
+  result.codes = codes.to(at::kChar).contiguous();
+  result.scale = parameters.scale.contiguous();
+  if (parameters.zero.defined()) result.zero = parameters.zero.to(at::kChar).contiguous();
+  result.bits = grid.bits;
+  result.group = grid.group;
+  return result;
+}
+
+QuantizedLinear nearest_codes(const at::Tensor& weight, const GridParameters& parameters,
+                              const WeightGrid& grid) {
+  const at::Tensor x = grouped(weight.detach().to(at::kFloat), grid.group);
+  const at::Tensor zero =
+      parameters.zero.defined() ? parameters.zero.reshape({-1, 1}) : at::Tensor();
+  const at::Tensor codes = codes_of(x, parameters.scale.reshape({-1, 1}), zero, grid.bits);
+  return with_codes(codes.view(weight.sizes()), parameters, grid);
+}
+
+QuantizedLinear round_to_nearest(const at::Tensor& weight, const WeightGrid& grid,
+                                 const std::string& what) {
+  return nearest_codes(weight, find_grid(weight, grid, what), grid);
+}
+
+double signal_to_noise_db(const at::Tensor& weight, const at::Tensor& quantized) {
+  const double signal = weight.to(at::kDouble).square().sum().item<double>();
+  const double noise = weight.to(at::kDouble).sub(quantized).square().sum().item<double>();
+  if (noise == 0.0) return std::numeric_limits<double>::infinity();
+  return 10.0 * std::log10(signal / noise);
+}
+
+}  // namespace osp

@@ -1,0 +1,124 @@
+#include "osp/quant/weight_quantizer.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "osp/base/error.h"
+#include "osp/base/philox.h"
+#include "osp/quant/grid.h"
+
+namespace osp {
+namespace {
+
+at::Tensor gaussian(int64_t rows, int64_t columns, double deviation = 1.0) {
+  at::Tensor x = at::zeros({rows, columns}, at::kFloat);
+  RandomStream(7, "weights")
+      .fill_normal({x.data_ptr<float>(), static_cast<size_t>(x.numel())}, 0, deviation);
+  return x;
+}
+
+double error(const at::Tensor& w, const WeightGrid& grid) {
+  return round_to_nearest(w, grid, "w").dequantized().sub(w).square().mean().item<double>();
+}
+
+TEST(WeightQuantizer, PerChannelIsTheGridOfFakeQuantization) {
+  const at::Tensor w = gaussian(12, 64);
+  for (int64_t bits = 2; bits <= 8; ++bits) {
+    const QuantizedLinear q = round_to_nearest(w, {.bits = bits}, "w");
+    EXPECT_TRUE(q.dequantized().equal(fake_quantize_symmetric(w, bits, true))) << bits;
+    check_quantized(q, "w");
+  }
+}
+
+TEST(WeightQuantizer, AGroupIsARowOfItsOwn) {
+  const at::Tensor w = gaussian(6, 96);
+  for (const bool symmetric : {true, false}) {
+    const WeightGrid grid{.bits = 4, .group = 32, .symmetric = symmetric};
+    const QuantizedLinear whole = round_to_nearest(w, grid, "w");
+    EXPECT_EQ(whole.groups(), 3);
+    for (int64_t g = 0; g < 3; ++g) {
+      const WeightGrid channel{.bits = 4, .symmetric = symmetric};
+      const QuantizedLinear part =
+          round_to_nearest(w.narrow(1, 32 * g, 32).contiguous(), channel, "w");
+      EXPECT_TRUE(whole.codes.narrow(1, 32 * g, 32).equal(part.codes));
+      EXPECT_TRUE(whole.scale.select(1, g).equal(part.scale.select(1, 0)));
+    }
+    check_quantized(whole, "w");
+  }
+}
+
+TEST(WeightQuantizer, AsymmetricCodesAreThoseOfTheFormula) {
+  // Range [−1, 2] at 2 bits: scale 1, zero 1 of 0 … 3, stored from −2.
+  const at::Tensor w = at::tensor({-1.0f, 2.0f, 0.6f, 1.4f}).view({1, 4});
+  const QuantizedLinear q =
+      round_to_nearest(w, {.bits = 2, .symmetric = false, .clipping_search = false}, "w");
+  EXPECT_EQ(q.scale.item<float>(), 1.0f);
+  EXPECT_EQ(q.zero.item<int64_t>(), -1);
+  EXPECT_TRUE(q.codes.to(at::kFloat).flatten().equal(at::tensor({-2.0f, 1.0f, 0.0f, 0.0f})));
+  EXPECT_TRUE(q.dequantized().flatten().equal(at::tensor({-1.0f, 2.0f, 1.0f, 1.0f})));
+}
+
+TEST(WeightQuantizer, FinerGridsHaveSmallerErrors) {
+  const at::Tensor w = gaussian(16, 128).add_(0.5);
+  EXPECT_LT(error(w, {.bits = 5}), error(w, {.bits = 4}));
+  EXPECT_LT(error(w, {.group = 32}), error(w, {.group = 0}));
+  EXPECT_LT(error(w, {.symmetric = false}), error(w, {.symmetric = true}));  // shifted weights
+  for (const bool symmetric : {true, false}) {
+    EXPECT_LT(error(w, {.symmetric = symmetric, .clipping_search = true}),
+              error(w, {.symmetric = symmetric, .clipping_search = false}));
+  }
+}
+
+TEST(WeightQuantizer, Fp16ScalesAreFp16NumbersAndPositiveForTinyWeights) {
+  for (const double deviation : {1.0, 1e-9}) {
+    for (const bool symmetric : {true, false}) {
+      for (const int64_t bits : {4, 8}) {
+        const at::Tensor w = gaussian(8, 64, deviation);
+        const QuantizedLinear q =
+            round_to_nearest(w, {.bits = bits, .symmetric = symmetric, .fp16_scales = true}, "w");
+        EXPECT_TRUE(q.scale.equal(q.scale.to(at::kHalf).to(at::kFloat)));
+        check_quantized(q, "w");
+      }
+    }
+  }
+}
+
+TEST(WeightQuantizer, WeightsOfZeroStayZero) {
+  for (const bool symmetric : {true, false}) {
+    const QuantizedLinear q = round_to_nearest(at::zeros({3, 32}), {.symmetric = symmetric}, "w");
+    EXPECT_EQ(q.dequantized().abs().max().item<float>(), 0.0f);
+    EXPECT_TRUE(std::isfinite(q.scale.max().item<float>()));
+  }
+}
+
+TEST(WeightQuantizer, BadRequestsNameTheWeight) {
+  const auto message = [](const at::Tensor& w, const WeightGrid& grid) {
+    try {
+      round_to_nearest(w, grid, "layer 3 q_proj");
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  EXPECT_NE(message(gaussian(2, 100), {.group = 32}).find("layer 3 q_proj: groups of 32 do not"),
+            std::string::npos);
+  at::Tensor w = gaussian(2, 32);
+  EXPECT_NE(message(w.mul(1e6), {.fp16_scales = true}).find("fp16"), std::string::npos);
+  w[1][1] = std::numeric_limits<float>::infinity();
+  EXPECT_NE(message(w, {}).find("NaN or infinite"), std::string::npos);
+}
+
+TEST(WeightQuantizer, SignalToNoiseIsInDecibels) {
+  const at::Tensor w = at::tensor({10.0f, 0.0f});
+  EXPECT_NEAR(signal_to_noise_db(w, at::tensor({9.0f, 0.0f})), 20.0, 1e-12);  // 100 to 1
+  EXPECT_TRUE(std::isinf(signal_to_noise_db(w, w)));
+}
+
+}  // namespace
+}  // namespace osp
