@@ -50,6 +50,7 @@ at::Tensor allocate(const Bank& bank, at::ScalarType type, int64_t rows, int64_t
 }
 
 at::Tensor member(const at::Tensor& bank, const ParameterStore& store, int64_t parameter) {
+  if (!bank.defined()) return {};  // gradients of a store without them
   return bank.select(0, store.slot_of[parameter]).view(store.specs[parameter].shape);
 }
 

@@ -48,7 +48,7 @@ struct ParameterStore {
   std::vector<int64_t> bank_of;  // per parameter
   std::vector<int64_t> slot_of;  // per parameter: index in the bank
 
-  // Views in the parameter's own shape.
+  // Views in the parameter's own shape; the gradient is undefined where the store has none.
   at::Tensor master(int64_t parameter) const;
   at::Tensor gradient(int64_t parameter) const;
   at::Tensor compute(int64_t parameter) const;

@@ -18,13 +18,12 @@ namespace {
 // Everything a forward pass carries along.
 class Pass {
  public:
-  Pass(const ParameterStore& store, const at::Tensor& tokens_BT, const ForwardOptions& options)
-      : store_(store), config_(store.config), options_(options), tokens_BT_(tokens_BT) {
-    OSP_CHECK(tokens_BT.dim() == 2 && tokens_BT.scalar_type() == at::kLong, "tokens are [B, T]");
+  // For `length` tokens per sequence, after those that the cache holds.
+  Pass(const ParameterStore& store, int64_t length, const ForwardOptions& options)
+      : store_(store), config_(store.config), options_(options) {
     OSP_CHECK(!(options.cache != nullptr && options.training), "no training through a cache");
     first_position_ = options.cache != nullptr ? options.cache->length : 0;
-    rope_ = make_rope_tables(first_position_ + tokens_BT.size(1), config_.head_size,
-                             config_.rope_theta);
+    rope_ = make_rope_tables(first_position_ + length, config_.head_size, config_.rope_theta);
     if (options.documents_BT.defined()) {
       mask_ = document_mask(options.documents_BT, store.banks[0].compute.scalar_type());
     }
@@ -33,29 +32,63 @@ class Pass {
     }
   }
 
-  at::Tensor hidden() {
-    at::Tensor x = embedding_lookup();
-    at::Tensor branch;  // not yet added to the residual: the next norm does that in one pass
-    for (int64_t layer = 0; layer < config_.layers; ++layer) {
-      const std::string block = fmt::format("model.layers.{}.", layer);
-      at::Tensor y;
-      std::tie(x, y) = norm(x, branch, block + "input_layernorm.weight");
-      if (layer > 0) x = residual_state(layer - 1, x, y, block + "input_layernorm.weight");
-      branch = attention(layer, block, tap(TapPoint::attention_input, layer, y));
-      std::tie(x, y) = norm(x, branch, block + "post_attention_layernorm.weight");
-      branch = feed_forward(layer, block, tap(TapPoint::mlp_input, layer, y));
-    }
-    at::Tensor y;
-    std::tie(x, y) = norm(x, branch, "model.norm.weight");
-    residual_state(config_.layers - 1, x, y, "model.norm.weight");
+  // The residual stream between two operations. A branch that is not yet added to it waits for the
+  // next norm, which adds it in one pass; `ended` is the block whose last branch waits, −1 if none.
+  struct Stream {
+    at::Tensor x, branch;
+    int64_t ended = -1;
+  };
+
+  at::Tensor embedding_lookup(const at::Tensor& tokens_BT) const {
+    const int64_t table = index("model.embed_tokens.weight");
+    at::Tensor x = embedding(tokens_BT, {offered_weight(table), gradient(table)}, anchor_);
+    if (config_.embedding_projection) x = linear_layer({"model.embed_proj.weight"}, x);
+    return tap(TapPoint::embedding, 0, x);
+  }
+
+  // One block; the branch of its feed-forward network is left waiting.
+  void block(int64_t layer, Stream& stream) const {
+    const std::string prefix = fmt::format("model.layers.{}.", layer);
+    at::Tensor y = norm(stream, prefix + "input_layernorm.weight");
+    stream.branch = attention(layer, prefix, tap(TapPoint::attention_input, layer, y));
+    y = norm(stream, prefix + "post_attention_layernorm.weight");
+    stream.branch = feed_forward(layer, prefix, tap(TapPoint::mlp_input, layer, y));
+    stream.ended = layer;
+  }
+
+  // The residual stream with everything added that waits.
+  at::Tensor settled(Stream& stream) const {
+    if (stream.branch.defined()) stream.x = stream.x + stream.branch;
+    stream.branch = at::Tensor();
+    if (stream.ended >= 0) stream.x = tap(TapPoint::residual, stream.ended, stream.x);
+    stream.ended = -1;
+    return stream.x;
+  }
+
+  // Final norm and output EmbProj.
+  at::Tensor final_state(Stream& stream) const {
+    at::Tensor y = norm(stream, "model.norm.weight");
     y = tap(TapPoint::final_state, config_.layers, y);
     if (config_.embedding_projection) y = linear_layer({"lm_head_proj.weight"}, y);
-    if (options_.cache != nullptr) options_.cache->length += tokens_BT_.size(1);
     return tap(TapPoint::head_input, config_.layers, y);
   }
 
+  at::Tensor hidden(const at::Tensor& tokens_BT) const {
+    Stream stream{embedding_lookup(tokens_BT), {}};
+    for (int64_t layer = 0; layer < config_.layers; ++layer) block(layer, stream);
+    const at::Tensor h = final_state(stream);
+    if (options_.cache != nullptr) options_.cache->length += tokens_BT.size(1);
+    return h;
+  }
+
+  // fp32 logits (fp64 of a model in fp64).
+  at::Tensor logits(const at::Tensor& h) const {
+    const at::Tensor z = linear(h, head());
+    return z.scalar_type() == at::kDouble ? z : z.to(at::kFloat);
+  }
+
   // The head's weight: its own table, or the embedding's.
-  WeightRef head() {
+  WeightRef head() const {
     const int64_t i = index(config_.tied ? "model.embed_tokens.weight" : "lm_head.weight");
     return {offered_weight(i), gradient(i)};
   }
@@ -84,33 +117,23 @@ class Pass {
     return taps_weights() ? options_.tap->weight(parameter, w) : w;
   }
 
-  at::Tensor embedding_lookup() {
-    const int64_t table = index("model.embed_tokens.weight");
-    at::Tensor x = embedding(tokens_BT_, {offered_weight(table), gradient(table)}, anchor_);
-    if (config_.embedding_projection) x = linear_layer({"model.embed_proj.weight"}, x);
-    return tap(TapPoint::embedding, 0, x);
-  }
-
-  // (x + branch, norm of it); branch may be undefined.
-  std::tuple<at::Tensor, at::Tensor> norm(const at::Tensor& x, const at::Tensor& branch,
-                                          const std::string& name) const {
+  // Adds the branch that waits and returns the norm of the sum. Where the sum is the state after a
+  // block, the tap sees it; if the tap replaces it, the norm is computed anew.
+  at::Tensor norm(Stream& stream, const std::string& name) const {
     const WeightRef g = gain(name);
-    if (!branch.defined()) return {x, rms_norm(x, g, config_.norm_eps)};
-    return add_rms_norm(x, branch, g, config_.norm_eps);
+    if (!stream.branch.defined()) return rms_norm(settled(stream), g, config_.norm_eps);
+    at::Tensor y;
+    std::tie(stream.x, y) = add_rms_norm(stream.x, stream.branch, g, config_.norm_eps);
+    stream.branch = at::Tensor();
+    const at::Tensor sum = stream.x;
+    if (!settled(stream).is_same(sum)) y = rms_norm(stream.x, g, config_.norm_eps);
+    return y;
   }
 
   WeightRef gain(const std::string& name) const {
     if (config_.norm == "simple") return {};
     const int64_t i = index(name);
     return {store_.master(i), gradient(i)};
-  }
-
-  // Shows the residual state after a block; if the tap replaces it, its norm is computed anew.
-  at::Tensor residual_state(int64_t layer, const at::Tensor& x, at::Tensor& y,
-                            const std::string& next_norm) const {
-    const at::Tensor seen = tap(TapPoint::residual, layer, x);
-    if (!seen.is_same(x)) y = rms_norm(seen, gain(next_norm), config_.norm_eps);
-    return seen;
   }
 
   // Output of one or several bias-free linear layers on the same input, side by side [..., Σ out].
@@ -137,8 +160,9 @@ class Pass {
     const auto rows = [&](const at::Tensor& t) {
       return t.narrow(0, slot, static_cast<int64_t>(parameters.size())).flatten(0, 1);
     };
-    return WeightRef{rows(store_.banks[bank].compute),
-                     options_.training ? rows(store_.banks[bank].gradient) : at::Tensor()};
+    return WeightRef{rows(store_.banks[bank].compute), gradient(parameters[0]).defined()
+                                                           ? rows(store_.banks[bank].gradient)
+                                                           : at::Tensor()};
   }
 
   at::Tensor single_linear(int64_t parameter, const at::Tensor& x) const {
@@ -161,7 +185,7 @@ class Pass {
     return y;
   }
 
-  at::Tensor attention(int64_t layer, const std::string& block, const at::Tensor& y) {
+  at::Tensor attention(int64_t layer, const std::string& block, const at::Tensor& y) const {
     const std::string prefix = block + "self_attn.";
     const int64_t B = y.size(0), T = y.size(1), H = config_.heads, Hkv = config_.kv_heads,
                   K = config_.head_size;
@@ -219,12 +243,16 @@ class Pass {
   const ParameterStore& store_;
   const ModelConfig& config_;
   const ForwardOptions& options_;
-  at::Tensor tokens_BT_;
   int64_t first_position_ = 0;
   RopeTables rope_;
   at::Tensor mask_;
   at::Tensor anchor_;
 };
+
+int64_t length_of(const at::Tensor& tokens_BT) {
+  OSP_CHECK(tokens_BT.dim() == 2 && tokens_BT.scalar_type() == at::kLong, "tokens are [B, T]");
+  return tokens_BT.size(1);
+}
 
 }  // namespace
 
@@ -240,28 +268,51 @@ KvCache make_kv_cache(const ParameterStore& store, int64_t batch, int64_t capaci
   return cache;
 }
 
+at::Tensor forward_embedding(const ParameterStore& store, const at::Tensor& tokens_BT,
+                             const ForwardOptions& options) {
+  const at::AutoGradMode mode(options.training);
+  return Pass(store, length_of(tokens_BT), options).embedding_lookup(tokens_BT);
+}
+
+at::Tensor forward_block(const ParameterStore& store, int64_t layer, const at::Tensor& x_BTD,
+                         const ForwardOptions& options) {
+  OSP_CHECK(layer >= 0 && layer < store.config.layers, "block {} of {}", layer,
+            store.config.layers);
+  const at::AutoGradMode mode(options.training);
+  const Pass pass(store, x_BTD.size(1), options);
+  Pass::Stream stream{x_BTD, {}};
+  pass.block(layer, stream);
+  return pass.settled(stream);
+}
+
+at::Tensor forward_head(const ParameterStore& store, const at::Tensor& x_BTD,
+                        const ForwardOptions& options) {
+  const at::AutoGradMode mode(options.training);
+  const Pass pass(store, x_BTD.size(1), options);
+  Pass::Stream stream{x_BTD, {}};
+  return pass.logits(pass.final_state(stream));
+}
+
 at::Tensor forward_hidden(const ParameterStore& store, const at::Tensor& tokens_BT,
                           const ForwardOptions& options) {
   const at::AutoGradMode mode(options.training);
-  return Pass(store, tokens_BT, options).hidden();
+  return Pass(store, length_of(tokens_BT), options).hidden(tokens_BT);
 }
 
 at::Tensor forward_logits(const ParameterStore& store, const at::Tensor& tokens_BT,
                           const ForwardOptions& options) {
   const at::AutoGradMode mode(options.training);
-  Pass pass(store, tokens_BT, options);
-  const at::Tensor h = pass.hidden();
-  return linear(h, pass.head()).to(at::kFloat);
+  const Pass pass(store, length_of(tokens_BT), options);
+  return pass.logits(pass.hidden(tokens_BT));
 }
 
 at::Tensor forward_loss_sum(const ParameterStore& store, const at::Tensor& tokens_BT,
                             const at::Tensor& targets_BT, const ForwardOptions& options,
                             double loss_scale) {
   const at::AutoGradMode mode(options.training);
-  Pass pass(store, tokens_BT, options);
-  const at::Tensor h = pass.hidden();
-  return linear_cross_entropy(h.flatten(0, 1), pass.head(), targets_BT.flatten(), loss_scale,
-                              options.training);
+  const Pass pass(store, length_of(tokens_BT), options);
+  return linear_cross_entropy(pass.hidden(tokens_BT).flatten(0, 1), pass.head(),
+                              targets_BT.flatten(), loss_scale, options.training);
 }
 
 }  // namespace osp

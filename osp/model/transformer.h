@@ -29,16 +29,31 @@ struct ForwardOptions {
   // [B,T] int32: document number of each token; attention stays within equal numbers. Undefined:
   // plain causal attention. Numbers do not decrease along T.
   at::Tensor documents_BT;
-  bool training =
-      false;  // build the autograd graph; weight gradients are added into store.gradient
+  // Build the autograd graph; weight gradients are added into store.gradient where the store has
+  // gradient banks.
+  bool training = false;
 };
+
+// The pass in pieces, for whoever goes through the model layer by layer:
+//   logits = forward_head(forward_block(L−1, … forward_block(0, forward_embedding(tokens)))).
+// The same functions that forward_hidden is made of, with the same taps; the residual stream x
+// [B,T,D] between them is in the compute type. Positions begin at 0, or at cache->length, which the
+// pieces do not advance (each block appends its keys and values there). With options.training the
+// pieces are differentiable in x too.
+at::Tensor forward_embedding(const ParameterStore& store, const at::Tensor& tokens_BT,
+                             const ForwardOptions& options = {});
+at::Tensor forward_block(const ParameterStore& store, int64_t layer, const at::Tensor& x_BTD,
+                         const ForwardOptions& options = {});
+// Final norm, output EmbProj and head: logits as forward_logits.
+at::Tensor forward_head(const ParameterStore& store, const at::Tensor& x_BTD,
+                        const ForwardOptions& options = {});
 
 // Final normalised state after the output EmbProj, [B,T,D], in the compute type. tokens_BT: int64
 // on the store's device, every id in [0, V).
 at::Tensor forward_hidden(const ParameterStore& store, const at::Tensor& tokens_BT,
                           const ForwardOptions& options = {});
 
-// fp32 logits [B,T,V].
+// fp32 logits [B,T,V] (fp64 where the store's tensors are fp64).
 at::Tensor forward_logits(const ParameterStore& store, const at::Tensor& tokens_BT,
                           const ForwardOptions& options = {});
 
