@@ -1,22 +1,32 @@
-// The orthonormal Hadamard transform of head-sized rows: y = x · H_K / sqrt(K), H_K of Sylvester's
-// construction (H_1 = 1, H_2n = [[H_n, H_n], [H_n, −H_n]]).
+// The orthonormal Hadamard transform of rows: y = x · H_n / sqrt(n), for every n = 2^k · m that
+// osp/quant/hadamard_matrix.h knows a matrix of.
+//
+// H_n = H_{2^k} ⊗ H_m: each row, seen as [2^k, m], is multiplied by H_m on the right (a small dense
+// product) and then by the Sylvester part with k rounds of sums and differences: n (m + k)
+// additions a row in place of n².
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <vector>
+
+#include "osp/quant/hadamard_matrix.h"
 
 namespace osp {
 
-// Error(unsupported) naming `what` unless `size` is a power of two.
-void check_hadamard_size(int64_t size, const char* what);
+struct HadamardOptions {
+  // Numbers that are transformed together, a divisor of the last dimension (block-diagonal H);
+  // 0: all.
+  int64_t block = 0;
+  // By Hᵀ: the inverse. The same for powers of two, where H is symmetric.
+  bool transposed = false;
+};
 
-// Over the last dimension of x, in fp32, by log2(K) rounds of sums and differences (distances 1, 2,
-// 4, …, then one division by sqrt(K)). The result has x's shape and type.
-at::Tensor hadamard_transform(const at::Tensor& x);
+// Over the last dimension of x; result in x's shape and type. fp64 for fp64, otherwise fp32 inside.
+// Differentiable. Error(unsupported) from check_hadamard_size; OSP_CHECK that the block divides.
+at::Tensor hadamard_transform(const at::Tensor& x, const HadamardOptions& options = {});
 
-// Naive twin: entry (i, j) is (−1)^popcount(i & j), as a matrix [size, size] in row order.
-std::vector<float> hadamard_matrix_reference(int64_t size);
+// Naive twin: the dense product in fp64, result in x's shape and type.
+at::Tensor hadamard_transform_reference(const at::Tensor& x, const HadamardOptions& options = {});
 
 }  // namespace osp
