@@ -11,6 +11,7 @@
 #include "osp/data/tokenizer_bpe.h"
 #include "osp/data/tokenizer_cache.h"
 #include "osp/data/tokenizer_decoder.h"
+#include "osp/data/tokenizer_gguf.h"
 #include "osp/data/tokenizer_json.h"
 #include "osp/data/tokenizer_normalizer.h"
 #include "osp/data/tokenizer_post.h"
@@ -145,6 +146,9 @@ Tokenizer Tokenizer::from_json(std::string_view json, const std::string& where) 
 }
 
 Tokenizer Tokenizer::from_file(const std::string& path) {
+  if (is_gguf_path(path)) {
+    return from_json(gguf_tokenizer_json(GgufFile::open(path).metadata()), path);
+  }
   const std::string file =
       is_directory(path) ? (std::filesystem::path(path) / "tokenizer.json").string() : path;
   return from_json(read_file(file, tokenizer::kMaxFileBytes), file);

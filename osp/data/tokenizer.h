@@ -21,7 +21,8 @@ class Tokenizer {
   // Error(damaged) for bad JSON, Error(unsupported) naming an unknown component. `where` names the
   // source in messages.
   static Tokenizer from_json(std::string_view json, const std::string& where);
-  static Tokenizer from_file(const std::string& path);  // a file, or a folder with tokenizer.json
+  // A tokenizer.json, a folder with one, or a GGUF file.
+  static Tokenizer from_file(const std::string& path);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;

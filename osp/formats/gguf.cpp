@@ -159,7 +159,8 @@ GgufValue read_value(Reader& reader, const std::string& what) {
   const uint64_t size = element_bytes(static_cast<uint32_t>(value.type));
   const uint64_t least = size > 0 ? size : sizeof(uint64_t);
   if (value.count > reader.left() / least) {
-    reader.damaged(what, fmt::format("has {} elements of {}, but only {} bytes are left",
+    reader.damaged(what, fmt::format("has {} elements of {}, but only {} bytes are left "
+                                     "(truncated file?)",
                                      value.count, type_name(value.type), reader.left()));
   }
   if (size > 0) {
@@ -334,6 +335,10 @@ GgufContents parse_gguf(std::span<const std::byte> bytes, const std::string& whe
     if (!is_new) reader.damaged("tensor " + quoted(place->first), "is there twice");
   }
   return contents;
+}
+
+bool is_gguf_path(const std::string& path) {
+  return path.ends_with(".gguf") && path_exists(path) && !is_directory(path);
 }
 
 GgufFile GgufFile::open(const std::string& path) {

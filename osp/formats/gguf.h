@@ -96,6 +96,9 @@ struct GgufContents {
 // both name file, key or tensor, what was found and what was expected.
 GgufContents parse_gguf(std::span<const std::byte> bytes, const std::string& where);
 
+// Whether a path names a GGUF file rather than a folder: by its ending, ".gguf".
+bool is_gguf_path(const std::string& path);
+
 // A validated GGUF file held as a mapping.
 class GgufFile {
  public:

@@ -1,0 +1,34 @@
+// The tokenizer of a GGUF file: its metadata tokenizer.ggml.* as the text of a tokenizer.json.
+//
+// Two models are read. "gpt2" is byte-level BPE with merges; tokenizer.ggml.pre names how text is
+// cut into words, by llama.cpp's list of names. "llama" is SentencePiece's BPE, whose merges follow
+// from the scores: of all adjacent pairs that make a token, the one with the largest score first.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "osp/base/json.h"
+#include "osp/formats/gguf.h"
+
+namespace osp {
+
+// Whether the file has a tokenizer at all.
+bool gguf_has_tokenizer(const GgufMetadata& metadata);
+
+// The tokenizer as tokenizer.json. Error(unsupported) names an unknown model or pre-tokenizer,
+// Error(damaged) the key that is missing or contradicts another. Control tokens become special
+// tokens, user-defined ones added tokens; a token before or after the text that the metadata asks
+// for becomes the post-processor's template.
+std::string gguf_tokenizer_json(const GgufMetadata& metadata);
+
+// The "pre_tokenizer" of tokenizer.json for a name in tokenizer.ggml.pre, null for an unknown name.
+Json gguf_pre_tokenizer(std::string_view name);
+// The name for a "pre_tokenizer" of tokenizer.json that cuts text as llama.cpp does under that
+// name;
+// "" if there is none.
+std::string_view gguf_pre_tokenizer_name(const Json& pre_tokenizer);
+// All names, for messages.
+std::string gguf_pre_tokenizer_names();
+
+}  // namespace osp
