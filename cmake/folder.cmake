@@ -38,7 +38,7 @@ function(osp_folder name)
     add_executable(osp_${name}_test ${tests})
     target_link_libraries(osp_${name}_test PRIVATE osp_${name} GTest::gtest GTest::gtest_main)
     if(ARG_TORCH)
-      osp_precompile(osp_${name}_test)
+      osp_precompile_test(osp_${name}_test)
     else()
       osp_precompile_plain_test(osp_${name}_test)
     endif()
@@ -48,6 +48,7 @@ function(osp_folder name)
 endfunction()
 
 # Precompiled headers, each parsed once for all targets that use it.
+set(OSP_TENSOR_HEADERS <ATen/core/Tensor.h> <ATen/TensorOperators.h>)
 set(OSP_PLAIN_HEADERS <nlohmann/json.hpp> <fmt/format.h> <filesystem> <fstream> <functional> <map> <string> <vector>)
 
 function(osp_make_precompiled name)
@@ -61,10 +62,21 @@ endfunction()
 # For what uses the tensor library.
 function(osp_precompile target)
   if(NOT TARGET osp_precompiled)
-    osp_make_precompiled(osp_precompiled <ATen/core/Tensor.h> <ATen/TensorOperators.h> <string> <vector>)
+    osp_make_precompiled(osp_precompiled ${OSP_TENSOR_HEADERS} ${OSP_PLAIN_HEADERS})
     target_link_libraries(osp_precompiled PRIVATE torch fmt::fmt nlohmann_json::nlohmann_json)
   endif()
   target_precompile_headers(${target} REUSE_FROM osp_precompiled)
+endfunction()
+
+# For its tests, which need no optimisation: what they test is optimised.
+function(osp_precompile_test target)
+  if(NOT TARGET osp_precompiled_test)
+    osp_make_precompiled(osp_precompiled_test ${OSP_TENSOR_HEADERS} <gtest/gtest.h> ${OSP_PLAIN_HEADERS})
+    target_compile_options(osp_precompiled_test PRIVATE -O0)
+    target_link_libraries(osp_precompiled_test PRIVATE torch fmt::fmt nlohmann_json::nlohmann_json GTest::gtest)
+  endif()
+  target_compile_options(${target} PRIVATE -O0)
+  target_precompile_headers(${target} REUSE_FROM osp_precompiled_test)
 endfunction()
 
 # For the folders below it.
@@ -76,7 +88,7 @@ function(osp_precompile_plain target)
   target_precompile_headers(${target} REUSE_FROM osp_precompiled_plain)
 endfunction()
 
-# For their tests, which need no optimisation: what they test is optimised.
+# For their tests.
 function(osp_precompile_plain_test target)
   if(NOT TARGET osp_precompiled_plain_test)
     osp_make_precompiled(osp_precompiled_plain_test <gtest/gtest.h> ${OSP_PLAIN_HEADERS})
