@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
 
 namespace osp {
@@ -148,12 +148,9 @@ TEST(ReadJsonFile, NamesTheFileAndHonoursTheLimit) {
   EXPECT_THROW(read_json_file(folder / "a.json", 7), Error);
   EXPECT_THROW(read_json_file(folder / "absent.json"), Error);
   write_file_atomic(folder / "b.json", "{");
-  try {
-    read_json_file(folder / "b.json");
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(std::string(error.what()).rfind(folder / "b.json", 0), 0u) << error.what();
-  }
+  const std::string message =
+      message_of(ErrorCode::damaged, [&] { read_json_file(folder / "b.json"); });
+  EXPECT_TRUE(message.starts_with(folder / "b.json")) << message;
 }
 
 TEST(JsonAccess, ReturnsValuesOfTheRightType) {
@@ -174,13 +171,8 @@ TEST(JsonAccess, RefusesWrongTypesMissingKeysAndLargeIntegers) {
   EXPECT_THROW(json_bool(o, "z", "w"), Error);
   EXPECT_THROW(json_string(o, "n", "w"), Error);
   EXPECT_THROW(json_int(Json::array(), "n", "w"), Error);
-  try {
-    json_int(o, "layers", "config.json");
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::damaged);
-    EXPECT_STREQ(error.what(), "config.json: key \"layers\" is missing");
-  }
+  EXPECT_EQ(message_of(ErrorCode::damaged, [&] { json_int(o, "layers", "config.json"); }),
+            "config.json: key \"layers\" is missing");
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "osp/base/error.h"
+#include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
 
 namespace osp {
@@ -39,13 +39,7 @@ TEST(Sha256, FileHashesLikeItsBytes) {
 TEST(Sha256, AbsentFileAndFolderAreIoErrors) {
   const TestFolder folder;
   for (const std::string& path : {folder / "absent", folder.path()}) {
-    try {
-      sha256_file(path);
-      FAIL() << path;
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ErrorCode::io);
-      EXPECT_NE(std::string(error.what()).find(path), std::string::npos);
-    }
+    expect_error(ErrorCode::io, {path}, [&] { sha256_file(path); });
   }
 }
 

@@ -16,12 +16,8 @@
 namespace osp {
 namespace {
 
-struct Options {
-  CommonOptions common;
-  std::string model;
-  std::string data;
-  int64_t max_tokens = 128 * 2048;  // as many as the reference's script
-};
+// As many as the reference's script measures.
+constexpr int64_t kReferenceTokens = 128 * 2048;
 
 // Tokens as [sequences, T], T the window of perplexity; a text shorter than that is one sequence.
 at::Tensor sequences_of(std::vector<int64_t>& tokens, const ParameterStore& store) {
@@ -34,7 +30,7 @@ at::Tensor sequences_of(std::vector<int64_t>& tokens, const ParameterStore& stor
   return at::from_blob(tokens.data(), {count / length, length}, at::kLong);
 }
 
-int run(const Options& options) {
+int run(const MeasureOptions& options) {
   Console console(options.common.quiet);
   const std::string dir = find_model_dir(options.model);
   const ParameterStore store = load_model_dir(dir);
@@ -70,19 +66,12 @@ int run(const Options& options) {
 
 }  // namespace
 
-CommandRunner add_analyze(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("analyze", "measure a model's activation outliers");
-  auto options = std::make_shared<Options>();
-  add_common_options(*command, options->common);
-  command->add_option("model", options->model, "model dir, checkpoint or finished run")->required();
-  command
-      ->add_option("--data", options->data,
-                   "token shards (their held-out split) or a text file, read as one sequence")
-      ->required();
-  command->add_option("--max-tokens", options->max_tokens, "measure the first N tokens; 0: all")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
-  return [options] { return run(*options); };
+void add_analyze(CommandLine& line) {
+  auto options = std::make_shared<MeasureOptions>();
+  options->max_tokens = kReferenceTokens;
+  Command command = line.command("analyze", "measure a model's activation outliers");
+  add_measure_options(command, *options, "read");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace osp

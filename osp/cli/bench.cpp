@@ -177,30 +177,22 @@ int run_train(const Options& options) {
 
 }  // namespace
 
-CommandRunner add_bench(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("bench", "speed beside a named peer, in turn");
+void add_bench(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  add_common_options(*command, options->common);
-  // A subcommand rather than a word, or it would be taken for `osp train`; its options are bench's.
-  command->add_subcommand("train", "the training step beside eager PyTorch")->fallthrough();
-  command->require_subcommand(1);
-  command->add_option("--model", options->model, "demo, 50m or all")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"demo", "50m", "all"}));
-  command->add_option("--steps", options->steps, "timed steps of each run, after one that is not")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t{1}, int64_t{100000}));
-  command->add_option("--repetitions", options->repetitions, "runs of each side")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t{1}, int64_t{1000}));
-  command->add_option("--threads", options->threads, "threads of both sides; 0: the default")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t{0}, int64_t{4096}));
-  command->add_option("--python", options->python, "interpreter of the peer")
-      ->capture_default_str();
-  command->add_option("--peer", options->peer, "script of the peer")->capture_default_str();
-  command->add_flag("--alone", options->alone, "time osp in this process, without the peer");
-  return [options] { return run_train(*options); };
+  Command command = line.command("bench", "speed beside a named peer, in turn");
+  Command train = command.part("train", "the training step beside eager PyTorch");
+  add_common_options(train, options->common);
+  train.add("--model", options->model, "demo, 50m or all").one_of({"demo", "50m", "all"});
+  train.add("--steps", options->steps, "timed steps of each run, after one that is not")
+      .between(int64_t{1}, int64_t{100000});
+  train.add("--repetitions", options->repetitions, "runs of each side")
+      .between(int64_t{1}, int64_t{1000});
+  train.add("--threads", options->threads, "threads of both sides; 0: the default")
+      .between(int64_t{0}, int64_t{4096});
+  train.add("--python", options->python, "interpreter of the peer");
+  train.add("--peer", options->peer, "script of the peer");
+  train.add("--alone", options->alone, "time osp in this process, without the peer");
+  train.runs([options] { return run_train(*options); });
 }
 
 }  // namespace osp

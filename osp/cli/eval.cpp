@@ -14,13 +14,9 @@
 namespace osp {
 namespace {
 
-struct Options {
-  CommonOptions common;
-  std::string model;
-  std::string data;
+struct Options : MeasureOptions {
   std::string tasks = "perplexity";
   std::string bits = "16-16-16";
-  int64_t max_tokens = 0;
 };
 
 struct Row {
@@ -101,27 +97,14 @@ int run(const Options& options) {
 
 }  // namespace
 
-CommandRunner add_eval(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("eval", "perplexity of a model, also with fewer bits");
+void add_eval(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  add_common_options(*command, options->common);
-  command->add_option("model", options->model, "model dir, checkpoint or finished run")->required();
-  command
-      ->add_option("--data", options->data,
-                   "token shards (their held-out split) or a text file, scored as one sequence")
-      ->required();
-  command->add_option("--tasks", options->tasks, "what to measure: perplexity")
-      ->capture_default_str();
-  command
-      ->add_option("--bits", options->bits,
-                   "weights-activations-cache, a list by commas; each 2 to 8, or 16 for none")
-      ->capture_default_str();
-  command
-      ->add_option("--max-tokens", options->max_tokens,
-                   "score whole windows within the first N tokens; 0: all")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
-  return [options] { return run(*options); };
+  Command command = line.command("eval", "perplexity of a model, also with fewer bits");
+  add_measure_options(command, *options, "scored");
+  command.add("--tasks", options->tasks, "what to measure: perplexity");
+  command.add("--bits", options->bits,
+              "weights-activations-cache, a list by commas; each 2 to 8, or 16 for none");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace osp

@@ -97,17 +97,15 @@ int run(const Options& options) {
 
 }  // namespace
 
-CommandRunner add_export(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("export", "write a model in the format of other programs");
+void add_export(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  add_common_options(*command, options->common);
-  command->add_option("model", options->model, "model dir, checkpoint or finished run")->required();
-  command->add_option("--format", options->format, "hf: a LlamaForCausalLM folder")->required();
-  command->add_option("--out", options->out, "folder to create")->required();
-  command->add_option("--dtype", options->dtype, "type of the stored weights")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"fp32", "bf16"}));
-  return [options] { return run(*options); };
+  Command command = line.command("export", "write a model in the format of other programs");
+  add_common_options(command, options->common);
+  add_model_option(command, options->model);
+  command.add("--format", options->format, "hf: a LlamaForCausalLM folder").required();
+  command.add("--out", options->out, "folder to create").required();
+  command.add("--dtype", options->dtype, "type of the stored weights").one_of({"fp32", "bf16"});
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace osp

@@ -70,36 +70,24 @@ int run(const Options& options) {
 
 }  // namespace
 
-CommandRunner add_generate(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("generate", "continue a prompt with a model");
+void add_generate(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  GenerateOptions& generate_options = options->generate;
-  add_common_options(*command, options->common);
-  command->add_option("model", options->model, "model dir, checkpoint or finished run")->required();
-  command->add_option("--prompt", options->prompt, "text to continue; empty: a new document")
-      ->required();
-  command->add_option("--max-tokens", generate_options.max_tokens, "tokens to generate at most")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
-  command
-      ->add_option("--temperature", generate_options.sampling.temperature,
-                   "0: always the most likely token")
-      ->capture_default_str();
-  command
-      ->add_option("--top-k", generate_options.sampling.top_k,
-                   "draw from the k most likely tokens; 0: from all")
-      ->capture_default_str();
-  command
-      ->add_option("--top-p", generate_options.sampling.top_p,
-                   "draw from the fewest tokens whose probabilities reach p")
-      ->capture_default_str();
-  command->add_option("--seed", generate_options.seed, "of the random numbers")
-      ->capture_default_str();
-  command
-      ->add_option("--stop", generate_options.stop,
-                   "end the text before this string; may be given several times")
-      ->allow_extra_args(false);
-  return [options] { return run(*options); };
+  GenerateOptions& generate = options->generate;
+  Command command = line.command("generate", "continue a prompt with a model");
+  add_common_options(command, options->common);
+  add_model_option(command, options->model);
+  command.add("--prompt", options->prompt, "text to continue; empty: a new document").required();
+  command.add("--max-tokens", generate.max_tokens, "tokens to generate at most")
+      .between(int64_t{0}, int64_t{1} << 40);
+  command.add("--temperature", generate.sampling.temperature, "0: always the most likely token");
+  command.add("--top-k", generate.sampling.top_k,
+              "draw from the k most likely tokens; 0: from all");
+  command.add("--top-p", generate.sampling.top_p,
+              "draw from the fewest tokens whose probabilities reach p");
+  command.add("--seed", generate.seed, "of the random numbers");
+  command.add("--stop", generate.stop,
+              "end the text before this string; may be given several times");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace osp

@@ -55,21 +55,18 @@ int run_report(const ReportOptions& options) {
 
 }  // namespace
 
-CommandRunner add_report(CLI::App& app) {
+void add_report(CommandLine& line) {
   const auto options = std::make_shared<ReportOptions>();
-  CLI::App& command = *app.add_subcommand(
-      "report", "run folders to one self-contained HTML page and a table of results");
-  command.add_option("RUN", options->runs, "run folders, as osp train leaves them")->required();
-  command.add_option("--out", options->out, "the page to write")->required();
-  command.add_option("--summary", options->summary, "also write the table's numbers as JSON here");
-  command.add_option("--title", options->title, "heading of the page");
-  command
-      .add_option("--label", options->labels,
-                  "NAME=TEXT: how to call the run in folder NAME (may be repeated)")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  Command command =
+      line.command("report", "run folders to one self-contained HTML page and a table of results");
+  command.add("RUN", options->runs, "run folders, as osp train leaves them").required();
+  command.add("--out", options->out, "the page to write").required();
+  command.add("--summary", options->summary, "also write the table's numbers as JSON here");
+  command.add("--title", options->title, "heading of the page");
+  command.add("--label", options->labels,
+              "NAME=TEXT: how to call the run in folder NAME (may be repeated)");
   add_common_options(command, options->common);
-  return [options] { return run_report(*options); };
+  command.runs([options] { return run_report(*options); });
 }
 
 }  // namespace osp

@@ -196,51 +196,39 @@ int run(const TokenizeOptions& options) {
 
 }  // namespace
 
-CommandRunner add_tokenize(CLI::App& app) {
+void add_tokenize(CommandLine& line) {
   const auto options = std::make_shared<TokenizeOptions>();
-  CLI::App* command = app.add_subcommand("tokenize", "turn text into token shards");
+  Command command = line.command("tokenize", "turn text into token shards");
   TokenizeOptions& o = *options;
-  add_common_options(*command, o.common);
-  command->add_option(
-      "inputs", o.inputs,
-      "files, folders or globs: txt, md, dict, jsonl, parquet; each also .gz or .zst");
-  command->add_option("--tokenizer", o.tokenizer, "tokenizer.json, or a folder that holds one")
-      ->required();
-  command->add_option("--out", o.out, "folder of shards to write");
-  command->add_option("--format", o.format, "text, jsonl or parquet, whatever the names say");
-  command->add_option("--field", o.field, "field or column that holds the text")
-      ->capture_default_str();
+  add_common_options(command, o.common);
+  command.add("inputs", o.inputs,
+              "files, folders or globs: txt, md, dict, jsonl, parquet; each also .gz or .zst");
+  command.add("--tokenizer", o.tokenizer, "tokenizer.json, or a folder that holds one").required();
+  command.add("--out", o.out, "folder of shards to write");
+  command.add("--format", o.format, "text, jsonl or parquet, whatever the names say");
+  command.add("--field", o.field, "field or column that holds the text");
+  command.add("--documents", o.documents,
+              "what a document of a text file is: file, lines, paragraphs or entries");
+  command.add("--document-separator", o.document_separator,
+              "cut text files at this string instead (\\n, \\t, \\xHH are understood)");
+  command.add("--begin-of-document", o.begin_of_document,
+              "token or id put before every document, or none");
+  command.add("--end-of-document", o.end_of_document,
+              "token or id put after every document, auto or none");
   command
-      ->add_option("--documents", o.documents,
-                   "what a document of a text file is: file, lines, paragraphs or entries")
-      ->capture_default_str();
-  command->add_option("--document-separator", o.document_separator,
-                      "cut text files at this string instead (\\n, \\t, \\xHH are understood)");
-  command
-      ->add_option("--begin-of-document", o.begin_of_document,
-                   "token or id put before every document, or none")
-      ->capture_default_str();
-  command
-      ->add_option("--end-of-document", o.end_of_document,
-                   "token or id put after every document, auto or none")
-      ->capture_default_str();
-  command
-      ->add_option("--validation-fraction", o.validation_fraction,
-                   "share of documents, chosen by their hash, for the validation split")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  command->add_option("--shard-tokens", o.shard_tokens, "tokens per shard file")
-      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 40))
-      ->capture_default_str();
-  command->add_option("--threads", o.threads, "threads that encode; 0: one per core")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
-  command->add_flag("--overwrite", o.overwrite, "replace the shards that --out holds");
-  command->add_flag("--stdin", o.from_stdin,
-                    "read JSON strings, one a line, and print a JSON array of ids for each");
-  command->add_flag("--special-tokens", o.special_tokens,
-                    "with --stdin: add the tokenizer's own special tokens");
-  return [options] { return run(*options); };
+      .add("--validation-fraction", o.validation_fraction,
+           "share of documents, chosen by their hash, for the validation split")
+      .between(0.0, 1.0);
+  command.add("--shard-tokens", o.shard_tokens, "tokens per shard file")
+      .between(int64_t{1}, int64_t{1} << 40);
+  command.add("--threads", o.threads, "threads that encode; 0: one per core")
+      .between(int64_t{0}, int64_t{1024});
+  command.add("--overwrite", o.overwrite, "replace the shards that --out holds");
+  command.add("--stdin", o.from_stdin,
+              "read JSON strings, one a line, and print a JSON array of ids for each");
+  command.add("--special-tokens", o.special_tokens,
+              "with --stdin: add the tokenizer's own special tokens");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace osp

@@ -72,28 +72,25 @@ int run(const Options& options) {
 
 }  // namespace
 
-CommandRunner add_train(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("train", "train a model by a recipe");
+void add_train(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  add_common_options(*command, options->common);
-  command->add_option("recipe", options->recipe, "TOML file")->required();
+  Command command = line.command("train", "train a model by a recipe");
+  add_common_options(command, options->common);
+  command.add("recipe", options->recipe, "TOML file").required();
+  command.add("--set", options->assignments,
+              "section.key=value over the recipe's; may be given several times");
+  command.add("--out", options->train.out, "run folder; runs/NAME of the recipe otherwise");
+  command.add("--resume", options->train.resume,
+              "go on from the newest checkpoint of the run folder");
+  const Option from = command.add("--init-from", options->train.init_from,
+                                  "model dir or checkpoint with the first weights");
   command
-      ->add_option("--set", options->assignments,
-                   "section.key=value over the recipe's; may be given several times")
-      ->expected(1)
-      ->take_all();
-  command->add_option("--out", options->train.out, "run folder; runs/NAME of the recipe otherwise");
-  command->add_flag("--resume", options->train.resume,
-                    "go on from the newest checkpoint of the run folder");
-  CLI::Option* from = command->add_option("--init-from", options->train.init_from,
-                                          "model dir or checkpoint with the first weights");
-  command
-      ->add_flag("--with-optimizer", options->train.with_optimizer,
-                 "take the optimizer state from there as well")
-      ->needs(from);
-  command->add_flag("--dry-run", options->dry, "print what would be done; allocate nothing");
-  command->add_option("--device", options->device, "cpu or cuda, over the recipe's");
-  return [options] { return run(*options); };
+      .add("--with-optimizer", options->train.with_optimizer,
+           "take the optimizer state from there as well")
+      .needs(from);
+  command.add("--dry-run", options->dry, "print what would be done; allocate nothing");
+  command.add("--device", options->device, "cpu or cuda, over the recipe's");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace osp

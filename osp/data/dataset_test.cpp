@@ -7,8 +7,8 @@
 #include <functional>
 #include <numeric>
 
-#include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
 #include "osp/data/shards_bin.h"
 #include "osp/data/shards_writer.h"
@@ -53,20 +53,6 @@ std::string bin_bytes(const std::vector<uint16_t>& ids, int32_t magic = kBinMagi
   header[2] = static_cast<int32_t>(claimed < 0 ? static_cast<int64_t>(ids.size()) : claimed);
   std::string bytes(reinterpret_cast<const char*>(header.data()), kBinHeaderBytes);
   return bytes.append(reinterpret_cast<const char*>(ids.data()), ids.size() * 2);
-}
-
-void expect_error(ErrorCode code, const std::vector<std::string>& said,
-                  const std::function<void()>& run, const std::string& name) {
-  try {
-    run();
-    ADD_FAILURE() << name << ": accepted";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << name << ": " << error.what();
-    for (const std::string& word : said) {
-      EXPECT_NE(std::string(error.what()).find(word), std::string::npos)
-          << name << ": \"" << word << "\" not in: " << error.what();
-    }
-  }
 }
 
 TEST(TokenDataset, ShardsAreOneStreamOfBothWidths) {
@@ -150,8 +136,8 @@ TEST(TokenDataset, DamagedFoldersAreRefusedByName) {
     TestFolder folder;
     const std::string path = write_set(folder, "set", 100, 25, 7);
     c.damage(path);
-    expect_error(
-        ErrorCode::damaged, c.said, [&] { TokenDataset::open(path, "train", true); }, c.name);
+    SCOPED_TRACE(c.name);
+    expect_error(ErrorCode::damaged, c.said, [&] { TokenDataset::open(path, "train", true); });
   }
 }
 
@@ -161,19 +147,17 @@ TEST(TokenDataset, IdBeyondTheVocabularyIsNamedWithItsPlace) {
     const std::string path = write_set(folder, std::to_string(vocabulary), vocabulary, 25, 7);
     const TokenDataset data = TokenDataset::open(path, "train");
     data.check_ids(25);
-    expect_error(
-        ErrorCode::damaged,
-        {"train-00002", "token 6", vocabulary == 100 ? "byte 12" : "byte 24", "20"},
-        [&] { data.check_ids(20); }, "id 20 of 20");
+    expect_error(ErrorCode::damaged,
+                 {"train-00002", "token 6", vocabulary == 100 ? "byte 12" : "byte 24", "20"},
+                 [&] { data.check_ids(20); });
   }
 }
 
 TEST(TokenDataset, AnUnknownSplitNamesTheOnesThatExist) {
   TestFolder folder;
   const std::string path = write_set(folder, "set", 100, 25, 7);
-  expect_error(
-      ErrorCode::usage, {"test", "train, validation"}, [&] { TokenDataset::open(path, "test"); },
-      "split");
+  expect_error(ErrorCode::usage, {"test", "train, validation"},
+               [&] { TokenDataset::open(path, "test"); });
 }
 
 TEST(TokenDataset, BinShardsAreReadAsTheyAre) {
@@ -192,15 +176,11 @@ TEST(TokenDataset, BinShardsAreReadAsTheyAre) {
   EXPECT_EQ(data.vocabulary(), 0);
   EXPECT_EQ(data.end_of_document(), -1);
   EXPECT_EQ(data.tokenizer_json(), "");
-  expect_error(
-      ErrorCode::usage, {"val"}, [&] { TokenDataset::open(folder / "bin/*train*", "validation"); },
-      "no such split");
-  expect_error(
-      ErrorCode::usage, {"\"test\""}, [&] { TokenDataset::open(folder / "bin", "test"); },
-      "unknown split");
-  expect_error(
-      ErrorCode::damaged, {"fineweb_train_000001.bin", "token 2", "byte 1028", "50256"},
-      [&] { TokenDataset::open(folder / "bin", "train").check_ids(50256); }, "bad id");
+  expect_error(ErrorCode::usage, {"val"},
+               [&] { TokenDataset::open(folder / "bin/*train*", "validation"); });
+  expect_error(ErrorCode::usage, {"\"test\""}, [&] { TokenDataset::open(folder / "bin", "test"); });
+  expect_error(ErrorCode::damaged, {"fineweb_train_000001.bin", "token 2", "byte 1028", "50256"},
+               [&] { TokenDataset::open(folder / "bin", "train").check_ids(50256); });
 }
 
 TEST(TokenDataset, DamagedBinShardsAreRefused) {
@@ -231,8 +211,8 @@ TEST(TokenDataset, DamagedBinShardsAreRefused) {
   for (const Case& c : cases) {
     TestFolder folder;
     const std::string path = write_in(folder, "x.bin", c.bytes);
-    expect_error(
-        c.code, c.said, [&] { TokenDataset::open(path, "train"); }, c.name);
+    SCOPED_TRACE(c.name);
+    expect_error(c.code, c.said, [&] { TokenDataset::open(path, "train"); });
   }
 }
 
@@ -307,13 +287,10 @@ TEST(ReadBatch, DocumentsAreNumberedAndTheirBoundariesNotScored) {
 TEST(ReadBatch, TooLittleDataAndMissingBoundariesAreErrors) {
   TestFolder folder;
   const TokenDataset data = TokenDataset::open(write_set(folder, "set", 200, 5, 10), "train");
-  expect_error(
-      ErrorCode::usage, {"5 tokens", "sequence of 5"},
-      [&] { read_batch(data, {.context = 5, .sequences_per_step = 1}, 0, 0, 1, false); }, "short");
-  expect_error(
-      ErrorCode::usage, {"document_mask"},
-      [&] { read_batch(data, {.context = 4, .sequences_per_step = 1}, 0, 0, 1, true); },
-      "no token");
+  expect_error(ErrorCode::usage, {"5 tokens", "sequence of 5"},
+               [&] { read_batch(data, {.context = 5, .sequences_per_step = 1}, 0, 0, 1, false); });
+  expect_error(ErrorCode::usage, {"document_mask"},
+               [&] { read_batch(data, {.context = 4, .sequences_per_step = 1}, 0, 0, 1, true); });
 }
 
 }  // namespace

@@ -5,8 +5,8 @@
 #include <filesystem>
 #include <map>
 
-#include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
 #include "osp/data/dataset.h"
 
@@ -148,12 +148,8 @@ TEST(BuildShards, FailuresLeaveNothingBehind) {
     Console console(true);
     ShardBuildOptions options = options_for(folder, c.file);
     options.validation_fraction = c.fraction;
-    try {
-      build_shards(options, byte_encoder(), console);
-      ADD_FAILURE() << c.name;
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), c.code) << c.name << ": " << error.what();
-    }
+    SCOPED_TRACE(c.name);
+    expect_error(c.code, {}, [&] { build_shards(options, byte_encoder(), console); });
     EXPECT_EQ(bytes_of(folder.path()).size(), 1u) << c.name;  // the input alone
   }
 }
@@ -166,12 +162,7 @@ TEST(BuildShards, AStopLeavesNothingBehind) {
   options.read.chunk_bytes = 100;
   int asked = 0;
   options.cancelled = [&] { return ++asked > 5; };
-  try {
-    build_shards(options, byte_encoder(), console);
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::interrupted);
-  }
+  expect_error(ErrorCode::interrupted, {}, [&] { build_shards(options, byte_encoder(), console); });
   EXPECT_EQ(bytes_of(folder.path()).size(), 1u);
 }
 

@@ -6,9 +6,9 @@
 #include <fstream>
 #include <functional>
 
-#include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/sha256.h"
+#include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
 #include "osp/data/shards_writer.h"
 
@@ -79,27 +79,18 @@ TEST(ShardIndex, DamagedIndexesAreRefused) {
   for (const Case& c : cases) {
     Json json = shard_index_to_json(example_index());
     c.damage(json);
-    try {
-      parse_shard_index(json.dump(), "folder/index.json");
-      ADD_FAILURE() << c.name << ": accepted";
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ErrorCode::damaged) << c.name;
-      const std::string message = error.what();
-      EXPECT_EQ(message.rfind("folder/index.json", 0), 0u) << message;
-      EXPECT_NE(message.find(c.said), std::string::npos) << c.name << ": " << message;
-    }
+    SCOPED_TRACE(c.name);
+    const std::string message = message_of(
+        ErrorCode::damaged, [&] { parse_shard_index(json.dump(), "folder/index.json"); });
+    EXPECT_EQ(message.rfind("folder/index.json", 0), 0u) << message;
+    EXPECT_NE(message.find(c.said), std::string::npos) << message;
   }
 }
 
 TEST(ShardIndex, AnotherVersionIsUnsupportedNotDamaged) {
   Json json = shard_index_to_json(example_index());
   json["version"] = 2;
-  try {
-    parse_shard_index(json.dump(), "x");
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::unsupported);
-  }
+  expect_error(ErrorCode::unsupported, {}, [&] { parse_shard_index(json.dump(), "x"); });
 }
 
 TEST(ShardSetWriter, CutsTheStreamIntoFilesOfShardTokens) {

@@ -9,8 +9,8 @@
 
 #include <filesystem>
 
-#include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
 #include "osp/data/text_reader_jsonl.h"
 
@@ -105,14 +105,9 @@ TEST(ByteStream, TruncatedAndCorruptPackingsAreRefusedWithTheirPlace) {
       // A flipped byte of zstd data without a checksum may go unnoticed.
       if (compression == Compression::zstd && i == 5) continue;
       const std::string path = write_in(folder, "x", cases[i]);
-      try {
-        read_all(path, compression, 1 << 20);
-        // An empty zstd file is a stream of no frames for some tools; not for us.
-        ADD_FAILURE() << "case " << i << " of compression " << static_cast<int>(compression);
-      } catch (const Error& error) {
-        EXPECT_EQ(error.code(), ErrorCode::damaged);
-        EXPECT_NE(std::string(error.what()).find("at byte"), std::string::npos) << error.what();
-      }
+      SCOPED_TRACE(fmt::format("case {} of compression {}", i, static_cast<int>(compression)));
+      // An empty zstd file is a stream of no frames for some tools; not for us.
+      expect_error(ErrorCode::damaged, {"at byte"}, [&] { read_all(path, compression, 1 << 20); });
     }
   }
 }
@@ -153,12 +148,8 @@ TEST(TextInputs, NothingToReadIsAUsageError) {
   write_in(folder, "pictures/a.png", "x");
   for (const std::string& argument : {folder / "missing.txt", folder / "*.none",
                                       folder / "pictures", folder / "pictures/a.png"}) {
-    try {
-      find_text_inputs({argument}, "");
-      ADD_FAILURE() << argument;
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ErrorCode::usage) << error.what();
-    }
+    SCOPED_TRACE(argument);
+    expect_error(ErrorCode::usage, {}, [&] { find_text_inputs({argument}, ""); });
   }
   EXPECT_THROW(find_text_inputs({folder / "pictures"}, "word"), Error);
 }
@@ -213,15 +204,12 @@ TEST(DocumentSplitter, ALineThatIsTooLongIsNamed) {
 }
 
 TEST(JsonLines, FieldNamesAreEscapedAndCutInMessages) {
-  try {
+  const std::string message = message_of(ErrorCode::damaged, [] {
     json_line_text("{\"\\u001b[31m" + std::string(1000, 'x') + "\": 1}", "text", "x", 1);
-    ADD_FAILURE();
-  } catch (const Error& error) {
-    const std::string message = error.what();
-    EXPECT_EQ(message.find('\x1B'), std::string::npos);
-    EXPECT_NE(message.find("\\x1b[31mx"), std::string::npos) << message;
-    EXPECT_LT(message.size(), 300u);
-  }
+  });
+  EXPECT_EQ(message.find('\x1B'), std::string::npos);
+  EXPECT_NE(message.find("\\x1b[31mx"), std::string::npos) << message;
+  EXPECT_LT(message.size(), 300u);
 }
 
 TEST(JsonLines, TextNullAndDamagedLines) {
@@ -237,13 +225,10 @@ TEST(JsonLines, TextNullAndDamagedLines) {
                                R"({"text": "\ud800"})",
                                "{\"text\": \"\xFF\"}"};
   for (const std::string& line : cases) {
-    try {
-      json_line_text(line, "text", "corpus.jsonl", 17);
-      ADD_FAILURE() << line;
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ErrorCode::damaged) << line;
-      EXPECT_EQ(std::string(error.what()).rfind("corpus.jsonl: line 17", 0), 0u) << error.what();
-    }
+    SCOPED_TRACE(line);
+    const std::string message =
+        message_of(ErrorCode::damaged, [&] { json_line_text(line, "text", "corpus.jsonl", 17); });
+    EXPECT_EQ(message.rfind("corpus.jsonl: line 17", 0), 0u) << message;
   }
 }
 
@@ -291,14 +276,11 @@ TEST(ReadDocuments, AFileThatIsNoParquetIsDamaged) {
   TestFolder folder;
   for (const std::string& bytes : {std::string(), std::string("PAR1"), std::string(5000, 'x')}) {
     const std::string path = write_in(folder, "a.parquet", bytes);
-    try {
+    const std::string message = message_of(ErrorCode::damaged, [&] {
       read_documents(find_text_inputs({path}, "").files, {},
                      [](const DocumentChunk&) { return true; });
-      ADD_FAILURE() << bytes.size();
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ErrorCode::damaged) << error.what();
-      EXPECT_EQ(std::string(error.what()).rfind(path, 0), 0u) << error.what();
-    }
+    });
+    EXPECT_EQ(message.rfind(path, 0), 0u) << bytes.size() << ": " << message;
   }
 }
 

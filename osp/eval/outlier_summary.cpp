@@ -4,6 +4,7 @@
 
 #include "osp/base/console.h"
 #include "osp/base/error.h"
+#include "osp/data/tokenizer_utf8.h"
 
 namespace osp {
 namespace {
@@ -20,8 +21,7 @@ Json numbers(const std::vector<double>& values) {
 // As a JSON string; a token that is half a character shows U+FFFD.
 Json spelled(int64_t token, const Tokenizer& tokenizer) {
   const int32_t id = static_cast<int32_t>(token);
-  const Json text = tokenizer.decode({&id, 1});
-  return Json::parse(text.dump(-1, ' ', false, Json::error_handler_t::replace));
+  return tokenizer::replace_invalid_utf8(tokenizer.decode({&id, 1}));
 }
 
 Json largest_json(const LargestActivation& largest, const Tokenizer* tokenizer) {

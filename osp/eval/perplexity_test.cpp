@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "osp/base/error.h"
+#include "osp/base/test_error.h"
 #include "osp/model/transformer.h"
 
 namespace osp {
@@ -84,20 +84,15 @@ TEST(Perplexity, WindowIsTheSmallerOfContextAnd2048) {
 
 TEST(Perplexity, TooFewTokensAndForeignIdsAreRefused) {
   const ParameterStore store = small_model();
-  const auto code_of = [&](const std::vector<int64_t>& tokens) {
-    try {
-      measure_perplexity(store, tokens);
-    } catch (const Error& error) {
-      return error.code();
-    }
-    return ErrorCode::interrupted;  // not thrown
+  const auto expect_refusal = [&](ErrorCode code, const std::vector<int64_t>& tokens) {
+    expect_error(code, {}, [&] { measure_perplexity(store, tokens); });
   };
-  EXPECT_EQ(code_of(some_tokens(7)), ErrorCode::unsupported);
+  expect_refusal(ErrorCode::unsupported, some_tokens(7));
   std::vector<int64_t> foreign = some_tokens(16);
-  foreign[3] = 30;
-  EXPECT_EQ(code_of(foreign), ErrorCode::damaged);
-  foreign[3] = -1;
-  EXPECT_EQ(code_of(foreign), ErrorCode::damaged);
+  for (const int64_t id : {30, -1}) {
+    foreign[3] = id;
+    expect_refusal(ErrorCode::damaged, foreign);
+  }
 }
 
 }  // namespace

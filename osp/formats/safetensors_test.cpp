@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "osp/base/error.h"
 #include "osp/base/json.h"
+#include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
 
 namespace osp {
@@ -284,29 +284,14 @@ TEST(SafetensorsReader, ViewsPointIntoTheFileAndSurviveAMove) {
   SafetensorsFile first = SafetensorsFile::open(folder / "f");
   const SafetensorsFile file = std::move(first);
   EXPECT_EQ(std::memcmp(file.at("a").data.data(), "xyz", 3), 0);
-  try {
-    file.at("absent");
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::damaged);
-    EXPECT_NE(std::string(error.what()).find("\"absent\""), std::string::npos);
-    EXPECT_NE(std::string(error.what()).find(folder / "f"), std::string::npos);
-  }
+  expect_error(ErrorCode::damaged, {"\"absent\"", folder / "f"}, [&] { file.at("absent"); });
 }
 
 TEST(SafetensorsReader, AbsentFileIsAnIoErrorAndEmptyFileIsDamaged) {
   const TestFolder folder;
   write_file_atomic(folder / "empty", "");
-  const auto code_of = [](const std::string& path) {
-    try {
-      SafetensorsFile::open(path);
-    } catch (const Error& error) {
-      return error.code();
-    }
-    return ErrorCode::interrupted;
-  };
-  EXPECT_EQ(code_of(folder / "absent"), ErrorCode::io);
-  EXPECT_EQ(code_of(folder / "empty"), ErrorCode::damaged);
+  expect_error(ErrorCode::io, {}, [&] { SafetensorsFile::open(folder / "absent"); });
+  expect_error(ErrorCode::damaged, {}, [&] { SafetensorsFile::open(folder / "empty"); });
 }
 
 TEST(SafetensorsWriter, ReaderReturnsWhatWasWritten) {
@@ -366,13 +351,9 @@ TEST(SafetensorsWriter, RefusesEntriesThatDoNotFitTogether) {
 }
 
 TEST(SafetensorsWriter, AFullDiskIsAnIoErrorThatNamesTheFile) {
-  try {
+  expect_error(ErrorCode::io, {"/dev/full"}, [] {
     write_safetensors("/dev/full", {{"a", "U8", {4}, std::as_bytes(std::span("abcd", 4))}});
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::io);
-    EXPECT_NE(std::string(error.what()).find("/dev/full"), std::string::npos);
-  }
+  });
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "osp/base/error.h"
+#include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
 
 namespace osp {
@@ -94,12 +94,7 @@ TEST(EventWriter, ASecondWriterAddsAFileAndLeavesTheFirst) {
 
 TEST(EventWriter, AnAbsentFolderIsAnIoError) {
   const TestFolder folder;
-  try {
-    EventWriter writer(folder / "absent", 1.0);
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::io);
-  }
+  expect_error(ErrorCode::io, {}, [&] { EventWriter(folder / "absent", 1.0); });
 }
 
 }  // namespace

@@ -146,10 +146,14 @@ bool AttentionLogitTap::wants(TapPoint point, int64_t) const {
 at::Tensor AttentionLogitTap::at(TapPoint point, int64_t layer, const at::Tensor& logits_BHTT) {
   if (point != TapPoint::attention_logits) return logits_BHTT;
   const int64_t queries = logits_BHTT.size(2), keys = logits_BHTT.size(3);
-  const at::Tensor future =
+  at::Tensor unseen =  // by a query: later keys, keys of other documents
       at::ones({queries, keys}, logits_BHTT.options().dtype(at::kBool)).triu(1 + keys - queries);
+  if (documents_BT_.defined()) {
+    const at::Tensor other = documents_BT_.unsqueeze(2).ne(documents_BT_.unsqueeze(1));
+    unseen = other.logical_or(unseen).unsqueeze(1);
+  }
   const at::Tensor per_head_H = logits_BHTT.detach()
-                                    .masked_fill(future, -std::numeric_limits<double>::infinity())
+                                    .masked_fill(unseen, -std::numeric_limits<double>::infinity())
                                     .amax({0, 2, 3});
   const auto [value, head] = per_head_H.max(0);
   const double largest = value.item<double>();

@@ -91,10 +91,13 @@ class ClippedKurtosisTap : public Tap {
   std::vector<double> weights_;
 };
 
-// The largest logit that a query gives to a key it may attend to (causal; document boundaries are
-// not known here), with its layer and head.
+// The largest logit that a query gives to a key it may attend to (causal, and of the same document
+// if those are given), with its layer and head.
 class AttentionLogitTap : public Tap {
  public:
+  // Before a forward pass with a document mask: its documents [B, T].
+  void begin(const at::Tensor& documents_BT) { documents_BT_ = documents_BT; }
+
   bool wants(TapPoint point, int64_t layer) const override;
   at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& logits_BHTT) override;
 
@@ -103,6 +106,7 @@ class AttentionLogitTap : public Tap {
   int64_t head() const { return head_; }
 
  private:
+  at::Tensor documents_BT_;
   double largest_ = -1e300;
   int64_t layer_ = -1, head_ = -1;
 };

@@ -103,6 +103,17 @@ TEST(AttentionLogitTap, TheFutureDoesNotCount) {
   EXPECT_EQ(tap.head(), 1);
 }
 
+TEST(AttentionLogitTap, OtherDocumentsDoNotCount) {
+  at::Tensor logits = at::zeros({1, 2, 4, 4}, at::kFloat);
+  logits.select(1, 0).select(1, 3).select(1, 1).fill_(50.0);  // from the second to the first
+  logits.select(1, 1).select(1, 3).select(1, 2).fill_(7.0);
+  AttentionLogitTap tap;
+  tap.begin(at::arange(4, at::kInt).floor_divide(2).view({1, 4}));
+  tap.at(TapPoint::attention_logits, 5, logits);
+  EXPECT_EQ(tap.largest(), 7.0);
+  EXPECT_EQ(tap.head(), 1);
+}
+
 TEST(MeasureOutliers, BatchesDoNotMatter) {
   const ParameterStore store = small_model();
   const at::Tensor ids = at::arange(80, at::kLong).remainder(37).view({5, 16});
@@ -116,6 +127,35 @@ TEST(MeasureOutliers, BatchesDoNotMatter) {
   EXPECT_NEAR(a.largest.value, b.largest.value, 1e-4 * a.largest.value);
   EXPECT_EQ(a.tokens, 80);
   EXPECT_EQ(a.per_layer[0], b.per_layer[0]);  // the embedding is a lookup and one product
+}
+
+TEST(MeasureOutliers, WithADocumentMaskEveryDocumentIsASequenceOfItsOwn) {
+  const ParameterStore store = small_model();
+  const at::Tensor ids = at::arange(64, at::kLong).remainder(37);
+  const OutlierReport alone = measure_outliers(store, ids.view({8, 8}), {.attention_sequences = 8});
+  const at::Tensor documents = at::arange(64, at::kInt).floor_divide(8).view({4, 16});
+  const OutlierReport masked =
+      measure_outliers(store, ids.view({4, 16}),
+                       {.documents_BT = documents, .attention_sequences = 4, .batch_tokens = 32});
+  // Rotary positions differ by 8 but not their differences: fp32 rounding of the states.
+  EXPECT_NEAR(masked.mean, alone.mean, 1e-4);
+  EXPECT_NEAR(masked.largest.value, alone.largest.value, 1e-4 * alone.largest.value);
+  EXPECT_NEAR(masked.largest_attention_logit, alone.largest_attention_logit,
+              1e-4 * alone.largest_attention_logit);
+  const OutlierReport open = measure_outliers(store, ids.view({4, 16}), {.attention_sequences = 4});
+  EXPECT_GT(std::abs(open.mean - alone.mean), 1e-3) << "the mask matters in this example";
+}
+
+TEST(MeasureOutliers, LossIsTheMeanOverScoredTargets) {
+  const ParameterStore store = small_model();
+  const at::Tensor ids = at::arange(80, at::kLong).remainder(37).view({5, 16});
+  at::Tensor targets = ids.add(1);
+  targets.select(0, 2).fill_(-1);
+  const OutlierReport report =
+      measure_outliers(store, ids, {.targets_BT = targets, .batch_tokens = 32});
+  const double expected = forward_loss_sum(store, ids, targets).item<double>() / 64;
+  EXPECT_NEAR(report.loss, expected, 1e-6 * expected);  // fp32 sums in another order
+  EXPECT_TRUE(std::isnan(measure_outliers(store, ids).loss));
 }
 
 TEST(MeasureOutliers, WatchingChangesNothing) {

@@ -23,10 +23,51 @@ double mean_over_states(const std::vector<KurtosisMean>& states, std::vector<dou
   return sum / static_cast<double>(states.size());
 }
 
-void run_with_tap(const ParameterStore& store, const at::Tensor& tokens_BT, Tap& tap) {
+// Rows [first, first + count) and positions [0, length) on the model's device; undefined stays so.
+at::Tensor part_of(const at::Tensor& x_BT, int64_t first, int64_t count, int64_t length,
+                   const ParameterStore& store) {
+  if (!x_BT.defined()) return {};
+  const at::Tensor part = x_BT.narrow(0, first, count).narrow(1, 0, length);
+  return part.contiguous().to(store.banks.front().master.device());
+}
+
+void run_with_tap(const ParameterStore& store, const at::Tensor& tokens_BT,
+                  const at::Tensor& documents_BT, Tap& tap) {
   ForwardOptions options;
   options.tap = &tap;
-  forward_hidden(store, tokens_BT.to(store.banks.front().master.device()), options);
+  options.documents_BT = documents_BT;
+  forward_hidden(store, tokens_BT, options);
+}
+
+// Every sequence as it is: kurtosis, largest activation, histograms and, with targets, the loss.
+void measure_in_context(const ParameterStore& store, const at::Tensor& tokens_BT,
+                        const OutlierOptions& options, OutlierReport& report) {
+  const int64_t sequences = tokens_BT.size(0), length = tokens_BT.size(1);
+  const int64_t batch = std::max<int64_t>(1, options.batch_tokens / length);
+  OutlierTap tap(store.config.layers, options.histograms);
+  double loss_sum = 0.0;
+  for (int64_t first = 0; first < sequences; first += batch) {
+    const int64_t count = std::min(batch, sequences - first);
+    const at::Tensor tokens = part_of(tokens_BT, first, count, length, store);
+    const at::Tensor targets = part_of(options.targets_BT, first, count, length, store);
+    ForwardOptions forward;
+    forward.tap = &tap;
+    forward.documents_BT = part_of(options.documents_BT, first, count, length, store);
+    tap.begin(tokens, first);
+    if (targets.defined()) {
+      loss_sum += forward_loss_sum(store, tokens, targets, forward).item<double>();
+    } else {
+      forward_hidden(store, tokens, forward);
+    }
+    if (options.progress) options.progress((first + count) * length, tokens_BT.numel());
+  }
+  report.loss = kNaN;
+  if (options.targets_BT.defined()) {
+    report.loss = loss_sum / options.targets_BT.ge(0).sum().item<double>();
+  }
+  report.mean = mean_over_states(tap.kurtosis(), report.per_layer);
+  report.largest = tap.largest();
+  report.points = tap.points();
 }
 
 // A state in a sequence of length 1 is a function of the token alone: each different token is run
@@ -48,7 +89,8 @@ void measure_clipped(const ParameterStore& store, const at::Tensor& tokens_BT,
   for (int64_t first = 0; first < count; first += options.batch_tokens) {
     const int64_t rows = std::min(options.batch_tokens, count - first);
     tap.begin({weights.begin() + first, weights.begin() + first + rows});
-    run_with_tap(store, at::from_blob(different.data() + first, {rows, 1}, at::kLong), tap);
+    const at::Tensor ids_B1 = at::from_blob(different.data() + first, {rows, 1}, at::kLong);
+    run_with_tap(store, part_of(ids_B1, 0, rows, 1, store), {}, tap);
   }
   report.clipped_mean = mean_over_states(tap.kurtosis(), report.clipped_per_layer);
 }
@@ -59,7 +101,9 @@ void measure_attention(const ParameterStore& store, const at::Tensor& tokens_BT,
   const int64_t sequences = std::min(options.attention_sequences, tokens_BT.size(0));
   const int64_t length = std::min(options.attention_length, tokens_BT.size(1));
   for (int64_t sequence = 0; sequence < sequences; ++sequence) {
-    run_with_tap(store, tokens_BT.narrow(0, sequence, 1).narrow(1, 0, length).contiguous(), tap);
+    const at::Tensor documents = part_of(options.documents_BT, sequence, 1, length, store);
+    tap.begin(documents);
+    run_with_tap(store, part_of(tokens_BT, sequence, 1, length, store), documents, tap);
   }
   report.largest_attention_logit = tap.largest();
   report.attention_layer = tap.layer();
@@ -73,20 +117,12 @@ OutlierReport measure_outliers(const ParameterStore& store, const at::Tensor& to
   OSP_CHECK(tokens_BT.dim() == 2 && tokens_BT.numel() > 0, "tokens [B, T] expected");
   const at::NoGradGuard no_grad;
   const at::Tensor tokens = tokens_BT.to(at::kCPU, at::kLong).contiguous();
-  const int64_t sequences = tokens.size(0), length = tokens.size(1);
-  const int64_t batch = std::max<int64_t>(1, options.batch_tokens / length);
-  OutlierTap tap(store.config.layers, options.histograms);
-  for (int64_t first = 0; first < sequences; first += batch) {
-    const at::Tensor part = tokens.narrow(0, first, std::min(batch, sequences - first));
-    tap.begin(part, first);
-    run_with_tap(store, part, tap);
-    if (options.progress) options.progress((first + part.size(0)) * length, tokens.numel());
+  for (const at::Tensor& same : {options.documents_BT, options.targets_BT}) {
+    OSP_CHECK(!same.defined() || same.sizes() == tokens.sizes(), "documents, targets [B, T]");
   }
   OutlierReport report;
   report.tokens = tokens.numel();
-  report.mean = mean_over_states(tap.kurtosis(), report.per_layer);
-  report.largest = tap.largest();
-  report.points = tap.points();
+  measure_in_context(store, tokens, options, report);
   report.clipped_mean = report.largest_attention_logit = kNaN;
   if (options.clipped) measure_clipped(store, tokens, options, report);
   if (options.attention_sequences > 0) measure_attention(store, tokens, options, report);

@@ -16,16 +16,19 @@
 namespace osp {
 
 struct OutlierOptions {
+  at::Tensor documents_BT = {};     // int32; if defined, attention stays within a document
+  at::Tensor targets_BT = {};       // int64, -1: not scored; if defined, the loss is measured too
   bool clipped = true;              // also the reference's mode
   bool histograms = false;          // also the distribution at every tap point
   int64_t attention_sequences = 2;  // sequences whose attention logits are looked at; 0: none
   int64_t attention_length = 512;   // and how much of them at most: logits take memory T²
   int64_t batch_tokens = 8192;      // of one forward pass, at least one sequence
-  std::function<void(int64_t done, int64_t total)> progress;  // tokens
+  std::function<void(int64_t done, int64_t total)> progress = {};  // tokens
 };
 
 struct OutlierReport {
   int64_t tokens = 0;
+  double loss = 0.0;  // mean over the scored targets; NaN without any
   // Excess kurtosis, ours: mean over tokens for each of the L + 1 residual states, and their mean.
   double mean = 0.0;
   std::vector<double> per_layer;
@@ -33,7 +36,7 @@ struct OutlierReport {
   double clipped_mean = 0.0;
   std::vector<double> clipped_per_layer;
   LargestActivation largest;
-  // Largest causal attention logit, NaN if not asked for.
+  // Largest logit that a query gives to a key it attends to, NaN if not asked for.
   double largest_attention_logit = 0.0;
   int64_t attention_layer = -1, attention_head = -1;
   std::map<std::pair<TapPoint, int64_t>, PointStatistics> points;  // see OutlierTap::points

@@ -4,8 +4,8 @@
 
 #include <string>
 
-#include "osp/base/error.h"
 #include "osp/base/fields.h"
+#include "osp/base/test_error.h"
 
 namespace osp {
 namespace {
@@ -97,13 +97,8 @@ TEST(HfConfig, FeaturesThatOspDoesNotComputeAreRefusedByName) {
   for (const auto& [key, value] : features) {
     Json json = Json::parse(model_config_json(small()));
     json[key] = value;
-    try {
-      parse_hf_config(json, "c");
-      ADD_FAILURE() << key;
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ErrorCode::unsupported) << error.what();
-      EXPECT_NE(std::string(error.what()).find(key), std::string::npos) << error.what();
-    }
+    SCOPED_TRACE(key);
+    expect_error(ErrorCode::unsupported, {key}, [&] { parse_hf_config(json, "c"); });
   }
 }
 

@@ -7,8 +7,8 @@
 #include <filesystem>
 #include <string>
 
-#include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/test_error.h"
 
 namespace osp {
 namespace {
@@ -82,13 +82,7 @@ TEST_F(ModelDir, ComputeCopiesFollowTheLoadedWeights) {
 
 TEST_F(ModelDir, FolderWithoutAConfigIsAUsageError) {
   fs::create_directories(folder_);
-  try {
-    load_model_dir(folder_);
-    ADD_FAILURE();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::usage);
-    EXPECT_NE(std::string(error.what()).find(folder_), std::string::npos);
-  }
+  expect_error(ErrorCode::usage, {folder_}, [&] { load_model_dir(folder_); });
 }
 
 }  // namespace

@@ -21,22 +21,6 @@ std::span<float> values(const at::Tensor& t) {
   return {t.data_ptr<float>(), static_cast<size_t>(t.numel())};
 }
 
-const char* kind_name(ParameterKind kind) {
-  switch (kind) {
-    case ParameterKind::embedding:
-      return "embedding";
-    case ParameterKind::head:
-      return "head";
-    case ParameterKind::embedding_projection:
-      return "embedding projection";
-    case ParameterKind::matrix:
-      return "matrix";
-    case ParameterKind::gain:
-      return "gain";
-  }
-  return "?";
-}
-
 // [rows, cols] of a parameter as it lies in a bank: vectors and scalars are one row.
 std::pair<int64_t, int64_t> bank_shape(const ParameterSpec& spec) {
   return spec.shape.size() == 2 ? std::pair{spec.shape[0], spec.shape[1]}
@@ -55,6 +39,22 @@ at::Tensor member(const at::Tensor& bank, const ParameterStore& store, int64_t p
 }
 
 }  // namespace
+
+const char* kind_name(ParameterKind kind) {
+  switch (kind) {
+    case ParameterKind::embedding:
+      return "embedding";
+    case ParameterKind::head:
+      return "head";
+    case ParameterKind::embedding_projection:
+      return "embedding projection";
+    case ParameterKind::matrix:
+      return "matrix";
+    case ParameterKind::gain:
+      return "gain";
+  }
+  OSP_CHECK(false, "unknown parameter kind {}", static_cast<int>(kind));
+}
 
 std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
   const int64_t D = config.width, K = config.head_size, V = config.vocabulary, F = config.inner;

@@ -21,6 +21,10 @@ namespace osp {
 
 enum class ParameterKind { embedding, head, embedding_projection, matrix, gain };
 
+// "embedding", "head", "embedding projection", "matrix" (of a block) or "gain": in names of banks
+// and in messages.
+const char* kind_name(ParameterKind kind);
+
 struct ParameterSpec {
   std::string name;
   std::vector<int64_t> shape;

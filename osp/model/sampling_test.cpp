@@ -7,8 +7,8 @@
 #include <map>
 #include <vector>
 
-#include "osp/base/error.h"
 #include "osp/base/philox.h"
+#include "osp/base/test_error.h"
 
 namespace osp {
 namespace {
@@ -88,12 +88,8 @@ TEST(Sampling, OptionsOutOfRangeAreUsageErrors) {
                                             {.top_k = -1},       {.top_p = 0},
                                             {.top_p = 1.5},      {.top_p = nan}};
   for (const SamplingOptions& options : bad) {
-    try {
-      check_sampling(options);
-      ADD_FAILURE() << options.temperature << " " << options.top_k << " " << options.top_p;
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ErrorCode::usage);
-    }
+    SCOPED_TRACE(fmt::format("{} {} {}", options.temperature, options.top_k, options.top_p));
+    expect_error(ErrorCode::usage, {}, [&] { check_sampling(options); });
   }
   EXPECT_NO_THROW(check_sampling({.temperature = 0.7, .top_k = 40, .top_p = 0.9}));
 }

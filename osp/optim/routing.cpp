@@ -50,22 +50,6 @@ std::vector<NameRule> parse_routes(const std::string& routes) {
   return rules;
 }
 
-const char* kind_name(ParameterKind kind) {
-  switch (kind) {
-    case ParameterKind::embedding:
-      return "embedding";
-    case ParameterKind::head:
-      return "head";
-    case ParameterKind::embedding_projection:
-      return "embedding projection";
-    case ParameterKind::matrix:
-      return "hidden matrix";
-    case ParameterKind::gain:
-      return "gain";
-  }
-  return "";
-}
-
 // The rule that optim.name has for this kind; not called for name = "routes".
 OptimizerKind by_kind(ParameterKind kind, const OptimConfig& config) {
   if (kind == ParameterKind::gain) {

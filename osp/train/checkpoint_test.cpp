@@ -8,8 +8,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
 
 namespace osp {
@@ -32,18 +32,6 @@ struct Checkpoint : ::testing::Test {
     std::string bytes = read_file(path);
     bytes[byte] = char(bytes[byte] ^ 1);
     std::ofstream(path, std::ios::binary) << bytes;
-  }
-
-  template <class Action>
-  static std::string message_of(Action action, ErrorCode code) {
-    try {
-      action();
-    } catch (const Error& e) {
-      EXPECT_EQ(e.code(), code) << e.what();
-      return e.what();
-    }
-    ADD_FAILURE() << "nothing was thrown";
-    return "";
   }
 };
 
@@ -90,7 +78,7 @@ TEST_F(Checkpoint, NoneValidIsAnErrorAndNoneAtAllIsNot) {
   EXPECT_EQ(find_checkpoint(run + "/absent").step, -1);
   commit(10);
   flip_bit(run + "/step-10/b.bin", 0);
-  EXPECT_NE(message_of([&] { find_checkpoint(run); }, ErrorCode::damaged).find("step-10"),
+  EXPECT_NE(message_of(ErrorCode::damaged, [&] { find_checkpoint(run); }).find("step-10"),
             std::string::npos);
 }
 
@@ -102,7 +90,7 @@ TEST_F(Checkpoint, AFailedSaveLeavesNothingBehindAndKeepsTheOldOnes) {
       fail(ErrorCode::io, "the disk is full");
     });
   };
-  EXPECT_NE(message_of(failing, ErrorCode::io).find("the disk is full"), std::string::npos);
+  EXPECT_NE(message_of(ErrorCode::io, failing).find("the disk is full"), std::string::npos);
   EXPECT_FALSE(path_exists(run + "/step-20"));
   EXPECT_FALSE(path_exists(run + "/step-20.tmp"));
   EXPECT_EQ(find_checkpoint(run).step, 10);
@@ -117,7 +105,7 @@ TEST_F(Checkpoint, AFullDiskFailsTheSaveCleanly) {
   getrlimit(RLIMIT_FSIZE, &old);
   const rlimit limited{500, old.rlim_max};  // b.bin has 1000 bytes
   setrlimit(RLIMIT_FSIZE, &limited);
-  message_of([&] { commit(20); }, ErrorCode::io);
+  message_of(ErrorCode::io, [&] { commit(20); });
   setrlimit(RLIMIT_FSIZE, &old);
   std::signal(SIGXFSZ, old_handler);
   EXPECT_EQ(list_checkpoints(run), std::vector<int64_t>{10});

@@ -69,7 +69,7 @@ struct TrainConfig {
     visit("device", self.device, Choices{{"cpu", "cuda"}}, "where to train");
     visit("log_every", self.log_every, Range{1, 1e9}, "steps between two lines of the log");
     visit("peak_tflops", self.peak_tflops, Range{0, 1e6},
-          "10^12 FLOP/s that count as 100 % in mfu; 0: measured at the start");
+          "10^12 FLOP/s that count as 100 % in mfu; 0: the best matrix product of half a second");
     visit("validate_every", self.validate_every, Range{0, 1e9},
           "steps between two validations; 0: only at the end");
     visit("validation_tokens", self.validation_tokens, Range{0, 1e10},

@@ -8,12 +8,16 @@
 #include <chrono>
 #include <functional>
 #include <numeric>
+#include <utility>
 
 #include "osp/model/parameters.h"
 #include "osp/train/device.h"
 
 namespace osp {
 namespace {
+
+constexpr int kLeastProducts = 6;
+constexpr double kMeasuring_s = 0.5;
 
 double count(const ParameterSpec& spec) {
   return std::accumulate(spec.shape.begin(), spec.shape.end(), 1.0, std::multiplies<>());
@@ -42,7 +46,8 @@ double measured_flops_per_s(const std::string& precision, const std::string& dev
                                  .dtype(precision == "bf16" ? at::kBFloat16 : at::kFloat)
                                  .device(open_device(device)));
   double best_s = 1e9;
-  for (int repetition = 0; repetition < 6; ++repetition) {
+  const double begin = now_s();
+  for (int done = 0; done < kLeastProducts || now_s() - begin < kMeasuring_s; ++done) {
     const double start = now_s();
     const at::Tensor product = at::mm(x, x);
     // Reading one element waits for the device.
@@ -50,6 +55,16 @@ double measured_flops_per_s(const std::string& precision, const std::string& dev
     best_s = std::min(best_s, now_s() - start);
   }
   return 2.0 * double(size) * double(size) * double(size) / best_s;
+}
+
+PeakRate::PeakRate(double given_flops_per_s, std::function<double()> measure) {
+  if (given_flops_per_s == 0) measure_ = std::move(measure);
+  flops_per_s_ = measure_ ? measure_() : given_flops_per_s;
+}
+
+double PeakRate::share(double flops_per_s) {
+  if (measure_ && flops_per_s > flops_per_s_) flops_per_s_ = std::max(flops_per_s, measure_());
+  return flops_per_s / flops_per_s_;
 }
 
 MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing) {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <string>
 
 #include "osp/base/json.h"
 #include "osp/optim/routing.h"
@@ -16,9 +18,25 @@ namespace osp {
 // Recomputation and optimizer work do not count: this is the numerator of mfu.
 double model_flops_per_token(const ModelConfig& model);
 
-// Rate of a large product in the precision of training, in FLOP/s: the best of a few. The
-// denominator of mfu where the recipe does not give one.
+// Rate of a large product in the precision of training, in FLOP/s: the best of all that fit into
+// half a second (and of six at least), so that another process that is busy for a moment does not
+// count.
 double measured_flops_per_s(const std::string& precision, const std::string& device);
+
+// The denominator of mfu: what the recipe gives, else what `measure` found. A measured peak that
+// training exceeds was taken on a busy machine: it is measured again, and is never less than what
+// was reached.
+class PeakRate {
+ public:
+  // `given_flops_per_s`: 0 to measure.
+  PeakRate(double given_flops_per_s, std::function<double()> measure);
+  // `flops_per_s` as a share of the peak: at most 1 of a measured one.
+  double share(double flops_per_s);
+
+ private:
+  std::function<double()> measure_;  // empty for a given peak
+  double flops_per_s_;
+};
 
 // Estimated bytes of a run: weights (fp32, and bf16 copies), gradients, optimizer state, what the
 // backward pass of a micro-batch keeps, and the copy that a background save makes.

@@ -65,11 +65,10 @@ class Run {
       Console& console)
       : options_(options), data_(data), console_(console), state_(make_state(recipe)) {
     start_or_resume(folder);
-    const double flops_per_s =
-        recipe.train.peak_tflops > 0
-            ? recipe.train.peak_tflops * 1e12
-            : measured_flops_per_s(recipe.train.precision, recipe.train.device);
-    log_.emplace(folder.path, metrics_bytes_, *state_, flops_per_s, console);
+    const TrainConfig& train = recipe.train;
+    PeakRate peak(train.peak_tflops * 1e12,
+                  [train] { return measured_flops_per_s(train.precision, train.device); });
+    log_.emplace(folder.path, metrics_bytes_, *state_, std::move(peak), console);
     saver_.emplace(SaverOptions{.run = folder.path,
                                 .tokenizer_json = data.train.tokenizer_json(),
                                 .manifest = run_manifest(recipe, data.train.fingerprint()),

@@ -9,6 +9,7 @@
 
 #include "osp/base/file.h"
 #include "osp/base/sha256.h"
+#include "osp/base/test_error.h"
 #include "osp/train/checkpoint.h"
 #include "osp/train/interrupt.h"
 #include "osp/train/state.h"
@@ -28,18 +29,6 @@ struct Loop : ::testing::Test {
 
   Json run(const Recipe& recipe, const std::string& name, bool resume = false) {
     return train(recipe, {.out = folder / name, .resume = resume, .init_from = {}}, quiet);
-  }
-
-  template <class Action>
-  std::string message_of(Action action, ErrorCode code) {
-    try {
-      action();
-    } catch (const Error& e) {
-      EXPECT_EQ(e.code(), code) << e.what();
-      return e.what();
-    }
-    ADD_FAILURE() << "nothing was thrown";
-    return "";
   }
 };
 
@@ -117,7 +106,7 @@ TEST_F(Loop, AStopRequestSavesAndTheResumedRunEndsTheSame) {
   run(recipe, "whole");
   catch_signals();
   std::raise(SIGTERM);
-  const std::string message = message_of([&] { run(recipe, "stopped"); }, ErrorCode::interrupted);
+  const std::string message = message_of(ErrorCode::interrupted, [&] { run(recipe, "stopped"); });
   clear_stop_request();
   EXPECT_NE(message.find("SIGTERM"), std::string::npos);
   EXPECT_EQ(list_checkpoints(folder / "stopped"), std::vector<int64_t>{0});
@@ -127,7 +116,7 @@ TEST_F(Loop, AStopRequestSavesAndTheResumedRunEndsTheSame) {
 
 TEST_F(Loop, AFolderWithCheckpointsNeedsResume) {
   run(test_recipe(shards), "a");
-  const std::string message = message_of([&] { run(test_recipe(shards), "a"); }, ErrorCode::usage);
+  const std::string message = message_of(ErrorCode::usage, [&] { run(test_recipe(shards), "a"); });
   EXPECT_NE(message.find("has checkpoints up to step-6; add --resume"), std::string::npos);
 }
 
@@ -145,7 +134,7 @@ TEST_F(Loop, AFolderOfAnotherRecipeIsRefusedWithTheKeysThatDiffer) {
   run(recipe, "a");
   recipe.optim.lr = 0.5;
   recipe.run.seed = 3;
-  const std::string message = message_of([&] { run(recipe, "a", true); }, ErrorCode::usage);
+  const std::string message = message_of(ErrorCode::usage, [&] { run(recipe, "a", true); });
   EXPECT_NE(message.find("run.seed (1 there, 3 here), optim.lr (0.003 there, 0.5 here)"),
             std::string::npos)
       << message;
@@ -162,7 +151,7 @@ TEST_F(Loop, OtherDataIsRefused) {
   }
   writer.commit();
   const std::string message =
-      message_of([&] { run(test_recipe(folder / "other"), "a", true); }, ErrorCode::usage);
+      message_of(ErrorCode::usage, [&] { run(test_recipe(folder / "other"), "a", true); });
   EXPECT_NE(message.find("other data"), std::string::npos) << message;
 }
 
@@ -185,7 +174,7 @@ TEST_F(Loop, ARunCanStartFromOldWeights) {
   const auto start = [&] {
     train(recipe, {.out = folder / "c", .init_from = folder / "a/step-6"}, quiet);
   };
-  EXPECT_NE(message_of(start, ErrorCode::usage).find("another shape"), std::string::npos);
+  EXPECT_NE(message_of(ErrorCode::usage, start).find("another shape"), std::string::npos);
 }
 
 TEST_F(Loop, IdsBeyondTheVocabularyAreFoundBeforeTheFirstStep) {
@@ -200,7 +189,7 @@ TEST_F(Loop, IdsBeyondTheVocabularyAreFoundBeforeTheFirstStep) {
   ASSERT_NE(place, std::string::npos);
   index.replace(place, 2, "60");
   write_file_atomic(folder / "bad/index.json", index);
-  message_of([&] { run(test_recipe(folder / "bad"), "a"); }, ErrorCode::damaged);
+  message_of(ErrorCode::damaged, [&] { run(test_recipe(folder / "bad"), "a"); });
   EXPECT_FALSE(path_exists(folder / "a"));
 }
 

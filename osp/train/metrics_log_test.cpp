@@ -2,14 +2,13 @@
 #include "osp/train/metrics_log.h"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 
-#include <csignal>
 #include <filesystem>
 #include <limits>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/test_file_limit.h"
 #include "osp/base/test_folder.h"
 
 namespace osp {
@@ -18,25 +17,6 @@ namespace {
 struct MetricsLogTest : ::testing::Test {
   TestFolder folder;  // each test's own: they run side by side
   std::string path = folder / "metrics.jsonl";
-};
-
-// Limits the size of files that this process may write, as a full disk would.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    old_handler_ = std::signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &old_);
-    const rlimit limited{bytes, old_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limited);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, old_handler_);
-  }
-
- private:
-  rlimit old_{};
-  void (*old_handler_)(int);
 };
 
 TEST_F(MetricsLogTest, ResumingCutsBackToTheStoredLength) {

@@ -1,12 +1,12 @@
 #include "osp/train/run_log.h"
 
 #include <cmath>
+#include <utility>
 
 #include "osp/base/error.h"
 #include "osp/base/version.h"
 #include "osp/optim/schedule.h"
 #include "osp/train/device.h"
-#include "osp/train/flops.h"
 
 namespace osp {
 namespace {
@@ -27,12 +27,12 @@ Json by_group(const TrainState& state, const std::vector<double>& values) {
 
 }  // namespace
 
-RunLog::RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state,
-               double flops_per_s, Console& console)
+RunLog::RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state, PeakRate peak,
+               Console& console)
     : state_(state),
       console_(console),
       metrics_(run + "/metrics.jsonl", metrics_bytes),
-      flops_per_s_(flops_per_s),
+      peak_(std::move(peak)),
       counted_to_(std::chrono::steady_clock::now()) {
   try {
     const bool resumed = metrics_bytes > 0;
@@ -54,6 +54,13 @@ void RunLog::count_time() {
   const auto now = std::chrono::steady_clock::now();
   state_.seconds += std::chrono::duration<double>(now - counted_to_).count();
   counted_to_ = now;
+}
+
+double RunLog::mfu(double tokens_per_s) {
+  const auto start = std::chrono::steady_clock::now();
+  const double share = peak_.share(tokens_per_s * model_flops_per_token(state_.recipe.model));
+  counted_to_ += std::chrono::steady_clock::now() - start;  // measuring a peak is not training
+  return share;
 }
 
 void RunLog::step(const StepReport& report) {
@@ -82,7 +89,7 @@ void RunLog::step(const StepReport& report) {
             {"gradient_norm", norms},
             {"update_norm", by_group(state_, report.update_norms)},
             {"tokens_per_s", tokens_per_s},
-            {"mfu", tokens_per_s * model_flops_per_token(recipe.model) / flops_per_s_},
+            {"mfu", mfu(tokens_per_s)},
             {"peak_memory_bytes", peak_memory_bytes()},
             {"seconds", state_.seconds},
             {"skipped", !report.skipped.empty()}};

@@ -8,6 +8,7 @@
 #include "osp/base/console.h"
 #include "osp/base/json.h"
 #include "osp/formats/tensorboard.h"
+#include "osp/train/flops.h"
 #include "osp/train/metrics_log.h"
 #include "osp/train/state.h"
 #include "osp/train/step.h"
@@ -17,8 +18,8 @@ namespace osp {
 class RunLog {
  public:
   // `metrics_bytes`: length of metrics.jsonl at the checkpoint that the run goes on from; 0 for a
-  // new run, which gets its first line, kind "start". `flops_per_s` counts as 100 % in mfu.
-  RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state, double flops_per_s,
+  // new run, which gets its first line, kind "start". `peak` is 100 % in mfu.
+  RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state, PeakRate peak,
          Console& console);
 
   void step(const StepReport& report);    // kind "step", of the step that was just done
@@ -36,12 +37,13 @@ class RunLog {
   void add(const Json& line);
   void plot(const std::string& tag, double value);
   void show(const Json& line);
+  double mfu(double tokens_per_s);
 
   TrainState& state_;
   Console& console_;
   MetricsLog metrics_;
   std::optional<EventWriter> events_;  // absent after a failure: the run goes on without
-  double flops_per_s_;
+  PeakRate peak_;
   std::chrono::steady_clock::time_point counted_to_;  // state.seconds holds the time before
   double train_seconds_ = 0;                          // in steps, since the last logged one
   int64_t train_steps_ = 0;

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from train_fixture import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,3 +47,15 @@ def run_program(osp_build):
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def train_tokens(run_program, repo_root, tmp_path_factory):
+    """Shards of train_fixture's text for the tests of `osp train`, a tenth of them for validation."""
+    folder = tmp_path_factory.mktemp("train-tokens")
+    write_text(folder / "text.txt")
+    run_program(
+        ["osp", "tokenize", folder / "text.txt", "--tokenizer", repo_root / "recipes" / "gcide-4096",
+         "--documents", "lines", "--validation-fraction", "0.1", "--out", folder / "tokens", "--quiet"]
+    )
+    return folder / "tokens"

@@ -37,7 +37,7 @@ class Shape:
         return self.norm == "rms" and not self.qk_norm and not self.embedding_projection
 
 
-def llama_config(shape: Shape) -> LlamaConfig:
+def llama_config(shape: Shape, attention: str = "eager") -> LlamaConfig:
     return LlamaConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.width,
@@ -52,7 +52,7 @@ def llama_config(shape: Shape) -> LlamaConfig:
         tie_word_embeddings=shape.tied,
         bos_token_id=None,
         eos_token_id=None,
-        attn_implementation="eager",
+        attn_implementation=attention,
     )
 
 
@@ -135,7 +135,7 @@ class Norm(nn.Module):
         self.eps, self.weight = eps, weight
 
     def forward(self, x):
-        wide = x.float()
+        wide = x if x.dtype == torch.float64 else x.float()
         wide = wide / torch.sqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return (wide if self.weight is None else wide * self.weight).to(x.dtype)
 
@@ -150,13 +150,35 @@ class ProjectThenNormHeads(nn.Module):
         return self.norm(y.unflatten(-1, (-1, self.head_size))).flatten(-2)
 
 
-class ReferenceModel:
-    """`parameters[name]` is the leaf of each of osp's tensors; gradients accumulate there."""
+class Rotary(nn.Module):
+    """transformers' rotary embedding, which is fp32 whatever the model's type, in fp64."""
 
-    def __init__(self, shape: Shape, weights: dict[str, torch.Tensor]):
+    def __init__(self, shape):
+        super().__init__()
+        even = torch.arange(0, shape.head_size, 2, dtype=torch.float64)
+        self.register_buffer("frequencies", shape.rope_theta ** (-even / shape.head_size))
+
+    def forward(self, x, position_ids):
+        angles = position_ids[..., None].double() * self.frequencies
+        angles = torch.cat([angles, angles], dim=-1)
+        return angles.cos(), angles.sin()
+
+
+class ReferenceModel:
+    """`parameters[name]` is the leaf of each of osp's tensors; gradients accumulate there.
+
+    `dtype`: of weights and activations. In fp64 nothing is rounded to fp32 on the way, as transformers does in
+    its rotary embedding, softmax and norms.
+    """
+
+    def __init__(self, shape: Shape, weights: dict[str, torch.Tensor], dtype=torch.float32):
         self.shape = shape
-        self.parameters = {name: nn.Parameter(w.clone()) for name, w in weights.items()}
-        model = LlamaForCausalLM(llama_config(shape)).float().eval()
+        self.dtype = dtype
+        self.parameters = {name: nn.Parameter(w.to(dtype, copy=True)) for name, w in weights.items()}
+        exact = dtype == torch.float64
+        model = LlamaForCausalLM(llama_config(shape, "sdpa" if exact else "eager")).to(dtype).eval()
+        if exact:
+            model.model.rotary_emb = Rotary(shape)
         take = self.parameters.get
 
         def linear(name):
@@ -185,7 +207,7 @@ class ReferenceModel:
                     projection = getattr(block.self_attn, f"{name}_proj")
                     wrapped = ProjectThenNormHeads(projection, norm, shape.head_size)
                     setattr(block.self_attn, f"{name}_proj", wrapped)
-            if shape.norm == "rms":
+            if shape.norm == "rms" and not exact:
                 block.input_layernorm.weight = self.parameters[prefix + "input_layernorm.weight"]
                 block.post_attention_layernorm.weight = self.parameters[prefix + "post_attention_layernorm.weight"]
             else:
@@ -193,7 +215,7 @@ class ReferenceModel:
                 block.post_attention_layernorm = Norm(
                     shape.norm_eps, take(prefix + "post_attention_layernorm.weight")
                 )
-        if shape.norm == "rms":
+        if shape.norm == "rms" and not exact:
             model.model.norm.weight = self.parameters["model.norm.weight"]
         else:
             model.model.norm = Norm(shape.norm_eps, take("model.norm.weight"))
@@ -205,8 +227,10 @@ class ReferenceModel:
             length = tokens.shape[1]
             seen = torch.ones(length, length, dtype=torch.bool).tril()
             seen = seen & (documents[:, :, None] == documents[:, None, :])
-            mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
-        return self.model(input_ids=tokens, attention_mask=mask, use_cache=False).logits.float()
+            mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+            mask = mask[:, None].to(self.dtype)
+        logits = self.model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+        return logits if self.dtype == torch.float64 else logits.float()
 
     def loss_sum(self, tokens, targets, documents=None):
         logits = self.logits(tokens, documents)

@@ -6,15 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from train_fixture import (
-    checkpoints,
-    metrics,
-    one_thread,
-    state_hash,
-    timeless,
-    write_recipe,
-    write_text,
-)
+from train_fixture import checkpoints, metrics, one_thread, state_hash, timeless, write_recipe
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +22,10 @@ def strace():
 
 
 @pytest.fixture(scope="module")
-def setup(run_program, repo_root, osp_build, tmp_path_factory):
+def setup(run_program, train_tokens, tmp_path_factory):
     """(recipe, folder of an undisturbed run)"""
     folder = tmp_path_factory.mktemp("crash")
-    write_text(folder / "text.txt")
-    run_program(
-        ["osp", "tokenize", folder / "text.txt", "--tokenizer", repo_root / "recipes" / "gcide-4096",
-         "--documents", "lines", "--validation-fraction", "0.1", "--out", folder / "tokens", "--quiet"]
-    )
-    recipe = write_recipe(folder / "osp.toml", folder / "tokens")
+    recipe = write_recipe(folder / "osp.toml", train_tokens)
     # strace counts calls by thread: saves in the main thread make the k-th call of the run well defined.
     recipe.write_text(recipe.read_text() + "background_save = false\n")
     run_program(["osp", "train", recipe, "--out", folder / "whole", "--quiet"], env=one_thread())

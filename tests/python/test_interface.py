@@ -45,6 +45,14 @@ def test_unknown_command_names_the_nearest_and_exits_with_2(run_program):
 def test_help_exits_with_0(run_program):
     assert "Exit status" in run_program(["osp", "--help"]).stdout
     assert "--bits" in run_program(["osp", "eval", "--help"]).stdout
+    assert "--repetitions" in run_program(["osp", "bench", "train", "--help"]).stdout
+
+
+@pytest.mark.parametrize("words", [["bench"], ["bench", "tran"], ["bench", "train", "--step", "3"]])
+def test_wrong_use_of_a_part_names_the_command_and_exits_with_2(run_program, words):
+    result = run_program(["osp", *words], check=False)
+    assert result.returncode == 2 and "osp bench" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_an_unknown_instruction_set_is_refused(run_program):

@@ -28,10 +28,12 @@ CASES = {
 # each, in two or three blocks one after the other; softmax and the norms amplify it a few times. The
 # bound is relative to the largest entry of the tensor and about ten times what is seen.
 FP32 = 2e-5
-# The gradient of SSNorm's one gain is a sum of 5,328 products of both signs that mostly cancel (the
-# sum is some hundredths of the sum of magnitudes), so rounding weighs that much more: 2.2e-5 is seen
-# in fp32, where the reference rounds as much as osp does, and 6 % in bf16.
-FP32_SCALAR, BF16_SCALAR = 1e-4, 0.15
+# The gradient of SSNorm's one gain is a sum of 5,328 products of both signs that mostly cancel, so what rounding
+# does to it depends on the example. Hence the measure is the same model in fp64: over all gains of the model, osp's
+# distance to it is at most this many times PyTorch's, which computes in the same type. In fp32 osp adds row after
+# row and PyTorch by halves (0.4 to 3.2 times is seen over three batches and all kernels); in bf16 the roundings of the
+# states decide, which osp makes less often (0.3 to 1.3 times is seen).
+GAINS_FP32, GAINS_BF16 = 4, 2
 
 
 def cpu_levels():
@@ -90,7 +92,21 @@ def difference(got, wanted):
     return ((got - wanted).abs().max() / wanted.abs().max()).item()
 
 
-def assert_equals_reference(output, reference, tokens, targets, documents, tolerance):
+def assert_gains_are_as_near_to_fp64(output, reference, weights, factor, tokens, targets, documents=None):
+    """`reference` has its gradients; scalar gains alone are compared."""
+    names = [name for name, parameter in reference.parameters.items() if parameter.numel() == 1]
+    if not names:
+        return
+    exact = ReferenceModel(reference.shape, weights, torch.float64)
+    exact.loss_sum(tokens, targets, documents).backward()
+    wanted = torch.cat([exact.parameters[name].grad for name in names])
+    theirs = torch.cat([reference.parameters[name].grad.double() for name in names])
+    ours = torch.cat([output["gradient." + name].double() for name in names])
+    assert torch.linalg.norm(ours - wanted) < factor * torch.linalg.norm(theirs - wanted)
+
+
+def assert_equals_reference(output, shape, weights, tokens, targets, documents, tolerance):
+    reference = ReferenceModel(shape, weights)
     with torch.no_grad():
         assert difference(output["logits"], reference.logits(tokens, documents)) < tolerance
     loss = reference.loss_sum(tokens, targets, documents)
@@ -102,10 +118,11 @@ def assert_equals_reference(output, reference, tokens, targets, documents, toler
     for name, parameter in reference.parameters.items():
         got = output["gradient." + name]
         assert got.shape == parameter.grad.shape
-        bound = FP32_SCALAR if parameter.numel() == 1 else tolerance
-        worst[name] = difference(got, parameter.grad) / bound
+        if parameter.numel() > 1:
+            worst[name] = difference(got, parameter.grad)
     name = max(worst, key=worst.get)
-    assert worst[name] < 1, (name, worst[name])
+    assert worst[name] < tolerance, (name, worst[name])
+    assert_gains_are_as_near_to_fp64(output, reference, weights, GAINS_FP32, tokens, targets, documents)
 
 
 @pytest.mark.parametrize("isa", cpu_levels())
@@ -115,7 +132,7 @@ def test_logits_loss_and_all_gradients_equal_transformers(case, isa, probe, tmp_
     weights = random_weights(shape)
     tokens, targets = batch(shape)
     output = probe(write_model_dir(tmp_path, shape, weights), tokens, targets, isa=isa)
-    assert_equals_reference(output, ReferenceModel(shape, weights), tokens, targets, None, FP32)
+    assert_equals_reference(output, shape, weights, tokens, targets, None, FP32)
 
 
 @pytest.mark.parametrize("isa", cpu_levels())
@@ -126,8 +143,8 @@ def test_document_mask_equals_an_explicit_block_diagonal_mask(case, isa, probe, 
     tokens, targets = batch(shape)
     documents = documents_of(*tokens.shape)
     output = probe(write_model_dir(tmp_path, shape, weights), tokens, targets, documents, isa=isa)
+    assert_equals_reference(output, shape, weights, tokens, targets, documents, FP32)
     reference = ReferenceModel(shape, weights)
-    assert_equals_reference(output, reference, tokens, targets, documents, FP32)
     with torch.no_grad():  # the mask matters in this example
         assert difference(output["logits"], reference.logits(tokens)) > 0.01
 
@@ -141,7 +158,7 @@ def test_micro_batches_add_up_to_the_whole_batch(rows, masked, probe, tmp_path):
     documents = documents_of(*tokens.shape) if masked else None
     folder = write_model_dir(tmp_path, shape, weights)
     output = probe(folder, tokens, targets, documents, options=["--rows", str(rows)])
-    assert_equals_reference(output, ReferenceModel(shape, weights), tokens, targets, documents, FP32)
+    assert_equals_reference(output, shape, weights, tokens, targets, documents, FP32)
 
 
 @pytest.mark.parametrize("step", [1, 5, 37])
@@ -180,5 +197,8 @@ def test_bf16_compute_equals_fp32_within_bf16_rounding(case, isa, probe, tmp_pat
     loss.backward()
     assert abs(output["loss_sum"].item() / loss.item() - 1) < 0.01
     for name, parameter in reference.parameters.items():
-        bound = BF16_SCALAR if parameter.numel() == 1 else BF16
-        assert relative_rms(output["gradient." + name], parameter.grad) < bound, name
+        if parameter.numel() > 1:
+            assert relative_rms(output["gradient." + name], parameter.grad) < BF16, name
+    rounded = ReferenceModel(shape, weights, torch.bfloat16)
+    rounded.loss_sum(tokens, targets).backward()
+    assert_gains_are_as_near_to_fp64(output, rounded, weights, GAINS_BF16, tokens, targets)

@@ -54,7 +54,7 @@ def test_adamw_equals_torch_over_50_steps(run_program, tmp_path, fused):
 
 
 @pytest.mark.parametrize("shape", [(2, 48, 128), (2, 128, 48), (3, 64, 64)])
-def test_muon_equals_the_papers_order_of_operations(run_program, tmp_path, shape):
+def test_muon_is_nearer_to_fp64_than_the_papers_operations(run_program, tmp_path, shape):
     weight, gradients, ours, out = run_probe(run_program, tmp_path, "muon", shape, 2)
     for i in range(shape[0]):
         paper = PaperMuon(weight[i], LR, MOMENTUM, DECAY)
@@ -62,27 +62,34 @@ def test_muon_equals_the_papers_order_of_operations(run_program, tmp_path, shape
         for step in range(STEPS):
             paper.step(gradients[step][i])
             exact.step(gradients[step][i].double())
-            # A bf16 iteration errs by 3-4 % of the update (15 roundings of 2^-9, amplified); errors of
-            # successive steps are independent, so the ratio does not grow.
-            assert error(ours[step][i], paper.weight, weight[i]) < 0.07, step
-            assert error(ours[step][i].double(), exact.weight, weight[i].double()) < 0.05, step
+            # Against the same algorithm in fp64: the paper's bf16 operations err by 2-3 % of the first update
+            # (15 roundings of 2^-9, amplified), and less of the way of many steps, whose errors are independent.
+            # osp rounds half as often and is half as far away (0.43 to 0.52 of the paper's is seen).
+            start = weight[i].double()
+            allowed = 0.75 * error(paper.weight.double(), exact.weight, start)
+            assert error(ours[step][i].double(), exact.weight, start) < allowed, step
         buffer = out["state.muon.bank.momentum"][i]
         # fp32, a multiplication and an addition a step (which our compiler may fuse).
         assert torch.allclose(buffer, paper.buffer, rtol=1e-6, atol=1e-5)
 
 
-def test_muon_equals_torch_muon_within_bf16(run_program, tmp_path):
+def test_muon_is_as_near_to_fp64_as_torch_muon(run_program, tmp_path):
     weight, gradients, ours, _ = run_probe(run_program, tmp_path, "muon", (2, 48, 128), 3)
     for i in range(2):
         theirs = torch.nn.Parameter(weight[i].clone())
         muon = torch.optim.Muon(
             [theirs], lr=LR, weight_decay=DECAY, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw"
         )
+        exact = PaperMuon(weight[i].double(), LR, MOMENTUM, DECAY, dtype=torch.float64)
         for step in range(STEPS):
             theirs.grad = gradients[step][i].clone()
             muon.step()
-            # It rounds to bf16 before it normalises: one more rounding than the paper.
-            assert error(ours[step][i], theirs.detach(), weight[i]) < 0.07, step
+            exact.step(gradients[step][i].double())
+            # The same number of bf16 roundings at other places (PyTorch rounds before it normalises, too): osp is
+            # as near to the same algorithm in fp64 (both 1.4 % of the first update or less away); 0.97 to 1.09 times is seen.
+            start = weight[i].double()
+            allowed = 1.25 * error(theirs.detach().double(), exact.weight, start)
+            assert error(ours[step][i].double(), exact.weight, start) < allowed, step
 
 
 @pytest.mark.parametrize("length", [1, 64])

@@ -7,34 +7,15 @@ import subprocess
 import time
 
 import pytest
-from train_fixture import (
-    checkpoints,
-    metrics,
-    one_thread,
-    state_hash,
-    timeless,
-    write_recipe,
-    write_text,
-)
-
-
-@pytest.fixture(scope="module")
-def tokens(run_program, repo_root, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("train-data")
-    write_text(folder / "text.txt")
-    run_program(
-        ["osp", "tokenize", folder / "text.txt", "--tokenizer", repo_root / "recipes" / "gcide-4096",
-         "--documents", "lines", "--validation-fraction", "0.1", "--out", folder / "tokens", "--quiet"]
-    )
-    return folder / "tokens"
+from train_fixture import checkpoints, metrics, one_thread, state_hash, timeless, write_recipe
 
 
 @pytest.fixture
-def train(run_program, tmp_path, tokens):
+def train(run_program, tmp_path, train_tokens):
     """train(*arguments, optimizer="osp", check=True) -> CompletedProcess."""
 
     def run(*arguments, optimizer="osp", check=True, **keywords):
-        recipe = write_recipe(tmp_path / f"{optimizer}.toml", tokens, optimizer)
+        recipe = write_recipe(tmp_path / f"{optimizer}.toml", train_tokens, optimizer)
         return run_program(
             ["osp", "train", recipe, *arguments], check=check, env=one_thread(), **keywords
         )
@@ -43,12 +24,12 @@ def train(run_program, tmp_path, tokens):
 
 
 @pytest.fixture(scope="module")
-def long_run(run_program, tokens, tmp_path_factory):
+def long_run(run_program, train_tokens, tmp_path_factory):
     """(arguments, folder) of an undisturbed run of 200 steps."""
     arguments = ["--set", "train.steps=200", "--set", "train.checkpoint_every=0",
                  "--set", "train.validate_every=0", "--set", "train.sample_every=0"]
     folder = tmp_path_factory.mktemp("long")
-    recipe = write_recipe(folder / "osp.toml", tokens)
+    recipe = write_recipe(folder / "osp.toml", train_tokens)
     run_program(
         ["osp", "train", recipe, *arguments, "--out", folder / "whole", "--quiet"], env=one_thread()
     )
@@ -123,11 +104,11 @@ def test_the_same_recipe_gives_the_same_bits(train, tmp_path):
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_saves_leaves_with_75_and_the_run_goes_on_bit_for_bit(
-    train, tmp_path, tokens, osp_build, long_run, sent
+    train, tmp_path, train_tokens, osp_build, long_run, sent
 ):
     arguments, whole = long_run
     run = tmp_path / "run"
-    recipe = write_recipe(tmp_path / "osp.toml", tokens)
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
     process = subprocess.Popen(
         [osp_build / "osp", "train", recipe, *arguments, "--out", run],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=one_thread(),
@@ -149,9 +130,9 @@ def test_a_signal_saves_leaves_with_75_and_the_run_goes_on_bit_for_bit(
     assert timeless(run) == timeless(whole)
 
 
-def test_a_second_trainer_is_refused(train, refused, tmp_path, tokens, osp_build):
+def test_a_second_trainer_is_refused(train, refused, tmp_path, train_tokens, osp_build):
     run = tmp_path / "run"
-    recipe = write_recipe(tmp_path / "osp.toml", tokens)
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
     first = subprocess.Popen(
         [osp_build / "osp", "train", recipe, "--set", "train.steps=100000", "--out", run, "--quiet"],
         env=one_thread(),
@@ -236,9 +217,9 @@ def test_a_recipe_names_line_and_nearest_key(run_program, tmp_path):
     assert f"{recipe}:3: unknown key model.widht; did you mean model.width?" in result.stderr
 
 
-def test_a_truncated_shard_is_found_before_the_first_step(train, refused, tmp_path, tokens):
+def test_a_truncated_shard_is_found_before_the_first_step(train, refused, tmp_path, train_tokens):
     copy = tmp_path / "tokens"
-    shutil.copytree(tokens, copy)
+    shutil.copytree(train_tokens, copy)
     shard = next(copy.glob("*train*"))
     shard.write_bytes(shard.read_bytes()[:-2])
     message = refused(3, "--set", f"data.path={copy}", "--out", tmp_path / "run")

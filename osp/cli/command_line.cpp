@@ -1,0 +1,212 @@
+// The one file that includes CLI11: commands, options, parsing and the messages about wrong usage.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <deque>
+
+#include "osp/base/error.h"
+#include "osp/base/fields.h"
+#include "osp/cli/command.h"
+
+namespace osp {
+
+// A command, a part, or (at the root) the program.
+struct Command::Entry {
+  CLI::App* app = nullptr;
+  std::function<int()> run;
+  std::deque<Entry> parts;
+  std::unique_ptr<CLI::App> owned;  // the root's
+};
+
+Option& Option::required() {
+  option_->required();
+  return *this;
+}
+
+Option& Option::between(int64_t low, int64_t high) {
+  option_->check(CLI::Range(low, high));
+  return *this;
+}
+
+Option& Option::between(double low, double high) {
+  option_->check(CLI::Range(low, high));
+  return *this;
+}
+
+Option& Option::one_of(const std::vector<std::string>& values) {
+  option_->check(CLI::IsMember(values));
+  return *this;
+}
+
+Option& Option::needs(const Option& other) {
+  option_->needs(other.option_);
+  return *this;
+}
+
+namespace {
+
+template <class T>
+Option add_value(CLI::App& app, const std::string& name, T& target, const std::string& help) {
+  return Option(app.add_option(name, target, help)->capture_default_str());
+}
+
+Command::Entry& add_entry(Command::Entry& parent, const std::string& name,
+                          const std::string& help) {
+  Command::Entry& entry = parent.parts.emplace_back();
+  entry.app = parent.app->add_subcommand(name, help);
+  parent.app->require_subcommand(1);
+  return entry;
+}
+
+// "bench train": the words that lead to a command or part.
+std::string words_of(const CLI::App& app) {
+  const CLI::App* parent = app.get_parent();
+  if (parent == nullptr) return "";
+  const std::string before = words_of(*parent);
+  return before.empty() ? app.get_name() : before + " " + app.get_name();
+}
+
+// Long and short names of all options of a command, as typed.
+std::vector<std::string> option_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    for (const std::string& name : option->get_snames()) names.push_back("-" + name);
+  }
+  return names;
+}
+
+// One line per command (its parts, where it has any) and option, sorted within a command: the
+// interface as tests compare it.
+void print_interface(const Command::Entry& entry) {
+  for (const Command::Entry& part : entry.parts) print_interface(part);
+  if (!entry.parts.empty()) return;
+  fmt::print("{}\n", words_of(*entry.app));
+  std::vector<std::string> lines;
+  for (const CLI::Option* option : entry.app->get_options()) {
+    if (option->check_lname("help")) continue;
+    lines.push_back(fmt::format("  {}{}", option->get_name(option->get_positional(), true),
+                                option->get_required() ? " (required)" : ""));
+  }
+  std::sort(lines.begin(), lines.end());
+  for (const std::string& line : lines) fmt::print("{}\n", line);
+}
+
+// The entry that the words on the command line reached, and how many words led there.
+const Command::Entry& parsed_entry(const Command::Entry& root, int& depth) {
+  for (const Command::Entry& part : root.parts) {
+    if (part.app->parsed()) return parsed_entry(part, ++depth);
+  }
+  return root;
+}
+
+std::string did_you_mean(const std::string& guess) {
+  return guess.empty() ? "" : fmt::format(" (did you mean {}?)", guess);
+}
+
+// Where a command or part is missing or mistyped; `words` are those after the ones understood.
+std::string unknown_part_message(const Command::Entry& entry,
+                                 const std::vector<std::string>& words) {
+  const std::string path = words_of(*entry.app);
+  const std::string command = path.empty() ? "osp" : "osp " + path;
+  if (words.empty()) return fmt::format("no command given; `{} --help` lists them", command);
+  std::vector<std::string> names;
+  for (const Command::Entry& part : entry.parts) names.push_back(part.app->get_name());
+  return fmt::format("unknown command or option {}{}; `{} --help` lists them", words[0],
+                     did_you_mean(nearest(words[0], names)), command);
+}
+
+// The parser's error in our words, with the nearest known name where one was mistyped.
+std::string usage_message(const Command::Entry& root, const CLI::ParseError& error,
+                          const std::vector<std::string>& all_words) {
+  int depth = 0;
+  const Command::Entry& entry = parsed_entry(root, depth);
+  const std::vector<std::string> words(all_words.begin() + depth, all_words.end());
+  if (!entry.parts.empty()) return unknown_part_message(entry, words);
+  const std::string path = words_of(*entry.app);
+  const std::vector<std::string> known = option_names(*entry.app);
+  for (const std::string& typed : words) {
+    const std::string word = typed.substr(0, typed.find('='));
+    if (word.size() < 2 || word[0] != '-') continue;
+    if (std::find(known.begin(), known.end(), word) != known.end()) continue;
+    const std::string guess = nearest(word, known);
+    if (guess.empty() && error.get_name() != "ExtrasError") continue;
+    return fmt::format("osp {}: unknown option {}{}; `osp {} --help` lists them", path, word,
+                       did_you_mean(guess), path);
+  }
+  return fmt::format("osp {}: {}; see `osp {} --help`", path, error.what(), path);
+}
+
+}  // namespace
+
+Option Command::add(const std::string& name, bool& target, const std::string& help) {
+  return Option(entry_->app->add_flag(name, target, help));
+}
+
+Option Command::add(const std::string& name, std::string& target, const std::string& help) {
+  return add_value(*entry_->app, name, target, help);
+}
+
+Option Command::add(const std::string& name, int64_t& target, const std::string& help) {
+  return add_value(*entry_->app, name, target, help);
+}
+
+Option Command::add(const std::string& name, uint64_t& target, const std::string& help) {
+  return add_value(*entry_->app, name, target, help);
+}
+
+Option Command::add(const std::string& name, int& target, const std::string& help) {
+  return add_value(*entry_->app, name, target, help);
+}
+
+Option Command::add(const std::string& name, double& target, const std::string& help) {
+  return add_value(*entry_->app, name, target, help);
+}
+
+Option Command::add(const std::string& name, std::vector<std::string>& target,
+                    const std::string& help) {
+  CLI::Option* option = entry_->app->add_option(name, target, help);
+  if (name.starts_with("-")) {
+    option->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  }
+  return Option(option);
+}
+
+void Command::runs(std::function<int()> run) { entry_->run = std::move(run); }
+
+Command Command::part(const std::string& name, const std::string& help) {
+  return Command(&add_entry(*entry_, name, help));
+}
+
+CommandLine::CommandLine(const std::string& description, const std::string& version)
+    : root_(std::make_unique<Command::Entry>()) {
+  root_->owned = std::make_unique<CLI::App>(description, "osp");
+  root_->app = root_->owned.get();
+  root_->app->set_version_flag("--version", version);
+}
+
+CommandLine::~CommandLine() = default;
+
+Command CommandLine::command(const std::string& name, const std::string& help) {
+  return Command(&add_entry(*root_, name, help));
+}
+
+int CommandLine::run(int argc, char** argv) {
+  const std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+  if (words.size() == 1 && words[0] == "--interface") {
+    print_interface(*root_);
+    return 0;
+  }
+  try {
+    root_->app->parse(argc, argv);
+  } catch (const CLI::Success& success) {  // --help, --version
+    return root_->app->exit(success);
+  } catch (const CLI::ParseError& error) {
+    throw Error(ErrorCode::usage, usage_message(*root_, error, words));
+  }
+  int depth = 0;
+  const Command::Entry& entry = parsed_entry(*root_, depth);
+  OSP_CHECK(entry.run, "osp {}: nothing runs this command", words_of(*entry.app));
+  return entry.run();
+}
+
+}  // namespace osp
