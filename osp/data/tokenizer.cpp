@@ -154,6 +154,11 @@ Tokenizer Tokenizer::from_file(const std::string& path) {
   return from_json(read_file(file, tokenizer::kMaxFileBytes), file);
 }
 
+bool Tokenizer::exists(const std::string& path) {
+  if (is_gguf_path(path)) return gguf_has_tokenizer(GgufFile::open(path).metadata());
+  return path_exists((std::filesystem::path(path) / "tokenizer.json").string());
+}
+
 std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
   std::vector<int32_t> ids;
   ids.reserve(text.size() / 4 + 8);

@@ -23,6 +23,8 @@ class Tokenizer {
   static Tokenizer from_json(std::string_view json, const std::string& where);
   // A tokenizer.json, a folder with one, or a GGUF file.
   static Tokenizer from_file(const std::string& path);
+  // Whether a folder (or GGUF file) has a tokenizer for from_file to read.
+  static bool exists(const std::string& path);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;

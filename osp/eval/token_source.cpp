@@ -59,7 +59,7 @@ void read_text(TokenSource& source, const std::string& data, const std::string& 
 TokenSource read_token_source(const std::string& data, const std::string& model_dir,
                               int64_t max_tokens) {
   TokenSource source;
-  if (path_exists(model_dir + "/tokenizer.json")) {
+  if (Tokenizer::exists(model_dir)) {
     source.tokenizer = Tokenizer::from_file(model_dir);
   }
   if (has_shards(data)) {

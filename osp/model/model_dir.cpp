@@ -15,6 +15,7 @@
 #include "osp/base/json.h"
 #include "osp/data/tokenizer.h"
 #include "osp/formats/safetensors.h"
+#include "osp/model/gguf_model.h"
 
 namespace osp {
 namespace {
@@ -230,22 +231,24 @@ void save_transformers_files(const std::string& path, const ModelConfig& config,
 }  // namespace
 
 std::string find_model_dir(const std::string& path) {
+  if (is_gguf_path(path)) return path;
   for (const std::string& dir : {path, path + "/model"}) {
     if (path_exists(dir + "/config.json")) return dir;
   }
-  fail(
-      ErrorCode::usage,
-      "{}: no config.json here or in model/; give a model dir, a checkpoint (step-N) or a finished "
-      "run folder",
-      path);
+  fail(ErrorCode::usage,
+       "{}: no config.json here or in model/; give a model dir, a checkpoint (step-N), a finished "
+       "run folder or a .gguf file",
+       path);
 }
 
 HfConfig load_model_config(const std::string& path) {
+  if (is_gguf_path(path)) return load_gguf_config(path);
   const std::string file = find_model_dir(path) + "/config.json";
   return parse_hf_config(read_json_file(file, kMaxConfigBytes), file);
 }
 
 ParameterStore load_model_dir(const std::string& path, const StoreOptions& options) {
+  if (is_gguf_path(path)) return load_gguf_model(path, options);
   const std::string dir = find_model_dir(path);
   const ModelConfig config = load_model_config(dir).model;
   const WeightFiles weights = open_weights(dir);

@@ -9,7 +9,8 @@
 
 namespace osp {
 
-// The folder that holds config.json: `path` itself, or `path`/model for a run folder. Error(usage)
+// The folder that holds config.json: `path` itself, or `path`/model for a run folder; a .gguf file
+// is its own folder here and below. Error(usage)
 // that says what was looked for if neither has one.
 std::string find_model_dir(const std::string& path);
 

@@ -1,11 +1,12 @@
 // Runs a model dir on given tokens for tests/python/test_model_parity.py.
 //
 //   model_probe MODEL INPUT.safetensors OUTPUT.safetensors [--bf16] [--rows N] [--cache N]
+//               [--forward]
 //
 // INPUT: tokens I64 [B,T], targets I64 [B,T], optionally documents I32 [B,T]. OUTPUT: logits
 // [B,T,V], loss_sum [1], and "gradient." + name for every parameter, of the sum of the loss.
 // --rows: batch rows per micro-batch; --cache: tokens per call of a forward pass with a key-value
-// cache, whose logits are written as cached_logits.
+// cache, whose logits are written as cached_logits. --forward: nothing but logits.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -48,26 +49,11 @@ at::Tensor cached_logits(const osp::ParameterStore& store, const at::Tensor& tok
   return at::cat(parts, 1);
 }
 
-void run(const std::vector<std::string>& paths, std::map<std::string, int64_t> options) {
-  const osp::SafetensorsFile input = osp::SafetensorsFile::open(paths[1]);
-  const at::Tensor tokens_BT = read_tensor(input, "tokens", at::kLong);
-  const at::Tensor targets_BT = read_tensor(input, "targets", at::kLong);
-  at::Tensor documents_BT;
-  if (input.tensors().contains("documents")) {
-    documents_BT = read_tensor(input, "documents", at::kInt);
-  }
-  osp::StoreOptions store_options;
-  store_options.bf16 = options.contains("--bf16");
-  store_options.gradients = true;
-  osp::ParameterStore store = osp::load_model_dir(paths[0], store_options);
-
-  std::map<std::string, at::Tensor> results;
-  osp::ForwardOptions whole;
-  whole.documents_BT = documents_BT;
-  results["logits"] = osp::forward_logits(store, tokens_BT, whole);
-  if (options.contains("--cache")) {
-    results["cached_logits"] = cached_logits(store, tokens_BT, options["--cache"]);
-  }
+// The loss and its gradients, by micro-batches of --rows rows.
+void add_gradients(osp::ParameterStore& store, const at::Tensor& tokens_BT,
+                   const at::Tensor& targets_BT, const at::Tensor& documents_BT,
+                   std::map<std::string, int64_t>& options,
+                   std::map<std::string, at::Tensor>& results) {
   osp::zero_gradients(store);
   const int64_t B = tokens_BT.size(0);
   const int64_t rows = options.contains("--rows") ? options["--rows"] : B;
@@ -85,6 +71,31 @@ void run(const std::vector<std::string>& paths, std::map<std::string, int64_t> o
   results["loss_sum"] = loss.view({1});
   for (size_t i = 0; i < store.specs.size(); ++i) {
     results["gradient." + store.specs[i].name] = store.gradient(static_cast<int64_t>(i));
+  }
+}
+
+void run(const std::vector<std::string>& paths, std::map<std::string, int64_t> options) {
+  const osp::SafetensorsFile input = osp::SafetensorsFile::open(paths[1]);
+  const at::Tensor tokens_BT = read_tensor(input, "tokens", at::kLong);
+  const at::Tensor targets_BT = read_tensor(input, "targets", at::kLong);
+  at::Tensor documents_BT;
+  if (input.tensors().contains("documents")) {
+    documents_BT = read_tensor(input, "documents", at::kInt);
+  }
+  osp::StoreOptions store_options;
+  store_options.bf16 = options.contains("--bf16");
+  store_options.gradients = !options.contains("--forward");
+  osp::ParameterStore store = osp::load_model_dir(paths[0], store_options);
+
+  std::map<std::string, at::Tensor> results;
+  osp::ForwardOptions whole;
+  whole.documents_BT = documents_BT;
+  results["logits"] = osp::forward_logits(store, tokens_BT, whole);
+  if (options.contains("--cache")) {
+    results["cached_logits"] = cached_logits(store, tokens_BT, options["--cache"]);
+  }
+  if (!options.contains("--forward")) {
+    add_gradients(store, tokens_BT, targets_BT, documents_BT, options, results);
   }
 
   std::vector<osp::TensorEntry> entries;
@@ -107,7 +118,7 @@ int main(int argc, char** argv) {
     std::map<std::string, int64_t> options;
     for (int i = 1; i < argc; ++i) {
       const std::string word = argv[i];
-      if (word == "--bf16") {
+      if (word == "--bf16" || word == "--forward") {
         options[word] = 1;
       } else if (word.starts_with("--")) {
         OSP_CHECK(i + 1 < argc, "{} needs a number", word);

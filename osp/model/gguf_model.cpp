@@ -1,0 +1,223 @@
+#include "osp/model/gguf_model.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <set>
+
+#include "osp/base/error.h"
+#include "osp/base/printable.h"
+#include "osp/model/gguf_names.h"
+
+namespace osp {
+namespace {
+
+constexpr const char* kArchitecture = "llama";
+
+std::string key(const char* name) { return fmt::format("{}.{}", kArchitecture, name); }
+
+void read_architecture(const GgufMetadata& metadata) {
+  const std::string_view found = metadata.text("general.architecture");
+  if (found != kArchitecture) {
+    fail(ErrorCode::unsupported, "{}: the architecture is \"{}\"; osp reads GGUF files of {}",
+         metadata.where(), printable(found), kArchitecture);
+  }
+}
+
+// An integer that may be given per layer, if it is the same for all.
+int64_t same_for_all_layers(const GgufMetadata& metadata, const std::string& name) {
+  const auto value = metadata.values().find(name);
+  if (value == metadata.values().end() || !value->second.is_array) return metadata.integer(name);
+  const std::vector<int64_t> values = metadata.integers(name);
+  if (values.empty() || std::any_of(values.begin(), values.end(),
+                                    [&](int64_t other) { return other != values[0]; })) {
+    fail(ErrorCode::unsupported, "{}: {} differs from layer to layer, which osp does not compute",
+         metadata.where(), name);
+  }
+  return values[0];
+}
+
+// Keys that change what the model computes in a way that osp does not.
+void refuse_features(const GgufMetadata& metadata) {
+  for (const char* name : {"expert_count", "attention.sliding_window", "rope.scaling.factor",
+                           "logit_scale", "residual_scale", "embedding_scale", "attention.scale"}) {
+    if (!metadata.has(key(name))) continue;
+    const double value = metadata.number(key(name));
+    const bool factor = std::string_view(name).ends_with("factor");
+    if (value == (factor ? 1.0 : 0.0)) continue;
+    fail(ErrorCode::unsupported, "{}: {} = {} is not supported", metadata.where(), key(name),
+         value);
+  }
+  if (metadata.has(key("rope.scaling.type"))) {
+    const std::string_view type = metadata.text(key("rope.scaling.type"));
+    if (type != "none") {
+      fail(ErrorCode::unsupported,
+           "{}: {} = \"{}\" is not supported: osp computes the default rotary embedding",
+           metadata.where(), key("rope.scaling.type"), printable(type));
+    }
+  }
+}
+
+int64_t head_size(const GgufMetadata& metadata, int64_t width, int64_t heads) {
+  const int64_t derived = heads > 0 ? width / heads : 0;
+  const auto size = [&](const char* name, int64_t fallback) {
+    return metadata.has(key(name)) ? metadata.integer(key(name)) : fallback;
+  };
+  const int64_t result = size("attention.key_length", derived);
+  for (const char* name : {"attention.value_length", "rope.dimension_count"}) {
+    const int64_t other = size(name, result);
+    if (other != result) {
+      fail(ErrorCode::unsupported,
+           "{}: {} is {}, but heads have {} channels: osp computes a Llama whose keys and values "
+           "have one size and are rotated whole",
+           metadata.where(), key(name), other, result);
+    }
+  }
+  return result;
+}
+
+Json end_tokens(const GgufMetadata& metadata) {
+  std::set<int64_t> ids;
+  for (const char* name : {"eos_token_id", "eot_token_id", "eom_token_id"}) {
+    const std::string full = std::string("tokenizer.ggml.") + name;
+    if (metadata.has(full)) ids.insert(metadata.integer(full));
+  }
+  return Json(std::vector<int64_t>(ids.begin(), ids.end()));
+}
+
+const GgufTensor& tensor_at(const GgufFile& file, const std::string& name) {
+  const auto found = file.tensors().find(name);
+  if (found == file.tensors().end()) {
+    fail(ErrorCode::damaged, "{}: tensor {} is missing", file.path(), name);
+  }
+  return found->second;
+}
+
+// Rows of the embedding, which the metadata need not repeat.
+int64_t vocabulary_of(const GgufFile& file) {
+  const GgufTensor& embedding = tensor_at(file, "token_embd.weight");
+  if (embedding.shape.size() != 2) {
+    fail(ErrorCode::damaged, "{}: token_embd.weight has shape [{}], expected two dimensions",
+         file.path(), fmt::join(embedding.shape, ", "));
+  }
+  const int64_t rows = embedding.shape[0];
+  const GgufMetadata& metadata = file.metadata();
+  if (metadata.has(key("vocab_size")) && metadata.integer(key("vocab_size")) != rows) {
+    fail(ErrorCode::damaged, "{}: {} is {}, but token_embd.weight has {} rows", file.path(),
+         key("vocab_size"), metadata.integer(key("vocab_size")), rows);
+  }
+  return rows;
+}
+
+// Frequencies of the rotary embedding divided by ones, as some converters store them, are the
+// default; anything else is a scaling.
+void check_rope_factors(const GgufFile& file) {
+  const auto found = file.tensors().find("rope_freqs.weight");
+  if (found == file.tensors().end()) return;
+  const GgufTypeInfo& info = gguf_type_info(found->second.type);
+  std::vector<float> factors(found->second.data.size() / info.block_bytes * info.block_size);
+  gguf_dequantize(found->second.type, found->second.data, factors);
+  if (std::all_of(factors.begin(), factors.end(), [](float factor) { return factor == 1.0f; })) {
+    return;
+  }
+  fail(ErrorCode::unsupported,
+       "{}: tensor rope_freqs.weight scales the rotary embedding (Llama 3.1 and later), which osp "
+       "reads only from a folder with config.json",
+       file.path());
+}
+
+std::string shown(const std::vector<int64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+void check_tensors(const GgufFile& file, const std::vector<ParameterSpec>& specs) {
+  std::set<std::string> expected = {"rope_freqs.weight"};
+  for (const ParameterSpec& spec : specs) {
+    const std::string name = gguf_tensor_name(spec);
+    OSP_CHECK(!name.empty(), "{} has no name in a GGUF file", spec.name);
+    expected.insert(name);
+    const GgufTensor& tensor = tensor_at(file, name);
+    if (tensor.shape != spec.shape) {
+      fail(ErrorCode::damaged, "{}: tensor {} has shape {}, expected {} by the metadata",
+           file.path(), name, shown(tensor.shape), shown(spec.shape));
+    }
+  }
+  for (const auto& [name, tensor] : file.tensors()) {
+    if (!expected.contains(name)) {
+      fail(ErrorCode::unsupported,
+           "{}: tensor \"{}\" belongs to no part of the model that osp computes from the metadata",
+           file.path(), printable(name));
+    }
+  }
+}
+
+// Row r of the file goes to row order[r] of `out`; an empty order leaves the rows as they are.
+void read_rows(const GgufTensor& tensor, const std::vector<int64_t>& order, float* out) {
+  const auto count = static_cast<size_t>(tensor.shape.empty() ? 1 : tensor.shape[0]);
+  if (order.empty()) {
+    const GgufTypeInfo& info = gguf_type_info(tensor.type);
+    gguf_dequantize(tensor.type, tensor.data,
+                    {out, tensor.data.size() / info.block_bytes * info.block_size});
+    return;
+  }
+  const auto columns = static_cast<size_t>(tensor.shape[1]);
+  const size_t row_bytes = tensor.data.size() / count;
+  for (size_t row = 0; row < count; ++row) {
+    gguf_dequantize(tensor.type, tensor.data.subspan(row * row_bytes, row_bytes),
+                    {out + static_cast<size_t>(order[row]) * columns, columns});
+  }
+}
+
+}  // namespace
+
+Json gguf_config_json(const GgufFile& file) {
+  const GgufMetadata& metadata = file.metadata();
+  read_architecture(metadata);
+  refuse_features(metadata);
+  check_rope_factors(file);
+  const int64_t width = metadata.integer(key("embedding_length"));
+  const int64_t heads = same_for_all_layers(metadata, key("attention.head_count"));
+  Json json;
+  json["architectures"] = {"LlamaForCausalLM"};
+  json["num_hidden_layers"] = metadata.integer(key("block_count"));
+  json["hidden_size"] = width;
+  json["num_attention_heads"] = heads;
+  json["num_key_value_heads"] = metadata.has(key("attention.head_count_kv"))
+                                    ? same_for_all_layers(metadata, key("attention.head_count_kv"))
+                                    : heads;
+  json["head_dim"] = head_size(metadata, width, heads);
+  json["intermediate_size"] = same_for_all_layers(metadata, key("feed_forward_length"));
+  json["vocab_size"] = vocabulary_of(file);
+  json["max_position_embeddings"] = metadata.integer(key("context_length"));
+  json["rms_norm_eps"] = metadata.number(key("attention.layer_norm_rms_epsilon"));
+  json["rope_theta"] =
+      metadata.has(key("rope.freq_base")) ? metadata.number(key("rope.freq_base")) : 10000.0;
+  json["tie_word_embeddings"] = !file.tensors().contains("output.weight");
+  json["eos_token_id"] = end_tokens(metadata);
+  return json;
+}
+
+HfConfig load_gguf_config(const std::string& path) {
+  return parse_hf_config(gguf_config_json(GgufFile::open(path)), path);
+}
+
+ParameterStore load_gguf_model(const std::string& path, const StoreOptions& options) {
+  const GgufFile file = GgufFile::open(path);
+  const ModelConfig config = parse_hf_config(gguf_config_json(file), path).model;
+  check_tensors(file, parameter_specs(config));
+  ParameterStore store = make_parameters(config, options);
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    const ParameterSpec& spec = store.specs[i];
+    const int64_t heads = gguf_permuted_heads(spec, config);
+    const std::vector<int64_t> order =
+        heads > 0 ? gguf_row_order(spec.shape[0], heads) : std::vector<int64_t>{};
+    at::Tensor master = store.master(static_cast<int64_t>(i));
+    read_rows(tensor_at(file, gguf_tensor_name(spec)), order, master.data_ptr<float>());
+  }
+  sync_compute(store);
+  return store;
+}
+
+}  // namespace osp

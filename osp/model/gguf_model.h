@@ -1,0 +1,28 @@
+// Models in GGUF files: metadata to a configuration, tensors to parameters.
+//
+// The architecture "llama" is read. Quantized tensors become the fp32 values that their blocks
+// stand for, exactly; a model that is asked for in bf16 rounds them once more.
+#pragma once
+
+#include <string>
+
+#include "osp/base/json.h"
+#include "osp/formats/gguf.h"
+#include "osp/model/hf_config.h"
+#include "osp/model/parameters.h"
+
+namespace osp {
+
+// What the metadata says, in the words of config.json. Error(unsupported) names an architecture or
+// a feature that osp does not compute; Error(damaged) a key that is missing or contradicts a
+// tensor.
+Json gguf_config_json(const GgufFile& file);
+
+// The configuration of a GGUF file; errors as gguf_config_json and parse_hf_config.
+HfConfig load_gguf_config(const std::string& path);
+
+// Configuration and weights. Missing or extra tensors and wrong shapes: Error(damaged) naming file
+// and tensor, before anything is allocated from the numbers of the metadata.
+ParameterStore load_gguf_model(const std::string& path, const StoreOptions& options = {});
+
+}  // namespace osp
