@@ -1,0 +1,137 @@
+#include "osp/quant/rotation.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/matmul.h>
+#include <c10/core/GradMode.h>
+
+#include "osp/base/error.h"
+#include "osp/base/philox.h"
+#include "osp/quant/hadamard.h"
+#include "osp/quant/rotation_family.h"
+#include "osp/quant/rotation_store.h"
+
+namespace osp {
+namespace {
+
+constexpr double kLargestOrthogonalityError = 1e-6;
+
+// Rows x [.., n] in another basis.
+at::Tensor change_basis(const at::Tensor& x, Basis basis, int64_t layer, const RotationPlan& plan) {
+  if (basis == Basis::residual && plan.residual) return plan.residual->apply(x);
+  if (basis == Basis::heads && !plan.values.empty()) {
+    const Rotation& q = plan.values.at(static_cast<size_t>(layer));
+    return q.apply(x.reshape({-1, q.size()})).view(x.sizes());
+  }
+  if (basis == Basis::inner && plan.down) return hadamard_transform(x, {.block = plan.down_block});
+  return x;
+}
+
+at::Tensor random_signs(int64_t size, uint64_t seed, const std::string& name) {
+  const RandomStream random(seed, name);
+  at::Tensor signs = at::empty({size}, at::kDouble);
+  double* out = signs.mutable_data_ptr<double>();
+  for (int64_t i = 0; i < size; ++i) {
+    out[i] = random.bits32(static_cast<uint64_t>(i)) % 2 == 0 ? 1.0 : -1.0;
+  }
+  return signs;
+}
+
+bool norms_are_folded(const ParameterStore& store) {
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    if (!is_residual_norm(store.specs[i])) continue;
+    if (!store.master(static_cast<int64_t>(i)).eq(1.0).all().item<bool>()) return false;
+  }
+  return true;
+}
+
+// A matrix or table [rows, columns] as planned, in fp64.
+at::Tensor rotated_matrix(const ParameterStore& store, int64_t parameter,
+                          const RotationPlan& plan) {
+  const ParameterSpec& spec = store.specs[static_cast<size_t>(parameter)];
+  const Sides sides = sides_of(spec);
+  at::Tensor w = store.master(parameter).to(at::kDouble);
+  if (plan.fold_norms && !sides.norm.empty()) {
+    w = w * store.master(store.find(sides.norm + ".weight")).to(at::kDouble);
+  }
+  w = change_basis(w, sides.input, spec.layer, plan);
+  return sides.output == Basis::fixed
+             ? w
+             : change_basis(w.t().contiguous(), sides.output, spec.layer, plan).t();
+}
+
+}  // namespace
+
+at::Tensor Rotation::apply(const at::Tensor& x) const {
+  OSP_CHECK(x.scalar_type() == at::kDouble && x.size(-1) == size(), "rows of {} fp64 numbers, {}",
+            size(), x.size(-1));
+  return signs.defined() ? hadamard_transform(x * signs) : at::matmul(x, matrix);
+}
+
+at::Tensor Rotation::dense() const {
+  return signs.defined() ? apply(at::eye(size(), at::kDouble)) : matrix;
+}
+
+Rotation random_hadamard(int64_t size, uint64_t seed, const std::string& name) {
+  check_hadamard_size(size, name);
+  return {.signs = random_signs(size, seed, name), .matrix = {}};
+}
+
+double orthogonality_error(const at::Tensor& matrix) {
+  const at::Tensor q = matrix.to(at::kDouble);
+  return (at::matmul(q, q.t()) - at::eye(q.size(0), at::kDouble)).abs().max().item<double>();
+}
+
+Rotation dense_rotation(const at::Tensor& matrix) {
+  const double error = orthogonality_error(matrix);
+  OSP_CHECK(error <= kLargestOrthogonalityError, "a rotation that is off by {}", error);
+  return {.signs = {}, .matrix = matrix.detach().to(at::kDouble).contiguous()};
+}
+
+RotationPlan quarot_plan(const ModelConfig& config, const QuaRotOptions& options) {
+  RotationPlan plan{.fold_norms = true, .down = true, .down_block = options.down_block};
+  plan.residual = random_hadamard(config.width, options.seed, "R1 (residual stream): the width");
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    plan.values.push_back(
+        random_hadamard(config.head_size, options.seed,
+                        fmt::format("R2 (values of layer {}): the head size", layer)));
+  }
+  check_hadamard_size(options.down_block == 0 ? config.inner : options.down_block,
+                      "R4 (input of the down projection): the block");
+  return plan;
+}
+
+RotationPlan ffn_hadamard_plan(const ModelConfig& config, int64_t down_block) {
+  check_hadamard_size(down_block == 0 ? config.inner : down_block,
+                      "FFN Hadamard (input of the down projection): the block");
+  return {.down = true, .down_block = down_block};
+}
+
+void rotate(ParameterStore& store, const RotationPlan& plan) {
+  const c10::NoGradGuard no_graph;
+  check_rotations_exact(store, plan);
+  OSP_CHECK(!store.config.embedding_projection, "EmbProj must be fused before rotations");
+  OSP_CHECK(plan.values.empty() || static_cast<int64_t>(plan.values.size()) == store.config.layers,
+            "{} value rotations for {} layers", plan.values.size(), store.config.layers);
+  if (plan.fold_norms && store.config.tied) store = untied(store);
+  OSP_CHECK(!plan.residual || plan.fold_norms || norms_are_folded(store),
+            "R1 needs norm weights of 1");
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    const int64_t parameter = static_cast<int64_t>(i);
+    const ParameterSpec& spec = store.specs[i];
+    at::Tensor target = store.master(parameter);
+    if (spec.shape.size() == 2) {
+      target.copy_(rotated_matrix(store, parameter, plan));
+    } else if (spec.name.ends_with(".bias")) {
+      const at::Tensor bias = target.to(at::kDouble);
+      target.copy_(change_basis(bias, sides_of(spec).output, spec.layer, plan));
+    }
+  }
+  for (size_t i = 0; plan.fold_norms && i < store.specs.size(); ++i) {
+    if (is_residual_norm(store.specs[i])) store.master(static_cast<int64_t>(i)).fill_(1.0);
+  }
+  sync_compute(store);
+}
+
+}  // namespace osp

@@ -1,0 +1,187 @@
+#include "osp/quant/rotation.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/linalg_qr.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include "osp/base/error.h"
+#include "osp/base/philox.h"
+#include "osp/model/fuse.h"
+#include "osp/quant/rotation_check.h"
+#include "osp/quant/rotation_store.h"
+
+namespace osp {
+namespace {
+
+constexpr double kExact = 1e-12;  // of the largest logit, in fp64: what DESIGN asks
+
+struct Shape {
+  int64_t width = 48, heads = 4, kv_heads = 2, head_size = 12, inner = 80;
+  bool tied = false, qk_norm = false;
+};
+
+// A fused model of random weights in fp64; norm weights differ by channel.
+ParameterStore wide_model(const Shape& shape = {}) {
+  ModelConfig config;
+  config.layers = 3;
+  config.width = shape.width;
+  config.heads = shape.heads;
+  config.kv_heads = shape.kv_heads;
+  config.head_size = shape.head_size;
+  config.inner = shape.inner;
+  config.vocabulary = 61;
+  config.context = 32;
+  config.norm = "rms";
+  config.tied = shape.tied;
+  config.qk_norm = shape.qk_norm;
+  config.embedding_projection = false;
+  config.init_std = 0.2;  // large enough that attention is not uniform
+  ParameterStore store = make_parameters(resolved(config), {});
+  initialize_parameters(store, 7);
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    if (store.specs[i].kind != ParameterKind::gain) continue;
+    at::Tensor gain = store.master(static_cast<int64_t>(i));
+    RandomStream(8, store.specs[i].name)
+        .fill_normal({gain.data_ptr<float>(), static_cast<size_t>(gain.numel())}, 1.0, 0.5);
+  }
+  return widened(store);
+}
+
+at::Tensor tokens() { return at::arange(64, at::kLong).mul(7).remainder(61).view({2, 32}); }
+
+at::Tensor random_orthogonal(int64_t size) {
+  at::Tensor x = at::zeros({size, size}, at::kFloat);
+  RandomStream(9, "orthogonal")
+      .fill_normal({x.data_ptr<float>(), static_cast<size_t>(x.numel())}, 0.0, 1.0);
+  return std::get<0>(at::linalg_qr(x.to(at::kDouble)));
+}
+
+double change_by(const ParameterStore& before, const RotationPlan& plan) {
+  ParameterStore after = before;
+  for (Bank& bank : after.banks) bank.compute = bank.master = bank.master.clone();
+  rotate(after, plan);
+  return InvarianceCheck(before, tokens()).change(after, plan.online());
+}
+
+double weight_change(const ParameterStore& a, const ParameterStore& b, const std::string& name) {
+  return a.master(a.find(name)).sub(b.master(b.find(name))).abs().max().item<double>();
+}
+
+TEST(Rotation, RandomHadamardIsOrthogonalSeededAndFlat) {
+  for (const int64_t size : {12, 48, 64}) {
+    const Rotation q = random_hadamard(size, 1, "R1");
+    EXPECT_LT(orthogonality_error(q.dense()), 1e-14) << size;
+    EXPECT_LT(
+        q.dense().abs().sub(1.0 / std::sqrt(static_cast<double>(size))).abs().max().item<double>(),
+        1e-15);
+    EXPECT_TRUE(q.signs.equal(random_hadamard(size, 1, "R1").signs));
+    EXPECT_FALSE(q.signs.equal(random_hadamard(size, 2, "R1").signs));
+    EXPECT_FALSE(q.signs.equal(random_hadamard(size, 1, "R2").signs));
+  }
+}
+
+TEST(Rotation, EachTransformAloneLeavesTheLogitsInFp64) {
+  const ParameterStore store = wide_model();
+  EXPECT_LT(change_by(store, {.fold_norms = true}), kExact);
+  RotationPlan residual{.fold_norms = true};
+  residual.residual = random_hadamard(48, 3, "R1");
+  EXPECT_LT(change_by(store, residual), kExact);
+  RotationPlan values;
+  for (int layer = 0; layer < 3; ++layer) values.values.push_back(random_hadamard(12, layer, "R2"));
+  EXPECT_LT(change_by(store, values), kExact);
+  EXPECT_LT(change_by(store, ffn_hadamard_plan(store.config)), kExact);
+  EXPECT_LT(change_by(store, ffn_hadamard_plan(store.config, 20)), kExact);
+}
+
+TEST(Rotation, QuaRotLeavesTheLogitsOfEveryShapeInFp64) {
+  for (const Shape& shape :
+       {Shape{}, Shape{.tied = true}, Shape{.qk_norm = true},
+        Shape{.width = 64, .heads = 4, .kv_heads = 4, .head_size = 16, .inner = 172},
+        Shape{.width = 40, .heads = 2, .kv_heads = 1, .head_size = 20, .inner = 96}}) {
+    const ParameterStore store = wide_model(shape);
+    EXPECT_LT(change_by(store, quarot_plan(store.config, {.seed = 5})), kExact) << shape.width;
+  }
+}
+
+TEST(Rotation, DenseRotationsLeaveTheLogitsInFp64) {
+  const ParameterStore store = wide_model();
+  RotationPlan plan{.fold_norms = true};
+  plan.residual = dense_rotation(random_orthogonal(48));
+  plan.values.assign(3, dense_rotation(random_orthogonal(12)));
+  EXPECT_LT(change_by(store, plan), kExact);
+}
+
+TEST(Rotation, WeightsDoMoveWhereTheLogitsDoNot) {
+  const ParameterStore store = wide_model();
+  ParameterStore after = widened(store);
+  rotate(after, quarot_plan(store.config));
+  for (const char* name :
+       {"model.embed_tokens.weight", "lm_head.weight", "model.layers.1.self_attn.q_proj.weight",
+        "model.layers.1.self_attn.v_proj.weight", "model.layers.1.self_attn.o_proj.weight",
+        "model.layers.1.mlp.down_proj.weight"}) {
+    EXPECT_GT(weight_change(store, after, name), 0.05) << name;
+  }
+  EXPECT_TRUE(after.master(after.find("model.norm.weight")).eq(1.0).all().item<bool>());
+}
+
+TEST(Rotation, WrongOnlineTransformIsNoticed) {
+  const ParameterStore store = wide_model();
+  ParameterStore after = widened(store);
+  rotate(after, ffn_hadamard_plan(store.config));
+  const InvarianceCheck check(store, tokens());
+  EXPECT_GT(check.change(after, {}), 1e-3);  // nobody turns the input of the down projection
+  EXPECT_GT(check.change(after, {.down_hadamard = true, .down_block = 20}), 1e-3);
+  EXPECT_THROW(check.expect_unchanged(after, {}, "R4"), std::logic_error);
+}
+
+TEST(Rotation, CheckedRotationRoundsOnceAndReturnsTheOnlinePart) {
+  ParameterStore store = narrowed(wide_model({.tied = true}));
+  const ParameterStore before = narrowed(widened(store));
+  const RotationPlan plan = quarot_plan(store.config, {.seed = 2, .down_block = 40});
+  const OnlineTransforms online = rotate_checked(store, plan, tokens());
+  EXPECT_TRUE(online.down_hadamard);
+  EXPECT_EQ(online.down_block, 40);
+  EXPECT_FALSE(store.config.tied);
+  // One rounding of each weight in fp32 (6e-8), three blocks deep.
+  EXPECT_LT(InvarianceCheck(before, tokens()).change(store, online), 2e-5);
+}
+
+TEST(Rotation, ComposingInOneGoEqualsOneAfterTheOther) {
+  const ParameterStore store = wide_model();
+  const RotationPlan plan = quarot_plan(store.config, {.seed = 4});
+  ParameterStore together = widened(store);
+  rotate(together, plan);
+  ParameterStore stepwise = widened(store);
+  rotate_checked(stepwise, plan, tokens());  // ends in fp32
+  for (const ParameterSpec& spec : together.specs) {
+    // fp32 rounding of weights of size about 1
+    EXPECT_LT(weight_change(together, widened(stepwise), spec.name), 3e-7) << spec.name;
+  }
+}
+
+TEST(Rotation, SizesWithoutAHadamardMatrixAreRefusedByName) {
+  ModelConfig config = wide_model().config;
+  config.width = 46;
+  try {
+    quarot_plan(config);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::unsupported);
+    EXPECT_NE(std::string(error.what()).find("the width is 46"), std::string::npos) << error.what();
+  }
+  config = wide_model().config;
+  config.inner = 92;
+  EXPECT_THROW(ffn_hadamard_plan(config), Error);
+  EXPECT_NO_THROW(ffn_hadamard_plan(config, 4));
+}
+
+TEST(Rotation, NotFiniteLogitsAreReportedAsDamage) {
+  ParameterStore store = wide_model();
+  store.master(store.find("model.layers.1.mlp.up_proj.weight")).view(-1)[5] = NAN;
+  EXPECT_THROW(InvarianceCheck(store, tokens()), Error);
+}
+
+}  // namespace
+}  // namespace osp
