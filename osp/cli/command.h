@@ -112,6 +112,7 @@ void print_json(const Json& object);
 // One per file of this folder.
 void add_tokenize(CommandLine& line);
 void add_train(CommandLine& line);
+void add_quantize(CommandLine& line);
 void add_eval(CommandLine& line);
 void add_analyze(CommandLine& line);
 void add_generate(CommandLine& line);

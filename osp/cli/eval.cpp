@@ -10,6 +10,7 @@
 #include "osp/eval/token_source.h"
 #include "osp/model/model_dir.h"
 #include "osp/quant/fake_quant.h"
+#include "osp/quant/quantized_model_dir.h"
 
 namespace osp {
 namespace {
@@ -30,8 +31,8 @@ void check_tasks(const std::string& tasks) {
 }
 
 PerplexityResult evaluate(const ParameterStore& store, const TokenSource& source,
-                          const BitWidths& bits, const Options& options, Console& console) {
-  FakeQuantTap tap(store, bits);
+                          const BitWidths& bits, Tap& tap, const Options& options,
+                          Console& console) {
   const auto start = std::chrono::steady_clock::now();
   PerplexityOptions perplexity;
   perplexity.max_tokens = options.max_tokens;
@@ -75,18 +76,41 @@ void print_table(const std::vector<Row>& rows) {
   }
 }
 
-int run(const Options& options) {
-  check_tasks(options.tasks);
+std::vector<Row> evaluate_widths(const std::string& dir, const TokenSource& source,
+                                 const Options& options, Console& console) {
   const std::vector<BitWidths> widths = parse_bits_list(options.bits);
-  Console console(options.common.quiet);
-  const std::string dir = find_model_dir(options.model);
   const ParameterStore store = load_model_dir(dir);
-  const TokenSource source = read_token_source(options.data, dir, 0);
-  if (!source.warning.empty()) console.warn("{}", source.warning);
   std::vector<Row> rows;
   for (const BitWidths& bits : widths) {
-    rows.push_back({bits, evaluate(store, source, bits, options, console)});
+    FakeQuantTap tap(store, bits);
+    rows.push_back({bits, evaluate(store, source, bits, tap, options, console)});
   }
+  return rows;
+}
+
+// A model dir that `osp quantize` wrote has its own widths.
+std::vector<Row> evaluate_quantized(const std::string& dir, const TokenSource& source,
+                                    const Options& options, Console& console) {
+  const QuantizedModel model = load_quantized_model_dir(dir);
+  const BitWidths& bits = model.info.bits;
+  if (options.bits != Options().bits && options.bits != bits.text()) {
+    fail(ErrorCode::usage, "--bits {}: {} is quantized to {} already; leave out --bits",
+         options.bits, dir, bits.text());
+  }
+  const auto tap = model.make_tap();
+  return {{bits, evaluate(model.store, source, bits, *tap, options, console)}};
+}
+
+int run(const Options& options) {
+  check_tasks(options.tasks);
+  parse_bits_list(options.bits);  // a mistake is told before anything is read
+  Console console(options.common.quiet);
+  const std::string dir = find_model_dir(options.model);
+  const TokenSource source = read_token_source(options.data, dir, 0);
+  if (!source.warning.empty()) console.warn("{}", source.warning);
+  const std::vector<Row> rows = is_quantized_model_dir(dir)
+                                    ? evaluate_quantized(dir, source, options, console)
+                                    : evaluate_widths(dir, source, options, console);
   if (options.common.json) {
     print_json(to_json(options, rows));
   } else {

@@ -16,6 +16,7 @@
 
 #include "osp/model/parameters.h"
 #include "osp/model/tap.h"
+#include "osp/quant/online_transforms.h"
 
 namespace osp {
 
@@ -39,6 +40,11 @@ ActivationScales norm_scales(const ParameterStore& store, int64_t bits);
 // The scale with the least squared error among 80 clipped ranges [p · low, p · high] of the numbers
 // of x, zero included.
 StaticScale calibrated_scale(const at::Tensor& x, int64_t bits);
+
+// calibrated_scale of the input of every linear layer, on the first windows (at most 4) of the
+// calibration text; the forward pass has the online transforms but no quantizers.
+ActivationScales calibrated_scales(const ParameterStore& store, const OnlineTransforms& online,
+                                   const at::Tensor& windows_NT, int64_t bits);
 
 // Quantized and back, in x's shape and type.
 at::Tensor fake_quantize_static(const at::Tensor& x, int64_t bits, const StaticScale& scale);

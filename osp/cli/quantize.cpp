@@ -1,0 +1,232 @@
+// osp quantize: integers for the linear layers of a model by one method, or a table of methods.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <vector>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/cli/command.h"
+#include "osp/eval/divergence.h"
+#include "osp/eval/token_source.h"
+#include "osp/model/fuse.h"
+#include "osp/model/model_dir.h"
+#include "osp/quant/quantize_model.h"
+#include "osp/quant/quantize_table.h"
+
+namespace osp {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::vector<std::string> models;
+  std::string method = "gptq";
+  std::string bits = "4-4-4";
+  std::string profile = "osp-paper";
+  std::string activation_scales = "per-token";
+  std::string calibration;
+  std::string data;
+  std::string out;
+  int64_t group = 0;
+  int64_t samples = 128;
+  int64_t length = 2048;
+  int64_t seeds = 1;
+  int64_t seed = 0;
+  int64_t max_tokens = 0;
+  double memory_gib = 4.0;
+  bool asymmetric = false;
+  bool report = false;
+  bool resume = false;
+};
+
+// One model, read and made ready for every method.
+struct Subject {
+  std::string name, dir;
+  ParameterStore store;
+  TokenSource text;  // of --data; empty without
+};
+
+Subject read_subject(const std::string& path, const Options& options, Console& console) {
+  Subject subject;
+  subject.name = path;
+  subject.dir = find_model_dir(path);
+  if (is_quantized_model_dir(subject.dir)) {
+    fail(ErrorCode::usage, "{}: is quantized already; give the model that it was made from",
+         subject.dir);
+  }
+  subject.store = load_model_dir(subject.dir);
+  const ModelConfig& config = subject.store.config;
+  if (config.embedding_projection || config.norm == "single-scale" || config.norm == "simple") {
+    subject.store = fuse(subject.store);
+  }
+  if (!options.data.empty()) {
+    subject.text = read_token_source(options.data, subject.dir, 0);
+    if (!subject.text.warning.empty()) console.warn("{}", subject.text.warning);
+  }
+  return subject;
+}
+
+QuantizeRequest request_of(const Options& options, const std::string& method, int64_t seed,
+                           Console& console) {
+  QuantizeRequest request;
+  request.method = parse_method(method);
+  request.profile = parse_profile(options.profile);
+  request.bits = parse_bits(options.bits);
+  request.group = options.group;
+  request.symmetric = !options.asymmetric;
+  request.activations = parse_activation_mode(options.activation_scales);
+  request.calibration = options.calibration;
+  request.samples = options.samples;
+  request.length = options.length;
+  request.seed = static_cast<uint64_t>(seed);
+  request.memory_limit_bytes = static_cast<int64_t>(options.memory_gib * 1073741824.0);
+  request.stage = [&console](const std::string& stage) { console.line("{}", stage); };
+  request.progress = [&console, method](int64_t done, int64_t total, double seconds_left) {
+    console.status(fmt::format("{}: {}/{} blocks, {} left", method, done, total,
+                               format_duration(seconds_left)));
+  };
+  request.warn = [&console](const std::string& text) { console.warn("{}", text); };
+  return request;
+}
+
+TableEntry measure(const Subject& subject, const QuantizeOutcome& outcome, const Options& options,
+                   Console& console) {
+  const auto tap = outcome.make_tap();
+  DivergenceOptions divergence;
+  divergence.max_tokens = options.max_tokens;
+  divergence.changed_tap = tap.get();
+  divergence.progress = [&](int64_t done, int64_t total) {
+    console.status(fmt::format("{}: {}/{} windows scored", outcome.info.method, done, total));
+  };
+  const DivergenceResult result =
+      measure_divergence(subject.store, outcome.store, subject.text.tokens, divergence);
+  console.end_status();
+  return {.model = subject.name,
+          .method = outcome.info.method,
+          .original_perplexity = result.original_perplexity(),
+          .perplexity = result.changed_perplexity(),
+          .divergence = result.divergence,
+          .same_choice = result.same_choice,
+          .tokens = result.tokens};
+}
+
+// All seeds of one method on one model; the first seed's integers are written if asked for.
+std::vector<TableEntry> run_method(const Subject& subject, const std::string& method,
+                                   const Options& options, Console& console, Json& json) {
+  std::vector<TableEntry> entries;
+  for (int64_t i = 0; i < options.seeds; ++i) {
+    QuantizeRequest request = request_of(options, method, options.seed + i, console);
+    const bool writes = i == 0 && !options.out.empty();
+    if (writes) {
+      request.work_dir = options.out + ".partial";
+      request.resume = options.resume;
+    }
+    const QuantizeOutcome outcome = quantize_model(subject.store, subject.dir, request);
+    console.end_status();
+    if (outcome.num_resumed > 0) {
+      console.line("{} blocks were taken from {}", outcome.num_resumed, request.work_dir);
+    }
+    Json run = {{"model", subject.name}, {"seed", request.seed}, {"report", outcome.report}};
+    if (!options.data.empty()) {
+      entries.push_back(measure(subject, outcome, options, console));
+      run["measured"] = table_entry_json(entries.back());
+    }
+    if (writes) {
+      save_quantized_model_dir(outcome.store, outcome.weights, outcome.info, run, subject.dir,
+                               options.out);
+      remove_tree(request.work_dir);
+      console.line("wrote {}", options.out);
+    }
+    json.push_back(run);
+  }
+  return entries;
+}
+
+void check_options(const Options& options) {
+  if (options.models.size() > 1 && !options.out.empty()) {
+    fail(ErrorCode::usage, "--out {}: one model at a time can be written, {} were given",
+         options.out, options.models.size());
+  }
+  if (options.method == "all" && !options.out.empty()) {
+    fail(ErrorCode::usage, "--out {}: --method all measures methods; choose one to write",
+         options.out);
+  }
+  if (options.report && options.data.empty()) {
+    fail(ErrorCode::usage, "--report needs --data: the text on which perplexity is measured");
+  }
+  if (options.out.empty() && !options.report) {
+    fail(ErrorCode::usage,
+         "give --out to write the quantized model, --report to measure it, or both");
+  }
+  if (options.resume && options.out.empty()) {
+    fail(ErrorCode::usage, "--resume goes on with what was begun for --out; give the same one");
+  }
+  if (!options.out.empty()) check_output_dir(options.out);
+}
+
+int run(const Options& options) {
+  check_options(options);
+  const std::vector<std::string> methods =
+      options.method == "all" ? table_methods() : std::vector<std::string>{options.method};
+  for (const std::string& method : methods) parse_method(method);  // before any work
+  Console console(options.common.quiet);
+  Table table;
+  Json json = {{"bits", options.bits}, {"profile", options.profile}, {"runs", Json::array()}};
+  for (const std::string& path : options.models) {
+    const Subject subject = read_subject(path, options, console);
+    for (const std::string& method : methods) {
+      for (TableEntry& entry : run_method(subject, method, options, console, json["runs"])) {
+        table.entries.push_back(std::move(entry));
+      }
+    }
+  }
+  table.bits = options.bits;
+  if (options.common.json) {
+    print_json(json);
+  } else if (!table.entries.empty()) {
+    fmt::print("{}", table_text(table));
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_quantize(CommandLine& line) {
+  auto options = std::make_shared<Options>();
+  Command command = line.command("quantize", "integers for weights, activations and cache");
+  add_common_options(command, options->common);
+  command.add("model", options->models, "model dirs, checkpoints or finished runs").required();
+  command.add(
+      "--method", options->method,
+      "transform and rounding joined by +: ffn-hadamard, quarot; rtn, gptq, gptaq, qronos; or all");
+  command.add("--bits", options->bits, "weights-activations-cache; each 2 to 8, or 16 for none");
+  command.add("--group", options->group, "columns of a weight that share a scale; 0: a whole row")
+      .between(int64_t{0}, int64_t{65536});
+  command.add("--profile", options->profile,
+              "osp-paper: the reference's settings; best: what we would ship");
+  command.add("--activation-scales", options->activation_scales,
+              "per-token, after-norm (one constant after each norm) or per-tensor (calibrated)");
+  command.add("--calibration", options->calibration,
+              "token shards, or a text, JSON lines or Parquet file");
+  command.add("--samples", options->samples, "calibration windows")
+      .between(int64_t{1}, int64_t{1} << 20);
+  command.add("--length", options->length, "tokens of a window, at most the trained context")
+      .between(int64_t{2}, int64_t{1} << 20);
+  command.add("--seed", options->seed, "of windows and random rotations")
+      .between(int64_t{0}, int64_t{1} << 40);
+  command.add("--seeds", options->seeds, "repeat with this many seeds; mean and deviation")
+      .between(int64_t{1}, int64_t{1000});
+  command.add("--data", options->data, "token shards (held-out split) or a text to measure on");
+  command.add("--max-tokens", options->max_tokens, "measure within the first N tokens; 0: all")
+      .between(int64_t{0}, int64_t{1} << 40);
+  command.add("--memory", options->memory_gib, "GiB for calibration activations")
+      .between(0.001, 65536.0);
+  command.add("--out", options->out, "folder to write the quantized model to");
+  command.add("--asymmetric", options->asymmetric, "weights with a zero point");
+  command.add("--report", options->report, "measure on --data and print a table");
+  command.add("--resume", options->resume, "go on behind the last finished block");
+  command.runs([options] { return run(*options); });
+}
+
+}  // namespace osp

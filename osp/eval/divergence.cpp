@@ -1,0 +1,76 @@
+#include "osp/eval/divergence.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/log_softmax.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "osp/base/error.h"
+#include "osp/eval/perplexity.h"
+#include "osp/model/transformer.h"
+
+namespace osp {
+namespace {
+
+// log p [T, V] of one window's scored positions.
+at::Tensor log_probabilities(const ParameterStore& store, const at::Tensor& inputs, Tap* tap) {
+  ForwardOptions options;
+  options.tap = tap;
+  return forward_logits(store, inputs, options).flatten(0, 1).log_softmax(-1);
+}
+
+double loss_of(const at::Tensor& log_p, const at::Tensor& targets) {
+  return -log_p.gather(1, targets.unsqueeze(1)).sum(at::kDouble).item<double>();
+}
+
+}  // namespace
+
+double DivergenceResult::original_perplexity() const { return std::exp(original_loss); }
+double DivergenceResult::changed_perplexity() const { return std::exp(changed_loss); }
+
+DivergenceResult measure_divergence(const ParameterStore& original, const ParameterStore& changed,
+                                    std::span<const int64_t> tokens,
+                                    const DivergenceOptions& options) {
+  OSP_CHECK(original.config.vocabulary == changed.config.vocabulary, "vocabularies differ");
+  const int64_t window =
+      options.window > 0 ? options.window : perplexity_window(original.config.context);
+  int64_t windows = static_cast<int64_t>(tokens.size()) / window;
+  if (windows == 0) {
+    fail(ErrorCode::unsupported,
+         "the data has {} tokens, less than one window of {}: give a longer text", tokens.size(),
+         window);
+  }
+  if (options.max_tokens > 0) {
+    windows = std::clamp<int64_t>(options.max_tokens / window, 1, windows);
+  }
+  const auto used = tokens.first(static_cast<size_t>(windows * window));
+  check_token_ids(used, original.config.vocabulary);
+  const at::NoGradGuard no_grad;
+  const at::Tensor all =
+      at::from_blob(const_cast<int64_t*>(used.data()), {windows, window}, at::kLong);
+  DivergenceResult result;
+  result.tokens = windows * (window - 1);
+  for (int64_t i = 0; i < windows; ++i) {
+    const at::Tensor tokens_1W = all.narrow(0, i, 1);
+    const at::Tensor inputs = tokens_1W.narrow(1, 0, window - 1).contiguous();
+    const at::Tensor targets = tokens_1W.narrow(1, 1, window - 1).flatten();
+    const at::Tensor p = log_probabilities(original, inputs, options.original_tap);
+    const at::Tensor q = log_probabilities(changed, inputs, options.changed_tap);
+    result.original_loss += loss_of(p, targets);
+    result.changed_loss += loss_of(q, targets);
+    result.divergence += p.exp().mul_(p.sub(q)).sum(at::kDouble).item<double>();
+    result.same_choice += p.argmax(-1).eq(q.argmax(-1)).sum().item<double>();
+    if (options.progress) options.progress(i + 1, windows);
+  }
+  const double count = static_cast<double>(result.tokens);
+  for (double* sum :
+       {&result.original_loss, &result.changed_loss, &result.divergence, &result.same_choice}) {
+    *sum /= count;
+  }
+  return result;
+}
+
+}  // namespace osp

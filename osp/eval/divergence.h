@@ -1,0 +1,42 @@
+// Two models on the same text: perplexity of both and the Kullback–Leibler divergence of their
+// predictions,
+//
+//   KL = mean over scored positions of Σ_v p(v) (log p(v) − log q(v)),   p the original, q the
+//   other
+//
+// in nats, from fp32 logits. Windows as in osp/eval/perplexity.h.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "osp/model/parameters.h"
+#include "osp/model/tap.h"
+
+namespace osp {
+
+struct DivergenceOptions {
+  int64_t window = 0;      // 0: min(2048, trained context)
+  int64_t max_tokens = 0;  // 0: all; otherwise as many whole windows as fit, at least one
+  Tap* original_tap = nullptr;
+  Tap* changed_tap = nullptr;
+  std::function<void(int64_t done, int64_t total)> progress = {};  // windows
+};
+
+struct DivergenceResult {
+  double original_loss = 0.0, changed_loss = 0.0;  // nats per scored token
+  double divergence = 0.0;                         // nats per scored token
+  double same_choice = 0.0;  // share of positions where both find the same token most likely
+  int64_t tokens = 0;        // scored
+
+  double original_perplexity() const;
+  double changed_perplexity() const;
+};
+
+// Errors as measure_perplexity. Both models have the same vocabulary and context.
+DivergenceResult measure_divergence(const ParameterStore& original, const ParameterStore& changed,
+                                    std::span<const int64_t> tokens,
+                                    const DivergenceOptions& options = {});
+
+}  // namespace osp

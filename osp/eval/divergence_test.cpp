@@ -1,0 +1,69 @@
+#include "osp/eval/divergence.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "osp/base/error.h"
+#include "osp/eval/perplexity.h"
+#include "osp/quant/fake_quant.h"
+
+namespace osp {
+namespace {
+
+ParameterStore small_model(uint64_t seed) {
+  ModelConfig config;
+  config.layers = 2;
+  config.width = 32;
+  config.heads = 2;
+  config.vocabulary = 40;
+  config.context = 16;
+  config.init_std = 0.3;
+  ParameterStore store = make_parameters(resolved(config), {});
+  initialize_parameters(store, seed);
+  return store;
+}
+
+std::vector<int64_t> text() {
+  std::vector<int64_t> ids;
+  for (int64_t i = 0; i < 70; ++i) ids.push_back((i * i + 3) % 40);
+  return ids;
+}
+
+TEST(Divergence, OfAModelWithItselfIsZero) {
+  const ParameterStore store = small_model(1);
+  const DivergenceResult result = measure_divergence(store, store, text());
+  EXPECT_EQ(result.divergence, 0.0);
+  EXPECT_EQ(result.same_choice, 1.0);
+  EXPECT_EQ(result.tokens, 4 * 15);
+}
+
+TEST(Divergence, LossesAreThoseOfThePerplexities) {
+  const ParameterStore a = small_model(1), b = small_model(2);
+  const DivergenceResult result = measure_divergence(a, b, text());
+  // Two ways of summing fp32 logarithms.
+  EXPECT_NEAR(result.original_loss, measure_perplexity(a, text()).loss, 1e-5);
+  EXPECT_NEAR(result.changed_loss, measure_perplexity(b, text()).loss, 1e-5);
+  EXPECT_GT(result.divergence, 0.1);
+  EXPECT_LT(result.same_choice, 0.5);
+}
+
+TEST(Divergence, GrowsAsBitsFall) {
+  const ParameterStore store = small_model(1);
+  double last = 0.0;
+  for (const char* bits : {"8-8-8", "4-4-4", "2-2-2"}) {
+    FakeQuantTap tap(store, parse_bits(bits));
+    const double now = measure_divergence(store, store, text(), {.changed_tap = &tap}).divergence;
+    EXPECT_GT(now, last) << bits;
+    last = now;
+  }
+}
+
+TEST(Divergence, ATextShorterThanAWindowIsRefused) {
+  const ParameterStore store = small_model(1);
+  const std::vector<int64_t> ids = {1, 2, 3};
+  EXPECT_THROW(measure_divergence(store, store, ids), Error);
+}
+
+}  // namespace
+}  // namespace osp

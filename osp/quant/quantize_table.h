@@ -1,0 +1,41 @@
+// The table of `osp quantize --report`: a row per method, a column per model, several seeds as mean
+// and standard deviation.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "osp/base/json.h"
+
+namespace osp {
+
+// One model quantized with one method and one seed.
+struct TableEntry {
+  std::string model, method;
+  double original_perplexity = 0.0;  // at 16-16-16
+  double perplexity = 0.0;
+  double divergence = 0.0;   // Kullback–Leibler, nats per token
+  double same_choice = 0.0;  // share of equal most likely tokens
+  int64_t tokens = 0;        // scored
+};
+
+struct Table {
+  std::string bits;
+  std::vector<TableEntry> entries;
+};
+
+// Mean and, of two values and more, the deviation with count − 1.
+struct Spread {
+  double mean = 0.0;
+  double deviation = 0.0;
+  int64_t count = 0;
+};
+Spread spread_of(const std::vector<double>& values);
+
+Json table_entry_json(const TableEntry& entry);
+
+// Lines of text: perplexity and divergence in brackets.
+std::string table_text(const Table& table);
+
+}  // namespace osp
