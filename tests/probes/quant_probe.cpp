@@ -5,6 +5,10 @@
 //     Every F32 tensor of INPUT is treated as its name says; what follows the third (fourth) point
 //     is free: symmetric.BITS.search|plain, asymmetric.BITS.GROUP.zero|free, hadamard. OUTPUT:
 //     NAME/codes, NAME/scale, NAME/zero, NAME/values.
+//   quant_probe --weights INPUT.safetensors OUTPUT.safetensors
+//     Tensors come as NAME/weight F32 [out, in] and, for GPTQ, NAME/hessian F32 [in, in]; NAME is
+//     rtn|gptq.BITS.GROUP.symmetric|asymmetric.fp32|fp16.plain|ordered.ANYTHING. OUTPUT:
+//     NAME/codes, NAME/scale, NAME/zero (asymmetric), NAME/values.
 //   quant_probe --model DIR BITS INPUT.safetensors OUTPUT.safetensors
 //     INPUT: tokens I64 [B,T]. OUTPUT: logits [B,T,V].
 #include <ATen/core/Tensor.h>
@@ -22,8 +26,10 @@
 #include "osp/model/model_dir.h"
 #include "osp/model/transformer.h"
 #include "osp/quant/fake_quant.h"
+#include "osp/quant/gptq.h"
 #include "osp/quant/grid.h"
 #include "osp/quant/hadamard.h"
+#include "osp/quant/weight_quantizer.h"
 
 namespace {
 
@@ -78,8 +84,41 @@ void quantize(const std::string& name, const at::Tensor& x, Tensors& out) {
   }
 }
 
+// The integers of one weight, by the request in its name.
+void quantize_weight(const std::string& name, const osp::SafetensorsFile& input, Tensors& out) {
+  const std::vector<std::string> parts = parts_of(name);
+  osp::WeightGrid grid;
+  grid.bits = std::stoll(parts.at(1));
+  grid.group = std::stoll(parts.at(2));
+  grid.symmetric = parts.at(3) == "symmetric";
+  grid.fp16_scales = parts.at(4) == "fp16";
+  const at::Tensor weight = to_tensor(input.at(name + "/weight"));
+  osp::QuantizedLinear q;
+  if (parts.at(0) == "gptq") {
+    osp::GptqOptions options;
+    options.act_order = parts.at(5) == "ordered";
+    q = osp::gptq(weight, to_tensor(input.at(name + "/hessian")), {}, grid, options, name)
+            .quantized;
+  } else {
+    q = osp::round_to_nearest(weight, grid, name);
+  }
+  out[name + "/codes"] = q.codes.to(at::kFloat);
+  out[name + "/scale"] = q.scale;
+  if (!q.symmetric()) out[name + "/zero"] = q.zero.to(at::kFloat);
+  out[name + "/values"] = q.dequantized();
+}
+
 void run(const std::vector<std::string>& arguments) {
   Tensors out;
+  if (arguments.at(0) == "--weights") {
+    const auto input = osp::SafetensorsFile::open(arguments.at(1));
+    for (const auto& [key, view] : input.tensors()) {
+      const size_t slash = key.find("/weight");
+      if (slash != std::string::npos) quantize_weight(key.substr(0, slash), input, out);
+    }
+    write(arguments.at(2), out);
+    return;
+  }
   if (arguments.at(0) == "--model") {
     const osp::ParameterStore store = osp::load_model_dir(arguments.at(1));
     osp::FakeQuantTap tap(store, osp::parse_bits(arguments.at(2)));

