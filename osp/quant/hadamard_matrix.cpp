@@ -96,13 +96,22 @@ Matrix williamson(const WilliamsonRows& entry) {
   return h;
 }
 
+// Columns signed so that the first row is all ones.
+Matrix with_first_row_of_ones(Matrix h, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) {
+    if (h[j] > 0) continue;
+    for (int64_t i = 0; i < n; ++i) h[i * n + j] = static_cast<int8_t>(-h[i * n + j]);
+  }
+  return h;
+}
+
 Matrix base_matrix(int64_t n) {
   if (n == 1) return {1};
-  if (has_paley_one(n)) return paley_one(n);
-  if (has_paley_two(n)) return paley_two(n);
+  if (has_paley_one(n)) return paley_one(n);  // has such a row
+  if (has_paley_two(n)) return with_first_row_of_ones(paley_two(n), n);
   const WilliamsonRows* entry = find_williamson(n);
   OSP_CHECK(entry != nullptr, "no matrix of order {}", n);
-  return williamson(*entry);
+  return with_first_row_of_ones(williamson(*entry), n);
 }
 
 }  // namespace

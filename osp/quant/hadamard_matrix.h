@@ -33,8 +33,8 @@ std::vector<int64_t> hadamard_bases(int64_t limit = kLargestHadamardBase);
 // known.
 void check_hadamard_size(int64_t size, const std::string& what);
 
-// The matrix in row order, entry (i, j) at i · n + j. Costs n² steps. Errors as
-// check_hadamard_size.
+// The matrix in row order, entry (i, j) at i · n + j; its first row is all ones. Costs n² steps.
+// Errors as check_hadamard_size.
 std::vector<int8_t> hadamard_matrix(int64_t n);
 
 }  // namespace osp

@@ -18,10 +18,12 @@ at::Tensor as_tensor(std::vector<int8_t> entries, int64_t n) {
       .to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
 }
 
+// Orthogonal rows of ±1, the first all ones.
 bool is_hadamard(int64_t n) {
   const at::Tensor h = as_tensor(hadamard_matrix(n), n);
   // Sums of at most 1024 numbers ±1 are exact in fp32.
-  return h.abs().eq(1).all().item<bool>() && at::mm(h, h.t()).equal(at::eye(n).mul(n));
+  return h.abs().eq(1).all().item<bool>() && h[0].eq(1).all().item<bool>() &&
+         at::mm(h, h.t()).equal(at::eye(n).mul(n));
 }
 
 TEST(FiniteField, NumbersArePrimePowersOrNot) {

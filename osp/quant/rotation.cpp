@@ -46,19 +46,58 @@ bool norms_are_folded(const ParameterStore& store) {
   return true;
 }
 
+// The weights g of the norm in front of a linear layer in fp64; undefined if it has none.
+at::Tensor norm_weights(const ParameterStore& store, const std::string& norm) {
+  const int64_t i = norm.empty() ? -1 : store.find(norm + ".weight");
+  return i < 0 ? at::Tensor() : store.master(i).to(at::kDouble);
+}
+
 // A matrix or table [rows, columns] as planned, in fp64.
 at::Tensor rotated_matrix(const ParameterStore& store, int64_t parameter,
                           const RotationPlan& plan) {
   const ParameterSpec& spec = store.specs[static_cast<size_t>(parameter)];
-  const Sides sides = sides_of(spec);
+  const Sides sides = sides_of(store, spec);
   at::Tensor w = store.master(parameter).to(at::kDouble);
-  if (plan.fold_norms && !sides.norm.empty()) {
-    w = w * store.master(store.find(sides.norm + ".weight")).to(at::kDouble);
-  }
+  const at::Tensor gain = norm_weights(store, sides.norm);
+  if (plan.fold_norms && gain.defined()) w = w * gain;
   w = change_basis(w, sides.input, spec.layer, plan);
   return sides.output == Basis::fixed
              ? w
              : change_basis(w.t().contiguous(), sides.output, spec.layer, plan).t();
+}
+
+// The bias of a linear layer or of a norm as planned, in fp64.
+at::Tensor rotated_bias(const ParameterStore& store, int64_t parameter, const RotationPlan& plan) {
+  const ParameterSpec& spec = store.specs[static_cast<size_t>(parameter)];
+  at::Tensor b = store.master(parameter).to(at::kDouble);
+  if (!is_residual_norm_bias(spec)) {
+    return change_basis(b, sides_of(store, spec).output, spec.layer, plan);
+  }
+  if (plan.fold_norms) {
+    const std::string norm = spec.name.substr(0, spec.name.rfind('.'));
+    b = b / norm_weights(store, norm);
+    if (!b.isfinite().all().item<bool>()) {
+      fail(ErrorCode::unsupported,
+           "{}: the norm has a weight of 0 where its bias stands; it cannot be folded", spec.name);
+    }
+  }
+  return change_basis(b, Basis::residual, spec.layer, plan);
+}
+
+// Every parameter as planned; the norms' weights last, because the others read them.
+void rotate_parameters(ParameterStore& store, const RotationPlan& plan) {
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    const int64_t parameter = static_cast<int64_t>(i);
+    at::Tensor target = store.master(parameter);
+    if (target.dim() == 2) {
+      target.copy_(rotated_matrix(store, parameter, plan));
+    } else if (store.specs[i].name.ends_with(".bias")) {
+      target.copy_(rotated_bias(store, parameter, plan));
+    }
+  }
+  for (size_t i = 0; plan.fold_norms && i < store.specs.size(); ++i) {
+    if (is_residual_norm(store.specs[i])) store.master(static_cast<int64_t>(i)).fill_(1.0);
+  }
 }
 
 }  // namespace
@@ -66,7 +105,8 @@ at::Tensor rotated_matrix(const ParameterStore& store, int64_t parameter,
 at::Tensor Rotation::apply(const at::Tensor& x) const {
   OSP_CHECK(x.scalar_type() == at::kDouble && x.size(-1) == size(), "rows of {} fp64 numbers, {}",
             size(), x.size(-1));
-  return signs.defined() ? hadamard_transform(x * signs) : at::matmul(x, matrix);
+  if (!signs.defined()) return at::matmul(x, matrix);
+  return hadamard_transform((keeps_mean ? hadamard_transform(x, {.transposed = true}) : x) * signs);
 }
 
 at::Tensor Rotation::dense() const {
@@ -75,7 +115,14 @@ at::Tensor Rotation::dense() const {
 
 Rotation random_hadamard(int64_t size, uint64_t seed, const std::string& name) {
   check_hadamard_size(size, name);
-  return {.signs = random_signs(size, seed, name), .matrix = {}};
+  return {.signs = random_signs(size, seed, name)};
+}
+
+Rotation random_mean_keeping(int64_t size, uint64_t seed, const std::string& name) {
+  Rotation q = random_hadamard(size, seed, name);
+  q.keeps_mean = true;
+  q.signs[0].fill_(1.0);
+  return q;
 }
 
 double orthogonality_error(const at::Tensor& matrix) {
@@ -86,12 +133,14 @@ double orthogonality_error(const at::Tensor& matrix) {
 Rotation dense_rotation(const at::Tensor& matrix) {
   const double error = orthogonality_error(matrix);
   OSP_CHECK(error <= kLargestOrthogonalityError, "a rotation that is off by {}", error);
-  return {.signs = {}, .matrix = matrix.detach().to(at::kDouble).contiguous()};
+  return {.matrix = matrix.detach().to(at::kDouble).contiguous()};
 }
 
 RotationPlan quarot_plan(const ModelConfig& config, const QuaRotOptions& options) {
   RotationPlan plan{.fold_norms = true, .down = true, .down_block = options.down_block};
-  plan.residual = random_hadamard(config.width, options.seed, "R1 (residual stream): the width");
+  const std::string name = "R1 (residual stream): the width";
+  plan.residual = subtracts_mean(config) ? random_mean_keeping(config.width, options.seed, name)
+                                         : random_hadamard(config.width, options.seed, name);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     plan.values.push_back(
         random_hadamard(config.head_size, options.seed,
@@ -117,20 +166,7 @@ void rotate(ParameterStore& store, const RotationPlan& plan) {
   if (plan.fold_norms && store.config.tied) store = untied(store);
   OSP_CHECK(!plan.residual || plan.fold_norms || norms_are_folded(store),
             "R1 needs norm weights of 1");
-  for (size_t i = 0; i < store.specs.size(); ++i) {
-    const int64_t parameter = static_cast<int64_t>(i);
-    const ParameterSpec& spec = store.specs[i];
-    at::Tensor target = store.master(parameter);
-    if (spec.shape.size() == 2) {
-      target.copy_(rotated_matrix(store, parameter, plan));
-    } else if (spec.name.ends_with(".bias")) {
-      const at::Tensor bias = target.to(at::kDouble);
-      target.copy_(change_basis(bias, sides_of(spec).output, spec.layer, plan));
-    }
-  }
-  for (size_t i = 0; plan.fold_norms && i < store.specs.size(); ++i) {
-    if (is_residual_norm(store.specs[i])) store.master(static_cast<int64_t>(i)).fill_(1.0);
-  }
+  rotate_parameters(store, plan);
   sync_compute(store);
 }
 

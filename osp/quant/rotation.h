@@ -8,7 +8,8 @@
 //   R3     q, k ← q H, k H after RoPE: online, no weight changes
 //   R4     input of the down projection ← x H: online; W_down ← W_down H
 //
-// Embeddings are not centred: only LayerNorm subtracts a mean, RMSNorm does not.
+// Embeddings are not centred: RMSNorm subtracts no mean, and for LayerNorm R1 is drawn so that the
+// mean over channels stays (random_mean_keeping). A norm's bias b becomes (b / g) Q₁.
 // Sources: Ashkboos et al., "QuaRot", 2024; Liu et al., "SpinQuant", 2024; PAPER settings of the
 // reference. Everything is computed in fp64, one tensor at a time, and rounded once to the store's
 // type.
@@ -28,8 +29,11 @@ namespace osp {
 
 // An orthogonal matrix Q of order n, applied to rows.
 struct Rotation {
-  at::Tensor signs;   // fp64 [n] of ±1: Q = diag(signs) · H_n / sqrt(n); or undefined, and then
-  at::Tensor matrix;  // fp64 [n, n]: Q itself
+  // fp64 [n] of ±1: Q = diag(signs) · H / sqrt(n), or with keeps_mean Hᵀ · diag(signs) · H / n; or
+  // undefined, and then
+  at::Tensor signs = {};
+  at::Tensor matrix = {};  // fp64 [n, n]: Q itself
+  bool keeps_mean = false;
 
   int64_t size() const { return signs.defined() ? signs.numel() : matrix.size(0); }
   // x · Q over the last dimension of x, which must be fp64.
@@ -40,6 +44,11 @@ struct Rotation {
 // Random signs, a pure function of (size, seed, name). Error(unsupported) naming `name` if no
 // Hadamard matrix of the size is known.
 Rotation random_hadamard(int64_t size, uint64_t seed, const std::string& name);
+
+// The same kind of matrix with 1ᵀ Q = 1ᵀ, for LayerNorm, which subtracts the mean over channels: it
+// commutes with such rotations. The first row of H is all ones, so 1 Hᵀ is a multiple of the first
+// unit vector, whose sign is +; entries are about normal with variance 1/n.
+Rotation random_mean_keeping(int64_t size, uint64_t seed, const std::string& name);
 
 // A learned matrix. OSP_CHECK that it is orthogonal within 1e-6 (largest entry of Q Qᵀ − I).
 Rotation dense_rotation(const at::Tensor& matrix);

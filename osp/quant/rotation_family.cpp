@@ -1,5 +1,7 @@
 #include "osp/quant/rotation_family.h"
 
+#include <ATen/ops/ones.h>
+
 #include <array>
 #include <string_view>
 
@@ -7,6 +9,8 @@
 
 namespace osp {
 namespace {
+
+constexpr double kLargestMeanError = 1e-10;  // fp64 sums over the width
 
 struct Role {
   std::string_view name;
@@ -39,7 +43,13 @@ const Role* role_of(const ParameterSpec& spec) {
   return nullptr;
 }
 
-void check_residual(const ParameterStore& store) {
+// 1ᵀ Q = 1ᵀ
+bool keeps_mean(const Rotation& q) {
+  const at::Tensor ones = at::ones({1, q.size()}, at::kDouble);
+  return q.apply(ones).sub(ones).abs().max().item<double>() < kLargestMeanError;
+}
+
+void check_residual(const ParameterStore& store, const RotationPlan& plan) {
   const ModelConfig& config = store.config;
   if (store.find("model.layers.0.post_feedforward_layernorm.weight") >= 0) {
     fail(ErrorCode::unsupported,
@@ -47,16 +57,14 @@ void check_residual(const ParameterStore& store) {
          "blocks, so their weights per channel (post_feedforward_layernorm) act on the rotated "
          "branch and cannot be folded. Use the FFN Hadamard or GPTQ alone");
   }
-  if (config.norm != "rms") {
+  if (subtracts_mean(config) && plan.residual && !keeps_mean(*plan.residual)) {
     fail(ErrorCode::unsupported,
-         "R1 (rotation of the residual stream) is not exact for norm \"{}\": only RMSNorm commutes "
-         "with rotations. Use the FFN Hadamard or GPTQ alone",
-         config.norm);
+         "R1 (rotation of the residual stream) is not exact for LayerNorm unless it keeps the mean "
+         "over channels, which a learned one does not: use QuaRot, whose R1 does");
   }
   for (const ParameterSpec& spec : store.specs) {
     const bool known = spec.layer < 0 || spec.shape.size() != 2 || role_of(spec) != nullptr;
-    const bool norm_bias = spec.name.ends_with("norm.bias");
-    if (known && !norm_bias) continue;
+    if (known) continue;
     fail(ErrorCode::unsupported,
          "R1 (rotation of the residual stream): not known how {} takes part in it. Use the FFN "
          "Hadamard or GPTQ alone",
@@ -66,17 +74,23 @@ void check_residual(const ParameterStore& store) {
 
 }  // namespace
 
-Sides sides_of(const ParameterSpec& spec) {
-  if (spec.kind == ParameterKind::embedding) return {.input = Basis::residual};
-  if (spec.kind == ParameterKind::head) return {.input = Basis::residual, .norm = "model.norm"};
+bool subtracts_mean(const ModelConfig& config) { return config.norm.starts_with("layer"); }
+
+Sides sides_of(const ParameterStore& store, const ParameterSpec& spec) {
+  if (spec.name == "model.embed_tokens.weight" || spec.name == "model.embed_positions.weight") {
+    return {.input = Basis::residual};
+  }
+  if (spec.name == "lm_head.weight") return {.input = Basis::residual, .norm = "model.norm"};
   const Role* role = spec.layer < 0 ? nullptr : role_of(spec);
   if (role == nullptr) return {};
-  const std::string norm = role->norm.empty() ? "" : block_of(spec) + std::string(role->norm);
+  std::string norm = role->norm.empty() ? "" : block_of(spec) + std::string(role->norm);
+  // Branches side by side may share the first norm.
+  if (store.find(norm + ".weight") < 0 && !norm.empty()) norm = block_of(spec) + "input_layernorm";
   return {.input = role->input, .output = role->output, .norm = norm};
 }
 
 void check_rotations_exact(const ParameterStore& store, const RotationPlan& plan) {
-  if (plan.residual || plan.fold_norms) check_residual(store);
+  if (plan.residual || plan.fold_norms) check_residual(store, plan);
   OSP_CHECK(!plan.residual || plan.residual->size() == store.config.width,
             "R1 of order {} for a residual stream of width {}", plan.residual->size(),
             store.config.width);

@@ -8,6 +8,11 @@
 namespace osp {
 namespace {
 
+bool has_norm_name(const std::string& name, const std::string& ending) {
+  return name == "model.norm" + ending || name.ends_with(".input_layernorm" + ending) ||
+         name.ends_with(".post_attention_layernorm" + ending);
+}
+
 void set_type(ParameterStore& store, at::ScalarType type) {
   for (Bank& bank : store.banks) {
     bank.master = bank.master.to(type);
@@ -33,10 +38,9 @@ ParameterStore empty_store(const ModelConfig& config, at::ScalarType type) {
 
 }  // namespace
 
-bool is_residual_norm(const ParameterSpec& spec) {
-  return spec.name == "model.norm.weight" || spec.name.ends_with(".input_layernorm.weight") ||
-         spec.name.ends_with(".post_attention_layernorm.weight");
-}
+bool is_residual_norm(const ParameterSpec& spec) { return has_norm_name(spec.name, ".weight"); }
+
+bool is_residual_norm_bias(const ParameterSpec& spec) { return has_norm_name(spec.name, ".bias"); }
 
 ParameterStore widened(const ParameterStore& store) {
   ParameterStore wide = empty_store(store.config, at::kDouble);

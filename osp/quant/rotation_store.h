@@ -7,6 +7,7 @@ namespace osp {
 
 // The weights of a norm that reads the residual stream (not QK-norm).
 bool is_residual_norm(const ParameterSpec& spec);
+bool is_residual_norm_bias(const ParameterSpec& spec);
 
 // The same parameters in fp64, for transforms that are to be exact beyond fp32. It can be run by
 // the forward pass; gradients are not copied.

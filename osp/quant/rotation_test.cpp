@@ -82,6 +82,15 @@ TEST(Rotation, RandomHadamardIsOrthogonalSeededAndFlat) {
   }
 }
 
+TEST(Rotation, MeanKeepingRotationIsOrthogonalAndKeepsTheMean) {
+  for (const int64_t size : {12, 36, 48, 64, 156}) {
+    const at::Tensor q = random_mean_keeping(size, 1, "R1").dense();
+    EXPECT_LT(orthogonality_error(q), 1e-14) << size;
+    EXPECT_LT(q.sum(0).sub(1.0).abs().max().item<double>(), 1e-13) << size;
+    EXPECT_LT(q.abs().max().item<double>(), 0.999) << size;
+  }
+}
+
 TEST(Rotation, EachTransformAloneLeavesTheLogitsInFp64) {
   const ParameterStore store = wide_model();
   EXPECT_LT(change_by(store, {.fold_norms = true}), kExact);

@@ -1,0 +1,57 @@
+#include "osp/quant/smooth_quant.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
+#include <c10/core/GradMode.h>
+
+#include "osp/base/error.h"
+#include "osp/quant/smooth_scale.h"
+
+namespace osp {
+namespace {
+
+constexpr double kSmallestMagnitude = 1e-5;
+
+bool follows_norm(const ScaleSite& site) {
+  return site.input == TapPoint::attention_input || site.input == TapPoint::mlp_input;
+}
+
+at::Tensor smoothing_scale(const ParameterStore& store, const ScaleSite& site,
+                           const at::Tensor& largest_x, double alpha) {
+  at::Tensor largest_w;
+  for (const int64_t reader : site.readers) {
+    const at::Tensor w = store.master(reader).abs().amax(0).to(at::kDouble);
+    largest_w = largest_w.defined() ? at::maximum(largest_w, w) : w;
+  }
+  const at::Tensor s =
+      largest_x.pow(alpha) / largest_w.clamp_min(kSmallestMagnitude).pow(1 - alpha);
+  // A channel that is always zero stays as it is.
+  return at::where(largest_x.gt(0), s.clamp_min(kSmallestMagnitude), at::ones_like(s));
+}
+
+}  // namespace
+
+void smooth_quant(ParameterStore& store, const at::Tensor& windows_NT,
+                  const SmoothQuantOptions& options) {
+  const c10::NoGradGuard no_graph;
+  const ChannelStatisticsTap statistics = channel_statistics(store, windows_NT, /*kept_rows=*/1);
+  int64_t num_sites = 0;
+  for (int64_t layer = 0; layer < store.config.layers; ++layer) {
+    for (const ScaleSite& site : scale_sites(store, layer)) {
+      if (!follows_norm(site)) continue;
+      fold_scale(store, site,
+                 smoothing_scale(store, site, statistics.of(site).largest, options.alpha));
+      ++num_sites;
+    }
+  }
+  if (num_sites == 0) {
+    fail(
+        ErrorCode::unsupported,
+        "SmoothQuant needs a norm before attention or the feed-forward network, whose weights take "
+        "the scale: in this family the norms follow the blocks");
+  }
+}
+
+}  // namespace osp

@@ -1,0 +1,86 @@
+// Scales per channel that move between a linear layer's input and its weights without changing the
+// model: x_j → x_j / s_j and W_:j → W_:j · s_j. SmoothQuant and AWQ choose s differently.
+//
+// The division is folded into what makes x, which must be linear in it, channel by channel:
+//
+//   input of q, k, v        weights of the norm before them (and its bias)
+//   input of gate and up    the same; with one norm for both branches they share its scales
+//   input of o              rows of v; query heads that share a value head share its scales
+//   input of down           rows of up: the product silu(gate) · up is linear in up
+//
+// A model with SSNorm has one gain for all channels, and one with Simple RMSNorm none: neither can
+// carry a scale per channel, and the residual stream cannot either, because a norm divides by the
+// mean square over all of its channels. What carries it is the weight per channel that fuse()
+// (osp/model/fuse.h) writes in their place, g · [1, …, 1]: the fused model is a plain Llama, whose
+// norm has these weights anyway, so a scale costs nothing when it runs. It does end the single
+// static activation scale of such models, which needs rows of one mean square.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "osp/model/parameters.h"
+#include "osp/model/tap.h"
+
+namespace osp {
+
+// Linear layers with a common input, and what makes it. Indices into ParameterStore::specs.
+struct ScaleSite {
+  TapPoint input;
+  int64_t layer = 0;
+  std::vector<int64_t> readers;  // weights [out, channels]
+  std::vector<int64_t> makers;   // tensors whose first dimension is divided
+  int64_t channels = 0;          // of the input
+  int64_t group = 1;             // neighbouring heads of the input that share scales
+  int64_t head_size = 0;         // of such heads; 0 where group is 1
+};
+
+// The places of one block where a scale can be folded; those whose input is not made as the table
+// above says (no norm before the block, no gate) are left out.
+std::vector<ScaleSite> scale_sites(const ParameterStore& store, int64_t layer);
+
+// One number per channel of the input from one per free channel, and back by the largest or the
+// mean of those that share.
+at::Tensor expand_channels(const ScaleSite& site, const at::Tensor& free_channels);
+at::Tensor largest_of_shared(const ScaleSite& site, const at::Tensor& channels);
+at::Tensor mean_of_shared(const ScaleSite& site, const at::Tensor& channels);
+
+// Folds s (positive, one per free channel) into the store, in fp64, rounded once.
+void fold_scale(ParameterStore& store, const ScaleSite& site, const at::Tensor& s);
+
+// What calibration shows of every input: the largest and the mean magnitude per channel, and some
+// rows.
+struct ChannelStatistics {
+  at::Tensor largest;    // fp64 [channels]
+  at::Tensor magnitude;  // fp64 [channels], sum of |x|
+  int64_t num_rows = 0;
+  at::Tensor rows;  // fp32 [kept, channels], evenly spaced
+
+  at::Tensor mean() const { return magnitude / static_cast<double>(num_rows); }
+};
+
+// Collects them, at most `kept_rows` rows of each input; changes nothing.
+class ChannelStatisticsTap : public Tap {
+ public:
+  // `expected_rows`: tokens that will pass.
+  ChannelStatisticsTap(int64_t kept_rows, int64_t expected_rows);
+  bool wants(TapPoint point, int64_t layer) const override;
+  at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) override;
+
+  const ChannelStatistics& of(const ScaleSite& site) const;
+
+ private:
+  int64_t stride_;
+  std::map<std::pair<TapPoint, int64_t>, ChannelStatistics> statistics_;
+};
+
+// Runs the model on calibration windows [N, T], a few at a time.
+ChannelStatisticsTap channel_statistics(const ParameterStore& store, const at::Tensor& windows_NT,
+                                        int64_t kept_rows);
+
+}  // namespace osp
