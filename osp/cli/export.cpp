@@ -8,6 +8,8 @@
 #include "osp/base/file.h"
 #include "osp/base/philox.h"
 #include "osp/cli/command.h"
+#include "osp/data/tokenizer.h"
+#include "osp/export/gguf_convert.h"
 #include "osp/model/fuse.h"
 #include "osp/model/model_dir.h"
 
@@ -19,7 +21,7 @@ struct Options {
   std::string model;
   std::string format;
   std::string out;
-  std::string dtype = "fp32";
+  std::string dtype = "auto";
 };
 
 // Tokens on which the fused model is compared with the original.
@@ -46,14 +48,35 @@ void save_atomically(const ParameterStore& store, const std::string& out,
   rename_path(temporary, out);
 }
 
-int run(const Options& options) {
-  if (options.format != "hf") {
-    fail(ErrorCode::usage, "--format {} is not supported; this version writes hf", options.format);
+int run_gguf(const Options& options, const std::string& out) {
+  Console console(options.common.quiet);
+  const GgufConversion result = convert_to_gguf(options.model, out, options.dtype);
+  if (!result.has_tokenizer) {
+    console.warn("{} has no tokenizer: exported without it", options.model);
   }
-  std::string out = options.out;
-  while (out.size() > 1 && out.ends_with('/')) out.pop_back();
-  if (path_exists(out)) {
-    fail(ErrorCode::usage, "{} exists: give --out a new folder", out);
+  if (!result.report.kept_f16.empty()) {
+    console.warn("{} tensors whose rows are no multiple of 32 were kept in f16, the first is {}",
+                 result.report.kept_f16.size(), result.report.kept_f16[0]);
+  }
+  console.line("wrote {} ({}, {} parameters)", out, result.dtype, format_count(result.parameters));
+  if (options.common.json) {
+    Json json;
+    json["model"] = options.model;
+    json["out"] = out;
+    json["format"] = options.format;
+    json["dtype"] = result.dtype;
+    json["parameters"] = result.parameters;
+    json["kept_f16"] = result.report.kept_f16;
+    json["scale_rounding"] = result.report.scale_rounding;
+    print_json(json);
+  }
+  return 0;
+}
+
+int run_hf(const Options& options, const std::string& out) {
+  const std::string dtype = options.dtype == "auto" ? "fp32" : options.dtype;
+  if (dtype != "fp32" && dtype != "bf16") {
+    fail(ErrorCode::usage, "--dtype {}: --format hf is written in fp32 or bf16", dtype);
   }
   Console console(options.common.quiet);
   const std::string dir = find_model_dir(options.model);
@@ -75,24 +98,31 @@ int run(const Options& options) {
   }
   console.line("fused logits equal the original ones within {:.2e} (largest logit {:.3g})",
                difference.largest, difference.scale);
-  const std::string tokenizer = dir + "/tokenizer.json";
-  save_atomically(fused, out, path_exists(tokenizer) ? read_file(tokenizer) : "",
-                  options.dtype == "bf16");
-  if (!path_exists(tokenizer)) console.warn("{} does not exist: exported without it", tokenizer);
+  const bool has_tokenizer = Tokenizer::exists(dir);
+  save_atomically(fused, out, has_tokenizer ? Tokenizer::from_file(dir).json() : "",
+                  dtype == "bf16");
+  if (!has_tokenizer) console.warn("{} has no tokenizer: exported without it", dir);
   console.line("wrote {} ({}, {} parameters, {})", out, architecture_name(fused.config),
-               format_count(fused.num_parameters()), options.dtype);
+               format_count(fused.num_parameters()), dtype);
   if (options.common.json) {
     Json json;
     json["model"] = options.model;
     json["out"] = out;
     json["format"] = options.format;
-    json["dtype"] = options.dtype;
+    json["dtype"] = dtype;
     json["architecture"] = architecture_name(fused.config);
     json["parameters"] = fused.num_parameters();
     json["logit_difference"] = {{"largest", difference.largest}, {"relative", difference.relative}};
     print_json(json);
   }
   return 0;
+}
+
+int run(const Options& options) {
+  std::string out = options.out;
+  while (out.size() > 1 && out.ends_with('/')) out.pop_back();
+  if (path_exists(out)) fail(ErrorCode::usage, "{} exists: give --out a new name", out);
+  return options.format == "gguf" ? run_gguf(options, out) : run_hf(options, out);
 }
 
 }  // namespace
@@ -102,9 +132,16 @@ void add_export(CommandLine& line) {
   Command command = line.command("export", "write a model in the format of other programs");
   add_common_options(command, options->common);
   add_model_option(command, options->model);
-  command.add("--format", options->format, "hf: a LlamaForCausalLM folder").required();
-  command.add("--out", options->out, "folder to create").required();
-  command.add("--dtype", options->dtype, "type of the stored weights").one_of({"fp32", "bf16"});
+  command
+      .add("--format", options->format, "hf: a LlamaForCausalLM folder; gguf: a file for llama.cpp")
+      .required()
+      .one_of({"hf", "gguf"});
+  command.add("--out", options->out, "folder or file to create").required();
+  command
+      .add("--dtype", options->dtype,
+           "type of the stored weights; auto: fp32 for hf, f16 for gguf, q4_0 for gguf of a "
+           "quantized model")
+      .one_of({"auto", "fp32", "bf16", "f16", "q8_0", "q4_0"});
   command.runs([options] { return run(*options); });
 }
 

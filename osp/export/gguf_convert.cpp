@@ -1,0 +1,80 @@
+#include "osp/export/gguf_convert.h"
+
+#include <filesystem>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/data/tokenizer.h"
+#include "osp/formats/gguf.h"
+#include "osp/model/fuse.h"
+#include "osp/model/model_dir.h"
+#include "osp/quant/quantized_model_dir.h"
+
+namespace osp {
+namespace {
+
+GgufTensorType type_of(const std::string& dtype) {
+  if (dtype == "f16") return GgufTensorType::f16;
+  if (dtype == "q8_0") return GgufTensorType::q8_0;
+  if (dtype == "q4_0") return GgufTensorType::q4_0;
+  fail(ErrorCode::usage, "--dtype {}: a GGUF file is written in f16, q8_0 or q4_0", dtype);
+}
+
+// The ids that end a text, from a configuration that may say how the weights are quantized.
+std::vector<int64_t> end_tokens_of(const std::string& dir) {
+  if (is_gguf_path(dir)) return load_model_config(dir).end_tokens;
+  const std::string file = dir + "/config.json";
+  Json config = read_json_file(file);
+  for (const char* key : {"quantization_config", "osp_quantization"}) config.erase(key);
+  return parse_hf_config(config, file).end_tokens;
+}
+
+// The last part of a path that is not "model": what a reader of the file will know it by.
+std::string name_of(const std::string& dir) {
+  std::filesystem::path path = std::filesystem::path(dir).lexically_normal();
+  if (!path.has_filename() || path.filename() == "model") path = path.parent_path();
+  return path.stem().string();
+}
+
+}  // namespace
+
+GgufConversion convert_to_gguf(const std::string& model, const std::string& path,
+                               const std::string& dtype) {
+  const std::string dir = find_model_dir(model);
+  const bool quantized = is_quantized_model_dir(dir);
+  GgufConversion result;
+  result.dtype = dtype != "auto" ? dtype : quantized ? "q4_0" : "f16";
+  GgufExportOptions options;
+  options.type = type_of(result.dtype);
+  options.where = dir;
+  options.name = name_of(dir);
+  if (options.type == GgufTensorType::q4_0 && !quantized) {
+    fail(ErrorCode::usage,
+         "{}: --dtype q4_0 takes the 4-bit codes of a quantized model; run osp quantize first, or "
+         "choose f16 or q8_0",
+         dir);
+  }
+  result.has_tokenizer = Tokenizer::exists(dir);
+  if (result.has_tokenizer) {
+    const Tokenizer tokenizer = Tokenizer::from_file(dir);
+    options.tokenizer_json = tokenizer.json();
+    options.end_tokens = end_tokens_of(dir);
+    if (options.end_tokens.empty() && tokenizer.end_of_document() >= 0) {
+      options.end_tokens.push_back(tokenizer.end_of_document());
+    }
+  }
+  if (quantized) {
+    const QuantizedModel source = load_quantized_model_dir(dir);
+    options.online = source.info.online;
+    if (options.type == GgufTensorType::q4_0) options.quantized = &source.weights;
+    result.parameters = source.store.num_parameters();
+    result.report = export_gguf(source.store, path, options);
+    return result;
+  }
+  const ParameterStore store = fuse(load_model_dir(dir));
+  result.parameters = store.num_parameters();
+  result.report = export_gguf(store, path, options);
+  return result;
+}
+
+}  // namespace osp

@@ -1,0 +1,232 @@
+#include "osp/export/gguf_export.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/export/gguf_tokenizer.h"
+#include "osp/formats/gguf_writer.h"
+#include "osp/formats/half.h"
+#include "osp/model/gguf_names.h"
+#include "osp/model/hf_config.h"
+
+namespace osp {
+namespace {
+
+constexpr int64_t kBlock = 32;            // values of a block of Q4_0 and Q8_0
+constexpr double kLargestHalf = 65519.0;  // larger ones round to infinity
+
+// general.file_type, which only informs.
+uint32_t file_type(GgufTensorType type) {
+  return type == GgufTensorType::f16 ? 1 : type == GgufTensorType::q4_0 ? 2 : 7;
+}
+
+const QuantizedLinear* codes_of(const ParameterSpec& spec, const GgufExportOptions& options) {
+  if (options.quantized == nullptr) return nullptr;
+  const auto found = options.quantized->find(spec.name);
+  return found == options.quantized->end() ? nullptr : &found->second;
+}
+
+GgufTensorType type_of(const ParameterSpec& spec, const GgufExportOptions& options) {
+  if (spec.shape.size() < 2) return GgufTensorType::f32;
+  if (codes_of(spec, options) != nullptr) return GgufTensorType::q4_0;
+  const bool whole_blocks = spec.shape.back() % kBlock == 0;
+  return options.type == GgufTensorType::q8_0 && whole_blocks ? GgufTensorType::q8_0
+                                                              : GgufTensorType::f16;
+}
+
+// Row of ours for each row of the file.
+std::vector<int64_t> rows_of(const ParameterSpec& spec, const ModelConfig& config) {
+  const int64_t heads = gguf_permuted_heads(spec, config);
+  if (heads > 0) return gguf_row_order(spec.shape[0], heads);
+  std::vector<int64_t> rows(static_cast<size_t>(spec.shape[0]));
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int64_t>(i);
+  return rows;
+}
+
+void check_codes(const QuantizedLinear& layer, const std::string& where, const std::string& name) {
+  const auto refuse = [&](const std::string& reason) {
+    fail(ErrorCode::unsupported,
+         "{}: {} {}: Q4_0 holds symmetric codes from -8 to 7 with one scale for 32 weights", where,
+         name, reason);
+  };
+  if (!layer.symmetric()) refuse("has zero points");
+  if (layer.bits > 4) refuse(fmt::format("has {} bits", layer.bits));
+  if (layer.columns() % kBlock != 0) refuse(fmt::format("has rows of {}", layer.columns()));
+  if (layer.group % kBlock != 0) refuse(fmt::format("has groups of {}", layer.group));
+}
+
+void check_values(const at::Tensor& weight, bool half, const std::string& where,
+                  const std::string& name) {
+  const float* values = weight.const_data_ptr<float>();
+  for (int64_t i = 0; i < weight.numel(); ++i) {
+    if (!std::isfinite(values[i])) {
+      fail(ErrorCode::damaged, "{}: {} holds {}, expected finite weights", where, name, values[i]);
+    }
+    if (half && std::fabs(values[i]) > kLargestHalf) {
+      fail(ErrorCode::unsupported, "{}: {} holds {}, which fp16 cannot", where, name, values[i]);
+    }
+  }
+}
+
+// One row of codes as blocks: the scale in fp16, then 16 bytes with value i + 8 in the low half of
+// byte i and value i + 16 in its high half.
+void pack_q4_0(const int8_t* codes, const float* scales, int64_t columns, int64_t group,
+               std::byte* out) {
+  const int64_t width = group > 0 ? group : columns;
+  for (int64_t begin = 0; begin < columns; begin += kBlock) {
+    const uint16_t scale = float_to_half(scales[begin / width]);
+    std::memcpy(out, &scale, sizeof(scale));
+    out += sizeof(scale);
+    for (int64_t i = 0; i < kBlock / 2; ++i) {
+      const int low = codes[begin + i] + 8, high = codes[begin + i + kBlock / 2] + 8;
+      *out++ = static_cast<std::byte>(low | high << 4);
+    }
+  }
+}
+
+// The largest relative change of a scale by its rounding. Error(unsupported) if fp16 has no
+// positive finite number for it.
+double check_scales(const QuantizedLinear& layer, const std::string& where,
+                    const std::string& name) {
+  const at::Tensor scale = layer.scale.contiguous();
+  const float* values = scale.const_data_ptr<float>();
+  double largest = 0;
+  for (int64_t i = 0; i < scale.numel(); ++i) {
+    const float half = half_to_float(float_to_half(values[i]));
+    if (!(half > 0) || !std::isfinite(half)) {
+      fail(ErrorCode::unsupported, "{}: {} has the scale {}, which fp16 cannot hold", where, name,
+           values[i]);
+    }
+    largest = std::max(largest, std::fabs(double{half} - values[i]) / values[i]);
+  }
+  return largest;
+}
+
+std::function<void(std::span<std::byte>)> fill_codes(const QuantizedLinear& layer,
+                                                     std::vector<int64_t> rows) {
+  return [&layer, rows = std::move(rows)](std::span<std::byte> blocks) {
+    const at::Tensor codes = layer.codes.contiguous(), scale = layer.scale.contiguous();
+    const size_t row_bytes = blocks.size() / rows.size();
+    for (size_t row = 0; row < rows.size(); ++row) {
+      pack_q4_0(codes.const_data_ptr<int8_t>() + rows[row] * layer.columns(),
+                scale.const_data_ptr<float>() + rows[row] * layer.groups(), layer.columns(),
+                layer.group, blocks.data() + row * row_bytes);
+    }
+  };
+}
+
+std::function<void(std::span<std::byte>)> fill_values(const at::Tensor& weight, GgufTensorType type,
+                                                      std::vector<int64_t> rows) {
+  return [weight, type, rows = std::move(rows)](std::span<std::byte> blocks) {
+    const size_t row_bytes = blocks.size() / rows.size();
+    const auto columns = static_cast<size_t>(weight.numel()) / rows.size();
+    for (size_t row = 0; row < rows.size(); ++row) {
+      const float* values =
+          weight.const_data_ptr<float>() + static_cast<size_t>(rows[row]) * columns;
+      gguf_quantize(type, {values, columns}, blocks.subspan(row * row_bytes, row_bytes));
+    }
+  };
+}
+
+void add_model_metadata(const ModelConfig& config, const GgufExportOptions& options,
+                        GgufMetadataWriter& metadata) {
+  const auto u32 = [&](const char* key, int64_t value) {
+    metadata.u32(std::string("llama.") + key, static_cast<uint32_t>(value));
+  };
+  metadata.text("general.architecture", "llama");
+  metadata.text("general.type", "model");
+  if (!options.name.empty()) metadata.text("general.name", options.name);
+  metadata.u32("general.file_type", file_type(options.type));
+  metadata.u32("general.quantization_version", 2);
+  u32("block_count", config.layers);
+  u32("context_length", config.context);
+  u32("embedding_length", config.width);
+  u32("feed_forward_length", config.inner);
+  u32("attention.head_count", config.heads);
+  u32("attention.head_count_kv", config.kv_heads);
+  u32("attention.key_length", config.head_size);
+  u32("attention.value_length", config.head_size);
+  u32("rope.dimension_count", config.head_size);
+  u32("vocab_size", config.vocabulary);
+  metadata.f32("llama.rope.freq_base", static_cast<float>(config.rope_theta));
+  metadata.f32("llama.attention.layer_norm_rms_epsilon", static_cast<float>(config.norm_eps));
+}
+
+}  // namespace
+
+void check_gguf_export(const ParameterStore& store, const GgufExportOptions& options) {
+  if (!is_plain_llama(store.config)) {
+    fail(ErrorCode::unsupported,
+         "{}: llama.cpp's \"llama\" computes RMSNorm with weights per channel and nothing around "
+         "the embedding: this model cannot be written as GGUF",
+         options.where);
+  }
+  if (options.online.down_hadamard) {
+    fail(
+        ErrorCode::unsupported,
+        "{}: the model needs a Hadamard transform before each down projection while it runs, which "
+        "no GGUF file can ask for; quantize without it (R4) to export",
+        options.where);
+  }
+  OSP_CHECK((options.type == GgufTensorType::q4_0) == (options.quantized != nullptr),
+            "q4_0 and codes go together");
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    const ParameterSpec& spec = store.specs[i];
+    if (gguf_tensor_name(spec).empty()) {
+      fail(ErrorCode::unsupported, "{}: llama.cpp's \"llama\" has no tensor for {}", options.where,
+           spec.name);
+    }
+    if (const QuantizedLinear* layer = codes_of(spec, options)) {
+      check_codes(*layer, options.where, spec.name);
+    } else {
+      check_values(store.master(static_cast<int64_t>(i)),
+                   type_of(spec, options) != GgufTensorType::f32, options.where, spec.name);
+    }
+  }
+}
+
+GgufExportReport export_gguf(const ParameterStore& store, const std::string& path,
+                             const GgufExportOptions& options) {
+  check_gguf_export(store, options);
+  GgufMetadataWriter metadata;
+  add_model_metadata(store.config, options, metadata);
+  if (!options.tokenizer_json.empty()) {
+    add_gguf_tokenizer(options.tokenizer_json, store.config.vocabulary,
+                       options.end_tokens.empty() ? -1 : options.end_tokens[0], options.where,
+                       metadata);
+  }
+  GgufExportReport report;
+  std::vector<GgufTensorEntry> entries;
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    const ParameterSpec& spec = store.specs[i];
+    GgufTensorEntry entry{gguf_tensor_name(spec), type_of(spec, options), spec.shape, {}};
+    if (const QuantizedLinear* layer = codes_of(spec, options)) {
+      report.scale_rounding =
+          std::max(report.scale_rounding, check_scales(*layer, options.where, spec.name));
+      entry.fill = fill_codes(*layer, rows_of(spec, store.config));
+    } else {
+      if (options.type == GgufTensorType::q8_0 && entry.type == GgufTensorType::f16) {
+        report.kept_f16.push_back(spec.name);
+      }
+      std::vector<int64_t> rows =
+          spec.shape.size() > 1 ? rows_of(spec, store.config) : std::vector<int64_t>{0};
+      entry.fill = fill_values(store.master(static_cast<int64_t>(i)), entry.type, std::move(rows));
+    }
+    entries.push_back(std::move(entry));
+  }
+  const std::string temporary = path + ".tmp";
+  try {
+    write_gguf(temporary, metadata, entries);
+    rename_path(temporary, path);
+  } catch (...) {
+    remove_tree(temporary);
+    throw;
+  }
+  return report;
+}
+
+}  // namespace osp
