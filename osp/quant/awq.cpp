@@ -28,7 +28,10 @@ at::Tensor candidate_scale(const at::Tensor& magnitude, double ratio) {
   return s / (s.max() * s.min()).sqrt();
 }
 
-at::Tensor rounded(const at::Tensor& weight, const WeightGrid& grid, const std::string& name) {
+// Without the clipping search, which would take most of the time; the rounding afterwards may have
+// it.
+at::Tensor rounded(const at::Tensor& weight, WeightGrid grid, const std::string& name) {
+  grid.clipping_search = false;
   return round_to_nearest(weight, grid, name).dequantized();
 }
 
@@ -91,7 +94,6 @@ at::Tensor awq_clipped(const at::Tensor& weight, const at::Tensor& x, const Weig
   const int64_t group = grid.group == 0 ? weight.size(1) : grid.group;
   WeightGrid whole = grid;
   whole.group = 0;
-  whole.clipping_search = false;
   at::Tensor result = at::empty_like(weight);
   for (int64_t begin = 0; begin < weight.size(1); begin += group) {
     const at::Tensor w = weight.narrow(1, begin, group);

@@ -139,8 +139,8 @@ Rotation dense_rotation(const at::Tensor& matrix) {
 RotationPlan quarot_plan(const ModelConfig& config, const QuaRotOptions& options) {
   RotationPlan plan{.fold_norms = true, .down = true, .down_block = options.down_block};
   const std::string name = "R1 (residual stream): the width";
-  plan.residual = subtracts_mean(config) ? random_mean_keeping(config.width, options.seed, name)
-                                         : random_hadamard(config.width, options.seed, name);
+  plan.residual = config.layer_norm() ? random_mean_keeping(config.width, options.seed, name)
+                                      : random_hadamard(config.width, options.seed, name);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     plan.values.push_back(
         random_hadamard(config.head_size, options.seed,

@@ -51,13 +51,13 @@ bool keeps_mean(const Rotation& q) {
 
 void check_residual(const ParameterStore& store, const RotationPlan& plan) {
   const ModelConfig& config = store.config;
-  if (store.find("model.layers.0.post_feedforward_layernorm.weight") >= 0) {
+  if (config.norm_after) {
     fail(ErrorCode::unsupported,
          "R1 (rotation of the residual stream) is not exact for this family: its norms follow the "
          "blocks, so their weights per channel (post_feedforward_layernorm) act on the rotated "
          "branch and cannot be folded. Use the FFN Hadamard or GPTQ alone");
   }
-  if (subtracts_mean(config) && plan.residual && !keeps_mean(*plan.residual)) {
+  if (config.layer_norm() && plan.residual && !keeps_mean(*plan.residual)) {
     fail(ErrorCode::unsupported,
          "R1 (rotation of the residual stream) is not exact for LayerNorm unless it keeps the mean "
          "over channels, which a learned one does not: use QuaRot, whose R1 does");
@@ -74,8 +74,6 @@ void check_residual(const ParameterStore& store, const RotationPlan& plan) {
 
 }  // namespace
 
-bool subtracts_mean(const ModelConfig& config) { return config.norm.starts_with("layer"); }
-
 Sides sides_of(const ParameterStore& store, const ParameterSpec& spec) {
   if (spec.name == "model.embed_tokens.weight" || spec.name == "model.embed_positions.weight") {
     return {.input = Basis::residual};
@@ -91,6 +89,12 @@ Sides sides_of(const ParameterStore& store, const ParameterSpec& spec) {
 
 void check_rotations_exact(const ParameterStore& store, const RotationPlan& plan) {
   if (plan.residual || plan.fold_norms) check_residual(store, plan);
+  if (!plan.values.empty() && store.config.clip_qkv > 0) {
+    fail(ErrorCode::unsupported,
+         "R2 (rotation of values) is not exact for this family: it clips queries, keys and values "
+         "at ±{}, channel by channel. Use the FFN Hadamard or GPTQ alone",
+         store.config.clip_qkv);
+  }
   OSP_CHECK(!plan.residual || plan.residual->size() == store.config.width,
             "R1 of order {} for a residual stream of width {}", plan.residual->size(),
             store.config.width);

@@ -20,9 +20,6 @@ struct Sides {
 // Of a weight or of the bias that belongs to one.
 Sides sides_of(const ParameterStore& store, const ParameterSpec& spec);
 
-// Whether the norms are LayerNorms.
-bool subtracts_mean(const ModelConfig& config);
-
 // Error(unsupported) naming the rotation and the reason where the plan would change the model: R1
 // with norms that follow the blocks (OLMo-2), that subtract a mean or have biases, and with
 // matrices that are not in the table of rotation_family.cpp.

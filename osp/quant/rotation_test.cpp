@@ -10,6 +10,7 @@
 #include "osp/base/philox.h"
 #include "osp/model/fuse.h"
 #include "osp/quant/rotation_check.h"
+#include "osp/quant/rotation_family.h"
 #include "osp/quant/rotation_store.h"
 
 namespace osp {
@@ -22,8 +23,21 @@ struct Shape {
   bool tied = false, qk_norm = false;
 };
 
-// A fused model of random weights in fp64; norm weights differ by channel.
-ParameterStore wide_model(const Shape& shape = {}) {
+// Random weights in fp64; norm weights differ by channel, biases are not zero.
+ParameterStore wide_model_of(const ModelConfig& config) {
+  ParameterStore store = make_parameters(resolved(config), {});
+  initialize_parameters(store, 7);
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    if (store.master(static_cast<int64_t>(i)).dim() != 1) continue;
+    at::Tensor vector = store.master(static_cast<int64_t>(i));
+    const double mean = store.specs[i].kind == ParameterKind::gain ? 1.0 : 0.0;
+    RandomStream(8, store.specs[i].name)
+        .fill_normal({vector.data_ptr<float>(), static_cast<size_t>(vector.numel())}, mean, 0.5);
+  }
+  return widened(store);
+}
+
+ModelConfig config_of(const Shape& shape) {
   ModelConfig config;
   config.layers = 3;
   config.width = shape.width;
@@ -38,16 +52,10 @@ ParameterStore wide_model(const Shape& shape = {}) {
   config.qk_norm = shape.qk_norm;
   config.embedding_projection = false;
   config.init_std = 0.2;  // large enough that attention is not uniform
-  ParameterStore store = make_parameters(resolved(config), {});
-  initialize_parameters(store, 7);
-  for (size_t i = 0; i < store.specs.size(); ++i) {
-    if (store.specs[i].kind != ParameterKind::gain) continue;
-    at::Tensor gain = store.master(static_cast<int64_t>(i));
-    RandomStream(8, store.specs[i].name)
-        .fill_normal({gain.data_ptr<float>(), static_cast<size_t>(gain.numel())}, 1.0, 0.5);
-  }
-  return widened(store);
+  return config;
 }
+
+ParameterStore wide_model(const Shape& shape = {}) { return wide_model_of(config_of(shape)); }
 
 at::Tensor tokens() { return at::arange(64, at::kLong).mul(7).remainder(61).view({2, 32}); }
 
@@ -112,6 +120,66 @@ TEST(Rotation, QuaRotLeavesTheLogitsOfEveryShapeInFp64) {
     const ParameterStore store = wide_model(shape);
     EXPECT_LT(change_by(store, quarot_plan(store.config, {.seed = 5})), kExact) << shape.width;
   }
+}
+
+// Families whose every rotation is exact, by what makes them differ from a Llama.
+std::vector<std::pair<const char*, ModelConfig>> exact_families() {
+  ModelConfig qwen2 = config_of({});
+  qwen2.qkv_bias = true;
+  ModelConfig pythia = config_of({});
+  pythia.norm = "layer";
+  pythia.parallel = true;
+  pythia.gated = false;
+  pythia.activation = "gelu";
+  pythia.qkv_bias = pythia.output_bias = pythia.mlp_bias = true;
+  pythia.rotary_size = 4;
+  ModelConfig stablelm = config_of({});
+  stablelm.norm = "layer";
+  stablelm.parallel = stablelm.shared_norm = true;
+  ModelConfig opt = config_of({.tied = true});
+  opt.norm = "layer";
+  opt.gated = false;
+  opt.activation = "relu";
+  opt.qkv_bias = opt.output_bias = opt.mlp_bias = true;
+  opt.learned_positions = true;
+  opt.position_offset = 2;
+  return {{"Qwen2", qwen2}, {"Pythia", pythia}, {"StableLM", stablelm}, {"OPT", opt}};
+}
+
+TEST(Rotation, QuaRotLeavesTheLogitsOfOtherFamiliesInFp64) {
+  for (const auto& [name, config] : exact_families()) {
+    const ParameterStore store = wide_model_of(config);
+    EXPECT_LT(change_by(store, quarot_plan(store.config, {.seed = 5})), kExact) << name;
+  }
+}
+
+TEST(Rotation, RotationsThatAreNotExactAreRefusedByName) {
+  const auto message = [](const ParameterStore& store, const RotationPlan& plan) {
+    try {
+      check_rotations_exact(store, plan);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("not refused");
+  };
+  ModelConfig olmo2 = config_of({});
+  olmo2.norm_after = true;
+  const ParameterStore after = wide_model_of(olmo2);
+  EXPECT_TRUE(message(after, quarot_plan(after.config)).starts_with("R1")) << "OLMo-2";
+  EXPECT_LT(change_by(after, ffn_hadamard_plan(after.config)), kExact);
+  ModelConfig olmo = config_of({});
+  olmo.clip_qkv = 0.5;
+  const ParameterStore clipped = wide_model_of(olmo);
+  EXPECT_TRUE(message(clipped, quarot_plan(clipped.config)).starts_with("R2")) << "OLMo";
+  RotationPlan residual = quarot_plan(clipped.config);
+  residual.values.clear();
+  EXPECT_LT(change_by(clipped, residual), kExact);
+  ModelConfig layer_norm = config_of({});
+  layer_norm.norm = "layer";
+  const ParameterStore mean = wide_model_of(layer_norm);
+  RotationPlan learned{.fold_norms = true};
+  learned.residual = random_hadamard(48, 1, "R1");
+  EXPECT_NE(message(mean, learned).find("mean"), std::string::npos);
 }
 
 TEST(Rotation, DenseRotationsLeaveTheLogitsInFp64) {

@@ -74,18 +74,15 @@ std::vector<ScaleSite> scale_sites(const ParameterStore& store, int64_t layer) {
        .readers = weights({"mlp.down_proj"}),
        .makers = weight_and_bias("mlp.up_proj"),
        .channels = config.inner}};
-  const auto has = [&](const char* name) { return store.find(named(name)) >= 0; };
-  const bool gated = has("mlp.gate_proj.weight");
-  const bool norms_after = has("post_feedforward_layernorm.weight");
-  const bool shared_norm = !norms_after && !has("post_attention_layernorm.weight");
-  if (shared_norm) {  // branches side by side behind one norm
+  if (config.shared_norm) {  // branches side by side behind one norm
     sites[0].readers.insert(sites[0].readers.end(), sites[2].readers.begin(),
                             sites[2].readers.end());
   }
   std::erase_if(sites, [&](const ScaleSite& site) {
     return site.makers.empty() || site.readers.empty() ||
-           (site.input == TapPoint::mlp_input && norms_after) ||
-           (site.input == TapPoint::mlp_product && !gated);
+           (site.input == TapPoint::mlp_input && config.norm_after) ||
+           (site.input == TapPoint::attention_output && config.clip_qkv > 0) ||
+           (site.input == TapPoint::mlp_product && !config.gated);
   });
   for (const ScaleSite& site : sites) check_norm_carries_scales(store, site);
   return sites;

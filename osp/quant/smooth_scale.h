@@ -41,7 +41,7 @@ struct ScaleSite {
 };
 
 // The places of one block where a scale can be folded; those whose input is not made as the table
-// above says (no norm before the block, no gate) are left out.
+// above says (no norm before the block, clipped values, no gate) are left out.
 std::vector<ScaleSite> scale_sites(const ParameterStore& store, int64_t layer);
 
 // One number per channel of the input from one per free channel, and back by the largest or the
