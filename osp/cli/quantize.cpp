@@ -82,8 +82,9 @@ QuantizeRequest request_of(const Options& options, const std::string& method, in
   request.seed = static_cast<uint64_t>(seed);
   request.memory_limit_bytes = static_cast<int64_t>(options.memory_gib * 1073741824.0);
   request.stage = [&console](const std::string& stage) { console.line("{}", stage); };
-  request.progress = [&console, method](int64_t done, int64_t total, double seconds_left) {
-    console.status(fmt::format("{}: {}/{} blocks, {} left", method, done, total,
+  request.progress = [&console, method](const char* unit, int64_t done, int64_t total,
+                                        double seconds_left) {
+    console.status(fmt::format("{}: {}/{} {}, {} left", method, done, total, unit,
                                format_duration(seconds_left)));
   };
   request.warn = [&console](const std::string& text) { console.warn("{}", text); };
@@ -199,7 +200,8 @@ void add_quantize(CommandLine& line) {
   command.add("model", options->models, "model dirs, checkpoints or finished runs").required();
   command.add(
       "--method", options->method,
-      "transform and rounding joined by +: ffn-hadamard, quarot; rtn, gptq, gptaq, qronos; or all");
+      "transform and rounding joined by +: ffn-hadamard, quarot, spinquant, spinquant-kurtosis, "
+      "smoothquant, awq; rtn, gptq, gptaq, qronos; or all, the table");
   command.add("--bits", options->bits, "weights-activations-cache; each 2 to 8, or 16 for none");
   command.add("--group", options->group, "columns of a weight that share a scale; 0: a whole row")
       .between(int64_t{0}, int64_t{65536});

@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <map>
 
 #include "osp/base/error.h"
@@ -11,8 +12,13 @@ namespace osp {
 namespace {
 
 const std::map<std::string, Transform>& transforms() {
-  static const std::map<std::string, Transform> names = {{"ffn-hadamard", Transform::ffn_hadamard},
-                                                         {"quarot", Transform::quarot}};
+  static const std::map<std::string, Transform> names = {
+      {"ffn-hadamard", Transform::ffn_hadamard},
+      {"quarot", Transform::quarot},
+      {"spinquant", Transform::spinquant},
+      {"spinquant-kurtosis", Transform::spinquant_kurtosis},
+      {"smoothquant", Transform::smoothquant},
+      {"awq", Transform::awq}};
   return names;
 }
 
@@ -42,7 +48,11 @@ const std::map<std::string, Rounding>& roundings() {
 
 }  // namespace
 
-bool QuantizeMethod::needs_calibration() const { return weights == WeightMethod::gptq; }
+bool QuantizeMethod::needs_calibration() const {
+  const bool draws_nothing = transform == Transform::none || transform == Transform::ffn_hadamard ||
+                             transform == Transform::quarot;
+  return weights == WeightMethod::gptq || !draws_nothing;
+}
 
 QuantizeMethod parse_method(const std::string& text) {
   QuantizeMethod method;
@@ -61,7 +71,7 @@ QuantizeMethod parse_method(const std::string& text) {
     begin = end + 1;
   }
   if (rounding.empty()) {
-    rounding = transform == "quarot" ? "gptq" : "rtn";
+    rounding = transform == "quarot" || transform.starts_with("spinquant") ? "gptq" : "rtn";
   }
   if (!transform.empty()) method.transform = transforms().at(transform);
   method.weights = roundings().at(rounding).weights;
@@ -71,7 +81,9 @@ QuantizeMethod parse_method(const std::string& text) {
 }
 
 std::vector<std::string> table_methods() {
-  return {"rtn", "ffn-hadamard+rtn", "ffn-hadamard+gptq", "quarot+gptq"};
+  return {"rtn",         "ffn-hadamard+rtn", "ffn-hadamard+gptq",
+          "quarot+gptq", "spinquant+gptq",   "smoothquant+rtn",
+          "awq+rtn"};
 }
 
 Profile parse_profile(const std::string& text) {
@@ -89,6 +101,8 @@ WeightSettings weight_settings(const QuantizeMethod& method, Profile profile, co
                    .symmetric = symmetric,
                    .clipping_search = true,
                    .fp16_scales = profile == Profile::best};
+  // AWQ has clipped the weights by their outputs already.
+  if (method.transform == Transform::awq) settings.grid.clipping_search = false;
   settings.gptq.correction = method.correction;
   if (method.correction == Correction::qronos) settings.gptq.act_order = true;
   if (profile == Profile::best) {

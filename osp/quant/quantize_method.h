@@ -1,10 +1,11 @@
 // Methods by name, and profiles: what `osp quantize --method A+B --profile P` means.
 //
-//   transforms   ffn-hadamard · quarot     at most one of them
-//   weights      rtn · gptq · gptaq · qronos                               at most one of them
+//   transforms   ffn-hadamard · quarot · spinquant · spinquant-kurtosis · smoothquant · awq
+//   weights      rtn · gptq · gptaq · qronos
 //
-// quarot alone stands for the paper's row, which has GPTQ; ffn-hadamard alone is followed by
-// rounding. The rows of the paper's table are rtn, ffn-hadamard+rtn, ffn-hadamard+gptq and quarot.
+// At most one of each kind. A rotation alone stands for the paper's row, which has GPTQ; the others
+// are followed by rounding. The rows of the paper's table are rtn, ffn-hadamard+rtn,
+// ffn-hadamard+gptq, quarot, spinquant; smoothquant and awq are added to it.
 #pragma once
 
 #include <string>
@@ -15,7 +16,15 @@
 
 namespace osp {
 
-enum class Transform { none, ffn_hadamard, quarot };
+enum class Transform {
+  none,
+  ffn_hadamard,
+  quarot,
+  spinquant,           // learned end to end
+  spinquant_kurtosis,  // learned layer by layer
+  smoothquant,
+  awq
+};
 
 struct QuantizeMethod {
   std::string name;  // complete and in order: "quarot+gptq"

@@ -3,11 +3,15 @@
 #include <ATen/ops/arange.h>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "osp/base/error.h"
+#include "osp/quant/awq.h"
 #include "osp/quant/quantize_report.h"
 #include "osp/quant/rotation_check.h"
+#include "osp/quant/smooth_quant.h"
+#include "osp/quant/spinquant.h"
 
 namespace osp {
 namespace {
@@ -54,9 +58,29 @@ at::Tensor check_tokens(const ParameterStore& store, const at::Tensor& windows_N
       .view({1, count});
 }
 
+// SpinQuant's rotations. Weights that GPTQ will round keep 16 bits while they are learned.
+RotationPlan learned_plan(const ParameterStore& store, const QuantizeRequest& request,
+                          SpinObjective objective, const at::Tensor& windows_NT) {
+  SpinQuantOptions options;
+  options.objective = objective;
+  options.bits = request.bits;
+  if (request.method.weights == WeightMethod::gptq) options.bits.weights = 16;
+  options.seed = request.seed;
+  if (request.progress) {
+    const auto start = std::chrono::steady_clock::now();
+    options.progress = [&request, start](int64_t done, int64_t total, double) {
+      const double seconds =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      request.progress("steps", done, total,
+                       seconds / static_cast<double>(done) * static_cast<double>(total - done));
+    };
+  }
+  return learn_rotations(store, windows_NT, options).plan;
+}
+
 // Changes the weights and says what the forward pass must do from now on.
 OnlineTransforms transform(ParameterStore& store, const QuantizeRequest& request,
-                           const at::Tensor& windows_NT) {
+                           const WeightGrid& grid, const at::Tensor& windows_NT) {
   RotationPlan plan;
   switch (request.method.transform) {
     case Transform::none:
@@ -67,6 +91,18 @@ OnlineTransforms transform(ParameterStore& store, const QuantizeRequest& request
     case Transform::quarot:
       plan = quarot_plan(store.config, {.seed = request.seed});
       break;
+    case Transform::spinquant:
+      plan = learned_plan(store, request, SpinObjective::end_to_end, windows_NT);
+      break;
+    case Transform::spinquant_kurtosis:
+      plan = learned_plan(store, request, SpinObjective::kurtosis, windows_NT);
+      break;
+    case Transform::smoothquant:
+      smooth_quant(store, windows_NT);
+      return {};
+    case Transform::awq:
+      awq(store, windows_NT, {.grid = grid});
+      return {};
   }
   return rotate_checked(store, plan, check_tokens(store, windows_NT));
 }
@@ -147,11 +183,11 @@ QuantizeOutcome quantize_model(const ParameterStore& model, const std::string& m
   QuantizeOutcome outcome;
   outcome.store = copy_of(model);
   stage("transforming weights: " + request.method.name);
-  const OnlineTransforms online = transform(outcome.store, request, windows);
-  if (windows.defined()) after = input_kurtosis(outcome.store, online, windows);
   PipelineOptions pipeline;
   pipeline.weights = weight_settings(request.method, request.profile, request.bits, request.group,
                                      request.symmetric);
+  const OnlineTransforms online = transform(outcome.store, request, pipeline.weights.grid, windows);
+  if (windows.defined()) after = input_kurtosis(outcome.store, online, windows);
   pipeline.weights.online = online;
   pipeline.weights.memory_limit_bytes = request.memory_limit_bytes;
   outcome.info = {.bits = request.bits,
@@ -167,7 +203,11 @@ QuantizeOutcome quantize_model(const ParameterStore& model, const std::string& m
     pipeline.fingerprint = fingerprint_json(model, model_dir, settings);
     pipeline.scratch_dir = request.work_dir;
   }
-  pipeline.progress = request.progress;
+  if (request.progress) {
+    pipeline.progress = [&request](int64_t done, int64_t total, double seconds_left) {
+      request.progress("blocks", done, total, seconds_left);
+    };
+  }
   pipeline.warn = request.warn ? request.warn : [](const std::string&) {};
   PipelineResult result = quantize_weights(outcome.store, windows, pipeline);
   for (LinearReport& report : result.reports) {

@@ -37,7 +37,8 @@ struct QuantizeRequest {
   std::string work_dir;  // see PipelineOptions
   bool resume = false;
   std::function<void(const std::string& stage)> stage;  // what is being done
-  std::function<void(int64_t done, int64_t total, double seconds_left)> progress;
+  // `unit` is "blocks" or, while rotations are learned, "steps".
+  std::function<void(const char* unit, int64_t done, int64_t total, double seconds_left)> progress;
   std::function<void(const std::string&)> warn;
 };
 
