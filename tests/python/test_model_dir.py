@@ -393,8 +393,8 @@ def test_qk_norm_is_refused_by_name_for_a_plain_llama(run_program, tokenizer_fil
 
 
 def test_export_refuses_other_formats_and_existing_folders(run_program, model_dir, tmp_path):
-    other = run_program(["osp", "export", model_dir, "--format", "gguf", "--out", tmp_path / "x"], check=False)
-    assert other.returncode == 2 and "hf" in other.stderr and "gguf" in other.stderr
+    other = run_program(["osp", "export", model_dir, "--format", "onnx", "--out", tmp_path / "x"], check=False)
+    assert other.returncode == 2 and "hf" in other.stderr and "onnx" in other.stderr
     (tmp_path / "there").mkdir()
     again = run_program(["osp", "export", model_dir, "--format", "hf", "--out", tmp_path / "there"], check=False)
     assert again.returncode == 2 and "exists" in again.stderr
