@@ -11,21 +11,32 @@ ModelConfig resolved(ModelConfig config) {
   if (config.kv_heads == 0) config.kv_heads = config.heads;
   if (config.head_size == 0) {
     check(config.width % config.heads == 0,
-          fmt::format("model.heads = {} does not divide model.width = {}: choose a divisor, or set "
+          fmt::format("model.heads = {} does not divide model.width = {}: "
+                      "choose a divisor, or set "
                       "model.head_size",
                       config.heads, config.width));
     config.head_size = config.width / config.heads;
   }
   check(config.heads % config.kv_heads == 0,
-        fmt::format("model.kv_heads = {} does not divide model.heads = {}: choose a divisor",
+        fmt::format("model.kv_heads = {} does not divide model.heads = {}: "
+                    "choose a divisor",
                     config.kv_heads, config.heads));
-  check(config.head_size % 2 == 0,
-        fmt::format("the head size {} is odd: the rotary embedding turns pairs of channels, choose "
+  check(config.learned_positions || config.head_size % 2 == 0,
+        fmt::format("the head size {} is odd: the rotary embedding turns pairs "
+                    "of channels, choose "
                     "an even model.head_size",
                     config.head_size));
+  if (config.rotary_size == 0) config.rotary_size = config.head_size;
+  check(config.learned_positions ||
+            (config.rotary_size <= config.head_size && config.rotary_size % 2 == 0),
+        fmt::format("{} of {} channels of a head are rotated: the rotary "
+                    "embedding turns pairs, "
+                    "choose an even number of them",
+                    config.rotary_size, config.head_size));
   if (config.inner == 0) config.inner = (8 * config.width / 3 + 127) / 128 * 128;
   check(!(config.tied && config.embedding_projection),
-        "model.tied = true and model.embedding_projection = true contradict each other: the two "
+        "model.tied = true and model.embedding_projection = true contradict "
+        "each other: the two "
         "projections make two different tables; set one of them to false");
   return config;
 }

@@ -1,14 +1,18 @@
-// Shape and options of a model: a pre-norm Llama with the paper's switches.
+// Shape and options of a model: a pre-norm Llama with the paper's switches, and
+// the options by which other families differ from it.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
 #include "osp/base/fields.h"
+#include "osp/ops/rope_scaling.h"
 
 namespace osp {
 
-// Every field by recipe, section [model]. 0 means "derive": see resolved().
+// The fields that fields() visits are those of a recipe, section [model]. 0
+// means "derive": see resolved(). The others describe models from elsewhere;
+// their defaults are a Llama's.
 struct ModelConfig {
   int64_t layers = 6;
   int64_t width = 256;
@@ -26,6 +30,37 @@ struct ModelConfig {
   bool embedding_projection = true;
   double init_std = 0.02;
 
+  // The architecture whose config.json and tensor names the model has
+  // (hf_family.h); "": ours, that is LlamaForCausalLM where the options are a
+  // Llama's and OspForCausalLM elsewhere.
+  std::string family = {};
+  // `norm` may also be "layer" (LayerNorm with weight and bias) or
+  // "layer-plain" (without both).
+  bool norm_after = false;  // x + norm(f(x)) instead of x + f(norm(x)), but for the final norm
+  // x + attention(norm(x)) + mlp(norm'(x)) instead of one after the other; with
+  // shared_norm both branches have the same norm.
+  bool parallel = false;
+  bool shared_norm = false;
+  bool qk_norm_wide = false;  // with qk_norm: one norm over all heads of q, one over those of k
+  bool qkv_bias = false;
+  bool output_bias = false;  // of the projection after attention
+  bool mlp_bias = false;
+  bool gated = true;                // down(act(gate(x)) · up(x)), else down(act(up(x)))
+  std::string activation = "silu";  // "relu", "gelu", "gelu_tanh"
+  double clip_qkv = 0.0;            // q, k and v are clamped to ± this; 0: not
+  int64_t rotary_size = 0;          // first channels of a head that are rotated; 0: all
+  RopeScaling rope_scaling = {};
+  // A table of positions instead of the rotary embedding; position p has row p
+  // + position_offset.
+  bool learned_positions = false;
+  int64_t position_offset = 0;
+  // Blocks from first_window_layer on see the newest `window` tokens; 0: all.
+  int64_t window = 0;
+  int64_t first_window_layer = 0;
+
+  bool operator==(const ModelConfig&) const = default;
+  bool layer_norm() const { return norm == "layer" || norm == "layer-plain"; }
+
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
     visit("layers", self.layers, Range{1, 1024}, "transformer blocks");
@@ -35,17 +70,20 @@ struct ModelConfig {
           "key and value heads; 0: as many as query heads");
     visit("head_size", self.head_size, Range{0, 1024}, "channels of a head; 0: width / heads");
     visit("inner", self.inner, Range{0, 1 << 20},
-          "inner size of the feed-forward network; 0: 8 width / 3 up to a multiple of 128");
+          "inner size of the feed-forward network; 0: 8 width / 3 up to a "
+          "multiple of 128");
     visit("vocabulary", self.vocabulary, Range{0, 1 << 24}, "tokens; 0: the tokenizer's");
     visit("context", self.context, Range{2, 1 << 20}, "tokens of a training sequence");
     visit("norm", self.norm, Choices{{"rms", "single-scale", "simple"}},
-          "RMSNorm with a weight per channel, with one scalar (SSNorm), or with none");
+          "RMSNorm with a weight per channel, with one scalar (SSNorm), or "
+          "with none");
     visit("norm_eps", self.norm_eps, Range{0, 1}, "added to the mean square");
     visit("rope_theta", self.rope_theta, Range{1, 1e9}, "base of the rotary embedding");
     visit("tied", self.tied, "the head shares the embedding's matrix");
     visit("qk_norm", self.qk_norm, "RMSNorm of each query and key head before the rotation");
     visit("embedding_projection", self.embedding_projection,
-          "full-rank projections after the embedding and before the head (EmbProj)");
+          "full-rank projections after the embedding and before the head "
+          "(EmbProj)");
     visit("init_std", self.init_std, Range{0, 10}, "standard deviation of the initial weights");
   }
 };

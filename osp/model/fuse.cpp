@@ -36,7 +36,7 @@ int64_t index_of(const ParameterStore& store, const std::string& name) {
 ParameterStore fuse(const ParameterStore& store) {
   const c10::NoGradGuard no_graph;
   ModelConfig config = store.config;
-  config.norm = "rms";
+  if (!config.layer_norm()) config.norm = "rms";
   config.embedding_projection = false;
   ParameterStore fused = make_parameters(config, {});
   for (size_t i = 0; i < fused.specs.size(); ++i) {

@@ -22,7 +22,11 @@ constexpr int64_t kPrefillTokens = 256;
 // A model with the cache of what it has read.
 class Reader {
  public:
-  explicit Reader(const ParameterStore& store) : store_(store) { clear(); }
+  // For at most `tokens` tokens: a long context costs memory only where it is used.
+  Reader(const ParameterStore& store, int64_t tokens)
+      : store_(store), capacity_(std::min(tokens, store.config.context)) {
+    clear();
+  }
 
   // Reads tokens (at least one) after those before and returns the logits [V] after the last.
   at::Tensor read(std::span<const int32_t> ids) {
@@ -37,11 +41,12 @@ class Reader {
     }
     return last.contiguous();
   }
-  void clear() { cache_ = make_kv_cache(store_, 1, store_.config.context); }
+  void clear() { cache_ = make_kv_cache(store_, 1, capacity_); }
   int64_t room() const { return store_.config.context - cache_.length; }
 
  private:
   const ParameterStore& store_;
+  int64_t capacity_;
   KvCache cache_;
 };
 
@@ -96,7 +101,7 @@ Generation generate(const ParameterStore& store, const Tokenizer& tokenizer,
   const RandomStream random(options.seed, "generate");
   // Rows of the head beyond the tokenizer's ids (padding) stand for nothing and are never drawn.
   const int64_t drawable = std::min(store.config.vocabulary, tokenizer.vocabulary());
-  Reader reader(store);
+  Reader reader(store, static_cast<int64_t>(result.prompt_tokens.size()) + options.max_tokens);
   std::vector<int32_t> all = result.prompt_tokens;
   size_t unread = 0;  // first token that the model has not read
   for (int64_t i = 0; i < options.max_tokens; ++i) {

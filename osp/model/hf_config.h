@@ -1,8 +1,9 @@
 // config.json of a model dir: which models osp reads, which it refuses by name, what it writes.
 //
-// A model that is a plain Llama (RMSNorm with a weight per channel, no EmbProj, no QK-norm) is
-// written as LlamaForCausalLM, which every tool of the field reads. Anything else is written as
-// OspForCausalLM: the same keys and three more, osp_norm, osp_embedding_projection, osp_qk_norm.
+// A model of another family is written as that family (hf_family.h), so that every tool of the
+// field reads it; a model of ours as LlamaForCausalLM where its options are a Llama's. What no
+// family can say is written as OspForCausalLM: a Llama's keys and osp_norm,
+// osp_embedding_projection, osp_qk_norm and those of the other options that are not a Llama's.
 #pragma once
 
 #include <cstdint>
@@ -20,15 +21,15 @@ struct HfConfig {
   std::vector<int64_t> end_tokens;  // eos_token_id: none, one or several
 };
 
-// Whether a model can be written as LlamaForCausalLM.
+// Whether a model is one of ours and is written as LlamaForCausalLM.
 bool is_plain_llama(const ModelConfig& config);
 
-// "LlamaForCausalLM" or "OspForCausalLM".
+// The architecture that the model is written as.
 std::string architecture_name(const ModelConfig& config);
 
 // Reads a parsed config.json. `where` (a path) begins every message. Error(unsupported) names the
-// feature that osp does not compute (another architecture, rope scaling, biases, sliding windows,
-// quantized weights); Error(damaged) names the key with a missing, mistyped or absurd value.
+// feature that osp does not compute (another architecture, activation or rope type, quantized
+// weights) and what it does; Error(damaged) names the key with a missing, mistyped or absurd value.
 // Nothing is allocated from the numbers.
 HfConfig parse_hf_config(const Json& json, const std::string& where);
 

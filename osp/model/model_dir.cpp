@@ -1,10 +1,11 @@
 #include "osp/model/model_dir.h"
 
-#include <ATen/ops/from_blob.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 #include <fmt/ranges.h>
 
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <set>
@@ -16,6 +17,7 @@
 #include "osp/data/tokenizer.h"
 #include "osp/formats/safetensors.h"
 #include "osp/model/gguf_model.h"
+#include "osp/model/hf_family.h"
 
 namespace osp {
 namespace {
@@ -136,57 +138,61 @@ bool known_dtype(const std::string& dtype) {
   return dtype == "F32" || dtype == "BF16" || dtype == "F16";
 }
 
-// Tensors that carry nothing that config.json does not say: tables of the rotary embedding that old
-// versions of transformers stored.
-bool is_rotary_table(const std::string& name) {
-  return name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".rotary_emb.cos_cached") ||
-         name.ends_with(".rotary_emb.sin_cached");
+bool is_ignored(const std::string& name, const Family& family) {
+  for (const std::string& ending : family.ignored) {
+    if (name.ends_with(ending)) return true;
+  }
+  return false;
 }
 
 // A tied head may be stored as a copy of the embedding.
-void check_tied_copy(const WeightFiles& weights) {
-  const auto head = weights.tensors.find("lm_head.weight");
-  if (head == weights.tensors.end()) return;
-  const TensorView& copy = *head->second.view;
-  const TensorView& table = *weights.tensors.at("model.embed_tokens.weight").view;
+void check_tied_copy(const TensorSource& head, const TensorSource& embedding) {
+  const TensorView& copy = *head.view;
+  const TensorView& table = *embedding.view;
   if (copy.dtype != table.dtype || copy.shape != table.shape ||
       std::memcmp(copy.data.data(), table.data.data(), table.data.size()) != 0) {
     fail(ErrorCode::damaged,
-         "{}: lm_head.weight differs from model.embed_tokens.weight, but config.json says "
-         "tie_word_embeddings = true",
-         head->second.file);
+         "{}: the head differs from the embedding, but config.json says tie_word_embeddings = true",
+         head.file);
   }
 }
 
-// Every expected tensor is there with its shape and a known type, and nothing else is.
-void check_tensors(const WeightFiles& weights, const std::vector<ParameterSpec>& specs, bool tied) {
+// Where each expected tensor is: every one is there with its shape and a known type, and nothing
+// else is.
+std::vector<TensorSource> find_tensors(const WeightFiles& weights, const ModelConfig& config,
+                                       const std::vector<StoredTensor>& stored) {
+  std::vector<TensorSource> sources;
   std::set<std::string> expected;
-  for (const ParameterSpec& spec : specs) {
-    expected.insert(spec.name);
-    const auto found = weights.tensors.find(spec.name);
+  for (const StoredTensor& tensor : stored) {
+    auto found = weights.tensors.find(tensor.name);
+    if (found == weights.tensors.end()) found = weights.tensors.find(tensor.alias);
     if (found == weights.tensors.end()) {
       fail(ErrorCode::damaged, "{}: tensor {} is missing, expected shape {} by config.json",
-           weights.where, spec.name, shown(spec.shape));
+           weights.where, tensor.name, shown(tensor.shape));
     }
-    const TensorView& view = *found->second.view;
-    if (!known_dtype(view.dtype)) {
+    const auto& [name, source] = *found;
+    if (!known_dtype(source.view->dtype)) {
       fail(ErrorCode::unsupported, "{}: tensor {} has type {}; osp reads F32, BF16 and F16",
-           found->second.file, spec.name, view.dtype);
+           source.file, name, source.view->dtype);
     }
-    if (view.shape != spec.shape) {
+    if (source.view->shape != tensor.shape) {
       fail(ErrorCode::damaged, "{}: tensor {} has shape {}, expected {} by config.json",
-           found->second.file, spec.name, shown(view.shape), shown(spec.shape));
+           source.file, name, shown(source.view->shape), shown(tensor.shape));
     }
+    expected.insert(name);
+    sources.push_back(source);
   }
-  if (tied) check_tied_copy(weights);
+  const std::set<std::string> heads = {"lm_head.weight", stored_name(config, "lm_head.weight")};
   for (const auto& [name, source] : weights.tensors) {
-    const bool tied_copy = tied && name == "lm_head.weight";
-    if (!expected.contains(name) && !tied_copy && !is_rotary_table(name)) {
-      fail(ErrorCode::damaged,
-           "{}: tensor {} belongs to no part of the model that config.json says", source.file,
-           shown(name));
+    if (expected.contains(name) || is_ignored(name, *find_family(config.family))) continue;
+    if (config.tied && heads.contains(name)) {
+      check_tied_copy(source, sources.front());  // the embedding is the first tensor of a model
+      continue;
     }
+    fail(ErrorCode::damaged, "{}: tensor {} belongs to no part of the model that config.json says",
+         source.file, shown(name));
   }
+  return sources;
 }
 
 // Widens 16-bit elements; the source need not be aligned.
@@ -208,6 +214,20 @@ void copy_to_fp32(const TensorView& view, float* out) {
   } else {
     widen<c10::Half>(view, out);
   }
+}
+
+// A stored tensor in fp32. Error(damaged) at the first element that is NaN or infinite.
+at::Tensor read_fp32(const TensorSource& source, const std::string& name) {
+  const at::Tensor tensor = at::empty(source.view->shape, at::kFloat);
+  float* out = tensor.mutable_data_ptr<float>();
+  copy_to_fp32(*source.view, out);
+  for (int64_t i = 0; i < tensor.numel(); ++i) {
+    if (!std::isfinite(out[i])) {
+      fail(ErrorCode::damaged, "{}: tensor {} holds {} at element {}, expected finite weights",
+           source.file, shown(name), out[i], i);
+    }
+  }
+  return tensor;
 }
 
 // What AutoTokenizer and generate() of transformers look for beside tokenizer.json.
@@ -252,11 +272,11 @@ ParameterStore load_model_dir(const std::string& path, const StoreOptions& optio
   const std::string dir = find_model_dir(path);
   const ModelConfig config = load_model_config(dir).model;
   const WeightFiles weights = open_weights(dir);
-  check_tensors(weights, parameter_specs(config), config.tied);
+  const std::vector<StoredTensor> stored = stored_tensors(config, parameter_specs(config));
+  const std::vector<TensorSource> sources = find_tensors(weights, config, stored);
   ParameterStore store = make_parameters(config, options);
-  for (size_t i = 0; i < store.specs.size(); ++i) {
-    at::Tensor master = store.master(static_cast<int64_t>(i));
-    copy_to_fp32(*weights.tensors.at(store.specs[i].name).view, master.data_ptr<float>());
+  for (size_t i = 0; i < stored.size(); ++i) {
+    scatter_stored(stored[i], read_fp32(sources[i], stored[i].name), store);
   }
   sync_compute(store);
   return store;
@@ -268,12 +288,15 @@ void save_model_dir(const ParameterStore& store, const std::string& path,
   const at::ScalarType type = options.bf16 ? at::kBFloat16 : at::kFloat;
   std::vector<at::Tensor> held;  // keeps converted tensors alive until they are written
   std::vector<TensorEntry> entries;
-  for (size_t i = 0; i < store.specs.size(); ++i) {
-    held.push_back(store.master(static_cast<int64_t>(i)).to(at::kCPU, type).contiguous());
+  // Names as in the family that config.json will name.
+  ModelConfig written = store.config;
+  if (architecture_name(written) == "OspForCausalLM") written.family = "";
+  for (const StoredTensor& stored : stored_tensors(written, store.specs)) {
+    held.push_back(gather_stored(stored, store).to(at::kCPU, type).contiguous());
     const at::Tensor& tensor = held.back();
-    entries.push_back({store.specs[i].name,
+    entries.push_back({stored.name,
                        options.bf16 ? "BF16" : "F32",
-                       store.specs[i].shape,
+                       stored.shape,
                        {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}});
   }
   write_safetensors(path + "/" + kWeights, entries, {{"format", "pt"}});

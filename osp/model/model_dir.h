@@ -10,17 +10,17 @@
 namespace osp {
 
 // The folder that holds config.json: `path` itself, or `path`/model for a run folder; a .gguf file
-// is its own folder here and below. Error(usage)
-// that says what was looked for if neither has one.
+// is its own folder here and below. Error(usage) that says what was looked for if neither has one.
 std::string find_model_dir(const std::string& path);
 
 // config.json of a model dir (also `path`/model, see find_model_dir). Error as parse_hf_config.
 HfConfig load_model_config(const std::string& path);
 
-// Reads LlamaForCausalLM or OspForCausalLM. Missing or extra tensors, wrong shapes, types other
+// Reads a model of any family of hf_family.h. Missing or extra tensors, wrong shapes, types other
 // than F32/BF16/F16: Error(damaged/unsupported) naming tensor and file, before anything is
-// allocated from the numbers of config.json. `path` may also be a checkpoint folder (its model part
-// is itself a model dir) or a run folder with model/.
+// allocated from the numbers of config.json; a weight that is NaN or infinite: Error(damaged).
+// `path` may also be a checkpoint folder (its model part is itself a model dir) or a run folder
+// with model/.
 ParameterStore load_model_dir(const std::string& path, const StoreOptions& options = {});
 
 // How the weights are stored.

@@ -52,48 +52,107 @@ const char* kind_name(ParameterKind kind) {
       return "matrix";
     case ParameterKind::gain:
       return "gain";
+    case ParameterKind::bias:
+      return "bias";
+    case ParameterKind::positions:
+      return "positions";
   }
   OSP_CHECK(false, "unknown parameter kind {}", static_cast<int>(kind));
 }
 
+namespace {
+
+// Collects specifications under the names of one block, or of no block (layer
+// −1).
+class SpecList {
+ public:
+  explicit SpecList(const ModelConfig& config) : config_(config) {}
+
+  void begin_block(int64_t layer) {
+    layer_ = layer;
+    prefix_ = layer < 0 ? "" : fmt::format("model.layers.{}.", layer);
+  }
+  void add(const std::string& name, std::vector<int64_t> shape, ParameterKind kind) {
+    specs_.push_back({prefix_ + name, std::move(shape), kind, layer_});
+  }
+  // Weights and, for LayerNorm, biases; none for a norm without weights.
+  void norm(const std::string& name, int64_t channels) {
+    if (config_.norm == "simple" || config_.norm == "layer-plain") return;
+    add(name + ".weight", {config_.norm == "single-scale" ? 1 : channels}, ParameterKind::gain);
+    if (config_.norm == "layer") add(name + ".bias", {channels}, ParameterKind::bias);
+  }
+  void matrix(const std::string& name, int64_t out, int64_t in) {
+    add(name + ".weight", {out, in}, ParameterKind::matrix);
+  }
+  void bias(bool wanted, const std::string& name, int64_t out) {
+    if (wanted) add(name + ".bias", {out}, ParameterKind::bias);
+  }
+  std::vector<ParameterSpec> take() { return std::move(specs_); }
+
+ private:
+  const ModelConfig& config_;
+  std::vector<ParameterSpec> specs_;
+  std::string prefix_;
+  int64_t layer_ = -1;
+};
+
+void add_attention(SpecList& list, const ModelConfig& config) {
+  const int64_t D = config.width, K = config.head_size;
+  const int64_t q = config.heads * K, kv = config.kv_heads * K;
+  list.matrix("self_attn.q_proj", q, D);
+  list.matrix("self_attn.k_proj", kv, D);
+  list.matrix("self_attn.v_proj", kv, D);
+  list.bias(config.qkv_bias, "self_attn.q_proj", q);
+  list.bias(config.qkv_bias, "self_attn.k_proj", kv);
+  list.bias(config.qkv_bias, "self_attn.v_proj", kv);
+  if (config.qk_norm) {
+    list.norm("self_attn.q_norm", config.qk_norm_wide ? q : K);
+    list.norm("self_attn.k_norm", config.qk_norm_wide ? kv : K);
+  }
+  list.matrix("self_attn.o_proj", D, q);
+  list.bias(config.output_bias, "self_attn.o_proj", D);
+}
+
+void add_feed_forward(SpecList& list, const ModelConfig& config) {
+  const int64_t D = config.width, F = config.inner;
+  if (config.gated) list.matrix("mlp.gate_proj", F, D);
+  list.matrix("mlp.up_proj", F, D);
+  list.bias(config.mlp_bias && config.gated, "mlp.gate_proj", F);
+  list.bias(config.mlp_bias, "mlp.up_proj", F);
+  list.matrix("mlp.down_proj", D, F);
+  list.bias(config.mlp_bias, "mlp.down_proj", D);
+}
+
+}  // namespace
+
 std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
-  const int64_t D = config.width, K = config.head_size, V = config.vocabulary, F = config.inner;
-  OSP_CHECK(K > 0 && F > 0 && config.kv_heads > 0, "resolve the configuration first");
-  std::vector<ParameterSpec> specs;
-  const auto gain = [&](const std::string& name, int64_t channels, int64_t layer) {
-    if (config.norm == "simple") return;
-    specs.push_back(
-        {name, {config.norm == "single-scale" ? 1 : channels}, ParameterKind::gain, layer});
-  };
-  specs.push_back({"model.embed_tokens.weight", {V, D}, ParameterKind::embedding});
+  const int64_t D = config.width, V = config.vocabulary;
+  OSP_CHECK(config.head_size > 0 && config.inner > 0 && config.kv_heads > 0,
+            "resolve the configuration first");
+  SpecList list(config);
+  list.add("model.embed_tokens.weight", {V, D}, ParameterKind::embedding);
+  if (config.learned_positions) {
+    list.add("model.embed_positions.weight", {config.position_offset + config.context, D},
+             ParameterKind::positions);
+  }
   if (config.embedding_projection) {
-    specs.push_back({"model.embed_proj.weight", {D, D}, ParameterKind::embedding_projection});
+    list.add("model.embed_proj.weight", {D, D}, ParameterKind::embedding_projection);
   }
-  for (int64_t l = 0; l < config.layers; ++l) {
-    const std::string block = fmt::format("model.layers.{}.", l);
-    const auto matrix = [&](const std::string& name, int64_t out, int64_t in) {
-      specs.push_back({block + name, {out, in}, ParameterKind::matrix, l});
-    };
-    gain(block + "input_layernorm.weight", D, l);
-    matrix("self_attn.q_proj.weight", config.heads * K, D);
-    matrix("self_attn.k_proj.weight", config.kv_heads * K, D);
-    matrix("self_attn.v_proj.weight", config.kv_heads * K, D);
-    if (config.qk_norm) {
-      gain(block + "self_attn.q_norm.weight", K, l);
-      gain(block + "self_attn.k_norm.weight", K, l);
-    }
-    matrix("self_attn.o_proj.weight", D, config.heads * K);
-    gain(block + "post_attention_layernorm.weight", D, l);
-    matrix("mlp.gate_proj.weight", F, D);
-    matrix("mlp.up_proj.weight", F, D);
-    matrix("mlp.down_proj.weight", D, F);
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    list.begin_block(layer);
+    if (!config.norm_after) list.norm("input_layernorm", D);
+    add_attention(list, config);
+    if (!config.shared_norm) list.norm("post_attention_layernorm", D);
+    add_feed_forward(list, config);
+    if (config.norm_after) list.norm("post_feedforward_layernorm", D);
   }
-  gain("model.norm.weight", D, -1);
+  list.begin_block(-1);
+  list.norm("model.norm", D);
   if (config.embedding_projection) {
-    specs.push_back({"lm_head_proj.weight", {D, D}, ParameterKind::embedding_projection});
+    list.add("lm_head_proj.weight", {D, D}, ParameterKind::embedding_projection);
   }
-  if (!config.tied) specs.push_back({"lm_head.weight", {V, D}, ParameterKind::head});
-  return specs;
+  if (!config.tied) list.add("lm_head.weight", {V, D}, ParameterKind::head);
+  return list.take();
 }
 
 at::Tensor ParameterStore::master(int64_t parameter) const {
@@ -155,13 +214,17 @@ ParameterStore make_parameters(const ModelConfig& config, const StoreOptions& op
   return store;
 }
 
-// | tensor                        | law                                    | standard deviation |
-// |-------------------------------|----------------------------------------|-------------------------|
-// | embedding, head               | normal                                 | init_std | | q, k, v,
-// gate, up             | normal                                 | init_std                | | o,
-// down (end of a branch)     | normal                                 | init_std / sqrt(2 L)    |
-// | EmbProj                       | orthogonal: Q of a normal matrix's QR, | 1 / sqrt(D) | | |
-// columns signed so that diag(R) > 0     |                         | | gains | 1 | 0 |
+// clang-format off
+// | tensor                           | law                                    | standard deviation   |
+// |----------------------------------|----------------------------------------|----------------------|
+// | embedding, head, positions       | normal                                 | init_std             |
+// | q, k, v, gate, up                | normal                                 | init_std             |
+// | o, down (end of a branch)        | normal                                 | init_std / sqrt(2 L) |
+// | EmbProj                          | orthogonal: Q of a normal matrix's QR, | 1 / sqrt(D)          |
+// |                                  | columns signed so that diag(R) > 0     |                      |
+// | gains                            | 1                                      | 0                    |
+// | biases                           | 0                                      | 0                    |
+// clang-format on
 void initialize_parameters(ParameterStore& store, uint64_t seed) {
   const ModelConfig& config = store.config;
   const double branch_std = config.init_std / std::sqrt(2.0 * static_cast<double>(config.layers));
@@ -171,6 +234,8 @@ void initialize_parameters(ParameterStore& store, uint64_t seed) {
     const RandomStream random(seed, spec.name);
     if (spec.kind == ParameterKind::gain) {
       weight.fill_(1.0);
+    } else if (spec.kind == ParameterKind::bias) {
+      weight.zero_();
     } else if (spec.kind == ParameterKind::embedding_projection) {
       random.fill_normal(values(weight), 0.0, 1.0);
       const auto [q, r] = at::linalg_qr(weight.to(at::kDouble));

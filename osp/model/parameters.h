@@ -1,12 +1,19 @@
 // Parameters: names, shapes, and the banks that hold them.
 //
-// Parameters of equal shape and equal optimizer group live in one bank, a contiguous fp32 tensor
-// [count, rows, cols] (a vector or scalar is one row). A parameter is a view of its bank. Each bank
-// has a gradient bank of the same shape (fp32) and, when compute is bf16, a bf16 copy that is cast
-// once per step. Names and shapes are those of Hugging Face's LlamaForCausalLM, [out, in].
+// Parameters of equal shape and equal optimizer group live in one bank, a
+// contiguous fp32 tensor [count, rows, cols] (a vector or scalar is one row). A
+// parameter is a view of its bank. Each bank has a gradient bank of the same
+// shape (fp32) and, when compute is bf16, a bf16 copy that is cast once per
+// step. Names and shapes are those of Hugging Face's LlamaForCausalLM, [out,
+// in], whatever the family; hf_family.h has the names in a family's files.
 //
-//   additional names:  model.embed_proj.weight, lm_head_proj.weight (EmbProj, [D, D]);
-//   SSNorm gains:      model.layers.N.input_layernorm.weight and so on with shape [1].
+//   additional names:  model.embed_proj.weight, lm_head_proj.weight (EmbProj,
+//   [D, D]); SSNorm gains:      model.layers.N.input_layernorm.weight and so on
+//   with shape [1] biases:            the name of the linear layer or LayerNorm
+//   with .bias, [out] learned positions: model.embed_positions.weight [offset +
+//   context, D] norms after the branches: post_attention_layernorm,
+//   post_feedforward_layernorm (OLMo 2's names) networks without a gate:
+//   up_proj and down_proj.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,10 +26,10 @@
 
 namespace osp {
 
-enum class ParameterKind { embedding, head, embedding_projection, matrix, gain };
+enum class ParameterKind { embedding, head, embedding_projection, matrix, gain, bias, positions };
 
-// "embedding", "head", "embedding projection", "matrix" (of a block) or "gain": in names of banks
-// and in messages.
+// "embedding", "head", "embedding projection", "matrix" (of a block), "gain" and so on: in names of
+// banks and in messages.
 const char* kind_name(ParameterKind kind);
 
 struct ParameterSpec {

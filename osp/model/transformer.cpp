@@ -3,14 +3,13 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/matmul.h>
 #include <ATen/ops/zeros.h>
 
-#include <optional>
-
 #include "osp/base/error.h"
+#include "osp/model/linear_layers.h"
 #include "osp/ops/attention.h"
 #include "osp/ops/fused.h"
+#include "osp/ops/layer_norm.h"
 
 namespace osp {
 namespace {
@@ -20,15 +19,21 @@ class Pass {
  public:
   // For `length` tokens per sequence, after those that the cache holds.
   Pass(const ParameterStore& store, int64_t length, const ForwardOptions& options)
-      : store_(store), config_(store.config), options_(options) {
+      : config_(store.config), options_(options), layers_(store, options.tap, options.training) {
     OSP_CHECK(!(options.cache != nullptr && options.training), "no training through a cache");
     first_position_ = options.cache != nullptr ? options.cache->length : 0;
-    rope_ = make_rope_tables(first_position_ + length, config_.head_size, config_.rope_theta);
-    if (options.documents_BT.defined()) {
-      mask_ = document_mask(options.documents_BT, store.banks[0].compute.scalar_type());
+    const int64_t total = first_position_ + length;
+    if (!config_.learned_positions) {
+      rope_ =
+          make_rope_tables(total, config_.rotary_size, config_.rope_theta, config_.rope_scaling);
     }
-    if (options.training) {
-      anchor_ = at::zeros({1}, store.banks[0].compute.options()).requires_grad_(true);
+    const at::Tensor& like = store.banks[0].compute;
+    if (options.documents_BT.defined()) {
+      mask_ = document_mask(options.documents_BT, like.scalar_type());
+    }
+    if (config_.window > 0 && total > config_.window) {
+      window_mask_ = window_mask(length, total, config_.window, like);
+      if (mask_.defined()) window_mask_ = window_mask_ + mask_;
     }
   }
 
@@ -40,23 +45,42 @@ class Pass {
   };
 
   at::Tensor embedding_lookup(const at::Tensor& tokens_BT) const {
-    const int64_t table = index("model.embed_tokens.weight");
-    at::Tensor x = embedding(tokens_BT, {offered_weight(table), gradient(table)}, anchor_);
-    if (config_.embedding_projection) x = linear_layer({"model.embed_proj.weight"}, x);
+    at::Tensor x =
+        embedding(tokens_BT, layers_.table("model.embed_tokens.weight"), layers_.anchor());
+    if (config_.learned_positions) {
+      const int64_t T = tokens_BT.size(1);
+      OSP_CHECK(first_position_ + T <= config_.context, "position {} of a table for {}",
+                first_position_ + T - 1, config_.context);
+      x = x + layers_.leaf("model.embed_positions.weight")
+                  .narrow(0, config_.position_offset + first_position_, T);
+    }
+    if (config_.embedding_projection) x = layers_.linear({"model.embed_proj"}, x, false);
     return tap(TapPoint::embedding, 0, x);
   }
 
-  // One block; the branch of its feed-forward network is left waiting.
+  // One block; its last branch is left waiting.
   void block(int64_t layer, Stream& stream) const {
     const std::string prefix = fmt::format("model.layers.{}.", layer);
-    at::Tensor y = norm(stream, prefix + "input_layernorm.weight");
-    stream.branch = attention(layer, prefix, tap(TapPoint::attention_input, layer, y));
-    y = norm(stream, prefix + "post_attention_layernorm.weight");
-    stream.branch = feed_forward(layer, prefix, tap(TapPoint::mlp_input, layer, y));
+    if (config_.parallel) {
+      const at::Tensor y = norm(stream, prefix + "input_layernorm");
+      const at::Tensor z =
+          config_.shared_norm ? y : layers_.norm(prefix + "post_attention_layernorm", stream.x);
+      stream.branch = attention(layer, prefix, y) + feed_forward(layer, prefix, z);
+    } else if (config_.norm_after) {
+      stream.branch = layers_.norm(prefix + "post_attention_layernorm",
+                                   attention(layer, prefix, settled(stream)));
+      stream.branch = layers_.norm(prefix + "post_feedforward_layernorm",
+                                   feed_forward(layer, prefix, settled(stream)));
+    } else {
+      stream.branch = attention(layer, prefix, norm(stream, prefix + "input_layernorm"));
+      stream.branch =
+          feed_forward(layer, prefix, norm(stream, prefix + "post_attention_layernorm"));
+    }
     stream.ended = layer;
   }
 
-  // The residual stream with everything added that waits.
+  // The residual stream with everything added that waits; the tap sees it after
+  // a block's end.
   at::Tensor settled(Stream& stream) const {
     if (stream.branch.defined()) stream.x = stream.x + stream.branch;
     stream.branch = at::Tensor();
@@ -67,9 +91,9 @@ class Pass {
 
   // Final norm and output EmbProj.
   at::Tensor final_state(Stream& stream) const {
-    at::Tensor y = norm(stream, "model.norm.weight");
+    at::Tensor y = norm(stream, "model.norm");
     y = tap(TapPoint::final_state, config_.layers, y);
-    if (config_.embedding_projection) y = linear_layer({"lm_head_proj.weight"}, y);
+    if (config_.embedding_projection) y = layers_.linear({"lm_head_proj"}, y, false);
     return tap(TapPoint::head_input, config_.layers, y);
   }
 
@@ -89,142 +113,100 @@ class Pass {
 
   // The head's weight: its own table, or the embedding's.
   WeightRef head() const {
-    const int64_t i = index(config_.tied ? "model.embed_tokens.weight" : "lm_head.weight");
-    return {offered_weight(i), gradient(i)};
+    return layers_.table(config_.tied ? "model.embed_tokens.weight" : "lm_head.weight");
   }
 
  private:
-  int64_t index(const std::string& name) const {
-    const int64_t i = store_.find(name);
-    OSP_CHECK(i >= 0, "no parameter {}", name);
-    return i;
-  }
-
-  at::Tensor gradient(int64_t parameter) const {
-    return options_.training ? store_.gradient(parameter) : at::Tensor();
-  }
-
   at::Tensor tap(TapPoint point, int64_t layer, const at::Tensor& x) const {
     if (options_.tap == nullptr || !options_.tap->wants(point, layer)) return x;
     return options_.tap->at(point, layer, x);
   }
 
-  bool taps_weights() const { return options_.tap != nullptr && options_.tap->wants_weights(); }
-  bool taps_linear() const { return options_.tap != nullptr && options_.tap->wants_linear(); }
-
-  at::Tensor offered_weight(int64_t parameter) const {
-    const at::Tensor w = store_.compute(parameter);
-    return taps_weights() ? options_.tap->weight(parameter, w) : w;
-  }
-
-  // Adds the branch that waits and returns the norm of the sum. Where the sum is the state after a
-  // block, the tap sees it; if the tap replaces it, the norm is computed anew.
+  // Adds the branch that waits and returns the norm of the sum. Where the sum
+  // is the state after a block, the tap sees it; if the tap replaces it, the
+  // norm is computed anew.
   at::Tensor norm(Stream& stream, const std::string& name) const {
-    const WeightRef g = gain(name);
-    if (!stream.branch.defined()) return rms_norm(settled(stream), g, config_.norm_eps);
+    if (!stream.branch.defined()) return layers_.norm(name, settled(stream));
     at::Tensor y;
-    std::tie(stream.x, y) = add_rms_norm(stream.x, stream.branch, g, config_.norm_eps);
+    std::tie(stream.x, y) = layers_.add_norm(name, stream.x, stream.branch);
     stream.branch = at::Tensor();
     const at::Tensor sum = stream.x;
-    if (!settled(stream).is_same(sum)) y = rms_norm(stream.x, g, config_.norm_eps);
+    if (!settled(stream).is_same(sum)) y = layers_.norm(name, stream.x);
     return y;
   }
 
-  WeightRef gain(const std::string& name) const {
-    if (config_.norm == "simple") return {};
-    const int64_t i = index(name);
-    return {store_.master(i), gradient(i)};
+  // Queries, keys and values [B, T, heads, K] of a block's input.
+  std::tuple<at::Tensor, at::Tensor, at::Tensor> projections(const std::string& prefix,
+                                                             const at::Tensor& x) const {
+    const int64_t B = x.size(0), T = x.size(1), H = config_.heads, Hkv = config_.kv_heads,
+                  K = config_.head_size;
+    at::Tensor qkv = layers_.linear({prefix + "q_proj", prefix + "k_proj", prefix + "v_proj"}, x,
+                                    config_.qkv_bias);
+    if (config_.clip_qkv > 0) qkv = qkv.clamp(-config_.clip_qkv, config_.clip_qkv);
+    const bool rotates_all = !config_.learned_positions && config_.rotary_size == K;
+    if (!config_.qk_norm && rotates_all) return split_rope(qkv, H, Hkv, rope_, first_position_);
+    at::Tensor q = qkv.narrow(2, 0, H * K), k = qkv.narrow(2, H * K, Hkv * K);
+    if (config_.qk_norm && config_.qk_norm_wide) {
+      q = layers_.norm(prefix + "q_norm", q);
+      k = layers_.norm(prefix + "k_norm", k);
+    }
+    q = q.reshape({B, T, H, K});
+    k = k.reshape({B, T, Hkv, K});
+    if (config_.qk_norm && !config_.qk_norm_wide) {
+      q = layers_.norm(prefix + "q_norm", q);
+      k = layers_.norm(prefix + "k_norm", k);
+    }
+    return {rotated(q), rotated(k), qkv.narrow(2, (H + Hkv) * K, Hkv * K).view({B, T, Hkv, K})};
   }
 
-  // Output of one or several bias-free linear layers on the same input, side by side [..., Σ out].
-  at::Tensor linear_layer(const std::vector<std::string>& names, const at::Tensor& x) const {
-    std::vector<int64_t> parameters;
-    for (const std::string& name : names) parameters.push_back(index(name));
-    if (!taps_weights() && !taps_linear()) {
-      if (const auto fused = contiguous_weight(parameters)) return linear(x, *fused);
-    }
-    std::vector<at::Tensor> outputs;
-    for (const int64_t i : parameters) outputs.push_back(single_linear(i, x));
-    return outputs.size() == 1 ? outputs[0] : at::cat(outputs, -1);
-  }
-
-  // One view over several weights and their gradients if they are neighbours in a bank.
-  std::optional<WeightRef> contiguous_weight(const std::vector<int64_t>& parameters) const {
-    const int64_t bank = store_.bank_of[parameters[0]], slot = store_.slot_of[parameters[0]];
-    for (size_t i = 1; i < parameters.size(); ++i) {
-      if (store_.bank_of[parameters[i]] != bank ||
-          store_.slot_of[parameters[i]] != slot + static_cast<int64_t>(i)) {
-        return std::nullopt;
-      }
-    }
-    const auto rows = [&](const at::Tensor& t) {
-      return t.narrow(0, slot, static_cast<int64_t>(parameters.size())).flatten(0, 1);
-    };
-    return WeightRef{rows(store_.banks[bank].compute), gradient(parameters[0]).defined()
-                                                           ? rows(store_.banks[bank].gradient)
-                                                           : at::Tensor()};
-  }
-
-  at::Tensor single_linear(int64_t parameter, const at::Tensor& x) const {
-    const WeightRef own{store_.compute(parameter), gradient(parameter)};
-    at::Tensor y;
-    if (taps_weights()) {
-      const at::Tensor leaf = options_.training ? weight_leaf(own, anchor_) : own.value;
-      y = at::matmul(x, options_.tap->weight(parameter, leaf).t());
-    } else {
-      y = linear(x, own);
-    }
-    if (taps_linear()) {
-      options_.tap->linear_output(parameter, y.detach().flatten(0, -2));
-      if (options_.training) {
-        y.register_hook([watcher = options_.tap, parameter](const at::Tensor& dy) {
-          watcher->linear_output_gradient(parameter, dy.flatten(0, -2));
-        });
-      }
-    }
-    return y;
+  // The rotary embedding on the channels that have it.
+  at::Tensor rotated(const at::Tensor& x_BTHK) const {
+    if (config_.learned_positions) return x_BTHK;
+    const int64_t K = config_.head_size, R = config_.rotary_size;
+    if (R == K) return rope(x_BTHK, rope_, first_position_);
+    return at::cat(
+        {rope(x_BTHK.narrow(3, 0, R), rope_, first_position_), x_BTHK.narrow(3, R, K - R)}, 3);
   }
 
   at::Tensor attention(int64_t layer, const std::string& block, const at::Tensor& y) const {
     const std::string prefix = block + "self_attn.";
-    const int64_t B = y.size(0), T = y.size(1), H = config_.heads, Hkv = config_.kv_heads,
-                  K = config_.head_size;
-    at::Tensor q, k, v;
-    const std::vector<std::string> names = {prefix + "q_proj.weight", prefix + "k_proj.weight",
-                                            prefix + "v_proj.weight"};
-    const at::Tensor qkv = linear_layer(names, y);
-    if (config_.qk_norm) {
-      const at::Tensor split = qkv.view({B, T, H + 2 * Hkv, K});
-      q = rope(rms_norm(split.narrow(2, 0, H), gain(prefix + "q_norm.weight"), config_.norm_eps),
-               rope_, first_position_);
-      k = rope(rms_norm(split.narrow(2, H, Hkv), gain(prefix + "k_norm.weight"), config_.norm_eps),
-               rope_, first_position_);
-      v = split.narrow(2, H + Hkv, Hkv);
-    } else {
-      std::tie(q, k, v) = split_rope(qkv, H, Hkv, rope_, first_position_);
-    }
+    auto [q, k, v] = projections(prefix, tap(TapPoint::attention_input, layer, y));
     // Taps see [B, heads, T, K].
     q = tap(TapPoint::query, layer, q.transpose(1, 2)).transpose(1, 2);
     k = tap(TapPoint::key, layer, k.transpose(1, 2)).transpose(1, 2);
     v = tap(TapPoint::value, layer, v.transpose(1, 2)).transpose(1, 2);
     if (options_.cache != nullptr) std::tie(k, v) = append_to_cache(layer, k, v);
+    const bool windowed = window_mask_.defined() && layer >= config_.first_window_layer;
+    const at::Tensor& mask = windowed ? window_mask_ : mask_;
     at::Tensor out;
     if (options_.tap != nullptr && options_.tap->wants(TapPoint::attention_logits, layer)) {
-      out = causal_attention_reference(q, k, v, mask_, [&](const at::Tensor& logits) {
-        return options_.tap->at(TapPoint::attention_logits, layer, logits);
+      out = causal_attention_reference(q, k, v, mask, [&](const at::Tensor& z) {
+        return options_.tap->at(TapPoint::attention_logits, layer, z);
       });
     } else {
-      out = causal_attention(q, k, v, mask_);
+      out = causal_attention(q, k, v, mask);
     }
-    out = tap(TapPoint::attention_output, layer, out.reshape({B, T, H * K}));
-    return linear_layer({prefix + "o_proj.weight"}, out);
+    out = tap(TapPoint::attention_output, layer, out.flatten(2));
+    return layers_.linear({prefix + "o_proj"}, out, config_.output_bias);
   }
 
   at::Tensor feed_forward(int64_t layer, const std::string& block, const at::Tensor& y) const {
-    const at::Tensor gate_up =
-        linear_layer({block + "mlp.gate_proj.weight", block + "mlp.up_proj.weight"}, y);
-    return linear_layer({block + "mlp.down_proj.weight"},
-                        tap(TapPoint::mlp_product, layer, swiglu(gate_up)));
+    const at::Tensor x = tap(TapPoint::mlp_input, layer, y);
+    const std::string gate = block + "mlp.gate_proj", up = block + "mlp.up_proj";
+    at::Tensor product;
+    if (!config_.gated) {
+      product = activation(layers_.linear({up}, x, config_.mlp_bias), config_.activation);
+    } else {
+      const at::Tensor gate_up = layers_.linear({gate, up}, x, config_.mlp_bias);
+      if (config_.activation == "silu") {
+        product = swiglu(gate_up);
+      } else {
+        const auto halves = gate_up.chunk(2, -1);
+        product = activation(halves[0], config_.activation) * halves[1];
+      }
+    }
+    return layers_.linear({block + "mlp.down_proj"}, tap(TapPoint::mlp_product, layer, product),
+                          config_.mlp_bias);
   }
 
   // Stores this pass's keys and values and returns all so far, [B, S, Hkv, K].
@@ -240,13 +222,13 @@ class Pass {
     return {put(cache.keys[layer], k), put(cache.values[layer], v)};
   }
 
-  const ParameterStore& store_;
   const ModelConfig& config_;
   const ForwardOptions& options_;
+  LinearLayers layers_;
   int64_t first_position_ = 0;
   RopeTables rope_;
-  at::Tensor mask_;
-  at::Tensor anchor_;
+  at::Tensor mask_;         // of documents; undefined: plain causal
+  at::Tensor window_mask_;  // of blocks with a window shorter than the tokens so far
 };
 
 int64_t length_of(const at::Tensor& tokens_BT) {

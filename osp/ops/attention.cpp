@@ -40,6 +40,15 @@ at::Tensor document_mask(const at::Tensor& documents_BT, at::ScalarType type) {
       .masked_fill_(hidden.unsqueeze(1), -std::numeric_limits<double>::infinity());
 }
 
+at::Tensor window_mask(int64_t queries, int64_t keys, int64_t window, const at::Tensor& like) {
+  const auto integers = at::TensorOptions().dtype(at::kLong).device(like.device());
+  const at::Tensor key = at::arange(keys, integers).unsqueeze(0);
+  const at::Tensor query = (at::arange(queries, integers) + (keys - queries)).unsqueeze(1);
+  return at::zeros({1, 1, queries, keys}, like.options())
+      .masked_fill_((key > query).logical_or(key <= query - window),
+                    -std::numeric_limits<double>::infinity());
+}
+
 at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
                             const at::Tensor& v_BSHK, const at::Tensor& mask) {
   const int64_t T = q_BTHK.size(1), S = k_BSHK.size(1), H = q_BTHK.size(2);

@@ -12,8 +12,13 @@ namespace osp {
 // elsewhere, in the given type.
 at::Tensor document_mask(const at::Tensor& documents_BT, at::ScalarType type);
 
-// Flash attention of the tensor library, forward and backward; mask may be undefined (plain
-// causal).
+// Additive mask [1, 1, T, S] of the last T of S tokens: 0 where a query sees a
+// key among the `window` newest ones up to itself, −inf elsewhere (later keys
+// included).
+at::Tensor window_mask(int64_t queries, int64_t keys, int64_t window, const at::Tensor& like);
+
+// Flash attention of the tensor library, forward and backward; mask may be
+// undefined (plain causal).
 at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
                             const at::Tensor& v_BSHK, const at::Tensor& mask);
 

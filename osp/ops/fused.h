@@ -12,6 +12,8 @@
 #include <tuple>
 #include <vector>
 
+#include "osp/ops/rope_scaling.h"
+
 namespace osp {
 
 // A weight as an operator sees it: the values in the compute type, and where its fp32 gradient is
@@ -30,11 +32,14 @@ at::Tensor rms_norm_reference(const at::Tensor& x, const at::Tensor& gain, doubl
 std::tuple<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::Tensor& branch,
                                                 const WeightRef& gain, double eps);
 
-// cos and sin of position · theta^(−2i/K), fp32 [positions, K/2] each, computed in fp64.
+// cos and sin of position · f_i, f_i = theta^(−2i/K) after scaling, fp32
+// [positions, K/2] each, computed in fp64. head_size: the channels that are
+// rotated.
 struct RopeTables {
   at::Tensor cos, sin;
 };
-RopeTables make_rope_tables(int64_t positions, int64_t head_size, double theta);
+RopeTables make_rope_tables(int64_t positions, int64_t head_size, double theta,
+                            const RopeScaling& scaling = {});
 
 // Half-split rotation of x [B, T, H, K] (last dimension contiguous) by the positions first,
 // first+1, …

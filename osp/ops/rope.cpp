@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
+#include <numbers>
 
 #include "osp/base/error.h"
 #include "osp/ops/dispatch.h"
@@ -121,16 +122,30 @@ struct SplitRope : torch::autograd::Function<SplitRope> {
   }
 };
 
+double scaled_frequency(double frequency, const RopeScaling& scaling) {
+  if (scaling.type == "default") return frequency;
+  if (scaling.type == "linear") return frequency / scaling.factor;
+  OSP_CHECK(scaling.type == "llama3", "rope scaling {}", scaling.type);
+  const double low = scaling.low_frequency_factor, high = scaling.high_frequency_factor;
+  const double turns =
+      static_cast<double>(scaling.original_context) * frequency / (2.0 * std::numbers::pi);
+  if (turns > high) return frequency;
+  if (turns < low) return frequency / scaling.factor;
+  const double share = (turns - low) / (high - low);
+  return share * frequency + (1.0 - share) * frequency / scaling.factor;
+}
+
 }  // namespace
 
-RopeTables make_rope_tables(int64_t positions, int64_t head_size, double theta) {
+RopeTables make_rope_tables(int64_t positions, int64_t head_size, double theta,
+                            const RopeScaling& scaling) {
   const int64_t half = head_size / 2;
   RopeTables tables{at::empty({positions, half}), at::empty({positions, half})};
   float* cos = tables.cos.mutable_data_ptr<float>();
   float* sin = tables.sin.mutable_data_ptr<float>();
   for (int64_t i = 0; i < half; ++i) {
-    const double frequency =
-        std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_size));
+    const double frequency = scaled_frequency(
+        std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_size)), scaling);
     for (int64_t p = 0; p < positions; ++p) {
       const double angle = static_cast<double>(p) * frequency;
       cos[p * half + i] = static_cast<float>(std::cos(angle));

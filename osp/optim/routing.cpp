@@ -58,7 +58,8 @@ OptimizerKind by_kind(ParameterKind kind, const OptimConfig& config) {
     if (config.gain_rule == "reference") return OptimizerKind::gain;
     return config.name == "adam" ? OptimizerKind::adam : OptimizerKind::gain;
   }
-  if (config.name == "adam") return OptimizerKind::adam;
+  const bool vector = kind == ParameterKind::bias || kind == ParameterKind::positions;
+  if (config.name == "adam" || vector) return OptimizerKind::adam;
   const bool table = kind == ParameterKind::embedding || kind == ParameterKind::head;
   return table && config.name == "osp" ? OptimizerKind::adam : OptimizerKind::muon;
 }

@@ -1,0 +1,322 @@
+#include "osp/model/config_keys.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "osp/base/error.h"
+
+namespace osp {
+namespace {
+
+// Our name of an activation and those of config.json, the one that is written first.
+struct ActivationNames {
+  const char* ours;
+  std::vector<std::string> theirs;
+};
+
+const std::array<ActivationNames, 4>& activations() {
+  static const std::array<ActivationNames, 4> names = {{
+      {"silu", {"silu", "swish"}},
+      {"relu", {"relu"}},
+      {"gelu", {"gelu", "gelu_python"}},
+      {"gelu_tanh", {"gelu_pytorch_tanh", "gelu_new", "gelu_python_tanh"}},
+  }};
+  return names;
+}
+
+// Finds the range of a field of ModelConfig.
+struct RangeFinder {
+  std::string wanted;
+  std::optional<Range> found;
+
+  template <class T>
+  void operator()(const char* name, const T&, const Range& range, const char*) {
+    if (wanted == name) found = range;
+  }
+  template <class T, class... Rest>
+  void operator()(const char*, const T&, const Rest&...) {}
+};
+
+Range range_of(const char* field) {
+  RangeFinder finder{field, {}};
+  const ModelConfig config;
+  ModelConfig::fields(finder, config);
+  OSP_CHECK(finder.found, "ModelConfig has no range for {}", field);
+  return *finder.found;
+}
+
+bool present(const Json& object, const std::string& key) {
+  const auto found = object.find(key);
+  return found != object.end() && !found->is_null();
+}
+
+}  // namespace
+
+std::string shown_json(const Json& value) {
+  constexpr size_t kLongest = 60;
+  std::string text = value.dump(-1, ' ', true);
+  if (text.size() > kLongest) text = text.substr(0, kLongest) + "...";
+  return text;
+}
+
+ConfigKeys ConfigKeys::reader(const Json& json, const std::string& where) {
+  ConfigKeys keys;
+  keys.in_ = &json;
+  keys.where_ = where;
+  return keys;
+}
+
+ConfigKeys ConfigKeys::writer(Json& out) {
+  ConfigKeys keys;
+  keys.out_ = &out;
+  return keys;
+}
+
+bool ConfigKeys::has(const char* key) const { return in_ != nullptr && present(*in_, key); }
+
+double ConfigKeys::checked(const std::string& key, double value, double low, double high) const {
+  if (!(value >= low && value <= high)) {
+    fail(ErrorCode::damaged, "{}: {} is {}, expected a number from {} to {}", where_, key, value,
+         low, high);
+  }
+  return value;
+}
+
+void ConfigKeys::unsupported(const std::string& key, const std::string& value,
+                             const std::string& osp_has) const {
+  fail(ErrorCode::unsupported, "{}: {} = {} is not supported; osp computes {}", where_, key, value,
+       osp_has);
+}
+
+void ConfigKeys::size(const char* key, const char* field, int64_t& value,
+                      std::optional<int64_t> absent) {
+  if (!reads()) {
+    (*out_)[key] = value;
+    return;
+  }
+  if (!has(key)) {
+    if (!absent) fail(ErrorCode::damaged, "{}: key {} is missing", where_, key);
+    value = *absent;
+    return;
+  }
+  value = json_int(*in_, key, where_);
+  const Range range = range_of(field);
+  // 0 means "derive" in a recipe; in a model dir it would be a size of nothing.
+  checked(key, static_cast<double>(value), std::max(range.low, 1.0), range.high);
+}
+
+void ConfigKeys::integer(const char* key, int64_t& value, int64_t low, int64_t absent) {
+  if (!reads()) {
+    (*out_)[key] = value;
+    return;
+  }
+  constexpr double kLargest = 1 << 24;
+  value = has(key) ? json_int(*in_, key, where_) : absent;
+  checked(key, static_cast<double>(value), static_cast<double>(low), kLargest);
+}
+
+void ConfigKeys::number(const char* key, const char* field, double& value, double absent) {
+  if (!reads()) {
+    (*out_)[key] = value;
+    return;
+  }
+  value = has(key) ? json_number(*in_, key, where_) : absent;
+  const Range range = range_of(field);
+  checked(key, value, range.low, range.high);
+}
+
+void ConfigKeys::flag(const char* key, bool& value, std::optional<bool> absent) {
+  if (!reads()) {
+    (*out_)[key] = value;
+  } else if (has(key)) {
+    value = json_bool(*in_, key, where_);
+  } else {
+    if (!absent) fail(ErrorCode::damaged, "{}: key {} is missing", where_, key);
+    value = *absent;
+  }
+}
+
+void ConfigKeys::text(const char* key, std::string& value, const std::vector<std::string>& known,
+                      const std::string& absent) {
+  if (!reads()) {
+    (*out_)[key] = value;
+    return;
+  }
+  if (!has(key) && absent.empty()) fail(ErrorCode::damaged, "{}: key {} is missing", where_, key);
+  value = has(key) ? json_string(*in_, key, where_) : absent;
+  if (std::find(known.begin(), known.end(), value) == known.end()) {
+    fail(ErrorCode::unsupported, "{}: {} is {}, expected one of {}", where_, key, shown_json(value),
+         fmt::join(known, ", "));
+  }
+}
+
+void ConfigKeys::optional_number(const char* key, double& value) {
+  if (!reads()) {
+    (*out_)[key] = value > 0 ? Json(value) : Json(nullptr);
+    return;
+  }
+  value = has(key) ? json_number(*in_, key, where_) : 0.0;
+  if (has(key)) checked(key, value, 1e-30, 1e30);
+}
+
+void ConfigKeys::activation(const char* key, std::string& value, const std::string& absent) {
+  if (!reads()) {
+    for (const ActivationNames& names : activations()) {
+      if (value == names.ours) (*out_)[key] = names.theirs.front();
+    }
+    return;
+  }
+  const std::string found = has(key) ? json_string(*in_, key, where_) : absent;
+  std::vector<std::string> known;
+  for (const ActivationNames& names : activations()) {
+    for (const std::string& name : names.theirs) {
+      known.push_back(name);
+      if (name == found) {
+        value = names.ours;
+        return;
+      }
+    }
+  }
+  unsupported(key, shown_json(found), fmt::format("{}", fmt::join(known, ", ")));
+}
+
+void ConfigKeys::fixed(const char* key, const Json& only, const Json& absent) {
+  if (!reads()) {
+    if (!only.is_null()) (*out_)[key] = only;
+    return;
+  }
+  const Json found = has(key) ? in_->at(key) : absent;
+  if (found.is_null() || found == only) return;
+  unsupported(
+      key, shown_json(found),
+      only.is_null() ? fmt::format("no {}", key) : fmt::format("{} = {}", key, shown_json(only)));
+}
+
+void ConfigKeys::window(const char* key, int64_t& value, int64_t absent) {
+  if (!reads()) {
+    (*out_)[key] = value > 0 ? Json(value) : Json(nullptr);
+  } else if (in_->contains(key) && in_->at(key).is_null()) {
+    value = 0;
+  } else {
+    integer(key, value, 1, absent);
+  }
+}
+
+void ConfigKeys::layer_types(const ModelConfig& config) const {
+  constexpr const char* kKey = "layer_types";
+  if (!has(kKey)) return;
+  Json expected = Json::array();
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const bool windowed = config.window > 0 && layer >= config.first_window_layer;
+    expected.push_back(windowed ? "sliding_attention" : "full_attention");
+  }
+  if (in_->at(kKey) != expected) {
+    unsupported(kKey, shown_json(in_->at(kKey)),
+                "full attention, or a sliding window from one layer to the last");
+  }
+}
+
+RopeScaling ConfigKeys::read_scaling(const Json& rope, const std::string& blamed,
+                                     int64_t context) const {
+  const auto number_of = [&](const char* key, double low, double high) {
+    if (!rope.contains(key)) {
+      fail(ErrorCode::damaged, "{}: key {}{} is missing", where_, blamed, key);
+    }
+    return checked(blamed + key, json_number(rope, key, where_), low, high);
+  };
+  RopeScaling scaling;
+  if (rope.contains("rope_type")) scaling.type = json_string(rope, "rope_type", where_);
+  if (scaling.type != "default" && scaling.type != "linear" && scaling.type != "llama3") {
+    unsupported(blamed + "rope_type", shown_json(scaling.type), "default, linear and llama3");
+  }
+  if (scaling.type != "default") scaling.factor = number_of("factor", 1.0, 1e6);
+  if (scaling.type != "llama3") return scaling;
+  scaling.low_frequency_factor = number_of("low_freq_factor", 1e-6, 1e6);
+  scaling.high_frequency_factor = number_of("high_freq_factor", 1e-6, 1e6);
+  if (!(scaling.high_frequency_factor > scaling.low_frequency_factor)) {
+    fail(ErrorCode::damaged, "{}: {}high_freq_factor = {} is not above low_freq_factor = {}",
+         where_, blamed, scaling.high_frequency_factor, scaling.low_frequency_factor);
+  }
+  scaling.original_context = context;
+  if (rope.contains("original_max_position_embeddings")) {
+    scaling.original_context =
+        static_cast<int64_t>(number_of("original_max_position_embeddings", 1, 1 << 24));
+  }
+  return scaling;
+}
+
+void ConfigKeys::read_rope(ModelConfig& config, std::optional<double> absent_partial,
+                           const char* old_theta, const char* old_partial) const {
+  // One object with every key of the rotary embedding, and the name that begins those in messages.
+  Json rope = Json::object();
+  std::string blamed;
+  if (has(old_theta)) rope["rope_theta"] = in_->at(old_theta);
+  if (has(old_partial)) rope["partial_rotary_factor"] = in_->at(old_partial);
+  for (const char* name : {"rope_scaling", "rope_parameters"}) {
+    if (!has(name)) continue;
+    if (!in_->at(name).is_object()) {
+      fail(ErrorCode::damaged, "{}: {} is {}, expected an object", where_, name,
+           shown_json(in_->at(name)));
+    }
+    blamed = std::string(name) + ".";
+    for (const auto& [key, value] : in_->at(name).items()) {
+      if (!value.is_null()) rope[key == "type" ? "rope_type" : key] = value;
+    }
+  }
+  config.rope_scaling = read_scaling(rope, blamed, config.context);
+  static const std::vector<std::string> known = {
+      "rope_type",       "rope_theta",       "partial_rotary_factor",           "factor",
+      "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"};
+  for (const auto& [key, value] : rope.items()) {
+    if (std::find(known.begin(), known.end(), key) == known.end()) {
+      unsupported(blamed + shown_json(key), shown_json(value),
+                  fmt::format("{}", fmt::join(known, ", ")));
+    }
+  }
+  const Range range = range_of("rope_theta");
+  config.rope_theta = 10000.0;
+  if (rope.contains("rope_theta")) {
+    config.rope_theta =
+        checked("rope_theta", json_number(rope, "rope_theta", where_), range.low, range.high);
+  }
+  double partial = absent_partial.value_or(1.0);
+  if (rope.contains("partial_rotary_factor")) {
+    partial = checked("partial_rotary_factor", json_number(rope, "partial_rotary_factor", where_),
+                      0.0, 1.0);
+  }
+  const int64_t head = config.head_size > 0 ? config.head_size : config.width / config.heads;
+  config.rotary_size = static_cast<int64_t>(static_cast<double>(head) * partial);
+  const bool allowed = absent_partial && config.rotary_size >= 2 && config.rotary_size % 2 == 0;
+  if (partial != 1.0 && !allowed) {
+    unsupported("partial_rotary_factor", fmt::format("{}", partial),
+                absent_partial ? fmt::format("an even number of the {} channels of a head", head)
+                               : "partial_rotary_factor = 1.0");
+  }
+}
+
+void ConfigKeys::rope(ModelConfig& config, std::optional<double> absent_partial,
+                      const char* old_theta, const char* old_partial) {
+  if (reads()) {
+    read_rope(config, absent_partial, old_theta, old_partial);
+    return;
+  }
+  const RopeScaling& scaling = config.rope_scaling;
+  Json rope = {{"rope_theta", config.rope_theta}, {"rope_type", scaling.type}};
+  if (absent_partial) {
+    rope["partial_rotary_factor"] =
+        static_cast<double>(config.rotary_size) / static_cast<double>(config.head_size);
+  }
+  if (scaling.type != "default") rope["factor"] = scaling.factor;
+  if (scaling.type == "llama3") {
+    rope["low_freq_factor"] = scaling.low_frequency_factor;
+    rope["high_freq_factor"] = scaling.high_frequency_factor;
+    rope["original_max_position_embeddings"] = scaling.original_context;
+  }
+  (*out_)["rope_parameters"] = rope;
+  (*out_)["rope_theta"] = config.rope_theta;  // where older versions of transformers look for it
+}
+
+}  // namespace osp

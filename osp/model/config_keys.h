@@ -1,0 +1,69 @@
+// The keys of a config.json, described once for reading and writing: a family's description calls
+// one member per key, which either takes the value from the JSON object or puts it there.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "osp/base/json.h"
+#include "osp/model/config.h"
+
+namespace osp {
+
+// One line of a JSON value for a message, cut where a hostile file would fill the screen.
+std::string shown_json(const Json& value);
+
+class ConfigKeys {
+ public:
+  // Reads from a parsed config.json; `where` begins every message.
+  static ConfigKeys reader(const Json& json, const std::string& where);
+  // Appends to `out`.
+  static ConfigKeys writer(Json& out);
+
+  bool reads() const { return in_ != nullptr; }
+  // Whether the key is there and not null (reading).
+  bool has(const char* key) const;
+
+  // A size or number with the range of the field `field` of ModelConfig. A key that is absent takes
+  // `absent`; Error(damaged) if there is none, or for a value of another type or out of range.
+  void size(const char* key, const char* field, int64_t& value, std::optional<int64_t> absent = {});
+  void integer(const char* key, int64_t& value, int64_t low, int64_t absent);
+  void number(const char* key, const char* field, double& value, double absent);
+  void flag(const char* key, bool& value, std::optional<bool> absent);
+  void text(const char* key, std::string& value, const std::vector<std::string>& known,
+            const std::string& absent);
+  // A positive number, or null for 0.
+  void optional_number(const char* key, double& value);
+  // A window of attention: null is 0 (none), a key that is not there takes `absent`.
+  void window(const char* key, int64_t& value, int64_t absent);
+  // layer_types, if it is there, must repeat what config.window and first_window_layer say.
+  void layer_types(const ModelConfig& config) const;
+  // The activation by its name in config.json; Error(unsupported) names those that osp has.
+  void activation(const char* key, std::string& value, const std::string& absent);
+  // A key that osp computes with one value only; absent or null is that value unless `absent` says
+  // what transformers takes then. Error(unsupported) for another value.
+  void fixed(const char* key, const Json& only, const Json& absent = nullptr);
+  // The rotary embedding: rope_parameters (transformers 5), or rope_theta, rope_scaling and
+  // partial_rotary_factor beside the other keys, or a family's old names for them. absent_partial:
+  // the family rotates a part of each head, this one unless a key says so; none: all of it.
+  void rope(ModelConfig& config, std::optional<double> absent_partial = {},
+            const char* old_theta = "rope_theta",
+            const char* old_partial = "partial_rotary_factor");
+
+  [[noreturn]] void unsupported(const std::string& key, const std::string& value,
+                                const std::string& osp_has) const;
+
+ private:
+  void read_rope(ModelConfig& config, std::optional<double> absent_partial, const char* old_theta,
+                 const char* old_partial) const;
+  RopeScaling read_scaling(const Json& rope, const std::string& blamed, int64_t context) const;
+  double checked(const std::string& key, double value, double low, double high) const;
+
+  const Json* in_ = nullptr;
+  Json* out_ = nullptr;
+  std::string where_;
+};
+
+}  // namespace osp

@@ -1,0 +1,65 @@
+// The model families that osp reads: for each the keys of its config.json, the options of our one
+// transformer that they mean, and the names and layout of its tensors.
+//
+// | architecture      | differs from a Llama by                                                  |
+// |-------------------|--------------------------------------------------------------------------|
+// | Mistral           | sliding window                                                           |
+// | Qwen2             | biases of q, k, v; window in the last blocks                             |
+// | Qwen3             | RMSNorm of each query and key head                                       |
+// | Olmo              | LayerNorm without weights, clipped q, k, v                               |
+// | Olmo2             | norms after the branches, RMSNorm over all heads of q and of k           |
+// | GPTNeoX (Pythia)  | LayerNorm, parallel branches, part of a head rotated, biases, no gate    |
+// | StableLm          | LayerNorm, part of a head rotated, optionally parallel with one norm     |
+// | OPT               | LayerNorm, learned positions, biases, relu, no gate                      |
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "osp/model/config_keys.h"
+#include "osp/model/parameters.h"
+
+namespace osp {
+
+struct Family {
+  std::string architecture;
+  std::string model_type;
+  // Names every key, in either direction; see ConfigKeys.
+  void (*describe)(ConfigKeys&, ModelConfig&);
+  // Replacements, one after the other, that turn our name of a tensor into the file's.
+  std::vector<std::pair<std::string, std::string>> renames = {};
+  // q, k and v are one tensor, rows ordered [head][q, k, v][channel].
+  bool fused_qkv = false;
+  // Endings of names of stored tensors that say nothing that config.json does not.
+  std::vector<std::string> ignored = {};
+};
+
+// By architecture; nullptr if osp does not read it. "" stands for LlamaForCausalLM.
+const Family* find_family(const std::string& architecture);
+
+// "LlamaForCausalLM, MistralForCausalLM, …" for messages.
+std::string supported_architectures();
+
+// A tensor of a file and the parameters (indices into parameter_specs) that it holds: one, or q, k
+// and v.
+struct StoredTensor {
+  std::string name;
+  std::string alias;  // another name that files have, "" if none
+  std::vector<int64_t> shape;
+  std::vector<int64_t> parameters;
+};
+
+// The tensors of a model's files, in the order of the forward pass.
+std::vector<StoredTensor> stored_tensors(const ModelConfig& config,
+                                         const std::vector<ParameterSpec>& specs);
+
+// The name of the tensor in the family's files that holds a parameter.
+std::string stored_name(const ModelConfig& config, const std::string& parameter);
+
+// Copies an fp32 tensor of the file's shape into the parameters' masters, and the reverse.
+void scatter_stored(const StoredTensor& stored, const at::Tensor& tensor, ParameterStore& store);
+at::Tensor gather_stored(const StoredTensor& stored, const ParameterStore& store);
+
+}  // namespace osp

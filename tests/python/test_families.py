@@ -1,0 +1,353 @@
+"""Models of other families against transformers: logits, greedy text, storage, refusals."""
+
+import json
+import os
+import subprocess
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from test_model_parity import cpu_levels
+from transformers import AutoModelForCausalLM
+
+# Two correct fp32 programs differ by rounding: sums of up to 96 products, 2^-24 each, in two or
+# three blocks; relative to the norm of all logits it stays below this.
+FP32 = 1e-5
+
+SIZES = dict(
+    vocab_size=101,
+    hidden_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    max_position_embeddings=64,
+    bos_token_id=None,
+    eos_token_id=None,
+    pad_token_id=None,
+)
+LLAMA_LIKE = dict(SIZES, intermediate_size=80, num_key_value_heads=2)
+LLAMA3_ROPE = dict(
+    rope_type="llama3",
+    rope_theta=500.0,
+    factor=4.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=16,
+)
+
+# Name of the case → configuration class and its options.
+CASES = {
+    "Llama": ("LlamaConfig", dict(LLAMA_LIKE, head_dim=16)),
+    "Llama tied": ("LlamaConfig", dict(LLAMA_LIKE, tie_word_embeddings=True)),
+    "Llama 3 rope": ("LlamaConfig", dict(LLAMA_LIKE, rope_parameters=LLAMA3_ROPE)),
+    "Llama linear rope": (
+        "LlamaConfig",
+        dict(LLAMA_LIKE, rope_parameters=dict(rope_type="linear", rope_theta=1e4, factor=2.5)),
+    ),
+    "Llama biases": ("LlamaConfig", dict(LLAMA_LIKE, attention_bias=True, mlp_bias=True)),
+    "Llama gelu": ("LlamaConfig", dict(LLAMA_LIKE, hidden_act="gelu_pytorch_tanh")),
+    "Mistral": ("MistralConfig", dict(LLAMA_LIKE, sliding_window=None)),
+    "Mistral window": ("MistralConfig", dict(LLAMA_LIKE, sliding_window=5)),
+    "Qwen2": ("Qwen2Config", LLAMA_LIKE),
+    "Qwen2 window": (
+        "Qwen2Config",
+        dict(LLAMA_LIKE, use_sliding_window=True, sliding_window=6, max_window_layers=1),
+    ),
+    "Qwen3": ("Qwen3Config", dict(LLAMA_LIKE, head_dim=16)),
+    "Olmo": ("OlmoConfig", dict(LLAMA_LIKE, clip_qkv=0.9)),
+    "Olmo2": ("Olmo2Config", LLAMA_LIKE),
+    "GPTNeoX": ("GPTNeoXConfig", dict(SIZES, intermediate_size=96, hidden_size=64)),
+    "GPTNeoX sequential": (
+        "GPTNeoXConfig",
+        dict(
+            SIZES,
+            intermediate_size=96,
+            use_parallel_residual=False,
+            rope_parameters=dict(rope_type="default", rope_theta=1e3, partial_rotary_factor=0.5),
+            attention_bias=False,
+        ),
+    ),
+    "StableLm": ("StableLmConfig", dict(LLAMA_LIKE, hidden_size=64)),
+    "StableLm parallel": (
+        "StableLmConfig",
+        dict(LLAMA_LIKE, hidden_size=64, use_parallel_residual=True, use_qkv_bias=True),
+    ),
+    "OPT": ("OPTConfig", dict(SIZES, ffn_dim=96)),
+    "OPT plain": (
+        "OPTConfig",
+        dict(SIZES, ffn_dim=96, enable_bias=False, layer_norm_elementwise_affine=False),
+    ),
+}
+FAMILIES = ["Llama", "Mistral", "Qwen2", "Qwen3", "Olmo", "Olmo2", "GPTNeoX", "StableLm", "OPT"]
+
+
+def random_model(case, **changes):
+    """Random weights large enough that attention is not uniform, no gain 1 and no bias 0."""
+    name, options = CASES[case]
+    torch.manual_seed(11)
+    config = getattr(transformers, name)(**dict(options, **changes))
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval().float()
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, 0.15)
+            elif parameter_name.endswith("bias"):
+                parameter.normal_(0.0, 0.2)
+            else:
+                parameter.uniform_(0.5, 1.5)
+    return model
+
+
+@torch.no_grad()
+def greedy(model, tokens, count):
+    """`tokens` [B, T] and the `count` most likely ones after them, without a cache."""
+    for _ in range(count):
+        best = model(input_ids=tokens, use_cache=False).logits[:, -1].argmax(-1, keepdim=True)
+        tokens = torch.cat([tokens, best], 1)
+    return tokens
+
+
+PROMPT = torch.tensor([[3, 99, 14, 15, 92, 65, 35], [2, 71, 82, 81, 82, 84, 59]])
+NEW_TOKENS = 13
+
+
+@pytest.fixture(scope="module")
+def probe(osp_build, tmp_path_factory):
+    """Logits and cached logits of a model dir by osp, or the failed process."""
+
+    def run(folder, tokens=PROMPT, isa=None, check=True, cache=3):
+        files = tmp_path_factory.mktemp("probe")
+        save_file({"tokens": tokens.contiguous(), "targets": tokens.clone()}, files / "in.safetensors")
+        environment = dict(os.environ, OMP_NUM_THREADS="1")
+        environment.pop("OSP_ISA", None)
+        if isa is not None:
+            environment["OSP_ISA"] = isa
+        command = [osp_build / "model_probe", folder, files / "in.safetensors", files / "out.safetensors"]
+        command += ["--forward", "--cache", str(cache)]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if not check:
+            return result
+        assert result.returncode == 0, result.stderr
+        return load_file(files / "out.safetensors")
+
+    return run
+
+
+def difference(got, wanted):
+    return ((got - wanted).norm() / wanted.norm()).item()
+
+
+def assert_equals(outputs, model, tokens):
+    """Logits as transformers' and every greedy step as transformers', with and without a cache."""
+    with torch.no_grad():
+        wanted = model(input_ids=tokens, use_cache=False).logits.float()
+    for name in ["logits", "cached_logits"]:
+        assert difference(outputs[name], wanted) < FP32, name
+        steps = outputs[name][:, PROMPT.shape[1] - 1 : -1].argmax(-1)
+        assert torch.equal(steps, tokens[:, PROMPT.shape[1] :]), name
+
+
+@pytest.mark.parametrize("isa", [level for level in cpu_levels() if level != "avx2"])
+@pytest.mark.parametrize("case", CASES)
+def test_logits_and_greedy_text_equal_transformers(case, isa, probe, tmp_path):
+    model = random_model(case)
+    model.save_pretrained(tmp_path)
+    tokens = greedy(model, PROMPT, NEW_TOKENS)
+    assert_equals(probe(tmp_path, tokens, isa), model, tokens)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sharded_and_narrow_weights_are_read_exactly(family, dtype, probe, tmp_path):
+    random_model(family).to(dtype).save_pretrained(tmp_path, max_shard_size="20KB")
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    tokens = greedy(model, PROMPT, NEW_TOKENS)
+    assert_equals(probe(tmp_path, tokens), model, tokens)
+
+
+@pytest.mark.parametrize("step", [1, 8])
+@pytest.mark.parametrize("case", ["Mistral window", "Qwen2 window", "OPT", "GPTNeoX"])
+def test_cache_in_other_steps_gives_the_same_logits(case, step, probe, tmp_path):
+    model = random_model(case)
+    model.save_pretrained(tmp_path)
+    tokens = greedy(model, PROMPT, NEW_TOKENS)
+    assert_equals(probe(tmp_path, tokens, cache=step), model, tokens)
+
+
+def test_a_window_changes_the_logits_of_the_test(probe, tmp_path):
+    """The case would otherwise prove nothing."""
+    narrow, wide = random_model("Mistral window"), random_model("Mistral")
+    with torch.no_grad():
+        a, b = (m(input_ids=PROMPT, use_cache=False).logits for m in (narrow, wide))
+    assert difference(a, b) > 1e-3
+
+
+def test_pythias_head_is_found_under_both_of_its_names(probe, tmp_path):
+    model = random_model("GPTNeoX")
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(n for n in ("embed_out.weight", "lm_head.weight") if n in weights)
+    other = {"embed_out.weight": "lm_head.weight", "lm_head.weight": "embed_out.weight"}[name]
+    weights[other] = weights.pop(name)
+    # Masks that old versions stored.
+    weights["gpt_neox.layers.0.attention.bias"] = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    weights["gpt_neox.layers.0.attention.masked_bias"] = torch.tensor(-1e9)
+    save_file(weights, tmp_path / "model.safetensors")
+    tokens = greedy(model, PROMPT, NEW_TOKENS)
+    assert_equals(probe(tmp_path, tokens), model, tokens)
+
+
+def test_old_spellings_of_the_rotary_options_mean_the_same(probe, tmp_path):
+    model = random_model("GPTNeoX sequential")
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    rope = config.pop("rope_parameters")
+    config.update(rotary_emb_base=rope["rope_theta"], rotary_pct=rope["partial_rotary_factor"])
+    path.write_text(json.dumps(config))
+    tokens = greedy(model, PROMPT, NEW_TOKENS)
+    assert_equals(probe(tmp_path, tokens), model, tokens)
+
+
+# ---- what must be refused -------------------------------------------------------------------------
+
+CONFIG_REFUSALS = {
+    "activation": ("Llama", dict(hidden_act="quick_gelu"), ["hidden_act", "quick_gelu", "silu", "relu"]),
+    "OPT activation": ("OPT", dict(activation_function="tanh"), ["activation_function", "gelu"]),
+    "rope type": (
+        "Llama",
+        dict(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}),
+        ["rope_type", "yarn", "llama3"],
+    ),
+    "llama3 without factors": (
+        "Llama",
+        dict(rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, "factor": 2.0}),
+        ["low_freq_factor"],
+    ),
+    "partial rotation of a Llama": ("Llama", dict(partial_rotary_factor=0.5), ["partial_rotary_factor"]),
+    "odd rotation": (
+        "GPTNeoX",
+        dict(rope_parameters={"rope_type": "default", "partial_rotary_factor": 0.2}),
+        ["partial_rotary_factor", "0.2"],
+    ),
+    "alternating window": (
+        "Qwen2 window",
+        dict(layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
+        ["layer_types"],
+    ),
+    "window of a Llama": ("Llama", dict(sliding_window=8), ["sliding_window"]),
+    "window that is text": ("Mistral window", dict(sliding_window="8"), ["sliding_window"]),
+    "negative clip": ("Olmo", dict(clip_qkv=-1.0), ["clip_qkv"]),
+    "QK LayerNorm": ("StableLm", dict(qk_layernorm=True), ["qk_layernorm"]),
+    "norm after the branch": ("OPT", dict(do_layer_norm_before=False), ["do_layer_norm_before"]),
+    "narrow embedding": ("OPT", dict(word_embed_proj_dim=24), ["word_embed_proj_dim", "48"]),
+    "no final norm": ("OPT", {"_remove_final_layer_norm": True}, ["_remove_final_layer_norm"]),
+    "quantized": ("Qwen3", dict(quantization_config={"bits": 4}), ["quantization_config"]),
+    "architecture": ("Qwen3", dict(architectures=["MambaForCausalLM"]), ["Mamba", "Qwen3ForCausalLM", "OPT"]),
+    "keys of osp": ("Olmo2", dict(osp_norm="rms"), ["osp_norm", "Olmo2ForCausalLM"]),
+    "more positions than stored": ("OPT", dict(max_position_embeddings=65), ["embed_positions", "[67, 48]"]),
+    "biases that are not stored": ("Qwen3", dict(attention_bias=True), ["q_proj.bias"]),
+    "biases that config.json denies": ("OPT", dict(enable_bias=False), ["bias", "belongs to no part"]),
+    "more heads than stored": ("Qwen2", dict(num_key_value_heads=4), ["k_proj", "[48, 48]"]),
+}
+
+
+@pytest.mark.parametrize("case", CONFIG_REFUSALS)
+def test_config_that_osp_cannot_follow_is_refused_by_name(case, probe, tmp_path):
+    family, changes, named = CONFIG_REFUSALS[case]
+    random_model(family).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(dict(json.loads(path.read_text()), **changes)))
+    result = probe(tmp_path, check=False)
+    assert result.returncode == 3, result.stderr
+    assert result.stderr.count("\n") == 1 and str(tmp_path) in result.stderr
+    for word in named:
+        assert word in result.stderr, word
+
+
+def with_value(value):
+    def change(weights):
+        weights["gpt_neox.layers.1.attention.query_key_value.weight"].view(-1)[7] = value
+
+    return change
+
+
+WEIGHT_REFUSALS = {
+    "NaN": (with_value(float("nan")), ["layers.1.attention.query_key_value.weight", "nan", "element 7"]),
+    "infinity": (with_value(float("inf")), ["layers.1.attention.query_key_value.weight", "inf"]),
+    "missing": (lambda w: w.pop("gpt_neox.final_layer_norm.bias"), ["gpt_neox.final_layer_norm.bias", "missing"]),
+    "surplus": (lambda w: w.update({"gpt_neox.extra": torch.ones(2)}), ["gpt_neox.extra"]),
+    "integers": (
+        lambda w: w.update({"gpt_neox.embed_in.weight": torch.ones(101, 64, dtype=torch.int8)}),
+        ["gpt_neox.embed_in.weight", "I8", "BF16"],
+    ),
+    "fused shape": (
+        lambda w: w.update({"gpt_neox.layers.0.attention.query_key_value.weight": torch.ones(64, 192)}),
+        ["query_key_value", "[64, 192]", "[192, 64]"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WEIGHT_REFUSALS)
+def test_weights_that_do_not_fit_are_refused_by_name(case, probe, tmp_path):
+    change, named = WEIGHT_REFUSALS[case]
+    random_model("GPTNeoX").save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    change(weights)
+    save_file(weights, tmp_path / "model.safetensors")
+    result = probe(tmp_path, check=False)
+    assert result.returncode == 3, result.stderr
+    assert result.stderr.count("\n") == 1 and "model.safetensors" in result.stderr
+    for word in named:
+        assert word in result.stderr, word
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_index_that_names_no_file_of_the_folder_is_refused(outside, probe, tmp_path):
+    folder = tmp_path / "model"
+    random_model("Olmo2").save_pretrained(folder, max_shard_size="20KB")
+    path = folder / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    shard = index["weight_map"]["model.norm.weight"]
+    (folder / shard).rename(tmp_path / shard)
+    if outside:
+        for name, file in index["weight_map"].items():
+            if file == shard:
+                index["weight_map"][name] = "../" + shard
+        path.write_text(json.dumps(index))
+    result = probe(folder, check=False)
+    assert result.returncode == 3 and shard in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+# ---- the commands ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["Qwen2", "Olmo2", "GPTNeoX", "OPT"])
+def test_commands_work_on_models_from_elsewhere(family, run_program, repo_root, tmp_path):
+    tokenizer = repo_root / "recipes" / "gcide-4096" / "tokenizer.json"
+    model = random_model(family, vocab_size=4096)
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    arguments = ["osp", "generate", tmp_path / "model", "--prompt", "A word of many", "--max-tokens", "9", "--json"]
+    report = json.loads(run_program(arguments).stdout)
+    prompt = torch.tensor([report["prompt_tokens"]])
+    wanted = greedy(model, prompt, len(report["tokens"]))[0, prompt.shape[1] :]
+    assert report["tokens"] == wanted.tolist() and len(wanted) > 0
+    text = tmp_path / "text.txt"
+    text.write_text("An apple is the fruit of a tree, and a word has many meanings. " * 30)
+    for command in ["eval", "analyze"]:
+        result = run_program(["osp", command, tmp_path / "model", "--data", text, "--json", "--quiet"])
+        assert json.loads(result.stdout)
+
+    exported = ["osp", "export", tmp_path / "model", "--format", "hf", "--out", tmp_path / "out"]
+    if family == "Olmo2":  # has QK-norm
+        assert run_program(exported, check=False).returncode == 3
+        return
+    run_program(exported)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    for (name, a), (_, b) in zip(model.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
