@@ -7,6 +7,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/json.h"
 #include "osp/export/gguf_tokenizer.h"
 #include "osp/formats/gguf_writer.h"
 #include "osp/formats/half.h"
@@ -164,6 +165,13 @@ void check_gguf_export(const ParameterStore& store, const GgufExportOptions& opt
          "{}: llama.cpp's \"llama\" computes RMSNorm with weights per channel and nothing around "
          "the embedding: this model cannot be written as GGUF",
          options.where);
+  }
+  const Json config = parse_json(model_config_json(store.config), "config.json");
+  const std::string rope = json_string(config.at("rope_parameters"), "rope_type", "config.json");
+  if (rope != "default") {
+    fail(ErrorCode::unsupported,
+         "{}: the rotary embedding is scaled ({}), which osp does not write as GGUF", options.where,
+         rope);
   }
   if (options.online.down_hadamard) {
     fail(

@@ -169,6 +169,15 @@ def test_tokenizers_without_a_name_in_llama_cpp_are_refused(case, model_dir, tmp
     assert not (tmp_path / "m.gguf").exists() and not (tmp_path / "m.gguf.tmp").exists()
 
 
+def test_scaled_rotary_embeddings_are_refused(model_dir, tmp_path, run_program):
+    source, _ = model_dir
+    config = json.loads((source / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+    (source / "config.json").write_text(json.dumps(config))
+    result = export(run_program, source, tmp_path / "m.gguf", "f16", check=False)
+    assert result.returncode == 3 and "linear" in result.stderr
+
+
 def test_wrong_types_and_missing_codes_are_refused(model_dir, tmp_path, run_program):
     source, _ = model_dir
     for dtype, named in [("q4_0", "takes the 4-bit codes of a quantized model"), ("bf16", "f16, q8_0 or q4_0")]:
