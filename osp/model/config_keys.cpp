@@ -255,7 +255,7 @@ void ConfigKeys::read_rope(ModelConfig& config, std::optional<double> absent_par
   std::string blamed;
   if (has(old_theta)) rope["rope_theta"] = in_->at(old_theta);
   if (has(old_partial)) rope["partial_rotary_factor"] = in_->at(old_partial);
-  for (const char* name : {"rope_scaling", "rope_parameters"}) {
+  for (const char* name : {"rope_parameters", "rope_scaling"}) {
     if (!has(name)) continue;
     if (!in_->at(name).is_object()) {
       fail(ErrorCode::damaged, "{}: {} is {}, expected an object", where_, name,

@@ -84,15 +84,69 @@ TEST(HfConfig, DefaultRopeIsAcceptedInBothSpellings) {
   EXPECT_EQ(parse_hf_config(json, "c").model.rope_theta, 20000.0);
 }
 
+TEST(HfConfig, FamiliesThatDifferFromALlamaSurviveWritingAndReading) {
+  for (const std::string name :
+       {"MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "OlmoForCausalLM",
+        "Olmo2ForCausalLM", "GPTNeoXForCausalLM", "StableLmForCausalLM", "OPTForCausalLM"}) {
+    SCOPED_TRACE(name);
+    Json json = {{"architectures", {name}},
+                 {"num_hidden_layers", 4},
+                 {"hidden_size", 64},
+                 {"num_attention_heads", 4},
+                 {"num_key_value_heads", 2},
+                 {"head_dim", 16},
+                 {"intermediate_size", 80},
+                 {"ffn_dim", 80},
+                 {"vocab_size", 101},
+                 {"max_position_embeddings", 64},
+                 {"use_sliding_window", true},
+                 {"max_window_layers", 2},
+                 {"use_parallel_residual", true},
+                 {"use_qkv_bias", true}};
+    const bool windowed = name[0] == 'M' || name[0] == 'Q';
+    if (windowed) json["sliding_window"] = 8;
+    const ModelConfig config = parse_hf_config(json, "c").model;
+    EXPECT_EQ(config.family, name);
+    EXPECT_EQ(config.window, windowed ? 8 : 0);
+    EXPECT_EQ(architecture_name(config), name);
+    EXPECT_TRUE(parse(model_config_json(config)).model == config);
+  }
+}
+
+TEST(HfConfig, OptionsThatNoFamilyHasAreWrittenAsOurs) {
+  ModelConfig config = small();
+  config.norm = "layer";
+  config.qkv_bias = config.mlp_bias = config.parallel = config.shared_norm = true;
+  config.gated = false;
+  config.activation = "gelu";
+  config.rotary_size = 8;
+  config.clip_qkv = 3.5;
+  config.rope_scaling = {.type = "llama3", .factor = 8, .original_context = 32};
+  config.window = 7;
+  EXPECT_EQ(architecture_name(config), "OspForCausalLM");
+  EXPECT_TRUE(parse(model_config_json(config)).model == config);
+}
+
+TEST(HfConfig, OptionsThatTheFamilyCannotSayAreNotLost) {
+  ModelConfig config = small();
+  config.family = "Qwen3ForCausalLM";
+  config.norm = "rms";
+  config.embedding_projection = false;
+  config.qk_norm = true;
+  EXPECT_EQ(architecture_name(config), "Qwen3ForCausalLM");
+  config.mlp_bias = true;
+  EXPECT_EQ(architecture_name(config), "OspForCausalLM");
+  config.family = "";
+  EXPECT_TRUE(parse(model_config_json(config)).model == config);
+}
+
 TEST(HfConfig, FeaturesThatOspDoesNotComputeAreRefusedByName) {
   const std::vector<std::pair<std::string, Json>> features = {
-      {"attention_bias", true},
-      {"mlp_bias", true},
-      {"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}},
+      {"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}},
       {"sliding_window", 4096},
       {"quantization_config", Json::object()},
       {"partial_rotary_factor", 0.5},
-      {"hidden_act", "gelu"},
+      {"hidden_act", "quick_gelu"},
       {"rope_parameters", {{"rope_type", "yarn"}}}};
   for (const auto& [key, value] : features) {
     Json json = Json::parse(model_config_json(small()));
