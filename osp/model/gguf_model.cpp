@@ -10,6 +10,7 @@
 #include "osp/base/error.h"
 #include "osp/base/printable.h"
 #include "osp/model/gguf_names.h"
+#include "osp/model/gguf_rope.h"
 
 namespace osp {
 namespace {
@@ -111,21 +112,21 @@ int64_t vocabulary_of(const GgufFile& file) {
   return rows;
 }
 
-// Frequencies of the rotary embedding divided by ones, as some converters store them, are the
-// default; anything else is a scaling.
-void check_rope_factors(const GgufFile& file) {
+// config.json's "rope_scaling", null for the default embedding.
+Json rope_scaling(const GgufFile& file, double base) {
   const auto found = file.tensors().find("rope_freqs.weight");
-  if (found == file.tensors().end()) return;
+  if (found == file.tensors().end()) return nullptr;
   const GgufTypeInfo& info = gguf_type_info(found->second.type);
-  std::vector<float> factors(found->second.data.size() / info.block_bytes * info.block_size);
-  gguf_dequantize(found->second.type, found->second.data, factors);
-  if (std::all_of(factors.begin(), factors.end(), [](float factor) { return factor == 1.0f; })) {
-    return;
+  std::vector<float> divisors(found->second.data.size() / info.block_bytes * info.block_size);
+  gguf_dequantize(found->second.type, found->second.data, divisors);
+  const Json scaling = rope_scaling_of_divisors(divisors, base);
+  if (scaling.is_discarded()) {
+    fail(ErrorCode::unsupported,
+         "{}: tensor rope_freqs.weight scales the rotary embedding in another way than the "
+         "published Llama 3.1, 3.2 and 3.3, which are those that osp recognises",
+         file.path());
   }
-  fail(ErrorCode::unsupported,
-       "{}: tensor rope_freqs.weight scales the rotary embedding (Llama 3.1 and later), which osp "
-       "reads only from a folder with config.json",
-       file.path());
+  return scaling;
 }
 
 std::string shown(const std::vector<int64_t>& shape) {
@@ -176,7 +177,6 @@ Json gguf_config_json(const GgufFile& file) {
   const GgufMetadata& metadata = file.metadata();
   read_architecture(metadata);
   refuse_features(metadata);
-  check_rope_factors(file);
   const int64_t width = metadata.integer(key("embedding_length"));
   const int64_t heads = same_for_all_layers(metadata, key("attention.head_count"));
   Json json;
@@ -194,6 +194,8 @@ Json gguf_config_json(const GgufFile& file) {
   json["rms_norm_eps"] = metadata.number(key("attention.layer_norm_rms_epsilon"));
   json["rope_theta"] =
       metadata.has(key("rope.freq_base")) ? metadata.number(key("rope.freq_base")) : 10000.0;
+  const Json scaling = rope_scaling(file, json["rope_theta"].get<double>());
+  if (!scaling.is_null()) json["rope_scaling"] = scaling;
   json["tie_word_embeddings"] = !file.tensors().contains("output.weight");
   json["eos_token_id"] = end_tokens(metadata);
   return json;

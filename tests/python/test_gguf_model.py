@@ -160,6 +160,18 @@ def test_metadata_that_has_defaults_may_be_absent(tmp_path, logits):
     assert_logits_equal(logits(tmp_path / "m.gguf", tokens), llama, tokens)
 
 
+def test_scaled_rotary_embeddings_of_llama_3_equal_transformers(tmp_path, logits):
+    scaling = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaling |= {"original_max_position_embeddings": 8192, "rope_theta": 500000.0}
+    llama = random_llama(rope_parameters=scaling)
+    plain = 500000.0 ** -(np.arange(0, 16, 2) / 16)
+    divisors = (plain / llama.model.rotary_emb.inv_freq.numpy()).astype(np.float32)
+    assert divisors[0] == 1 and divisors[-1] > 31
+    write_model(tmp_path / "m.gguf", llama, {}, {}, {"rope_freqs.weight": divisors})
+    tokens = torch.arange(60).reshape(1, 60) * 5 % 320
+    assert_logits_equal(logits(tmp_path / "m.gguf", tokens), llama, tokens)
+
+
 REFUSED = [
     ({"attention.head_count": 4}, {}, "attn_q.weight has shape [96, 96], expected [64, 96]"),
     ({"block_count": 3}, {}, "tensor blk.2.attn_norm.weight is missing"),
@@ -172,7 +184,7 @@ REFUSED = [
     ({"rope.scaling.type": "yarn"}, {}, 'rope.scaling.type = "yarn" is not supported'),
     ({"expert_count": 8}, {}, "expert_count = 8 is not supported"),
     ({}, {"blk.0.attn_q.bias": np.zeros(96, np.float32)}, '"blk.0.attn_q.bias" belongs to no part'),
-    ({}, {"rope_freqs.weight": np.full(8, 2, np.float32)}, "rope_freqs.weight scales the rotary"),
+    ({}, {"rope_freqs.weight": np.full(8, 2, np.float32)}, "rope_freqs.weight scales the rotary embedding in another way"),
 ]
 
 
