@@ -163,7 +163,7 @@ def test_metadata_that_has_defaults_may_be_absent(tmp_path, logits):
 def test_scaled_rotary_embeddings_of_llama_3_equal_transformers(tmp_path, logits):
     scaling = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     scaling |= {"original_max_position_embeddings": 8192, "rope_theta": 500000.0}
-    llama = random_llama(rope_parameters=scaling)
+    llama = random_llama(rope_parameters=scaling, max_position_embeddings=16384)
     plain = 500000.0 ** -(np.arange(0, 16, 2) / 16)
     divisors = (plain / llama.model.rotary_emb.inv_freq.numpy()).astype(np.float32)
     assert divisors[0] == 1 and divisors[-1] > 31
