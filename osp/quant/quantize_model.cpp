@@ -58,6 +58,13 @@ at::Tensor check_tokens(const ParameterStore& store, const at::Tensor& windows_N
       .view({1, count});
 }
 
+// The nearest orthogonal matrix, for one that is orthogonal but for rounding of the descent: the
+// error is squared twice by Q ← Q (3 I − QᵀQ) / 2.
+at::Tensor polished(at::Tensor q) {
+  for (int i = 0; i < 2; ++i) q = q.mul(1.5).sub(q.matmul(q.t().matmul(q)).mul(0.5));
+  return q;
+}
+
 // SpinQuant's rotations. Weights that GPTQ will round keep 16 bits while they are learned.
 RotationPlan learned_plan(const ParameterStore& store, const QuantizeRequest& request,
                           SpinObjective objective, const at::Tensor& windows_NT) {
@@ -75,7 +82,14 @@ RotationPlan learned_plan(const ParameterStore& store, const QuantizeRequest& re
                        seconds / static_cast<double>(done) * static_cast<double>(total - done));
     };
   }
-  return learn_rotations(store, windows_NT, options).plan;
+  RotationPlan plan = learn_rotations(store, windows_NT, options).plan;
+  if (plan.residual && plan.residual->matrix.defined()) {
+    plan.residual->matrix = polished(plan.residual->matrix);
+  }
+  for (Rotation& rotation : plan.values) {
+    if (rotation.matrix.defined()) rotation.matrix = polished(rotation.matrix);
+  }
+  return plan;
 }
 
 // Changes the weights and says what the forward pass must do from now on.

@@ -28,7 +28,7 @@ def correlated_inputs(tokens, columns, seed=1):
 def quantized_by_osp(run_program, tmp_path_factory):
     def run(tensors):
         folder = tmp_path_factory.mktemp("weights")
-        save_file({name: x.contiguous() for name, x in tensors.items()}, folder / "in.safetensors")
+        save_file({name: x.contiguous().clone() for name, x in tensors.items()}, folder / "in.safetensors")
         run_program(["quant_probe", "--weights", folder / "in.safetensors", folder / "out.safetensors"])
         return load_file(folder / "out.safetensors")
 
