@@ -72,11 +72,13 @@ at::Tensor FakeQuantTap::weight(int64_t parameter, const at::Tensor& w) {
   const ParameterSpec& spec = store_.specs.at(static_cast<size_t>(parameter));
   if (!bits_.quantizes_weights() || spec.kind != ParameterKind::matrix) return w;
   at::Tensor& cached = weights_[parameter];
-  if (!cached.defined()) {
-    cached = fake_quantize_symmetric(w, bits_.weights, /*clipping_search=*/true);
-  }
+  if (!cached.defined()) cached = quantized_weight(w);
   OSP_CHECK(cached.sizes() == w.sizes(), "{}: the weight changed its shape", spec.name);
   return cached;
+}
+
+at::Tensor FakeQuantTap::quantized_weight(const at::Tensor& w) const {
+  return fake_quantize_symmetric(w, bits_.weights, /*clipping_search=*/true);
 }
 
 }  // namespace osp

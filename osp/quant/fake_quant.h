@@ -44,6 +44,10 @@ class FakeQuantTap : public Tap {
 
   const BitWidths& bits() const { return bits_; }
 
+ protected:
+  // A weight [out, in] on its grid.
+  virtual at::Tensor quantized_weight(const at::Tensor& w) const;
+
  private:
   at::Tensor quantized_input(TapPoint point, int64_t layer, const at::Tensor& x) const;
 

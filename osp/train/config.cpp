@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "osp/base/error.h"
+#include "osp/quant/bits.h"
+#include "osp/quant/hadamard.h"
 
 namespace osp {
 namespace {
@@ -45,6 +47,7 @@ FieldTable recipe_table(Recipe& recipe) {
   table.add("schedule", recipe.schedule);
   table.add("train", recipe.train);
   table.add("guard", recipe.guard);
+  table.add("qat", recipe.qat);
   return table;
 }
 
@@ -74,6 +77,8 @@ Recipe resolved(Recipe recipe, int64_t data_vocabulary) {
         model.vocabulary, data_vocabulary, recipe.data.path);
   }
   model = resolved(model);
+  const BitWidths bits = parse_bits(recipe.qat.bits);
+  if (bits.quantizes_kv_cache()) check_hadamard_size(model.head_size, "head size");
   if (train.batch_tokens % model.context != 0) {
     fail(ErrorCode::usage,
          "train.batch_tokens = {} is not a multiple of model.context = {}: choose {} or {}",
@@ -137,7 +142,12 @@ double activation_bytes_per_sequence(const Recipe& recipe) {
   const double per_token_layer = 4.0 * double(m.width) +
                                  2.0 * double((m.heads + m.kv_heads) * m.head_size) +
                                  3.0 * double(m.inner);
-  return element * double(m.context) * double(m.layers) * per_token_layer;
+  double quantized = 0;
+  if (parse_bits(recipe.qat.bits) != BitWidths{}) {
+    quantized = 2.0 * double(m.width) + double((2 * m.heads + 2 * m.kv_heads) * m.head_size) +
+                double(m.inner);
+  }
+  return element * double(m.context) * double(m.layers) * (per_token_layer + quantized);
 }
 
 }  // namespace osp

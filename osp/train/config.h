@@ -107,6 +107,21 @@ struct GuardConfig {
   }
 };
 
+// Quantization-aware training (osp/quant/qat.h).
+struct QatConfig {
+  std::string bits = "16-16-16";
+  int64_t start_step = 0;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit(
+        "bits", self.bits,
+        "widths of weights-activations-cache in the training forward pass, 2 to 8 each; 16: none");
+    visit("start_step", self.start_step, Range{0, 1e12},
+          "steps that are trained without quantization before");
+  }
+};
+
 struct Recipe {
   RunConfig run;
   DataConfig data;
@@ -115,6 +130,7 @@ struct Recipe {
   ScheduleConfig schedule;
   TrainConfig train;
   GuardConfig guard;
+  QatConfig qat;
 };
 
 // All fields of a recipe; it must outlive the table.
@@ -142,7 +158,8 @@ int64_t sequences_per_step(const Recipe& recipe);
 
 // Bytes that the backward pass of one sequence keeps. An estimate: per token and layer the residual
 // state twice, its two norms, q, k, v, the attention output and the three inner vectors of SwiGLU,
-// in the compute type.
+// in the compute type; with quantization-aware training also the quantized inputs of the linear
+// layers, keys and values.
 double activation_bytes_per_sequence(const Recipe& recipe);
 
 }  // namespace osp

@@ -12,6 +12,7 @@
 #include "osp/base/error.h"
 #include "osp/model/transformer.h"
 #include "osp/optim/schedule.h"
+#include "osp/quant/qat.h"
 #include "osp/train/device.h"
 
 namespace osp {
@@ -32,6 +33,14 @@ at::Tensor rows(std::vector<T>& values, int64_t first, int64_t count, int64_t co
       .to(device);
 }
 
+// The quantizers of this step's forward pass; null where it has none.
+std::unique_ptr<Tap> qat_tap(const TrainState& state) {
+  const QatConfig& qat = state.recipe.qat;
+  const BitWidths bits = parse_bits(qat.bits);
+  if (bits == BitWidths{} || state.step < qat.start_step) return nullptr;
+  return std::make_unique<QatTap>(state.store, bits);
+}
+
 // Forward and backward over the step's sequences. Leaves the gradient of the mean loss in the
 // gradient banks and returns that mean: both are scaled by the tokens scored in the whole step.
 double accumulate_gradients(TrainState& state, const TokenDataset& data) {
@@ -45,11 +54,13 @@ double accumulate_gradients(TrainState& state, const TokenDataset& data) {
       std::count_if(batch.targets.begin(), batch.targets.end(), [](int64_t t) { return t >= 0; });
   if (scored == 0) return 0;
   const at::Device device = state.store.banks[0].master.device();
+  const std::unique_ptr<Tap> tap = qat_tap(state);
   at::Tensor loss_sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
   for (int64_t first = 0; first < slice.count; first += recipe.train.micro_batch_sequences) {
     const int64_t count = std::min(recipe.train.micro_batch_sequences, slice.count - first);
     ForwardOptions options;
     options.training = true;
+    options.tap = tap.get();
     if (recipe.data.document_mask) {
       options.documents_BT = rows(batch.documents, first, count, plan.context, at::kInt, device);
     }

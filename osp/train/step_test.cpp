@@ -9,7 +9,9 @@
 #include <cmath>
 #include <limits>
 
+#include "osp/quant/fake_quant.h"
 #include "osp/train/test_run.h"
+#include "osp/train/watch.h"
 
 namespace osp {
 namespace {
@@ -169,6 +171,42 @@ TEST(RankSlice, EverySequenceBelongsToExactlyOneRank) {
       EXPECT_EQ(next, sequences);
     }
   }
+}
+
+TEST_F(Step, TheLossIsThatOfTheQuantizedModelAndEveryMatrixGetsAGradient) {
+  const TokenDataset tokens = data();
+  Recipe recipe = resolved_test_recipe(shards);
+  recipe.qat.bits = "16-3-3";
+  const auto state = make_state(recipe);
+  const Batch batch = read_batch(tokens,
+                                 {.seed = uint64_t(recipe.run.seed),
+                                  .context = recipe.model.context,
+                                  .sequences_per_step = sequences_per_step(recipe)},
+                                 0, 0, sequences_per_step(recipe), false);
+  FakeQuantTap tap(state->store, parse_bits(recipe.qat.bits));
+  const double quantized = validation_loss(*state, batch, &tap);
+  const double plain = validation_loss(*state, batch);
+  // The same numbers; only the loss is summed by another routine: a few units of 6e-8.
+  EXPECT_NEAR(train_step(*state, tokens, false).loss, quantized, 1e-6 * quantized);
+  EXPECT_GT(std::abs(quantized - plain), 1e-4);
+  for (const Bank& bank : state->store.banks) {
+    EXPECT_GT(gradient_norm({bank.gradient}), 0.0) << bank.name;
+  }
+}
+
+TEST_F(Step, QuantizersStartAtTheirStepAndChangeNothingBefore) {
+  const TokenDataset tokens = data();
+  Recipe recipe = test_recipe(shards);
+  const auto plain = make_state(resolved(recipe, 64));
+  recipe.qat.bits = "4-4-4";
+  recipe.qat.start_step = 2;
+  const auto aware = make_state(resolved(recipe, 64));
+  for (int step = 0; step < 2; ++step) {
+    train_step(*plain, tokens, false);
+    train_step(*aware, tokens, false);
+  }
+  expect_equal(contents(*plain), contents(*aware));
+  EXPECT_NE(train_step(*plain, tokens, false).loss, train_step(*aware, tokens, false).loss);
 }
 
 }  // namespace

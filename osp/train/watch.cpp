@@ -11,6 +11,7 @@
 #include "osp/measure/outliers.h"
 #include "osp/model/generate.h"
 #include "osp/model/transformer.h"
+#include "osp/quant/fake_quant.h"
 
 namespace osp {
 namespace {
@@ -75,7 +76,7 @@ Batch read_validation(const Recipe& recipe, const TokenDataset& validation) {
   return slice;
 }
 
-double validation_loss(const TrainState& state, const Batch& slice) {
+double validation_loss(const TrainState& state, const Batch& slice, Tap* tap) {
   const at::NoGradGuard no_grad;
   const int64_t T = state.recipe.model.context;
   const int64_t sequences = int64_t(slice.tokens.size()) / T;
@@ -84,6 +85,7 @@ double validation_loss(const TrainState& state, const Batch& slice) {
   for (int64_t first = 0; first < sequences;) {
     const int64_t count = std::min(state.recipe.train.micro_batch_sequences, sequences - first);
     ForwardOptions options;
+    options.tap = tap;
     if (state.recipe.data.document_mask) {
       options.documents_BT = rows(slice.documents, first, count, T, at::kInt).to(device);
     }
@@ -109,15 +111,22 @@ Json validate(const TrainState& state, const Batch& slice, const Tokenizer* toke
   options.batch_tokens = state.recipe.train.micro_batch_sequences * T;
   const OutlierReport report =
       measure_outliers(state.store, rows(slice.tokens, 0, sequences, T, at::kLong), options);
-  return {{"loss", report.loss},
-          {"perplexity", std::exp(report.loss)},
-          {"excess_kurtosis",
-           {{"mean", report.mean},
-            {"clipped_mean", report.clipped_mean},
-            {"per_layer", report.per_layer}}},
-          {"largest_activation", describe(report.largest, tokenizer)},
-          {"largest_attention_logit", report.largest_attention_logit},
-          {"gains", gains(state.store)}};
+  Json json{{"loss", report.loss},
+            {"perplexity", std::exp(report.loss)},
+            {"excess_kurtosis",
+             {{"mean", report.mean},
+              {"clipped_mean", report.clipped_mean},
+              {"per_layer", report.per_layer}}},
+            {"largest_activation", describe(report.largest, tokenizer)},
+            {"largest_attention_logit", report.largest_attention_logit},
+            {"gains", gains(state.store)}};
+  const BitWidths bits = parse_bits(state.recipe.qat.bits);
+  if (bits != BitWidths{}) {
+    FakeQuantTap tap(state.store, bits);
+    const double loss = validation_loss(state, slice, &tap);
+    json["quantized"] = {{"bits", bits.text()}, {"loss", loss}, {"perplexity", std::exp(loss)}};
+  }
+  return json;
 }
 
 std::string sample_text(const TrainState& state, const Tokenizer& tokenizer) {

@@ -7,6 +7,7 @@
 #include "osp/base/json.h"
 #include "osp/data/dataset.h"
 #include "osp/data/tokenizer.h"
+#include "osp/model/tap.h"
 #include "osp/train/state.h"
 
 namespace osp {
@@ -15,11 +16,12 @@ namespace osp {
 // on the same data.
 Batch read_validation(const Recipe& recipe, const TokenDataset& validation);
 
-// Mean loss over the slice's scored tokens.
-double validation_loss(const TrainState& state, const Batch& slice);
+// Mean loss over the slice's scored tokens; `tap` may be null.
+double validation_loss(const TrainState& state, const Batch& slice, Tap* tap = nullptr);
 
 // Loss, perplexity, kurtosis, largest activation, largest attention logit and gains, as in a line
-// of metrics.jsonl. `tokenizer` names the token of the largest activation; null for data without
+// of metrics.jsonl; with quantization-aware training also the loss with quantizers, as `osp eval`
+// has them. `tokenizer` names the token of the largest activation; null for data without
 // one.
 Json validate(const TrainState& state, const Batch& slice, const Tokenizer* tokenizer);
 

@@ -1,0 +1,30 @@
+// Quantization-aware training: the grids of FakeQuantTap inside the training forward pass.
+//
+//   forward:   y = Q(x)            (keys: y = Q(x·H), queries: y = x·H, H the orthonormal Hadamard)
+//   backward:  dx = dy             (keys and queries: dx = dy·Hᵀ)
+//
+// The straight-through estimator: rounding counts as the identity in the backward pass, on weights,
+// activations, keys and values alike (Bengio et al. 2013, arXiv 1308.3432). Weights are quantized
+// per output channel by their largest element, without the clipping search, which would cost more
+// than the step itself; master weights stay in fp32.
+#pragma once
+
+#include "osp/quant/fake_quant.h"
+
+namespace osp {
+
+// Fits one training step: made anew whenever the weights change. Each weight is quantized once and
+// serves all micro-batches of the step.
+class QatTap : public FakeQuantTap {
+ public:
+  // Error(unsupported) as FakeQuantTap.
+  QatTap(const ParameterStore& store, const BitWidths& bits) : FakeQuantTap(store, bits) {}
+
+  at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) override;
+  at::Tensor weight(int64_t parameter, const at::Tensor& w) override;
+
+ protected:
+  at::Tensor quantized_weight(const at::Tensor& w) const override;
+};
+
+}  // namespace osp
