@@ -49,7 +49,7 @@ TEST(Cayley, ResultIsOrthogonalEvenAtTheLongestStep) {
   at::Tensor x = orthogonal(24, "x");
   for (int step = 0; step < 20; ++step) {
     const CayleyStep done = cayley_step(x, gaussian(24, "g").mul(1e3), 1.5);
-    EXPECT_LT(done.length, 1e-3);  // 1 / ‖W‖₁
+    EXPECT_LT(done.length, 1e-2);  // 1 / ‖W‖₁, not the rate
     EXPECT_LT(orthogonality_error(x), kOrthogonalityLimit);
   }
 }

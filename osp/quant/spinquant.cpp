@@ -177,9 +177,10 @@ SpinQuantResult learn_rotations(const ParameterStore& store, const at::Tensor& w
   } else {
     learn_by_kurtosis(prepared, windows_NT, options, matrices, descent);
   }
-  result.plan.residual = dense_rotation(matrices.residual);
+  // Steps may leave 1e-6, which the logits would show.
+  result.plan.residual = dense_rotation(orthonormalized(matrices.residual));
   for (size_t layer = 0; layer < matrices.values.size(); ++layer) {
-    result.plan.values[layer] = dense_rotation(matrices.values[layer]);
+    result.plan.values[layer] = dense_rotation(orthonormalized(matrices.values[layer]));
   }
   return result;
 }
