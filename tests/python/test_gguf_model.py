@@ -191,14 +191,14 @@ REFUSED = [
 @pytest.mark.parametrize("changed, tensors, message", REFUSED, ids=[r[2] for r in REFUSED])
 def test_what_osp_does_not_compute_is_refused_by_name(changed, tensors, message, tmp_path, run_program):
     write_model(tmp_path / "m.gguf", random_llama(), {}, changed, tensors)
-    result = run_program(["osp", "eval", tmp_path / "m.gguf", "--data", "x"], check=False)
+    result = run_program(["osp", "export", tmp_path / "m.gguf", "--format", "hf", "--out", tmp_path / "x"], check=False)
     assert result.returncode == 3 and message in result.stderr
 
 
 def test_other_architectures_are_refused_by_name(tmp_path, run_program):
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "mamba")
     finish(writer)
-    result = run_program(["osp", "eval", tmp_path / "m.gguf", "--data", "x"], check=False)
+    result = run_program(["osp", "export", tmp_path / "m.gguf", "--format", "hf", "--out", tmp_path / "x"], check=False)
     assert result.returncode == 3 and 'the architecture is "mamba"; osp reads' in result.stderr
 
 
