@@ -77,8 +77,8 @@ TEST(FakeQuant, OnlyMatricesOfTheBlocksAreQuantizedAndOnlyOnce) {
   }
 }
 
-TEST(FakeQuant, HeadSizeThatIsNoPowerOfTwoIsRefusedOnlyForTheCache) {
-  const ParameterStore store = small_model(12);
+TEST(FakeQuant, HeadSizeWithoutAHadamardMatrixIsRefusedOnlyForTheCache) {
+  const ParameterStore store = small_model(6);
   EXPECT_THROW(FakeQuantTap(store, parse_bits("4-4-4")), Error);
   EXPECT_GT(damage(store, "4-4-16"), 0.0);
 }
