@@ -7,6 +7,12 @@
 
 namespace osp {
 
+// Where the blocks of a family are not a Llama's, a point keeps its role: with norms after the
+// branches (OLMo 2) attention_input and mlp_input are the residual stream itself, not normalised;
+// with parallel branches both belong to the state before the block, and with one norm for both they
+// are equal; query and key are what attention uses, rotated in part or, with learned positions, not
+// at all; mlp_product of a network without a gate is the activation. linear_output includes the
+// bias.
 enum class TapPoint {
   embedding,         // [B,T,D] embedding (after EmbProj): residual state 0; layer = 0
   attention_input,   // [B,T,D] normalised input of q, k, v

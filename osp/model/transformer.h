@@ -1,6 +1,7 @@
-// The forward pass of a Llama-like model over a ParameterStore.
+// The forward pass of one transformer with options (config.h) over a ParameterStore.
 //
-// Shapes: B batch, T time, D width, H heads, K head size, F inner size, V vocabulary, L layers.
+// Shapes: B batch, T time, D width, H heads, K head size, F inner size, V vocabulary, L layers. A
+// model of ours:
 //   x = E[tokens] · P_inᵀ;   x += Attention(norm(x));   x += SwiGLU(norm(x));   h = norm(x) ·
 //   P_outᵀ logits = h · W_headᵀ
 #pragma once
