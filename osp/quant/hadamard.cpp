@@ -6,20 +6,17 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/sub.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "osp/base/error.h"
 #include "osp/ops/isa.h"
+#include "osp/ops/with_gradient.h"
 #include "osp/quant/hadamard_kernels.h"
 
 namespace osp {
 namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
 
 constexpr int64_t kNumbersPerTask = 1 << 15;
 
@@ -94,21 +91,6 @@ at::Tensor transform(const at::Tensor& x, int64_t block, bool transposed) {
   return y.view(x.sizes()).to(x.scalar_type());
 }
 
-struct Hadamard : torch::autograd::Function<Hadamard> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, int64_t block,
-                            bool transposed) {
-    ctx->saved_data["block"] = block;
-    ctx->saved_data["transposed"] = transposed;
-    return transform(x, block, transposed);
-  }
-  static variable_list backward(AutogradContext* ctx, variable_list d) {
-    return {
-        transform(d[0], ctx->saved_data["block"].toInt(), !ctx->saved_data["transposed"].toBool()),
-        {},
-        {}};
-  }
-};
-
 int64_t checked_block(const at::Tensor& x, const HadamardOptions& options) {
   const int64_t size = x.size(-1), block = options.block == 0 ? size : options.block;
   OSP_CHECK(block > 0 && size % block == 0, "blocks of {} in rows of {}", block, size);
@@ -119,7 +101,10 @@ int64_t checked_block(const at::Tensor& x, const HadamardOptions& options) {
 }  // namespace
 
 at::Tensor hadamard_transform(const at::Tensor& x, const HadamardOptions& options) {
-  return Hadamard::apply(x, checked_block(x, options), options.transposed);
+  const int64_t block = checked_block(x, options);
+  const bool transposed = options.transposed;
+  return with_gradient(x, transform(x.detach(), block, transposed),
+                       [=](const at::Tensor& dy) { return transform(dy, block, !transposed); });
 }
 
 at::Tensor hadamard_transform_reference(const at::Tensor& x, const HadamardOptions& options) {
