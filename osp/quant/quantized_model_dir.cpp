@@ -12,6 +12,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/data/tokenizer.h"
 #include "osp/formats/safetensors.h"
 #include "osp/model/hf_config.h"
 #include "osp/model/model_dir.h"
@@ -116,6 +117,10 @@ void save_quantized_model_dir(const ParameterStore& store, const QuantizedWeight
   for (const char* name : kTokenizerFiles) {
     const std::string from = source_dir + "/" + name;
     if (path_exists(from)) write_file_atomic(temporary + "/" + name, read_file(from));
+  }
+  const std::string tokenizer = temporary + "/" + kTokenizerFiles[0];
+  if (!path_exists(tokenizer) && Tokenizer::exists(source_dir)) {  // inside a GGUF file
+    write_file_atomic(tokenizer, Tokenizer::from_file(source_dir).json());
   }
   write_file_atomic(temporary + "/quantize.json", report.dump(2) + "\n");
   write_file_atomic(temporary + "/config.json",
