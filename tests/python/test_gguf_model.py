@@ -270,3 +270,14 @@ def test_greedy_text_of_a_published_model_equals_transformers(smollm2, shared_da
         print(f"\n{prompt}|{ours['text']}")
     assert ours["tokens"] == [t for t in theirs[0, ids.shape[1] :].tolist() if t != 2]
     assert "Paris" in ours["text"]
+
+
+def test_a_quantized_gguf_model_brings_its_tokenizer(run_program, tmp_path):
+    out = tmp_path / "quantized"
+    run_program(["osp", "quantize", smollm2_file(), "--method", "rtn", "--bits", "8-8-8", "--out", out])
+    line = json.dumps("Paris is the capital of France.") + "\n"
+    ids = [
+        run_program(["osp", "tokenize", "--tokenizer", source, "--stdin"], input=line).stdout
+        for source in (smollm2_file(), out)
+    ]
+    assert ids[0] == ids[1] and len(json.loads(ids[1])) > 4
