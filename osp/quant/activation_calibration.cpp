@@ -14,26 +14,18 @@ namespace {
 
 constexpr int64_t kWindows = 4;
 
-class ScaleTap : public Tap {
+class ScaleTap : public LinearInputTap {
  public:
   ScaleTap(const ParameterStore& store, const OnlineTransforms& online, int64_t bits)
-      : inner_(store, {}, online), bits_(bits) {}
-
-  bool wants(TapPoint point, int64_t layer) const override {
-    return point == TapPoint::attention_input || point == TapPoint::attention_output ||
-           point == TapPoint::mlp_input || point == TapPoint::mlp_product ||
-           inner_.wants(point, layer);
-  }
-  at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) override {
-    const at::Tensor y = inner_.at(point, layer, x);
-    scales[{point, layer}] = calibrated_scale(y, bits_);
-    return y;
-  }
+      : LinearInputTap(store, online), bits_(bits) {}
 
   ActivationScales scales;
 
  private:
-  FakeQuantTap inner_;
+  void see(TapPoint point, int64_t layer, const at::Tensor& input) override {
+    scales[{point, layer}] = calibrated_scale(input, bits_);
+  }
+
   int64_t bits_;
 };
 

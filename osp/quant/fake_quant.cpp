@@ -81,4 +81,16 @@ at::Tensor FakeQuantTap::quantized_weight(const at::Tensor& w) const {
   return fake_quantize_symmetric(w, bits_.weights, /*clipping_search=*/true);
 }
 
+bool LinearInputTap::wants(TapPoint point, int64_t) const {
+  return point == TapPoint::attention_input || point == TapPoint::attention_output ||
+         point == TapPoint::mlp_input || point == TapPoint::mlp_product;
+}
+
+at::Tensor LinearInputTap::at(TapPoint point, int64_t layer, const at::Tensor& x) {
+  if (!wants(point, layer)) return x;
+  const at::Tensor input = inner_.at(point, layer, x);
+  see(point, layer, input);
+  return input;
+}
+
 }  // namespace osp

@@ -58,4 +58,22 @@ class FakeQuantTap : public Tap {
   std::map<int64_t, at::Tensor> weights_;  // by parameter
 };
 
+// Base of watchers of the inputs of linear layers, as the layers get them: after the online
+// transforms (which the pass goes on with) and without quantizers.
+class LinearInputTap : public Tap {
+ public:
+  LinearInputTap(const ParameterStore& store, const OnlineTransforms& online)
+      : inner_(store, {}, online) {}
+
+  bool wants(TapPoint point, int64_t layer) const override;
+  at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) override;
+
+ protected:
+  // Gets the input of the linear layers at this point, [B, T, in].
+  virtual void see(TapPoint point, int64_t layer, const at::Tensor& input) = 0;
+
+ private:
+  FakeQuantTap inner_;
+};
+
 }  // namespace osp

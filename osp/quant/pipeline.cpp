@@ -113,20 +113,16 @@ std::unique_ptr<CalibrationStore> embedded(const ParameterStore& store,
 }
 
 // Adds up the kurtosis of the rows of every input.
-class KurtosisTap : public Tap {
+class KurtosisTap : public LinearInputTap {
  public:
-  KurtosisTap(const ParameterStore& store, const OnlineTransforms& online)
-      : inner_(store, {}, online) {}
+  using LinearInputTap::LinearInputTap;
 
-  bool wants(TapPoint point, int64_t layer) const override {
-    return point == TapPoint::attention_input || point == TapPoint::attention_output ||
-           point == TapPoint::mlp_input || point == TapPoint::mlp_product ||
-           inner_.wants(point, layer);
-  }
-  at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) override {
-    const at::Tensor y = inner_.at(point, layer, x);
+  std::map<std::pair<int64_t, TapPoint>, KurtosisMean> means;
+
+ private:
+  void see(TapPoint point, int64_t layer, const at::Tensor& input) override {
     KurtosisMean& mean = means[{layer, point}];
-    for_each_row_block(y,
+    for_each_row_block(input,
                        [&](int64_t, std::span<const float>, std::span<const RowStatistics> rows) {
                          for (const RowStatistics& row : rows) {
                            const double kurtosis = excess_kurtosis(row.moments);
@@ -134,13 +130,7 @@ class KurtosisTap : public Tap {
                              mean.add(kurtosis);
                          }
                        });
-    return y;
   }
-
-  std::map<std::pair<int64_t, TapPoint>, KurtosisMean> means;
-
- private:
-  FakeQuantTap inner_;
 };
 
 }  // namespace

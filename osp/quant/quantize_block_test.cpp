@@ -11,26 +11,12 @@
 #include "osp/quant/fake_quant.h"
 #include "osp/quant/hessian.h"
 #include "osp/quant/pipeline.h"
+#include "osp/quant/test_model.h"
 
 namespace osp {
 namespace {
 
-ParameterStore small_model() {
-  ModelConfig config;
-  config.layers = 2;
-  config.width = 32;
-  config.heads = 2;
-  config.kv_heads = 1;
-  config.inner = 64;
-  config.vocabulary = 50;
-  config.context = 24;
-  config.norm = "rms";
-  config.embedding_projection = false;
-  config.init_std = 0.15;
-  ParameterStore store = make_parameters(resolved(config), {});
-  initialize_parameters(store, 3);
-  return store;
-}
+ParameterStore small_model() { return small_fused_model(/*kv_heads=*/1); }
 
 at::Tensor windows() {
   at::Tensor ids = at::zeros({6, 24}, at::kLong);

@@ -9,25 +9,12 @@
 #include "osp/base/test_folder.h"
 #include "osp/model/transformer.h"
 #include "osp/quant/quantize_block.h"
+#include "osp/quant/test_model.h"
 
 namespace osp {
 namespace {
 
-ParameterStore small_model() {
-  ModelConfig config;
-  config.layers = 2;
-  config.width = 32;
-  config.heads = 2;
-  config.inner = 64;
-  config.vocabulary = 50;
-  config.context = 24;
-  config.norm = "rms";
-  config.embedding_projection = false;
-  config.init_std = 0.15;
-  ParameterStore store = make_parameters(resolved(config), {});
-  initialize_parameters(store, 3);
-  return store;
-}
+ParameterStore small_model() { return small_fused_model(/*kv_heads=*/2); }
 
 QuantizedWeights quantized(const ParameterStore& store, const WeightGrid& grid) {
   QuantizedWeights weights;
