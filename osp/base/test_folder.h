@@ -24,6 +24,13 @@ class TestFolder {
   const std::string& path() const { return path_; }
   // The path of an entry of this folder.
   std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+  // A file of these bytes, with the folders above it; returns its path.
+  std::string write(const std::string& name, const std::string& bytes) const {
+    const std::string path = *this / name;
+    make_directories(std::filesystem::path(path).parent_path().string());
+    write_file_atomic(path, bytes);
+    return path;
+  }
 
  private:
   std::string path_;

@@ -20,7 +20,7 @@
 namespace osp {
 namespace {
 
-struct Options {
+struct BenchArguments {
   CommonOptions common;
   std::string model = "all";
   int64_t steps = 5;
@@ -80,7 +80,7 @@ Json run_child(const std::vector<std::string>& command) {
 }
 
 // The part that is timed, in a process of its own.
-int run_alone(const Options& options) {
+int run_alone(const BenchArguments& options) {
   const TrainingSpeed speed = measure_training_speed(speed_recipe(options.model), options.steps);
   Json result;
   result["tokens_per_s"] = speed.tokens_per_s;
@@ -91,7 +91,7 @@ int run_alone(const Options& options) {
   return 0;
 }
 
-Pair run_pair(const Options& options, const std::string& model) {
+Pair run_pair(const BenchArguments& options, const std::string& model) {
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
   const std::vector<std::string> sizes = {"--model",   model,
                                           "--steps",   std::to_string(options.steps),
@@ -139,7 +139,7 @@ void print_table(const Json& models) {
   }
 }
 
-int run_train(const Options& options) {
+int run_train(const BenchArguments& options) {
   if (options.threads > 0) at::set_num_threads(static_cast<int>(options.threads));
   if (options.alone) return run_alone(options);
   for (const std::string& needed : {options.python, options.peer}) {
@@ -178,7 +178,7 @@ int run_train(const Options& options) {
 }  // namespace
 
 void add_bench(CommandLine& line) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<BenchArguments>();
   Command command = line.command("bench", "speed beside a named peer, in turn");
   Command train = command.part("train", "the training step beside eager PyTorch");
   add_common_options(train, options->common);

@@ -15,7 +15,7 @@
 namespace osp {
 namespace {
 
-struct Options : MeasureOptions {
+struct EvalArguments : MeasureOptions {
   std::string tasks = "perplexity";
   std::string bits = "16-16-16";
 };
@@ -31,7 +31,7 @@ void check_tasks(const std::string& tasks) {
 }
 
 PerplexityResult evaluate(const ParameterStore& store, const TokenSource& source,
-                          const BitWidths& bits, Tap& tap, const Options& options,
+                          const BitWidths& bits, Tap& tap, const EvalArguments& options,
                           Console& console) {
   const auto start = std::chrono::steady_clock::now();
   PerplexityOptions perplexity;
@@ -51,7 +51,7 @@ PerplexityResult evaluate(const ParameterStore& store, const TokenSource& source
 
 Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
-Json to_json(const Options& options, const std::vector<Row>& rows) {
+Json to_json(const EvalArguments& options, const std::vector<Row>& rows) {
   Json json;
   json["model"] = options.model;
   json["data"] = options.data;
@@ -77,7 +77,7 @@ void print_table(const std::vector<Row>& rows) {
 }
 
 std::vector<Row> evaluate_widths(const std::string& dir, const TokenSource& source,
-                                 const Options& options, Console& console) {
+                                 const EvalArguments& options, Console& console) {
   const std::vector<BitWidths> widths = parse_bits_list(options.bits);
   const ParameterStore store = load_model_dir(dir);
   std::vector<Row> rows;
@@ -90,10 +90,10 @@ std::vector<Row> evaluate_widths(const std::string& dir, const TokenSource& sour
 
 // A model dir that `osp quantize` wrote has its own widths.
 std::vector<Row> evaluate_quantized(const std::string& dir, const TokenSource& source,
-                                    const Options& options, Console& console) {
+                                    const EvalArguments& options, Console& console) {
   const QuantizedModel model = load_quantized_model_dir(dir);
   const BitWidths& bits = model.info.bits;
-  if (options.bits != Options().bits && options.bits != bits.text()) {
+  if (options.bits != EvalArguments().bits && options.bits != bits.text()) {
     fail(ErrorCode::usage, "--bits {}: {} is quantized to {} already; leave out --bits",
          options.bits, dir, bits.text());
   }
@@ -101,7 +101,7 @@ std::vector<Row> evaluate_quantized(const std::string& dir, const TokenSource& s
   return {{bits, evaluate(model.store, source, bits, *tap, options, console)}};
 }
 
-int run(const Options& options) {
+int run(const EvalArguments& options) {
   check_tasks(options.tasks);
   parse_bits_list(options.bits);  // a mistake is told before anything is read
   Console console(options.common.quiet);
@@ -122,7 +122,7 @@ int run(const Options& options) {
 }  // namespace
 
 void add_eval(CommandLine& line) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<EvalArguments>();
   Command command = line.command("eval", "perplexity of a model, also with fewer bits");
   add_measure_options(command, *options, "scored");
   command.add("--tasks", options->tasks, "what to measure: perplexity");

@@ -16,7 +16,7 @@
 namespace osp {
 namespace {
 
-struct Options {
+struct ExportArguments {
   CommonOptions common;
   std::string model;
   std::string format;
@@ -48,7 +48,7 @@ void save_atomically(const ParameterStore& store, const std::string& out,
   rename_path(temporary, out);
 }
 
-int run_gguf(const Options& options, const std::string& out) {
+int run_gguf(const ExportArguments& options, const std::string& out) {
   Console console(options.common.quiet);
   const GgufConversion result = convert_to_gguf(options.model, out, options.dtype);
   if (!result.has_tokenizer) {
@@ -73,7 +73,7 @@ int run_gguf(const Options& options, const std::string& out) {
   return 0;
 }
 
-int run_hf(const Options& options, const std::string& out) {
+int run_hf(const ExportArguments& options, const std::string& out) {
   const std::string dtype = options.dtype == "auto" ? "fp32" : options.dtype;
   if (dtype != "fp32" && dtype != "bf16") {
     fail(ErrorCode::usage, "--dtype {}: --format hf is written in fp32 or bf16", dtype);
@@ -118,7 +118,7 @@ int run_hf(const Options& options, const std::string& out) {
   return 0;
 }
 
-int run(const Options& options) {
+int run(const ExportArguments& options) {
   std::string out = options.out;
   while (out.size() > 1 && out.ends_with('/')) out.pop_back();
   if (path_exists(out)) fail(ErrorCode::usage, "{} exists: give --out a new name", out);
@@ -128,7 +128,7 @@ int run(const Options& options) {
 }  // namespace
 
 void add_export(CommandLine& line) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ExportArguments>();
   Command command = line.command("export", "write a model in the format of other programs");
   add_common_options(command, options->common);
   add_model_option(command, options->model);

@@ -13,7 +13,7 @@
 namespace osp {
 namespace {
 
-struct Options {
+struct GenerateArguments {
   CommonOptions common;
   std::string model;
   std::string prompt;
@@ -33,7 +33,7 @@ Json as_json(const std::string& text) {
   return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
-int run(const Options& options) {
+int run(const GenerateArguments& options) {
   const std::string dir = find_model_dir(options.model);
   const HfConfig config = load_model_config(dir);
   const Tokenizer tokenizer = Tokenizer::from_file(dir);
@@ -71,7 +71,7 @@ int run(const Options& options) {
 }  // namespace
 
 void add_generate(CommandLine& line) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<GenerateArguments>();
   GenerateOptions& generate = options->generate;
   Command command = line.command("generate", "continue a prompt with a model");
   add_common_options(command, options->common);

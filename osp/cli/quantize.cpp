@@ -18,7 +18,7 @@
 namespace osp {
 namespace {
 
-struct Options {
+struct QuantizeArguments {
   CommonOptions common;
   std::vector<std::string> models;
   std::string method = "gptq";
@@ -47,7 +47,7 @@ struct Subject {
   TokenSource text;  // of --data; empty without
 };
 
-Subject read_subject(const std::string& path, const Options& options, Console& console) {
+Subject read_subject(const std::string& path, const QuantizeArguments& options, Console& console) {
   Subject subject;
   subject.name = path;
   subject.dir = find_model_dir(path);
@@ -67,8 +67,8 @@ Subject read_subject(const std::string& path, const Options& options, Console& c
   return subject;
 }
 
-QuantizeRequest request_of(const Options& options, const std::string& method, int64_t seed,
-                           Console& console) {
+QuantizeRequest request_of(const QuantizeArguments& options, const std::string& method,
+                           int64_t seed, Console& console) {
   QuantizeRequest request;
   request.method = parse_method(method);
   request.profile = parse_profile(options.profile);
@@ -91,8 +91,8 @@ QuantizeRequest request_of(const Options& options, const std::string& method, in
   return request;
 }
 
-TableEntry measure(const Subject& subject, const QuantizeOutcome& outcome, const Options& options,
-                   Console& console) {
+TableEntry measure(const Subject& subject, const QuantizeOutcome& outcome,
+                   const QuantizeArguments& options, Console& console) {
   const auto tap = outcome.make_tap();
   DivergenceOptions divergence;
   divergence.max_tokens = options.max_tokens;
@@ -114,7 +114,7 @@ TableEntry measure(const Subject& subject, const QuantizeOutcome& outcome, const
 
 // All seeds of one method on one model; the first seed's integers are written if asked for.
 std::vector<TableEntry> run_method(const Subject& subject, const std::string& method,
-                                   const Options& options, Console& console, Json& json) {
+                                   const QuantizeArguments& options, Console& console, Json& json) {
   std::vector<TableEntry> entries;
   for (int64_t i = 0; i < options.seeds; ++i) {
     QuantizeRequest request = request_of(options, method, options.seed + i, console);
@@ -144,7 +144,7 @@ std::vector<TableEntry> run_method(const Subject& subject, const std::string& me
   return entries;
 }
 
-void check_options(const Options& options) {
+void check_options(const QuantizeArguments& options) {
   if (options.models.size() > 1 && !options.out.empty()) {
     fail(ErrorCode::usage, "--out {}: one model at a time can be written, {} were given",
          options.out, options.models.size());
@@ -166,7 +166,7 @@ void check_options(const Options& options) {
   if (!options.out.empty()) check_output_dir(options.out);
 }
 
-int run(const Options& options) {
+int run(const QuantizeArguments& options) {
   check_options(options);
   const std::vector<std::string> methods =
       options.method == "all" ? table_methods() : std::vector<std::string>{options.method};
@@ -194,7 +194,7 @@ int run(const Options& options) {
 }  // namespace
 
 void add_quantize(CommandLine& line) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<QuantizeArguments>();
   Command command = line.command("quantize", "integers for weights, activations and cache");
   add_common_options(command, options->common);
   command.add("model", options->models, "model dirs, checkpoints or finished runs").required();

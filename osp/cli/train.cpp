@@ -11,7 +11,7 @@
 namespace osp {
 namespace {
 
-struct Options {
+struct TrainArguments {
   CommonOptions common;
   std::string recipe;
   std::vector<std::string> assignments;
@@ -40,7 +40,7 @@ void print_dry_run(const Json& description) {
   }
 }
 
-int run(const Options& options) {
+int run(const TrainArguments& options) {
   Recipe recipe = load_recipe(options.recipe, options.assignments);
   if (!options.device.empty()) {
     recipe_table(recipe).assign("train.device", options.device, "--device");
@@ -73,7 +73,7 @@ int run(const Options& options) {
 }  // namespace
 
 void add_train(CommandLine& line) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TrainArguments>();
   Command command = line.command("train", "train a model by a recipe");
   add_common_options(command, options->common);
   command.add("recipe", options->recipe, "TOML file").required();

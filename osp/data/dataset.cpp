@@ -16,16 +16,6 @@ namespace {
 constexpr size_t kMaxIndexBytes = size_t{256} << 20;
 constexpr size_t kMaxTokenizerBytes = size_t{1} << 30;
 
-// One mapped file of ids and its place in the stream.
-struct MappedShard {
-  MappedFile file;
-  size_t header_bytes = 0;
-  uint64_t begin = 0;
-  uint64_t num_tokens = 0;
-
-  const std::byte* ids() const { return file.bytes().data() + header_bytes; }
-};
-
 template <class Id>
 int64_t load_id(const std::byte* ids, uint64_t index) {
   Id id;
@@ -69,6 +59,16 @@ std::string bin_signature(std::span<const std::byte> bytes) {
 }
 
 }  // namespace
+
+// One mapped file of ids and its place in the stream.
+struct MappedShard {
+  MappedFile file;
+  size_t header_bytes = 0;
+  uint64_t begin = 0;
+  uint64_t num_tokens = 0;
+
+  const std::byte* ids() const { return file.bytes().data() + header_bytes; }
+};
 
 struct TokenDataset::State {
   std::vector<MappedShard> shards;

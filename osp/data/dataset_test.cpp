@@ -38,13 +38,6 @@ std::string write_set(const TestFolder& folder, const std::string& name, int64_t
 }
 
 // Writes a file and the folders above it.
-std::string write_in(const TestFolder& folder, const std::string& name, const std::string& bytes) {
-  const std::string path = folder / name;
-  make_directories(std::filesystem::path(path).parent_path().string());
-  write_file_atomic(path, bytes);
-  return path;
-}
-
 std::string bin_bytes(const std::vector<uint16_t>& ids, int32_t magic = kBinMagic,
                       int32_t version = 1, int64_t claimed = -1) {
   std::vector<int32_t> header(256, 0);
@@ -162,10 +155,10 @@ TEST(TokenDataset, AnUnknownSplitNamesTheOnesThatExist) {
 
 TEST(TokenDataset, BinShardsAreReadAsTheyAre) {
   TestFolder folder;
-  write_in(folder, "bin/fineweb_train_000002.bin", bin_bytes({4, 5}));
-  write_in(folder, "bin/fineweb_train_000001.bin", bin_bytes({1, 2, 50256}));
-  const std::string val = write_in(folder, "bin/fineweb_val_000000.bin", bin_bytes({7, 8, 9}));
-  write_in(folder, "bin/README.md", "not a shard");
+  folder.write("bin/fineweb_train_000002.bin", bin_bytes({4, 5}));
+  folder.write("bin/fineweb_train_000001.bin", bin_bytes({1, 2, 50256}));
+  const std::string val = folder.write("bin/fineweb_val_000000.bin", bin_bytes({7, 8, 9}));
+  folder.write("bin/README.md", "not a shard");
   using Ids = std::vector<int64_t>;
   for (const std::string& path : {folder / "bin", folder / "bin/*.bin"}) {
     EXPECT_EQ(all_tokens(TokenDataset::open(path, "train")), (Ids{1, 2, 50256, 4, 5})) << path;
@@ -210,7 +203,7 @@ TEST(TokenDataset, DamagedBinShardsAreRefused) {
   };
   for (const Case& c : cases) {
     TestFolder folder;
-    const std::string path = write_in(folder, "x.bin", c.bytes);
+    const std::string path = folder.write("x.bin", c.bytes);
     SCOPED_TRACE(c.name);
     expect_error(c.code, c.said, [&] { TokenDataset::open(path, "train"); });
   }

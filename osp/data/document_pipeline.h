@@ -18,7 +18,7 @@
 
 namespace osp {
 
-struct PipelineOptions {
+struct DocumentPipelineOptions {
   int num_workers = 1;
   size_t max_in_flight = 4;  // items produced but not yet consumed
 };
@@ -33,7 +33,7 @@ class OrderedPipeline {
  public:
   using Push = std::function<bool(Item)>;
 
-  OrderedPipeline(const PipelineOptions& options, std::function<void(const Push&)> produce,
+  OrderedPipeline(const DocumentPipelineOptions& options, std::function<void(const Push&)> produce,
                   std::function<Result(Item)> work, std::function<void(Result)> consume)
       : options_(options),
         produce_(std::move(produce)),
@@ -139,7 +139,7 @@ class OrderedPipeline {
     changed_.notify_all();
   }
 
-  const PipelineOptions options_;
+  const DocumentPipelineOptions options_;
   const std::function<void(const Push&)> produce_;
   const std::function<Result(Item)> work_;
   const std::function<void(Result)> consume_;

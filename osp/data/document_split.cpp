@@ -11,8 +11,6 @@ namespace {
 
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-bool is_blank(std::string_view text) { return std::all_of(text.begin(), text.end(), is_space); }
-
 int hex_digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
@@ -54,6 +52,8 @@ std::string_view without_line_break(std::string_view text) {
 }
 
 }  // namespace
+
+bool is_blank(std::string_view text) { return std::all_of(text.begin(), text.end(), is_space); }
 
 DocumentPolicy parse_document_policy(const std::string& name, const std::string& separator) {
   if (!separator.empty()) {

@@ -30,6 +30,9 @@ DocumentPolicy parse_document_policy(const std::string& name, const std::string&
 // The same in words, for index.json.
 std::string describe(const DocumentPolicy& policy);
 
+// Whether there is nothing but white space (as in the C locale).
+bool is_blank(std::string_view text);
+
 // Cuts a stream of text into documents. Holds at most one document and one line. For lines,
 // paragraphs and entries, blank lines (nothing but white space) between documents and the line
 // break at the end of a document belong to none; files and separated parts are passed on byte for

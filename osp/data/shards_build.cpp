@@ -7,6 +7,7 @@
 
 #include "osp/base/error.h"
 #include "osp/data/document_pipeline.h"
+#include "osp/data/document_split.h"
 #include "osp/data/shards_writer.h"
 #include "osp/data/text_reader_jsonl.h"
 
@@ -30,11 +31,6 @@ struct EncodedChunk {
   uint64_t dropped_documents = 0;
   uint64_t file_bytes_read = 0;
 };
-
-bool is_blank(std::string_view text) {
-  return std::all_of(text.begin(), text.end(),
-                     [](char c) { return c == ' ' || (c >= '\t' && c <= '\r'); });
-}
 
 void encode_document(std::string_view text, const ShardBuildOptions& options,
                      const TextEncoder& encoder, EncodedChunk& encoded) {

@@ -38,13 +38,6 @@ std::string zstd(std::string_view text) {
   return out;
 }
 
-std::string write_in(const TestFolder& folder, const std::string& name, const std::string& bytes) {
-  const std::string path = folder / name;
-  make_directories(std::filesystem::path(path).parent_path().string());
-  write_file_atomic(path, bytes);
-  return path;
-}
-
 std::string read_all(const std::string& path, Compression compression, size_t piece) {
   const auto stream = open_byte_stream(path, compression);
   std::string all, buffer(piece, '\0');
@@ -78,7 +71,7 @@ TEST(ByteStream, AllPackingsGiveTheSameBytes) {
                           {zstd(text), Compression::zstd},
                           {zstd(half) + zstd(rest), Compression::zstd}};
     for (const Case& c : cases) {
-      const std::string path = write_in(folder, "x", c.bytes);
+      const std::string path = folder.write("x", c.bytes);
       for (const size_t piece : {size_t{1000}, size_t{1} << 20}) {
         EXPECT_TRUE(read_all(path, c.compression, piece) == text)
             << static_cast<int>(c.compression) << " " << text.size();
@@ -104,7 +97,7 @@ TEST(ByteStream, TruncatedAndCorruptPackingsAreRefusedWithTheirPlace) {
     for (size_t i = 0; i < std::size(cases); ++i) {
       // A flipped byte of zstd data without a checksum may go unnoticed.
       if (compression == Compression::zstd && i == 5) continue;
-      const std::string path = write_in(folder, "x", cases[i]);
+      const std::string path = folder.write("x", cases[i]);
       SCOPED_TRACE(fmt::format("case {} of compression {}", i, static_cast<int>(compression)));
       // An empty zstd file is a stream of no frames for some tools; not for us.
       expect_error(ErrorCode::damaged, {"at byte"}, [&] { read_all(path, compression, 1 << 20); });
@@ -123,7 +116,7 @@ TEST(TextInputs, FoldersAreReadInOrderAndGlobsAreExpanded) {
   TestFolder folder;
   for (const char* name : {"b.txt", "a/z.md", "a/B.JSONL.GZ", "a-b.txt.zst", ".hidden.txt",
                            ".git/x.txt", "a/picture.png", "t.parquet", "g.dict.dz"}) {
-    write_in(folder, name, "x");
+    folder.write(name, "x");
   }
   using Names = std::vector<std::string>;
   const TextInputs all = find_text_inputs({folder.path()}, "");
@@ -145,7 +138,7 @@ TEST(TextInputs, FoldersAreReadInOrderAndGlobsAreExpanded) {
 
 TEST(TextInputs, NothingToReadIsAUsageError) {
   TestFolder folder;
-  write_in(folder, "pictures/a.png", "x");
+  folder.write("pictures/a.png", "x");
   for (const std::string& argument : {folder / "missing.txt", folder / "*.none",
                                       folder / "pictures", folder / "pictures/a.png"}) {
     SCOPED_TRACE(argument);
@@ -241,8 +234,8 @@ TEST(ReadDocuments, ChunksHoldAllDocumentsInOrderWhateverTheirSize) {
         std::string(static_cast<size_t>(i * 37 % 400) + 1, static_cast<char>('a' + i % 26)));
     text += expected.back() + "\n";
   }
-  write_in(folder, "a.txt.gz", gzip("\xEF\xBB\xBF" + text));
-  write_in(folder, "b.txt", "last\n");
+  folder.write("a.txt.gz", gzip("\xEF\xBB\xBF" + text));
+  folder.write("b.txt", "last\n");
   const TextInputs inputs = find_text_inputs({folder.path()}, "");
   expected.push_back("last");
   for (const size_t chunk_bytes : {size_t{1}, size_t{1000}, size_t{1} << 20}) {
@@ -264,7 +257,7 @@ TEST(ReadDocuments, ChunksHoldAllDocumentsInOrderWhateverTheirSize) {
 
 TEST(ReadDocuments, AFalseSinkEndsTheReading) {
   TestFolder folder;
-  write_in(folder, "a.txt", "a\nb\nc\n");
+  folder.write("a.txt", "a\nb\nc\n");
   int chunks = 0;
   read_documents(find_text_inputs({folder / "a.txt"}, "").files,
                  {.policy = parse_document_policy("lines", ""), .chunk_bytes = 1},
@@ -275,7 +268,7 @@ TEST(ReadDocuments, AFalseSinkEndsTheReading) {
 TEST(ReadDocuments, AFileThatIsNoParquetIsDamaged) {
   TestFolder folder;
   for (const std::string& bytes : {std::string(), std::string("PAR1"), std::string(5000, 'x')}) {
-    const std::string path = write_in(folder, "a.parquet", bytes);
+    const std::string path = folder.write("a.parquet", bytes);
     const std::string message = message_of(ErrorCode::damaged, [&] {
       read_documents(find_text_inputs({path}, "").files, {},
                      [](const DocumentChunk&) { return true; });
@@ -304,7 +297,7 @@ TEST(ReadDocuments, AParquetColumnIsFoundByItsOwnNameNotByAPath) {
       parquet::arrow::WriteTable(*table, arrow::default_memory_pool(), sink, /*chunk_size=*/10)
           .ok());
   TestFolder folder;
-  const std::string path = write_in(folder, "a.parquet", sink->Finish().ValueOrDie()->ToString());
+  const std::string path = folder.write("a.parquet", sink->Finish().ValueOrDie()->ToString());
   std::string text;
   read_documents(find_text_inputs({path}, "").files, {.field = "a.b"},
                  [&](const DocumentChunk& chunk) {

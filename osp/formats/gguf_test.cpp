@@ -23,11 +23,11 @@ std::span<const std::byte> bytes_of(const std::string& bytes) {
 }
 
 // Code and message of the refusal, or "accepted".
-struct Refusal {
+struct GgufRefusal {
   ErrorCode code = ErrorCode::usage;
   std::string message = "accepted";
 };
-Refusal refusal(const std::string& bytes) {
+GgufRefusal gguf_refusal(const std::string& bytes) {
   try {
     parse_gguf(bytes_of(bytes), "model.gguf");
     return {};
@@ -38,16 +38,16 @@ Refusal refusal(const std::string& bytes) {
 
 constexpr uint32_t kF32 = 0, kQ8 = 8, kU32 = 4, kString = 8, kArray = 9, kBool = 7;
 
-struct Malformed {
+struct MalformedGguf {
   const char* name;
   std::string bytes;
   std::vector<std::string> reasons;  // parts of the message
   ErrorCode code = ErrorCode::damaged;
 };
 
-void expect_refused(const std::vector<Malformed>& files) {
-  for (const Malformed& malformed : files) {
-    const Refusal found = refusal(malformed.bytes);
+void expect_refused(const std::vector<MalformedGguf>& files) {
+  for (const MalformedGguf& malformed : files) {
+    const GgufRefusal found = gguf_refusal(malformed.bytes);
     EXPECT_EQ(found.code, malformed.code) << malformed.name << ": " << found.message;
     EXPECT_TRUE(found.message.starts_with("model.gguf: ")) << found.message;
     for (const std::string& reason : malformed.reasons) {
@@ -187,8 +187,8 @@ TEST(Gguf, MalformedTensorsAreRefused) {
 
 TEST(Gguf, TwoHugeTensorsDoNotOverflowTogether) {
   const uint64_t huge = 0x7FFFFFFFFFFFFFC0ull / 4;
-  const Refusal found =
-      refusal(file({}, {tensor("a", {huge}, kF32, 0), tensor("b", {huge}, kF32, 0)}, ""));
+  const GgufRefusal found =
+      gguf_refusal(file({}, {tensor("a", {huge}, kF32, 0), tensor("b", {huge}, kF32, 0)}, ""));
   EXPECT_NE(found.message.find("truncated file?"), std::string::npos) << found.message;
 }
 
@@ -196,9 +196,9 @@ TEST(Gguf, EveryTruncationIsRefused) {
   const std::string whole =
       file({u32_entry("a", 1), array_entry("words", kString, 2, text("x") + text("yz"))},
            {tensor("t", {8}, kF32, 0), tensor("u", {32, 2}, kQ8, 32)}, std::string(32 + 68, 'd'));
-  ASSERT_EQ(refusal(whole).message, "accepted");
+  ASSERT_EQ(gguf_refusal(whole).message, "accepted");
   for (size_t length = 0; length < whole.size(); ++length) {
-    EXPECT_EQ(refusal(whole.substr(0, length)).code, ErrorCode::damaged) << length;
+    EXPECT_EQ(gguf_refusal(whole.substr(0, length)).code, ErrorCode::damaged) << length;
   }
 }
 
@@ -220,7 +220,8 @@ TEST(Gguf, WellFormedFilesAreAccepted) {
       {"empty arrays",
        file({array_entry("a", kU32, 0, ""), array_entry("b", kString, 0, "")}, {}, "")},
   };
-  for (const auto& [name, bytes] : files) EXPECT_EQ(refusal(bytes).message, "accepted") << name;
+  for (const auto& [name, bytes] : files)
+    EXPECT_EQ(gguf_refusal(bytes).message, "accepted") << name;
 }
 
 TEST(Gguf, ValuesOfEveryTypeComeBack) {

@@ -8,8 +8,8 @@ namespace osp {
 namespace {
 
 constexpr uint32_t kVersion = 3;
-constexpr uint64_t kAlignment = 32;
-constexpr size_t kMaxNameBytes = 63;
+constexpr uint64_t kDataAlignment = 32;
+constexpr size_t kLongestName = 63;
 
 template <class Number>
 void append(std::string& bytes, Number value) {
@@ -21,7 +21,9 @@ void append_text(std::string& bytes, std::string_view text) {
   bytes.append(text);
 }
 
-uint64_t padded(uint64_t size) { return (size + kAlignment - 1) / kAlignment * kAlignment; }
+uint64_t padded(uint64_t size) {
+  return (size + kDataAlignment - 1) / kDataAlignment * kDataAlignment;
+}
 
 uint64_t num_bytes(const GgufTensorEntry& tensor) {
   const GgufTypeInfo& info = gguf_type_info(tensor.type);
@@ -91,7 +93,7 @@ void write_gguf(const std::string& path, const GgufMetadataWriter& metadata,
   uint64_t offset = 0;
   std::set<std::string_view> names;
   for (const GgufTensorEntry& tensor : tensors) {
-    OSP_CHECK(names.insert(tensor.name).second && tensor.name.size() <= kMaxNameBytes,
+    OSP_CHECK(names.insert(tensor.name).second && tensor.name.size() <= kLongestName,
               "tensor name {} is taken or too long", tensor.name);
     append_text(head, tensor.name);
     append(head, static_cast<uint32_t>(tensor.shape.size()));

@@ -38,7 +38,7 @@ ParameterStore random_model(const std::string& norm, bool projection, bool qk_no
   return store;
 }
 
-at::Tensor some_tokens() {
+at::Tensor random_tokens() {
   const RandomStream random(1, "fuse_test");
   std::vector<int64_t> ids(24);
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int64_t>(random.below(i, 1500));
@@ -55,7 +55,7 @@ TEST(Fuse, LogitsOfEveryVariantStay) {
         EXPECT_FALSE(fused.config.embedding_projection);
         EXPECT_EQ(is_plain_llama(fused.config), !qk_norm);
         // fp32 rounding (2^-24) of the tables and of sums of 32 to 48 terms, through two blocks.
-        EXPECT_LT(compare_logits(store, fused, some_tokens()).relative, 1e-5)
+        EXPECT_LT(compare_logits(store, fused, random_tokens()).relative, 1e-5)
             << norm << " " << projection << " " << qk_norm;
       }
     }
@@ -75,9 +75,9 @@ TEST(Fuse, PlainLlamaIsCopiedBitForBit) {
 TEST(Fuse, ComparisonSeesAChangedWeight) {
   const ParameterStore a = random_model("single-scale", true);
   const ParameterStore b = random_model("single-scale", true);
-  EXPECT_EQ(compare_logits(a, b, some_tokens()).largest, 0.0);
+  EXPECT_EQ(compare_logits(a, b, random_tokens()).largest, 0.0);
   b.master(b.find("model.layers.0.mlp.down_proj.weight")).mul_(1.01);
-  EXPECT_GT(compare_logits(a, b, some_tokens()).relative, 1e-5);
+  EXPECT_GT(compare_logits(a, b, random_tokens()).relative, 1e-5);
 }
 
 }  // namespace

@@ -15,9 +15,7 @@ namespace {
 
 const OptimizerGroup kGroup{.name = "adam", .kind = OptimizerKind::adam};
 
-double norm_of(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
-
-StepValues at_step(int64_t step) {
+StepValues adam_values(int64_t step) {
   return {.step = step, .lr = 0.01, .weight_decay = 0.1, .measure = true};
 }
 
@@ -28,9 +26,9 @@ TEST(AdamW, TwentyStepsEqualTheReferenceTwin) {
   at::Tensor mean = at::zeros_like(weight), square = at::zeros_like(weight);
   for (int64_t step = 1; step <= 20; ++step) {
     bank.gradient.copy_(random_tensor({3, 17, 29}, "adam", step));
-    adamw_step_reference(weight, bank.gradient, mean, square, step, at_step(step), {});
+    adamw_step_reference(weight, bank.gradient, mean, square, step, adam_values(step), {});
     const at::Tensor before = bank.master.clone();
-    adam->step(at_step(step));
+    adam->step(adam_values(step));
     EXPECT_NEAR(adam->last_update_norm(), norm_of(bank.master - before), 1e-6);
   }
   // fp32: each step rounds weights near 1 by 6e-8; 20 steps of both sides stay below 2e-6.
@@ -41,8 +39,8 @@ TEST(AdamW, CountsItsOwnStepsExactlyBeyondBf16AndFp32) {
   Bank bank = random_bank("count", {1, 2, 2});
   auto adam = make_adamw({&bank}, kGroup, {});
   adam->state()[0].second.fill_((int64_t{1} << 24) + 1);
-  adam->step(at_step(7));  // the trainer's step number does not matter
-  adam->step(at_step(7));
+  adam->step(adam_values(7));  // the trainer's step number does not matter
+  adam->step(adam_values(7));
   EXPECT_EQ(adam->state()[0].second.item<int64_t>(), (int64_t{1} << 24) + 3);
 }
 
@@ -60,8 +58,8 @@ TEST(AdamW, ResumesBitForBitAtEveryStep) {
     for (Bank* bank : {&through, &resumed}) {
       bank->gradient.copy_(random_tensor({3, 9, 11}, "resume", step));
     }
-    adam->step(at_step(step));
-    other->step(at_step(step));
+    adam->step(adam_values(step));
+    other->step(adam_values(step));
     EXPECT_TRUE(at::equal(through.master, resumed.master)) << step;
   }
 }
@@ -73,7 +71,7 @@ TEST(AdamW, SameBitsForOneAndTwoThreads) {
     at::set_num_threads(count);
     Bank bank = random_bank("threads", {3, 1000, 37});
     auto adam = make_adamw({&bank}, kGroup, {});
-    for (int64_t step = 1; step <= 3; ++step) adam->step(at_step(step));
+    for (int64_t step = 1; step <= 3; ++step) adam->step(adam_values(step));
     results.push_back(bank.master);
   }
   at::set_num_threads(threads);
@@ -95,7 +93,7 @@ TEST(MakeOptimizers, EveryBankIsSteppedByItsGroupAndFrozenOnesStay) {
     before.push_back(bank.master.clone());
   }
   for (size_t i = 0; i < optimizers.size(); ++i) {
-    optimizers[i]->step(at_step(1));
+    optimizers[i]->step(adam_values(1));
     EXPECT_EQ(optimizers[i]->last_update_norm() > 0,
               routing.groups[i].kind != OptimizerKind::frozen);
   }

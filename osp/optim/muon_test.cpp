@@ -18,9 +18,7 @@ namespace {
 const OptimizerGroup kMuonGroup{.name = "muon", .kind = OptimizerKind::muon};
 const OptimizerGroup kGainGroup{.name = "gain", .kind = OptimizerKind::gain};
 
-double norm_of(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
-
-StepValues at_step(int64_t step) {
+StepValues muon_values(int64_t step) {
   return {.step = step, .lr = 0.02, .momentum = 0.95, .weight_decay = 0.1, .measure = true};
 }
 
@@ -46,11 +44,11 @@ TEST(Muon, TenStepsEqualTheReferenceTwin) {
         next_gradient(banks[b], step);
         for (int64_t i = 0; i < weights[b].size(0); ++i) {
           at::Tensor weight = weights[b][i], buffer = buffers[b][i];
-          muon_step_reference(weight, banks[b].gradient[i], buffer, at_step(step), settings,
+          muon_step_reference(weight, banks[b].gradient[i], buffer, muon_values(step), settings,
                               0.2 * std::sqrt(88.0), nesterov);
         }
       }
-      muon->step(at_step(step));
+      muon->step(muon_values(step));
     }
     for (size_t b = 0; b < banks.size(); ++b) {
       // The buffer is fp32 on both sides; the compiler may fuse its multiplication and addition.
@@ -70,7 +68,7 @@ TEST(Muon, UpdateHasTheRmsOfAdam) {
   OptimConfig config;
   config.renormalize = true;
   auto muon = make_muon({&bank}, kMuonGroup, config);
-  StepValues values = at_step(1);
+  StepValues values = muon_values(1);
   values.weight_decay = 0;
   muon->step(values);
   // An orthogonal 48 x 128 factor has squared norm 48, so RMS = sqrt(1/128); times 0.2 sqrt(128).
@@ -83,7 +81,7 @@ TEST(Muon, DecayIsDecoupled) {
   Bank bank = random_bank("decay", {2, 16, 24});
   bank.gradient.zero_();
   const at::Tensor before = bank.master.clone();
-  make_muon({&bank}, kMuonGroup, {})->step(at_step(1));
+  make_muon({&bank}, kMuonGroup, {})->step(muon_values(1));
   EXPECT_LT(norm_of(bank.master - before * (1 - 0.02 * 0.1)), 1e-6 * norm_of(before));
 }
 
@@ -94,7 +92,7 @@ TEST(Muon, SameBitsForOneAndTwoThreads) {
     at::set_num_threads(count);
     Bank bank = random_bank("threads", {4, 64, 96});
     auto muon = make_muon({&bank}, kMuonGroup, {});
-    for (int64_t step = 1; step <= 3; ++step) muon->step(at_step(step));
+    for (int64_t step = 1; step <= 3; ++step) muon->step(muon_values(step));
     results.push_back(bank.master);
   }
   at::set_num_threads(threads);
@@ -108,8 +106,8 @@ TEST(Muon, HeadsAreOrthogonalisedOneByOne) {
   split.gradient.copy_(whole.gradient.view({8, 16, 48}));
   OptimizerGroup group = kMuonGroup;
   group.split_rows = 16;
-  make_muon({&whole}, group, {})->step(at_step(1));
-  make_muon({&split}, kMuonGroup, {})->step(at_step(1));
+  make_muon({&whole}, group, {})->step(muon_values(1));
+  make_muon({&split}, kMuonGroup, {})->step(muon_values(1));
   EXPECT_TRUE(at::equal(whole.master.view({8, 16, 48}), split.master));
 }
 
@@ -126,8 +124,8 @@ TEST(Muon, ResumesBitForBitAtEveryStep) {
     }
     next_gradient(through, step);
     next_gradient(resumed, step);
-    muon->step(at_step(step));
-    other->step(at_step(step));
+    muon->step(muon_values(step));
+    other->step(muon_values(step));
     EXPECT_TRUE(at::equal(through.master, resumed.master)) << step;
     EXPECT_TRUE(at::equal(muon->state()[0].second, other->state()[0].second)) << step;
   }
@@ -137,7 +135,7 @@ TEST(GainRule, ScalarMovesByAFifthOfTheRateAndDecays) {
   Bank bank = random_bank("scalars", {5, 1, 1}, ParameterKind::gain);
   const at::Tensor before = bank.master.clone();
   auto rule = make_gain_rule({&bank}, kGainGroup, {});
-  rule->step(at_step(1));
+  rule->step(muon_values(1));
   const at::Tensor expected = before * (1 - 0.02 * 0.1) - bank.gradient.sign() * (0.2 * 0.02);
   EXPECT_LT(norm_of(bank.master - expected), 1e-6) << "fp32, and eps 1e-8 beside gradients near 1";
   EXPECT_NEAR(rule->last_update_norm(), norm_of(expected - before), 1e-6);
@@ -146,7 +144,7 @@ TEST(GainRule, ScalarMovesByAFifthOfTheRateAndDecays) {
 TEST(GainRule, VectorMovesAFifthOfTheRatePerChannelInRms) {
   Bank bank = random_bank("vectors", {3, 1, 64}, ParameterKind::gain);
   const at::Tensor before = bank.master.clone();
-  StepValues values = at_step(1);
+  StepValues values = muon_values(1);
   values.weight_decay = 0;
   make_gain_rule({&bank}, kGainGroup, {})->step(values);
   for (int64_t i = 0; i < 3; ++i) {  // each gain by its own norm
@@ -160,7 +158,7 @@ TEST(GainRule, MomentumOutlivesOneOppositeGradient) {
   const auto move = [&](double gradient) {
     const at::Tensor before = bank.master.clone();
     bank.gradient.fill_(gradient);
-    StepValues values = at_step(1);
+    StepValues values = muon_values(1);
     values.weight_decay = 0;
     rule->step(values);
     return (bank.master - before).item<double>();

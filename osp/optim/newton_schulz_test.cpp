@@ -18,8 +18,6 @@
 namespace osp {
 namespace {
 
-double norm_of(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
-
 // ‖x − y‖ / ‖y‖.
 double relative_error(const at::Tensor& x, const at::Tensor& y) {
   return norm_of(x - y) / norm_of(y);

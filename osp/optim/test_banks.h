@@ -1,6 +1,7 @@
 // Random banks for the tests of this folder.
 #pragma once
 
+#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/zeros.h>
 
 #include <string>
@@ -30,5 +31,8 @@ inline Bank random_bank(const std::string& name, std::vector<int64_t> shape,
   bank.compute = bank.master;
   return bank;
 }
+
+// Euclidean norm of all elements.
+inline double norm_of(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
 
 }  // namespace osp

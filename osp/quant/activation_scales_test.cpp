@@ -9,15 +9,10 @@
 #include "osp/base/philox.h"
 #include "osp/quant/fake_quant.h"
 #include "osp/quant/grid.h"
+#include "osp/quant/test_model.h"
 
 namespace osp {
 namespace {
-
-at::Tensor gaussian(int64_t rows, int64_t columns) {
-  at::Tensor x = at::zeros({rows, columns}, at::kFloat);
-  RandomStream(4, "x").fill_normal({x.data_ptr<float>(), static_cast<size_t>(x.numel())}, 0, 1);
-  return x;
-}
 
 double error(const at::Tensor& x, int64_t bits, const StaticScale& scale) {
   return fake_quantize_static(x, bits, scale).sub(x).square().mean().item<double>();
@@ -28,7 +23,7 @@ TEST(ActivationScales, StepOfAGaussianIsTheBestOne) {
   const double step = gaussian_step(4);
   EXPECT_GT(step, 0.335);
   EXPECT_LT(step, 0.354);
-  const at::Tensor x = gaussian(400, 1000);
+  const at::Tensor x = gaussian(400, 1000, "x");
   for (const double factor : {0.9, 1.1}) {
     EXPECT_LT(error(x, 4, {step, 8.0}), error(x, 4, {factor * step, 8.0})) << factor;
   }
@@ -36,7 +31,7 @@ TEST(ActivationScales, StepOfAGaussianIsTheBestOne) {
 }
 
 TEST(ActivationScales, OneConstantIsBetterThanTheRangeOfEveryTokenForAGaussian) {
-  const at::Tensor x = gaussian(64, 2048);
+  const at::Tensor x = gaussian(64, 2048, "x");
   const double by_token = fake_quantize_asymmetric(x, 4, 2048, GroupRange::contains_zero)
                               .sub(x)
                               .square()
@@ -53,7 +48,7 @@ TEST(ActivationScales, CodesAreThoseOfTheFormula) {
 }
 
 TEST(ActivationScales, CalibrationClipsOnlyWhereItPays) {
-  const at::Tensor x = gaussian(100, 100);
+  const at::Tensor x = gaussian(100, 100, "x");
   const StaticScale scale = calibrated_scale(x, 4);
   EXPECT_NEAR(scale.scale, gaussian_step(4), 0.03);  // the grid of ranges has steps of 1 %
   EXPECT_GT(calibrated_scale(x, 8).scale, 0.9 * 7.0 / 255.0);  // 256 levels: hardly any clipping
@@ -97,7 +92,7 @@ TEST(ActivationScales, TheTapUsesThemWhereTheyAreGiven) {
   ActivationScales scales;
   scales[{TapPoint::mlp_input, 1}] = scale;
   FakeQuantTap tap(store, {16, 4, 16}, {}, scales);
-  const at::Tensor x = gaussian(6, 32).view({1, 6, 32});
+  const at::Tensor x = gaussian(6, 32, "x").view({1, 6, 32});
   EXPECT_TRUE(tap.at(TapPoint::mlp_input, 1, x).equal(fake_quantize_static(x, 4, scale)));
   EXPECT_TRUE(tap.at(TapPoint::mlp_input, 0, x)
                   .equal(fake_quantize_asymmetric(x, 4, 32, GroupRange::contains_zero)));

@@ -8,18 +8,13 @@
 
 #include "osp/base/philox.h"
 #include "osp/quant/rotation.h"
+#include "osp/quant/test_model.h"
 
 namespace osp {
 namespace {
 
-at::Tensor gaussian(int64_t n, const char* name) {
-  at::Tensor x = at::zeros({n, n}, at::kFloat);
-  RandomStream(3, name).fill_normal({x.data_ptr<float>(), static_cast<size_t>(n * n)}, 0.0, 1.0);
-  return x.to(at::kDouble);
-}
-
 at::Tensor orthogonal(int64_t n, const char* name) {
-  return std::get<0>(at::linalg_qr(gaussian(n, name)));
+  return std::get<0>(at::linalg_qr(gaussian(n, n, name).to(at::kDouble)));
 }
 
 double distance(const at::Tensor& a, const at::Tensor& b) {
@@ -29,12 +24,15 @@ double distance(const at::Tensor& a, const at::Tensor& b) {
 TEST(Cayley, ExactTransformStaysOrthogonal) {
   for (const int64_t n : {2, 5, 32}) {
     const at::Tensor x = orthogonal(n, "x");
-    EXPECT_LT(orthogonality_error(cayley_step_reference(x, gaussian(n, "g"), 1.5)), 1e-13) << n;
+    EXPECT_LT(
+        orthogonality_error(cayley_step_reference(x, gaussian(n, n, "g").to(at::kDouble), 1.5)),
+        1e-13)
+        << n;
   }
 }
 
 TEST(Cayley, IterationsApproachTheExactTransformAtEveryLength) {
-  const at::Tensor start = orthogonal(24, "x"), gradient = gaussian(24, "g");
+  const at::Tensor start = orthogonal(24, "x"), gradient = gaussian(24, 24, "g").to(at::kDouble);
   double last = 1.0;
   for (const double rate : {1e-2, 1e-3, 1e-4}) {
     at::Tensor x = start.clone();
@@ -48,7 +46,7 @@ TEST(Cayley, IterationsApproachTheExactTransformAtEveryLength) {
 TEST(Cayley, ResultIsOrthogonalEvenAtTheLongestStep) {
   at::Tensor x = orthogonal(24, "x");
   for (int step = 0; step < 20; ++step) {
-    const CayleyStep done = cayley_step(x, gaussian(24, "g").mul(1e3), 1.5);
+    const CayleyStep done = cayley_step(x, gaussian(24, 24, "g").to(at::kDouble).mul(1e3), 1.5);
     EXPECT_LT(done.length, 1e-2);  // 1 / ‖W‖₁, not the rate
     EXPECT_LT(orthogonality_error(x), kOrthogonalityLimit);
   }
@@ -75,7 +73,7 @@ TEST(Cayley, DescentFindsAMatrixThatARotationHides) {
   // min ‖X − T‖² over orthogonal X with T orthogonal of the same determinant as the start.
   at::Tensor target = orthogonal(6, "target");
   at::Tensor x = target.clone();
-  cayley_step(x, gaussian(6, "g"), 0.2);  // away from it
+  cayley_step(x, gaussian(6, 6, "g").to(at::kDouble), 0.2);  // away from it
   const double begin = distance(x, target);
   ASSERT_GT(begin, 0.1);
   for (int step = 0; step < 100; ++step) {

@@ -10,7 +10,7 @@
 namespace osp {
 namespace {
 
-ParameterStore small_model(int64_t head_size = 16) {
+ParameterStore model_of_head_size(int64_t head_size = 16) {
   ModelConfig config;
   config.layers = 2;
   config.width = 4 * head_size;
@@ -38,13 +38,13 @@ double damage(const ParameterStore& store, const char* bits) {
 }
 
 TEST(FakeQuant, SixteenBitsLeaveTheLogitsBitIdentical) {
-  const ParameterStore store = small_model();
+  const ParameterStore store = model_of_head_size();
   FakeQuantTap tap(store, parse_bits("16-16-16"));
   EXPECT_TRUE(logits(store, &tap).equal(logits(store, nullptr)));
 }
 
 TEST(FakeQuant, FewerBitsDoMoreDamageInEveryPart) {
-  const ParameterStore store = small_model();
+  const ParameterStore store = model_of_head_size();
   for (const char* form : {"{}-16-16", "16-{}-16", "16-16-{}", "{0}-{0}-{0}"}) {
     double last = 0.0;
     for (const int64_t bits : {8, 6, 4, 2}) {
@@ -57,11 +57,11 @@ TEST(FakeQuant, FewerBitsDoMoreDamageInEveryPart) {
 
 TEST(FakeQuant, TheHadamardAloneChangesOnlyRounding) {
   // Queries and keys turned alike keep their products: with 8-bit keys what remains is the grid's.
-  EXPECT_LT(damage(small_model(), "16-16-8"), 1e-3 * damage(small_model(), "16-16-2"));
+  EXPECT_LT(damage(model_of_head_size(), "16-16-8"), 1e-3 * damage(model_of_head_size(), "16-16-2"));
 }
 
 TEST(FakeQuant, OnlyMatricesOfTheBlocksAreQuantizedAndOnlyOnce) {
-  const ParameterStore store = small_model();
+  const ParameterStore store = model_of_head_size();
   FakeQuantTap tap(store, parse_bits("4-16-16"));
   for (size_t i = 0; i < store.specs.size(); ++i) {
     const int64_t parameter = static_cast<int64_t>(i);
@@ -78,7 +78,7 @@ TEST(FakeQuant, OnlyMatricesOfTheBlocksAreQuantizedAndOnlyOnce) {
 }
 
 TEST(FakeQuant, HeadSizeWithoutAHadamardMatrixIsRefusedOnlyForTheCache) {
-  const ParameterStore store = small_model(6);
+  const ParameterStore store = model_of_head_size(6);
   EXPECT_THROW(FakeQuantTap(store, parse_bits("4-4-4")), Error);
   EXPECT_GT(damage(store, "4-4-16"), 0.0);
 }

@@ -13,15 +13,10 @@
 
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
+#include "osp/quant/test_model.h"
 
 namespace osp {
 namespace {
-
-at::Tensor gaussian(int64_t rows, int64_t columns, const char* name) {
-  at::Tensor x = at::zeros({rows, columns}, at::kFloat);
-  RandomStream(5, name).fill_normal({x.data_ptr<float>(), static_cast<size_t>(x.numel())}, 0, 1);
-  return x;
-}
 
 // Inputs whose channels are correlated, as those of a model are.
 at::Tensor inputs(int64_t tokens, int64_t in, const char* name = "inputs") {

@@ -10,16 +10,10 @@
 #include <vector>
 
 #include "osp/base/philox.h"
+#include "osp/quant/test_model.h"
 
 namespace osp {
 namespace {
-
-at::Tensor gaussian(int64_t rows, int64_t columns, const char* name, double deviation = 1.0) {
-  at::Tensor x = at::zeros({rows, columns}, at::kFloat);
-  RandomStream(11, name).fill_normal({x.data_ptr<float>(), static_cast<size_t>(x.numel())}, 0.0,
-                                     deviation);
-  return x;
-}
 
 // The twin applied to every group of a row.
 at::Tensor asymmetric_twin(const at::Tensor& x, int64_t bits, int64_t group, GroupRange range) {

@@ -6,15 +6,10 @@
 #include <gtest/gtest.h>
 
 #include "osp/base/philox.h"
+#include "osp/quant/test_model.h"
 
 namespace osp {
 namespace {
-
-at::Tensor gaussian(std::vector<int64_t> shape, const char* name) {
-  at::Tensor x = at::zeros(shape, at::kFloat);
-  RandomStream(3, name).fill_normal({x.data_ptr<float>(), static_cast<size_t>(x.numel())}, 0, 1);
-  return x;
-}
 
 // Relative to the diagonal: fp32 sums of some hundred products.
 void expect_close(const at::Tensor& a, const at::Tensor& b) {
@@ -23,7 +18,7 @@ void expect_close(const at::Tensor& a, const at::Tensor& b) {
 
 TEST(InputStatistics, HessianIsTheOneProductOverAllTokens) {
   // 400 columns: three blocks, the last one cut.
-  const at::Tensor x = gaussian({4, 60, 400}, "x");
+  const at::Tensor x = gaussian(240, 400, "x").view({4, 60, 400});
   InputStatistics statistics;
   statistics.add(x.narrow(0, 0, 1), {}, 1);
   statistics.add(x.narrow(0, 1, 3), {}, 3);
@@ -34,7 +29,8 @@ TEST(InputStatistics, HessianIsTheOneProductOverAllTokens) {
 }
 
 TEST(InputStatistics, DifferenceHasTheQuantizedInputsOnTheRight) {
-  const at::Tensor x = gaussian({2, 50, 24}, "x"), damaged = x + gaussian({2, 50, 24}, "d");
+  const at::Tensor x = gaussian(100, 24, "x").view({2, 50, 24}),
+                   damaged = x + gaussian(100, 24, "d").view({2, 50, 24});
   InputStatistics statistics;
   for (int64_t i = 0; i < 2; ++i) statistics.add(damaged[i], x[i], 1);
   const at::Tensor a = x.flatten(0, 1).to(at::kDouble), b = damaged.flatten(0, 1).to(at::kDouble);
@@ -42,7 +38,7 @@ TEST(InputStatistics, DifferenceHasTheQuantizedInputsOnTheRight) {
 }
 
 TEST(InputStatistics, OutputErrorIsThatOfTheProducts) {
-  const at::Tensor x = gaussian({1, 80, 32}, "x"), w = gaussian({12, 32}, "w");
+  const at::Tensor x = gaussian(80, 32, "x").view({1, 80, 32}), w = gaussian(12, 32, "w");
   const at::Tensor q = w.round();
   const double direct =
       at::mm(x[0], w.sub(q).t()).norm().item<double>() / at::mm(x[0], w.t()).norm().item<double>();

@@ -16,8 +16,6 @@
 namespace osp {
 namespace {
 
-ParameterStore small_model() { return small_fused_model(/*kv_heads=*/1); }
-
 at::Tensor windows() {
   at::Tensor ids = at::zeros({6, 24}, at::kLong);
   const RandomStream random(9, "windows");
@@ -47,7 +45,7 @@ void expect_same_codes(const QuantizedWeights& a, const QuantizedWeights& b) {
 }
 
 TEST(QuantizeBlock, GroupsFollowTheForwardPass) {
-  const ParameterStore store = small_model();
+  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
   std::vector<std::vector<std::string>> names;
   for (const LinearGroup& group : linear_groups(store, 1)) {
     names.emplace_back();
@@ -64,7 +62,7 @@ TEST(QuantizeBlock, GroupsFollowTheForwardPass) {
 }
 
 TEST(QuantizeBlock, OneStagedPassGivesTheCodesOfAPassPerGroup) {
-  const ParameterStore store = small_model();
+  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
   PipelineOptions options = gptq_options();
   const PipelineResult staged = quantize_weights(store, windows(), options);
   options.weights.memory_limit_bytes = 1;  // no activations in memory: batches and a file
@@ -77,7 +75,7 @@ TEST(QuantizeBlock, OneStagedPassGivesTheCodesOfAPassPerGroup) {
 
 TEST(QuantizeBlock, LaterGroupsAreCalibratedOnQuantizedOnes) {
   // The Hessian of the second block's q, k, v by hand: a forward pass with the codes of the first.
-  const ParameterStore store = small_model();
+  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
   PipelineOptions options = gptq_options();
   const PipelineResult result = quantize_weights(store, windows(), options);
   class Codes : public Tap {
@@ -106,7 +104,7 @@ TEST(QuantizeBlock, LaterGroupsAreCalibratedOnQuantizedOnes) {
 }
 
 TEST(QuantizeBlock, GptqLeavesASmallerOutputErrorThanRounding) {
-  const ParameterStore store = small_model();
+  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
   PipelineOptions options = gptq_options();
   const PipelineResult better = quantize_weights(store, windows(), options);
   options.weights.method = WeightMethod::rtn;
@@ -119,7 +117,7 @@ TEST(QuantizeBlock, GptqLeavesASmallerOutputErrorThanRounding) {
 }
 
 TEST(QuantizeBlock, RoundingNeedsNoCalibrationAndIsThatOfFakeQuantization) {
-  const ParameterStore store = small_model();
+  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
   PipelineOptions options;
   const PipelineResult result = quantize_weights(store, {}, options);
   FakeQuantTap tap(store, {4, 16, 16});
@@ -131,7 +129,7 @@ TEST(QuantizeBlock, RoundingNeedsNoCalibrationAndIsThatOfFakeQuantization) {
 }
 
 TEST(QuantizeBlock, CorrectionsAndQuantizedInputsRunAndKeepTheCodesInRange) {
-  const ParameterStore store = small_model();
+  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
   for (const Correction correction : {Correction::gptaq, Correction::qronos}) {
     PipelineOptions options = gptq_options();
     options.weights.gptq.correction = correction;
@@ -143,7 +141,7 @@ TEST(QuantizeBlock, CorrectionsAndQuantizedInputsRunAndKeepTheCodesInRange) {
 }
 
 TEST(Pipeline, ResumesBehindTheLastFinishedBlockWithTheSameResult) {
-  const ParameterStore store = small_model();
+  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
   const TestFolder folder;
   PipelineOptions options = gptq_options();
   options.fingerprint = {{"seed", 1}};
@@ -184,7 +182,7 @@ TEST(Pipeline, AGroupThatDoesNotDivideIsRefusedBeforeAnyWork) {
   PipelineOptions options;
   options.weights.grid.group = 48;  // of 32 and 64 columns
   try {
-    quantize_weights(small_model(), {}, options);
+    quantize_weights(small_fused_model(/*kv_heads=*/1), {}, options);
     FAIL();
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("q_proj.weight: groups of 48"), std::string::npos);
@@ -192,7 +190,7 @@ TEST(Pipeline, AGroupThatDoesNotDivideIsRefusedBeforeAnyWork) {
 }
 
 TEST(Pipeline, KurtosisOfInputsSeesOutliers) {
-  ParameterStore store = small_model();
+  ParameterStore store = small_fused_model(/*kv_heads=*/1);
   const auto before = input_kurtosis(store, {}, windows());
   at::Tensor gain = store.master(store.find("model.layers.1.input_layernorm.weight"));
   gain.select(0, 5).fill_(100.0);

@@ -14,8 +14,6 @@
 namespace osp {
 namespace {
 
-ParameterStore small_model() { return small_fused_model(/*kv_heads=*/2); }
-
 QuantizedWeights quantized(const ParameterStore& store, const WeightGrid& grid) {
   QuantizedWeights weights;
   for (size_t i = 0; i < store.specs.size(); ++i) {
@@ -40,7 +38,7 @@ std::string message_of(const std::string& path) {
 }
 
 TEST(QuantizedModelDir, GivesBackCodesScalesAndSettings) {
-  const ParameterStore store = small_model();
+  const ParameterStore store = small_fused_model(/*kv_heads=*/2);
   for (const WeightGrid& grid :
        {WeightGrid{}, WeightGrid{.bits = 3, .group = 32},
         WeightGrid{.bits = 4, .group = 32, .symmetric = false, .fp16_scales = true},
@@ -72,7 +70,7 @@ TEST(QuantizedModelDir, GivesBackCodesScalesAndSettings) {
 }
 
 TEST(QuantizedModelDir, ComputesWhatWasMeasuredBeforeItWasWritten) {
-  const ParameterStore store = small_model();
+  const ParameterStore store = small_fused_model(/*kv_heads=*/2);
   const TestFolder folder;
   const QuantizedWeights weights = quantized(store, {});
   save_quantized_model_dir(store, weights, info_of({}), {}, folder.path(), folder / "out");
@@ -85,7 +83,7 @@ TEST(QuantizedModelDir, ComputesWhatWasMeasuredBeforeItWasWritten) {
 }
 
 TEST(QuantizedModelDir, NeverOverwritesAndLeavesNothingBehind) {
-  const ParameterStore store = small_model();
+  const ParameterStore store = small_fused_model(/*kv_heads=*/2);
   const TestFolder folder;
   save_quantized_model_dir(store, quantized(store, {}), info_of({}), {}, folder.path(),
                            folder / "out");
@@ -96,7 +94,7 @@ TEST(QuantizedModelDir, NeverOverwritesAndLeavesNothingBehind) {
 }
 
 TEST(QuantizedModelDir, DamageIsNamed) {
-  const ParameterStore store = small_model();
+  const ParameterStore store = small_fused_model(/*kv_heads=*/2);
   const TestFolder folder;
   const std::string out = folder / "out", config = out + "/config.json";
   save_quantized_model_dir(store, quantized(store, {}), info_of({}), {}, folder.path(), out);
@@ -122,10 +120,13 @@ TEST(QuantizedModelDir, DamageIsNamed) {
 TEST(QuantizedModelDir, ADownHadamardIsNoCompressedTensorsModel) {
   // Other loaders pass transform_config over: they would compute nonsense without a word.
   QuantizedModelInfo info = info_of({});
-  EXPECT_EQ(compressed_tensors_config(info, small_model().config)["quant_method"],
-            "compressed-tensors");
+  EXPECT_EQ(
+      compressed_tensors_config(info, small_fused_model(/*kv_heads=*/2).config)["quant_method"],
+      "compressed-tensors");
   info.online.down_hadamard = true;
-  EXPECT_EQ(compressed_tensors_config(info, small_model().config)["quant_method"], "osp");
+  EXPECT_EQ(
+      compressed_tensors_config(info, small_fused_model(/*kv_heads=*/2).config)["quant_method"],
+      "osp");
 }
 
 }  // namespace

@@ -44,13 +44,13 @@ ParameterStore outlier_model(const char* norm = "rms") {
   return store;
 }
 
-at::Tensor windows() { return at::arange(128, at::kLong).mul(7).remainder(61).view({4, 32}); }
+at::Tensor token_rows() { return at::arange(128, at::kLong).mul(7).remainder(61).view({4, 32}); }
 
 double damage(const ParameterStore& store, const char* bits, const at::Tensor& exact) {
   FakeQuantTap tap(store, parse_bits(bits));
   ForwardOptions options;
   options.tap = &tap;
-  return forward_logits(store, windows(), options).sub(exact).square().mean().item<double>();
+  return forward_logits(store, token_rows(), options).sub(exact).square().mean().item<double>();
 }
 
 TEST(ScaleSites, EveryInputOfALinearLayerHasOne) {
@@ -68,7 +68,7 @@ TEST(ScaleSites, FoldingAnyScaleLeavesTheLogitsInFp64) {
     const ScaleSite site = scale_sites(scaled, 0)[i];
     const int64_t free_channels = site.channels / site.group;
     fold_scale(scaled, site, at::linspace(0.1, 9.0, free_channels, at::kDouble));
-    EXPECT_LT(InvarianceCheck(store, windows()).change(scaled), 1e-12) << i;
+    EXPECT_LT(InvarianceCheck(store, token_rows()).change(scaled), 1e-12) << i;
     EXPECT_FALSE(scaled.master(site.readers[0]).equal(store.master(site.readers[0]))) << i;
   }
 }
@@ -76,7 +76,7 @@ TEST(ScaleSites, FoldingAnyScaleLeavesTheLogitsInFp64) {
 TEST(ScaleSites, StatisticsAreThoseOfTheInput) {
   const ParameterStore store = outlier_model();
   const ScaleSite site = scale_sites(store, 0)[0];
-  const ChannelStatisticsTap tap = channel_statistics(store, windows(), 16);
+  const ChannelStatisticsTap tap = channel_statistics(store, token_rows(), 16);
   const ChannelStatistics& s = tap.of(site);
   EXPECT_EQ(s.num_rows, 128);
   EXPECT_EQ(s.rows.size(0), 16);
@@ -88,16 +88,16 @@ TEST(ScaleSites, StatisticsAreThoseOfTheInput) {
 TEST(SmoothQuant, LogitsStayInFp64) {
   const ParameterStore store = widened(outlier_model());
   ParameterStore smooth = widened(store);
-  smooth_quant(smooth, windows());
-  EXPECT_LT(InvarianceCheck(store, windows()).change(smooth), 1e-12);
+  smooth_quant(smooth, token_rows());
+  EXPECT_LT(InvarianceCheck(store, token_rows()).change(smooth), 1e-12);
 }
 
 TEST(SmoothQuant, ScaleFollowsTheFormula) {
   const ParameterStore store = outlier_model();
   ParameterStore smooth = narrowed(widened(store));
-  smooth_quant(smooth, windows(), {.alpha = 0.5});
+  smooth_quant(smooth, token_rows(), {.alpha = 0.5});
   const ScaleSite site = scale_sites(store, 0)[0];
-  const ChannelStatisticsTap tap = channel_statistics(store, windows(), 1);
+  const ChannelStatisticsTap tap = channel_statistics(store, token_rows(), 1);
   double largest_w = 0;
   for (const int64_t reader : site.readers) {
     largest_w = std::max(largest_w, store.master(reader).select(1, 3).abs().max().item<double>());
@@ -110,9 +110,9 @@ TEST(SmoothQuant, ScaleFollowsTheFormula) {
 
 TEST(SmoothQuant, QuantizedActivationsSufferLess) {
   const ParameterStore store = outlier_model();
-  const at::Tensor exact = forward_logits(store, windows());
+  const at::Tensor exact = forward_logits(store, token_rows());
   ParameterStore smooth = narrowed(widened(store));
-  smooth_quant(smooth, windows());
+  smooth_quant(smooth, token_rows());
   EXPECT_LT(damage(smooth, "16-4-16", exact), 0.8 * damage(store, "16-4-16", exact));
 }
 
@@ -120,25 +120,25 @@ TEST(SmoothQuant, ModelsWithASingleGainAreSmoothedOnceFused) {
   const ParameterStore fused = fuse(outlier_model("single-scale"));
   const ParameterStore store = widened(fused);
   ParameterStore smooth = widened(store);
-  smooth_quant(smooth, windows());
-  EXPECT_LT(InvarianceCheck(store, windows()).change(smooth), 1e-12);
+  smooth_quant(smooth, token_rows());
+  EXPECT_LT(InvarianceCheck(store, token_rows()).change(smooth), 1e-12);
 }
 
 TEST(SmoothQuant, UnfusedSingleGainsCannotCarryAScale) {
   ParameterStore store = outlier_model("single-scale");
-  EXPECT_THROW(smooth_quant(store, windows()), std::logic_error);
+  EXPECT_THROW(smooth_quant(store, token_rows()), std::logic_error);
 }
 
 TEST(Awq, LogitsStayInFp64WithoutClipping) {
   const ParameterStore store = widened(outlier_model());
   ParameterStore scaled = widened(store);
-  awq(scaled, windows(), {.clip = false});
-  EXPECT_LT(InvarianceCheck(store, windows()).change(scaled), 1e-12);
+  awq(scaled, token_rows(), {.clip = false});
+  EXPECT_LT(InvarianceCheck(store, token_rows()).change(scaled), 1e-12);
 }
 
 TEST(Awq, ChosenScaleNeverHasALargerErrorThanNone) {
   ParameterStore store = outlier_model();
-  const auto choices = awq(store, windows());
+  const auto choices = awq(store, token_rows());
   ASSERT_EQ(choices.size(), 8u);
   int64_t num_better = 0;
   for (const AwqChoice& choice : choices) {
@@ -150,9 +150,9 @@ TEST(Awq, ChosenScaleNeverHasALargerErrorThanNone) {
 
 TEST(Awq, QuantizedWeightsDoLessDamage) {
   const ParameterStore store = outlier_model();
-  const at::Tensor exact = forward_logits(store, windows());
+  const at::Tensor exact = forward_logits(store, token_rows());
   ParameterStore scaled = narrowed(widened(store));
-  awq(scaled, windows(), {.clip = false});
+  awq(scaled, token_rows(), {.clip = false});
   EXPECT_LT(damage(scaled, "4-16-16", exact), 0.8 * damage(store, "4-16-16", exact));
 }
 

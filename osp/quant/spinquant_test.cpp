@@ -12,11 +12,13 @@
 #include "osp/quant/rotation_check.h"
 #include "osp/quant/rotation_store.h"
 #include "osp/quant/spinquant_tap.h"
+#include "osp/quant/test_model.h"
 
 namespace osp {
 namespace {
 
-// Two channels of the residual stream are outliers; token t + 7 (mod 61) follows token t.
+// Two channels of the residual stream are outliers; token t + 7 (mod 61) follows token t, and the
+// model predicts it: the embedding outweighs what the blocks add to it.
 ParameterStore model() {
   ModelConfig config;
   config.layers = 2;
@@ -33,28 +35,25 @@ ParameterStore model() {
   initialize_parameters(store, 7);
   for (size_t i = 0; i < store.specs.size(); ++i) {
     at::Tensor w = store.master(static_cast<int64_t>(i));
-    if (store.specs[i].kind == ParameterKind::embedding) w.narrow(1, 5, 2).mul_(8.0);
+    if (store.specs[i].kind == ParameterKind::embedding) {
+      w.mul_(5.0);
+      w.narrow(1, 5, 2).mul_(4.0);
+    }
     if (store.specs[i].kind == ParameterKind::gain) w.narrow(0, 0, 3).fill_(2.0);
   }
-  // Predicts the next token of windows(), so that quantization has something to spoil.
+  // Predicts the next token of token_chain(), so that quantization has something to spoil.
   store.master(store.find("lm_head.weight"))
       .copy_(store.master(store.find("model.embed_tokens.weight")).roll(7, 0));
   return store;
 }
 
-at::Tensor windows() { return at::arange(256, at::kLong).mul(7).remainder(61).view({8, 32}); }
-
-at::Tensor gaussian(int64_t rows, int64_t columns, const char* name) {
-  at::Tensor x = at::zeros({rows, columns}, at::kFloat);
-  RandomStream(3, name).fill_normal({x.data_ptr<float>(), static_cast<size_t>(x.numel())}, 0, 1);
-  return x.to(at::kDouble);
-}
+at::Tensor token_chain() { return at::arange(256, at::kLong).mul(7).remainder(61).view({8, 32}); }
 
 double change_by(const RotationPlan& plan) {
   const ParameterStore before = widened(model());
   ParameterStore after = widened(before);
   rotate(after, plan);
-  return InvarianceCheck(before, windows()).change(after, plan.online());
+  return InvarianceCheck(before, token_chain()).change(after, plan.online());
 }
 
 TEST(SpinQuantTap, WeightsAreThoseOfTheRotatedModel) {
@@ -89,17 +88,18 @@ TEST(SpinQuantTap, WithoutQuantizationTheLogitsStay) {
                    plan.residual->dense().to(at::kFloat), values);
   ForwardOptions options;
   options.tap = &tap;
-  const at::Tensor expected = forward_logits(store, windows());
-  const at::Tensor change = forward_logits(prepared, windows(), options).sub(expected);
+  const at::Tensor expected = forward_logits(store, token_chain());
+  const at::Tensor change = forward_logits(prepared, token_chain(), options).sub(expected);
   // fp32 through two blocks
   EXPECT_LT(change.abs().max().item<double>(), 1e-4 * expected.abs().max().item<double>());
 }
 
 TEST(SpinQuant, GradientOfTheKurtosisIsThatOfFiniteDifferences) {
-  const at::Tensor x = gaussian(50, 6, "x"), q = std::get<0>(at::linalg_qr(gaussian(6, 6, "q")));
+  const at::Tensor x = gaussian(50, 6, "x").to(at::kDouble),
+                   q = std::get<0>(at::linalg_qr(gaussian(6, 6, "q").to(at::kDouble)));
   const at::Tensor gradient = rotated_kurtosis(x, q).gradient;
   // Along a turn, on which m₂ stays: Q (I + t S).
-  const at::Tensor s = gaussian(6, 6, "s"), turn = at::matmul(q, s - s.t());
+  const at::Tensor s = gaussian(6, 6, "s").to(at::kDouble), turn = at::matmul(q, s - s.t());
   const double h = 1e-5;
   const double slope =
       (rotated_kurtosis(x, q + turn * h).value - rotated_kurtosis(x, q - turn * h).value) / (2 * h);
@@ -111,7 +111,7 @@ TEST(SpinQuant, KurtosisFallsLayerByLayer) {
   SpinQuantOptions options;
   options.objective = SpinObjective::kurtosis;
   options.steps = 40;
-  const SpinQuantResult result = learn_rotations(model(), windows(), options);
+  const SpinQuantResult result = learn_rotations(model(), token_chain(), options);
   ASSERT_EQ(result.objectives.size(), 40u);
   EXPECT_LT(result.objectives.back(), 0.95 * result.objectives.front());
   EXPECT_LT(change_by(result.plan), 1e-12);
@@ -120,15 +120,16 @@ TEST(SpinQuant, KurtosisFallsLayerByLayer) {
 TEST(SpinQuant, CrossEntropyOfTheQuantizedModelFalls) {
   SpinQuantOptions options;
   options.bits = parse_bits("16-3-3");
-  options.steps = 25;
+  options.steps = 60;
   options.batch = 8;  // all windows in every step, so that objectives can be compared
-  const SpinQuantResult result = learn_rotations(model(), windows(), options);
+  const SpinQuantResult result = learn_rotations(model(), token_chain(), options);
   const auto mean_of = [&](size_t first) {
     double sum = 0;
-    for (size_t i = 0; i < 5; ++i) sum += result.objectives[first + i];
-    return sum / 5;
+    for (size_t i = 0; i < 20; ++i) sum += result.objectives[first + i];
+    return sum / 20;
   };
-  EXPECT_LT(mean_of(20), mean_of(0));
+  // Rounding makes single steps go up and down by 0.2; the fall of the mean is 0.3.
+  EXPECT_LT(mean_of(40), mean_of(0) - 0.1);
   EXPECT_LT(orthogonality_error(result.plan.residual->dense()), 1e-6);
   EXPECT_LT(change_by(result.plan), 1e-12);
 }
@@ -136,7 +137,7 @@ TEST(SpinQuant, CrossEntropyOfTheQuantizedModelFalls) {
 TEST(SpinQuant, SameSeedGivesTheSameRotations) {
   SpinQuantOptions options;
   options.steps = 3;
-  const auto learn = [&] { return learn_rotations(model(), windows(), options); };
+  const auto learn = [&] { return learn_rotations(model(), token_chain(), options); };
   const SpinQuantResult a = learn(), b = learn();
   EXPECT_TRUE(a.plan.residual->matrix.equal(b.plan.residual->matrix));
   options.seed = 1;
@@ -148,7 +149,7 @@ TEST(SpinQuant, ModelsThatAreNotFiniteAreReported) {
   store.master(store.find("model.layers.0.mlp.up_proj.weight")).fill_(NAN);
   SpinQuantOptions options;
   options.steps = 1;
-  EXPECT_THROW(learn_rotations(store, windows(), options), Error);
+  EXPECT_THROW(learn_rotations(store, token_chain(), options), Error);
 }
 
 }  // namespace

@@ -1,6 +1,9 @@
-// For tests only: a small random Llama as it is before quantization.
+// For tests only: a small random Llama as it is before quantization, and random matrices.
 #pragma once
 
+#include <ATen/ops/zeros.h>
+
+#include "osp/base/philox.h"
 #include "osp/model/parameters.h"
 
 namespace osp {
@@ -21,6 +24,15 @@ inline ParameterStore small_fused_model(int64_t kv_heads) {
   ParameterStore store = make_parameters(resolved(config), {});
   initialize_parameters(store, 3);
   return store;
+}
+
+// fp32, normal with mean 0; a pure function of its arguments.
+inline at::Tensor gaussian(int64_t rows, int64_t columns, const char* name,
+                           double deviation = 1.0) {
+  at::Tensor x = at::zeros({rows, columns}, at::kFloat);
+  RandomStream(5, name).fill_normal({x.data_ptr<float>(), static_cast<size_t>(x.numel())}, 0.0,
+                                    deviation);
+  return x;
 }
 
 }  // namespace osp

@@ -12,23 +12,17 @@
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
 #include "osp/quant/grid.h"
+#include "osp/quant/test_model.h"
 
 namespace osp {
 namespace {
-
-at::Tensor gaussian(int64_t rows, int64_t columns, double deviation = 1.0) {
-  at::Tensor x = at::zeros({rows, columns}, at::kFloat);
-  RandomStream(7, "weights")
-      .fill_normal({x.data_ptr<float>(), static_cast<size_t>(x.numel())}, 0, deviation);
-  return x;
-}
 
 double error(const at::Tensor& w, const WeightGrid& grid) {
   return round_to_nearest(w, grid, "w").dequantized().sub(w).square().mean().item<double>();
 }
 
 TEST(WeightQuantizer, PerChannelIsTheGridOfFakeQuantization) {
-  const at::Tensor w = gaussian(12, 64);
+  const at::Tensor w = gaussian(12, 64, "weight");
   for (int64_t bits = 2; bits <= 8; ++bits) {
     const QuantizedLinear q = round_to_nearest(w, {.bits = bits}, "w");
     EXPECT_TRUE(q.dequantized().equal(fake_quantize_symmetric(w, bits, true))) << bits;
@@ -37,7 +31,7 @@ TEST(WeightQuantizer, PerChannelIsTheGridOfFakeQuantization) {
 }
 
 TEST(WeightQuantizer, AGroupIsARowOfItsOwn) {
-  const at::Tensor w = gaussian(6, 96);
+  const at::Tensor w = gaussian(6, 96, "weight");
   for (const bool symmetric : {true, false}) {
     const WeightGrid grid{.bits = 4, .group = 32, .symmetric = symmetric};
     const QuantizedLinear whole = round_to_nearest(w, grid, "w");
@@ -65,7 +59,7 @@ TEST(WeightQuantizer, AsymmetricCodesAreThoseOfTheFormula) {
 }
 
 TEST(WeightQuantizer, FinerGridsHaveSmallerErrors) {
-  const at::Tensor w = gaussian(16, 128).add_(0.5);
+  const at::Tensor w = gaussian(16, 128, "weight").add_(0.5);
   EXPECT_LT(error(w, {.bits = 5}), error(w, {.bits = 4}));
   EXPECT_LT(error(w, {.group = 32}), error(w, {.group = 0}));
   EXPECT_LT(error(w, {.symmetric = false}), error(w, {.symmetric = true}));  // shifted weights
@@ -79,7 +73,7 @@ TEST(WeightQuantizer, Fp16ScalesAreFp16NumbersAndPositiveForTinyWeights) {
   for (const double deviation : {1.0, 1e-9}) {
     for (const bool symmetric : {true, false}) {
       for (const int64_t bits : {4, 8}) {
-        const at::Tensor w = gaussian(8, 64, deviation);
+        const at::Tensor w = gaussian(8, 64, "weight", deviation);
         const QuantizedLinear q =
             round_to_nearest(w, {.bits = bits, .symmetric = symmetric, .fp16_scales = true}, "w");
         EXPECT_TRUE(q.scale.equal(q.scale.to(at::kHalf).to(at::kFloat)));
@@ -106,10 +100,11 @@ TEST(WeightQuantizer, BadRequestsNameTheWeight) {
     }
     return std::string();
   };
-  EXPECT_NE(message(gaussian(2, 100), {.group = 32}).find("layer 3 q_proj: groups of 32 do not"),
+  EXPECT_NE(message(gaussian(2, 100, "weight"), {.group = 32})
+                .find("layer 3 q_proj: groups of 32 do not"),
             std::string::npos);
-  at::Tensor w = gaussian(2, 32);
-  EXPECT_NE(message(w.mul(1e6), {.fp16_scales = true}).find("fp16"), std::string::npos);
+  at::Tensor w = gaussian(2, 32, "weight");
+  EXPECT_NE(message(w.mul(1e8), {.fp16_scales = true}).find("fp16"), std::string::npos);
   w[1][1] = std::numeric_limits<float>::infinity();
   EXPECT_NE(message(w, {}).find("NaN or infinite"), std::string::npos);
 }

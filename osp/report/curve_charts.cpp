@@ -11,7 +11,7 @@
 namespace osp {
 namespace {
 
-constexpr size_t kTableRows = 24;
+constexpr size_t kCurveTableRows = 24;
 
 using SeriesOf = std::function<const Series&(const RunData&)>;
 
@@ -34,7 +34,7 @@ HtmlTable curve_table(const std::vector<RunData>& runs, const std::vector<Series
   if (together) {
     table.header = {"tokens"};
     for (const RunData& run : runs) table.header.push_back(run.label);
-    for (const size_t i : spread_indices(curves[0].size(), kTableRows)) {
+    for (const size_t i : spread_indices(curves[0].size(), kCurveTableRows)) {
       std::vector<std::string> row = {format_count(std::llround(curves[0].tokens[i]))};
       for (const Series& curve : curves) row.push_back(format_number(curve.values[i]));
       table.rows.push_back(row);
@@ -43,7 +43,7 @@ HtmlTable curve_table(const std::vector<RunData>& runs, const std::vector<Series
   }
   table.header = {"run", "tokens", "value"};
   for (size_t r = 0; r < runs.size(); ++r) {
-    for (const size_t i : spread_indices(curves[r].size(), kTableRows)) {
+    for (const size_t i : spread_indices(curves[r].size(), kCurveTableRows)) {
       table.rows.push_back({runs[r].label, format_count(std::llround(curves[r].tokens[i])),
                             format_number(curves[r].values[i])});
     }

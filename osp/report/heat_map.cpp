@@ -11,7 +11,7 @@ namespace osp {
 namespace {
 
 constexpr size_t kColumns = 120;
-constexpr size_t kTableRows = 8;
+constexpr size_t kHeatMapTableRows = 8;
 // Heights in pixels.
 constexpr double kPanel = 130, kPanelTitle = 24, kPanelGap = 12, kAbove = 74, kBelow = 48;
 
@@ -50,7 +50,7 @@ HtmlTable heat_table(const std::vector<RunData>& runs) {
   HtmlTable table{{"run", "tokens"}, {}};
   size_t layers = 0;
   for (const RunData& run : runs) {
-    for (const size_t i : spread_indices(run.kurtosis_per_layer.size(), kTableRows)) {
+    for (const size_t i : spread_indices(run.kurtosis_per_layer.size(), kHeatMapTableRows)) {
       std::vector<std::string> row = {run.label,
                                       format_count(std::llround(run.kurtosis.tokens[i]))};
       for (const double value : run.kurtosis_per_layer[i]) row.push_back(format_number(value));

@@ -11,8 +11,6 @@
 namespace osp {
 namespace {
 
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-
 // A number or null (a non-finite number of the run) of `object`; NaN if null or, unless `required`,
 // absent.
 double number_or_nan(const Json& object, const char* key, const std::string& where,

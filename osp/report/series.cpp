@@ -9,8 +9,6 @@
 namespace osp {
 namespace {
 
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-
 // Appends the lowest and the highest point of [begin, end) in their order.
 void add_extremes(const Series& series, size_t begin, size_t end, Series& out) {
   size_t low = end, high = end;

@@ -3,11 +3,14 @@
 #pragma once
 
 #include <cstddef>
+#include <limits>
 #include <vector>
 
 #include "osp/base/json.h"
 
 namespace osp {
+
+inline constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 // A curve. Values may be NaN (a non-finite number in the run); tokens are finite.
 struct Series {

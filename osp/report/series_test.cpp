@@ -9,8 +9,6 @@
 namespace osp {
 namespace {
 
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-
 // A fixed bumpy curve with `holes` non-finite values spread over it.
 Series bumpy(size_t size, size_t holes = 0) {
   Series series;
