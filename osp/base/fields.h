@@ -1,6 +1,6 @@
-// Configuration fields: each is described once (name, default, range or choices, sentence), and that
-// description serves TOML recipes, `--set section.key=value`, help, validation, JSON and the hash in
-// checkpoints.
+// Configuration fields: each is described once (name, default, range or choices, sentence), and
+// that description serves TOML recipes, `--set section.key=value`, help, validation, JSON and the
+// hash in checkpoints.
 //
 // A configuration struct lists its fields in a static template function:
 //
@@ -85,7 +85,9 @@ class FieldTable {
     void operator()(const char* name, double& v, Range r, const char* help) {
       add(name, v, r, {}, help);
     }
-    void operator()(const char* name, std::string& v, const char* help) { add(name, v, {}, {}, help); }
+    void operator()(const char* name, std::string& v, const char* help) {
+      add(name, v, {}, {}, help);
+    }
     void operator()(const char* name, std::string& v, const Choices& c, const char* help) {
       add(name, v, {}, c, help);
     }
@@ -102,8 +104,8 @@ void FieldTable::Binder::add(const char* name, T& storage, Range range, const Ch
   if constexpr (std::is_same_v<T, bool>) type = FieldRef::Type::boolean;
   if constexpr (std::is_same_v<T, int64_t>) type = FieldRef::Type::integer;
   if constexpr (std::is_same_v<T, double>) type = FieldRef::Type::number;
-  table.fields_.push_back({section.empty() ? name : section + "." + name, type, &storage, range,
-                           choices.values, help});
+  table.fields_.push_back(
+      {section.empty() ? name : section + "." + name, type, &storage, range, choices.values, help});
 }
 
 // Reads a TOML file into the table. A top-level string `inherit` names another recipe, relative to

@@ -1,5 +1,6 @@
-// Counter-based random numbers: Philox 4x32-10 (Salmon et al. 2011). Every number is a pure function
-// of (seed, stream, counter), so nothing has a generator state to save and threads cannot reorder it.
+// Counter-based random numbers: Philox 4x32-10 (Salmon et al. 2011). Every number is a pure
+// function of (seed, stream, counter), so nothing has a generator state to save and threads cannot
+// reorder it.
 #pragma once
 
 #include <array>
@@ -31,8 +32,8 @@ class RandomStream {
   uint64_t stream_;
 };
 
-// Bijection of [0, size): the place of `index` in a shuffle keyed by (seed, name, round). Four-round
-// Feistel network with cycle walking; O(1) memory, so an epoch's order needs no table.
+// Bijection of [0, size): the place of `index` in a shuffle keyed by (seed, name, round).
+// Four-round Feistel network with cycle walking; O(1) memory, so an epoch's order needs no table.
 uint64_t shuffled_index(uint64_t index, uint64_t size, uint64_t seed, std::string_view name,
                         uint64_t round);
 

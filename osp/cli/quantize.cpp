@@ -3,17 +3,19 @@
 #include <cmath>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "osp/base/error.h"
-#include "osp/base/file.h"
+#include "osp/base/temporary_folder.h"
 #include "osp/cli/command.h"
 #include "osp/eval/divergence.h"
 #include "osp/eval/token_source.h"
-#include "osp/model/fuse.h"
 #include "osp/model/model_dir.h"
+#include "osp/ops/isa.h"
 #include "osp/quant/quantize_model.h"
 #include "osp/quant/quantize_table.h"
+#include "osp/quant/quantized_model_dir.h"
 
 namespace osp {
 namespace {
@@ -34,17 +36,19 @@ struct QuantizeArguments {
   int64_t seeds = 1;
   int64_t seed = 0;
   int64_t max_tokens = 0;
+  std::string calibration_type = "auto";
   double memory_gib = 4.0;
   bool asymmetric = false;
   bool report = false;
   bool resume = false;
 };
 
-// One model, read and made ready for every method.
+// One model, opened and made ready for every method.
 struct Subject {
   std::string name, dir;
-  ParameterStore store;
-  TokenSource text;  // of --data; empty without
+  std::unique_ptr<ModelSource> source;
+  TokenSource text;                     // of --data; empty without
+  std::optional<ParameterStore> whole;  // to compare with, where something is measured
 };
 
 Subject read_subject(const std::string& path, const QuantizeArguments& options, Console& console) {
@@ -55,16 +59,18 @@ Subject read_subject(const std::string& path, const QuantizeArguments& options, 
     fail(ErrorCode::usage, "{}: is quantized already; give the model that it was made from",
          subject.dir);
   }
-  subject.store = load_model_dir(subject.dir);
-  const ModelConfig& config = subject.store.config;
-  if (config.embedding_projection || config.norm == "single-scale" || config.norm == "simple") {
-    subject.store = fuse(subject.store);
-  }
+  subject.source = fused(open_model(subject.dir));
   if (!options.data.empty()) {
     subject.text = read_token_source(options.data, subject.dir, 0);
     if (!subject.text.warning.empty()) console.warn("{}", subject.text.warning);
+    subject.whole = subject.source->read(kWhole);
   }
   return subject;
+}
+
+bool wants_bf16(const std::string& type) {
+  if (type == "auto") return has_bf16_products();
+  return type == "bf16";
 }
 
 QuantizeRequest request_of(const QuantizeArguments& options, const std::string& method,
@@ -80,6 +86,7 @@ QuantizeRequest request_of(const QuantizeArguments& options, const std::string& 
   request.samples = options.samples;
   request.length = options.length;
   request.seed = static_cast<uint64_t>(seed);
+  request.bf16 = wants_bf16(options.calibration_type);
   request.memory_limit_bytes = static_cast<int64_t>(options.memory_gib * 1073741824.0);
   request.stage = [&console](const std::string& stage) { console.line("{}", stage); };
   request.progress = [&console, method](const char* unit, int64_t done, int64_t total,
@@ -91,20 +98,21 @@ QuantizeRequest request_of(const QuantizeArguments& options, const std::string& 
   return request;
 }
 
-TableEntry measure(const Subject& subject, const QuantizeOutcome& outcome,
+TableEntry measure(const Subject& subject, const std::string& folder,
                    const QuantizeArguments& options, Console& console) {
-  const auto tap = outcome.make_tap();
+  const QuantizedModel quantized = load_quantized_model_dir(folder);
+  const auto tap = quantized.make_tap();
   DivergenceOptions divergence;
   divergence.max_tokens = options.max_tokens;
   divergence.changed_tap = tap.get();
   divergence.progress = [&](int64_t done, int64_t total) {
-    console.status(fmt::format("{}: {}/{} windows scored", outcome.info.method, done, total));
+    console.status(fmt::format("{}: {}/{} windows scored", quantized.info.method, done, total));
   };
   const DivergenceResult result =
-      measure_divergence(subject.store, outcome.store, subject.text.tokens, divergence);
+      measure_divergence(*subject.whole, quantized.store, subject.text.tokens, divergence);
   console.end_status();
   return {.model = subject.name,
-          .method = outcome.info.method,
+          .method = quantized.info.method,
           .original_perplexity = result.original_perplexity(),
           .perplexity = result.changed_perplexity(),
           .divergence = result.divergence,
@@ -112,32 +120,28 @@ TableEntry measure(const Subject& subject, const QuantizeOutcome& outcome,
           .tokens = result.tokens};
 }
 
-// All seeds of one method on one model; the first seed's integers are written if asked for.
+// All seeds of one method on one model. The first seed's folder is the one that was asked for; the
+// others are measured and removed.
 std::vector<TableEntry> run_method(const Subject& subject, const std::string& method,
                                    const QuantizeArguments& options, Console& console, Json& json) {
   std::vector<TableEntry> entries;
   for (int64_t i = 0; i < options.seeds; ++i) {
     QuantizeRequest request = request_of(options, method, options.seed + i, console);
-    const bool writes = i == 0 && !options.out.empty();
-    if (writes) {
-      request.work_dir = options.out + ".partial";
-      request.resume = options.resume;
-    }
-    const QuantizeOutcome outcome = quantize_model(subject.store, subject.dir, request);
+    const bool kept = i == 0 && !options.out.empty();
+    std::optional<TemporaryFolder> temporary;
+    if (!kept) temporary.emplace();
+    request.out = kept ? options.out : *temporary / "model";
+    request.resume = kept && options.resume;
+    const QuantizeOutcome outcome = quantize_model(*subject.source, subject.dir, request);
     console.end_status();
     if (outcome.num_resumed > 0) {
-      console.line("{} blocks were taken from {}", outcome.num_resumed, request.work_dir);
+      console.line("{} blocks had been quantized before", outcome.num_resumed);
     }
+    if (kept) console.line("wrote {}", options.out);
     Json run = {{"model", subject.name}, {"seed", request.seed}, {"report", outcome.report}};
-    if (!options.data.empty()) {
-      entries.push_back(measure(subject, outcome, options, console));
+    if (subject.whole) {
+      entries.push_back(measure(subject, request.out, options, console));
       run["measured"] = table_entry_json(entries.back());
-    }
-    if (writes) {
-      save_quantized_model_dir(outcome.store, outcome.weights, outcome.info, run, subject.dir,
-                               options.out);
-      remove_tree(request.work_dir);
-      console.line("wrote {}", options.out);
     }
     json.push_back(run);
   }
@@ -222,6 +226,10 @@ void add_quantize(CommandLine& line) {
   command.add("--data", options->data, "token shards (held-out split) or a text to measure on");
   command.add("--max-tokens", options->max_tokens, "measure within the first N tokens; 0: all")
       .between(int64_t{0}, int64_t{1} << 40);
+  command
+      .add("--calibration-type", options->calibration_type,
+           "of the forward pass over calibration windows; auto: bf16 where the CPU multiplies it")
+      .one_of({"auto", "bf16", "fp32"});
   command.add("--memory", options->memory_gib, "GiB for calibration activations")
       .between(0.001, 65536.0);
   command.add("--out", options->out, "folder to write the quantized model to");

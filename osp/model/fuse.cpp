@@ -33,12 +33,19 @@ int64_t index_of(const ParameterStore& store, const std::string& name) {
 
 }  // namespace
 
-ParameterStore fuse(const ParameterStore& store) {
-  const c10::NoGradGuard no_graph;
-  ModelConfig config = store.config;
+bool needs_fusing(const ModelConfig& config) {
+  return config.embedding_projection || config.norm == "single-scale" || config.norm == "simple";
+}
+
+ModelConfig fused_config(ModelConfig config) {
   if (!config.layer_norm()) config.norm = "rms";
   config.embedding_projection = false;
-  ParameterStore fused = make_parameters(config, {});
+  return config;
+}
+
+ParameterStore fuse(const ParameterStore& store) {
+  const c10::NoGradGuard no_graph;
+  ParameterStore fused = make_parameters(fused_config(store.config), {.part = store.part});
   for (size_t i = 0; i < fused.specs.size(); ++i) {
     const ParameterSpec& spec = fused.specs[i];
     at::Tensor out = fused.master(static_cast<int64_t>(i));

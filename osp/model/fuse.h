@@ -12,9 +12,15 @@
 
 namespace osp {
 
+// Whether a model has EmbProj, SSNorm or Simple RMSNorm.
+bool needs_fusing(const ModelConfig& config);
+
+// The configuration of the fused model.
+ModelConfig fused_config(ModelConfig config);
+
 // EmbProj multiplied into the tables in fp64 and rounded once to fp32; gains written as weights per
-// channel: a store with norm "rms" and no EmbProj. A model with QK-norm keeps it, with its gains
-// per channel, and so stays an OspForCausalLM.
+// channel: a store with norm "rms" and no EmbProj, of the same part. A model with QK-norm keeps it,
+// with its gains per channel, and so stays an OspForCausalLM.
 ParameterStore fuse(const ParameterStore& store);
 
 // How far the logits of two models are apart on the same tokens.

@@ -171,6 +171,34 @@ void read_rows(const GgufTensor& tensor, const std::vector<int64_t>& order, floa
   }
 }
 
+// A GGUF file that stays mapped.
+class GgufSource : public ModelSource {
+ public:
+  explicit GgufSource(const std::string& path)
+      : file_(GgufFile::open(path)), config_(parse_hf_config(gguf_config_json(file_), path).model) {
+    check_tensors(file_, parameter_specs(config_));
+  }
+  const ModelConfig& config() const override { return config_; }
+  ParameterStore read(Part part, StoreOptions options) const override {
+    options.part = part;
+    ParameterStore store = make_parameters(config_, options);
+    for (size_t i = 0; i < store.specs.size(); ++i) {
+      const ParameterSpec& spec = store.specs[i];
+      const int64_t heads = gguf_permuted_heads(spec, config_);
+      const std::vector<int64_t> order =
+          heads > 0 ? gguf_row_order(spec.shape[0], heads) : std::vector<int64_t>{};
+      at::Tensor master = store.master(static_cast<int64_t>(i));
+      read_rows(tensor_at(file_, gguf_tensor_name(spec)), order, master.data_ptr<float>());
+    }
+    sync_compute(store);
+    return store;
+  }
+
+ private:
+  GgufFile file_;
+  ModelConfig config_;
+};
+
 }  // namespace
 
 Json gguf_config_json(const GgufFile& file) {
@@ -205,21 +233,8 @@ HfConfig load_gguf_config(const std::string& path) {
   return parse_hf_config(gguf_config_json(GgufFile::open(path)), path);
 }
 
-ParameterStore load_gguf_model(const std::string& path, const StoreOptions& options) {
-  const GgufFile file = GgufFile::open(path);
-  const ModelConfig config = parse_hf_config(gguf_config_json(file), path).model;
-  check_tensors(file, parameter_specs(config));
-  ParameterStore store = make_parameters(config, options);
-  for (size_t i = 0; i < store.specs.size(); ++i) {
-    const ParameterSpec& spec = store.specs[i];
-    const int64_t heads = gguf_permuted_heads(spec, config);
-    const std::vector<int64_t> order =
-        heads > 0 ? gguf_row_order(spec.shape[0], heads) : std::vector<int64_t>{};
-    at::Tensor master = store.master(static_cast<int64_t>(i));
-    read_rows(tensor_at(file, gguf_tensor_name(spec)), order, master.data_ptr<float>());
-  }
-  sync_compute(store);
-  return store;
+std::unique_ptr<ModelSource> open_gguf_model(const std::string& path) {
+  return std::make_unique<GgufSource>(path);
 }
 
 }  // namespace osp

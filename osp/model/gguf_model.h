@@ -4,12 +4,13 @@
 // stand for, exactly; a model that is asked for in bf16 rounds them once more.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "osp/base/json.h"
 #include "osp/formats/gguf.h"
 #include "osp/model/hf_config.h"
-#include "osp/model/parameters.h"
+#include "osp/model/model_source.h"
 
 namespace osp {
 
@@ -23,6 +24,6 @@ HfConfig load_gguf_config(const std::string& path);
 
 // Configuration and weights. Missing or extra tensors and wrong shapes: Error(damaged) naming file
 // and tensor, before anything is allocated from the numbers of the metadata.
-ParameterStore load_gguf_model(const std::string& path, const StoreOptions& options = {});
+std::unique_ptr<ModelSource> open_gguf_model(const std::string& path);
 
 }  // namespace osp

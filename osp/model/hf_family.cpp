@@ -296,26 +296,40 @@ std::vector<StoredTensor> stored_tensors(const ModelConfig& config,
   return stored;
 }
 
+at::Tensor join_rows(const ModelConfig& config, const std::vector<at::Tensor>& parts) {
+  if (parts.size() == 1) return parts[0];
+  std::vector<at::Tensor> heads;
+  for (const at::Tensor& part : parts) {
+    heads.push_back(part.view({config.heads, config.head_size, -1}));
+  }
+  std::vector<int64_t> shape = parts[0].sizes().vec();
+  shape[0] *= static_cast<int64_t>(parts.size());
+  return at::stack(heads, 1).view(shape);
+}
+
+std::vector<at::Tensor> split_rows(const ModelConfig& config, const StoredTensor& stored,
+                                   const at::Tensor& rows) {
+  const int64_t count = static_cast<int64_t>(stored.parameters.size());
+  if (count == 1) return {rows};
+  std::vector<int64_t> shape = rows.sizes().vec();
+  shape[0] /= count;
+  const at::Tensor heads = rows.reshape({config.heads, count, config.head_size, -1});
+  std::vector<at::Tensor> parts;
+  for (int64_t i = 0; i < count; ++i) {
+    parts.push_back(heads.select(1, i).reshape(shape).contiguous());
+  }
+  return parts;
+}
+
 void scatter_stored(const StoredTensor& stored, const at::Tensor& tensor, ParameterStore& store) {
-  if (stored.parameters.size() == 1) {
-    store.master(stored.parameters[0]).copy_(tensor);
-    return;
-  }
-  const int64_t heads = store.config.heads, parts = static_cast<int64_t>(stored.parameters.size());
-  const at::Tensor split = tensor.view({heads, parts, store.config.head_size, -1});
-  for (int64_t part = 0; part < parts; ++part) {
-    const at::Tensor master = store.master(stored.parameters[static_cast<size_t>(part)]);
-    master.view({heads, store.config.head_size, -1}).copy_(split.select(1, part));
-  }
+  const std::vector<at::Tensor> parts = split_rows(store.config, stored, tensor);
+  for (size_t i = 0; i < parts.size(); ++i) store.master(stored.parameters[i]).copy_(parts[i]);
 }
 
 at::Tensor gather_stored(const StoredTensor& stored, const ParameterStore& store) {
-  if (stored.parameters.size() == 1) return store.master(stored.parameters[0]);
   std::vector<at::Tensor> parts;
-  for (const int64_t parameter : stored.parameters) {
-    parts.push_back(store.master(parameter).view({store.config.heads, store.config.head_size, -1}));
-  }
-  return at::stack(parts, 1).view(stored.shape);
+  for (const int64_t parameter : stored.parameters) parts.push_back(store.master(parameter));
+  return join_rows(store.config, parts);
 }
 
 }  // namespace osp

@@ -58,6 +58,12 @@ std::vector<StoredTensor> stored_tensors(const ModelConfig& config,
 // The name of the tensor in the family's files that holds a parameter.
 std::string stored_name(const ModelConfig& config, const std::string& parameter);
 
+// Rows of the file's tensor from those of its parameters [rows, ...], and the reverse; every tensor
+// that goes with the rows (codes, scales) is ordered alike.
+at::Tensor join_rows(const ModelConfig& config, const std::vector<at::Tensor>& parts);
+std::vector<at::Tensor> split_rows(const ModelConfig& config, const StoredTensor& stored,
+                                   const at::Tensor& rows);
+
 // Copies an fp32 tensor of the file's shape into the parameters' masters, and the reverse.
 void scatter_stored(const StoredTensor& stored, const at::Tensor& tensor, ParameterStore& store);
 at::Tensor gather_stored(const StoredTensor& stored, const ParameterStore& store);

@@ -230,6 +230,32 @@ at::Tensor read_fp32(const TensorSource& source, const std::string& name) {
   return tensor;
 }
 
+// A model dir whose files stay mapped.
+class ModelDirSource : public ModelSource {
+ public:
+  explicit ModelDirSource(const std::string& dir)
+      : config_(load_model_config(dir).model), weights_(open_weights(dir)) {
+    const std::vector<StoredTensor> stored = stored_tensors(config_, parameter_specs(config_));
+    const std::vector<TensorSource> sources = find_tensors(weights_, config_, stored);
+    for (size_t i = 0; i < stored.size(); ++i) sources_[stored[i].name] = sources[i];
+  }
+  const ModelConfig& config() const override { return config_; }
+  ParameterStore read(Part part, StoreOptions options) const override {
+    options.part = part;
+    ParameterStore store = make_parameters(config_, options);
+    for (const StoredTensor& stored : stored_tensors(config_, store.specs)) {
+      scatter_stored(stored, read_fp32(sources_.at(stored.name), stored.name), store);
+    }
+    sync_compute(store);
+    return store;
+  }
+
+ private:
+  ModelConfig config_;
+  WeightFiles weights_;
+  std::map<std::string, TensorSource> sources_;  // by the name in the family's files
+};
+
 // What AutoTokenizer and generate() of transformers look for beside tokenizer.json.
 void save_transformers_files(const std::string& path, const ModelConfig& config, int32_t end_token,
                              const std::string& end_text) {
@@ -267,19 +293,14 @@ HfConfig load_model_config(const std::string& path) {
   return parse_hf_config(read_json_file(file, kMaxConfigBytes), file);
 }
 
+std::unique_ptr<ModelSource> open_model(const std::string& path) {
+  const std::string found = find_model_dir(path);
+  if (is_gguf_path(found)) return open_gguf_model(found);
+  return std::make_unique<ModelDirSource>(found);
+}
+
 ParameterStore load_model_dir(const std::string& path, const StoreOptions& options) {
-  if (is_gguf_path(path)) return load_gguf_model(path, options);
-  const std::string dir = find_model_dir(path);
-  const ModelConfig config = load_model_config(dir).model;
-  const WeightFiles weights = open_weights(dir);
-  const std::vector<StoredTensor> stored = stored_tensors(config, parameter_specs(config));
-  const std::vector<TensorSource> sources = find_tensors(weights, config, stored);
-  ParameterStore store = make_parameters(config, options);
-  for (size_t i = 0; i < stored.size(); ++i) {
-    scatter_stored(stored[i], read_fp32(sources[i], stored[i].name), store);
-  }
-  sync_compute(store);
-  return store;
+  return open_model(path)->read(kWhole, options);
 }
 
 void save_model_dir(const ParameterStore& store, const std::string& path,

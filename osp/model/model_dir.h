@@ -2,9 +2,11 @@
 // tokenizer.json), read and written.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "osp/model/hf_config.h"
+#include "osp/model/model_source.h"
 #include "osp/model/parameters.h"
 
 namespace osp {
@@ -16,11 +18,14 @@ std::string find_model_dir(const std::string& path);
 // config.json of a model dir (also `path`/model, see find_model_dir). Error as parse_hf_config.
 HfConfig load_model_config(const std::string& path);
 
-// Reads a model of any family of hf_family.h. Missing or extra tensors, wrong shapes, types other
+// Opens a model of any family of hf_family.h. Missing or extra tensors, wrong shapes, types other
 // than F32/BF16/F16: Error(damaged/unsupported) naming tensor and file, before anything is
 // allocated from the numbers of config.json; a weight that is NaN or infinite: Error(damaged).
 // `path` may also be a checkpoint folder (its model part is itself a model dir) or a run folder
-// with model/.
+// with model/. Values are read and checked part by part.
+std::unique_ptr<ModelSource> open_model(const std::string& path);
+
+// All of it at once.
 ParameterStore load_model_dir(const std::string& path, const StoreOptions& options = {});
 
 // How the weights are stored.

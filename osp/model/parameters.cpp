@@ -183,7 +183,12 @@ int64_t ParameterStore::num_parameters() const {
 ParameterStore make_parameters(const ModelConfig& config, const StoreOptions& options) {
   ParameterStore store;
   store.config = config;
+  store.part = options.part;
   store.specs = parameter_specs(config);
+  if (options.part) {
+    std::erase_if(store.specs,
+                  [&](const ParameterSpec& spec) { return spec.layer != *options.part; });
+  }
   const int64_t count = static_cast<int64_t>(store.specs.size());
   OSP_CHECK(options.group.empty() || static_cast<int64_t>(options.group.size()) == count,
             "{} groups for {} parameters", options.group.size(), count);
@@ -252,6 +257,12 @@ void initialize_parameters(ParameterStore& store, uint64_t seed) {
 void sync_compute(ParameterStore& store) {
   for (Bank& bank : store.banks) {
     if (!bank.compute.is_same(bank.master)) bank.compute.copy_(bank.master);
+  }
+}
+
+void set_compute_type(ParameterStore& store, bool bf16) {
+  for (Bank& bank : store.banks) {
+    bank.compute = bf16 ? bank.master.to(at::kBFloat16) : bank.master;
   }
 }
 

@@ -19,6 +19,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -52,8 +53,15 @@ struct Bank {
   at::Tensor compute;            // bf16 copy; the same tensor as master for fp32 compute
 };
 
+// Which of a model's parameters a store holds: those of one block, those outside the blocks, or
+// all of them.
+using Part = std::optional<int64_t>;
+inline constexpr Part kWhole = std::nullopt;
+inline constexpr Part kOutsideBlocks = -1;
+
 struct ParameterStore {
-  ModelConfig config;
+  ModelConfig config;  // of the whole model
+  Part part = kWhole;
   std::vector<ParameterSpec> specs;
   std::vector<Bank> banks;
   std::vector<int64_t> bank_of;  // per parameter
@@ -69,9 +77,10 @@ struct ParameterStore {
 };
 
 struct StoreOptions {
-  bool bf16 = false;           // compute in bf16 beside fp32 masters
-  bool gradients = false;      // allocate gradient banks
-  std::vector<int64_t> group;  // optimizer group per parameter; empty: all 0
+  bool bf16 = false;                // compute in bf16 beside fp32 masters
+  bool gradients = false;           // allocate gradient banks
+  std::vector<int64_t> group = {};  // optimizer group per parameter; empty: all 0
+  Part part = kWhole;
 };
 
 // Allocates (zero-filled) banks for a resolved configuration.
@@ -83,6 +92,9 @@ void initialize_parameters(ParameterStore& store, uint64_t seed);
 
 // Casts masters into the compute copies (once per optimizer step).
 void sync_compute(ParameterStore& store);
+
+// From now on computes in bf16 from copies of the masters, or in the masters' type.
+void set_compute_type(ParameterStore& store, bool bf16);
 
 void zero_gradients(ParameterStore& store);
 

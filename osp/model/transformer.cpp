@@ -12,13 +12,12 @@
 #include "osp/ops/layer_norm.h"
 
 namespace osp {
-namespace {
 
 // Everything a forward pass carries along.
-class Pass {
+class ForwardPass {
  public:
   // For `length` tokens per sequence, after those that the cache holds.
-  Pass(const ParameterStore& store, int64_t length, const ForwardOptions& options)
+  ForwardPass(const ParameterStore& store, int64_t length, const ForwardOptions& options)
       : config_(store.config), options_(options), layers_(store, options.tap, options.training) {
     OSP_CHECK(!(options.cache != nullptr && options.training), "no training through a cache");
     first_position_ = options.cache != nullptr ? options.cache->length : 0;
@@ -60,23 +59,87 @@ class Pass {
 
   // One block; its last branch is left waiting.
   void block(int64_t layer, Stream& stream) const {
-    const std::string prefix = fmt::format("model.layers.{}.", layer);
+    const at::Tensor y = attention_input(layer, stream);
     if (config_.parallel) {
-      const at::Tensor y = norm(stream, prefix + "input_layernorm");
-      const at::Tensor z =
-          config_.shared_norm ? y : layers_.norm(prefix + "post_attention_layernorm", stream.x);
-      stream.branch = attention(layer, prefix, y) + feed_forward(layer, prefix, z);
-    } else if (config_.norm_after) {
-      stream.branch = layers_.norm(prefix + "post_attention_layernorm",
-                                   attention(layer, prefix, settled(stream)));
-      stream.branch = layers_.norm(prefix + "post_feedforward_layernorm",
-                                   feed_forward(layer, prefix, settled(stream)));
+      const at::Tensor z = config_.shared_norm ? y : mlp_input(layer, stream);
+      stream.branch = attention(layer, y) + feed_forward(layer, z);
     } else {
-      stream.branch = attention(layer, prefix, norm(stream, prefix + "input_layernorm"));
-      stream.branch =
-          feed_forward(layer, prefix, norm(stream, prefix + "post_attention_layernorm"));
+      stream.branch = attention(layer, y);
+      stream.branch = feed_forward(layer, mlp_input(layer, stream));
     }
     stream.ended = layer;
+  }
+
+  // What a block's branches read of the stream, which is settled; not yet seen by the tap.
+  at::Tensor attention_input(int64_t layer, Stream& stream) const {
+    return config_.norm_after ? settled(stream) : norm(stream, name(layer, "input_layernorm"));
+  }
+  at::Tensor mlp_input(int64_t layer, Stream& stream) const {
+    if (config_.norm_after) return settled(stream);
+    return norm(stream,
+                name(layer, config_.shared_norm ? "input_layernorm" : "post_attention_layernorm"));
+  }
+
+  at::Tensor attention(int64_t layer, const at::Tensor& y) const {
+    return attention_branch(layer,
+                            attention_output(layer, tap(TapPoint::attention_input, layer, y)));
+  }
+  at::Tensor feed_forward(int64_t layer, const at::Tensor& y) const {
+    return mlp_branch(layer, mlp_product(layer, tap(TapPoint::mlp_input, layer, y)));
+  }
+
+  // The input of the output projection, as the tap left it.
+  at::Tensor attention_output(int64_t layer, const at::Tensor& y) const {
+    auto [q, k, v] = projections(name(layer, "self_attn."), y);
+    // Taps see [B, heads, T, K].
+    q = tap(TapPoint::query, layer, q.transpose(1, 2)).transpose(1, 2);
+    k = tap(TapPoint::key, layer, k.transpose(1, 2)).transpose(1, 2);
+    v = tap(TapPoint::value, layer, v.transpose(1, 2)).transpose(1, 2);
+    if (options_.cache != nullptr) std::tie(k, v) = append_to_cache(layer, k, v);
+    const bool windowed = window_mask_.defined() && layer >= config_.first_window_layer;
+    const at::Tensor& mask = windowed ? window_mask_ : mask_;
+    at::Tensor out;
+    if (options_.tap != nullptr && options_.tap->wants(TapPoint::attention_logits, layer)) {
+      out = causal_attention_reference(q, k, v, mask, [&](const at::Tensor& z) {
+        return options_.tap->at(TapPoint::attention_logits, layer, z);
+      });
+    } else {
+      out = causal_attention(q, k, v, mask);
+    }
+    return tap(TapPoint::attention_output, layer, out.flatten(2));
+  }
+
+  // What is added to the stream.
+  at::Tensor attention_branch(int64_t layer, const at::Tensor& output) const {
+    const at::Tensor branch =
+        layers_.linear({name(layer, "self_attn.o_proj")}, output, config_.output_bias);
+    return config_.norm_after ? layers_.norm(name(layer, "post_attention_layernorm"), branch)
+                              : branch;
+  }
+
+  // The input of the down projection, as the tap left it.
+  at::Tensor mlp_product(int64_t layer, const at::Tensor& x) const {
+    const std::string gate = name(layer, "mlp.gate_proj"), up = name(layer, "mlp.up_proj");
+    at::Tensor product;
+    if (!config_.gated) {
+      product = activation(layers_.linear({up}, x, config_.mlp_bias), config_.activation);
+    } else {
+      const at::Tensor gate_up = layers_.linear({gate, up}, x, config_.mlp_bias);
+      if (config_.activation == "silu") {
+        product = swiglu(gate_up);
+      } else {
+        const auto halves = gate_up.chunk(2, -1);
+        product = activation(halves[0], config_.activation) * halves[1];
+      }
+    }
+    return tap(TapPoint::mlp_product, layer, product);
+  }
+
+  at::Tensor mlp_branch(int64_t layer, const at::Tensor& product) const {
+    const at::Tensor branch =
+        layers_.linear({name(layer, "mlp.down_proj")}, product, config_.mlp_bias);
+    return config_.norm_after ? layers_.norm(name(layer, "post_feedforward_layernorm"), branch)
+                              : branch;
   }
 
   // The residual stream with everything added that waits; the tap sees it after
@@ -116,10 +179,14 @@ class Pass {
     return layers_.table(config_.tied ? "model.embed_tokens.weight" : "lm_head.weight");
   }
 
- private:
   at::Tensor tap(TapPoint point, int64_t layer, const at::Tensor& x) const {
     if (options_.tap == nullptr || !options_.tap->wants(point, layer)) return x;
     return options_.tap->at(point, layer, x);
+  }
+
+ private:
+  static std::string name(int64_t layer, const char* rest) {
+    return fmt::format("model.layers.{}.{}", layer, rest);
   }
 
   // Adds the branch that waits and returns the norm of the sum. Where the sum
@@ -168,47 +235,6 @@ class Pass {
         {rope(x_BTHK.narrow(3, 0, R), rope_, first_position_), x_BTHK.narrow(3, R, K - R)}, 3);
   }
 
-  at::Tensor attention(int64_t layer, const std::string& block, const at::Tensor& y) const {
-    const std::string prefix = block + "self_attn.";
-    auto [q, k, v] = projections(prefix, tap(TapPoint::attention_input, layer, y));
-    // Taps see [B, heads, T, K].
-    q = tap(TapPoint::query, layer, q.transpose(1, 2)).transpose(1, 2);
-    k = tap(TapPoint::key, layer, k.transpose(1, 2)).transpose(1, 2);
-    v = tap(TapPoint::value, layer, v.transpose(1, 2)).transpose(1, 2);
-    if (options_.cache != nullptr) std::tie(k, v) = append_to_cache(layer, k, v);
-    const bool windowed = window_mask_.defined() && layer >= config_.first_window_layer;
-    const at::Tensor& mask = windowed ? window_mask_ : mask_;
-    at::Tensor out;
-    if (options_.tap != nullptr && options_.tap->wants(TapPoint::attention_logits, layer)) {
-      out = causal_attention_reference(q, k, v, mask, [&](const at::Tensor& z) {
-        return options_.tap->at(TapPoint::attention_logits, layer, z);
-      });
-    } else {
-      out = causal_attention(q, k, v, mask);
-    }
-    out = tap(TapPoint::attention_output, layer, out.flatten(2));
-    return layers_.linear({prefix + "o_proj"}, out, config_.output_bias);
-  }
-
-  at::Tensor feed_forward(int64_t layer, const std::string& block, const at::Tensor& y) const {
-    const at::Tensor x = tap(TapPoint::mlp_input, layer, y);
-    const std::string gate = block + "mlp.gate_proj", up = block + "mlp.up_proj";
-    at::Tensor product;
-    if (!config_.gated) {
-      product = activation(layers_.linear({up}, x, config_.mlp_bias), config_.activation);
-    } else {
-      const at::Tensor gate_up = layers_.linear({gate, up}, x, config_.mlp_bias);
-      if (config_.activation == "silu") {
-        product = swiglu(gate_up);
-      } else {
-        const auto halves = gate_up.chunk(2, -1);
-        product = activation(halves[0], config_.activation) * halves[1];
-      }
-    }
-    return layers_.linear({block + "mlp.down_proj"}, tap(TapPoint::mlp_product, layer, product),
-                          config_.mlp_bias);
-  }
-
   // Stores this pass's keys and values and returns all so far, [B, S, Hkv, K].
   std::tuple<at::Tensor, at::Tensor> append_to_cache(int64_t layer, const at::Tensor& k,
                                                      const at::Tensor& v) const {
@@ -230,6 +256,8 @@ class Pass {
   at::Tensor mask_;         // of documents; undefined: plain causal
   at::Tensor window_mask_;  // of blocks with a window shorter than the tokens so far
 };
+
+namespace {
 
 int64_t length_of(const at::Tensor& tokens_BT) {
   OSP_CHECK(tokens_BT.dim() == 2 && tokens_BT.scalar_type() == at::kLong, "tokens are [B, T]");
@@ -253,7 +281,7 @@ KvCache make_kv_cache(const ParameterStore& store, int64_t batch, int64_t capaci
 at::Tensor forward_embedding(const ParameterStore& store, const at::Tensor& tokens_BT,
                              const ForwardOptions& options) {
   const at::AutoGradMode mode(options.training);
-  return Pass(store, length_of(tokens_BT), options).embedding_lookup(tokens_BT);
+  return ForwardPass(store, length_of(tokens_BT), options).embedding_lookup(tokens_BT);
 }
 
 at::Tensor forward_block(const ParameterStore& store, int64_t layer, const at::Tensor& x_BTD,
@@ -261,30 +289,66 @@ at::Tensor forward_block(const ParameterStore& store, int64_t layer, const at::T
   OSP_CHECK(layer >= 0 && layer < store.config.layers, "block {} of {}", layer,
             store.config.layers);
   const at::AutoGradMode mode(options.training);
-  const Pass pass(store, x_BTD.size(1), options);
-  Pass::Stream stream{x_BTD, {}};
+  const ForwardPass pass(store, x_BTD.size(1), options);
+  ForwardPass::Stream stream{x_BTD, {}};
   pass.block(layer, stream);
   return pass.settled(stream);
+}
+
+BlockPieces::BlockPieces(const ParameterStore& store, int64_t layer, int64_t length,
+                         const ForwardOptions& options)
+    : layer_(layer),
+      options_(options),
+      pass_(std::make_unique<ForwardPass>(store, length, options_)) {
+  OSP_CHECK(!options.training, "pieces of a block have no gradients");
+}
+
+BlockPieces::~BlockPieces() = default;
+
+at::Tensor BlockPieces::attention_input(const at::Tensor& x_BTD) const {
+  ForwardPass::Stream stream{x_BTD, {}};
+  return pass_->tap(TapPoint::attention_input, layer_, pass_->attention_input(layer_, stream));
+}
+
+at::Tensor BlockPieces::attention_output(const at::Tensor& input_BTD) const {
+  return pass_->attention_output(layer_, input_BTD);
+}
+
+at::Tensor BlockPieces::attention_branch(const at::Tensor& output) const {
+  return pass_->attention_branch(layer_, output);
+}
+
+at::Tensor BlockPieces::mlp_input(const at::Tensor& x_BTD) const {
+  ForwardPass::Stream stream{x_BTD, {}};
+  return pass_->tap(TapPoint::mlp_input, layer_, pass_->mlp_input(layer_, stream));
+}
+
+at::Tensor BlockPieces::mlp_product(const at::Tensor& input_BTD) const {
+  return pass_->mlp_product(layer_, input_BTD);
+}
+
+at::Tensor BlockPieces::mlp_branch(const at::Tensor& product) const {
+  return pass_->mlp_branch(layer_, product);
 }
 
 at::Tensor forward_head(const ParameterStore& store, const at::Tensor& x_BTD,
                         const ForwardOptions& options) {
   const at::AutoGradMode mode(options.training);
-  const Pass pass(store, x_BTD.size(1), options);
-  Pass::Stream stream{x_BTD, {}};
+  const ForwardPass pass(store, x_BTD.size(1), options);
+  ForwardPass::Stream stream{x_BTD, {}};
   return pass.logits(pass.final_state(stream));
 }
 
 at::Tensor forward_hidden(const ParameterStore& store, const at::Tensor& tokens_BT,
                           const ForwardOptions& options) {
   const at::AutoGradMode mode(options.training);
-  return Pass(store, length_of(tokens_BT), options).hidden(tokens_BT);
+  return ForwardPass(store, length_of(tokens_BT), options).hidden(tokens_BT);
 }
 
 at::Tensor forward_logits(const ParameterStore& store, const at::Tensor& tokens_BT,
                           const ForwardOptions& options) {
   const at::AutoGradMode mode(options.training);
-  const Pass pass(store, length_of(tokens_BT), options);
+  const ForwardPass pass(store, length_of(tokens_BT), options);
   return pass.logits(pass.hidden(tokens_BT));
 }
 
@@ -292,7 +356,7 @@ at::Tensor forward_loss_sum(const ParameterStore& store, const at::Tensor& token
                             const at::Tensor& targets_BT, const ForwardOptions& options,
                             double loss_scale) {
   const at::AutoGradMode mode(options.training);
-  const Pass pass(store, length_of(tokens_BT), options);
+  const ForwardPass pass(store, length_of(tokens_BT), options);
   return linear_cross_entropy(pass.hidden(tokens_BT).flatten(0, 1), pass.head(),
                               targets_BT.flatten(), loss_scale, options.training);
 }

@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "osp/model/parameters.h"
@@ -45,6 +46,35 @@ at::Tensor forward_embedding(const ParameterStore& store, const at::Tensor& toke
                              const ForwardOptions& options = {});
 at::Tensor forward_block(const ParameterStore& store, int64_t layer, const at::Tensor& x_BTD,
                          const ForwardOptions& options = {});
+
+// A block cut at the inputs of its linear layers, for whoever takes many windows to one cut before
+// the next (calibration). With x the stream in front of the block:
+//
+//   a = attention_input(x)         m = mlp_input(x)          x there with the attention branch
+//   added, o = attention_output(a)        p = mlp_product(m)        but in parallel families
+//   without it x ← x + attention_branch(o)    x ← x + mlp_branch(p)
+//
+// Taps see the same points as in forward_block (inputs are returned as the tap left them), but not
+// the residual stream. Positions begin at 0. store, tap and options.documents_BT must outlive it.
+class ForwardPass;
+class BlockPieces {
+ public:
+  BlockPieces(const ParameterStore& store, int64_t layer, int64_t length,
+              const ForwardOptions& options = {});
+  ~BlockPieces();
+  at::Tensor attention_input(const at::Tensor& x_BTD) const;
+  at::Tensor attention_output(const at::Tensor& input_BTD) const;
+  at::Tensor attention_branch(const at::Tensor& output) const;
+  at::Tensor mlp_input(const at::Tensor& x_BTD) const;
+  at::Tensor mlp_product(const at::Tensor& input_BTD) const;
+  at::Tensor mlp_branch(const at::Tensor& product) const;
+
+ private:
+  int64_t layer_;
+  ForwardOptions options_;
+  std::unique_ptr<ForwardPass> pass_;
+};
+
 // Final norm, output EmbProj and head: logits as forward_logits.
 at::Tensor forward_head(const ParameterStore& store, const at::Tensor& x_BTD,
                         const ForwardOptions& options = {});

@@ -19,6 +19,9 @@ Isa detect_isa();
 // CPU lacks.
 Isa active_isa();
 
+// Whether the level in use multiplies bf16 numbers in hardware (AMX, or AVX-512 with BF16).
+bool has_bf16_products();
+
 // Must run before the tensor library is first used: sets ATEN_CPU_CAPABILITY and
 // ONEDNN_MAX_CPU_ISA to match OSP_ISA, where it is set.
 void apply_isa_environment();

@@ -58,18 +58,22 @@ double gaussian_step(int64_t bits) {
   return (low + high) / 2.0;
 }
 
-ActivationScales norm_scales(const ParameterStore& store, int64_t bits) {
+ActivationScales norm_scales(const ParameterStore& store, int64_t layer, int64_t bits) {
+  if (store.config.norm_after) {
+    fail(ErrorCode::unsupported,
+         "one static scale after each norm: in this family the norms follow the blocks, so linear "
+         "layers read the residual stream itself, whose size changes; use per-token or per-tensor "
+         "scales");
+  }
   const double step = gaussian_step(bits);
   const double zero = std::ldexp(1.0, static_cast<int>(bits) - 1);
-  ActivationScales scales;
-  for (int64_t layer = 0; layer < store.config.layers; ++layer) {
-    const std::string block = fmt::format("model.layers.{}.", layer);
-    scales[{TapPoint::attention_input, layer}] = {
-        step * common_gain(store, block + "input_layernorm.weight"), zero};
-    scales[{TapPoint::mlp_input, layer}] = {
-        step * common_gain(store, block + "post_attention_layernorm.weight"), zero};
-  }
-  return scales;
+  const std::string block = fmt::format("model.layers.{}.", layer);
+  // Branches side by side may share the first norm.
+  const std::string first = block + "input_layernorm.weight";
+  const std::string second =
+      store.config.shared_norm ? first : block + "post_attention_layernorm.weight";
+  return {{{TapPoint::attention_input, layer}, {step * common_gain(store, first), zero}},
+          {{TapPoint::mlp_input, layer}, {step * common_gain(store, second), zero}}};
 }
 
 StaticScale calibrated_scale(const at::Tensor& x, int64_t bits) {

@@ -16,7 +16,6 @@
 
 #include "osp/model/parameters.h"
 #include "osp/model/tap.h"
-#include "osp/quant/online_transforms.h"
 
 namespace osp {
 
@@ -33,18 +32,13 @@ using ActivationScales = std::map<std::pair<TapPoint, int64_t>, StaticScale>;
 // for x from a standard normal law (0.335 at 4 bits), by golden section over a sum in fp64.
 double gaussian_step(int64_t bits);
 
-// That step times the norm's gain for the inputs of q, k, v and of gate and up in every layer.
+// That step times the norm's gain for the inputs of q, k, v and of gate and up of one block.
 // Error(unsupported) naming the norm if its channel weights differ: fold them first.
-ActivationScales norm_scales(const ParameterStore& store, int64_t bits);
+ActivationScales norm_scales(const ParameterStore& store, int64_t layer, int64_t bits);
 
 // The scale with the least squared error among 80 clipped ranges [p · low, p · high] of the numbers
 // of x, zero included.
 StaticScale calibrated_scale(const at::Tensor& x, int64_t bits);
-
-// calibrated_scale of the input of every linear layer, on the first windows (at most 4) of the
-// calibration text; the forward pass has the online transforms but no quantizers.
-ActivationScales calibrated_scales(const ParameterStore& store, const OnlineTransforms& online,
-                                   const at::Tensor& windows_NT, int64_t bits);
 
 // Quantized and back, in x's shape and type.
 at::Tensor fake_quantize_static(const at::Tensor& x, int64_t bits, const StaticScale& scale);

@@ -73,13 +73,14 @@ TEST(ActivationScales, ANormsGainScalesTheConstantAndChannelWeightsAreRefused) {
   ParameterStore store = small_model();
   at::Tensor gain = store.master(store.find("model.layers.1.post_attention_layernorm.weight"));
   gain.fill_(-3.0);
-  const ActivationScales scales = norm_scales(store, 4);
-  EXPECT_EQ(scales.size(), 4u);
+  ActivationScales scales = norm_scales(store, 1, 4);
+  EXPECT_EQ(scales.size(), 2u);
+  scales.merge(norm_scales(store, 0, 4));
   EXPECT_DOUBLE_EQ(scales.at({TapPoint::mlp_input, 1}).scale, 3.0 * gaussian_step(4));
   EXPECT_DOUBLE_EQ(scales.at({TapPoint::mlp_input, 0}).scale, gaussian_step(4));
   gain.select(0, 2).fill_(1.0);
   try {
-    norm_scales(store, 4);
+    norm_scales(store, 1, 4);
     FAIL();
   } catch (const Error& e) {
     EXPECT_NE(std::string(e.what()).find("layers.1.post_attention_layernorm"), std::string::npos);
@@ -98,10 +99,10 @@ TEST(ActivationScales, TheTapUsesThemWhereTheyAreGiven) {
                   .equal(fake_quantize_asymmetric(x, 4, 32, GroupRange::contains_zero)));
 }
 
-TEST(ActivationScales, CalibrationCoversEveryInputOfLinearLayers) {
-  const ParameterStore store = small_model();
-  const ActivationScales scales = calibrated_scales(store, {}, at::zeros({2, 16}, at::kLong), 4);
-  EXPECT_EQ(scales.size(), 8u);  // four points of two layers
+TEST(ActivationScales, NormsThatFollowTheBlocksHaveNoConstant) {
+  ParameterStore store = small_model();
+  store.config.norm_after = true;
+  EXPECT_THROW(norm_scales(store, 0, 4), Error);
 }
 
 }  // namespace

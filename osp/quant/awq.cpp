@@ -12,7 +12,6 @@
 #include <limits>
 
 #include "osp/base/error.h"
-#include "osp/quant/smooth_scale.h"
 
 namespace osp {
 namespace {
@@ -118,25 +117,22 @@ at::Tensor awq_clipped(const at::Tensor& weight, const at::Tensor& x, const Weig
   return result;
 }
 
-std::vector<AwqChoice> awq(ParameterStore& store, const at::Tensor& windows_NT,
-                           const AwqOptions& options) {
+std::vector<AwqChoice> awq_block(ParameterStore& store, int64_t layer,
+                                 const ChannelStatisticsTap& seen, const AwqOptions& options) {
   const c10::NoGradGuard no_graph;
-  const ChannelStatisticsTap statistics = channel_statistics(store, windows_NT, options.tokens);
   std::vector<AwqChoice> choices;
-  for (int64_t layer = 0; layer < store.config.layers; ++layer) {
-    const std::vector<ScaleSite> sites = scale_sites(store, layer);
-    std::vector<at::Tensor> inputs;
-    for (const ScaleSite& site : sites) {
-      const ChannelStatistics& seen = statistics.of(site);
-      const Search search = search_scale(store, site, seen, options);
-      fold_scale(store, site, search.scale);
-      choices.push_back(search.choice);
-      inputs.push_back(seen.rows / expand_channels(site, search.scale).to(at::kFloat));
-    }
-    // Afterwards, because the scales of o and down change v and up.
-    for (size_t i = 0; options.clip && i < sites.size(); ++i) {
-      clip_readers(store, sites[i], inputs[i], options.grid);
-    }
+  const std::vector<ScaleSite> sites = scale_sites(store, layer);
+  std::vector<at::Tensor> inputs;
+  for (const ScaleSite& site : sites) {
+    const ChannelStatistics& statistics = seen.of(site);
+    const Search search = search_scale(store, site, statistics, options);
+    fold_scale(store, site, search.scale);
+    choices.push_back(search.choice);
+    inputs.push_back(statistics.rows / expand_channels(site, search.scale).to(at::kFloat));
+  }
+  // Afterwards, because the scales of o and down change v and up.
+  for (size_t i = 0; options.clip && i < sites.size(); ++i) {
+    clip_readers(store, sites[i], inputs[i], options.grid);
   }
   return choices;
 }

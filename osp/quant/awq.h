@@ -16,13 +16,15 @@
 #include <vector>
 
 #include "osp/model/parameters.h"
+#include "osp/quant/smooth_scale.h"
 #include "osp/quant/weight_quantizer.h"
 
 namespace osp {
 
+inline constexpr int64_t kAwqTokens = 512;
+
 struct AwqOptions {
   WeightGrid grid = {.clipping_search = false};  // that the weights will be rounded to
-  int64_t tokens = 512;
   bool clip = true;
 };
 
@@ -34,10 +36,10 @@ struct AwqChoice {
   double error_after = 0.0;   // at the chosen r
 };
 
-// Changes the weights of a fused store; windows_NT are calibration tokens, int64. The logits stay,
-// but for clipping.
-std::vector<AwqChoice> awq(ParameterStore& store, const at::Tensor& windows_NT,
-                           const AwqOptions& options = {});
+// Changes the weights of one block of a fused store; `seen` has the statistics and up to
+// kAwqTokens rows of its inputs. The logits stay, but for clipping.
+std::vector<AwqChoice> awq_block(ParameterStore& store, int64_t layer,
+                                 const ChannelStatisticsTap& seen, const AwqOptions& options = {});
 
 // W [out, in] clipped as above for inputs x [n, in].
 at::Tensor awq_clipped(const at::Tensor& weight, const at::Tensor& x, const WeightGrid& grid);

@@ -43,13 +43,13 @@ void transfer(Byte* data, int64_t bytes, int64_t offset, const char* what, const
 }  // namespace
 
 CalibrationStore::CalibrationStore(int64_t windows, int64_t length, int64_t width,
-                                   at::ScalarType type, int64_t memory_limit,
-                                   const std::string& folder)
+                                   at::ScalarType type, ActivationSpace& space)
     : windows_(windows), length_(length), width_(width), type_(type) {
   record_bytes_ = length * width * static_cast<int64_t>(c10::elementSize(type));
-  if (windows * record_bytes_ > memory_limit) {
-    descriptor_ = open_unnamed(folder);
+  if (windows * record_bytes_ > space.memory_bytes) {
+    descriptor_ = open_unnamed(space.folder);
   } else {
+    space.memory_bytes -= windows * record_bytes_;
     memory_ = at::empty({windows, length, width}, at::TensorOptions().dtype(type));
   }
 }

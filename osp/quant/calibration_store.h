@@ -1,5 +1,5 @@
-// The residual stream of all calibration windows between two blocks: in memory up to a limit, above
-// it in an unnamed temporary file, one record per window.
+// Activations of all calibration windows between two pieces of a block: in memory up to a limit,
+// above it in an unnamed temporary file, one record per window.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,12 +9,18 @@
 
 namespace osp {
 
+// Where stores keep their activations: in memory while that lasts, then in `folder`.
+struct ActivationSpace {
+  int64_t memory_bytes = int64_t{4} << 30;  // each store takes its part of it for good
+  std::string folder = "/tmp";
+};
+
 class CalibrationStore {
  public:
-  // Room for `windows` tensors [T, D] of `type`. Above `memory_limit` bytes they go to a file in
-  // `folder`, which has no name and vanishes with this object. Error(io) if that fails.
+  // Room for `windows` tensors [T, D] of `type`. Where the space has less memory left they go to a
+  // file in its folder, which has no name and vanishes with this object. Error(io) if that fails.
   CalibrationStore(int64_t windows, int64_t length, int64_t width, at::ScalarType type,
-                   int64_t memory_limit, const std::string& folder);
+                   ActivationSpace& space);
   ~CalibrationStore();
   CalibrationStore(const CalibrationStore&) = delete;
   CalibrationStore& operator=(const CalibrationStore&) = delete;

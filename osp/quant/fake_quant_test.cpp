@@ -57,7 +57,8 @@ TEST(FakeQuant, FewerBitsDoMoreDamageInEveryPart) {
 
 TEST(FakeQuant, TheHadamardAloneChangesOnlyRounding) {
   // Queries and keys turned alike keep their products: with 8-bit keys what remains is the grid's.
-  EXPECT_LT(damage(model_of_head_size(), "16-16-8"), 1e-3 * damage(model_of_head_size(), "16-16-2"));
+  EXPECT_LT(damage(model_of_head_size(), "16-16-8"),
+            1e-3 * damage(model_of_head_size(), "16-16-2"));
 }
 
 TEST(FakeQuant, OnlyMatricesOfTheBlocksAreQuantizedAndOnlyOnce) {

@@ -1,56 +1,59 @@
-// All linear layers of a model, quantized block by block: what `osp quantize` does after the
-// transforms.
+// All linear layers of a model, transformed and quantized block by block: what `osp quantize` does.
 //
-// Memory: the model, the activations of one block (bounded, see quantize_block.h) and the residual
-// stream of the calibration windows (bounded, then on disk). With a work folder every finished
-// block is stored there, and a run that was interrupted goes on behind the last one: the
-// calibration stream is recomputed through the blocks that are done.
+// A block is read, transformed, quantized and stored as a part (part_folder.h) before the next one
+// is read. Memory: one block (and, at the beginning and the end, the tables), and the activations
+// of the calibration windows, up to a limit, above which they are in files. A run that was
+// interrupted goes on behind the last stored part; the calibration windows are taken through the
+// blocks that are done again.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <string>
 #include <vector>
 
-#include "osp/base/json.h"
-#include "osp/model/parameters.h"
+#include "osp/model/model_source.h"
+#include "osp/quant/activation_scales.h"
+#include "osp/quant/part_folder.h"
+#include "osp/quant/part_transform.h"
 #include "osp/quant/quantize_block.h"
-#include "osp/quant/quantized_linear.h"
 
 namespace osp {
 
+// How scales of activations are found.
+enum class ActivationMode {
+  per_token,   // when the model runs
+  after_norm,  // one constant after every norm, per token elsewhere
+  per_tensor,  // one constant per input of linear layers, from calibration
+};
+
 struct PipelineOptions {
   WeightSettings weights;
-  std::string work_dir;  // parts of finished blocks; "": none are kept
-  bool resume = false;   // take the parts that are there; otherwise they are removed
-  // Everything that the integers depend on (model, transforms, calibration, settings); parts that
-  // were made with another one are refused.
-  Json fingerprint;
-  std::string scratch_dir = "/tmp";  // of activations above the memory limit
-  std::function<void(int64_t done, int64_t total, double seconds_left)> progress;  // blocks
-  std::function<void(const std::string&)> warn;
+  PartTransform transform = {};
+  ActivationMode activations = ActivationMode::per_token;
+  int64_t activation_bits = 16;  // of static scales
+  bool bf16 = false;             // type of the forward pass over calibration windows; else fp32
+  int64_t batch_tokens = 8192;   // of one pass over some of the windows
+  ActivationSpace space = {};
+  std::function<void(int64_t done, int64_t total, double seconds_left)> progress;  // linear layers
+  std::function<void(const std::string&)> warn = [](const std::string&) {};
 };
 
 struct PipelineResult {
-  QuantizedWeights weights;
+  ModelConfig config;                 // of the transformed model
   std::vector<LinearReport> reports;  // in the order of quantization
-  int64_t num_resumed = 0;            // blocks taken from the work folder
+  ActivationScales scales;
+  int64_t num_resumed = 0;  // blocks whose parts were there
   double seconds = 0.0;
 };
 
-// windows_NT: calibration windows (int64), undefined for none, which only round-to-nearest allows.
-// Errors: usage if parts of other settings are to be resumed or a group does not divide; damaged
-// for NaN weights and damaged parts; io for the disk.
-PipelineResult quantize_weights(const ParameterStore& store, const at::Tensor& windows_NT,
-                                const PipelineOptions& options);
-
-// Mean excess kurtosis per token of the input of every linear layer, by the name of its weight, on
-// at most 8 of the windows; the forward pass has the online transforms but no quantizers.
-std::map<std::string, double> input_kurtosis(const ParameterStore& store,
-                                             const OnlineTransforms& online,
-                                             const at::Tensor& windows_NT);
+// `source` needs no fusing (fused() of model_source.h). windows_NT: calibration windows (int64),
+// undefined for none, which only round-to-nearest without activation statistics allows. Parts go to
+// `parts`. Errors: usage if a group does not divide; damaged for NaN weights and damaged parts; io
+// for the disk; those of the transform.
+PipelineResult quantize_parts(const ModelSource& source, const at::Tensor& windows_NT,
+                              const PipelineOptions& options, const PartFolder& parts);
 
 }  // namespace osp

@@ -2,203 +2,97 @@
 
 #include <ATen/core/grad_mode.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
-#include <map>
-#include <optional>
 #include <utility>
 
 #include "osp/base/error.h"
-#include "osp/model/transformer.h"
-#include "osp/quant/fake_quant.h"
 #include "osp/quant/hessian.h"
 
 namespace osp {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using Replacements = std::map<int64_t, at::Tensor>;  // weights by parameter
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Thrown by BlockTap to leave a pass whose rest is not needed; caught in this file only.
-struct PassEnded {};
-
-// Online transforms and calibration quantizers, weights that were replaced so far, and a watcher
-// of the inputs of linear layers.
-class BlockTap : public Tap {
- public:
-  BlockTap(const ParameterStore& store, const WeightSettings& settings,
-           const Replacements* replacements)
-      : inner_(store,
-               {16, settings.calibration_bits.activations, settings.calibration_bits.kv_cache},
-               settings.online),
-        replacements_(replacements) {}
-
-  // Called with each input as the linear layers get it.
-  std::function<void(TapPoint, const at::Tensor&)> on_input;
-  std::optional<TapPoint> stop_at;  // the pass ends after this input was seen
-
-  bool wants(TapPoint point, int64_t layer) const override {
-    return is_input(point) || inner_.wants(point, layer);
-  }
-  at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) override {
-    const at::Tensor y = inner_.at(point, layer, x);
-    if (!is_input(point)) return y;
-    if (on_input) on_input(point, y);
-    if (stop_at == point) throw PassEnded();
-    return y;
-  }
-  bool wants_weights() const override { return replacements_ != nullptr; }
-  at::Tensor weight(int64_t parameter, const at::Tensor& w) override {
-    const auto found = replacements_->find(parameter);
-    return found == replacements_->end() ? w : found->second;
-  }
-
- private:
-  static bool is_input(TapPoint point) {
-    return point == TapPoint::attention_input || point == TapPoint::attention_output ||
-           point == TapPoint::mlp_input || point == TapPoint::mlp_product;
-  }
-
-  FakeQuantTap inner_;
-  const Replacements* replacements_;
-};
-
 TapPoint input_of(const ParameterSpec& spec) {
-  const auto contains = [&](const char* part) { return spec.name.find(part) != std::string::npos; };
-  if (contains("self_attn.o_proj") || contains("self_attn.out_proj")) {
-    return TapPoint::attention_output;
-  }
-  if (contains("self_attn.")) return TapPoint::attention_input;
-  if (contains("down_proj") || contains("fc2")) return TapPoint::mlp_product;
+  if (spec.name.find("self_attn.o_proj") != std::string::npos) return TapPoint::attention_output;
+  if (spec.name.find("self_attn.") != std::string::npos) return TapPoint::attention_input;
+  if (spec.name.find("down_proj") != std::string::npos) return TapPoint::mlp_product;
   return TapPoint::mlp_input;
 }
 
-// Everything about one block that the two ways through it share.
 class BlockQuantizer {
  public:
-  BlockQuantizer(const ParameterStore& store, int64_t layer, const WeightSettings& settings,
+  BlockQuantizer(const ParameterStore& block, int64_t layer, const WeightSettings& settings,
                  const CalibrationStreams& streams, QuantizedWeights& weights,
-                 std::vector<LinearReport>& reports,
-                 const std::function<void(const std::string&)>& warn)
-      : store_(store),
+                 std::vector<LinearReport>& reports, const BlockWatcher& watcher)
+      : block_(block),
         layer_(layer),
         settings_(settings),
         streams_(streams),
         weights_(weights),
         reports_(reports),
-        warn_(warn),
-        groups_(linear_groups(store, layer)) {}
+        watcher_(watcher) {}
 
   void run() {
-    if (streams_.quantized == nullptr) {
-      for (const LinearGroup& group : groups_) quantize_group(group, nullptr, 0.0);
-    } else if (streams_.original == nullptr && fits_memory()) {
-      run_in_stages();
-    } else {
-      run_in_batches();
+    for (const LinearGroup& group : linear_groups(block_, layer_)) {
+      const auto start = Clock::now();
+      InputStatistics statistics;
+      if (streams_.quantized != nullptr) collect(group.input, statistics);
+      quantize_group(group, statistics, seconds_since(start));
     }
+    if (streams_.quantized != nullptr) leave(*streams_.quantized, quantized_pass());
+    if (streams_.original != nullptr) leave(*streams_.original, original_pass());
   }
 
  private:
-  // Whether all activations of one pass over all windows do: residual stream twice, norm, q k v,
-  // their rotated copies, attention output; gate, up and their product.
-  bool fits_memory() const {
-    const ModelConfig& c = store_.config;
-    const int64_t tokens = streams_.quantized->windows() * streams_.quantized->length();
-    const int64_t attention = 4 * c.heads * c.head_size + 3 * c.kv_heads * c.head_size;
-    const int64_t numbers = 4 * c.width + std::max(attention, 4 * c.inner);
-    return tokens * numbers * 4 <= settings_.memory_limit_bytes;
+  PassSettings quantized_pass() const {
+    return {settings_.online, settings_.calibration_bits, &replacements_};
   }
+  PassSettings original_pass() const { return {.online = settings_.online}; }
 
-  void run_in_stages() {
-    const int64_t count = streams_.quantized->windows();
-    BlockTap tap(store_, settings_, &replacements_);
-    auto start = Clock::now();
-    tap.on_input = [&](TapPoint point, const at::Tensor& x) {
-      for (const LinearGroup& group : groups_) {
-        if (group.input != point) continue;
-        InputStatistics statistics;
-        statistics.add(x, {}, count);
-        quantize_group(group, &statistics, seconds_since(start));
+  void collect(TapPoint point, InputStatistics& statistics) {
+    streams_.quantized->for_each_batch([&](int64_t first, int64_t count) {
+      const at::Tensor x =
+          streams_.quantized->input(block_, layer_, quantized_pass(), point, first, count);
+      at::Tensor original;
+      if (streams_.original != nullptr) {
+        original = streams_.original->input(block_, layer_, original_pass(), point, first, count);
       }
-      start = Clock::now();
-    };
-    const at::Tensor x =
-        forward_block(store_, layer_, streams_.quantized->get(0, count), watched_by(tap));
-    streams_.quantized->put(0, x);
+      statistics.add(x, original, count);
+    });
   }
 
-  void run_in_batches() {
-    const bool corrected = streams_.original != nullptr;
-    for (const LinearGroup& group : groups_) {
-      const auto start = Clock::now();
-      InputStatistics statistics;
-      for_each_batch([&](int64_t first, int64_t count) {
-        const at::Tensor x = input(*streams_.quantized, group.input, &replacements_, first, count);
-        statistics.add(x,
-                       corrected ? input(*streams_.original, group.input, nullptr, first, count)
-                                 : at::Tensor(),
-                       count);
-      });
-      quantize_group(group, &statistics, seconds_since(start));
-    }
-    pass_block(store_, layer_, settings_, streams_, weights_);
+  void leave(CalibrationStream& stream, const PassSettings& pass) {
+    stream.for_each_batch(
+        [&](int64_t first, int64_t count) { stream.finish(block_, layer_, pass, first, count); });
   }
 
-  // What the group's layers get for some windows.
-  at::Tensor input(const CalibrationStore& stream, TapPoint point, const Replacements* replacements,
-                   int64_t first, int64_t count) const {
-    WeightSettings plain = settings_;
-    if (replacements == nullptr) plain.calibration_bits = {};  // the original model
-    BlockTap tap(store_, plain, replacements);
-    at::Tensor seen;
-    tap.on_input = [&](TapPoint at_point, const at::Tensor& x) {
-      if (at_point == point) seen = x;
-    };
-    tap.stop_at = point;
-    try {
-      forward_block(store_, layer_, stream.get(first, count), watched_by(tap));
-    } catch (const PassEnded&) {
-    }
-    OSP_CHECK(seen.defined(), "block {} has no such input", layer_);
-    return seen;
-  }
-
-  template <class Visit>
-  void for_each_batch(const Visit& visit) const {
-    const int64_t windows = streams_.quantized->windows();
-    const int64_t batch =
-        std::max<int64_t>(1, settings_.batch_tokens / streams_.quantized->length());
-    for (int64_t first = 0; first < windows; first += batch) {
-      visit(first, std::min(batch, windows - first));
-    }
-  }
-
-  void quantize_group(const LinearGroup& group, const InputStatistics* statistics,
+  void quantize_group(const LinearGroup& group, const InputStatistics& statistics,
                       double shared_seconds) {
     at::Tensor hessian, difference;
     const auto start = Clock::now();
-    if (statistics != nullptr) {
-      hessian = statistics->hessian();
-      difference = statistics->difference();
+    if (statistics.sequences() > 0) {
+      hessian = statistics.hessian();
+      difference = statistics.difference();
     }
     shared_seconds += seconds_since(start);
     for (const int64_t parameter : group.parameters) {
       quantize_layer(parameter, hessian, difference,
                      shared_seconds / static_cast<double>(group.parameters.size()));
+      watcher_.layer_done();
     }
   }
 
   void quantize_layer(int64_t parameter, const at::Tensor& hessian, const at::Tensor& difference,
                       double shared_seconds) {
-    const std::string& name = store_.specs[static_cast<size_t>(parameter)].name;
-    const at::Tensor weight = store_.master(parameter);
+    const std::string& name = block_.specs[static_cast<size_t>(parameter)].name;
+    const at::Tensor weight = block_.master(parameter);
     const auto start = Clock::now();
     LinearReport report;
     report.name = name;
@@ -212,8 +106,9 @@ class BlockQuantizer {
       report.num_dead = result.num_dead;
       quantized = std::move(result.quantized);
       if (report.num_attempts > 1) {
-        warn_(fmt::format("{}: the Hessian could not be factorized; damping was raised to {:g}",
-                          name, report.damping));
+        watcher_.warn(
+            fmt::format("{}: the Hessian could not be factorized; damping was raised to {:g}", name,
+                        report.damping));
       }
     } else {
       quantized = round_to_nearest(weight, settings_.grid, name);
@@ -222,32 +117,20 @@ class BlockQuantizer {
     report.sqnr_db = signal_to_noise_db(weight, values);
     if (hessian.defined()) report.output_error = relative_output_error(weight, values, hessian);
     report.seconds = shared_seconds + seconds_since(start);
-    replacements_[parameter] = values.to(store_.compute(parameter).scalar_type());
+    replacements_[parameter] = values.to(block_.compute(parameter).scalar_type());
     weights_[name] = std::move(quantized);
     reports_.push_back(std::move(report));
   }
 
-  const ParameterStore& store_;
+  const ParameterStore& block_;
   int64_t layer_;
   const WeightSettings& settings_;
   const CalibrationStreams& streams_;
   QuantizedWeights& weights_;
   std::vector<LinearReport>& reports_;
-  const std::function<void(const std::string&)>& warn_;
-  std::vector<LinearGroup> groups_;
+  const BlockWatcher& watcher_;
   Replacements replacements_;
 };
-
-// Runs a whole stream through the block.
-void advance(const ParameterStore& store, int64_t layer, const WeightSettings& settings,
-             CalibrationStore& stream, const Replacements* replacements) {
-  const int64_t batch = std::max<int64_t>(1, settings.batch_tokens / stream.length());
-  for (int64_t first = 0; first < stream.windows(); first += batch) {
-    const int64_t count = std::min(batch, stream.windows() - first);
-    BlockTap tap(store, settings, replacements);
-    stream.put(first, forward_block(store, layer, stream.get(first, count), watched_by(tap)));
-  }
-}
 
 }  // namespace
 
@@ -273,32 +156,36 @@ std::vector<LinearGroup> linear_groups(const ParameterStore& store, int64_t laye
   return groups;
 }
 
-void quantize_block(const ParameterStore& store, int64_t layer, const WeightSettings& settings,
+void quantize_block(const ParameterStore& block, int64_t layer, const WeightSettings& settings,
                     const CalibrationStreams& streams, QuantizedWeights& weights,
-                    std::vector<LinearReport>& reports,
-                    const std::function<void(const std::string&)>& warn) {
+                    std::vector<LinearReport>& reports, const BlockWatcher& watcher) {
   const at::NoGradGuard no_grad;
-  BlockQuantizer(store, layer, settings, streams, weights, reports, warn).run();
+  BlockQuantizer(block, layer, settings, streams, weights, reports, watcher).run();
 }
 
-void pass_block(const ParameterStore& store, int64_t layer, const WeightSettings& settings,
+void pass_block(const ParameterStore& block, int64_t layer, const WeightSettings& settings,
                 const CalibrationStreams& streams, const QuantizedWeights& weights) {
   const at::NoGradGuard no_grad;
   if (streams.quantized == nullptr) return;
   Replacements replacements;
-  for (const LinearGroup& group : linear_groups(store, layer)) {
+  for (const LinearGroup& group : linear_groups(block, layer)) {
     for (const int64_t parameter : group.parameters) {
-      const std::string& name = store.specs[static_cast<size_t>(parameter)].name;
+      const std::string& name = block.specs[static_cast<size_t>(parameter)].name;
       replacements[parameter] =
-          weights.at(name).dequantized().to(store.compute(parameter).scalar_type());
+          weights.at(name).dequantized().to(block.compute(parameter).scalar_type());
     }
   }
-  advance(store, layer, settings, *streams.quantized, &replacements);
-  if (streams.original != nullptr) {
-    WeightSettings plain = settings;
-    plain.calibration_bits = {};
-    advance(store, layer, plain, *streams.original, nullptr);
-  }
+  // By the same pieces as while quantizing, so that a run that goes on computes the same bits.
+  const auto take = [&](CalibrationStream& stream, const PassSettings& pass) {
+    stream.for_each_batch([&](int64_t first, int64_t count) {
+      for (const LinearGroup& group : linear_groups(block, layer)) {
+        stream.input(block, layer, pass, group.input, first, count);
+      }
+      stream.finish(block, layer, pass, first, count);
+    });
+  };
+  take(*streams.quantized, {settings.online, settings.calibration_bits, &replacements});
+  if (streams.original != nullptr) take(*streams.original, {.online = settings.online});
 }
 
 }  // namespace osp

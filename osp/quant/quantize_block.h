@@ -1,11 +1,7 @@
 // One block's linear layers, quantized in the order of the forward pass: k, v, q → o → up, gate →
 // down. Each group is calibrated on inputs that come out of the groups before it, already
-// quantized.
-//
-// If the activations of all calibration windows fit the memory limit, the block runs once, in
-// stages: when the pass reaches the input of a group, its statistics are taken, the group is
-// quantized there and then, and the pass goes on with the new weights. Otherwise the block runs
-// once per group over batches of windows and stops at the group's input.
+// quantized: all windows are taken to the input of a group, its statistics are added up, its layers
+// are quantized, and the windows go on with the new weights.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,10 +13,8 @@
 
 #include "osp/model/parameters.h"
 #include "osp/model/tap.h"
-#include "osp/model/transformer.h"
-#include "osp/quant/activation_scales.h"
 #include "osp/quant/bits.h"
-#include "osp/quant/calibration_store.h"
+#include "osp/quant/calibration_stream.h"
 #include "osp/quant/gptq.h"
 #include "osp/quant/online_transforms.h"
 #include "osp/quant/quantized_linear.h"
@@ -35,12 +29,14 @@ struct WeightSettings {
   WeightMethod method = WeightMethod::rtn;
   WeightGrid grid = {};
   GptqOptions gptq = {};
-  OnlineTransforms online = {};  // that the store's weights were rotated for
+  OnlineTransforms online = {};  // that the weights were rotated for
   // Activation and cache quantizers that are on during calibration; 16-16-16: off, as in the
   // reference.
   BitWidths calibration_bits = {};
-  int64_t batch_tokens = 8192;                    // of one pass over some of the windows
-  int64_t memory_limit_bytes = int64_t{4} << 30;  // of calibration activations
+
+  bool wants_original() const {
+    return method == WeightMethod::gptq && gptq.correction != Correction::none;
+  }
 };
 
 // What quantizing one linear layer gave.
@@ -66,21 +62,27 @@ struct LinearGroup {
 };
 std::vector<LinearGroup> linear_groups(const ParameterStore& store, int64_t layer);
 
-// The residual stream of the calibration windows in front of the block; each call moves it behind.
+// Calibration windows in front of the block; both are taken behind it. null: no calibration, and no
+// original model where no correction is wanted.
 struct CalibrationStreams {
-  CalibrationStore* quantized = nullptr;  // null: no calibration
-  CalibrationStore* original = nullptr;   // only for corrections
+  CalibrationStream* quantized = nullptr;
+  CalibrationStream* original = nullptr;
 };
 
-// Quantizes block `layer` of the store (whose own weights stay as they are) and adds its layers to
-// `weights` and `reports`. Warnings (damping that had to grow, dead channels) go to `warn`.
-void quantize_block(const ParameterStore& store, int64_t layer, const WeightSettings& settings,
-                    const CalibrationStreams& streams, QuantizedWeights& weights,
-                    std::vector<LinearReport>& reports,
-                    const std::function<void(const std::string&)>& warn);
+// Called with messages for the user, and after every linear layer.
+struct BlockWatcher {
+  std::function<void(const std::string&)> warn = [](const std::string&) {};
+  std::function<void()> layer_done = [] {};
+};
 
-// Moves the streams behind a block that is already quantized.
-void pass_block(const ParameterStore& store, int64_t layer, const WeightSettings& settings,
+// Quantizes the layers of `block` (a part or a whole store; its weights are not changed) and adds
+// them and their reports. Errors as gptq and round_to_nearest.
+void quantize_block(const ParameterStore& block, int64_t layer, const WeightSettings& settings,
+                    const CalibrationStreams& streams, QuantizedWeights& weights,
+                    std::vector<LinearReport>& reports, const BlockWatcher& watcher = {});
+
+// Takes the streams through a block whose layers are in `weights` already.
+void pass_block(const ParameterStore& block, int64_t layer, const WeightSettings& settings,
                 const CalibrationStreams& streams, const QuantizedWeights& weights);
 
 }  // namespace osp

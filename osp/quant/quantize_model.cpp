@@ -7,27 +7,15 @@
 #include <utility>
 
 #include "osp/base/error.h"
-#include "osp/quant/awq.h"
 #include "osp/quant/quantize_report.h"
+#include "osp/quant/quantized_model_dir.h"
 #include "osp/quant/rotation_check.h"
-#include "osp/quant/smooth_quant.h"
 #include "osp/quant/spinquant.h"
 
 namespace osp {
 namespace {
 
 constexpr int64_t kCheckTokens = 32;
-
-// A store with tensors of its own.
-ParameterStore copy_of(const ParameterStore& store) {
-  ParameterStore copy = store;
-  for (Bank& bank : copy.banks) {
-    const bool shared = bank.compute.is_same(bank.master);
-    bank.master = bank.master.clone();
-    bank.compute = shared ? bank.master : bank.compute.clone();
-  }
-  return copy;
-}
 
 void check_request(const QuantizeRequest& request) {
   if (!request.bits.quantizes_weights()) {
@@ -47,14 +35,14 @@ void check_request(const QuantizeRequest& request) {
 
 // A few tokens on which logits are compared before and after a rotation: of the calibration text,
 // or else spread over the vocabulary.
-at::Tensor check_tokens(const ParameterStore& store, const at::Tensor& windows_NT) {
+at::Tensor check_tokens(const ModelConfig& config, const at::Tensor& windows_NT) {
   if (windows_NT.defined()) {
     return windows_NT.narrow(0, 0, 1).narrow(1, 0, std::min(kCheckTokens, windows_NT.size(1)));
   }
-  const int64_t count = std::min(kCheckTokens, store.config.context);
+  const int64_t count = std::min(kCheckTokens, config.context);
   return at::arange(count, at::kLong)
-      .mul_(std::max<int64_t>(1, store.config.vocabulary / count))
-      .remainder_(store.config.vocabulary)
+      .mul_(std::max<int64_t>(1, config.vocabulary / count))
+      .remainder_(config.vocabulary)
       .view({1, count});
 }
 
@@ -92,47 +80,37 @@ RotationPlan learned_plan(const ParameterStore& store, const QuantizeRequest& re
   return plan;
 }
 
-// Changes the weights and says what the forward pass must do from now on.
-OnlineTransforms transform(ParameterStore& store, const QuantizeRequest& request,
+PartTransform rotating_checked(const ModelSource& source, const RotationPlan& plan,
+                               const at::Tensor& windows_NT) {
+  check_rotations(source, plan, check_tokens(source.config(), windows_NT));
+  return rotating(plan);
+}
+
+// What the method does to the weights before they are rounded.
+PartTransform transform_of(const ModelSource& source, const QuantizeRequest& request,
                            const WeightGrid& grid, const at::Tensor& windows_NT) {
-  RotationPlan plan;
+  const auto learned = [&](SpinObjective objective) {
+    return rotating_checked(
+        source, learned_plan(source.read(kWhole), request, objective, windows_NT), windows_NT);
+  };
   switch (request.method.transform) {
     case Transform::none:
       return {};
     case Transform::ffn_hadamard:
-      plan = ffn_hadamard_plan(store.config);
-      break;
+      return rotating_checked(source, ffn_hadamard_plan(source.config()), windows_NT);
     case Transform::quarot:
-      plan = quarot_plan(store.config, {.seed = request.seed});
-      break;
+      return rotating_checked(source, quarot_plan(source.config(), {.seed = request.seed}),
+                              windows_NT);
     case Transform::spinquant:
-      plan = learned_plan(store, request, SpinObjective::end_to_end, windows_NT);
-      break;
+      return learned(SpinObjective::end_to_end);
     case Transform::spinquant_kurtosis:
-      plan = learned_plan(store, request, SpinObjective::kurtosis, windows_NT);
-      break;
+      return learned(SpinObjective::kurtosis);
     case Transform::smoothquant:
-      smooth_quant(store, windows_NT);
-      return {};
+      return smoothing(source.config());
     case Transform::awq:
-      awq(store, windows_NT, {.grid = grid});
-      return {};
+      return scaling_by_awq(grid);
   }
-  return rotate_checked(store, plan, check_tokens(store, windows_NT));
-}
-
-ActivationScales static_scales(const ParameterStore& store, const QuantizeRequest& request,
-                               const OnlineTransforms& online, const at::Tensor& windows_NT) {
-  if (!request.bits.quantizes_activations()) return {};
-  switch (request.activations) {
-    case ActivationMode::per_token:
-      return {};
-    case ActivationMode::after_norm:
-      return norm_scales(store, request.bits.activations);
-    case ActivationMode::per_tensor:
-      return calibrated_scales(store, online, windows_NT, request.bits.activations);
-  }
-  OSP_CHECK(false, "unknown mode");
+  OSP_CHECK(false, "unknown transform");
 }
 
 Json settings_json(const QuantizeRequest& request, const QuantizedModelInfo& info,
@@ -141,6 +119,7 @@ Json settings_json(const QuantizeRequest& request, const QuantizedModelInfo& inf
   json["seed"] = request.seed;
   json["act_order"] = weights.gptq.act_order;
   json["calibration_bits"] = weights.calibration_bits.text();
+  json["calibration_type"] = request.bf16 ? "bf16" : "fp32";
   json["calibration"] = calibration.source.empty() ? Json(nullptr) : Json(calibration.source);
   if (calibration.windows_NT.defined()) {
     json["calibration_tokens"] = calibration.num_tokens;
@@ -150,10 +129,12 @@ Json settings_json(const QuantizeRequest& request, const QuantizedModelInfo& inf
   return json;
 }
 
-// Bits of the weights that cannot be the same by chance: parts of another model are refused.
-Json fingerprint_json(const ParameterStore& model, const std::string& model_dir, Json settings) {
+// Everything that parts depend on. Numbers of the first block's weights stand for the model's.
+Json fingerprint_json(const ModelSource& source, const std::string& model_dir, Json settings) {
   double sum = 0.0;
-  for (const Bank& bank : model.banks) sum += bank.master.abs().sum(at::kDouble).item<double>();
+  for (const Bank& bank : source.read(Part(0)).banks) {
+    sum += bank.master.abs().sum(at::kDouble).item<double>();
+  }
   settings["model"] = model_dir;
   settings["sum_of_weights"] = sum;
   return settings;
@@ -169,75 +150,59 @@ ActivationMode parse_activation_mode(const std::string& text) {
        text);
 }
 
-std::unique_ptr<FakeQuantTap> QuantizeOutcome::make_tap() const {
-  return std::make_unique<FakeQuantTap>(
-      store, BitWidths{16, info.bits.activations, info.bits.kv_cache}, info.online, info.scales);
-}
-
-QuantizeOutcome quantize_model(const ParameterStore& model, const std::string& model_dir,
+QuantizeOutcome quantize_model(const ModelSource& source, const std::string& model_dir,
                                const QuantizeRequest& request) {
   check_request(request);
+  check_output_dir(request.out);
   const auto stage = [&](const std::string& text) {
     if (request.stage) request.stage(text);
   };
+  const ModelConfig& config = source.config();
   Calibration calibration;
   if (!request.calibration.empty()) {
     stage("reading calibration text");
-    calibration = read_calibration(request.calibration, model_dir, model.config.context,
-                                   model.config.vocabulary,
-                                   {.samples = request.samples,
-                                    .length = request.length,
-                                    .seed = request.seed,
-                                    .reference_starts = request.profile == Profile::osp_paper});
+    calibration =
+        read_calibration(request.calibration, model_dir, config.context, config.vocabulary,
+                         {.samples = request.samples,
+                          .length = request.length,
+                          .seed = request.seed,
+                          .reference_starts = request.profile == Profile::osp_paper});
   }
-  const at::Tensor& windows = calibration.windows_NT;
-  std::map<std::string, double> before, after;
-  if (windows.defined()) before = input_kurtosis(model, {}, windows);
-
-  QuantizeOutcome outcome;
-  outcome.store = copy_of(model);
-  stage("transforming weights: " + request.method.name);
   PipelineOptions pipeline;
   pipeline.weights = weight_settings(request.method, request.profile, request.bits, request.group,
                                      request.symmetric);
-  const OnlineTransforms online = transform(outcome.store, request, pipeline.weights.grid, windows);
-  if (windows.defined()) after = input_kurtosis(outcome.store, online, windows);
-  pipeline.weights.online = online;
-  pipeline.weights.memory_limit_bytes = request.memory_limit_bytes;
-  outcome.info = {.bits = request.bits,
-                  .grid = pipeline.weights.grid,
-                  .online = online,
-                  .scales = static_scales(outcome.store, request, online, windows),
-                  .method = request.method.name,
-                  .profile = request.profile == Profile::best ? "best" : "osp-paper"};
-  const Json settings = settings_json(request, outcome.info, pipeline.weights, calibration);
-  pipeline.work_dir = request.work_dir;
-  pipeline.resume = request.resume;
-  if (!request.work_dir.empty()) {
-    pipeline.fingerprint = fingerprint_json(model, model_dir, settings);
-    pipeline.scratch_dir = request.work_dir;
+  if (request.method.transform != Transform::none) {
+    stage("preparing the transform: " + request.method.name);
   }
+  pipeline.transform = transform_of(source, request, pipeline.weights.grid, calibration.windows_NT);
+  pipeline.activations = request.activations;
+  pipeline.activation_bits = request.bits.activations;
+  pipeline.bf16 = request.bf16;
+  QuantizedModelInfo info = {.bits = request.bits,
+                             .grid = pipeline.weights.grid,
+                             .online = pipeline.transform.online,
+                             .method = request.method.name,
+                             .profile = request.profile == Profile::best ? "best" : "osp-paper"};
+  const Json settings = settings_json(request, info, pipeline.weights, calibration);
+  const std::string work = request.out + ".work";
+  const PartFolder parts(work, fingerprint_json(source, model_dir, settings), request.resume);
+  pipeline.space = {.memory_bytes = request.memory_limit_bytes, .folder = work};
   if (request.progress) {
     pipeline.progress = [&request](int64_t done, int64_t total, double seconds_left) {
-      request.progress("blocks", done, total, seconds_left);
+      request.progress("layers", done, total, seconds_left);
     };
   }
-  pipeline.warn = request.warn ? request.warn : [](const std::string&) {};
-  PipelineResult result = quantize_weights(outcome.store, windows, pipeline);
-  for (LinearReport& report : result.reports) {
-    if (!windows.defined()) break;
-    report.kurtosis_before = before.at(report.name);
-    report.kurtosis_after = after.at(report.name);
-  }
-  for (const auto& [name, layer] : result.weights) {
-    outcome.store.master(outcome.store.find(name)).copy_(layer.dequantized());
-  }
-  sync_compute(outcome.store);
-  outcome.report = quantize_report_json(result.reports);
+  if (request.warn) pipeline.warn = request.warn;
+  stage(fmt::format("quantizing {} blocks: {}", config.layers, request.method.name));
+  const PipelineResult result = quantize_parts(source, calibration.windows_NT, pipeline, parts);
+  info.scales = result.scales;
+  QuantizeOutcome outcome{quantize_report_json(result.reports), result.num_resumed};
   outcome.report["settings"] = settings;
+  outcome.report["settings"]["static_scales"] = activation_scales_json(info.scales);
   outcome.report["totals"]["wall_seconds"] = result.seconds;
-  outcome.weights = std::move(result.weights);
-  outcome.num_resumed = result.num_resumed;
+  outcome.report["model"] = model_dir;
+  save_quantized_model_dir(parts, result.config, info, outcome.report, model_dir, request.out);
+  remove_tree(work);
   return outcome;
 }
 

@@ -1,25 +1,18 @@
 // From a loaded model to integers: transforms, calibration, quantization and report, for one method
-// and one seed. `osp quantize` and the tests are its callers.
+// and one seed, written as a model dir. `osp quantize` and the tests are its callers.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <string>
 
-#include "osp/model/parameters.h"
+#include "osp/model/model_source.h"
 #include "osp/quant/calibration.h"
 #include "osp/quant/pipeline.h"
 #include "osp/quant/quantize_method.h"
-#include "osp/quant/quantized_model_dir.h"
 
 namespace osp {
 
-// How scales of activations are found.
-enum class ActivationMode {
-  per_token,   // when the model runs
-  after_norm,  // one constant after every norm, per token elsewhere
-  per_tensor,  // one constant per input of linear layers, from calibration
-};
 ActivationMode parse_activation_mode(const std::string& text);
 
 struct QuantizeRequest {
@@ -33,29 +26,26 @@ struct QuantizeRequest {
   int64_t samples = 128;
   int64_t length = 2048;
   uint64_t seed = 0;  // of calibration windows and random rotations
-  int64_t memory_limit_bytes = int64_t{4} << 30;
-  std::string work_dir;  // see PipelineOptions
+  bool bf16 = false;  // type of the forward pass over calibration windows; else fp32
+  int64_t memory_limit_bytes = int64_t{4} << 30;  // of calibration activations
+  std::string out;  // the quantized model dir; `out`.work while it is made
   bool resume = false;
   std::function<void(const std::string& stage)> stage;  // what is being done
-  // `unit` is "blocks" or, while rotations are learned, "steps".
+  // `unit` is "layers" (linear ones) or, while rotations are learned, "steps".
   std::function<void(const char* unit, int64_t done, int64_t total, double seconds_left)> progress;
   std::function<void(const std::string&)> warn;
 };
 
 struct QuantizeOutcome {
-  ParameterStore store;  // after the transforms; quantized layers hold the dequantized weights
-  QuantizedWeights weights;
-  QuantizedModelInfo info;
-  Json report;  // quantize.json
-  int64_t num_resumed = 0;
-
-  std::unique_ptr<FakeQuantTap> make_tap() const;
+  Json report;              // quantize.json
+  int64_t num_resumed = 0;  // blocks
 };
 
-// `model` is fused already (osp/model/fuse.h) and is not changed; `model_dir` is where its
-// tokenizer lies. Errors: usage if 16-bit weights are asked for or calibration is missing; those of
-// the transforms, of read_calibration and of quantize_weights.
-QuantizeOutcome quantize_model(const ParameterStore& model, const std::string& model_dir,
+// Reads `source` (fused already, osp/model/model_source.h) part by part and writes request.out;
+// `model_dir` is where its tokenizer lies. Only SpinQuant holds the whole model in memory. Errors:
+// usage if 16-bit weights are asked for or calibration is missing; those of the transforms, of
+// read_calibration, of quantize_parts and of save_quantized_model_dir.
+QuantizeOutcome quantize_model(const ModelSource& source, const std::string& model_dir,
                                const QuantizeRequest& request);
 
 }  // namespace osp

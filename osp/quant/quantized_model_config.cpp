@@ -1,7 +1,11 @@
 // The entries of config.json of a quantized model dir (quantized_model_dir.h).
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <array>
 
 #include "osp/base/error.h"
+#include "osp/model/hf_family.h"
 #include "osp/quant/quantized_model_dir.h"
 
 namespace osp {
@@ -27,7 +31,7 @@ TapPoint parse_point(const std::string& text, const std::string& where) {
   for (const auto& [point, name] : kPointNames) {
     if (text == name) return point;
   }
-  fail(ErrorCode::damaged, "{}: osp_quantization: unknown point {}", where, Json(text).dump());
+  fail(ErrorCode::damaged, "{}: unknown point {}", where, Json(text).dump());
 }
 
 // QuantizationArgs: integers of this width.
@@ -41,6 +45,20 @@ Json integers(int64_t bits, bool symmetric, const std::string& strategy, int64_t
   json["group_size"] = group > 0 ? Json(group) : Json(nullptr);
   json["dynamic"] = dynamic;
   return json;
+}
+
+// Modules of a block in the family's names, "self_attn.q_proj|self_attn.k_proj", each once.
+std::string module_names(const ModelConfig& model, const std::vector<std::string>& ours) {
+  const std::string block = "model.layers.0.";
+  const std::string prefix = stored_name(model, block + "input_layernorm.weight");
+  const size_t begin = prefix.find("layers.0.") + std::string("layers.0.").size();
+  std::vector<std::string> names;
+  for (const std::string& name : ours) {
+    std::string stored = stored_name(model, block + name + ".weight").substr(begin);
+    stored = stored.substr(0, stored.rfind('.'));
+    if (std::find(names.begin(), names.end(), stored) == names.end()) names.push_back(stored);
+  }
+  return fmt::format("{}", fmt::join(names, "|"));
 }
 
 // One config group: layers whose names end alike.
@@ -77,12 +95,16 @@ Json transform_config(const QuantizedModelInfo& info, const ModelConfig& model) 
   if (info.online.query_key_hadamard && info.bits.quantizes_kv_cache()) {
     Json apply = Json::array();
     for (const char* location : {"q_attn", "k_cache"}) {
-      apply.push_back({{"targets", Json::array({"re:.*self_attn$"})}, {"location", location}});
+      apply.push_back(
+          {{"targets", Json::array({"re:.*(self_attn|attention)$"})}, {"location", location}});
     }
     groups["R3"] = hadamard_scheme(apply, model.head_size);
   }
   if (info.online.down_hadamard) {
-    const Json input = {{"targets", Json::array({"re:.*down_proj$"})}, {"location", "input"}};
+    const Json input = {
+        {"targets",
+         Json::array({"re:.*(" + module_names(stored_config(model), {"mlp.down_proj"}) + ")$"})},
+        {"location", "input"}};
     groups["R4"] = hadamard_scheme(Json::array({input}), info.online.down_block);
   }
   return {{"config_groups", groups}};
@@ -96,20 +118,51 @@ Json compressed_tensors_config(const QuantizedModelInfo& info, const ModelConfig
   json["format"] = "pack-quantized";
   json["quantization_status"] = "compressed";
   const auto inputs = [&](TapPoint point) { return input_scheme(info, point, model.head_size); };
+  const ModelConfig named = stored_config(model);
+  const auto group = [&](const std::vector<std::string>& names, TapPoint point) {
+    return layer_group(info, module_names(named, names), inputs(point));
+  };
+  std::vector<std::string> readers = {"mlp.gate_proj", "mlp.up_proj"};
+  if (!model.gated) readers.erase(readers.begin());
   json["config_groups"] = {
-      {"group_0", layer_group(info, "q_proj|k_proj|v_proj", inputs(TapPoint::attention_input))},
-      {"group_1", layer_group(info, "o_proj", inputs(TapPoint::attention_output))},
-      {"group_2", layer_group(info, "gate_proj|up_proj", inputs(TapPoint::mlp_input))},
-      {"group_3", layer_group(info, "down_proj", inputs(TapPoint::mlp_product))}};
+      {"group_0", group({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"},
+                        TapPoint::attention_input)},
+      {"group_1", group({"self_attn.o_proj"}, TapPoint::attention_output)},
+      {"group_2", group(readers, TapPoint::mlp_input)},
+      {"group_3", group({"mlp.down_proj"}, TapPoint::mlp_product)}};
   // "group" with the head size: the dynamic "token" strategy pools over time, which is not causal.
   json["kv_cache_scheme"] =
       info.bits.quantizes_kv_cache()
           ? integers(info.bits.kv_cache, false, "group", model.head_size, true)
           : Json(nullptr);
-  json["ignore"] = Json::array({"lm_head"});
+  const std::string head = stored_name(named, "lm_head.weight");
+  json["ignore"] = Json::array({head.substr(0, head.rfind('.'))});
   const Json transforms = transform_config(info, model);
   if (!transforms["config_groups"].empty()) json["transform_config"] = transforms;
   return json;
+}
+
+Json activation_scales_json(const ActivationScales& scales) {
+  Json list = Json::array();
+  for (const auto& [place, scale] : scales) {
+    list.push_back({{"input", point_name(place.first)},
+                    {"layer", place.second},
+                    {"scale", scale.scale},
+                    {"zero", scale.zero}});
+  }
+  return list;
+}
+
+ActivationScales parse_activation_scales(const Json& json, const std::string& where) {
+  if (!json.is_array()) fail(ErrorCode::damaged, "{}: static scales are no list", where);
+  ActivationScales scales;
+  for (const Json& entry : json) {
+    const TapPoint point = parse_point(json_string(entry, "input", where), where);
+    const StaticScale scale{json_number(entry, "scale", where), json_number(entry, "zero", where)};
+    if (!(scale.scale > 0.0)) fail(ErrorCode::damaged, "{}: a scale of {}", where, scale.scale);
+    scales[{point, json_int(entry, "layer", where)}] = scale;
+  }
+  return scales;
 }
 
 Json quantization_info_json(const QuantizedModelInfo& info) {
@@ -125,14 +178,7 @@ Json quantization_info_json(const QuantizedModelInfo& info) {
   json["query_key_hadamard"] = info.online.query_key_hadamard;
   json["down_hadamard"] = info.online.down_hadamard;
   json["down_block"] = info.online.down_block;
-  Json scales = Json::array();
-  for (const auto& [place, scale] : info.scales) {
-    scales.push_back({{"input", point_name(place.first)},
-                      {"layer", place.second},
-                      {"scale", scale.scale},
-                      {"zero", scale.zero}});
-  }
-  json["static_scales"] = scales;
+  json["static_scales"] = activation_scales_json(info.scales);
   return json;
 }
 
@@ -162,15 +208,8 @@ QuantizedModelInfo parse_quantization_info(const Json& json, const std::string& 
   if (info.grid.group < 0 || info.online.down_block < 0 || !info.bits.quantizes_weights()) {
     fail(ErrorCode::damaged, "{}: a negative group or weights of 16 bits", place);
   }
-  if (!json.contains("static_scales") || !json["static_scales"].is_array()) {
-    fail(ErrorCode::damaged, "{}: static_scales is no list", place);
-  }
-  for (const Json& entry : json["static_scales"]) {
-    const TapPoint point = parse_point(json_string(entry, "input", place), where);
-    const StaticScale scale{json_number(entry, "scale", place), json_number(entry, "zero", place)};
-    if (!(scale.scale > 0.0)) fail(ErrorCode::damaged, "{}: a scale of {}", place, scale.scale);
-    info.scales[{point, json_int(entry, "layer", place)}] = scale;
-  }
+  if (!json.contains("static_scales")) fail(ErrorCode::damaged, "{}: no static_scales", place);
+  info.scales = parse_activation_scales(json["static_scales"], place);
   return info;
 }
 

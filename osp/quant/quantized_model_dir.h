@@ -22,6 +22,7 @@
 #include "osp/quant/bits.h"
 #include "osp/quant/fake_quant.h"
 #include "osp/quant/online_transforms.h"
+#include "osp/quant/part_folder.h"
 #include "osp/quant/quantized_linear.h"
 #include "osp/quant/weight_quantizer.h"
 
@@ -46,11 +47,11 @@ struct QuantizedModel {
   std::unique_ptr<FakeQuantTap> make_tap() const;
 };
 
-// Writes model.safetensors, the files of `source_dir` that belong to its tokenizer, `report` as
-// quantize.json, then config.json, all into a temporary folder beside `path` that is renamed at the
-// end. `store` has the weights of everything that is not in `weights`. Error(usage) if `path`
-// exists and is not an empty folder, Error(io).
-void save_quantized_model_dir(const ParameterStore& store, const QuantizedWeights& weights,
+// Writes the tensors of all parts as model.safetensors, the files of `source_dir` that belong to
+// its tokenizer, `report` as quantize.json, then config.json, all into a temporary folder beside
+// `path` that is renamed at the end. Error(usage) if `path` exists and is not an empty folder,
+// Error(io).
+void save_quantized_model_dir(const PartFolder& parts, const ModelConfig& model,
                               const QuantizedModelInfo& info, const Json& report,
                               const std::string& source_dir, const std::string& path);
 
@@ -62,6 +63,10 @@ bool is_quantized_model_dir(const std::string& path);
 
 // Reads such a folder. Errors as load_model_dir.
 QuantizedModel load_quantized_model_dir(const std::string& path);
+
+// Static scales by input and layer, and the reverse; `where` begins the messages.
+Json activation_scales_json(const ActivationScales& scales);
+ActivationScales parse_activation_scales(const Json& json, const std::string& where);
 
 // The two entries of config.json, and the reverse of the second. `where` begins the messages.
 Json compressed_tensors_config(const QuantizedModelInfo& info, const ModelConfig& model);

@@ -28,6 +28,12 @@ QuantizedModelInfo info_of(const WeightGrid& grid) {
   return {.bits = {grid.bits, 4, 4}, .grid = grid, .method = "rtn", .profile = "best"};
 }
 
+void save(const ParameterStore& store, const QuantizedWeights& weights, const TestFolder& folder,
+          const std::string& out) {
+  save_quantized_model_dir(parts_of(store, weights, info_of({}), folder / "parts"), store.config,
+                           info_of({}), {}, folder.path(), out);
+}
+
 std::string message_of(const std::string& path) {
   try {
     load_quantized_model_dir(path);
@@ -48,7 +54,8 @@ TEST(QuantizedModelDir, GivesBackCodesScalesAndSettings) {
     QuantizedModelInfo info = info_of(grid);
     info.online = {.query_key_hadamard = false, .down_hadamard = true, .down_block = 16};
     info.scales[{TapPoint::mlp_input, 1}] = {0.25, 8.0};
-    save_quantized_model_dir(store, weights, info, {{"note", 1}}, folder.path(), folder / "out");
+    save_quantized_model_dir(parts_of(store, weights, info, folder / "parts"), store.config, info,
+                             {{"note", 1}}, folder.path(), folder / "out");
     EXPECT_TRUE(is_quantized_model_dir(folder / "out"));
     const QuantizedModel model = load_quantized_model_dir(folder / "out");
     ASSERT_EQ(model.weights.size(), weights.size());
@@ -73,7 +80,7 @@ TEST(QuantizedModelDir, ComputesWhatWasMeasuredBeforeItWasWritten) {
   const ParameterStore store = small_fused_model(/*kv_heads=*/2);
   const TestFolder folder;
   const QuantizedWeights weights = quantized(store, {});
-  save_quantized_model_dir(store, weights, info_of({}), {}, folder.path(), folder / "out");
+  save(store, weights, folder, folder / "out");
   const QuantizedModel model = load_quantized_model_dir(folder / "out");
   const at::Tensor tokens = at::arange(24, at::kLong).view({1, 24});
   const auto tap = model.make_tap();
@@ -85,19 +92,16 @@ TEST(QuantizedModelDir, ComputesWhatWasMeasuredBeforeItWasWritten) {
 TEST(QuantizedModelDir, NeverOverwritesAndLeavesNothingBehind) {
   const ParameterStore store = small_fused_model(/*kv_heads=*/2);
   const TestFolder folder;
-  save_quantized_model_dir(store, quantized(store, {}), info_of({}), {}, folder.path(),
-                           folder / "out");
+  save(store, quantized(store, {}), folder, folder / "out");
   EXPECT_FALSE(path_exists(folder / "out.tmp"));
-  EXPECT_THROW(save_quantized_model_dir(store, quantized(store, {}), info_of({}), {}, folder.path(),
-                                        folder / "out"),
-               Error);
+  EXPECT_THROW(save(store, quantized(store, {}), folder, folder / "out"), Error);
 }
 
 TEST(QuantizedModelDir, DamageIsNamed) {
   const ParameterStore store = small_fused_model(/*kv_heads=*/2);
   const TestFolder folder;
   const std::string out = folder / "out", config = out + "/config.json";
-  save_quantized_model_dir(store, quantized(store, {}), info_of({}), {}, folder.path(), out);
+  save(store, quantized(store, {}), folder, out);
   const Json good = read_json_file(config);
   const auto with = [&](const char* key, const Json& value) {
     Json bad = good;
@@ -110,7 +114,7 @@ TEST(QuantizedModelDir, DamageIsNamed) {
   EXPECT_NE(with("group", 48).find("groups of 48"), std::string::npos);
   EXPECT_NE(with("symmetric", false).find("zero_point is missing"), std::string::npos);
   EXPECT_NE(with("version", 7).find("version 7"), std::string::npos);
-  EXPECT_NE(with("static_scales", 3).find("static_scales"), std::string::npos);
+  EXPECT_NE(with("static_scales", 3).find("static scales"), std::string::npos);
   Json bad = good;
   bad["hidden_size"] = 64;
   write_file_atomic(config, bad.dump());

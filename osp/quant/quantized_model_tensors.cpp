@@ -1,14 +1,19 @@
 #include "osp/quant/quantized_model_tensors.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <span>
 
 #include "osp/base/error.h"
 #include "osp/formats/compressed_tensors.h"
+#include "osp/model/hf_config.h"
+#include "osp/model/hf_family.h"
+#include "osp/quant/quantize_block.h"
 
 namespace osp {
 namespace {
@@ -72,6 +77,8 @@ void TensorBuffers::add(const std::string& name, const std::string& dtype,
                      {static_cast<const std::byte*>(t.const_data_ptr()), t.nbytes()}});
 }
 
+namespace {
+
 void add_quantized(TensorBuffers& buffers, const std::string& name, const QuantizedLinear& layer) {
   buffers.add(name + "_packed", "I32", packed(layer.codes, layer.bits));
   const at::Tensor half = layer.scale.to(at::kHalf);
@@ -87,8 +94,9 @@ void add_quantized(TensorBuffers& buffers, const std::string& name, const Quanti
 }
 
 QuantizedLinear read_quantized(const std::map<std::string, TensorView>& tensors,
-                               const std::string& name, int64_t bits, int64_t group, bool symmetric,
+                               const std::string& name, const WeightGrid& grid,
                                const std::string& where, std::set<std::string>& taken) {
+  const int64_t bits = grid.bits, group = grid.group;
   const at::Tensor shape = take(tensors, name + "_shape", {"I64"}, {2}, where, taken);
   const int64_t out = shape[0].item<int64_t>(), in = shape[1].item<int64_t>();
   const bool plausible = out > 0 && in > 0 && out <= kLargestDimension && in <= kLargestDimension;
@@ -105,13 +113,128 @@ QuantizedLinear read_quantized(const std::map<std::string, TensorView>& tensors,
       bits);
   layer.scale = take(tensors, name + "_scale", {"F16", "F32", "BF16"}, {out, groups}, where, taken)
                     .to(at::kFloat);
-  if (!symmetric) {
+  if (!grid.symmetric) {
     const at::Tensor words = take(tensors, name + "_zero_point", {"I32"},
                                   {packed_words(out, bits), groups}, where, taken);
     layer.zero = unpacked(words.t().contiguous(), out, bits).t().contiguous();
   }
   check_quantized(layer, where + ": " + name);
   return layer;
+}
+
+// The layer that a family stores for several parameters, and the reverse.
+QuantizedLinear joined(const ModelConfig& config, const std::vector<QuantizedLinear>& parts) {
+  const auto rows = [&](at::Tensor QuantizedLinear::*field) {
+    std::vector<at::Tensor> tensors;
+    for (const QuantizedLinear& part : parts) {
+      if (!(part.*field).defined()) return at::Tensor();
+      tensors.push_back((part.*field).contiguous());
+    }
+    return join_rows(config, tensors);
+  };
+  QuantizedLinear layer = parts[0];
+  layer.codes = rows(&QuantizedLinear::codes);
+  layer.scale = rows(&QuantizedLinear::scale);
+  layer.zero = rows(&QuantizedLinear::zero);
+  return layer;
+}
+
+std::vector<QuantizedLinear> split(const ModelConfig& config, const StoredTensor& stored,
+                                   const QuantizedLinear& layer) {
+  const auto codes = split_rows(config, stored, layer.codes);
+  const auto scales = split_rows(config, stored, layer.scale);
+  std::vector<QuantizedLinear> parts(codes.size(), layer);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    parts[i].codes = codes[i];
+    parts[i].scale = scales[i];
+    if (layer.zero.defined()) parts[i].zero = split_rows(config, stored, layer.zero)[i];
+  }
+  return parts;
+}
+
+at::Tensor read_plain(const TensorView& view, const std::vector<int64_t>& shape,
+                      const std::string& where) {
+  if (view.shape != shape) {
+    fail(ErrorCode::damaged, "{} has shape [{}], expected [{}] by config.json", where,
+         fmt::join(view.shape, ", "), fmt::join(shape, ", "));
+  }
+  if (view.dtype != "F32" && view.dtype != "BF16" && view.dtype != "F16") {
+    fail(ErrorCode::unsupported, "{} has type {}; osp reads F32, BF16 and F16", where, view.dtype);
+  }
+  at::Tensor raw = at::empty(shape, at::TensorOptions().dtype(scalar_type(view.dtype)));
+  std::memcpy(raw.mutable_data_ptr(), view.data.data(), view.data.size());
+  return raw;
+}
+
+// The static scale of a layer's input, as compressed-tensors wants it beside the weight.
+void add_static_scale(TensorBuffers& buffers, const std::string& weight, const StaticScale& scale,
+                      int64_t bits) {
+  const std::string layer = weight.substr(0, weight.rfind('.'));
+  const double shift = std::ldexp(1.0, static_cast<int>(bits) - 1);
+  buffers.add(layer + ".input_scale", "F32", at::full({1}, scale.scale, at::kFloat));
+  buffers.add(layer + ".input_zero_point", "I8", at::full({1}, scale.zero - shift, at::kChar));
+}
+
+}  // namespace
+
+ModelConfig stored_config(ModelConfig config) {
+  if (architecture_name(config) == "OspForCausalLM") config.family = "";
+  return config;
+}
+
+void add_part(TensorBuffers& buffers, const ParameterStore& part, const QuantizedWeights& weights,
+              const ActivationScales& scales, int64_t activation_bits) {
+  const ModelConfig config = stored_config(part.config);
+  std::map<std::string, StaticScale> scale_of;  // by the weight's name here
+  for (const auto& [place, scale] : scales) {
+    for (const LinearGroup& group : linear_groups(part, place.second)) {
+      if (group.input != place.first) continue;
+      for (const int64_t parameter : group.parameters) {
+        scale_of[part.specs[static_cast<size_t>(parameter)].name] = scale;
+      }
+    }
+  }
+  for (const StoredTensor& stored : stored_tensors(config, part.specs)) {
+    std::vector<QuantizedLinear> layers;
+    const std::string& first = part.specs[static_cast<size_t>(stored.parameters[0])].name;
+    for (const int64_t parameter : stored.parameters) {
+      const auto found = weights.find(part.specs[static_cast<size_t>(parameter)].name);
+      if (found != weights.end()) layers.push_back(found->second);
+    }
+    if (layers.empty()) {
+      buffers.add(stored.name, "F32", gather_stored(stored, part));
+    } else {
+      add_quantized(buffers, stored.name, joined(config, layers));
+    }
+    if (scale_of.contains(first)) {
+      add_static_scale(buffers, stored.name, scale_of.at(first), activation_bits);
+    }
+  }
+}
+
+QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, ParameterStore& part,
+                           const WeightGrid& grid, const std::string& where,
+                           std::set<std::string>& taken) {
+  QuantizedWeights weights;
+  for (const StoredTensor& stored : stored_tensors(stored_config(part.config), part.specs)) {
+    const auto plain = tensors.find(stored.name);
+    if (plain != tensors.end()) {
+      scatter_stored(
+          stored, read_plain(plain->second, stored.shape, where + ": tensor " + stored.name), part);
+      taken.insert(stored.name);
+      continue;
+    }
+    const QuantizedLinear layer = read_quantized(tensors, stored.name, grid, where, taken);
+    if (layer.codes.sizes().vec() != stored.shape) {
+      fail(ErrorCode::damaged, "{}: {} has shape [{}], expected [{}] by config.json", where,
+           stored.name, fmt::join(layer.codes.sizes(), ", "), fmt::join(stored.shape, ", "));
+    }
+    const std::vector<QuantizedLinear> layers = split(part.config, stored, layer);
+    for (size_t i = 0; i < layers.size(); ++i) {
+      weights[part.specs[static_cast<size_t>(stored.parameters[i])].name] = layers[i];
+    }
+  }
+  return weights;
 }
 
 }  // namespace osp

@@ -1,10 +1,13 @@
-// Quantized layers as tensors of a safetensors file, in the names and shapes of the
-// compressed-tensors layout "pack-quantized":
+// Parts of a quantized model as tensors of a safetensors file. Quantized layers have the names and
+// shapes of the compressed-tensors layout "pack-quantized" (formats/compressed_tensors.h):
 //
-//   NAME_packed      I32 [out, ceil(in · bits / 32)]   codes + 2^(b−1)
-//   (formats/compressed_tensors.h) NAME_scale       F32 or F16 [out, groups] NAME_shape       I64
-//   [2]: out, in NAME_zero_point  I32 [ceil(out · bits / 32), groups], asymmetric only: packed
-//   along `out`
+//   NAME_packed      I32 [out, ceil(in · bits / 32)]            codes + 2^(b−1)
+//   NAME_scale       F32 or F16 [out, groups]
+//   NAME_shape       I64 [2]: out, in
+//   NAME_zero_point  I32 [ceil(out · bits / 32), groups], asymmetric only: packed along `out`
+//
+// NAME is that of the weight in the files of the model's family; layers that the family stores as
+// one tensor (q, k, v of GPT-NeoX) are one here, too.
 #pragma once
 
 #include <map>
@@ -13,7 +16,10 @@
 #include <vector>
 
 #include "osp/formats/safetensors.h"
+#include "osp/model/parameters.h"
+#include "osp/quant/activation_scales.h"
 #include "osp/quant/quantized_linear.h"
+#include "osp/quant/weight_quantizer.h"
 
 namespace osp {
 
@@ -25,14 +31,21 @@ struct TensorBuffers {
   void add(const std::string& name, const std::string& dtype, const at::Tensor& tensor);
 };
 
-// Adds the tensors of one layer. Scales are stored as F16 if all of them are fp16 numbers.
-void add_quantized(TensorBuffers& buffers, const std::string& name, const QuantizedLinear& layer);
+// The configuration whose family's names the files of a quantized model have.
+ModelConfig stored_config(ModelConfig config);
 
-// Reads a layer back; `taken` gets the names of its tensors. `where` (a file) begins the messages:
-// Error(damaged) if a tensor is missing or has another type or shape than bits, group and its
-// weight_shape say.
-QuantizedLinear read_quantized(const std::map<std::string, TensorView>& tensors,
-                               const std::string& name, int64_t bits, int64_t group, bool symmetric,
-                               const std::string& where, std::set<std::string>& taken);
+// Adds all parameters of a part: quantized layers as above (scales as F16 if all of them are fp16
+// numbers), the others in fp32, and input_scale and input_zero_point beside weights whose input has
+// a static scale of `activation_bits`.
+void add_part(TensorBuffers& buffers, const ParameterStore& part, const QuantizedWeights& weights,
+              const ActivationScales& scales = {}, int64_t activation_bits = 16);
+
+// Reads the quantized layers of a part (or of a whole model) back, by the name of the parameter,
+// and the others into the masters of `part`; `taken` gets the names of their tensors. `where` (a
+// file) begins the messages: Error(damaged) if a tensor is missing or has another type or shape
+// than the grid and the configuration say.
+QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, ParameterStore& part,
+                           const WeightGrid& grid, const std::string& where,
+                           std::set<std::string>& taken);
 
 }  // namespace osp

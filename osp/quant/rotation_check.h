@@ -1,10 +1,9 @@
-// Whether rotations leave a model's logits as they are: the measurement after each of them.
+// Whether rotations leave a model's logits as they are: measured before any weight is quantized.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include <string>
-
+#include "osp/model/model_source.h"
 #include "osp/model/tap.h"
 #include "osp/quant/rotation.h"
 
@@ -22,32 +21,14 @@ class OnlineHadamardTap : public Tap {
   OnlineTransforms online_;
 };
 
-// Remembers the logits of a model on a few tokens and compares those of changed copies.
-class InvarianceCheck {
- public:
-  // Error(damaged) if a logit is not finite.
-  InvarianceCheck(const ParameterStore& store, const at::Tensor& tokens_BT);
+// Allowed change of fp64 logits, as a part of the largest one.
+inline constexpr double kInvarianceTolerance = 1e-12;
 
-  // max |new − old| / max |old| of `store` with the online transforms; R3 is tried where keys have
-  // a Hadamard matrix.
-  double change(const ParameterStore& store, const OnlineTransforms& online = {}) const;
-
-  // The same; OSP_CHECK naming `step` if it exceeds the tolerance of the store's type.
-  double expect_unchanged(const ParameterStore& store, const OnlineTransforms& online,
-                          const std::string& step) const;
-
- private:
-  at::Tensor tokens_BT_, logits_;
-};
-
-// 1e-12 for fp64, 1e-3 for fp32. A change of one unit in the last place of every weight moves the
-// logits by some units times the condition of the network, which massive activations raise.
-double invariance_tolerance(const ParameterStore& store);
-
-// rotate() in fp64 one transform after another, the logits on tokens_BT (a few are enough) compared
-// after each; the result is rounded once. Needs three times the memory of the weights. Returns what
-// the forward pass must do.
-OnlineTransforms rotate_checked(ParameterStore& store, const RotationPlan& plan,
-                                const at::Tensor& tokens_BT);
+// Applies the plan in fp64 one transform after another and compares the logits on tokens_BT (a few
+// are enough) after each; the source is read part by part, so that no more than one block is in
+// memory (and the tables). Returns the largest change; OSP_CHECK naming the transform if it exceeds
+// kInvarianceTolerance. Errors of check_rotations_exact; Error(damaged) if a logit is not finite.
+double check_rotations(const ModelSource& source, const RotationPlan& plan,
+                       const at::Tensor& tokens_BT);
 
 }  // namespace osp

@@ -30,8 +30,8 @@ void copy_weights(const ParameterStore& from, ParameterStore& to) {
   sync_compute(to);
 }
 
-ParameterStore empty_store(const ModelConfig& config, at::ScalarType type) {
-  ParameterStore store = make_parameters(config, {});
+ParameterStore empty_store(const ModelConfig& config, Part part, at::ScalarType type) {
+  ParameterStore store = make_parameters(config, {.part = part});
   set_type(store, type);
   return store;
 }
@@ -43,13 +43,13 @@ bool is_residual_norm(const ParameterSpec& spec) { return has_norm_name(spec.nam
 bool is_residual_norm_bias(const ParameterSpec& spec) { return has_norm_name(spec.name, ".bias"); }
 
 ParameterStore widened(const ParameterStore& store) {
-  ParameterStore wide = empty_store(store.config, at::kDouble);
+  ParameterStore wide = empty_store(store.config, store.part, at::kDouble);
   copy_weights(store, wide);
   return wide;
 }
 
 ParameterStore narrowed(const ParameterStore& wide) {
-  ParameterStore store = make_parameters(wide.config, {});
+  ParameterStore store = make_parameters(wide.config, {.part = wide.part});
   copy_weights(wide, store);
   return store;
 }
@@ -58,10 +58,10 @@ ParameterStore untied(const ParameterStore& store) {
   ModelConfig config = store.config;
   OSP_CHECK(config.tied, "the head is a matrix of its own already");
   config.tied = false;
-  ParameterStore result = empty_store(config, store.banks[0].master.scalar_type());
+  ParameterStore result = empty_store(config, store.part, store.banks[0].master.scalar_type());
   copy_weights(store, result);
   const int64_t head = result.find("lm_head.weight");
-  result.master(head).copy_(store.master(store.find("model.embed_tokens.weight")));
+  if (head >= 0) result.master(head).copy_(store.master(store.find("model.embed_tokens.weight")));
   sync_compute(result);
   return result;
 }

@@ -7,7 +7,6 @@
 #include <c10/core/GradMode.h>
 
 #include "osp/base/error.h"
-#include "osp/quant/smooth_scale.h"
 
 namespace osp {
 namespace {
@@ -33,24 +32,20 @@ at::Tensor smoothing_scale(const ParameterStore& store, const ScaleSite& site,
 
 }  // namespace
 
-void smooth_quant(ParameterStore& store, const at::Tensor& windows_NT,
-                  const SmoothQuantOptions& options) {
+void check_smooth_quant(const ModelConfig& config) {
+  if (!config.norm_after && config.norm != "layer-plain") return;
+  fail(ErrorCode::unsupported,
+       "SmoothQuant needs a norm with weights before attention or the feed-forward network, which "
+       "take the scale: in this family the norms {}",
+       config.norm_after ? "follow the blocks" : "have none");
+}
+
+void smooth_quant_block(ParameterStore& store, int64_t layer, const ChannelStatisticsTap& seen,
+                        const SmoothQuantOptions& options) {
   const c10::NoGradGuard no_graph;
-  const ChannelStatisticsTap statistics = channel_statistics(store, windows_NT, /*kept_rows=*/1);
-  int64_t num_sites = 0;
-  for (int64_t layer = 0; layer < store.config.layers; ++layer) {
-    for (const ScaleSite& site : scale_sites(store, layer)) {
-      if (!follows_norm(site)) continue;
-      fold_scale(store, site,
-                 smoothing_scale(store, site, statistics.of(site).largest, options.alpha));
-      ++num_sites;
-    }
-  }
-  if (num_sites == 0) {
-    fail(
-        ErrorCode::unsupported,
-        "SmoothQuant needs a norm before attention or the feed-forward network, whose weights take "
-        "the scale: in this family the norms follow the blocks");
+  for (const ScaleSite& site : scale_sites(store, layer)) {
+    if (!follows_norm(site)) continue;
+    fold_scale(store, site, smoothing_scale(store, site, seen.of(site).largest, options.alpha));
   }
 }
 

@@ -7,9 +7,10 @@
 // that of all layers which read the input. Source: Xiao et al., "SmoothQuant", 2023.
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include <cstdint>
 
 #include "osp/model/parameters.h"
+#include "osp/quant/smooth_scale.h"
 
 namespace osp {
 
@@ -17,9 +18,12 @@ struct SmoothQuantOptions {
   double alpha = 0.5;
 };
 
-// Changes the weights of a fused store; windows_NT are calibration tokens, int64. The logits stay.
 // Error(unsupported) naming the family's trait if no norm precedes the blocks.
-void smooth_quant(ParameterStore& store, const at::Tensor& windows_NT,
-                  const SmoothQuantOptions& options = {});
+void check_smooth_quant(const ModelConfig& config);
+
+// Changes the weights of one block of a fused store that passed the check; `seen` has the
+// statistics of its inputs. The logits stay.
+void smooth_quant_block(ParameterStore& store, int64_t layer, const ChannelStatisticsTap& seen,
+                        const SmoothQuantOptions& options = {});
 
 }  // namespace osp

@@ -9,12 +9,9 @@
 #include <algorithm>
 
 #include "osp/base/error.h"
-#include "osp/model/transformer.h"
 
 namespace osp {
 namespace {
-
-constexpr int64_t kTokensAtATime = 8192;
 
 // Those of the names that the store has.
 std::vector<int64_t> existing(const ParameterStore& store, const std::vector<std::string>& names) {
@@ -151,19 +148,6 @@ const ChannelStatistics& ChannelStatisticsTap::of(const ScaleSite& site) const {
   const auto found = statistics_.find({site.input, site.layer});
   OSP_CHECK(found != statistics_.end(), "nothing passed an input of layer {}", site.layer);
   return found->second;
-}
-
-ChannelStatisticsTap channel_statistics(const ParameterStore& store, const at::Tensor& windows_NT,
-                                        int64_t kept_rows) {
-  const int64_t count = windows_NT.size(0), length = windows_NT.size(1);
-  const int64_t batch = std::max<int64_t>(1, kTokensAtATime / length);
-  ChannelStatisticsTap tap(kept_rows, count * length);
-  ForwardOptions options;
-  options.tap = &tap;
-  for (int64_t first = 0; first < count; first += batch) {
-    forward_hidden(store, windows_NT.narrow(0, first, std::min(batch, count - first)), options);
-  }
-  return tap;
 }
 
 }  // namespace osp

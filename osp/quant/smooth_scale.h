@@ -79,8 +79,4 @@ class ChannelStatisticsTap : public Tap {
   std::map<std::pair<TapPoint, int64_t>, ChannelStatistics> statistics_;
 };
 
-// Runs the model on calibration windows [N, T], a few at a time.
-ChannelStatisticsTap channel_statistics(const ParameterStore& store, const at::Tensor& windows_NT,
-                                        int64_t kept_rows);
-
 }  // namespace osp

@@ -14,6 +14,8 @@
 #include "osp/quant/rotation_store.h"
 #include "osp/quant/smooth_quant.h"
 #include "osp/quant/smooth_scale.h"
+#include "osp/quant/test_invariance.h"
+#include "osp/quant/test_model.h"
 
 namespace osp {
 namespace {
@@ -76,7 +78,7 @@ TEST(ScaleSites, FoldingAnyScaleLeavesTheLogitsInFp64) {
 TEST(ScaleSites, StatisticsAreThoseOfTheInput) {
   const ParameterStore store = outlier_model();
   const ScaleSite site = scale_sites(store, 0)[0];
-  const ChannelStatisticsTap tap = channel_statistics(store, token_rows(), 16);
+  const ChannelStatisticsTap tap = statistics_of(store, token_rows(), 16);
   const ChannelStatistics& s = tap.of(site);
   EXPECT_EQ(s.num_rows, 128);
   EXPECT_EQ(s.rows.size(0), 16);
@@ -88,16 +90,16 @@ TEST(ScaleSites, StatisticsAreThoseOfTheInput) {
 TEST(SmoothQuant, LogitsStayInFp64) {
   const ParameterStore store = widened(outlier_model());
   ParameterStore smooth = widened(store);
-  smooth_quant(smooth, token_rows());
+  smooth_quant_all(smooth, token_rows());
   EXPECT_LT(InvarianceCheck(store, token_rows()).change(smooth), 1e-12);
 }
 
 TEST(SmoothQuant, ScaleFollowsTheFormula) {
   const ParameterStore store = outlier_model();
   ParameterStore smooth = narrowed(widened(store));
-  smooth_quant(smooth, token_rows(), {.alpha = 0.5});
+  smooth_quant_all(smooth, token_rows(), {.alpha = 0.5});
   const ScaleSite site = scale_sites(store, 0)[0];
-  const ChannelStatisticsTap tap = channel_statistics(store, token_rows(), 1);
+  const ChannelStatisticsTap tap = statistics_of(store, token_rows(), 1);
   double largest_w = 0;
   for (const int64_t reader : site.readers) {
     largest_w = std::max(largest_w, store.master(reader).select(1, 3).abs().max().item<double>());
@@ -112,7 +114,7 @@ TEST(SmoothQuant, QuantizedActivationsSufferLess) {
   const ParameterStore store = outlier_model();
   const at::Tensor exact = forward_logits(store, token_rows());
   ParameterStore smooth = narrowed(widened(store));
-  smooth_quant(smooth, token_rows());
+  smooth_quant_all(smooth, token_rows());
   EXPECT_LT(damage(smooth, "16-4-16", exact), 0.8 * damage(store, "16-4-16", exact));
 }
 
@@ -120,25 +122,25 @@ TEST(SmoothQuant, ModelsWithASingleGainAreSmoothedOnceFused) {
   const ParameterStore fused = fuse(outlier_model("single-scale"));
   const ParameterStore store = widened(fused);
   ParameterStore smooth = widened(store);
-  smooth_quant(smooth, token_rows());
+  smooth_quant_all(smooth, token_rows());
   EXPECT_LT(InvarianceCheck(store, token_rows()).change(smooth), 1e-12);
 }
 
 TEST(SmoothQuant, UnfusedSingleGainsCannotCarryAScale) {
   ParameterStore store = outlier_model("single-scale");
-  EXPECT_THROW(smooth_quant(store, token_rows()), std::logic_error);
+  EXPECT_THROW(smooth_quant_all(store, token_rows()), std::logic_error);
 }
 
 TEST(Awq, LogitsStayInFp64WithoutClipping) {
   const ParameterStore store = widened(outlier_model());
   ParameterStore scaled = widened(store);
-  awq(scaled, token_rows(), {.clip = false});
+  awq_all(scaled, token_rows(), {.clip = false});
   EXPECT_LT(InvarianceCheck(store, token_rows()).change(scaled), 1e-12);
 }
 
 TEST(Awq, ChosenScaleNeverHasALargerErrorThanNone) {
   ParameterStore store = outlier_model();
-  const auto choices = awq(store, token_rows());
+  const auto choices = awq_all(store, token_rows());
   ASSERT_EQ(choices.size(), 8u);
   int64_t num_better = 0;
   for (const AwqChoice& choice : choices) {
@@ -152,7 +154,7 @@ TEST(Awq, QuantizedWeightsDoLessDamage) {
   const ParameterStore store = outlier_model();
   const at::Tensor exact = forward_logits(store, token_rows());
   ParameterStore scaled = narrowed(widened(store));
-  awq(scaled, token_rows(), {.clip = false});
+  awq_all(scaled, token_rows(), {.clip = false});
   EXPECT_LT(damage(scaled, "4-16-16", exact), 0.8 * damage(store, "4-16-16", exact));
 }
 

@@ -12,6 +12,7 @@
 #include "osp/quant/rotation_check.h"
 #include "osp/quant/rotation_store.h"
 #include "osp/quant/spinquant_tap.h"
+#include "osp/quant/test_invariance.h"
 #include "osp/quant/test_model.h"
 
 namespace osp {

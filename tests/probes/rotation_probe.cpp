@@ -20,11 +20,10 @@
 #include "osp/eval/token_source.h"
 #include "osp/model/fuse.h"
 #include "osp/model/model_dir.h"
-#include "osp/quant/awq.h"
 #include "osp/quant/fake_quant.h"
 #include "osp/quant/rotation_check.h"
-#include "osp/quant/smooth_quant.h"
 #include "osp/quant/spinquant.h"
+#include "osp/quant/test_model.h"
 
 namespace {
 
@@ -40,20 +39,27 @@ at::Tensor windows_at(const std::vector<int64_t>& tokens, int64_t first, int64_t
   return windows;
 }
 
+osp::OnlineTransforms rotated(osp::ParameterStore& store, const osp::RotationPlan& plan,
+                              const at::Tensor& tokens) {
+  osp::check_rotations(*osp::source_of(store), plan, tokens);
+  osp::rotate(store, plan);
+  return plan.online();
+}
+
 // Applies the method and returns what the forward pass must do.
 osp::OnlineTransforms apply(const std::string& method, uint64_t seed, const at::Tensor& windows,
                             osp::ParameterStore& store) {
   const at::Tensor few = windows.narrow(0, 0, 1).narrow(1, 0, kCheckedTokens);
   if (method == "ffn-hadamard") {
-    return rotate_checked(store, osp::ffn_hadamard_plan(store.config), few);
+    return rotated(store, osp::ffn_hadamard_plan(store.config), few);
   }
   if (method == "quarot") {
-    return rotate_checked(store, osp::quarot_plan(store.config, {.seed = seed}), few);
+    return rotated(store, osp::quarot_plan(store.config, {.seed = seed}), few);
   }
   if (method == "smoothquant") {
-    osp::smooth_quant(store, windows);
+    osp::smooth_quant_all(store, windows);
   } else if (method == "awq") {
-    osp::awq(store, windows);
+    osp::awq_all(store, windows);
   } else if (method.starts_with("spinquant")) {
     osp::SpinQuantOptions options;
     options.seed = seed;
@@ -61,7 +67,7 @@ osp::OnlineTransforms apply(const std::string& method, uint64_t seed, const at::
     const osp::SpinQuantResult result = osp::learn_rotations(store, windows, options);
     fmt::print(stderr, "{}: objective {} -> {}, {} corrections\n", method,
                result.objectives.front(), result.objectives.back(), result.num_corrections);
-    return rotate_checked(store, result.plan, few);
+    return rotated(store, result.plan, few);
   } else {
     OSP_CHECK(method == "none", "unknown method {}", method);
   }
@@ -74,7 +80,7 @@ void fold(const std::vector<std::string>& arguments) {
   plan.down = false;
   at::Tensor few = at::empty({1, kCheckedTokens}, at::kLong);
   for (int64_t i = 0; i < kCheckedTokens; ++i) few[0][i] = i % store.config.vocabulary;
-  rotate_checked(store, plan, few);
+  rotated(store, plan, few);
   osp::save_model_dir(store, arguments.at(1), "");
 }
 

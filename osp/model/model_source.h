@@ -1,0 +1,28 @@
+// A model that is read part by part, so that a caller holds no more than one block of it at a time:
+// a folder or file (open_model of
+// osp/model/model_dir.h), another source with EmbProj and gains fused, or a store in memory.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "osp/model/parameters.h"
+
+namespace osp {
+
+class ModelSource {
+ public:
+  virtual ~ModelSource() = default;
+  virtual const ModelConfig& config() const = 0;
+  // The parameters of a part, fp32 masters and compute tensors as `options` say (its part and group
+  // are not used). Errors as load_model_dir for values that are not finite.
+  virtual ParameterStore read(Part part, StoreOptions options = {}) const = 0;
+};
+
+// The same model as a plain Llama (osp/model/fuse.h); returns a source that needs no fusing.
+std::unique_ptr<ModelSource> fused(std::unique_ptr<ModelSource> source);
+
+// Copies of the parts of a store, which must outlive the source.
+std::unique_ptr<ModelSource> source_of(const ParameterStore& store);
+
+}  // namespace osp
