@@ -6,30 +6,11 @@
 #include <ATen/ops/randn.h>
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <chrono>
-#include <cstdio>
 #include <cstdlib>
-#include <functional>
-#include <vector>
 
+#include "bench/timing.h"
 #include "osp/ops/isa.h"
 #include "osp/quant/hadamard.h"
-
-namespace {
-
-double seconds_of(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> times) {
-  std::ranges::sort(times);
-  return times[times.size() / 2];
-}
-
-}  // namespace
 
 int main(int argc, char** argv) {
   osp::apply_isa_environment();
@@ -40,15 +21,9 @@ int main(int argc, char** argv) {
   for (const int64_t size : {64, 128, 768, 1536, 2048, 5504, 5632, 8192}) {
     const at::Tensor x = at::randn({rows, size});
     const at::Tensor dense = osp::hadamard_transform(at::eye(size));
-    std::vector<double> fast_times, dense_times;
-    for (int i = 0; i <= repetitions; ++i) {
-      const double fast = seconds_of([&] { osp::hadamard_transform(x); });
-      const double slow = seconds_of([&] { at::matmul(x, dense); });
-      if (i == 0) continue;  // the first of each warms up
-      fast_times.push_back(fast);
-      dense_times.push_back(slow);
-    }
-    const double fast = median(fast_times), slow = median(dense_times);
+    const auto seconds = osp::median_seconds(
+        {[&] { osp::hadamard_transform(x); }, [&] { at::matmul(x, dense); }}, repetitions);
+    const double fast = seconds[0], slow = seconds[1];
     fmt::print("{:>8} {:>6} {:>9.3f} ms {:>9.3f} ms {:>7.1f}x {:>10.1f}\n", size,
                osp::hadamard_factors(size).base, 1e3 * fast, 1e3 * slow, slow / fast,
                2.0 * static_cast<double>(rows * size) * 4 / fast / 1e9);

@@ -1,5 +1,5 @@
 # osp_folder(NAME [TORCH] LINK libs...): library osp_NAME from osp/NAME/*.cpp and, where there are
-# *_test.cpp files, the test program osp_NAME_test. Files that end in _avx2.cpp or _avx512.cpp are
+# *_test.cpp files, the test program osp_NAME_test. Files that end in _avx2.cpp, _avx512.cpp or _avx512bf16.cpp are
 # compiled for that instruction set and must include nothing but intrinsics and raw-pointer headers.
 function(osp_folder name)
   cmake_parse_arguments(ARG "TORCH" "" "LINK" ${ARGN})
@@ -20,6 +20,9 @@ function(osp_folder name)
       if(file MATCHES "_avx512\\.cpp$")
         set_source_files_properties(${file} PROPERTIES SKIP_PRECOMPILE_HEADERS ON COMPILE_OPTIONS
           "-O3;-fopenmp-simd;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx2;-mfma;-mf16c;-mprefer-vector-width=512")
+      elseif(file MATCHES "_avx512bf16\\.cpp$")
+        set_source_files_properties(${file} PROPERTIES SKIP_PRECOMPILE_HEADERS ON COMPILE_OPTIONS
+          "-O3;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512bf16;-mavx2;-mfma")
       elseif(file MATCHES "_avx2\\.cpp$")
         set_source_files_properties(${file} PROPERTIES SKIP_PRECOMPILE_HEADERS ON COMPILE_OPTIONS
           "-O3;-fopenmp-simd;-mavx2;-mfma;-mf16c")

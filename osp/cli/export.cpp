@@ -10,6 +10,7 @@
 #include "osp/cli/command.h"
 #include "osp/data/tokenizer.h"
 #include "osp/export/gguf_convert.h"
+#include "osp/export/gptq_export.h"
 #include "osp/model/fuse.h"
 #include "osp/model/model_dir.h"
 
@@ -118,11 +119,34 @@ int run_hf(const ExportArguments& options, const std::string& out) {
   return 0;
 }
 
+int run_gptq(const ExportArguments& options, const std::string& out) {
+  Console console(options.common.quiet);
+  const GptqExport result = export_gptq(options.model, out, options.dtype);
+  if (result.scale_rounding > 0) {
+    console.line(
+        "scales were rounded to fp16, by at most {:.2e} of their size; --profile best "
+        "chooses the codes for scales that fp16 holds",
+        result.scale_rounding);
+  }
+  console.line("wrote {} ({} layers; activations and cache run in 16 bits there)", out,
+               result.num_layers);
+  if (options.common.json) {
+    print_json({{"model", options.model},
+                {"out", out},
+                {"format", options.format},
+                {"layers", result.num_layers},
+                {"scale_rounding", result.scale_rounding}});
+  }
+  return 0;
+}
+
 int run(const ExportArguments& options) {
   std::string out = options.out;
   while (out.size() > 1 && out.ends_with('/')) out.pop_back();
   if (path_exists(out)) fail(ErrorCode::usage, "{} exists: give --out a new name", out);
-  return options.format == "gguf" ? run_gguf(options, out) : run_hf(options, out);
+  if (options.format == "gguf") return run_gguf(options, out);
+  if (options.format == "gptq") return run_gptq(options, out);
+  return run_hf(options, out);
 }
 
 }  // namespace
@@ -133,14 +157,17 @@ void add_export(CommandLine& line) {
   add_common_options(command, options->common);
   add_model_option(command, options->model);
   command
-      .add("--format", options->format, "hf: a LlamaForCausalLM folder; gguf: a file for llama.cpp")
+      .add("--format", options->format,
+           "hf: a LlamaForCausalLM folder; gguf: a file for llama.cpp; gptq: the codes of a "
+           "quantized "
+           "model for GPTQModel, vLLM and transformers")
       .required()
-      .one_of({"hf", "gguf"});
+      .one_of({"hf", "gguf", "gptq"});
   command.add("--out", options->out, "folder or file to create").required();
   command
       .add("--dtype", options->dtype,
-           "type of the stored weights; auto: fp32 for hf, f16 for gguf, q4_0 for gguf of a "
-           "quantized model")
+           "type of the stored weights that are not quantized; auto: fp32 for hf, f16 for gguf and "
+           "gptq, q4_0 for gguf of a quantized model")
       .one_of({"auto", "fp32", "bf16", "f16", "q8_0", "q4_0"});
   command.runs([options] { return run(*options); });
 }

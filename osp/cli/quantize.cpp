@@ -69,7 +69,7 @@ Subject read_subject(const std::string& path, const QuantizeArguments& options, 
 }
 
 bool wants_bf16(const std::string& type) {
-  if (type == "auto") return has_bf16_products();
+  if (type == "auto") return has_avx512_bf16();
   return type == "bf16";
 }
 

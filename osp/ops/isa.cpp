@@ -46,11 +46,10 @@ Isa active_isa() {
   return isa;
 }
 
-bool has_bf16_products() {
-  if (active_isa() == Isa::amx) return true;
+bool has_avx512_bf16() {
   unsigned eax = 7, ebx = 0, ecx = 1, edx = 0;
   __asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
-  return active_isa() == Isa::avx512 && (eax >> 5 & 1) != 0;
+  return active_isa() >= Isa::avx512 && (eax >> 5 & 1) != 0;
 }
 
 void apply_isa_environment() {

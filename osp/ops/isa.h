@@ -19,8 +19,8 @@ Isa detect_isa();
 // CPU lacks.
 Isa active_isa();
 
-// Whether the level in use multiplies bf16 numbers in hardware (AMX, or AVX-512 with BF16).
-bool has_bf16_products();
+// Whether the level in use is AVX-512 (or above) and the CPU has its bf16 products.
+bool has_avx512_bf16();
 
 // Must run before the tensor library is first used: sets ATEN_CPU_CAPABILITY and
 // ONEDNN_MAX_CPU_ISA to match OSP_ISA, where it is set.

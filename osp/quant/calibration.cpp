@@ -72,9 +72,10 @@ std::vector<int64_t> encode_text(const std::string& source, const std::string& m
          "Parquet",
          source);
   }
-  if (!path_exists(model_dir + "/tokenizer.json")) {
+  if (!Tokenizer::exists(model_dir)) {
     fail(ErrorCode::usage,
-         "{}: no tokenizer.json, which is needed to read the text {}; copy it there or give token "
+         "{}: no tokenizer, which is needed to read the text {}; copy its tokenizer.json there or "
+         "give token "
          "shards",
          model_dir, source);
   }

@@ -8,28 +8,19 @@
 #include <cmath>
 
 #include "osp/base/error.h"
+#include "osp/quant/gram.h"
 
 namespace osp {
-namespace {
-
-constexpr int64_t kColumns = 192;  // of a block of the symmetric product
-
-}  // namespace
-
 void InputStatistics::add(const at::Tensor& inputs, const at::Tensor& original, int64_t sequences) {
   const int64_t in = inputs.size(-1);
-  const at::Tensor x = inputs.detach().reshape({-1, in}).to(at::kFloat);
-  if (!upper_.defined()) upper_ = at::zeros({in, in}, x.options());
-  for (int64_t begin = 0; begin < in; begin += kColumns) {
-    const int64_t width = std::min(kColumns, in - begin);
-    upper_.narrow(0, begin, width)
-        .narrow(1, begin, in - begin)
-        .addmm_(x.narrow(1, begin, width).t(), x.narrow(1, begin, in - begin));
-  }
+  const at::Tensor rows = inputs.detach().reshape({-1, in});
+  if (!upper_.defined()) upper_ = at::zeros({in, in}, at::kFloat);
+  add_gram(upper_, rows);
   OSP_CHECK(original.defined() == difference_.defined() || sequences_ == 0,
             "original inputs with every call or with none");
   if (original.defined()) {
-    if (!difference_.defined()) difference_ = at::zeros({in, in}, x.options());
+    const at::Tensor x = rows.to(at::kFloat);
+    if (!difference_.defined()) difference_ = at::zeros({in, in}, at::kFloat);
     difference_.addmm_(original.detach().reshape({-1, in}).to(at::kFloat).sub(x).t(), x);
   }
   sequences_ += sequences;
@@ -47,8 +38,8 @@ at::Tensor InputStatistics::difference() const {
 }
 
 at::Tensor hessian_reference(const at::Tensor& inputs, int64_t sequences) {
-  const at::Tensor x = inputs.reshape({-1, inputs.size(-1)}).to(at::kDouble);
-  return at::mm(x.t(), x).mul_(2.0 / static_cast<double>(sequences));
+  return gram_reference(inputs.reshape({-1, inputs.size(-1)}))
+      .mul_(2.0 / static_cast<double>(sequences));
 }
 
 double relative_output_error(const at::Tensor& weight, const at::Tensor& quantized,

@@ -3,7 +3,7 @@
 //   H = (2 / N) Σ x̃ x̃ᵀ,   D = (2 / N) Σ (x − x̃) x̃ᵀ      N sequences
 //
 // x̃ is the input in the quantized model, x in the original one (only the corrections of GPTQ need
-// D). Only the upper triangle of H is computed, in column blocks, which is half the work.
+// D). Only the upper triangle of H is computed (gram.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>

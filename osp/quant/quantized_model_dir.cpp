@@ -67,6 +67,17 @@ void check_output_dir(const std::string& path) {
   fail(ErrorCode::usage, "{}: exists already; remove it or choose another --out", path);
 }
 
+void copy_tokenizer(const std::string& source_dir, const std::string& folder) {
+  for (const char* name : kTokenizerFiles) {
+    const std::string from = source_dir + "/" + name;
+    if (path_exists(from)) write_file_atomic(folder + "/" + name, read_file(from));
+  }
+  const std::string tokenizer = folder + "/" + kTokenizerFiles[0];
+  if (!path_exists(tokenizer) && Tokenizer::exists(source_dir)) {  // inside a GGUF file
+    write_file_atomic(tokenizer, Tokenizer::from_file(source_dir).json());
+  }
+}
+
 void save_quantized_model_dir(const PartFolder& parts, const ModelConfig& model,
                               const QuantizedModelInfo& info, const Json& report,
                               const std::string& source_dir, const std::string& path) {
@@ -83,14 +94,7 @@ void save_quantized_model_dir(const PartFolder& parts, const ModelConfig& model,
     }
   }
   write_safetensors(temporary + "/" + kWeights, entries, {{"format", "pt"}});
-  for (const char* name : kTokenizerFiles) {
-    const std::string from = source_dir + "/" + name;
-    if (path_exists(from)) write_file_atomic(temporary + "/" + name, read_file(from));
-  }
-  const std::string tokenizer = temporary + "/" + kTokenizerFiles[0];
-  if (!path_exists(tokenizer) && Tokenizer::exists(source_dir)) {  // inside a GGUF file
-    write_file_atomic(tokenizer, Tokenizer::from_file(source_dir).json());
-  }
+  copy_tokenizer(source_dir, temporary);
   write_file_atomic(temporary + "/quantize.json", report.dump(2) + "\n");
   write_file_atomic(temporary + "/config.json",
                     config_with_quantization(model, info, source_dir).dump(2) + "\n");
@@ -105,22 +109,33 @@ bool is_quantized_model_dir(const std::string& path) {
   return config.is_object() && config.contains(kInfoKey);
 }
 
-QuantizedModel load_quantized_model_dir(const std::string& path) {
-  const std::string file = path + "/config.json", weights_file = path + "/" + kWeights;
-  Json config = read_json_file(file, kMaxConfigBytes);
-  if (!config.is_object() || !config.contains(kInfoKey)) {
+QuantizedFolder::QuantizedFolder(const std::string& path)
+    : weights_file_(path + "/" + kWeights),
+      json_(read_json_file(path + "/config.json", kMaxConfigBytes)),
+      tensors_(SafetensorsFile::open(weights_file_)) {
+  const std::string file = path + "/config.json";
+  if (!json_.is_object() || !json_.contains(kInfoKey)) {
     fail(ErrorCode::damaged, "{}: no key {}", file, kInfoKey);
   }
-  QuantizedModel model;
-  model.info = parse_quantization_info(config[kInfoKey], file);
-  config.erase("quantization_config");
-  config.erase(kInfoKey);
-  const ModelConfig shape = parse_hf_config(config, file).model;
-  const SafetensorsFile tensors = SafetensorsFile::open(weights_file);
-  check_tensors(tensors.tensors(), shape, weights_file);
-  model.store = make_parameters(shape, {});
+  info_ = parse_quantization_info(json_[kInfoKey], file);
+  json_.erase("quantization_config");
+  json_.erase(kInfoKey);
+  config_ = parse_hf_config(json_, file).model;
+  check_tensors(tensors_.tensors(), config_, weights_file_);
+}
+
+ParameterStore QuantizedFolder::read(Part part, QuantizedWeights& weights) const {
+  ParameterStore store = make_parameters(config_, {.part = part});
   std::set<std::string> taken;
-  model.weights = read_part(tensors.tensors(), model.store, model.info.grid, weights_file, taken);
+  weights = read_part(tensors_.tensors(), store, info_.grid, weights_file_, taken);
+  return store;
+}
+
+QuantizedModel load_quantized_model_dir(const std::string& path) {
+  const QuantizedFolder folder(path);
+  QuantizedModel model;
+  model.info = folder.info();
+  model.store = folder.read(kWhole, model.weights);
   for (const auto& [name, layer] : model.weights) {
     model.store.master(model.store.find(name)).copy_(layer.dequantized());
   }

@@ -17,6 +17,7 @@
 #include <string>
 
 #include "osp/base/json.h"
+#include "osp/formats/safetensors.h"
 #include "osp/model/parameters.h"
 #include "osp/quant/activation_scales.h"
 #include "osp/quant/bits.h"
@@ -61,8 +62,31 @@ void check_output_dir(const std::string& path);
 // Whether the folder's config.json has "osp_quantization".
 bool is_quantized_model_dir(const std::string& path);
 
-// Reads such a folder. Errors as load_model_dir.
+// Such a folder, opened; read part by part. Errors as load_model_dir.
+class QuantizedFolder {
+ public:
+  explicit QuantizedFolder(const std::string& path);
+  const QuantizedModelInfo& info() const { return info_; }
+  const ModelConfig& config() const { return config_; }
+  const Json& config_json() const { return json_; }  // without the two entries
+  // The parameters of a part that are not quantized (the masters of the others are zero), and the
+  // quantized layers.
+  ParameterStore read(Part part, QuantizedWeights& weights) const;
+
+ private:
+  std::string weights_file_;
+  Json json_;
+  QuantizedModelInfo info_;
+  ModelConfig config_;
+  SafetensorsFile tensors_;
+};
+
+// All of it at once.
 QuantizedModel load_quantized_model_dir(const std::string& path);
+
+// Copies the files that belong to a model's tokenizer into a folder; that of a GGUF file becomes a
+// tokenizer.json.
+void copy_tokenizer(const std::string& source_dir, const std::string& folder);
 
 // Static scales by input and layer, and the reverse; `where` begins the messages.
 Json activation_scales_json(const ActivationScales& scales);

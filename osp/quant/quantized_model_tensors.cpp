@@ -12,22 +12,12 @@
 #include "osp/base/error.h"
 #include "osp/formats/compressed_tensors.h"
 #include "osp/model/hf_config.h"
-#include "osp/model/hf_family.h"
 #include "osp/quant/quantize_block.h"
 
 namespace osp {
 namespace {
 
 constexpr int64_t kLargestDimension = int64_t{1} << 24;
-
-at::Tensor packed(const at::Tensor& codes, int64_t bits) {
-  const at::Tensor c = codes.contiguous();
-  const std::vector<int32_t> words = pack_codes(
-      {c.const_data_ptr<int8_t>(), static_cast<size_t>(c.numel())}, c.size(0), c.size(1), bits);
-  at::Tensor result = at::empty({c.size(0), packed_words(c.size(1), bits)}, at::kInt);
-  std::memcpy(result.mutable_data_ptr(), words.data(), words.size() * sizeof(int32_t));
-  return result;
-}
 
 at::Tensor unpacked(const at::Tensor& words, int64_t columns, int64_t bits) {
   const std::vector<int8_t> codes =
@@ -67,6 +57,15 @@ at::Tensor take(const std::map<std::string, TensorView>& tensors, const std::str
 
 }  // namespace
 
+at::Tensor packed_rows(const at::Tensor& codes, int64_t bits) {
+  const at::Tensor c = codes.contiguous();
+  const std::vector<int32_t> words = pack_codes(
+      {c.const_data_ptr<int8_t>(), static_cast<size_t>(c.numel())}, c.size(0), c.size(1), bits);
+  at::Tensor result = at::empty({c.size(0), packed_words(c.size(1), bits)}, at::kInt);
+  std::memcpy(result.mutable_data_ptr(), words.data(), words.size() * sizeof(int32_t));
+  return result;
+}
+
 void TensorBuffers::add(const std::string& name, const std::string& dtype,
                         const at::Tensor& tensor) {
   held.push_back(tensor.contiguous());
@@ -80,7 +79,7 @@ void TensorBuffers::add(const std::string& name, const std::string& dtype,
 namespace {
 
 void add_quantized(TensorBuffers& buffers, const std::string& name, const QuantizedLinear& layer) {
-  buffers.add(name + "_packed", "I32", packed(layer.codes, layer.bits));
+  buffers.add(name + "_packed", "I32", packed_rows(layer.codes, layer.bits));
   const at::Tensor half = layer.scale.to(at::kHalf);
   const bool exact = half.to(at::kFloat).equal(layer.scale);
   buffers.add(name + "_scale", exact ? "F16" : "F32", exact ? half : layer.scale);
@@ -89,7 +88,7 @@ void add_quantized(TensorBuffers& buffers, const std::string& name, const Quanti
   shape[1] = layer.columns();
   buffers.add(name + "_shape", "I64", shape);
   if (!layer.symmetric()) {
-    buffers.add(name + "_zero_point", "I32", packed(layer.zero.t(), layer.bits).t());
+    buffers.add(name + "_zero_point", "I32", packed_rows(layer.zero.t(), layer.bits).t());
   }
 }
 
@@ -182,6 +181,17 @@ ModelConfig stored_config(ModelConfig config) {
   return config;
 }
 
+std::optional<QuantizedLinear> joined_layer(const StoredTensor& stored, const ParameterStore& part,
+                                            const QuantizedWeights& weights) {
+  std::vector<QuantizedLinear> layers;
+  for (const int64_t parameter : stored.parameters) {
+    const auto found = weights.find(part.specs[static_cast<size_t>(parameter)].name);
+    if (found != weights.end()) layers.push_back(found->second);
+  }
+  if (layers.empty()) return std::nullopt;
+  return joined(part.config, layers);
+}
+
 void add_part(TensorBuffers& buffers, const ParameterStore& part, const QuantizedWeights& weights,
               const ActivationScales& scales, int64_t activation_bits) {
   const ModelConfig config = stored_config(part.config);
@@ -195,16 +205,11 @@ void add_part(TensorBuffers& buffers, const ParameterStore& part, const Quantize
     }
   }
   for (const StoredTensor& stored : stored_tensors(config, part.specs)) {
-    std::vector<QuantizedLinear> layers;
     const std::string& first = part.specs[static_cast<size_t>(stored.parameters[0])].name;
-    for (const int64_t parameter : stored.parameters) {
-      const auto found = weights.find(part.specs[static_cast<size_t>(parameter)].name);
-      if (found != weights.end()) layers.push_back(found->second);
-    }
-    if (layers.empty()) {
-      buffers.add(stored.name, "F32", gather_stored(stored, part));
+    if (const auto layer = joined_layer(stored, part, weights)) {
+      add_quantized(buffers, stored.name, *layer);
     } else {
-      add_quantized(buffers, stored.name, joined(config, layers));
+      buffers.add(stored.name, "F32", gather_stored(stored, part));
     }
     if (scale_of.contains(first)) {
       add_static_scale(buffers, stored.name, scale_of.at(first), activation_bits);

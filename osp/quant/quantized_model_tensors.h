@@ -11,11 +11,13 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "osp/formats/safetensors.h"
+#include "osp/model/hf_family.h"
 #include "osp/model/parameters.h"
 #include "osp/quant/activation_scales.h"
 #include "osp/quant/quantized_linear.h"
@@ -31,8 +33,16 @@ struct TensorBuffers {
   void add(const std::string& name, const std::string& dtype, const at::Tensor& tensor);
 };
 
+// int32 words [rows, ceil(columns · bits / 32)] of int8 codes [rows, columns]
+// (formats/compressed_tensors.h).
+at::Tensor packed_rows(const at::Tensor& codes, int64_t bits);
+
 // The configuration whose family's names the files of a quantized model have.
 ModelConfig stored_config(ModelConfig config);
+
+// The quantized layer that a stored tensor stands for; none if its parameters are not quantized.
+std::optional<QuantizedLinear> joined_layer(const StoredTensor& stored, const ParameterStore& part,
+                                            const QuantizedWeights& weights);
 
 // Adds all parameters of a part: quantized layers as above (scales as F16 if all of them are fp16
 // numbers), the others in fp32, and input_scale and input_zero_point beside weights whose input has
