@@ -2,7 +2,8 @@
 
 #include <ATen/ops/amax.h>
 #include <ATen/ops/amin.h>
-#include <ATen/ops/full_like.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/gather.h>
 #include <ATen/ops/where.h>
 
 #include <algorithm>
@@ -10,17 +11,13 @@
 #include <limits>
 
 #include "osp/base/error.h"
+#include "osp/quant/grid_search.h"
 
 namespace osp {
 namespace {
 
 constexpr double kSmallestAbsmax = 1e-5;
 constexpr double kSmallestFp16 = 0x1p-24;
-constexpr double kErrorPower = 2.4;
-constexpr int kSearchSteps = 80;
-constexpr double kSearchGrid = 100.0;
-constexpr int64_t kSearchBlock = 1
-                                 << 18;  // elements: what the search reads 80 times stays in cache
 
 double largest_symmetric_code(int64_t bits) {
   return static_cast<double>((int64_t{1} << (bits - 1)) - 1);
@@ -41,26 +38,13 @@ at::Tensor symmetric_codes(const at::Tensor& x, const at::Tensor& scale, double 
 // The best scale of each row of x [rows, columns] (fp32), given the unclipped absmax [rows, 1].
 at::Tensor search_scale(const at::Tensor& x, const at::Tensor& absmax, double top,
                         bool fp16_scales) {
-  at::Tensor best_scale = absmax.div(top);
-  if (fp16_scales) best_scale = round_to_fp16(best_scale);
-  at::Tensor best_error =
-      at::full_like(absmax, std::numeric_limits<double>::infinity(), at::kDouble);
-  for (int i = 0; i < kSearchSteps; ++i) {
-    const double p = 1.0 - i / kSearchGrid;
-    at::Tensor scale = absmax.mul(p).div_(top);
-    if (fp16_scales) scale = round_to_fp16(scale);
-    // fp64 sums: the choice does not hang on the order of summation.
-    const at::Tensor error = symmetric_codes(x, scale, top)
-                                 .mul_(scale)
-                                 .sub_(x)
-                                 .abs_()
-                                 .pow_(kErrorPower)
-                                 .sum(-1, /*keepdim=*/true, at::kDouble);
-    const at::Tensor better = error.lt(best_error);
-    best_scale = at::where(better, scale, best_scale);
-    best_error = at::where(better, error, best_error);
+  at::Tensor candidates = at::empty({kSearchSteps, x.size(0)}, at::kFloat);
+  for (int64_t i = 0; i < kSearchSteps; ++i) {
+    candidates.select(0, i).copy_(absmax.squeeze(1).mul(search_ratio(i)).div_(top));
   }
-  return best_scale;
+  if (fp16_scales) candidates = round_to_fp16(candidates);
+  const at::Tensor best = best_candidates(x, candidates, {}, -top - 1.0, top);
+  return candidates.gather(0, best.unsqueeze(0)).view({-1, 1});
 }
 
 }  // namespace
@@ -82,15 +66,7 @@ SymmetricCodes quantize_symmetric(const at::Tensor& weight, int64_t bits, bool c
   const at::Tensor absmax = x.abs().amax(-1, /*keepdim=*/true).clamp_min_(kSmallestAbsmax);
   at::Tensor scale = absmax.div(top);
   if (fp16_scales) scale = round_to_fp16(scale);
-  if (clipping_search) {
-    const int64_t block = std::max<int64_t>(1, kSearchBlock / x.size(1));
-    for (int64_t row = 0; row < x.size(0); row += block) {
-      const int64_t rows = std::min(block, x.size(0) - row);
-      scale.narrow(0, row, rows)
-          .copy_(
-              search_scale(x.narrow(0, row, rows), absmax.narrow(0, row, rows), top, fp16_scales));
-    }
-  }
+  if (clipping_search) scale = search_scale(x, absmax, top, fp16_scales);
   return {.codes = symmetric_codes(x, scale, top), .scale = scale};
 }
 
@@ -141,7 +117,7 @@ void fake_quantize_symmetric_reference(std::span<float> row, int64_t bits, bool 
   float best_scale = absmax / top;
   double best_error = std::numeric_limits<double>::infinity();
   for (int i = 0; clipping_search && i < kSearchSteps; ++i) {
-    const float scale = absmax * static_cast<float>(1.0 - i / kSearchGrid) / top;
+    const float scale = absmax * static_cast<float>(search_ratio(i)) / top;
     double error = 0.0;
     for (const float x : row) error += std::pow(std::abs(quantized(x, scale) - x), kErrorPower);
     if (error < best_error) {

@@ -1,9 +1,9 @@
 #include "osp/quant/weight_quantizer.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/full_like.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/gather.h>
 #include <ATen/ops/isfinite.h>
-#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,14 +11,12 @@
 
 #include "osp/base/error.h"
 #include "osp/quant/grid.h"
+#include "osp/quant/grid_search.h"
 
 namespace osp {
 namespace {
 
 constexpr double kSmallestRange = 1e-5;
-constexpr double kErrorPower = 2.4;
-constexpr int kSearchSteps = 80;
-constexpr int64_t kSearchBlock = 1 << 18;  // elements that stay in cache during the search
 
 int64_t smallest_code(int64_t bits) { return -(int64_t{1} << (bits - 1)); }
 
@@ -42,39 +40,19 @@ GridParameters asymmetric_range(const at::Tensor& low, const at::Tensor& high, d
 }
 
 // The best range of each row of x [rows, group].
-GridParameters search_asymmetric(const at::Tensor& x, const WeightGrid& grid) {
+GridParameters asymmetric_grid(const at::Tensor& x, const WeightGrid& grid) {
   const at::Tensor low = x.amin(-1, /*keepdim=*/true).clamp_max_(0.0);
   const at::Tensor high = x.amax(-1, /*keepdim=*/true).clamp_min_(0.0);
-  GridParameters best = asymmetric_range(low, high, 1.0, grid);
-  if (!grid.clipping_search) return best;
-  at::Tensor best_error = at::full_like(low, std::numeric_limits<double>::infinity(), at::kDouble);
-  for (int i = 0; i < kSearchSteps; ++i) {
-    const GridParameters now = asymmetric_range(low, high, 1.0 - i / 100.0, grid);
-    const at::Tensor error = codes_of(x, now.scale, now.zero, grid.bits)
-                                 .sub_(now.zero)
-                                 .mul_(now.scale)
-                                 .sub_(x)
-                                 .abs_()
-                                 .pow_(kErrorPower)
-                                 .sum(-1, /*keepdim=*/true, at::kDouble);
-    const at::Tensor better = error.lt(best_error);
-    best.scale = at::where(better, now.scale, best.scale);
-    best.zero = at::where(better, now.zero, best.zero);
-    best_error = at::where(better, error, best_error);
+  if (!grid.clipping_search) return asymmetric_range(low, high, 1.0, grid);
+  at::Tensor scales = x.new_empty({kSearchSteps, x.size(0)}), zeros = at::empty_like(scales);
+  for (int64_t i = 0; i < kSearchSteps; ++i) {
+    const GridParameters now = asymmetric_range(low, high, search_ratio(i), grid);
+    scales.select(0, i).copy_(now.scale.squeeze(1));
+    zeros.select(0, i).copy_(now.zero.squeeze(1));
   }
-  return best;
-}
-
-GridParameters asymmetric_grid(const at::Tensor& x, const WeightGrid& grid) {
-  GridParameters result{x.new_empty({x.size(0), 1}), x.new_empty({x.size(0), 1})};
-  const int64_t block = std::max<int64_t>(1, kSearchBlock / x.size(1));
-  for (int64_t row = 0; row < x.size(0); row += block) {
-    const int64_t rows = std::min(block, x.size(0) - row);
-    const GridParameters part = search_asymmetric(x.narrow(0, row, rows), grid);
-    result.scale.narrow(0, row, rows).copy_(part.scale);
-    result.zero.narrow(0, row, rows).copy_(part.zero);
-  }
-  return result;
+  const double smallest = static_cast<double>(smallest_code(grid.bits));
+  const at::Tensor best = best_candidates(x, scales, zeros, smallest, -smallest - 1.0).unsqueeze(0);
+  return {scales.gather(0, best).view({-1, 1}), zeros.gather(0, best).view({-1, 1})};
 }
 
 // [out, in] as rows of one group each.
