@@ -5,22 +5,24 @@
     gptqmodel_peer.py evaluate FOLDER --windows WINDOWS --weights-out weights.safetensors
 
 `quantize` runs GPTQ on a Hugging Face folder, one calibration sample for each window (peer_windows.py
-has the format): by default 4 bits, symmetric, one scale for each row, no reordering, damping 0.01. `evaluate`
-loads a GPTQ folder, whoever wrote it, with GPTQModel's PyTorch kernel; it writes the weight of each quantized
-layer, [out, in] in fp32 as `<layer>.weight`, and measures perplexity. Each prints one JSON object on
-stdout (`seconds` is quantize() alone, without loading and saving); GPTQModel's log goes to stderr.
+has the format): by default 4 bits, symmetric, one scale for each row, no reordering, damping 0.01.
+`evaluate` loads a GPTQ folder, whoever wrote it, with GPTQModel's PyTorch kernel; it writes the weight of
+each quantized layer, [out, in] in fp32 as `<layer>.weight`, and measures perplexity. Each prints one JSON
+object on stdout (`seconds` is quantize() or the measuring alone, without loading and saving); GPTQModel's
+log goes to stderr.
 
-Installing it, in an environment of its own (the package is pure Python, so nothing is compiled for it;
-setuptools must be there first, because the newest ones alone read its pyproject.toml):
+Installing it, in an environment of its own (there is no wheel, but its source is pure Python, nothing is
+compiled for a CPU and no setting is needed; 2 minutes):
 
-    python3 -m venv peer && peer/bin/pip install torch==2.15.0 "setuptools>=84.2.1,<85" wheel
-    BUILD_CUDA_EXT=0 peer/bin/pip install --no-build-isolation gptqmodel==7.7.0 transformers==5.23.0
+    python3 -m venv peer && peer/bin/pip install gptqmodel==7.7.0 torch==2.15.0 transformers==5.23.0
     peer/bin/python bench/peers/gptqmodel_peer.py quantize …
 """
 
 import argparse
+import contextlib
 import os
 import resource
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -73,9 +75,11 @@ def quantize(options: argparse.Namespace) -> dict[str, Any]:
     )
     model = GPTQModel.load(str(options.model), config, dtype=getattr(torch, options.dtype))
     samples = [{"input_ids": window, "attention_mask": [1] * len(window)} for window in windows]
-    start = time.perf_counter()
-    model.quantize(samples, batch_size=1, calibration_sort=None)
-    seconds = time.perf_counter() - start
+    # It leaves a folder `logs` in the current directory.
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+        start = time.perf_counter()
+        model.quantize(samples, batch_size=1, calibration_sort=None)
+        seconds = time.perf_counter() - start
     peak = peak_memory_bytes()
     if options.out is not None:
         model.save(str(options.out))

@@ -9,8 +9,10 @@ measure). `generate` continues a text greedily, by the largest logit. Each print
 llama.cpp's log goes to stderr with --verbose. llama.cpp rounds activations to 8 bits before it multiplies
 them with quantized weights, so its perplexity differs a little from that of the same weights in fp32.
 
-Installing it, in an environment of its own (compiles llama.cpp for this machine's CPU with CMake: 12 minutes
-with one job):
+Its threads wait by spinning: on a machine that does other work too, fewer of them (--threads) are faster.
+
+Installing it, in an environment of its own (compiles llama.cpp for this machine's CPU with CMake: 12
+minutes with one job):
 
     python3 -m venv peer
     CMAKE_BUILD_PARALLEL_LEVEL=1 peer/bin/pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36
@@ -72,7 +74,7 @@ def perplexity(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def generate(options: argparse.Namespace) -> dict[str, Any]:
-    # Tokenizing needs a model, and the model's context needs the prompt's length: its bytes bound it.
+    # The context's size is fixed before the model can tokenize; a text has no more tokens than bytes.
     prompt = options.prompt.encode()
     model = load(options, len(prompt) + 2 + options.tokens)
     prompt_ids = model.tokenize(prompt)

@@ -49,6 +49,7 @@ struct Subject {
   std::unique_ptr<ModelSource> source;
   TokenSource text;                     // of --data; empty without
   std::optional<ParameterStore> whole;  // to compare with, where something is measured
+  std::vector<at::Tensor> states;       // of it, see DivergenceOptions
 };
 
 Subject read_subject(const std::string& path, const QuantizeArguments& options, Console& console) {
@@ -98,13 +99,14 @@ QuantizeRequest request_of(const QuantizeArguments& options, const std::string& 
   return request;
 }
 
-TableEntry measure(const Subject& subject, const std::string& folder,
-                   const QuantizeArguments& options, Console& console) {
+TableEntry measure(Subject& subject, const std::string& folder, const QuantizeArguments& options,
+                   Console& console) {
   const QuantizedModel quantized = load_quantized_model_dir(folder);
   const auto tap = quantized.make_tap();
   DivergenceOptions divergence;
   divergence.max_tokens = options.max_tokens;
   divergence.changed_tap = tap.get();
+  divergence.original_states = &subject.states;
   divergence.progress = [&](int64_t done, int64_t total) {
     console.status(fmt::format("{}: {}/{} windows scored", quantized.info.method, done, total));
   };
@@ -117,12 +119,18 @@ TableEntry measure(const Subject& subject, const std::string& folder,
           .perplexity = result.changed_perplexity(),
           .divergence = result.divergence,
           .same_choice = result.same_choice,
-          .tokens = result.tokens};
+          .tokens = result.tokens,
+          .window = result.window,
+          .bytes = subject.text.tokenizer ? static_cast<double>(scored_bytes(
+                                                *subject.text.tokenizer, subject.text.tokens,
+                                                result.window, result.tokens / (result.window - 1)))
+                                          : 0.0,
+          .vocabulary = quantized.store.config.vocabulary};
 }
 
 // All seeds of one method on one model. The first seed's folder is the one that was asked for; the
 // others are measured and removed.
-std::vector<TableEntry> run_method(const Subject& subject, const std::string& method,
+std::vector<TableEntry> run_method(Subject& subject, const std::string& method,
                                    const QuantizeArguments& options, Console& console, Json& json) {
   std::vector<TableEntry> entries;
   for (int64_t i = 0; i < options.seeds; ++i) {
@@ -179,7 +187,7 @@ int run(const QuantizeArguments& options) {
   Table table;
   Json json = {{"bits", options.bits}, {"profile", options.profile}, {"runs", Json::array()}};
   for (const std::string& path : options.models) {
-    const Subject subject = read_subject(path, options, console);
+    Subject subject = read_subject(path, options, console);
     for (const std::string& method : methods) {
       for (TableEntry& entry : run_method(subject, method, options, console, json["runs"])) {
         table.entries.push_back(std::move(entry));

@@ -15,11 +15,12 @@
 namespace osp {
 namespace {
 
-// log p [T, V] of one window's scored positions.
-at::Tensor log_probabilities(const ParameterStore& store, const at::Tensor& inputs, Tap* tap) {
+constexpr int64_t kRowsAtATime = 256;  // of logits
+
+at::Tensor states(const ParameterStore& store, const at::Tensor& inputs, Tap* tap) {
   ForwardOptions options;
   options.tap = tap;
-  return forward_logits(store, inputs, options).flatten(0, 1).log_softmax(-1);
+  return forward_hidden(store, inputs, options).flatten(0, 1);
 }
 
 double loss_of(const at::Tensor& log_p, const at::Tensor& targets) {
@@ -53,16 +54,27 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
       at::from_blob(const_cast<int64_t*>(used.data()), {windows, window}, at::kLong);
   DivergenceResult result;
   result.tokens = windows * (window - 1);
+  result.window = window;
   for (int64_t i = 0; i < windows; ++i) {
     const at::Tensor tokens_1W = all.narrow(0, i, 1);
     const at::Tensor inputs = tokens_1W.narrow(1, 0, window - 1).contiguous();
     const at::Tensor targets = tokens_1W.narrow(1, 1, window - 1).flatten();
-    const at::Tensor p = log_probabilities(original, inputs, options.original_tap);
-    const at::Tensor q = log_probabilities(changed, inputs, options.changed_tap);
-    result.original_loss += loss_of(p, targets);
-    result.changed_loss += loss_of(q, targets);
-    result.divergence += p.exp().mul_(p.sub(q)).sum(at::kDouble).item<double>();
-    result.same_choice += p.argmax(-1).eq(q.argmax(-1)).sum().item<double>();
+    const bool known = options.original_states != nullptr &&
+                       static_cast<int64_t>(options.original_states->size()) > i;
+    const at::Tensor before = known ? options.original_states->at(static_cast<size_t>(i))
+                                    : states(original, inputs, options.original_tap);
+    if (!known && options.original_states != nullptr) options.original_states->push_back(before);
+    const at::Tensor after = states(changed, inputs, options.changed_tap);
+    for (int64_t row = 0; row < before.size(0); row += kRowsAtATime) {
+      const int64_t rows = std::min(kRowsAtATime, before.size(0) - row);
+      const at::Tensor p = logits_of_hidden(original, before.narrow(0, row, rows)).log_softmax(-1);
+      const at::Tensor q = logits_of_hidden(changed, after.narrow(0, row, rows)).log_softmax(-1);
+      const at::Tensor wanted = targets.narrow(0, row, rows);
+      result.original_loss += loss_of(p, wanted);
+      result.changed_loss += loss_of(q, wanted);
+      result.divergence += p.exp().mul_(p.sub(q)).sum(at::kDouble).item<double>();
+      result.same_choice += p.argmax(-1).eq(q.argmax(-1)).sum().item<double>();
+    }
     if (options.progress) options.progress(i + 1, windows);
   }
   const double count = static_cast<double>(result.tokens);

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "osp/model/parameters.h"
 #include "osp/model/tap.h"
@@ -21,6 +22,9 @@ struct DivergenceOptions {
   int64_t max_tokens = 0;  // 0: all; otherwise as many whole windows as fit, at least one
   Tap* original_tap = nullptr;
   Tap* changed_tap = nullptr;
+  // Final states of the original, one per window; filled where it is empty and used where it is
+  // not, for whoever compares several models with one original.
+  std::vector<at::Tensor>* original_states = nullptr;
   std::function<void(int64_t done, int64_t total)> progress = {};  // windows
 };
 
@@ -29,6 +33,7 @@ struct DivergenceResult {
   double divergence = 0.0;                         // nats per scored token
   double same_choice = 0.0;  // share of positions where both find the same token most likely
   int64_t tokens = 0;        // scored
+  int64_t window = 0;
 
   double original_perplexity() const;
   double changed_perplexity() const;

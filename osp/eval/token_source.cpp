@@ -56,6 +56,18 @@ void read_text(TokenSource& source, const std::string& data, const std::string& 
 
 }  // namespace
 
+int64_t scored_bytes(const Tokenizer& tokenizer, std::span<const int64_t> tokens, int64_t window,
+                     int64_t windows) {
+  int64_t bytes = 0;
+  for (int64_t i = 0; i < windows; ++i) {
+    const auto part = tokens.subspan(static_cast<size_t>(i * window), static_cast<size_t>(window));
+    const std::vector<int32_t> ids(part.begin(), part.end());
+    bytes += static_cast<int64_t>(tokenizer.decode(ids).size());
+    bytes -= static_cast<int64_t>(tokenizer.decode(std::span(ids).first(1)).size());
+  }
+  return bytes;
+}
+
 TokenSource read_token_source(const std::string& data, const std::string& model_dir,
                               int64_t max_tokens) {
   TokenSource source;

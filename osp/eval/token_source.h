@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,5 +25,9 @@ struct TokenSource {
 // the text is empty, errors of TokenDataset and Tokenizer otherwise.
 TokenSource read_token_source(const std::string& data, const std::string& model_dir,
                               int64_t max_tokens);
+
+// Bytes of text that the scored tokens of the first windows stand for: all but the first of each.
+int64_t scored_bytes(const Tokenizer& tokenizer, std::span<const int64_t> tokens, int64_t window,
+                     int64_t windows);
 
 }  // namespace osp

@@ -352,6 +352,11 @@ at::Tensor forward_logits(const ParameterStore& store, const at::Tensor& tokens_
   return pass.logits(pass.hidden(tokens_BT));
 }
 
+at::Tensor logits_of_hidden(const ParameterStore& store, const at::Tensor& hidden) {
+  const ForwardOptions options;
+  return ForwardPass(store, 1, options).logits(hidden);
+}
+
 at::Tensor forward_loss_sum(const ParameterStore& store, const at::Tensor& tokens_BT,
                             const at::Tensor& targets_BT, const ForwardOptions& options,
                             double loss_scale) {

@@ -88,6 +88,9 @@ at::Tensor forward_hidden(const ParameterStore& store, const at::Tensor& tokens_
 at::Tensor forward_logits(const ParameterStore& store, const at::Tensor& tokens_BT,
                           const ForwardOptions& options = {});
 
+// Logits of rows [.., D] of forward_hidden's result, as forward_logits gives them.
+at::Tensor logits_of_hidden(const ParameterStore& store, const at::Tensor& hidden);
+
 // Sum over all positions of −log p(target), fp32 scalar, without ever holding all logits. Targets
 // int64 [B,T]; negative ones are not scored. With options.training, calling .backward() on it adds
 // d(sum · loss_scale)/dw into the gradient banks.

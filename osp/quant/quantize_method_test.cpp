@@ -84,17 +84,31 @@ TEST(QuantizeReport, TotalsNameTheWorstLayer) {
   EXPECT_DOUBLE_EQ(totals["mean_relative_output_error"].get<double>(), 0.2);
 }
 
+Table small_table() {
+  return {"4-4-4",
+          {{"runs/a/model", "rtn", 10.0, 20.0, 0.5, 0.9, 100, 32, 400.0, 50},
+           {"runs/b/model", "rtn", 11.0, 3000.4, 0.6, 0.8, 100, 32, 500.0, 50},
+           {"runs/a/model", "gptq", 10.0, 15.0, 0.25, 0.9, 100, 32, 400.0, 50},
+           {"runs/a/model", "gptq", 10.0, 17.0, 0.35, 0.9, 100, 32, 400.0, 50}}};
+}
+
 TEST(QuantizeTable, HasARowPerMethodAndAColumnPerModel) {
-  Table table{"4-4-4",
-              {{"runs/a/model", "rtn", 10.0, 20.0, 0.5, 0.9, 100},
-               {"runs/b/model", "rtn", 11.0, 30.0, 0.6, 0.8, 100},
-               {"runs/a/model", "gptq", 10.0, 15.0, 0.25, 0.9, 100},
-               {"runs/a/model", "gptq", 10.0, 17.0, 0.35, 0.9, 100}}};
+  EXPECT_EQ(table_text(small_table()),
+            "| perplexity (KL) |                            a |             b |\n"
+            "|-----------------|-----------------------------:|--------------:|\n"
+            "| 16-16-16        |                       10.000 |        11.000 |\n"
+            "| 4-4-4 rtn       |              20.000 (0.5000) | 3000 (0.6000) |\n"
+            "| 4-4-4 gptq      | 16.000±1.414 (0.3000±0.0707) |         - (-) |\n");
+}
+
+TEST(QuantizeTable, ModelsWithDifferentVocabulariesAreComparedByBytes) {
+  Table table = small_table();
+  EXPECT_EQ(table_text(table).find("bits per byte"), std::string::npos);
+  table.entries[1].vocabulary = 60;
   const std::string text = table_text(table);
-  EXPECT_NE(text.find("10.0000"), std::string::npos);
-  EXPECT_NE(text.find("20.000 (0.5000)"), std::string::npos);
-  EXPECT_NE(text.find("16.000±1.414 (0.3000±0.0707)"), std::string::npos);
-  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 4);
+  EXPECT_NE(text.find("| bits per byte |"), std::string::npos);
+  EXPECT_NE(text.find("| 16-16-16      |        0.8305 | 0.6919 |"), std::string::npos) << text;
+  EXPECT_DOUBLE_EQ(bits_per_byte(16.0, table.entries[0]), 1.0);
 }
 
 TEST(QuantizeTable, SpreadIsMeanAndSampleDeviation) {

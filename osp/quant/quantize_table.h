@@ -18,6 +18,9 @@ struct TableEntry {
   double divergence = 0.0;   // Kullback–Leibler, nats per token
   double same_choice = 0.0;  // share of equal most likely tokens
   int64_t tokens = 0;        // scored
+  int64_t window = 0;        // tokens
+  double bytes = 0.0;        // of text that the scored tokens stand for; 0: not known
+  int64_t vocabulary = 0;
 };
 
 struct Table {
@@ -33,9 +36,13 @@ struct Spread {
 };
 Spread spread_of(const std::vector<double>& values);
 
+// log₂ perplexity · tokens / bytes, NaN where the bytes are not known.
+double bits_per_byte(double perplexity, const TableEntry& entry);
+
 Json table_entry_json(const TableEntry& entry);
 
-// Lines of text: perplexity and divergence in brackets.
+// A Markdown table of perplexity with the divergence in brackets. Where the models' vocabularies
+// differ, their perplexities cannot be compared, and a second table has bits per byte.
 std::string table_text(const Table& table);
 
 }  // namespace osp

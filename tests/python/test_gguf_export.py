@@ -128,6 +128,18 @@ def test_codes_of_a_quantized_model_come_back_with_half_scales(group, model_dir,
     assert types["token_embd.weight"] == Type.F16
 
 
+def test_a_gguf_file_is_quantized_with_the_tokenizer_that_is_in_it(model_dir, tmp_path, run_program, repo_root):
+    source, _ = model_dir
+    export(run_program, source, tmp_path / "m.gguf", "f16")
+    text = repo_root / "README.md"
+    run_program(["osp", "quantize", tmp_path / "m.gguf", "--method", "gptq", "--calibration", text, "--samples", 4,
+                 "--out", tmp_path / "q"])  # fmt: skip
+    settings = json.loads((tmp_path / "q" / "quantize.json").read_text())["settings"]
+    ids = Tokenizer.from_file(str(source / "tokenizer.json")).encode(text.read_text(), add_special_tokens=False).ids
+    assert settings["calibration_tokens"] == len(ids)
+    assert (tmp_path / "q" / "tokenizer.json").exists()
+
+
 def test_osp_reads_its_own_file_as_the_same_model(model_dir, tmp_path, run_program):
     source, _ = model_dir
     export(run_program, source, tmp_path / "a.gguf", "f16")

@@ -237,9 +237,9 @@ def test_table_has_a_row_per_method_and_the_spread_of_seeds(quantize, small_mode
     text = small_model / "text.txt"
     result = quantize("--method", "all", "--report", "--data", text, "--max-tokens", 320, "--quiet")
     lines = result.stdout.splitlines()
-    assert lines[1].startswith("16-16-16")
+    assert lines[2].startswith("| 16-16-16")
     methods = ["rtn", "ffn-hadamard+rtn", "ffn-hadamard+gptq", "quarot+gptq", "spinquant+gptq", "smoothquant+rtn", "awq+rtn"]
-    assert [line.split()[1] for line in lines[2:]] == methods
+    assert [line.split()[2] for line in lines[3:]] == methods
     result = quantize("--method", "gptq", "--report", "--data", text, "--max-tokens", 320, "--seeds", 3, "--quiet")
     assert result.stdout.count("±") == 2
 
