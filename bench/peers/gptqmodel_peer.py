@@ -73,7 +73,7 @@ def quantize(options: argparse.Namespace) -> dict[str, Any]:
         offload_to_disk=False,
         device="cpu",
     )
-    model = GPTQModel.load(str(options.model), config, dtype=getattr(torch, options.dtype))
+    model = GPTQModel.load(str(options.model.resolve()), config, dtype=getattr(torch, options.dtype))
     samples = [{"input_ids": window, "attention_mask": [1] * len(window)} for window in windows]
     # It leaves a folder `logs` in the current directory.
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):

@@ -15,7 +15,8 @@ Installing it, in an environment of its own (compiles llama.cpp for this machine
 minutes with one job):
 
     python3 -m venv peer
-    CMAKE_BUILD_PARALLEL_LEVEL=1 peer/bin/pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36
+    CMAKE_ARGS=-DGGML_NATIVE=ON CMAKE_BUILD_PARALLEL_LEVEL=1 \\
+        peer/bin/pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36
     peer/bin/python bench/peers/llama_cpp_peer.py perplexity …
 """
 

@@ -60,6 +60,10 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Takes the whole pages of bytes of a mapping out of this process's memory; they are read from the
+// file again when they are touched. For who reads a large file part by part.
+void release_pages(std::span<const std::byte> mapped);
+
 // An exclusive advisory lock (flock) held for the object's life. Error(usage) naming the file if
 // another process holds it.
 class FileLock {

@@ -63,6 +63,20 @@ TEST(WriteFileAtomic, ReplacesTheNameAndNeverTheOldBytes) {
   EXPECT_EQ(names_in(folder.path()), std::vector<std::string>{"f"});
 }
 
+TEST(MappedFile, ReleasedPagesCanBeReadAgain) {
+  const TestFolder folder;
+  std::string bytes(3 << 16, 'a');
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 7 % 251);
+  const MappedFile file(folder.write("f", bytes));
+  const auto text = [&] {
+    return std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  };
+  EXPECT_EQ(text(), bytes);
+  release_pages(file.bytes().subspan(100, 100000));
+  release_pages(file.bytes().subspan(7, 3));
+  EXPECT_EQ(text(), bytes);
+}
+
 TEST(WriteFileAtomic, AFailedWriteLeavesTheOldFileAndNoOther) {
   const TestFolder folder;
   write_file_atomic(folder / "f", "old");

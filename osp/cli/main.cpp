@@ -36,6 +36,7 @@ void keep_freed_memory() {
 int run(int argc, char** argv) {
   keep_freed_memory();
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an I/O error, not a silent death
+  std::signal(SIGXFSZ, SIG_IGN);  // and so is a write beyond the limit of a file's size
   apply_isa_environment();
   CommandLine line(kDescription, kVersion);
   for (const auto add : kCommands) add(line);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/base/interrupt.h"
 #include "osp/base/temporary_folder.h"
 #include "osp/cli/command.h"
 #include "osp/eval/divergence.h"
@@ -95,6 +96,7 @@ QuantizeRequest request_of(const QuantizeArguments& options, const std::string& 
     console.status(fmt::format("{}: {}/{} {}, {} left", method, done, total, unit,
                                format_duration(seconds_left)));
   };
+  request.stop = [] { return stop_requested() != 0; };
   request.warn = [&console](const std::string& text) { console.warn("{}", text); };
   return request;
 }
@@ -183,6 +185,7 @@ int run(const QuantizeArguments& options) {
   const std::vector<std::string> methods =
       options.method == "all" ? table_methods() : std::vector<std::string>{options.method};
   for (const std::string& method : methods) parse_method(method);  // before any work
+  catch_signals();
   Console console(options.common.quiet);
   Table table;
   Json json = {{"bits", options.bits}, {"profile", options.profile}, {"runs", Json::array()}};

@@ -5,7 +5,7 @@
 #include "osp/cli/command.h"
 #include "osp/optim/routing.h"
 #include "osp/train/flops.h"
-#include "osp/train/interrupt.h"
+#include "osp/base/interrupt.h"
 #include "osp/train/loop.h"
 
 namespace osp {

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "osp/base/error.h"
+#include "osp/base/file.h"
 #include "osp/base/printable.h"
 #include "osp/model/gguf_names.h"
 #include "osp/model/gguf_rope.h"
@@ -188,7 +189,9 @@ class GgufSource : public ModelSource {
       const std::vector<int64_t> order =
           heads > 0 ? gguf_row_order(spec.shape[0], heads) : std::vector<int64_t>{};
       at::Tensor master = store.master(static_cast<int64_t>(i));
-      read_rows(tensor_at(file_, gguf_tensor_name(spec)), order, master.data_ptr<float>());
+      const GgufTensor& tensor = tensor_at(file_, gguf_tensor_name(spec));
+      read_rows(tensor, order, master.data_ptr<float>());
+      release_pages(tensor.data);
     }
     sync_compute(store);
     return store;

@@ -244,7 +244,9 @@ class ModelDirSource : public ModelSource {
     options.part = part;
     ParameterStore store = make_parameters(config_, options);
     for (const StoredTensor& stored : stored_tensors(config_, store.specs)) {
-      scatter_stored(stored, read_fp32(sources_.at(stored.name), stored.name), store);
+      const TensorSource& source = sources_.at(stored.name);
+      scatter_stored(stored, read_fp32(source, stored.name), store);
+      release_pages(source.view->data);
     }
     sync_compute(store);
     return store;

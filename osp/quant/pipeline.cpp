@@ -187,7 +187,15 @@ class Pipeline {
   void quantize(const ParameterStore& store, int64_t layer, const Seen& before, const Seen& after) {
     QuantizedWeights weights;
     std::vector<LinearReport> reports;
-    const BlockWatcher watcher{options_.warn, [&] { progress_.layer_done(); }};
+    const BlockWatcher watcher{options_.warn, [&] {
+                                 progress_.layer_done();
+                                 if (options_.stop && options_.stop()) {
+                                   fail(ErrorCode::interrupted,
+                                        "stopped in block {} of {}; the same command with --resume "
+                                        "goes on there",
+                                        layer, source_.config().layers);
+                                 }
+                               }};
     quantize_block(store, layer, settings(), streams(), weights, reports, watcher);
     for (const LinearGroup& group : linear_groups(store, layer)) {
       for (const int64_t parameter : group.parameters) {

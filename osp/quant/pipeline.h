@@ -39,6 +39,7 @@ struct PipelineOptions {
   ActivationSpace space = {};
   std::function<void(int64_t done, int64_t total, double seconds_left)> progress;  // linear layers
   std::function<void(const std::string&)> warn = [](const std::string&) {};
+  std::function<bool()> stop;  // asked after every linear layer; true: Error(interrupted)
 };
 
 struct PipelineResult {

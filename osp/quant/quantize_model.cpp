@@ -193,6 +193,7 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
     };
   }
   if (request.warn) pipeline.warn = request.warn;
+  pipeline.stop = request.stop;
   stage(fmt::format("quantizing {} blocks: {}", config.layers, request.method.name));
   const PipelineResult result = quantize_parts(source, calibration.windows_NT, pipeline, parts);
   info.scales = result.scales;

@@ -34,6 +34,7 @@ struct QuantizeRequest {
   // `unit` is "layers" (linear ones) or, while rotations are learned, "steps".
   std::function<void(const char* unit, int64_t done, int64_t total, double seconds_left)> progress;
   std::function<void(const std::string&)> warn;
+  std::function<bool()> stop;  // see PipelineOptions
 };
 
 struct QuantizeOutcome {

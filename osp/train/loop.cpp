@@ -12,7 +12,7 @@
 #include "osp/train/device.h"
 #include "osp/train/finish.h"
 #include "osp/train/flops.h"
-#include "osp/train/interrupt.h"
+#include "osp/base/interrupt.h"
 #include "osp/train/run_folder.h"
 #include "osp/train/run_log.h"
 #include "osp/train/saver.h"

@@ -11,7 +11,7 @@
 #include "osp/base/sha256.h"
 #include "osp/base/test_error.h"
 #include "osp/train/checkpoint.h"
-#include "osp/train/interrupt.h"
+#include "osp/base/interrupt.h"
 #include "osp/train/state.h"
 #include "osp/train/step.h"
 #include "osp/train/test_run.h"

@@ -1,4 +1,4 @@
-#include "osp/train/interrupt.h"
+#include "osp/base/interrupt.h"
 
 #include <csignal>
 
@@ -18,7 +18,6 @@ void catch_signals() {
   action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);
   for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaction(signal, &action, nullptr);
-  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 int stop_requested() { return stop_signal; }

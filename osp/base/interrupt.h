@@ -1,11 +1,9 @@
-// SIGTERM, SIGINT and SIGUSR1 ask the loop to save and leave; a full disk is an error, not a
-// signal.
+// SIGTERM, SIGINT and SIGUSR1 ask long work to save and leave.
 #pragma once
 
 namespace osp {
 
-// Installs the handlers for the life of the process (SIGXFSZ is ignored: a write beyond the limit
-// then fails with EFBIG).
+// Installs the handlers for the life of the process.
 void catch_signals();
 
 // The signal that asked to stop, 0 if none did.
