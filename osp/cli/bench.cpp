@@ -1,19 +1,10 @@
-// osp bench train: training speed and memory beside plain PyTorch, in turn, each in a process of
-// its own, so that peak memory is separate. The peer is bench/peers/train_eager.py.
+// osp bench, and its part train: training speed and memory beside plain PyTorch, in turn, each in a
+// process of its own, so that peak memory is separate. The peer is bench/peers/train_eager.py.
 #include <ATen/Parallel.h>
-#include <fcntl.h>
-#include <fmt/ranges.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
 #include <memory>
 
 #include "osp/base/error.h"
+#include "osp/cli/child.h"
 #include "osp/cli/command.h"
 #include "osp/train/speed.h"
 
@@ -35,50 +26,6 @@ struct Pair {
   Json ours, peer;
 };
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
-
-std::string read_to_end(int descriptor) {
-  std::string text;
-  char buffer[4096];
-  for (;;) {
-    const ssize_t n = read(descriptor, buffer, sizeof buffer);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return text;
-    text.append(buffer, static_cast<size_t>(n));
-  }
-}
-
-// Runs a program, which prints one JSON object on stdout; its stderr is ours.
-Json run_child(const std::vector<std::string>& command) {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) fail(ErrorCode::io, "pipe: {}", std::strerror(errno));
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-  std::vector<char*> arguments;
-  for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
-  arguments.push_back(nullptr);
-  pid_t child = 0;
-  const int error = posix_spawn(&child, arguments[0], &actions, nullptr, arguments.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  close(ends[1]);
-  const std::string output = error == 0 ? read_to_end(ends[0]) : "";
-  close(ends[0]);
-  if (error != 0) fail(ErrorCode::io, "cannot start {}: {}", command[0], std::strerror(error));
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-    fail(ErrorCode::unsupported, "{} did not finish (status {}); its own messages are above",
-         fmt::join(command, " "), status);
-  }
-  return parse_json(output, command[0]);
-}
-
 // The part that is timed, in a process of its own.
 int run_alone(const BenchArguments& options) {
   const TrainingSpeed speed = measure_training_speed(speed_recipe(options.model), options.steps);
@@ -92,11 +39,10 @@ int run_alone(const BenchArguments& options) {
 }
 
 Pair run_pair(const BenchArguments& options, const std::string& model) {
-  const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
   const std::vector<std::string> sizes = {"--model",   model,
                                           "--steps",   std::to_string(options.steps),
                                           "--threads", std::to_string(at::get_num_threads())};
-  std::vector<std::string> ours = {self, "bench", "train", "--alone"};
+  std::vector<std::string> ours = {own_program(), "bench", "train", "--alone"};
   std::vector<std::string> peer = {options.python, options.peer};
   ours.insert(ours.end(), sizes.begin(), sizes.end());
   peer.insert(peer.end(), sizes.begin(), sizes.end());
@@ -142,12 +88,7 @@ void print_table(const Json& models) {
 int run_train(const BenchArguments& options) {
   if (options.threads > 0) at::set_num_threads(static_cast<int>(options.threads));
   if (options.alone) return run_alone(options);
-  for (const std::string& needed : {options.python, options.peer}) {
-    if (std::filesystem::exists(needed)) continue;
-    fail(ErrorCode::usage,
-         "{} does not exist; run from the repository's folder, or give --python and --peer",
-         needed);
-  }
+  check_peer(options.python, options.peer);
   Console console(options.common.quiet);
   std::vector<std::string> names = {"demo", "50m"};
   if (options.model != "all") names = {options.model};
@@ -193,6 +134,7 @@ void add_bench(CommandLine& line) {
   train.add("--peer", options->peer, "script of the peer");
   train.add("--alone", options->alone, "time osp in this process, without the peer");
   train.runs([options] { return run_train(*options); });
+  add_bench_quantize(command);
 }
 
 }  // namespace osp

@@ -119,5 +119,7 @@ void add_generate(CommandLine& line);
 void add_export(CommandLine& line);
 void add_report(CommandLine& line);
 void add_bench(CommandLine& line);
+// A part of bench, in a file of its own.
+void add_bench_quantize(Command& bench);
 
 }  // namespace osp

@@ -2,10 +2,10 @@
 #include <filesystem>
 #include <memory>
 
+#include "osp/base/interrupt.h"
 #include "osp/cli/command.h"
 #include "osp/optim/routing.h"
 #include "osp/train/flops.h"
-#include "osp/base/interrupt.h"
 #include "osp/train/loop.h"
 
 namespace osp {

@@ -78,7 +78,13 @@ class Pipeline {
   PipelineResult run() {
     const auto start = Clock::now();
     outside();
-    for (int64_t layer = 0; layer < source_.config().layers; ++layer) block(layer);
+    for (int64_t layer = 0; layer < source_.config().layers; ++layer) {
+      const auto before = Clock::now();
+      const int64_t resumed = result_.num_resumed;
+      block(layer);
+      const std::chrono::duration<double> spent = Clock::now() - before;
+      if (result_.num_resumed == resumed) result_.block_seconds.push_back(spent.count());
+    }
     result_.seconds = std::chrono::duration<double>(Clock::now() - start).count();
     return std::move(result_);
   }

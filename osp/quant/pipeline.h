@@ -48,6 +48,7 @@ struct PipelineResult {
   ActivationScales scales;
   int64_t num_resumed = 0;  // blocks whose parts were there
   double seconds = 0.0;
+  std::vector<double> block_seconds;  // of the blocks that were not resumed
 };
 
 // `source` needs no fusing (fused() of model_source.h). windows_NT: calibration windows (int64),

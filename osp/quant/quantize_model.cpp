@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "osp/base/error.h"
+#include "osp/base/memory.h"
 #include "osp/quant/quantize_report.h"
 #include "osp/quant/quantized_model_dir.h"
 #include "osp/quant/rotation_check.h"
@@ -201,6 +202,8 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
   outcome.report["settings"] = settings;
   outcome.report["settings"]["static_scales"] = activation_scales_json(info.scales);
   outcome.report["totals"]["wall_seconds"] = result.seconds;
+  outcome.report["totals"]["block_seconds"] = result.block_seconds;
+  outcome.report["totals"]["peak_memory_bytes"] = peak_memory_bytes();
   outcome.report["model"] = model_dir;
   save_quantized_model_dir(parts, result.config, info, outcome.report, model_dir, request.out);
   remove_tree(work);

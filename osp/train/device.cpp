@@ -2,7 +2,6 @@
 
 #include <ATen/Context.h>
 #include <dlfcn.h>
-#include <sys/resource.h>
 
 #include "osp/base/error.h"
 
@@ -31,12 +30,6 @@ void move_banks(ParameterStore& store, const std::string& device) {
     bank.compute = shared ? bank.master : bank.compute.to(target);
     if (bank.gradient.defined()) bank.gradient = bank.gradient.to(target);
   }
-}
-
-int64_t peak_memory_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t(usage.ru_maxrss) * 1024;
 }
 
 }  // namespace osp

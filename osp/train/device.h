@@ -16,7 +16,4 @@ at::Device open_device(const std::string& name);
 // Moves every bank of a store to a device.
 void move_banks(ParameterStore& store, const std::string& device);
 
-// Largest memory that this process has held, in bytes: resident on the CPU.
-int64_t peak_memory_bytes();
-
 }  // namespace osp

@@ -8,10 +8,10 @@
 #include <sstream>
 
 #include "osp/base/file.h"
+#include "osp/base/interrupt.h"
 #include "osp/base/sha256.h"
 #include "osp/base/test_error.h"
 #include "osp/train/checkpoint.h"
-#include "osp/base/interrupt.h"
 #include "osp/train/state.h"
 #include "osp/train/step.h"
 #include "osp/train/test_run.h"

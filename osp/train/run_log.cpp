@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "osp/base/error.h"
+#include "osp/base/memory.h"
 #include "osp/base/version.h"
 #include "osp/optim/schedule.h"
 #include "osp/train/device.h"

@@ -9,6 +9,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/memory.h"
 #include "osp/base/philox.h"
 #include "osp/data/dataset.h"
 #include "osp/data/shards_writer.h"
