@@ -38,6 +38,9 @@ struct QuantizeArguments {
   int64_t seed = 0;
   int64_t max_tokens = 0;
   std::string calibration_type = "auto";
+  int64_t spin_steps = 100;
+  int64_t spin_batch = 8;
+  int64_t spin_length = 0;
   double memory_gib = 4.0;
   bool asymmetric = false;
   bool report = false;
@@ -88,6 +91,7 @@ QuantizeRequest request_of(const QuantizeArguments& options, const std::string& 
   request.samples = options.samples;
   request.length = options.length;
   request.seed = static_cast<uint64_t>(seed);
+  request.spin = {options.spin_steps, options.spin_batch, options.spin_length};
   request.bf16 = wants_bf16(options.calibration_type);
   request.memory_limit_bytes = static_cast<int64_t>(options.memory_gib * 1073741824.0);
   request.stage = [&console](const std::string& stage) { console.line("{}", stage); };
@@ -241,6 +245,12 @@ void add_quantize(CommandLine& line) {
       .add("--calibration-type", options->calibration_type,
            "of the forward pass over calibration windows; auto: bf16 where the CPU multiplies it")
       .one_of({"auto", "bf16", "fp32"});
+  command.add("--spin-steps", options->spin_steps, "steps in which spinquant learns")
+      .between(int64_t{1}, int64_t{100000});
+  command.add("--spin-batch", options->spin_batch, "calibration windows of such a step")
+      .between(int64_t{1}, int64_t{1} << 20);
+  command.add("--spin-length", options->spin_length, "tokens of them that are used; 0: all")
+      .between(int64_t{0}, int64_t{1} << 20);
   command.add("--memory", options->memory_gib, "GiB for calibration activations")
       .between(0.001, 65536.0);
   command.add("--out", options->out, "folder to write the quantized model to");

@@ -124,7 +124,9 @@ class Pipeline {
     if (transforms()) options_.transform.apply(store, nullptr);
     set_compute_type(store, options_.bf16);
     if (windows_NT_.defined()) {
-      quantized_ = stream(store, windows_NT_, true);
+      // Rounding to nearest looks at activations for the report alone.
+      const bool all = options_.weights.method == WeightMethod::gptq;
+      quantized_ = stream(store, all ? windows_NT_ : first_windows(kKurtosisWindows), true);
       if (options_.weights.wants_original()) {
         original_ = stream(store, windows_NT_, true);
       }

@@ -56,8 +56,12 @@ at::Tensor polished(at::Tensor q) {
 
 // SpinQuant's rotations. Weights that GPTQ will round keep 16 bits while they are learned.
 RotationPlan learned_plan(const ParameterStore& store, const QuantizeRequest& request,
-                          SpinObjective objective, const at::Tensor& windows_NT) {
+                          SpinObjective objective, const at::Tensor& windows_NT, Json& report) {
   SpinQuantOptions options;
+  options.steps = request.spin.steps;
+  options.batch = request.spin.batch;
+  const int64_t length = request.spin.length > 0 ? std::min(request.spin.length, windows_NT.size(1))
+                                                 : windows_NT.size(1);
   options.objective = objective;
   options.bits = request.bits;
   if (request.method.weights == WeightMethod::gptq) options.bits.weights = 16;
@@ -71,7 +75,13 @@ RotationPlan learned_plan(const ParameterStore& store, const QuantizeRequest& re
                        seconds / static_cast<double>(done) * static_cast<double>(total - done));
     };
   }
-  RotationPlan plan = learn_rotations(store, windows_NT, options).plan;
+  SpinQuantResult result = learn_rotations(store, windows_NT.narrow(1, 0, length), options);
+  report = {{"steps", options.steps},
+            {"windows_per_step", options.batch},
+            {"window", length},
+            {"objective", objective == SpinObjective::kurtosis ? "kurtosis" : "cross-entropy"},
+            {"objectives", result.objectives}};
+  RotationPlan plan = std::move(result.plan);
   if (plan.residual && plan.residual->matrix.defined()) {
     plan.residual->matrix = polished(plan.residual->matrix);
   }
@@ -89,10 +99,11 @@ PartTransform rotating_checked(const ModelSource& source, const RotationPlan& pl
 
 // What the method does to the weights before they are rounded.
 PartTransform transform_of(const ModelSource& source, const QuantizeRequest& request,
-                           const WeightGrid& grid, const at::Tensor& windows_NT) {
+                           const WeightGrid& grid, const at::Tensor& windows_NT, Json& report) {
   const auto learned = [&](SpinObjective objective) {
     return rotating_checked(
-        source, learned_plan(source.read(kWhole), request, objective, windows_NT), windows_NT);
+        source, learned_plan(source.read(kWhole), request, objective, windows_NT, report),
+        windows_NT);
   };
   switch (request.method.transform) {
     case Transform::none:
@@ -175,7 +186,9 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
   if (request.method.transform != Transform::none) {
     stage("preparing the transform: " + request.method.name);
   }
-  pipeline.transform = transform_of(source, request, pipeline.weights.grid, calibration.windows_NT);
+  Json learning;  // of rotations
+  pipeline.transform =
+      transform_of(source, request, pipeline.weights.grid, calibration.windows_NT, learning);
   pipeline.activations = request.activations;
   pipeline.activation_bits = request.bits.activations;
   pipeline.bf16 = request.bf16;
@@ -201,6 +214,7 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
   QuantizeOutcome outcome{quantize_report_json(result.reports), result.num_resumed};
   outcome.report["settings"] = settings;
   outcome.report["settings"]["static_scales"] = activation_scales_json(info.scales);
+  if (!learning.is_null()) outcome.report["learning"] = learning;
   outcome.report["totals"]["wall_seconds"] = result.seconds;
   outcome.report["totals"]["block_seconds"] = result.block_seconds;
   outcome.report["totals"]["peak_memory_bytes"] = peak_memory_bytes();

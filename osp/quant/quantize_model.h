@@ -15,6 +15,13 @@ namespace osp {
 
 ActivationMode parse_activation_mode(const std::string& text);
 
+// How rotations are learned end to end; the defaults are the paper's.
+struct SpinQuantSchedule {
+  int64_t steps = 100;
+  int64_t batch = 8;   // calibration windows of a step
+  int64_t length = 0;  // tokens of a window that are used; 0: all
+};
+
 struct QuantizeRequest {
   QuantizeMethod method;
   Profile profile = Profile::osp_paper;
@@ -27,6 +34,7 @@ struct QuantizeRequest {
   int64_t length = 2048;
   uint64_t seed = 0;  // of calibration windows and random rotations
   bool bf16 = false;  // type of the forward pass over calibration windows; else fp32
+  SpinQuantSchedule spin = {};
   int64_t memory_limit_bytes = int64_t{4} << 30;  // of calibration activations
   std::string out;  // the quantized model dir; `out`.work while it is made
   bool resume = false;
