@@ -41,6 +41,9 @@ struct QuantizeArguments {
   int64_t spin_steps = 100;
   int64_t spin_batch = 8;
   int64_t spin_length = 0;
+  int64_t hadamard_block = 0;
+  double activation_clip = 1.0;
+  double cache_clip = 1.0;
   double memory_gib = 4.0;
   bool asymmetric = false;
   bool report = false;
@@ -91,6 +94,8 @@ QuantizeRequest request_of(const QuantizeArguments& options, const std::string& 
   request.samples = options.samples;
   request.length = options.length;
   request.seed = static_cast<uint64_t>(seed);
+  request.down_block = options.hadamard_block;
+  request.clips = {options.activation_clip, options.cache_clip};
   request.spin = {options.spin_steps, options.spin_batch, options.spin_length};
   request.bf16 = wants_bf16(options.calibration_type);
   request.memory_limit_bytes = static_cast<int64_t>(options.memory_gib * 1073741824.0);
@@ -245,6 +250,16 @@ void add_quantize(CommandLine& line) {
       .add("--calibration-type", options->calibration_type,
            "of the forward pass over calibration windows; auto: bf16 where the CPU multiplies it")
       .one_of({"auto", "bf16", "fp32"});
+  command
+      .add("--hadamard-block", options->hadamard_block,
+           "size of the diagonal blocks of the Hadamard before the down projection; 0: one")
+      .between(int64_t{0}, int64_t{1} << 20);
+  command
+      .add("--activation-clip", options->activation_clip,
+           "part of their range that grids of activations cover")
+      .between(0.1, 1.0);
+  command.add("--cache-clip", options->cache_clip, "the same for keys and values")
+      .between(0.1, 1.0);
   command.add("--spin-steps", options->spin_steps, "steps in which spinquant learns")
       .between(int64_t{1}, int64_t{100000});
   command.add("--spin-batch", options->spin_batch, "calibration windows of such a step")

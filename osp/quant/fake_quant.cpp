@@ -7,8 +7,9 @@
 namespace osp {
 
 FakeQuantTap::FakeQuantTap(const ParameterStore& store, const BitWidths& bits,
-                           const OnlineTransforms& online, const ActivationScales& scales)
-    : store_(store), bits_(bits), online_(online), scales_(scales) {
+                           const OnlineTransforms& online, const ActivationScales& scales,
+                           const ClipRatios& clips)
+    : store_(store), bits_(bits), online_(online), scales_(scales), clips_(clips) {
   if (bits_.quantizes_kv_cache() && online_.query_key_hadamard) {
     check_hadamard_size(store.config.head_size, "head size");
   }
@@ -42,10 +43,11 @@ at::Tensor FakeQuantTap::quantized_input(TapPoint point, int64_t layer, const at
   const auto fixed = scales_.find({point, layer});
   if (fixed != scales_.end()) return fake_quantize_static(x, bits_.activations, fixed->second);
   if (point == TapPoint::attention_output) {
-    return fake_quantize_asymmetric(x, bits_.activations, store_.config.head_size,
-                                    GroupRange::free);
+    return fake_quantize_asymmetric(x, bits_.activations, store_.config.head_size, GroupRange::free,
+                                    clips_.activations);
   }
-  return fake_quantize_asymmetric(x, bits_.activations, x.size(-1), GroupRange::contains_zero);
+  return fake_quantize_asymmetric(x, bits_.activations, x.size(-1), GroupRange::contains_zero,
+                                  clips_.activations);
 }
 
 at::Tensor FakeQuantTap::at(TapPoint point, int64_t layer, const at::Tensor& x) {
@@ -56,9 +58,10 @@ at::Tensor FakeQuantTap::at(TapPoint point, int64_t layer, const at::Tensor& x) 
       return hadamard_transform(x);
     case TapPoint::key:
       return fake_quantize_asymmetric(online_.query_key_hadamard ? hadamard_transform(x) : x,
-                                      bits_.kv_cache, width, GroupRange::contains_zero);
+                                      bits_.kv_cache, width, GroupRange::contains_zero,
+                                      clips_.cache);
     case TapPoint::value:
-      return fake_quantize_asymmetric(x, bits_.kv_cache, width, GroupRange::free);
+      return fake_quantize_asymmetric(x, bits_.kv_cache, width, GroupRange::free, clips_.cache);
     case TapPoint::mlp_product:
       return quantized_input(
           point, layer,

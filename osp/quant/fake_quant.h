@@ -27,6 +27,13 @@
 
 namespace osp {
 
+// The part of their range that dynamic grids cover: QuaRot has 0.9 and 0.95.
+struct ClipRatios {
+  double activations = 1.0;
+  double cache = 1.0;
+  bool operator==(const ClipRatios&) const = default;
+};
+
 class FakeQuantTap : public Tap {
  public:
   // `store` must outlive the tap and keep its values: each weight is quantized once, when it is
@@ -35,7 +42,8 @@ class FakeQuantTap : public Tap {
   // `scales` get a static scale. Error(unsupported) if the cache is quantized and no Hadamard
   // matrix of the head size is known, or none of the inner size where `online` needs one.
   FakeQuantTap(const ParameterStore& store, const BitWidths& bits,
-               const OnlineTransforms& online = {}, const ActivationScales& scales = {});
+               const OnlineTransforms& online = {}, const ActivationScales& scales = {},
+               const ClipRatios& clips = {});
 
   bool wants(TapPoint point, int64_t layer) const override;
   at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) override;
@@ -55,6 +63,7 @@ class FakeQuantTap : public Tap {
   BitWidths bits_;
   OnlineTransforms online_;
   ActivationScales scales_;
+  ClipRatios clips_;
   std::map<int64_t, at::Tensor> weights_;  // by parameter
 };
 

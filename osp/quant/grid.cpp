@@ -71,7 +71,7 @@ SymmetricCodes quantize_symmetric(const at::Tensor& weight, int64_t bits, bool c
 }
 
 AsymmetricCodes quantize_asymmetric(const at::Tensor& x, int64_t bits, int64_t group,
-                                    GroupRange range) {
+                                    GroupRange range, double clip) {
   check_bits(bits);
   OSP_CHECK(group > 0 && x.size(-1) % group == 0, "groups of {} in rows of {}", group, x.size(-1));
   const double top = largest_asymmetric_code(bits);
@@ -81,6 +81,10 @@ AsymmetricCodes quantize_asymmetric(const at::Tensor& x, int64_t bits, int64_t g
   if (range == GroupRange::contains_zero) {
     low.clamp_max_(0.0);
     high.clamp_min_(0.0);
+  }
+  if (clip != 1.0) {
+    low.mul_(clip);
+    high.mul_(clip);
   }
   at::Tensor scale = high.sub(low).div_(top);
   at::Tensor degenerate = scale.eq(0.0);
@@ -100,8 +104,8 @@ at::Tensor fake_quantize_symmetric(const at::Tensor& weight, int64_t bits, bool 
 }
 
 at::Tensor fake_quantize_asymmetric(const at::Tensor& x, int64_t bits, int64_t group,
-                                    GroupRange range) {
-  return quantize_asymmetric(x, bits, group, range)
+                                    GroupRange range, double clip) {
+  return quantize_asymmetric(x, bits, group, range, clip)
       .dequantized()
       .view(x.sizes())
       .to(x.scalar_type());
@@ -128,14 +132,19 @@ void fake_quantize_symmetric_reference(std::span<float> row, int64_t bits, bool 
   for (float& x : row) x = quantized(x, best_scale);
 }
 
-void fake_quantize_asymmetric_reference(std::span<float> group, int64_t bits, GroupRange range) {
+void fake_quantize_asymmetric_reference(std::span<float> group, int64_t bits, GroupRange range,
+                                        double clip) {
   const float top = static_cast<float>(largest_asymmetric_code(bits));
   float low = *std::min_element(group.begin(), group.end());
   float high = *std::max_element(group.begin(), group.end());
-  if (range == GroupRange::contains_zero || (high - low) / top == 0.0f) {
+  const auto stretch = [&] {
     low = std::min(low, 0.0f);
     high = std::max(high, 0.0f);
-  }
+  };
+  if (range == GroupRange::contains_zero) stretch();
+  low *= static_cast<float>(clip);
+  high *= static_cast<float>(clip);
+  if ((high - low) / top == 0.0f) stretch();
   if ((high - low) / top == 0.0f) {
     low = -1.0f;
     high = 1.0f;

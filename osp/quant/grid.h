@@ -53,17 +53,19 @@ SymmetricCodes quantize_symmetric(const at::Tensor& weight, int64_t bits, bool c
 at::Tensor round_to_fp16(const at::Tensor& scale);
 
 // x [.., columns] in groups of `group` along the last dimension. A group of zeros counts as [−1,
-// 1], a group of equal numbers is stretched to contain 0.
+// 1], a group of equal numbers is stretched to contain 0. `clip` is the part of the range [low,
+// high] that the grid covers.
 AsymmetricCodes quantize_asymmetric(const at::Tensor& x, int64_t bits, int64_t group,
-                                    GroupRange range);
+                                    GroupRange range, double clip = 1.0);
 
 // Quantized and back, in the shape and type of the input.
 at::Tensor fake_quantize_symmetric(const at::Tensor& weight, int64_t bits, bool clipping_search);
 at::Tensor fake_quantize_asymmetric(const at::Tensor& x, int64_t bits, int64_t group,
-                                    GroupRange range);
+                                    GroupRange range, double clip = 1.0);
 
 // Naive twins for one row or group: scalar loops, result in place of the numbers.
 void fake_quantize_symmetric_reference(std::span<float> row, int64_t bits, bool clipping_search);
-void fake_quantize_asymmetric_reference(std::span<float> group, int64_t bits, GroupRange range);
+void fake_quantize_asymmetric_reference(std::span<float> group, int64_t bits, GroupRange range,
+                                        double clip = 1.0);
 
 }  // namespace osp

@@ -47,6 +47,19 @@ TEST(Grid, AsymmetricRowHasTheCodesOfTheFormula) {
   EXPECT_TRUE(q.codes.flatten().equal(at::tensor({0.0f, 3.0f, 1.0f, 3.0f, 1.0f, 1.0f})));
 }
 
+TEST(Grid, ClippedRangesAreThoseOfTheTwin) {
+  const at::Tensor x = gaussian(20, 64, "x").add(0.5);
+  for (const GroupRange range : {GroupRange::contains_zero, GroupRange::free}) {
+    at::Tensor wanted = x.clone();
+    for (int64_t row = 0; row < 20; ++row) {
+      fake_quantize_asymmetric_reference({wanted.data_ptr<float>() + 64 * row, 64}, 4, range, 0.9);
+    }
+    const at::Tensor found = fake_quantize_asymmetric(x, 4, 64, range, 0.9);
+    EXPECT_TRUE(found.equal(wanted));
+    EXPECT_LT(found.abs().max().item<double>(), 0.97 * x.abs().max().item<double>());
+  }
+}
+
 TEST(Grid, OnlyTheFreeRangeLeavesOutZero) {
   const at::Tensor x = at::tensor({10.0f, 11.0f, 12.0f, 13.0f}).view({1, 4});
   EXPECT_TRUE(fake_quantize_asymmetric(x, 2, 4, GroupRange::free).equal(x));

@@ -58,6 +58,7 @@ at::Tensor polished(at::Tensor q) {
 RotationPlan learned_plan(const ParameterStore& store, const QuantizeRequest& request,
                           SpinObjective objective, const at::Tensor& windows_NT, Json& report) {
   SpinQuantOptions options;
+  options.down_block = request.down_block;
   options.steps = request.spin.steps;
   options.batch = request.spin.batch;
   const int64_t length = request.spin.length > 0 ? std::min(request.spin.length, windows_NT.size(1))
@@ -109,10 +110,13 @@ PartTransform transform_of(const ModelSource& source, const QuantizeRequest& req
     case Transform::none:
       return {};
     case Transform::ffn_hadamard:
-      return rotating_checked(source, ffn_hadamard_plan(source.config()), windows_NT);
-    case Transform::quarot:
-      return rotating_checked(source, quarot_plan(source.config(), {.seed = request.seed}),
+      return rotating_checked(source, ffn_hadamard_plan(source.config(), request.down_block),
                               windows_NT);
+    case Transform::quarot:
+      return rotating_checked(
+          source,
+          quarot_plan(source.config(), {.seed = request.seed, .down_block = request.down_block}),
+          windows_NT);
     case Transform::spinquant:
       return learned(SpinObjective::end_to_end);
     case Transform::spinquant_kurtosis:
@@ -195,6 +199,7 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
   QuantizedModelInfo info = {.bits = request.bits,
                              .grid = pipeline.weights.grid,
                              .online = pipeline.transform.online,
+                             .clips = request.clips,
                              .method = request.method.name,
                              .profile = request.profile == Profile::best ? "best" : "osp-paper"};
   const Json settings = settings_json(request, info, pipeline.weights, calibration);

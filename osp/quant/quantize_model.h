@@ -8,6 +8,7 @@
 
 #include "osp/model/model_source.h"
 #include "osp/quant/calibration.h"
+#include "osp/quant/fake_quant.h"
 #include "osp/quant/pipeline.h"
 #include "osp/quant/quantize_method.h"
 
@@ -35,6 +36,8 @@ struct QuantizeRequest {
   uint64_t seed = 0;  // of calibration windows and random rotations
   bool bf16 = false;  // type of the forward pass over calibration windows; else fp32
   SpinQuantSchedule spin = {};
+  int64_t down_block = 0;  // of the Hadamard before the down projection; 0: one for all of it
+  ClipRatios clips = {};   // of dynamic activation and cache grids
   int64_t memory_limit_bytes = int64_t{4} << 30;  // of calibration activations
   std::string out;  // the quantized model dir; `out`.work while it is made
   bool resume = false;

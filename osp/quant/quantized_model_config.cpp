@@ -178,6 +178,8 @@ Json quantization_info_json(const QuantizedModelInfo& info) {
   json["query_key_hadamard"] = info.online.query_key_hadamard;
   json["down_hadamard"] = info.online.down_hadamard;
   json["down_block"] = info.online.down_block;
+  json["activation_clip"] = info.clips.activations;
+  json["cache_clip"] = info.clips.cache;
   json["static_scales"] = activation_scales_json(info.scales);
   return json;
 }
@@ -205,6 +207,13 @@ QuantizedModelInfo parse_quantization_info(const Json& json, const std::string& 
   info.online = {.query_key_hadamard = json_bool(json, "query_key_hadamard", place),
                  .down_hadamard = json_bool(json, "down_hadamard", place),
                  .down_block = json_int(json, "down_block", place)};
+  info.clips = {json_number(json, "activation_clip", place),
+                json_number(json, "cache_clip", place)};
+  const auto is_ratio = [](double clip) { return clip > 0.0 && clip <= 1.0; };
+  if (!is_ratio(info.clips.activations) || !is_ratio(info.clips.cache)) {
+    fail(ErrorCode::damaged, "{}: clips of {} and {}, expected parts of 1", place,
+         info.clips.activations, info.clips.cache);
+  }
   if (info.grid.group < 0 || info.online.down_block < 0 || !info.bits.quantizes_weights()) {
     fail(ErrorCode::damaged, "{}: a negative group or weights of 16 bits", place);
   }

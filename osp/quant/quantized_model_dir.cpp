@@ -57,8 +57,9 @@ void check_tensors(const std::map<std::string, TensorView>& tensors, const Model
 }  // namespace
 
 std::unique_ptr<FakeQuantTap> QuantizedModel::make_tap() const {
-  return std::make_unique<FakeQuantTap>(
-      store, BitWidths{16, info.bits.activations, info.bits.kv_cache}, info.online, info.scales);
+  return std::make_unique<FakeQuantTap>(store,
+                                        BitWidths{16, info.bits.activations, info.bits.kv_cache},
+                                        info.online, info.scales, info.clips);
 }
 
 void check_output_dir(const std::string& path) {

@@ -35,6 +35,7 @@ struct QuantizedModelInfo {
   WeightGrid grid = {};
   OnlineTransforms online = {};
   ActivationScales scales = {};  // static activation scales; empty: all dynamic
+  ClipRatios clips = {};         // of dynamic ones
   std::string method = "";       // "quarot+gptq"
   std::string profile = "";      // "osp-paper" or "best"
 };

@@ -54,6 +54,7 @@ TEST(QuantizedModelDir, GivesBackCodesScalesAndSettings) {
     QuantizedModelInfo info = info_of(grid);
     info.online = {.query_key_hadamard = false, .down_hadamard = true, .down_block = 16};
     info.scales[{TapPoint::mlp_input, 1}] = {0.25, 8.0};
+    info.clips = {0.9, 0.95};
     save_quantized_model_dir(parts_of(store, weights, info, folder / "parts"), store.config, info,
                              {{"note", 1}}, folder.path(), folder / "out");
     EXPECT_TRUE(is_quantized_model_dir(folder / "out"));
@@ -70,6 +71,7 @@ TEST(QuantizedModelDir, GivesBackCodesScalesAndSettings) {
     EXPECT_EQ(model.info.bits, info.bits);
     EXPECT_EQ(model.info.online, info.online);
     EXPECT_EQ(model.info.scales, info.scales);
+    EXPECT_EQ(model.info.clips, info.clips);
     EXPECT_EQ(model.info.method, "rtn");
     const int64_t embedding = store.find("model.embed_tokens.weight");
     EXPECT_TRUE(model.store.master(embedding).equal(store.master(embedding)));
@@ -114,6 +116,7 @@ TEST(QuantizedModelDir, DamageIsNamed) {
   EXPECT_NE(with("group", 48).find("groups of 48"), std::string::npos);
   EXPECT_NE(with("symmetric", false).find("zero_point is missing"), std::string::npos);
   EXPECT_NE(with("version", 7).find("version 7"), std::string::npos);
+  EXPECT_NE(with("cache_clip", 1.5).find("parts of 1"), std::string::npos);
   EXPECT_NE(with("static_scales", 3).find("static scales"), std::string::npos);
   Json bad = good;
   bad["hidden_size"] = 64;

@@ -136,6 +136,18 @@ Rotation dense_rotation(const at::Tensor& matrix) {
   return {.matrix = matrix.detach().to(at::kDouble).contiguous()};
 }
 
+namespace {
+
+void check_down_block(const ModelConfig& config, int64_t block, const std::string& what) {
+  if (block != 0 && config.inner % block != 0) {
+    fail(ErrorCode::usage, "{}: blocks of {} do not divide the inner size {}", what, block,
+         config.inner);
+  }
+  check_hadamard_size(block == 0 ? config.inner : block, what + ": the block");
+}
+
+}  // namespace
+
 RotationPlan quarot_plan(const ModelConfig& config, const QuaRotOptions& options) {
   RotationPlan plan{.fold_norms = true, .down = true, .down_block = options.down_block};
   const std::string name = "R1 (residual stream): the width";
@@ -146,14 +158,12 @@ RotationPlan quarot_plan(const ModelConfig& config, const QuaRotOptions& options
         random_hadamard(config.head_size, options.seed,
                         fmt::format("R2 (values of layer {}): the head size", layer)));
   }
-  check_hadamard_size(options.down_block == 0 ? config.inner : options.down_block,
-                      "R4 (input of the down projection): the block");
+  check_down_block(config, options.down_block, "R4 (input of the down projection)");
   return plan;
 }
 
 RotationPlan ffn_hadamard_plan(const ModelConfig& config, int64_t down_block) {
-  check_hadamard_size(down_block == 0 ? config.inner : down_block,
-                      "FFN Hadamard (input of the down projection): the block");
+  check_down_block(config, down_block, "FFN Hadamard (input of the down projection)");
   return {.down = true, .down_block = down_block};
 }
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -248,6 +249,21 @@ def test_table_has_a_row_per_method_and_the_spread_of_seeds(quantize, small_mode
     assert result.stdout.count("±") == 2
 
 
+def test_block_hadamards_and_clips_are_applied_and_stored(quantize, run_program, small_model):
+    """Inner size 128 has a Hadamard matrix in blocks of 16 as well; each choice gives another model."""
+    text, perplexities = small_model / "text.txt", set()
+    for choice in ([], ["--hadamard-block", 16], ["--activation-clip", 0.9], ["--cache-clip", 0.95]):
+        out = small_model / ("choice" + "".join(map(str, choice)))
+        result = quantize("--method", "quarot+rtn", "--report", "--data", text, "--out", out, "--json", "--quiet", *choice)
+        measured = json.loads(result.stdout)["runs"][0]["measured"]["perplexity"]
+        evaluated = run_program(["osp", "eval", out, "--data", text, "--json", "--quiet"])
+        assert math.isclose(json.loads(evaluated.stdout)["results"][0]["perplexity"], measured, rel_tol=1e-5)
+        perplexities.add(round(measured, 6))
+    assert len(perplexities) == 4
+    result = quantize("--method", "quarot+rtn", "--hadamard-block", 24, "--out", small_model / "no", check=False)
+    assert result.returncode == 2 and "blocks of 24 do not divide the inner size 128" in result.stderr
+
+
 @pytest.mark.parametrize(
     "arguments, status, part",
     [
@@ -345,3 +361,27 @@ def test_memory_does_not_grow_with_the_number_of_blocks(run_program, osp_build, 
     # 20 blocks more: 84 MB of weights, and 10 MB of codes that are written from a mapping. A copy of the model in
     # memory would show as 84 MB and more; 30 MB were measured, of which the allocator keeps the larger part.
     assert peaks[1] - peaks[0] < 10 * block, (peaks, block)
+
+
+def test_bench_runs_ours_on_parts_of_the_windows_and_gives_the_peer_the_same_ones(run_program, small_model, tmp_path):
+    peer = tmp_path / "peer.py"
+    peer.write_text("""
+import json, sys
+command, model, windows = sys.argv[1:]
+given = json.load(open(windows))["windows"]
+assert command == "quantize" and open(model + "/config.json")
+print(json.dumps({"seconds": 50.0, "peak_memory_bytes": 1, "shape": [len(given), len(given[0])],
+                  "first": given[0], "versions": {"gptqmodel": "0"}}))
+""")
+    text = small_model / "text.txt"
+    arguments = ["osp", "bench", "quantize", small_model / "model", "--calibration", text, "--samples", 8, "--python",
+                 sys.executable, "--peer", peer]  # fmt: skip
+    result = json.loads(run_program([*arguments, "--json"]).stdout)
+    assert [run["samples"] for run in result["runs"]] == [2, 4, 8]
+    assert all(len(run["block_seconds"]) == 2 and run["peak_memory_bytes"] > 1e6 for run in result["runs"])
+    assert result["peer"]["shape"] == [8, 32]
+    assert math.isclose(result["ratio"], 50.0 / result["runs"][2]["seconds"])
+    # The first window begins where the reference's does: randint(0, n - 33) after seed(0), here of 4,000 characters.
+    start = Random(0).randint(0, 4000 - 33)
+    assert result["peer"]["first"] == [ord(c) - 33 for c in text.read_text()[start : start + 32]]
+    assert "times as fast" in run_program(arguments).stdout
