@@ -62,16 +62,8 @@ void apply_isa_environment() {
 }
 
 const kernels::Kernels& active_kernels() {
-  static const kernels::Kernels& table = [&]() -> const kernels::Kernels& {
-    switch (active_isa()) {
-      case Isa::portable:
-        return kernels::portable_kernels();
-      case Isa::avx2:
-        return kernels::avx2_kernels();
-      default:
-        return kernels::avx512_kernels();
-    }
-  }();
+  static const kernels::Kernels& table = for_active_isa<const kernels::Kernels&>(
+      kernels::portable_kernels, kernels::avx2_kernels, kernels::avx512_kernels);
   return table;
 }
 

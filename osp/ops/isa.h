@@ -26,6 +26,19 @@ bool has_avx512_bf16();
 // ONEDNN_MAX_CPU_ISA to match OSP_ISA, where it is set.
 void apply_isa_environment();
 
+// The one of three results that the active level uses; AMX machines use AVX-512 for row kernels.
+template <class T>
+T for_active_isa(T (*portable)(), T (*avx2)(), T (*avx512)()) {
+  switch (active_isa()) {
+    case Isa::portable:
+      return portable();
+    case Isa::avx2:
+      return avx2();
+    default:
+      return avx512();
+  }
+}
+
 // The table of row kernels of the active level.
 const kernels::Kernels& active_kernels();
 

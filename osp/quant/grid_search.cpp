@@ -19,17 +19,6 @@ namespace {
 
 constexpr int64_t kSearchedPerTask = 1 << 14;
 
-kernels::GridSearch active_grid_search() {
-  switch (active_isa()) {
-    case Isa::portable:
-      return kernels::grid_search_portable();
-    case Isa::avx2:
-      return kernels::grid_search_avx2();
-    default:
-      return kernels::grid_search_avx512();
-  }
-}
-
 }  // namespace
 
 at::Tensor best_candidates(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& zero,
@@ -40,7 +29,8 @@ at::Tensor best_candidates(const at::Tensor& x, const at::Tensor& scale, const a
   const at::Tensor numbers = x.contiguous(), scales = scale.contiguous();
   const at::Tensor zeros = zero.defined() ? zero.contiguous() : zero;
   at::Tensor best = at::empty({rows}, at::kLong);
-  const auto search = active_grid_search();
+  const auto search = for_active_isa(kernels::grid_search_portable, kernels::grid_search_avx2,
+                                     kernels::grid_search_avx512);
   const int64_t rows_per_task = std::max<int64_t>(1, kSearchedPerTask / std::max<int64_t>(1, n));
   for_each_task((rows + rows_per_task - 1) / rows_per_task, [&](int64_t task) {
     const int64_t end = std::min(rows, (task + 1) * rows_per_task);

@@ -21,16 +21,9 @@ namespace {
 constexpr int64_t kNumbersPerTask = 1 << 15;
 
 const kernels::HadamardKernels& active_hadamard_kernels() {
-  static const kernels::HadamardKernels table = [] {
-    switch (active_isa()) {
-      case Isa::portable:
-        return kernels::hadamard_kernels_portable();
-      case Isa::avx2:
-        return kernels::hadamard_kernels_avx2();
-      default:
-        return kernels::hadamard_kernels_avx512();
-    }
-  }();
+  static const kernels::HadamardKernels table =
+      for_active_isa(kernels::hadamard_kernels_portable, kernels::hadamard_kernels_avx2,
+                     kernels::hadamard_kernels_avx512);
   return table;
 }
 

@@ -11,6 +11,7 @@
 #include "osp/base/file.h"
 #include "osp/base/memory.h"
 #include "osp/base/philox.h"
+#include "osp/base/temporary_folder.h"
 #include "osp/data/dataset.h"
 #include "osp/data/shards_writer.h"
 #include "osp/train/device.h"
@@ -19,25 +20,6 @@
 
 namespace osp {
 namespace {
-
-// A folder that lives as long as this object.
-class ScratchFolder {
- public:
-  ScratchFolder() {
-    path_ = (std::filesystem::temp_directory_path() / "osp-bench-XXXXXX").string();
-    if (mkdtemp(path_.data()) == nullptr) {
-      fail(ErrorCode::io, "cannot create a folder like {}; set TMPDIR to one that can be written",
-           path_);
-    }
-  }
-  ~ScratchFolder() { remove_tree(path_); }
-  ScratchFolder(const ScratchFolder&) = delete;
-  ScratchFolder& operator=(const ScratchFolder&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // Uniformly random ids: speed does not depend on them.
 void write_random_tokens(const std::string& path, int64_t count, int64_t vocabulary) {
@@ -73,7 +55,7 @@ Recipe speed_recipe(const std::string& model) {
 }
 
 TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps) {
-  const ScratchFolder folder;
+  const TemporaryFolder folder;
   const std::string tokens = folder.path() + "/tokens";
   write_random_tokens(tokens, 2 * recipe.train.batch_tokens + 1, recipe.model.vocabulary);
   recipe.data.path = tokens;
