@@ -1,0 +1,40 @@
+// One record of a benchmark's files, whatever the file: a JSON object and the place where it
+// stands.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "osp/base/json.h"
+
+namespace osp {
+
+// A row of a CSV file without header is {"columns": [strings]}.
+struct BenchRecord {
+  Json fields;
+  std::string file;
+  int64_t number = 0;         // of its first line, or row of a Parquet file; from 1
+  bool is_row = false;        // of a Parquet file
+  std::string where() const;  // "test.jsonl: line 3", "test.parquet: row 3"
+};
+
+// Fields, each an Error(damaged) that names the place and the field if it is absent (with the names
+// of those that are there) or of another type.
+bool has_field(const BenchRecord& record, const std::string& name);
+std::string string_field(const BenchRecord& record, const std::string& name);
+std::vector<std::string> strings_field(const BenchRecord& record, const std::string& name);
+// A list inside an object: {"choices": {"text": […]}} is strings_field(record, "choices", "text").
+std::vector<std::string> strings_field(const BenchRecord& record, const std::string& name,
+                                       const std::string& inner);
+// A number, or its digits as a string.
+int64_t number_field(const BenchRecord& record, const std::string& name);
+
+// The index of `label` in `labels`; Error(damaged) naming `name` if it is not there.
+size_t label_index(const BenchRecord& record, const std::string& name, const std::string& label,
+                   const std::vector<std::string>& labels);
+// `value` − `first` as an index below `count`, or Error(damaged).
+size_t checked_label(const BenchRecord& record, const std::string& name, int64_t value,
+                     int64_t first, size_t count);
+
+}  // namespace osp

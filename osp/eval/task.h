@@ -1,0 +1,61 @@
+// Benchmark tasks: what each asks a model and how the answers are judged.
+//
+// A task is one description in the table of task_table.cpp. Two sets of prompts are known:
+//   reference   those of the paper: lighteval 0.9.2 with the task file of the paper's repository
+//   lm-eval     those of lm-evaluation-harness' tasks of the same names (shots stay the paper's)
+// A task asks in one of two ways. `choices`: the log-likelihood of each choice after the question;
+// the most likely is the answer. `generation`: greedy text after the question and its shots, which
+// must equal a reference after the task's normalisation (quasi-exact match).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "osp/data/bench_files.h"
+
+namespace osp {
+
+enum class Prompts { reference, lm_eval };
+
+// "reference" or "lm-eval"; Error(usage) for another name.
+Prompts parse_prompts(std::string_view name);
+std::string_view prompts_name(Prompts prompts);
+
+// One question, without shots.
+struct TaskItem {
+  // Text in front of the choices: one for all, or one for each (WinoGrande in lm-eval).
+  std::vector<std::string> contexts;
+  std::vector<std::string> choices;  // as they continue the context, mostly with a space in front
+  size_t answer = 0;                 // index of the right choice
+  std::vector<std::string> references;  // of generation: right answers
+  std::string shot_answer;              // of generation: what follows the context in a shot
+};
+
+struct TaskDescription {
+  std::string name;
+  BenchPlace place = {};
+  std::vector<std::string> splits = {};       // scored: the first that there is
+  std::vector<std::string> shot_splits = {};  // that the shots come from: its first records
+  int64_t shots = 0;
+  int64_t max_tokens = 0;  // generated; 0: a task of choices
+  std::vector<std::string> stop = {};
+  std::vector<std::string> stop_lm_eval = {};  // with lm-eval's prompts
+  TaskItem (*item)(const BenchRecord&, Prompts) = nullptr;
+  bool (*matches)(std::string_view generated, std::span<const std::string> references) = nullptr;
+
+  bool generates() const { return max_tokens > 0; }
+};
+
+// The eleven tasks, in the order of the paper's list.
+const std::vector<TaskDescription>& benchmark_tasks();
+
+// Tasks by name from a list by commas; "paper" and "all" stand for all of them. Error(usage) naming
+// the known ones.
+std::vector<const TaskDescription*> parse_tasks(const std::string& names);
+// Whether the list has a name of a benchmark at all (or "paper", "all").
+bool names_benchmark(const std::string& names);
+
+}  // namespace osp

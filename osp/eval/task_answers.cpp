@@ -1,0 +1,225 @@
+#include "osp/eval/task_answers.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <span>
+
+#include "osp/base/error.h"
+#include "osp/base/interrupt.h"
+#include "osp/eval/answer_text.h"
+
+namespace osp {
+namespace {
+
+constexpr int64_t kChoiceChunk = 256;
+constexpr int64_t kGenerationChunk = 32;
+
+// Index of the largest value, the first of equal ones; NaN is never the largest.
+size_t best_of(const std::vector<double>& values) {
+  size_t best = 0;
+  for (size_t i = 1; i < values.size(); ++i) {
+    if (values[i] > values[best] || std::isnan(values[best])) best = i;
+  }
+  return best;
+}
+
+std::string_view without_space(std::string_view choice) {
+  return choice.starts_with(' ') ? choice.substr(1) : choice;
+}
+
+// Whether the right choice has the largest log-likelihood divided by `size` of the choice.
+template <class Size>
+double is_right(const TaskItem& item, std::vector<double> scores, const Size& size) {
+  for (size_t i = 0; i < scores.size(); ++i) {
+    scores[i] /= static_cast<double>(size(without_space(item.choices[i])));
+  }
+  const size_t best = best_of(scores);
+  return best == item.answer && !std::isnan(scores[best]) ? 1.0 : 0.0;
+}
+
+void score_chunk(const ParameterStore& store, const PromptEncoder& encoder,
+                 std::span<const TaskItem> items, const ScoreOptions& options,
+                 TaskAnswers& answers) {
+  std::vector<ChoiceRequest> requests;
+  std::vector<size_t> requests_of;
+  for (const TaskItem& item : items) {
+    auto more = encoder.choices(item);
+    requests_of.push_back(more.size());
+    std::move(more.begin(), more.end(), std::back_inserter(requests));
+  }
+  const auto scored = score_choices(store, requests, options);
+  auto at = scored.begin();
+  for (const size_t count : requests_of) {
+    TaskAnswers::Item& item = answers.items.emplace_back();
+    bool cut = false;
+    for (const auto end = at + static_cast<ptrdiff_t>(count); at != end; ++at) {
+      for (const ChoiceScore& choice : at->choices) {
+        item.log_likelihoods.push_back(choice.log_likelihood);
+      }
+      cut = cut || at->cut > 0;
+    }
+    answers.cut += cut;
+  }
+}
+
+void generate_chunk(const ParameterStore& store, const Tokenizer& tokenizer,
+                    const PromptEncoder& encoder, const TaskPrompts& prompts, size_t begin,
+                    size_t end, const ScoreOptions& options, TaskAnswers& answers) {
+  const TaskDescription& task = *prompts.task;
+  std::vector<GenerationRequest> requests;
+  for (size_t i = begin; i < end; ++i) {
+    requests.push_back({encoder.context(prompts.items[i].contexts.front()), task.max_tokens,
+                        prompts.prompts == Prompts::reference ? task.stop : task.stop_lm_eval});
+  }
+  for (GeneratedText& generated : generate_greedy(store, tokenizer, requests, options)) {
+    answers.items.push_back({{}, std::move(generated.text)});
+    answers.cut += generated.cut > 0;
+  }
+}
+
+void check_stop(const TaskPrompts& prompts, const TaskAnswers& answers) {
+  if (stop_requested() == 0) return;
+  fail(ErrorCode::interrupted, "stopped in {} after {} of {} items", prompts.task->name,
+       answers.items.size(), prompts.items.size());
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+void answer_task(const ParameterStore& store, const Tokenizer& tokenizer,
+                 const TaskPrompts& prompts, const TaskRunOptions& options, TaskAnswers& answers) {
+  const PromptEncoder encoder(tokenizer, store.config.vocabulary);
+  const bool generates = prompts.task->generates();
+  const int64_t chunk = generates ? kGenerationChunk : kChoiceChunk;
+  const auto total = static_cast<int64_t>(prompts.items.size());
+  while (static_cast<int64_t>(answers.items.size()) < total) {
+    const auto start = std::chrono::steady_clock::now();
+    const auto begin = static_cast<int64_t>(answers.items.size());
+    const int64_t end = std::min(total, begin + chunk);
+    check_stop(prompts, answers);
+    const ScoreOptions score{options.tap, options.batch_tokens, [&](int64_t done, int64_t all) {
+                               check_stop(prompts, answers);
+                               if (options.progress) {
+                                 options.progress(begin + done * (end - begin) / all, total);
+                               }
+                             }};
+    if (generates) {
+      generate_chunk(store, tokenizer, encoder, prompts, static_cast<size_t>(begin),
+                     static_cast<size_t>(end), score, answers);
+    } else {
+      score_chunk(store, encoder,
+                  std::span(prompts.items)
+                      .subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+                  score, answers);
+    }
+    answers.seconds += seconds_since(start);
+    if (options.on_chunk) options.on_chunk(answers);
+  }
+}
+
+Json mean_json(const std::vector<double>& values) {
+  const double n = static_cast<double>(values.size());
+  double mean = 0, squares = 0;
+  for (const double value : values) mean += value / n;
+  for (const double value : values) squares += (value - mean) * (value - mean);
+  const double error = n > 1 ? std::sqrt(squares / (n - 1) / n) : 0.0;
+  return {{"value", mean}, {"standard_error", error}};
+}
+
+Json task_result(const TaskPrompts& prompts, const TaskAnswers& answers) {
+  OSP_CHECK(answers.items.size() == prompts.items.size(), "{} answers to {} items",
+            answers.items.size(), prompts.items.size());
+  const TaskDescription& task = *prompts.task;
+  std::vector<double> plain, by_characters, by_bytes, exact;
+  double chance = 0;
+  for (size_t i = 0; i < prompts.items.size(); ++i) {
+    const TaskItem& item = prompts.items[i];
+    const TaskAnswers::Item& answer = answers.items[i];
+    if (task.generates()) {
+      exact.push_back(task.matches(answer.text, item.references) ? 1.0 : 0.0);
+      continue;
+    }
+    const auto& scores = answer.log_likelihoods;
+    plain.push_back(is_right(item, scores, [](std::string_view) { return 1; }));
+    by_characters.push_back(is_right(item, scores, num_characters));
+    by_bytes.push_back(is_right(item, scores, [](std::string_view text) { return text.size(); }));
+    chance += 1.0 / static_cast<double>(item.choices.size() * prompts.items.size());
+  }
+  const Json score = mean_json(task.generates() ? exact : by_characters);
+  Json json = {{"score", score["value"]},
+               {"standard_error", score["standard_error"]},
+               {"metric", task.generates() ? "exact_match" : "acc_norm"},
+               {"n", prompts.items.size()},
+               {"shots", task.shots},
+               {"chance", chance}};
+  if (!task.generates()) {
+    json["acc"] = mean_json(plain);
+    json["acc_norm"] = score;
+    json["acc_bytes"] = mean_json(by_bytes);
+  }
+  json["cut"] = answers.cut;
+  json["prompts_sha256"] = prompts.sha256;
+  json["seconds"] = answers.seconds;
+  return json;
+}
+
+Json paper_average(const Json& tasks) {
+  double sum = 0;
+  for (const TaskDescription& task : benchmark_tasks()) {
+    if (!tasks.contains(task.name)) return nullptr;
+    const double weight = task.name.starts_with("arc_") ? 0.5 : 1.0;
+    sum += weight * tasks[task.name]["score"].get<double>();
+  }
+  return {
+      {"value", sum / 10},
+      {"formed",
+       "mean of ten scores: ARC (the mean of ARC-Easy and ARC-Challenge), CommonsenseQA, GSM8K, "
+       "HellaSwag, MMLU, OpenBookQA, PIQA, SIQA, TriviaQA, WinoGrande"}};
+}
+
+Json answers_json(const TaskAnswers& answers) {
+  Json items = Json::array();
+  for (const TaskAnswers::Item& item : answers.items) {
+    if (item.log_likelihoods.empty()) {
+      items.push_back(item.text);
+    } else {
+      items.push_back(item.log_likelihoods);
+    }
+  }
+  return {{"items", items}, {"cut", answers.cut}, {"seconds", answers.seconds}};
+}
+
+TaskAnswers parse_answers(const Json& json, const TaskPrompts& prompts, const std::string& where) {
+  TaskAnswers answers;
+  answers.cut = json_int(json, "cut", where);
+  answers.seconds = json_number(json, "seconds", where);
+  const auto damaged = [&](size_t item) {
+    fail(ErrorCode::damaged, "{}: answer {} is not one to item {} of {}; begin again without it",
+         where, item + 1, item + 1, prompts.task->name);
+  };
+  if (!json.contains("items") || !json["items"].is_array()) damaged(0);
+  for (size_t i = 0; i < json["items"].size(); ++i) {
+    const Json& item = json["items"][i];
+    if (i >= prompts.items.size()) damaged(i);
+    TaskAnswers::Item& answer = answers.items.emplace_back();
+    if (prompts.task->generates()) {
+      if (!item.is_string()) damaged(i);
+      answer.text = item.get<std::string>();
+      continue;
+    }
+    if (!item.is_array() || item.size() != prompts.items[i].choices.size()) damaged(i);
+    for (const Json& value : item) {
+      if (!value.is_number() && !value.is_null()) damaged(i);  // NaN is written as null
+      answer.log_likelihoods.push_back(value.is_null() ? std::numeric_limits<double>::quiet_NaN()
+                                                       : value.get<double>());
+    }
+  }
+  return answers;
+}
+
+}  // namespace osp

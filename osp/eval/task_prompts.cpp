@@ -1,0 +1,143 @@
+#include "osp/eval/task_prompts.h"
+
+#include <algorithm>
+
+#include "osp/base/error.h"
+#include "osp/base/sha256.h"
+#include "osp/eval/answer_text.h"
+
+namespace osp {
+namespace {
+
+constexpr const char* kBetweenShots = "\n\n";
+
+// Every n-th record so that `limit` are left.
+void spread(std::vector<BenchRecord>& records, int64_t limit) {
+  const auto total = static_cast<int64_t>(records.size());
+  if (limit == 0 || total <= limit) return;
+  std::vector<BenchRecord> kept;
+  for (int64_t i = 0; i < limit; ++i) {
+    kept.push_back(std::move(records[static_cast<size_t>(i * total / limit)]));
+  }
+  records = std::move(kept);
+}
+
+std::vector<BenchRecord> scored_records(const std::string& root, const TaskDescription& task,
+                                        int64_t limit) {
+  const auto files = find_bench_files(root, task.place, task.splits);
+  if (!task.place.many_folders) return read_bench_files(files, task.place.fields, limit);
+  std::vector<BenchRecord> records = read_bench_files(files, task.place.fields, 0);
+  spread(records, limit);
+  return records;
+}
+
+// The text of the shots, which stands in front of every item.
+std::string shots_text(const std::string& root, const TaskDescription& task, Prompts prompts) {
+  if (task.shots == 0) return "";
+  const auto files = find_bench_files(root, task.place, task.shot_splits);
+  const auto records = read_bench_files(files, task.place.fields, task.shots);
+  if (static_cast<int64_t>(records.size()) < task.shots) {
+    fail(ErrorCode::damaged, "{}: {} records; {} needs {} for its shots", files.front(),
+         records.size(), task.name, task.shots);
+  }
+  std::string text;
+  for (const BenchRecord& record : records) {
+    const TaskItem item = task.item(record, prompts);
+    text += item.contexts.front() + item.shot_answer + kBetweenShots;
+  }
+  return text;
+}
+
+void check_item(const TaskDescription& task, const TaskItem& item, const BenchRecord& record) {
+  if (task.generates()) return;
+  if (item.choices.size() < 2) {
+    fail(ErrorCode::damaged, "{}: {} choices; expected at least two", record.where(),
+         item.choices.size());
+  }
+  for (size_t i = 0; i < item.choices.size(); ++i) {
+    if (stripped(item.choices[i]).empty()) {
+      fail(ErrorCode::damaged, "{}: choice {} is empty", record.where(), i + 1);
+    }
+  }
+}
+
+}  // namespace
+
+TaskPrompts load_task_prompts(const std::string& root, const TaskDescription& task, Prompts prompts,
+                              int64_t limit) {
+  TaskPrompts result{&task, prompts, {}, ""};
+  const std::string shots = shots_text(root, task, prompts);
+  Sha256 hash;
+  const auto add_to_hash = [&](const std::string& text) {
+    hash.update(text.c_str(), text.size() + 1);
+  };
+  for (const BenchRecord& record : scored_records(root, task, limit)) {
+    TaskItem item = task.item(record, prompts);
+    check_item(task, item, record);
+    for (std::string& context : item.contexts) {
+      context = shots + context;
+      add_to_hash(context);
+    }
+    for (const std::string& choice : item.choices) add_to_hash(choice);
+    result.items.push_back(std::move(item));
+  }
+  result.sha256 = hash.hex();
+  return result;
+}
+
+PromptEncoder::PromptEncoder(const Tokenizer& tokenizer, int64_t vocabulary)
+    : tokenizer_(tokenizer), vocabulary_(vocabulary) {
+  const auto plain = tokenizer.encode("a");
+  const auto special = tokenizer.encode("a", {.add_special_tokens = true});
+  const auto text = std::search(special.begin(), special.end(), plain.begin(), plain.end());
+  front_.assign(special.begin(), text);
+}
+
+std::vector<int32_t> PromptEncoder::encode(const std::string& text) const {
+  std::vector<int32_t> ids = front_;
+  tokenizer_.encode_append(text, {}, ids);
+  for (const int32_t id : ids) {
+    if (id >= vocabulary_) {
+      fail(ErrorCode::damaged,
+           "the tokenizer gives id {}, but the model's vocabulary is {}: tokenizer.json belongs to "
+           "another model",
+           id, vocabulary_);
+    }
+  }
+  return ids;
+}
+
+std::vector<int32_t> PromptEncoder::context(const std::string& text) const {
+  std::vector<int32_t> ids = encode(text);
+  if (ids.empty()) {
+    if (tokenizer_.end_of_document() < 0) {
+      fail(ErrorCode::unsupported,
+           "a prompt is empty and the tokenizer has no end-of-document token to begin with");
+    }
+    ids.push_back(tokenizer_.end_of_document());
+  }
+  return ids;
+}
+
+void PromptEncoder::append_choice(ChoiceRequest& request, const std::string& context,
+                                  const std::string& choice) const {
+  const size_t moved = trailing_space_bytes(context);
+  const std::string begin = context.substr(0, context.size() - moved);
+  if (request.context.empty()) request.context = this->context(begin);
+  const std::vector<int32_t> whole = encode(context + choice);
+  // An empty context has a token of its own, which `whole` does not begin with.
+  size_t skipped = begin.empty() ? front_.size() : request.context.size();
+  skipped = std::min(skipped, whole.size() - 1);  // a choice that merged into the context's tokens
+  request.continuations.emplace_back(whole.begin() + static_cast<ptrdiff_t>(skipped), whole.end());
+}
+
+std::vector<ChoiceRequest> PromptEncoder::choices(const TaskItem& item) const {
+  std::vector<ChoiceRequest> requests(item.contexts.size());
+  for (size_t i = 0; i < item.choices.size(); ++i) {
+    const size_t context = item.contexts.size() == 1 ? 0 : i;
+    append_choice(requests[context], item.contexts[context], item.choices[i]);
+  }
+  return requests;
+}
+
+}  // namespace osp
