@@ -1,4 +1,4 @@
-// osp eval: perplexity of a model at given widths of weights, activations and KV cache.
+// osp eval: perplexity or benchmarks of models at given widths of weights, activations and cache.
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -6,7 +6,9 @@
 
 #include "osp/base/error.h"
 #include "osp/cli/command.h"
+#include "osp/cli/eval_tasks.h"
 #include "osp/eval/perplexity.h"
+#include "osp/eval/task.h"
 #include "osp/eval/token_source.h"
 #include "osp/model/model_dir.h"
 #include "osp/quant/fake_quant.h"
@@ -18,6 +20,10 @@ namespace {
 struct EvalArguments : MeasureOptions {
   std::string tasks = "perplexity";
   std::string bits = "16-16-16";
+  // Of benchmarks alone.
+  std::vector<std::string> models;
+  std::string prompts = "reference", out, resume, table;
+  int64_t limit = 0;
 };
 
 struct Row {
@@ -25,9 +31,18 @@ struct Row {
   PerplexityResult result;
 };
 
-void check_tasks(const std::string& tasks) {
-  if (tasks == "perplexity") return;
-  fail(ErrorCode::usage, "--tasks {}: unknown task; osp eval knows perplexity", tasks);
+// Perplexity is measured of one model on its own.
+void check_perplexity(const EvalArguments& options) {
+  if (options.tasks != "perplexity") parse_tasks(options.tasks);  // names the unknown one
+  if (options.models.size() > 1) {
+    fail(ErrorCode::usage, "{} models: perplexity is measured of one; benchmarks (--tasks) of many",
+         options.models.size());
+  }
+  if (!options.out.empty() || !options.resume.empty() || !options.table.empty() ||
+      options.limit > 0) {
+    fail(ErrorCode::usage,
+         "--out, --resume, --table and --limit belong to benchmarks; name some with --tasks");
+  }
 }
 
 PerplexityResult evaluate(const ParameterStore& store, const TokenSource& source,
@@ -101,8 +116,9 @@ std::vector<Row> evaluate_quantized(const std::string& dir, const TokenSource& s
   return {{bits, evaluate(model.store, source, bits, *tap, options, console)}};
 }
 
-int run(const EvalArguments& options) {
-  check_tasks(options.tasks);
+int run_perplexity(EvalArguments options) {
+  check_perplexity(options);
+  options.model = options.models.front();
   parse_bits_list(options.bits);  // a mistake is told before anything is read
   Console console(options.common.quiet);
   const std::string dir = find_model_dir(options.model);
@@ -119,13 +135,47 @@ int run(const EvalArguments& options) {
   return 0;
 }
 
+int run(const EvalArguments& options) {
+  if (!names_benchmark(options.tasks)) return run_perplexity(options);
+  return run_eval_tasks({.models = options.models,
+                         .tasks = options.tasks,
+                         .bits = options.bits,
+                         .data = options.data,
+                         .prompts = options.prompts,
+                         .out = options.out,
+                         .resume = options.resume,
+                         .table = options.table,
+                         .bits_given = options.bits != EvalArguments().bits,
+                         .limit = options.limit,
+                         .quiet = options.common.quiet,
+                         .json = options.common.json});
+}
+
 }  // namespace
 
 void add_eval(CommandLine& line) {
   auto options = std::make_shared<EvalArguments>();
-  Command command = line.command("eval", "perplexity of a model, also with fewer bits");
-  add_measure_options(command, *options, "scored");
-  command.add("--tasks", options->tasks, "what to measure: perplexity");
+  Command command =
+      line.command("eval", "perplexity or benchmarks of models, also with fewer bits");
+  add_common_options(command, options->common);
+  command.add("model", options->models, "model dirs, checkpoints or finished runs").required();
+  command
+      .add("--data", options->data,
+           "of perplexity: token shards or a text file; of benchmarks: the folder they are in")
+      .required();
+  command
+      .add("--max-tokens", options->max_tokens,
+           "of perplexity: the whole windows of the first N tokens; 0: all")
+      .between(int64_t{0}, int64_t{1} << 40);
+  command.add("--tasks", options->tasks,
+              "perplexity, or benchmarks by commas; paper: all eleven of the paper");
+  command.add("--prompts", options->prompts, "of benchmarks: reference or lm-eval")
+      .one_of({"reference", "lm-eval"});
+  command.add("--limit", options->limit, "items of each benchmark; 0: all")
+      .between(int64_t{0}, int64_t{1} << 40);
+  command.add("--out", options->out, "keep the results of benchmarks in this JSON file");
+  command.add("--resume", options->resume, "go on with such a file after a stop");
+  command.add("--table", options->table, "write one row per model to this .md or .csv file");
   command.add("--bits", options->bits,
               "weights-activations-cache, a list by commas; each 2 to 8, or 16 for none");
   command.runs([options] { return run(*options); });
