@@ -1,5 +1,6 @@
 #include "osp/cli/eval_tasks.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>

@@ -73,7 +73,7 @@ def records(path, count):
 
 
 def write_parquet(path, rows):
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 
