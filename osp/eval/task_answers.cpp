@@ -68,9 +68,11 @@ void generate_chunk(const ParameterStore& store, const Tokenizer& tokenizer,
                     const PromptEncoder& encoder, const TaskPrompts& prompts, size_t begin,
                     size_t end, const ScoreOptions& options, TaskAnswers& answers) {
   const TaskDescription& task = *prompts.task;
+  // Of a short context the question keeps half.
+  const int64_t max_tokens = std::min(task.max_tokens, store.config.context / 2);
   std::vector<GenerationRequest> requests;
   for (size_t i = begin; i < end; ++i) {
-    requests.push_back({encoder.context(prompts.items[i].contexts.front()), task.max_tokens,
+    requests.push_back({encoder.context(prompts.items[i].contexts.front()), max_tokens,
                         prompts.prompts == Prompts::reference ? task.stop : task.stop_lm_eval});
   }
   for (GeneratedText& generated : generate_greedy(store, tokenizer, requests, options)) {

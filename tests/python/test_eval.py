@@ -186,5 +186,5 @@ def test_text_shorter_than_a_window_cannot_be_scored(model, run_program, tmp_pat
 
 def test_unknown_task_is_named(model, run_program):
     folder, _, text, _ = model
-    result = run_program(["osp", "eval", folder, "--data", text, "--tasks", "arc_easy"], check=False)
-    assert result.returncode == 2 and "arc_easy" in result.stderr
+    result = run_program(["osp", "eval", folder, "--data", text, "--tasks", "arc_eazy"], check=False)
+    assert result.returncode == 2 and "arc_eazy" in result.stderr and "arc_easy" in result.stderr
