@@ -27,6 +27,14 @@ double loss_of(const at::Tensor& log_p, const at::Tensor& targets) {
   return -log_p.gather(1, targets.unsqueeze(1)).sum(at::kDouble).item<double>();
 }
 
+// The value that a share q of all is not above, by nearest rank; reorders `values`.
+double quantile(std::vector<float>& values, double q) {
+  const auto rank = static_cast<std::ptrdiff_t>(std::ceil(q * static_cast<double>(values.size())));
+  const auto place = values.begin() + std::max<std::ptrdiff_t>(0, rank - 1);
+  std::nth_element(values.begin(), place, values.end());
+  return *place;
+}
+
 }  // namespace
 
 double DivergenceResult::original_perplexity() const { return std::exp(original_loss); }
@@ -55,6 +63,8 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
   DivergenceResult result;
   result.tokens = windows * (window - 1);
   result.window = window;
+  std::vector<float> positions;  // of the divergence
+  positions.reserve(static_cast<size_t>(result.tokens));
   for (int64_t i = 0; i < windows; ++i) {
     const at::Tensor tokens_1W = all.narrow(0, i, 1);
     const at::Tensor inputs = tokens_1W.narrow(1, 0, window - 1).contiguous();
@@ -72,7 +82,10 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
       const at::Tensor wanted = targets.narrow(0, row, rows);
       result.original_loss += loss_of(p, wanted);
       result.changed_loss += loss_of(q, wanted);
-      result.divergence += p.exp().mul_(p.sub(q)).sum(at::kDouble).item<double>();
+      const at::Tensor divergence = p.exp().mul_(p.sub(q)).sum(-1).cpu().contiguous();
+      result.divergence += divergence.sum(at::kDouble).item<double>();
+      const auto* begin = divergence.const_data_ptr<float>();
+      positions.insert(positions.end(), begin, begin + rows);
       result.same_choice += p.argmax(-1).eq(q.argmax(-1)).sum().item<double>();
     }
     if (options.progress) options.progress(i + 1, windows);
@@ -82,6 +95,9 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
        {&result.original_loss, &result.changed_loss, &result.divergence, &result.same_choice}) {
     *sum /= count;
   }
+  result.divergence_median = quantile(positions, 0.5);
+  result.divergence_95 = quantile(positions, 0.95);
+  result.divergence_99 = quantile(positions, 0.99);
   return result;
 }
 

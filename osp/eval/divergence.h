@@ -4,7 +4,8 @@
 //   KL = mean over scored positions of Σ_v p(v) (log p(v) − log q(v)),   p the original, q the
 //   other
 //
-// in nats, from fp32 logits. Windows as in osp/eval/perplexity.h.
+// in nats, from fp32 logits, with its distribution over the positions. Windows as in
+// osp/eval/perplexity.h.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +31,9 @@ struct DivergenceOptions {
 
 struct DivergenceResult {
   double original_loss = 0.0, changed_loss = 0.0;  // nats per scored token
-  double divergence = 0.0;                         // nats per scored token
+  double divergence = 0.0;                         // nats per scored token, the mean
+  // Quantiles over the scored positions, by nearest rank: a few tokens may carry most of the mean.
+  double divergence_median = 0.0, divergence_95 = 0.0, divergence_99 = 0.0;
   double same_choice = 0.0;  // share of positions where both find the same token most likely
   int64_t tokens = 0;        // scored
   int64_t window = 0;

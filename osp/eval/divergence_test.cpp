@@ -1,11 +1,15 @@
 #include "osp/eval/divergence.h"
 
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/log_softmax.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "osp/base/error.h"
 #include "osp/eval/perplexity.h"
+#include "osp/model/transformer.h"
 #include "osp/quant/fake_quant.h"
 
 namespace osp {
@@ -57,6 +61,26 @@ TEST(Divergence, GrowsAsBitsFall) {
     EXPECT_GT(now, last) << bits;
     last = now;
   }
+}
+
+TEST(Divergence, QuantilesAreThoseOfThePositions) {
+  const ParameterStore a = small_model(1), b = small_model(2);
+  const std::vector<int64_t> ids = text();
+  std::vector<double> positions;
+  for (int64_t window = 0; window < 4; ++window) {
+    const at::Tensor tokens =
+        at::from_blob(const_cast<int64_t*>(ids.data()) + 16 * window, {1, 15}, at::kLong);
+    const at::Tensor p = forward_logits(a, tokens)[0].to(at::kDouble).log_softmax(-1);
+    const at::Tensor q = forward_logits(b, tokens)[0].to(at::kDouble).log_softmax(-1);
+    const at::Tensor divergence = p.exp().mul(p.sub(q)).sum(-1);
+    for (int64_t t = 0; t < 15; ++t) positions.push_back(divergence[t].item<double>());
+  }
+  std::sort(positions.begin(), positions.end());
+  const DivergenceResult result = measure_divergence(a, b, ids);
+  // Ranks 30, 57 and 60 of 60; fp32 logits.
+  EXPECT_NEAR(result.divergence_median, positions[29], 1e-5);
+  EXPECT_NEAR(result.divergence_95, positions[56], 1e-5);
+  EXPECT_NEAR(result.divergence_99, positions[59], 1e-5);
 }
 
 TEST(Divergence, ATextShorterThanAWindowIsRefused) {

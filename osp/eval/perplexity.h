@@ -3,7 +3,10 @@
 // Windows of W = min(2048, trained context) tokens follow each other without overlap, the tail that
 // fills no window is dropped, all but the first token of a window are scored:
 //   perplexity = exp( 1 / (N (W − 1)) Σ_windows Σ_{t=1}^{W−1} −log p(x_t | x_0 … x_{t−1}) )
-// The loss is computed in fp32 and summed over batches in fp64.
+// With a stride S < W the windows overlap: window i begins at token i S and only its last S tokens
+// are scored (of the first window all but one), so that every token but the first W − 1 has at
+// least W − S tokens of context. A token is scored once either way. The loss is computed in fp32
+// and summed over batches in fp64.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +20,7 @@ namespace osp {
 
 struct PerplexityOptions {
   int64_t window = 0;           // 0: min(2048, trained context)
+  int64_t stride = 0;           // tokens from one window's begin to the next; 0: the window
   int64_t batch_tokens = 8192;  // of one forward pass, at least one window
   int64_t max_tokens = 0;       // 0: all; otherwise as many whole windows as fit, at least one
   Tap* tap = nullptr;           // e.g. FakeQuantTap
@@ -27,6 +31,7 @@ struct PerplexityResult {
   double loss = 0.0;  // nats per scored token
   double perplexity = 0.0;
   int64_t tokens = 0;  // scored
+  int64_t window = 0, stride = 0, windows = 0;
   double seconds = 0.0;
 };
 
@@ -37,7 +42,7 @@ int64_t perplexity_window(int64_t trained_context);
 void check_token_ids(std::span<const int64_t> tokens, int64_t vocabulary);
 
 // Error(unsupported) if the tokens fill no window, Error(damaged) if an id is not below the model's
-// vocabulary.
+// vocabulary, Error(usage) if the stride is longer than the window.
 PerplexityResult measure_perplexity(const ParameterStore& store, std::span<const int64_t> tokens,
                                     const PerplexityOptions& options = {});
 

@@ -77,6 +77,35 @@ TEST(Perplexity, LimitTakesWholeWindowsAndAtLeastOne) {
   }
 }
 
+TEST(Perplexity, OverlappingWindowsScoreEveryTokenOnceWithTheLongerContext) {
+  const ParameterStore store = small_model();
+  std::vector<int64_t> tokens = some_tokens(8 + 3 * 3 + 2);  // four windows, a tail of two
+  double sum = 0.0;
+  int64_t scored = 0;
+  for (int64_t window = 0; window < 4; ++window) {
+    const at::Tensor logits =
+        forward_logits(store, at::from_blob(tokens.data() + 3 * window, {1, 8}, at::kLong))[0];
+    const at::Tensor log_p = logits.to(at::kDouble).log_softmax(-1);
+    for (int64_t t = window == 0 ? 1 : 5; t < 8; ++t, ++scored) {
+      sum -= log_p[t - 1][tokens[static_cast<size_t>(3 * window + t)]].item<double>();
+    }
+  }
+  for (const int64_t batch_tokens : {1, 16, 8192}) {
+    PerplexityOptions options;
+    options.stride = 3;
+    options.batch_tokens = batch_tokens;
+    const PerplexityResult result = measure_perplexity(store, tokens, options);
+    EXPECT_EQ(result.windows, 4);
+    EXPECT_EQ(result.tokens, scored);
+    EXPECT_NEAR(result.loss, sum / static_cast<double>(scored), 1e-5);  // fp32 sums
+  }
+  expect_error(ErrorCode::usage, {"stride", "9"}, [&] {
+    PerplexityOptions options;
+    options.stride = 9;
+    measure_perplexity(store, tokens, options);
+  });
+}
+
 TEST(Perplexity, WindowIsTheSmallerOfContextAnd2048) {
   EXPECT_EQ(perplexity_window(256), 256);
   EXPECT_EQ(perplexity_window(8192), 2048);

@@ -1,10 +1,13 @@
 #include "osp/eval/token_source.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <limits>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/data/dataset.h"
+#include "osp/data/document_text.h"
 
 namespace osp {
 namespace {
@@ -37,14 +40,16 @@ void read_shards(TokenSource& source, const std::string& data, int64_t max_token
 void read_text(TokenSource& source, const std::string& data, const std::string& model_dir,
                int64_t max_tokens) {
   if (!path_exists(data)) {
-    fail(ErrorCode::usage, "{}: no such file; --data takes token shards or a text file", data);
+    fail(ErrorCode::usage,
+         "{}: no such file; --data takes token shards, or a file of text, JSON lines or Parquet",
+         data);
   }
   if (!source.tokenizer) {
     fail(ErrorCode::usage,
          "{}: no tokenizer.json, which is needed to read the text {}; copy it there or give shards",
          model_dir, data);
   }
-  const std::string text = read_file(data);
+  const std::string text = read_document_text(data, "text", std::numeric_limits<uint64_t>::max());
   if (text.find_first_not_of(" \t\r\n") == std::string::npos) {
     fail(ErrorCode::unsupported, "{}: the text is empty; expected words to score", data);
   }

@@ -1,5 +1,6 @@
 // What --data of `osp eval` and `osp analyze` names: token shards (their held-out split where they
-// have one) or a text file, which is one sequence without special tokens.
+// have one) or a file of text, which is one sequence without special tokens; the rows of JSON lines
+// or Parquet (field "text") are joined by blank lines.
 #pragma once
 
 #include <cstdint>

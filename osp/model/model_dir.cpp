@@ -258,24 +258,6 @@ class ModelDirSource : public ModelSource {
   std::map<std::string, TensorSource> sources_;  // by the name in the family's files
 };
 
-// What AutoTokenizer and generate() of transformers look for beside tokenizer.json.
-void save_transformers_files(const std::string& path, const ModelConfig& config, int32_t end_token,
-                             const std::string& end_text) {
-  Json tokenizer_config;
-  tokenizer_config["tokenizer_class"] = "PreTrainedTokenizerFast";
-  tokenizer_config["model_max_length"] = config.context;
-  tokenizer_config["clean_up_tokenization_spaces"] = false;
-  Json generation;
-  generation["_from_model_config"] = true;
-  if (end_token >= 0) {
-    tokenizer_config["eos_token"] = end_text;
-    generation["eos_token_id"] = end_token;
-    generation["pad_token_id"] = end_token;
-  }
-  write_file_atomic(path + "/tokenizer_config.json", tokenizer_config.dump(2) + "\n");
-  write_file_atomic(path + "/generation_config.json", generation.dump(2) + "\n");
-}
-
 }  // namespace
 
 std::string find_model_dir(const std::string& path) {
@@ -305,6 +287,27 @@ ParameterStore load_model_dir(const std::string& path, const StoreOptions& optio
   return open_model(path)->read(kWhole, options);
 }
 
+int32_t save_tokenizer_files(const std::string& path, const std::string& tokenizer_json,
+                             int64_t context) {
+  write_file_atomic(path + "/tokenizer.json", tokenizer_json);
+  const Tokenizer tokenizer = Tokenizer::from_json(tokenizer_json, path + "/tokenizer.json");
+  const int32_t end_token = tokenizer.end_of_document();
+  Json tokenizer_config;
+  tokenizer_config["tokenizer_class"] = "PreTrainedTokenizerFast";
+  tokenizer_config["model_max_length"] = context;
+  tokenizer_config["clean_up_tokenization_spaces"] = false;
+  Json generation;
+  generation["_from_model_config"] = true;
+  if (end_token >= 0) {
+    tokenizer_config["eos_token"] = tokenizer.decode(std::span<const int32_t>(&end_token, 1));
+    generation["eos_token_id"] = end_token;
+    generation["pad_token_id"] = end_token;
+  }
+  write_file_atomic(path + "/tokenizer_config.json", tokenizer_config.dump(2) + "\n");
+  write_file_atomic(path + "/generation_config.json", generation.dump(2) + "\n");
+  return end_token;
+}
+
 void save_model_dir(const ParameterStore& store, const std::string& path,
                     const std::string& tokenizer_json, const SaveOptions& options) {
   make_directories(path);
@@ -326,13 +329,11 @@ void save_model_dir(const ParameterStore& store, const std::string& path,
 
   int32_t end_token = -1;
   if (!tokenizer_json.empty()) {
-    write_file_atomic(path + "/tokenizer.json", tokenizer_json);
-    const Tokenizer tokenizer = Tokenizer::from_json(tokenizer_json, path + "/tokenizer.json");
-    end_token = tokenizer.end_of_document();
     if (is_plain_llama(store.config)) {
-      const std::string end_text =
-          end_token < 0 ? "" : tokenizer.decode(std::span<const int32_t>(&end_token, 1));
-      save_transformers_files(path, store.config, end_token, end_text);
+      end_token = save_tokenizer_files(path, tokenizer_json, store.config.context);
+    } else {
+      write_file_atomic(path + "/tokenizer.json", tokenizer_json);
+      end_token = Tokenizer::from_json(tokenizer_json, path + "/tokenizer.json").end_of_document();
     }
   }
   write_file_atomic(

@@ -40,4 +40,9 @@ struct SaveOptions {
 void save_model_dir(const ParameterStore& store, const std::string& path,
                     const std::string& tokenizer_json, const SaveOptions& options = {});
 
+// Writes tokenizer.json and what AutoTokenizer and generate() of transformers look for beside it,
+// and gives the end-of-document token, or -1.
+int32_t save_tokenizer_files(const std::string& path, const std::string& tokenizer_json,
+                             int64_t context);
+
 }  // namespace osp

@@ -11,8 +11,7 @@
 #include "osp/base/file.h"
 #include "osp/base/philox.h"
 #include "osp/data/dataset.h"
-#include "osp/data/text_reader.h"
-#include "osp/data/text_reader_jsonl.h"
+#include "osp/data/document_text.h"
 #include "osp/data/tokenizer.h"
 #include "osp/quant/python_random.h"
 
@@ -35,35 +34,6 @@ std::vector<int64_t> read_shards(std::string source) {
   return tokens;
 }
 
-bool has_documents(const std::string& source) {
-  for (const char* ending : {".jsonl", ".ndjson", ".parquet"}) {
-    for (const char* packed : {"", ".gz", ".zst"}) {
-      if (source.ends_with(std::string(ending) + packed)) return true;
-    }
-  }
-  return false;
-}
-
-// The documents of a file joined by blank lines; a plain text as it is.
-std::string read_text(const std::string& source, const std::string& field) {
-  if (!has_documents(source)) return read_file(source);
-  std::string text;
-  const std::vector<TextInput> files = find_text_inputs({source}, "").files;
-  read_documents(files, {.field = field}, [&](const DocumentChunk& chunk) {
-    for (size_t i = 0; i < chunk.documents.size(); ++i) {
-      std::optional<std::string> document(chunk.document(i));
-      if (chunk.json_lines) {
-        document = json_line_text(*document, field, source, chunk.documents[i].line);
-      }
-      if (!document) continue;
-      if (!text.empty()) text += "\n\n";
-      text += *document;
-    }
-    return text.size() < kMaxTextBytes;
-  });
-  return text;
-}
-
 std::vector<int64_t> encode_text(const std::string& source, const std::string& model_dir,
                                  const std::string& field) {
   if (!path_exists(source)) {
@@ -79,7 +49,8 @@ std::vector<int64_t> encode_text(const std::string& source, const std::string& m
          "shards",
          model_dir, source);
   }
-  const std::vector<int32_t> ids = Tokenizer::from_file(model_dir).encode(read_text(source, field));
+  const std::vector<int32_t> ids =
+      Tokenizer::from_file(model_dir).encode(read_document_text(source, field, kMaxTextBytes));
   return {ids.begin(), ids.end()};
 }
 

@@ -75,7 +75,8 @@ void copy_tokenizer(const std::string& source_dir, const std::string& folder) {
   }
   const std::string tokenizer = folder + "/" + kTokenizerFiles[0];
   if (!path_exists(tokenizer) && Tokenizer::exists(source_dir)) {  // inside a GGUF file
-    write_file_atomic(tokenizer, Tokenizer::from_file(source_dir).json());
+    save_tokenizer_files(folder, Tokenizer::from_file(source_dir).json(),
+                         load_model_config(source_dir).model.context);
   }
 }
 

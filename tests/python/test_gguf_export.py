@@ -138,6 +138,9 @@ def test_a_gguf_file_is_quantized_with_the_tokenizer_that_is_in_it(model_dir, tm
     ids = Tokenizer.from_file(str(source / "tokenizer.json")).encode(text.read_text(), add_special_tokens=False).ids
     assert settings["calibration_tokens"] == len(ids)
     assert (tmp_path / "q" / "tokenizer.json").exists()
+    # The files beside it are those that transformers and other programs look for.
+    ids = AutoTokenizer.from_pretrained(tmp_path / "q")
+    assert ids.eos_token_id is not None and ids.model_max_length == 64
 
 
 def test_osp_reads_its_own_file_as_the_same_model(model_dir, tmp_path, run_program):

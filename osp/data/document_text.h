@@ -1,0 +1,16 @@
+// One text from a file of documents.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace osp {
+
+// The documents of a JSON lines or Parquet file (.jsonl .ndjson .parquet, also with .gz or .zst)
+// joined by blank lines, which is how the rows of WikiText are read for perplexity; reading ends
+// after the document that reaches `max_bytes`. Any other file is one text, returned as it is.
+// Field: the name of the text in a document. Errors of read_documents.
+std::string read_document_text(const std::string& path, const std::string& field,
+                               uint64_t max_bytes);
+
+}  // namespace osp
