@@ -64,7 +64,7 @@ struct GeneratedText {
 };
 
 // Always the most likely token, until the end of the document, a stop string or max_tokens. Errors
-// as above, and Error(usage) where max_tokens leaves no room for a context.
+// as above; Error(unsupported) also where max_tokens leaves no room for a context.
 std::vector<GeneratedText> generate_greedy(const ParameterStore& store, const Tokenizer& tokenizer,
                                            std::span<const GenerationRequest> requests,
                                            const ScoreOptions& options = {});
