@@ -1,44 +1,163 @@
 #include "osp/eval/request_scorer.h"
 
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/argmax.h>
-#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/amax.h>
+#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/tensor.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 
-#include "osp/data/tokenizer_utf8.h"
-#include "osp/model/text_stream.h"
+#include "osp/base/error.h"
+#include "osp/eval/prefix_groups.h"
+#include "osp/eval/request_limits.h"
 #include "osp/model/transformer.h"
 
 namespace osp {
 namespace {
 
-// The context cut on the left so that `room` tokens are left; counts what went.
-std::vector<int64_t> cut_context(const std::vector<int32_t>& context, int64_t room, int64_t& cut) {
-  const int64_t length = static_cast<int64_t>(context.size());
-  const int64_t kept = std::clamp<int64_t>(room, 1, length);
-  cut = std::max(cut, length - kept);
-  return {context.end() - kept, context.end()};
+constexpr int64_t kLogitBytes = 64 << 20;  // of the logits that exist at a time
+
+// A continuation and where its score goes.
+struct Choice {
+  TokenSpan tokens;
+  int64_t request = 0;
+  ChoiceScore* score = nullptr;
+};
+
+// Choices whose contexts are equal after the cut.
+struct Question {
+  TokenSpan context;
+  std::vector<Choice> choices;
+
+  // Tokens of the choices that the model reads: all but the last of each.
+  int64_t choice_tokens() const {
+    int64_t sum = 0;
+    for (const Choice& choice : choices) sum += static_cast<int64_t>(choice.tokens.size()) - 1;
+    return sum;
+  }
+};
+
+// A token whose probability is asked for, and the row of the pass that predicts it.
+struct Target {
+  int64_t row = 0;
+  int32_t token = 0;
+  ChoiceScore* score = nullptr;
+};
+
+// The cut contexts in lexicographic order, each with its choices; fills in the results' shape.
+std::vector<Question> questions_of(const ParameterStore& store,
+                                   std::span<const ChoiceRequest> requests,
+                                   std::vector<ScoredRequest>& results) {
+  std::vector<Choice> choices;
+  std::vector<TokenSpan> contexts;
+  for (size_t r = 0; r < requests.size(); ++r) {
+    check_request_ids(requests[r].context, store.config.vocabulary, r);
+    results[r].choices.resize(requests[r].continuations.size());
+    for (size_t c = 0; c < requests[r].continuations.size(); ++c) {
+      const TokenSpan tokens = requests[r].continuations[c];
+      ChoiceScore& score = results[r].choices[c];
+      score.greedy = true;
+      if (tokens.empty()) continue;
+      check_request_ids(tokens, store.config.vocabulary, r);
+      const TokenSpan context = cut_context(
+          requests[r].context, static_cast<int64_t>(tokens.size()) - 1, store.config.context, r);
+      const int64_t cut = static_cast<int64_t>(requests[r].context.size() - context.size());
+      results[r].cut = std::max(results[r].cut, cut);
+      choices.push_back({tokens, static_cast<int64_t>(r), &score});
+      contexts.push_back(context);
+    }
+  }
+  std::vector<Question> questions;
+  for (const int64_t i : lexicographic_order(contexts)) {
+    const TokenSpan context = contexts[static_cast<size_t>(i)];
+    if (questions.empty() || !std::ranges::equal(questions.back().context, context)) {
+      questions.push_back({context, {}});
+    }
+    questions.back().choices.push_back(choices[static_cast<size_t>(i)]);
+  }
+  return questions;
 }
 
-ChoiceScore score_one(const ParameterStore& store, const std::vector<int32_t>& context,
-                      const std::vector<int32_t>& continuation, Tap* tap, int64_t& cut) {
-  const int64_t count = static_cast<int64_t>(continuation.size());
-  std::vector<int64_t> ids = cut_context(context, store.config.context - count + 1, cut);
-  const int64_t begin = static_cast<int64_t>(ids.size()) - 1;
-  ids.insert(ids.end(), continuation.begin(), continuation.end() - 1);
-  ForwardOptions forward;
-  forward.tap = tap;
-  const at::Tensor logits = forward_logits(store, at::tensor(ids).unsqueeze(0), forward)[0];
-  const at::Tensor log_p = at::log_softmax(logits.narrow(0, begin, count), -1);
-  ChoiceScore score{0, true};
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t id = continuation[static_cast<size_t>(i)];
-    score.log_likelihood += log_p[i][id].item<double>();
-    score.greedy = score.greedy && log_p[i].argmax().item<int64_t>() == id;
+// Tokens, segments and targets of one forward pass.
+struct Pass {
+  std::vector<int64_t> tokens;
+  std::vector<Segment> segments;
+  std::vector<Target> targets;
+
+  // Appends a segment and returns the rows that it has in the pass.
+  KeyRange append(TokenSpan span, const std::vector<KeyRange>& context) {
+    const KeyRange rows{static_cast<int64_t>(tokens.size()), static_cast<int64_t>(span.size())};
+    tokens.insert(tokens.end(), span.begin(), span.end());
+    segments.push_back({rows.length, rows.begin, context});
+    return rows;
   }
-  return score;
+};
+
+void append_question(Pass& pass, const Question& question, int64_t shared,
+                     std::vector<KeyRange> context) {
+  const KeyRange own = pass.append(question.context.subspan(static_cast<size_t>(shared)), context);
+  context.push_back(own);
+  for (const Choice& choice : question.choices) {
+    pass.targets.push_back({own.begin + own.length - 1, choice.tokens[0], choice.score});
+    if (choice.tokens.size() == 1) continue;
+    const KeyRange rows = pass.append(choice.tokens.first(choice.tokens.size() - 1), context);
+    for (size_t i = 1; i < choice.tokens.size(); ++i) {
+      pass.targets.push_back(
+          {rows.begin + static_cast<int64_t>(i) - 1, choice.tokens[i], choice.score});
+    }
+  }
+}
+
+Pass pass_of(std::span<const Question> questions, std::span<const PrefixGroup> groups) {
+  Pass pass;
+  for (const PrefixGroup& group : groups) {
+    std::vector<KeyRange> context;
+    if (group.shared > 0) {
+      const TokenSpan first = questions[static_cast<size_t>(group.first)].context;
+      context.push_back(pass.append(first.first(static_cast<size_t>(group.shared)), {}));
+    }
+    for (int64_t i = group.first; i < group.first + group.count; ++i) {
+      append_question(pass, questions[static_cast<size_t>(i)], group.shared, context);
+    }
+  }
+  return pass;
+}
+
+// Adds log p of every target to its choice.
+void add_log_likelihoods(const ParameterStore& store, const at::Tensor& hidden_ND,
+                         std::span<const Target> targets, Tap* tap) {
+  // Targets of one row are not neighbours where a question has several choices.
+  std::vector<Target> sorted(targets.begin(), targets.end());
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const Target& a, const Target& b) { return a.row < b.row; });
+  const size_t most = static_cast<size_t>(std::max<int64_t>(
+      1, kLogitBytes / static_cast<int64_t>(sizeof(float)) / store.config.vocabulary));
+  for (size_t begin = 0, end = 0; begin < sorted.size(); begin = end) {
+    std::vector<int64_t> rows, row_of, ids;  // row_of: index into rows of every target
+    for (; end < sorted.size(); ++end) {
+      if (rows.empty() || rows.back() != sorted[end].row) {
+        if (rows.size() == most) break;
+        rows.push_back(sorted[end].row);
+      }
+      row_of.push_back(static_cast<int64_t>(rows.size()) - 1);
+      ids.push_back(sorted[end].token);
+    }
+    const auto on_device = [&](const std::vector<int64_t>& x) {
+      return at::tensor(x).to(hidden_ND.device());
+    };
+    const auto to_host = [](const at::Tensor& x) { return x.to(at::kDouble).cpu(); };
+    const at::Tensor logits_RV =
+        logits_of_hidden(store, hidden_ND.index_select(0, on_device(rows)), tap);
+    const at::Tensor log_sums = to_host(at::logsumexp(logits_RV, -1));
+    const at::Tensor largest = to_host(at::amax(logits_RV, -1));
+    const at::Tensor logits = to_host(logits_RV.index({on_device(row_of), on_device(ids)}));
+    for (size_t i = begin; i < end; ++i) {
+      const int64_t row = row_of[i - begin];
+      const double logit = logits.const_data_ptr<double>()[i - begin];
+      sorted[i].score->log_likelihood += logit - log_sums.const_data_ptr<double>()[row];
+      if (logit < largest.const_data_ptr<double>()[row]) sorted[i].score->greedy = false;
+    }
+  }
 }
 
 }  // namespace
@@ -46,51 +165,38 @@ ChoiceScore score_one(const ParameterStore& store, const std::vector<int32_t>& c
 std::vector<ScoredRequest> score_choices(const ParameterStore& store,
                                          std::span<const ChoiceRequest> requests,
                                          const ScoreOptions& options) {
-  const at::NoGradGuard no_grad;
-  std::vector<ScoredRequest> results;
-  for (const ChoiceRequest& request : requests) {
-    ScoredRequest& result = results.emplace_back();
-    for (const auto& continuation : request.continuations) {
-      result.choices.push_back(
-          score_one(store, request.context, continuation, options.tap, result.cut));
-    }
-    if (options.progress) {
-      options.progress(static_cast<int64_t>(results.size()), static_cast<int64_t>(requests.size()));
-    }
+  const c10::NoGradGuard no_graph;
+  std::vector<ScoredRequest> results(requests.size());
+  const std::vector<Question> questions = questions_of(store, requests, results);
+  std::vector<int64_t> waiting(requests.size());  // choices that are not scored yet
+  for (const Question& question : questions) {
+    for (const Choice& choice : question.choices) ++waiting[static_cast<size_t>(choice.request)];
   }
-  return results;
-}
-
-std::vector<GeneratedText> generate_greedy(const ParameterStore& store, const Tokenizer& tokenizer,
-                                           std::span<const GenerationRequest> requests,
-                                           const ScoreOptions& options) {
-  const at::NoGradGuard no_grad;
-  std::vector<GeneratedText> results;
-  for (const GenerationRequest& request : requests) {
-    GeneratedText& result = results.emplace_back();
-    std::vector<int64_t> ids =
-        cut_context(request.context, store.config.context - request.max_tokens, result.cut);
-    KvCache cache = make_kv_cache(store, 1, static_cast<int64_t>(ids.size()) + request.max_tokens);
-    ForwardOptions forward;
-    forward.tap = options.tap;
-    forward.cache = &cache;
-    TextStream stream(
-        [&](std::span<const int32_t> part) {
-          return tokenizer::replace_invalid_utf8(tokenizer.decode(part, true));
-        },
-        request.context, request.stop);
-    while (static_cast<int64_t>(result.tokens.size()) < request.max_tokens && !stream.stopped()) {
-      const at::Tensor logits = forward_logits(store, at::tensor(ids).unsqueeze(0), forward);
-      const auto id = static_cast<int32_t>(logits[0][-1].argmax().item<int64_t>());
-      if (id == tokenizer.end_of_document()) break;
-      result.tokens.push_back(id);
-      result.text += stream.add(id);
-      ids = {id};
+  int64_t done = std::ranges::count(waiting, 0);
+  for (size_t first = 0; first < questions.size();) {
+    PrefixGrouper grouper;
+    int64_t tokens = 0;
+    size_t end = first;
+    for (; end < questions.size(); ++end) {
+      const int64_t more = grouper.cost(questions[end].context) + questions[end].choice_tokens();
+      if (end > first && tokens + more > options.batch_tokens) break;
+      grouper.add(questions[end].context);
+      tokens += more;
     }
-    result.text += stream.finish();
-    if (options.progress) {
-      options.progress(static_cast<int64_t>(results.size()), static_cast<int64_t>(requests.size()));
+    const std::span<const Question> taken(questions.begin() + first, questions.begin() + end);
+    const Pass pass = pass_of(taken, grouper.groups());
+    const at::Tensor tokens_1N =
+        at::tensor(pass.tokens).unsqueeze(0).to(store.banks.front().master.device());
+    const ForwardOptions forward{.tap = options.tap, .segments = pass.segments};
+    add_log_likelihoods(store, forward_hidden(store, tokens_1N, forward)[0], pass.targets,
+                        options.tap);
+    for (const Question& question : taken) {
+      for (const Choice& choice : question.choices) {
+        if (--waiting[static_cast<size_t>(choice.request)] == 0) ++done;
+      }
     }
+    if (options.progress) options.progress(done, static_cast<int64_t>(requests.size()));
+    first = end;
   }
   return results;
 }

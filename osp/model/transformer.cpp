@@ -3,7 +3,10 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
+
+#include <algorithm>
 
 #include "osp/base/error.h"
 #include "osp/model/linear_layers.h"
@@ -20,6 +23,10 @@ class ForwardPass {
   ForwardPass(const ParameterStore& store, int64_t length, const ForwardOptions& options)
       : config_(store.config), options_(options), layers_(store, options.tap, options.training) {
     OSP_CHECK(!(options.cache != nullptr && options.training), "no training through a cache");
+    if (!options.segments.empty()) {
+      begin_packed(length);
+      return;
+    }
     first_position_ = options.cache != nullptr ? options.cache->length : 0;
     const int64_t total = first_position_ + length;
     if (!config_.learned_positions) {
@@ -47,11 +54,7 @@ class ForwardPass {
     at::Tensor x =
         embedding(tokens_BT, layers_.table("model.embed_tokens.weight"), layers_.anchor());
     if (config_.learned_positions) {
-      const int64_t T = tokens_BT.size(1);
-      OSP_CHECK(first_position_ + T <= config_.context, "position {} of a table for {}",
-                first_position_ + T - 1, config_.context);
-      x = x + layers_.leaf("model.embed_positions.weight")
-                  .narrow(0, config_.position_offset + first_position_, T);
+      x = x + learned_positions(tokens_BT.size(1));
     }
     if (config_.embedding_projection) x = layers_.linear({"model.embed_proj"}, x, false);
     return tap(TapPoint::embedding, 0, x);
@@ -95,11 +98,12 @@ class ForwardPass {
     q = tap(TapPoint::query, layer, q.transpose(1, 2)).transpose(1, 2);
     k = tap(TapPoint::key, layer, k.transpose(1, 2)).transpose(1, 2);
     v = tap(TapPoint::value, layer, v.transpose(1, 2)).transpose(1, 2);
+    if (!options_.segments.empty()) return packed_attention(layer, q, k, v);
     if (options_.cache != nullptr) std::tie(k, v) = append_to_cache(layer, k, v);
     const bool windowed = window_mask_.defined() && layer >= config_.first_window_layer;
     const at::Tensor& mask = windowed ? window_mask_ : mask_;
     at::Tensor out;
-    if (options_.tap != nullptr && options_.tap->wants(TapPoint::attention_logits, layer)) {
+    if (watches_attention_logits(layer)) {
       out = causal_attention_reference(q, k, v, mask, [&](const at::Tensor& z) {
         return options_.tap->at(TapPoint::attention_logits, layer, z);
       });
@@ -164,7 +168,9 @@ class ForwardPass {
     Stream stream{embedding_lookup(tokens_BT), {}};
     for (int64_t layer = 0; layer < config_.layers; ++layer) block(layer, stream);
     const at::Tensor h = final_state(stream);
-    if (options_.cache != nullptr) options_.cache->length += tokens_BT.size(1);
+    if (options_.cache != nullptr && options_.segments.empty()) {
+      options_.cache->length += tokens_BT.size(1);
+    }
     return h;
   }
 
@@ -200,6 +206,69 @@ class ForwardPass {
     const at::Tensor sum = stream.x;
     if (!settled(stream).is_same(sum)) y = layers_.norm(name, stream.x);
     return y;
+  }
+
+  bool watches_attention_logits(int64_t layer) const {
+    return options_.tap != nullptr && options_.tap->wants(TapPoint::attention_logits, layer);
+  }
+
+  // Positions of packed tokens and the rows of the rotary tables that they need.
+  void begin_packed(int64_t length) {
+    OSP_CHECK(!options_.training && !options_.documents_BT.defined(),
+              "packed tokens have no gradients and no documents");
+    std::vector<int64_t> positions;
+    int64_t longest = 0;
+    for (const Segment& segment : options_.segments) {
+      const int64_t first = segment.position();
+      for (int64_t i = 0; i < segment.length; ++i) positions.push_back(first + i);
+      longest = std::max(longest, first + segment.length);
+    }
+    OSP_CHECK(static_cast<int64_t>(positions.size()) == length, "segments of {} tokens for {}",
+              positions.size(), length);
+    packed_positions_ = at::tensor(positions);
+    if (config_.learned_positions) return;
+    const RopeTables all =
+        make_rope_tables(longest, config_.rotary_size, config_.rope_theta, config_.rope_scaling);
+    rope_ = {all.cos.index_select(0, packed_positions_),
+             all.sin.index_select(0, packed_positions_)};
+  }
+
+  // Rows of the table of positions for this pass's tokens.
+  at::Tensor learned_positions(int64_t length) const {
+    const at::Tensor table = layers_.leaf("model.embed_positions.weight");
+    if (packed_positions_.defined()) {
+      return table.index_select(0,
+                                (packed_positions_ + config_.position_offset).to(table.device()));
+    }
+    OSP_CHECK(first_position_ + length <= config_.context, "position {} of a table for {}",
+              first_position_ + length - 1, config_.context);
+    return table.narrow(0, config_.position_offset + first_position_, length);
+  }
+
+  // Attention of packed tokens, [1, N, heads, K] each; the result is the output projection's input.
+  at::Tensor packed_attention(int64_t layer, const at::Tensor& q, const at::Tensor& k,
+                              const at::Tensor& v) const {
+    OSP_CHECK(!watches_attention_logits(layer), "packed tokens have no attention logits to tap");
+    const int64_t window = layer >= config_.first_window_layer ? config_.window : 0;
+    at::Tensor keys = k[0], values = v[0];
+    if (options_.cache != nullptr) {
+      keys = store_packed(options_.cache->keys[layer], keys);
+      values = store_packed(options_.cache->values[layer], values);
+    }
+    const at::Tensor out = segment_attention(q[0], keys, values, options_.segments, window);
+    return tap(TapPoint::attention_output, layer, out.flatten(1).unsqueeze(0));
+  }
+
+  // Writes [N, Hkv, K] to the segments' slots and returns the whole cache, [capacity, Hkv, K].
+  at::Tensor store_packed(const at::Tensor& held, const at::Tensor& fresh_NHK) const {
+    const at::Tensor rows = held[0].transpose(0, 1);
+    int64_t token = 0;
+    for (const Segment& segment : options_.segments) {
+      rows.narrow(0, segment.slot, segment.length)
+          .copy_(fresh_NHK.narrow(0, token, segment.length));
+      token += segment.length;
+    }
+    return rows;
   }
 
   // Queries, keys and values [B, T, heads, K] of a block's input.
@@ -252,9 +321,10 @@ class ForwardPass {
   const ForwardOptions& options_;
   LinearLayers layers_;
   int64_t first_position_ = 0;
-  RopeTables rope_;
-  at::Tensor mask_;         // of documents; undefined: plain causal
-  at::Tensor window_mask_;  // of blocks with a window shorter than the tokens so far
+  at::Tensor packed_positions_;  // of packed tokens, [N]
+  RopeTables rope_;              // of packed tokens: one row for each
+  at::Tensor mask_;              // of documents; undefined: plain causal
+  at::Tensor window_mask_;       // of blocks with a window shorter than the tokens so far
 };
 
 namespace {
@@ -352,8 +422,9 @@ at::Tensor forward_logits(const ParameterStore& store, const at::Tensor& tokens_
   return pass.logits(pass.hidden(tokens_BT));
 }
 
-at::Tensor logits_of_hidden(const ParameterStore& store, const at::Tensor& hidden) {
-  const ForwardOptions options;
+at::Tensor logits_of_hidden(const ParameterStore& store, const at::Tensor& hidden, Tap* tap) {
+  ForwardOptions options;
+  options.tap = tap;
   return ForwardPass(store, 1, options).logits(hidden);
 }
 

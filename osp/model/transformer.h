@@ -10,10 +10,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "osp/model/parameters.h"
 #include "osp/model/tap.h"
+#include "osp/ops/segment_attention.h"
 
 namespace osp {
 
@@ -30,7 +32,12 @@ struct ForwardOptions {
   KvCache* cache = nullptr;  // tokens are appended at cache->length; no training then
   // [B,T] int32: document number of each token; attention stays within equal numbers. Undefined:
   // plain causal attention. Numbers do not decrease along T.
-  at::Tensor documents_BT;
+  at::Tensor documents_BT = {};
+  // The tokens are [1, N], those of many texts without padding; positions begin anew in each text
+  // (osp/ops/segment_attention.h). Slots are rows of the cache if there is one (whose length is
+  // neither used nor advanced), else of this pass's own keys. No training, no documents, and taps
+  // that want no attention_logits.
+  std::span<const Segment> segments = {};
   // Build the autograd graph; weight gradients are added into store.gradient where the store has
   // gradient banks.
   bool training = false;
@@ -89,7 +96,8 @@ at::Tensor forward_logits(const ParameterStore& store, const at::Tensor& tokens_
                           const ForwardOptions& options = {});
 
 // Logits of rows [.., D] of forward_hidden's result, as forward_logits gives them.
-at::Tensor logits_of_hidden(const ParameterStore& store, const at::Tensor& hidden);
+at::Tensor logits_of_hidden(const ParameterStore& store, const at::Tensor& hidden,
+                            Tap* tap = nullptr);
 
 // Sum over all positions of −log p(target), fp32 scalar, without ever holding all logits. Targets
 // int64 [B,T]; negative ones are not scored. With options.training, calling .backward() on it adds

@@ -1,0 +1,164 @@
+// Equality with transformers and lm-eval is in tests/python/test_lm_eval.py.
+#include "osp/eval/request_scorer.h"
+
+#include <ATen/ops/tensor.h>
+#include <gtest/gtest.h>
+
+#include "osp/base/philox.h"
+#include "osp/base/test_error.h"
+#include "osp/model/transformer.h"
+#include "osp/quant/fake_quant.h"
+
+namespace osp {
+namespace {
+
+ModelConfig small_config() {
+  ModelConfig config;
+  config.layers = 2;
+  config.width = 32;
+  config.heads = 4;
+  config.kv_heads = 2;
+  config.inner = 48;
+  config.vocabulary = 61;
+  config.context = 48;
+  config.init_std = 0.3;
+  return config;
+}
+
+ParameterStore model_of(const ModelConfig& config) {
+  ParameterStore store = make_parameters(resolved(config), {});
+  initialize_parameters(store, 3);
+  return store;
+}
+
+std::vector<int32_t> tokens_of(const RandomStream& random, uint64_t& counter, int64_t count) {
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < count; ++i) {
+    tokens.push_back(static_cast<int32_t>(random.uniform(counter++) * 61));
+  }
+  return tokens;
+}
+
+// Contexts with long common beginnings, alone and equal ones; choices of one token and of many.
+std::vector<ChoiceRequest> some_requests() {
+  const RandomStream random(5, "requests");
+  uint64_t counter = 0;
+  const std::vector<int32_t> shots = tokens_of(random, counter, 12);
+  std::vector<ChoiceRequest> requests;
+  for (int64_t i = 0; i < 9; ++i) {
+    ChoiceRequest request;
+    if (i % 3 != 0) request.context = shots;
+    for (const int32_t id : tokens_of(random, counter, 1 + 2 * i)) request.context.push_back(id);
+    if (i == 8) request.context = requests[4].context;
+    for (int64_t c = 0; c < 2 + i % 3; ++c) {
+      request.continuations.push_back(tokens_of(random, counter, 1 + (c * 5) % 7));
+    }
+    requests.push_back(request);
+  }
+  return requests;
+}
+
+// One sequence at a time, from all logits.
+ChoiceScore score_twin(const ParameterStore& store, const std::vector<int32_t>& context,
+                       const std::vector<int32_t>& continuation, Tap* tap = nullptr) {
+  std::vector<int64_t> ids(context.begin(), context.end());
+  ids.insert(ids.end(), continuation.begin(), continuation.end());
+  const size_t read = ids.size() - 1;
+  const size_t first = read > static_cast<size_t>(store.config.context)
+                           ? read - static_cast<size_t>(store.config.context)
+                           : 0;
+  const std::vector<int64_t> input(ids.begin() + static_cast<int64_t>(first), ids.end() - 1);
+  const at::Tensor logits =
+      forward_logits(store, at::tensor(input).unsqueeze(0), {.tap = tap})[0].to(at::kDouble);
+  const at::Tensor log_p = logits.log_softmax(-1);
+  ChoiceScore score{0, true};
+  const int64_t n = static_cast<int64_t>(continuation.size());
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t row = static_cast<int64_t>(input.size()) - n + i;
+    score.log_likelihood += log_p[row][continuation[static_cast<size_t>(i)]].item<double>();
+    score.greedy =
+        score.greedy && log_p[row].argmax().item<int64_t>() == continuation[static_cast<size_t>(i)];
+  }
+  return score;
+}
+
+// Sums of a dozen fp32 products in another order: 1e-5 of values up to 50.
+void expect_equal_to_twin(const ParameterStore& store, const std::vector<ChoiceRequest>& requests,
+                          const ScoreOptions& options) {
+  const std::vector<ScoredRequest> results = score_choices(store, requests, options);
+  ASSERT_EQ(results.size(), requests.size());
+  for (size_t r = 0; r < requests.size(); ++r) {
+    ASSERT_EQ(results[r].choices.size(), requests[r].continuations.size());
+    for (size_t c = 0; c < results[r].choices.size(); ++c) {
+      const ChoiceScore twin =
+          score_twin(store, requests[r].context, requests[r].continuations[c], options.tap);
+      EXPECT_NEAR(results[r].choices[c].log_likelihood, twin.log_likelihood, 5e-5)
+          << "request " << r << " choice " << c;
+      EXPECT_EQ(results[r].choices[c].greedy, twin.greedy);
+    }
+  }
+}
+
+TEST(RequestScorer, EqualsOneSequenceAtATime) {
+  expect_equal_to_twin(model_of(small_config()), some_requests(), {});
+}
+
+TEST(RequestScorer, SmallPassesGiveTheSame) {
+  expect_equal_to_twin(model_of(small_config()), some_requests(), {.batch_tokens = 40});
+  expect_equal_to_twin(model_of(small_config()), some_requests(), {.batch_tokens = 1});
+}
+
+TEST(RequestScorer, EqualsForLearnedPositionsPartialRotationAndWindows) {
+  ModelConfig learned = small_config();
+  learned.learned_positions = true;
+  learned.position_offset = 2;
+  learned.embedding_projection = false;
+  ModelConfig partial = small_config();
+  partial.rotary_size = 4;
+  partial.qk_norm = true;
+  ModelConfig windowed = small_config();
+  windowed.window = 5;
+  windowed.first_window_layer = 1;
+  for (const ModelConfig& config : {learned, partial, windowed}) {
+    expect_equal_to_twin(model_of(config), some_requests(), {});
+  }
+}
+
+TEST(RequestScorer, EqualsUnderFakeQuantization) {
+  const ParameterStore store = model_of(small_config());
+  FakeQuantTap tap(store, parse_bits("8-8-8"));
+  // A value at the boundary of two steps may fall to either side.
+  const std::vector<ChoiceRequest> requests = some_requests();
+  const std::vector<ScoredRequest> results = score_choices(store, requests, {.tap = &tap});
+  for (size_t r = 0; r < requests.size(); ++r) {
+    for (size_t c = 0; c < results[r].choices.size(); ++c) {
+      const ChoiceScore twin =
+          score_twin(store, requests[r].context, requests[r].continuations[c], &tap);
+      EXPECT_NEAR(results[r].choices[c].log_likelihood, twin.log_likelihood, 5e-2);
+    }
+  }
+}
+
+TEST(RequestScorer, LongContextsAreCutOnTheLeftAndCounted) {
+  const ParameterStore store = model_of(small_config());
+  const RandomStream random(6, "requests");
+  uint64_t counter = 0;
+  std::vector<ChoiceRequest> requests(1);
+  requests[0].context = tokens_of(random, counter, 60);
+  requests[0].continuations = {tokens_of(random, counter, 1), tokens_of(random, counter, 9)};
+  expect_equal_to_twin(store, requests, {});
+  EXPECT_EQ(score_choices(store, requests)[0].cut, 60 + 9 - 1 - 48);
+}
+
+TEST(RequestScorer, BadRequestsAreErrors) {
+  const ParameterStore store = model_of(small_config());
+  const auto score = [&](ChoiceRequest request) {
+    return [&store, request] { score_choices(store, std::vector{request}); };
+  };
+  expect_error(ErrorCode::usage, {"request 0"}, score({{}, {{1}}}));
+  expect_error(ErrorCode::damaged, {"61"}, score({{1}, {{61}}}));
+  expect_error(ErrorCode::unsupported, {"48"}, score({{1}, {std::vector<int32_t>(49, 1)}}));
+}
+
+}  // namespace
+}  // namespace osp
