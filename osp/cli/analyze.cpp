@@ -10,8 +10,10 @@
 #include "osp/cli/command.h"
 #include "osp/eval/outlier_summary.h"
 #include "osp/eval/perplexity.h"
+#include "osp/eval/point_summary.h"
 #include "osp/eval/sink_summary.h"
 #include "osp/eval/token_source.h"
+#include "osp/eval/weight_summary.h"
 #include "osp/model/model_dir.h"
 #include "osp/quant/fake_quant.h"
 #include "osp/quant/quantized_model_dir.h"
@@ -24,6 +26,8 @@ constexpr int64_t kReferenceTokens = 128 * 2048;
 
 // Enough for shares to settle to a percent; logits cost T² where everything else costs T.
 constexpr int64_t kSinkTokens = 16384;
+
+constexpr int64_t kNoiseBits = 4;  // the width that the project is about
 
 struct AnalyzeArguments : MeasureOptions {
   std::string bits = "16-16-16";
@@ -89,6 +93,8 @@ int run(const AnalyzeArguments& options) {
   OutlierOptions outliers;
   outliers.histograms = true;
   outliers.quantizers = analyzed.quantizers.get();
+  NoiseTap noise(store, kNoiseBits, analyzed.online);
+  outliers.watcher = &noise;
   outliers.sink_tokens = options.sink_tokens;
   outliers.progress = [&](int64_t done, int64_t total) {
     const double seconds =
@@ -107,10 +113,17 @@ int run(const AnalyzeArguments& options) {
     json["data"] = options.data;
     json["bits"] = analyzed.bits.text();
     json.update(outlier_json(report, tokenizer));
+    const SpelledData data{source.tokens, tokens_BT.size(1), tokenizer};
+    json.update(point_json(report, noise.noise(), data));
+    json["weights"] = weight_json(summarize_weights(store, kNoiseBits));
+    json["noise_bits"] = kNoiseBits;
+    json["quantization_verdict"] = point_verdict(noise.noise());
+    json["verdict"] = outlier_verdict(report);
     json["attention_sinks"] = sink_json(report.sinks, tokenizer);
     print_json(json);
   } else {
-    fmt::print("{}\n{}", sink_text(report.sinks), outlier_text(report, tokenizer));
+    fmt::print("{}\n{}\n{}", point_text(report, noise.noise()), sink_text(report.sinks),
+               outlier_text(report, tokenizer));
   }
   return 0;
 }
@@ -124,8 +137,9 @@ void add_analyze(CommandLine& line) {
   add_measure_options(command, *options, "read");
   command.add("--bits", options->bits,
               "weights-activations-cache; each 2 to 8, or 16 for none, of the model that runs");
-  command.add("--sink-tokens", options->sink_tokens,
-              "tokens that are searched for attention sinks, in whole batches; 0: none")
+  command
+      .add("--sink-tokens", options->sink_tokens,
+           "tokens that are searched for attention sinks, in whole batches; 0: none")
       .between(int64_t{0}, int64_t{1} << 40);
   command.runs([options] { return run(*options); });
 }

@@ -70,8 +70,14 @@ Json logits_json(const LogitStatistics& logits) {
   json["std"] = finite_or_null(logits.moments.standard_deviation());
   json["excess_kurtosis"] = finite_or_null(logits.kurtosis.mean());
   Json& quantiles = json["quantiles"] = Json::object();
-  for (const auto& [name, q] : {std::pair{"0", 0.0}, {"0.01", 0.01}, {"0.05", 0.05}, {"0.25", 0.25},
-                                {"0.5", 0.5}, {"0.75", 0.75}, {"0.95", 0.95}, {"0.99", 0.99},
+  for (const auto& [name, q] : {std::pair{"0", 0.0},
+                                {"0.01", 0.01},
+                                {"0.05", 0.05},
+                                {"0.25", 0.25},
+                                {"0.5", 0.5},
+                                {"0.75", 0.75},
+                                {"0.95", 0.95},
+                                {"0.99", 0.99},
                                 {"1", 1.0}}) {
     quantiles[name] = finite_or_null(quantile(all, q));
   }
@@ -173,7 +179,8 @@ Json sink_json(const AttentionSinks& sinks, const Tokenizer* tokenizer) {
 std::string sink_verdict(const AttentionSinks& sinks) {
   const SinkTotals t = sink_totals(sinks);
   const std::string shares = fmt::format(
-      "{} of {} heads give the first token more than {:.0f} % of their attention (mean {:.1f} %), {} "
+      "{} of {} heads give the first token more than {:.0f} % of their attention (mean {:.1f} %), "
+      "{} "
       "give it to some token",
       t.first_heads, t.heads, 100 * kSinkShare, 100 * t.first_share, t.strongest_heads);
   const double down = t.pushed_down();
@@ -188,10 +195,10 @@ std::string sink_verdict(const AttentionSinks& sinks) {
 std::string sink_text(const AttentionSinks& sinks) {
   if (sinks.sequences == 0) return "";
   const double n = static_cast<double>(sinks.sequences);
-  std::string text =
-      fmt::format("attention sinks, {} sequences of {} tokens\n"
-                  "block  sink heads  first token  strongest  sink logit  other logits  value norm\n",
-                  sinks.sequences, sinks.length);
+  std::string text = fmt::format(
+      "attention sinks, {} sequences of {} tokens\n"
+      "block  sink heads  first token  strongest  sink logit  other logits  value norm\n",
+      sinks.sequences, sinks.length);
   for (size_t layer = 0; layer < sinks.heads.size(); ++layer) {
     double first = 0, strongest = 0, sink = 0, other = 0, value = 0, other_value = 0;
     int64_t count = 0;
@@ -205,10 +212,10 @@ std::string sink_text(const AttentionSinks& sinks) {
       count += head.first.share / n > kSinkShare ? 1 : 0;
     }
     const double all = n * static_cast<double>(sinks.heads[layer].size());
-    text += fmt::format("{:>5} {:>6} of {:<2} {:>10.1f} % {:>8.1f} % {:>11.2f} {:>13.2f} {:>9.2f} x\n",
-                        layer + 1, count, sinks.heads[layer].size(), 100 * first / all,
-                        100 * strongest / all, sink / all, other / all,
-                        ratio_of(value, other_value));
+    text +=
+        fmt::format("{:>5} {:>6} of {:<2} {:>10.1f} % {:>8.1f} % {:>11.2f} {:>13.2f} {:>9.2f} x\n",
+                    layer + 1, count, sinks.heads[layer].size(), 100 * first / all,
+                    100 * strongest / all, sink / all, other / all, ratio_of(value, other_value));
   }
   return text + sink_verdict(sinks) + "\n";
 }

@@ -1,9 +1,9 @@
-// What passes one tap point of one layer: kurtosis of its rows, its channels and its largest numbers,
-// as a stream of blocks of rows in memory that depends on the number of channels alone.
+// What passes one tap point of one layer: kurtosis of its rows, its channels and its largest
+// numbers, as a stream of blocks of rows in memory that depends on the number of channels alone.
 //
-// A row is a token's numbers at a point, at q, k and v one head's; channels of all heads are counted
-// through. With x a row, [0, hi] its range from above 0, [lo, 0] from below, a 4-bit step is
-// proportional to R = hi − lo. With R' the same without the row's largest |x|,
+// A row is a token's numbers at a point, at q, k and v one head's; channels of all heads are
+// counted through. With x a row, [0, hi] its range from above 0, [lo, 0] from below, a 4-bit step
+// is proportional to R = hi − lo. With R' the same without the row's largest |x|,
 //
 //   step share = 1 − R' / R
 //
