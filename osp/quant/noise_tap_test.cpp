@@ -50,8 +50,9 @@ TEST(NoiseTap, OneHugeChannelDrownsTheRest) {
     return 10 * std::log10(signal / tap.noise().at({TapPoint::mlp_input, layer}).noise);
   };
   const double power = x.square().sum().item<double>();
-  EXPECT_GT(rest(0, power), 15);
-  EXPECT_LT(rest(1, power), 8);  // of the numbers beside it: within a step of 1.4
+  // The range grows from about 4 to about 22, the step with it: 20 lg 5 = 14 dB, less for numbers
+  // that round to 0.
+  EXPECT_LT(rest(1, power), rest(0, power) - 10);
 }
 
 }  // namespace
