@@ -10,14 +10,62 @@
 #include "osp/cli/command.h"
 #include "osp/eval/outlier_summary.h"
 #include "osp/eval/perplexity.h"
+#include "osp/eval/point_summary.h"
+#include "osp/eval/sink_summary.h"
 #include "osp/eval/token_source.h"
+#include "osp/eval/weight_summary.h"
 #include "osp/model/model_dir.h"
+#include "osp/quant/fake_quant.h"
+#include "osp/quant/quantized_model_dir.h"
 
 namespace osp {
 namespace {
 
 // As many as the reference's script measures.
 constexpr int64_t kReferenceTokens = 128 * 2048;
+
+// Enough for shares to settle to a percent; logits cost T² where everything else costs T.
+constexpr int64_t kSinkTokens = 16384;
+
+constexpr int64_t kNoiseBits = 4;  // the width that the project is about
+
+struct AnalyzeArguments : MeasureOptions {
+  std::string bits = "16-16-16";
+  int64_t sink_tokens = kSinkTokens;
+};
+
+// A model and what runs it at fewer bits.
+struct Analyzed {
+  ParameterStore store;
+  BitWidths bits;
+  std::unique_ptr<FakeQuantTap> quantizers;  // null at 16 bits
+  OnlineTransforms online;
+};
+
+// A model dir that `osp quantize` wrote has its own widths. The tap refers to the store, which
+// stays where it is.
+void load_analyzed(const std::string& dir, const std::string& text, Analyzed& analyzed) {
+  analyzed.bits = parse_bits(text);
+  if (!is_quantized_model_dir(dir)) {
+    analyzed.store = load_model_dir(dir);
+    if (analyzed.bits != BitWidths{}) {
+      analyzed.quantizers = std::make_unique<FakeQuantTap>(analyzed.store, analyzed.bits);
+    }
+    return;
+  }
+  QuantizedModel model = load_quantized_model_dir(dir);
+  if (analyzed.bits != BitWidths{} && analyzed.bits != model.info.bits) {
+    fail(ErrorCode::usage, "--bits {}: {} is quantized to {} already; leave out --bits", text, dir,
+         model.info.bits.text());
+  }
+  analyzed.bits = model.info.bits;
+  analyzed.online = model.info.online;
+  analyzed.store = std::move(model.store);
+  BitWidths run = model.info.bits;
+  run.weights = 16;  // they hold the dequantized weights
+  analyzed.quantizers = std::make_unique<FakeQuantTap>(analyzed.store, run, model.info.online,
+                                                       model.info.scales, model.info.clips);
+}
 
 // Tokens as [sequences, T], T the window of perplexity; a text shorter than that is one sequence.
 at::Tensor sequences_of(std::vector<int64_t>& tokens, const ParameterStore& store) {
@@ -30,10 +78,13 @@ at::Tensor sequences_of(std::vector<int64_t>& tokens, const ParameterStore& stor
   return at::from_blob(tokens.data(), {count / length, length}, at::kLong);
 }
 
-int run(const MeasureOptions& options) {
+int run(const AnalyzeArguments& options) {
+  parse_bits(options.bits);  // a mistake is told before anything is read
   Console console(options.common.quiet);
   const std::string dir = find_model_dir(options.model);
-  const ParameterStore store = load_model_dir(dir);
+  Analyzed analyzed;
+  load_analyzed(dir, options.bits, analyzed);
+  const ParameterStore& store = analyzed.store;
   TokenSource source = read_token_source(options.data, dir, options.max_tokens);
   if (!source.warning.empty()) console.warn("{}", source.warning);
   const at::Tensor tokens_BT = sequences_of(source.tokens, store);
@@ -41,6 +92,10 @@ int run(const MeasureOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   OutlierOptions outliers;
   outliers.histograms = true;
+  outliers.quantizers = analyzed.quantizers.get();
+  NoiseTap noise(store, kNoiseBits, analyzed.online);
+  outliers.watcher = &noise;
+  outliers.sink_tokens = options.sink_tokens;
   outliers.progress = [&](int64_t done, int64_t total) {
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -56,10 +111,19 @@ int run(const MeasureOptions& options) {
     Json json;
     json["model"] = options.model;
     json["data"] = options.data;
+    json["bits"] = analyzed.bits.text();
     json.update(outlier_json(report, tokenizer));
+    const SpelledData data{source.tokens, tokens_BT.size(1), tokenizer};
+    json.update(point_json(report, noise.noise(), data));
+    json["weights"] = weight_json(summarize_weights(store, kNoiseBits));
+    json["noise_bits"] = kNoiseBits;
+    json["quantization_verdict"] = point_verdict(noise.noise());
+    json["verdict"] = outlier_verdict(report);
+    json["attention_sinks"] = sink_json(report.sinks, tokenizer);
     print_json(json);
   } else {
-    fmt::print("{}", outlier_text(report, tokenizer));
+    fmt::print("{}\n{}\n{}", point_text(report, noise.noise()), sink_text(report.sinks),
+               outlier_text(report, tokenizer));
   }
   return 0;
 }
@@ -67,10 +131,16 @@ int run(const MeasureOptions& options) {
 }  // namespace
 
 void add_analyze(CommandLine& line) {
-  auto options = std::make_shared<MeasureOptions>();
+  auto options = std::make_shared<AnalyzeArguments>();
   options->max_tokens = kReferenceTokens;
   Command command = line.command("analyze", "measure a model's activation outliers");
   add_measure_options(command, *options, "read");
+  command.add("--bits", options->bits,
+              "weights-activations-cache; each 2 to 8, or 16 for none, of the model that runs");
+  command
+      .add("--sink-tokens", options->sink_tokens,
+           "tokens that are searched for attention sinks, in whole batches; 0: none")
+      .between(int64_t{0}, int64_t{1} << 40);
   command.runs([options] { return run(*options); });
 }
 

@@ -43,6 +43,7 @@ void LargestActivation::merge(const LargestActivation& other) {
 void PointStatistics::merge(const PointStatistics& other) {
   moments.merge(other.moments);
   histogram.merge(other.histogram);
+  profile.merge(other.profile);
 }
 
 OutlierTap::OutlierTap(int64_t layers, bool histograms)
@@ -65,9 +66,11 @@ at::Tensor OutlierTap::at(TapPoint point, int64_t layer, const at::Tensor& x) {
     measure_state(layer + 1, x);
   } else if (histograms_) {
     PointStatistics& statistics = points_[{point, layer}];
-    for_each_row_block(x, [&](int64_t, std::span<const float> rows, auto per_row) {
+    const PointProfile::Layout layout = PointProfile::layout_of(x, first_sequence_);
+    for_each_row_block(x, [&](int64_t first, std::span<const float> rows, auto per_row) {
       for (const RowStatistics& row : per_row) statistics.moments.merge(row.moments);
       add_to_histogram(statistics.histogram, rows);
+      statistics.profile.add(layout, first, rows, per_row);
     });
   }
   return x;
@@ -98,6 +101,7 @@ void OutlierTap::measure_state(int64_t state, const at::Tensor& x_BTD) {
     PointStatistics& statistics = points_[{TapPoint::residual, state}];
     for (const RowStatistics& row : per_row) statistics.moments.merge(row.moments);
     add_to_histogram(statistics.histogram, rows);
+    statistics.profile.add(PointProfile::layout_of(x_BTD, first_sequence_), first, rows, per_row);
   });
   largest_.merge(best);
 }
@@ -111,12 +115,13 @@ void OutlierTap::merge(const OutlierTap& other) {
   for (const auto& [key, statistics] : other.points_) points_[key].merge(statistics);
 }
 
-ClippedKurtosisTap::ClippedKurtosisTap(int64_t layers)
-    : kurtosis_(static_cast<size_t>(layers + 1)) {}
+ClippedKurtosisTap::ClippedKurtosisTap(int64_t layers, bool all_points)
+    : all_points_(all_points), kurtosis_(static_cast<size_t>(layers + 1)) {}
 
 void ClippedKurtosisTap::begin(std::vector<double> weights) { weights_ = std::move(weights); }
 
 bool ClippedKurtosisTap::wants(TapPoint point, int64_t layer) const {
+  if (all_points_) return point != TapPoint::attention_logits;
   const int64_t layers = static_cast<int64_t>(kurtosis_.size()) - 1;
   return point == TapPoint::embedding || point == TapPoint::final_state ||
          (point == TapPoint::residual && layer < layers - 1);
@@ -124,16 +129,29 @@ bool ClippedKurtosisTap::wants(TapPoint point, int64_t layer) const {
 
 at::Tensor ClippedKurtosisTap::at(TapPoint point, int64_t layer, const at::Tensor& x) {
   if (!wants(point, layer)) return x;
-  OSP_CHECK(x.dim() == 3 && x.size(1) == 1, "sequences of length 1 expected");
+  OSP_CHECK(x.dim() >= 3 && x.size(-2) == 1, "sequences of length 1 expected");
   OSP_CHECK(x.size(0) == static_cast<int64_t>(weights_.size()), "{} rows, {} weights", x.size(0),
             weights_.size());
-  const size_t state = point == TapPoint::embedding  ? 0
-                       : point == TapPoint::residual ? static_cast<size_t>(layer + 1)
-                                                     : kurtosis_.size() - 1;
+  const int64_t last = static_cast<int64_t>(kurtosis_.size()) - 1;
+  KurtosisMean* state = nullptr;
+  if (point == TapPoint::embedding) state = &kurtosis_[0];
+  if (point == TapPoint::residual && layer + 1 < last) state = &kurtosis_[layer + 1];
+  if (point == TapPoint::final_state) state = &kurtosis_[last];
+  // Filed as OutlierTap's: the embedding is residual state 0.
+  const TapPoint filed = point == TapPoint::embedding ? TapPoint::residual : point;
+  SingleTokenKurtosis unused;
+  SingleTokenKurtosis& at_point =
+      all_points_ ? points_[{filed, point == TapPoint::residual ? layer + 1 : layer}] : unused;
+  const int64_t rows_per_token = x.dim() == 4 ? x.size(1) : 1;
   for_each_row_block(x, [&](int64_t first, std::span<const float>, auto per_row) {
     for (size_t i = 0; i < per_row.size(); ++i) {
-      add_kurtosis(kurtosis_[state], per_row[i].moments, clipped_kurtosis(per_row[i].moments),
-                   weights_[static_cast<size_t>(first) + i]);
+      const Moments& moments = per_row[i].moments;
+      const double weight = weights_[(static_cast<size_t>(first) + i) / rows_per_token];
+      const double value = clipped_kurtosis(moments);
+      if (state != nullptr) add_kurtosis(*state, moments, value, weight);
+      if (!all_points_) continue;
+      add_kurtosis(at_point.clipped, moments, value, weight);
+      add_kurtosis(at_point.plain, moments, excess_kurtosis(moments), weight);
     }
   });
   return x;

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "osp/measure/point_profile.h"
 #include "osp/measure/rows.h"
 #include "osp/model/tap.h"
 
@@ -35,6 +36,7 @@ struct LargestActivation {
 struct PointStatistics {
   Moments moments;
   Histogram histogram;
+  PointProfile profile;
 
   void merge(const PointStatistics& other);
 };
@@ -72,11 +74,17 @@ class OutlierTap : public Tap {
   int64_t first_sequence_ = 0;
 };
 
+// Kurtosis of a point's rows in sequences of length 1.
+struct SingleTokenKurtosis {
+  KurtosisMean plain;    // as in context
+  KurtosisMean clipped;  // the reference's
+};
+
 // The reference's mode. Feed it sequences of length 1, each with a weight: the number of times that
 // the token occurs.
 class ClippedKurtosisTap : public Tap {
  public:
-  explicit ClippedKurtosisTap(int64_t layers);
+  explicit ClippedKurtosisTap(int64_t layers, bool all_points = false);
 
   // Before each forward pass: the weight of each of its rows.
   void begin(std::vector<double> weights);
@@ -85,9 +93,15 @@ class ClippedKurtosisTap : public Tap {
   at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) override;
 
   const std::vector<KurtosisMean>& kurtosis() const { return kurtosis_; }  // per state
+  // With `all_points`: both formulas over rows at each point, keyed as OutlierTap::points.
+  const std::map<std::pair<TapPoint, int64_t>, SingleTokenKurtosis>& points() const {
+    return points_;
+  }
 
  private:
+  bool all_points_;
   std::vector<KurtosisMean> kurtosis_;
+  std::map<std::pair<TapPoint, int64_t>, SingleTokenKurtosis> points_;
   std::vector<double> weights_;
 };
 

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "osp/base/error.h"
+#include "osp/measure/tap_chain.h"
 #include "osp/model/transformer.h"
 
 namespace osp {
@@ -45,15 +46,24 @@ void measure_in_context(const ParameterStore& store, const at::Tensor& tokens_BT
   const int64_t sequences = tokens_BT.size(0), length = tokens_BT.size(1);
   const int64_t batch = std::max<int64_t>(1, options.batch_tokens / length);
   OutlierTap tap(store.config.layers, options.histograms);
+  AttentionSinkTap sinks(store.config);
+  TapChain chain({&tap, options.watcher, options.quantizers, &sinks});
+  int64_t sink_sequences = length < 4 ? 0 : (options.sink_tokens + length - 1) / length;
   double loss_sum = 0.0;
   for (int64_t first = 0; first < sequences; first += batch) {
     const int64_t count = std::min(batch, sequences - first);
     const at::Tensor tokens = part_of(tokens_BT, first, count, length, store);
     const at::Tensor targets = part_of(options.targets_BT, first, count, length, store);
     ForwardOptions forward;
-    forward.tap = &tap;
+    forward.tap = &chain;
     forward.documents_BT = part_of(options.documents_BT, first, count, length, store);
     tap.begin(tokens, first);
+    if (sink_sequences > 0) {
+      sinks.begin(tokens);
+      sink_sequences -= count;
+    } else {
+      sinks.skip();
+    }
     if (targets.defined()) {
       loss_sum += forward_loss_sum(store, tokens, targets, forward).item<double>();
     } else {
@@ -68,6 +78,7 @@ void measure_in_context(const ParameterStore& store, const at::Tensor& tokens_BT
   report.mean = mean_over_states(tap.kurtosis(), report.per_layer);
   report.largest = tap.largest();
   report.points = tap.points();
+  report.sinks = sinks.sinks();
 }
 
 // A state in a sequence of length 1 is a function of the token alone: each different token is run
@@ -84,26 +95,29 @@ void measure_clipped(const ParameterStore& store, const at::Tensor& tokens_BT,
     different.push_back(static_cast<int64_t>(id));
     weights.push_back(occurrences[id]);
   }
-  ClippedKurtosisTap tap(store.config.layers);
+  ClippedKurtosisTap tap(store.config.layers, options.histograms);
+  TapChain chain({&tap, options.quantizers});
   const int64_t count = static_cast<int64_t>(different.size());
   for (int64_t first = 0; first < count; first += options.batch_tokens) {
     const int64_t rows = std::min(options.batch_tokens, count - first);
     tap.begin({weights.begin() + first, weights.begin() + first + rows});
     const at::Tensor ids_B1 = at::from_blob(different.data() + first, {rows, 1}, at::kLong);
-    run_with_tap(store, part_of(ids_B1, 0, rows, 1, store), {}, tap);
+    run_with_tap(store, part_of(ids_B1, 0, rows, 1, store), {}, chain);
   }
   report.clipped_mean = mean_over_states(tap.kurtosis(), report.clipped_per_layer);
+  report.single_token_points = tap.points();
 }
 
 void measure_attention(const ParameterStore& store, const at::Tensor& tokens_BT,
                        const OutlierOptions& options, OutlierReport& report) {
   AttentionLogitTap tap;
+  TapChain chain({options.quantizers, &tap});
   const int64_t sequences = std::min(options.attention_sequences, tokens_BT.size(0));
   const int64_t length = std::min(options.attention_length, tokens_BT.size(1));
   for (int64_t sequence = 0; sequence < sequences; ++sequence) {
     const at::Tensor documents = part_of(options.documents_BT, sequence, 1, length, store);
     tap.begin(documents);
-    run_with_tap(store, part_of(tokens_BT, sequence, 1, length, store), documents, tap);
+    run_with_tap(store, part_of(tokens_BT, sequence, 1, length, store), documents, chain);
   }
   report.largest_attention_logit = tap.largest();
   report.attention_layer = tap.layer();
@@ -117,6 +131,8 @@ OutlierReport measure_outliers(const ParameterStore& store, const at::Tensor& to
   OSP_CHECK(tokens_BT.dim() == 2 && tokens_BT.numel() > 0, "tokens [B, T] expected");
   const at::NoGradGuard no_grad;
   const at::Tensor tokens = tokens_BT.to(at::kCPU, at::kLong).contiguous();
+  OSP_CHECK(options.sink_tokens == 0 || !options.documents_BT.defined(),
+            "sinks are measured without a document mask");
   for (const at::Tensor& same : {options.documents_BT, options.targets_BT}) {
     OSP_CHECK(!same.defined() || same.sizes() == tokens.sizes(), "documents, targets [B, T]");
   }

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "osp/measure/attention_sinks.h"
 #include "osp/measure/outlier_tap.h"
 #include "osp/model/parameters.h"
 
@@ -19,7 +20,10 @@ struct OutlierOptions {
   at::Tensor documents_BT = {};     // int32; if defined, attention stays within a document
   at::Tensor targets_BT = {};       // int64, -1: not scored; if defined, the loss is measured too
   bool clipped = true;              // also the reference's mode
-  bool histograms = false;          // also the distribution at every tap point
+  bool histograms = false;          // also the distribution at every tap point, and its profile
+  Tap* watcher = nullptr;           // sees every point in context, in front of the quantizers
+  Tap* quantizers = nullptr;        // replace what they want in every forward pass
+  int64_t sink_tokens = 0;          // look for attention sinks in so many, whole sequences; 0: none
   int64_t attention_sequences = 2;  // sequences whose attention logits are looked at; 0: none
   int64_t attention_length = 512;   // and how much of them at most: logits take memory T²
   int64_t batch_tokens = 8192;      // of one forward pass, at least one sequence
@@ -40,6 +44,8 @@ struct OutlierReport {
   double largest_attention_logit = 0.0;
   int64_t attention_layer = -1, attention_head = -1;
   std::map<std::pair<TapPoint, int64_t>, PointStatistics> points;  // see OutlierTap::points
+  std::map<std::pair<TapPoint, int64_t>, SingleTokenKurtosis> single_token_points;
+  AttentionSinks sinks;  // no sequences: not asked for, or sequences shorter than 4
 };
 
 // tokens_BT: int64 ids, each below the vocabulary. Does not depend on batch_tokens beyond the

@@ -1,0 +1,36 @@
+// What a model's tap points say about 4 bits, as JSON (docs/formats.md, "points"), as a table and
+// in one sentence: kurtosis, spread of channels, who sets the quantization step, SQNR.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "osp/base/json.h"
+#include "osp/data/tokenizer.h"
+#include "osp/measure/outliers.h"
+#include "osp/quant/noise_tap.h"
+
+namespace osp {
+
+// Below this SQNR a point is counted as hurt: the noise is then a tenth of the signal's power. A
+// Gaussian row at 4 bits has about 20 dB.
+inline constexpr double kHurtSqnrDb = 10.0;
+
+using NoiseByPoint = std::map<std::pair<TapPoint, int64_t>, QuantizationNoise>;
+
+// Tokens of the data, to spell what stands around a place; the tokenizer may be null.
+struct SpelledData {
+  std::span<const int64_t> tokens;
+  int64_t length = 0;  // of a sequence
+  const Tokenizer* tokenizer = nullptr;
+};
+
+// {"points", "largest_activations", "hurts_most"}.
+Json point_json(const OutlierReport& report, const NoiseByPoint& noise, const SpelledData& data);
+
+// A line per tap point, over its layers, and the sentence.
+std::string point_text(const OutlierReport& report, const NoiseByPoint& noise);
+std::string point_verdict(const NoiseByPoint& noise);
+
+}  // namespace osp
