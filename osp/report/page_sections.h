@@ -18,7 +18,8 @@ std::string recipe_section(const std::vector<RunData>& runs);
 // The last texts of each run, and how they looked earlier behind a disclosure.
 std::string sample_section(const std::vector<RunData>& runs);
 // Sizes, times, what was missing, versions and the commands that make these results again.
-std::string provenance_section(const std::vector<RunData>& runs, const std::string& command);
+std::string provenance_section(const std::vector<RunData>& runs, const std::string& command,
+                               const std::string& machine = "");
 
 // "section.key" and value of every setting of a recipe, in order.
 std::vector<std::pair<std::string, std::string>> flatten_recipe(const Json& recipe);
