@@ -98,4 +98,40 @@ Histogram fewer_bins(const Histogram& histogram, size_t max_bins) {
   return out;
 }
 
+namespace {
+
+double bin_width(const Histogram& histogram) {
+  return (histogram.high - histogram.low) / static_cast<double>(histogram.counts.size());
+}
+
+// Adds each bin's count where its centre lies.
+void pour(const Histogram& from, double width, Histogram& into) {
+  for (size_t i = 0; i < from.counts.size(); ++i) {
+    const double centre = from.low + (static_cast<double>(i) + 0.5) * bin_width(from);
+    const double place =
+        std::clamp((centre - into.low) / width, 0.0, static_cast<double>(into.counts.size() - 1));
+    if (std::isfinite(from.counts[i])) into.counts[static_cast<size_t>(place)] += from.counts[i];
+  }
+}
+
+}  // namespace
+
+Histogram joined(const Histogram& a, const Histogram& b) {
+  const auto usable = [](const Histogram& h) { return !h.counts.empty() && bin_width(h) > 0; };
+  if (!usable(a)) return b;
+  if (!usable(b)) return a;
+  constexpr double kMostBins = 4096;
+  const double low = std::min(a.low, b.low), high = std::max(a.high, b.high);
+  const double width = std::max({bin_width(a), bin_width(b), (high - low) / kMostBins});
+  const double bins = std::max(1.0, std::ceil((high - low) / width - 1e-9));
+  Histogram out{.point = a.point,
+                .layer = a.layer,
+                .low = low,
+                .high = low + bins * width,
+                .counts = std::vector<double>(static_cast<size_t>(bins), 0.0)};
+  pour(a, width, out);
+  pour(b, width, out);
+  return out;
+}
+
 }  // namespace osp

@@ -77,4 +77,7 @@ std::vector<std::string> escaped(const std::vector<std::string>& texts);
 // The histogram with neighbouring bins joined until at most `max_bins` are left.
 Histogram fewer_bins(const Histogram& histogram, size_t max_bins);
 
+// Both histograms as one, over bins as wide as the wider of theirs; an empty one adds nothing.
+Histogram joined(const Histogram& a, const Histogram& b);
+
 }  // namespace osp

@@ -140,6 +140,7 @@ void add_results(ModelResults results, RunData& run) {
     run.histograms = std::move(results.histograms);
     run.sinks = std::move(results.sinks);
     run.predicted = std::move(results.predicted);
+    run.verdicts = std::move(results.verdicts);
   }
   // Several seeds of one method come in one file and are kept.
   replace_or_add(run.quantized, results.quantized,

@@ -134,8 +134,9 @@ std::string render_body(const std::vector<RunData>& runs, const PageOptions& opt
   std::vector<Chart> outliers = outlier_curves(runs, max_points);
   const std::vector<Chart> finished = model_charts(runs, bins);
   outliers.insert(outliers.end(), finished.begin(), finished.end());
-  out += sections.section("Outliers", outliers) + largest_section(runs);
-  out += sections.section("Attention sinks", sink_charts(runs, bins));
+  out += sections.section("Outliers", outliers) + largest_section(runs) + activation_section(runs) +
+         verdict_section(runs);
+  out += sections.section("Attention sinks", sink_charts(runs, bins)) + sink_section(runs);
   out += sections.section("Quantization", quantization_charts(runs));
   out += sections.section("Benchmarks", task_charts(runs));
   out += sample_section(runs) + recipe_section(runs) +

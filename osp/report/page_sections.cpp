@@ -115,7 +115,7 @@ std::string largest_section(const std::vector<RunData>& runs) {
   HtmlTable table{{"", "value", "hidden state", "channel", "position", "token"}, {}};
   for (const RunData& run : runs) {
     const LargestActivation& largest = run.outliers().largest;
-    if (!std::isfinite(largest.value) || !run.largest_activations.empty()) continue;
+    if (!std::isfinite(largest.value)) continue;
     const auto index = [](int64_t value) { return value < 0 ? "–" : std::to_string(value); };
     table.rows.push_back({run.label, format_number(largest.value),
                           largest.layer < 0 ? "–" : layer_name(static_cast<size_t>(largest.layer)),

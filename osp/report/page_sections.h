@@ -13,6 +13,11 @@ namespace osp {
 
 // Where each run's largest activation was found.
 std::string largest_section(const std::vector<RunData>& runs);
+// The largest activations with their text, behind a disclosure for each model.
+std::string activation_section(const std::vector<RunData>& runs);
+// Sinks in numbers, and what the analyses conclude.
+std::string sink_section(const std::vector<RunData>& runs);
+std::string verdict_section(const std::vector<RunData>& runs);
 // The settings in which the recipes differ, and each recipe in full behind a disclosure.
 std::string recipe_section(const std::vector<RunData>& runs);
 // The last texts of each run, and how they looked earlier behind a disclosure.

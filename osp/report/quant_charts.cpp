@@ -273,11 +273,13 @@ std::vector<Chart> quantization_charts(const std::vector<RunData>& runs) {
            .caption = "Size of the change of each layer's output over the calibration text, "
                       "relative to the output; lower is better."},
           "relative error", runs, layers, &LayerNoise::output_error),
-      layer_chart({.id = "predicted-sqnr",
-                   .title = "Predicted signal to noise at 4 bits",
-                   .caption = "What rounding to 4 bits would leave of each tensor, in decibels, "
-                              "measured without quantizing the model; higher is better."},
-                  "SQNR (dB)", runs, predicted, &LayerNoise::sqnr_db)};
+      layer_chart(
+          {.id = "predicted-sqnr",
+           .title = "Predicted signal to noise at 4 bits",
+           .caption = "What rounding to 4 bits would leave of each tensor, in decibels, "
+                      "measured without quantizing the model: weights by row, activations per "
+                      "token (osp analyze); higher is better."},
+          "SQNR (dB)", runs, predicted, &LayerNoise::sqnr_db)};
   for (const Chart& chart : by_layer) {
     if (!chart.traces.empty()) charts.push_back(chart);
   }

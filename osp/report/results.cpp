@@ -6,96 +6,67 @@
 #include "osp/base/error.h"
 #include "osp/report/html.h"
 #include "osp/report/json_fields.h"
+#include "osp/report/read_analysis.h"
 
 namespace osp {
 namespace {
 
-Histogram read_histogram(const Json& item, const std::string& where) {
-  Histogram histogram;
-  histogram.point = string_or_empty(item, "point", where);
-  histogram.layer = int_or(item, "layer", 0, where);
-  histogram.low = number_or_nan(item, "low", where, Presence::required);
-  histogram.high = number_or_nan(item, "high", where, Presence::required);
-  histogram.mean = number_or_nan(item, "mean", where);
-  histogram.std = number_or_nan(item, "std", where);
-  histogram.counts = number_list(item, "counts", where);
-  return histogram;
-}
-
-LargestActivation read_largest(const Json& item, const std::string& where) {
-  LargestActivation largest;
-  largest.value = number_or_nan(item, "value", where, Presence::required);
-  largest.layer = int_or(item, "layer", -1, where);
-  largest.position = int_or(item, "position", -1, where);
-  largest.channel = int_or(item, "channel", -1, where);
-  largest.token = string_or_empty(item, "token", where);
-  largest.point = string_or_empty(item, "point", where);
-  largest.before = string_or_empty(item, "before", where);
-  return largest;
-}
-
-// What a file says about how it came to be, without its results.
-ModelResults::Source source_of(const Json& file, const std::vector<std::string>& results,
-                               const std::string& command) {
-  ModelResults::Source source{command, Json::object()};
-  if (file.contains("command") && file["command"].is_string()) source.command = file["command"];
-  for (const auto& [key, value] : file.items()) {
-    const bool shown = key == "command" || key == "model" ||
-                       std::find(results.begin(), results.end(), key) != results.end();
-    if (!shown && !value.is_array()) source.facts[key] = value;
+// One task of one result: {"score", "standard_error", "metric", "chance", "n", …}.
+TaskResult read_task(const std::string& name, const Json& item, const std::string& where) {
+  const std::string place = fmt::format("{}: task \"{}\"", where, shorten(name, 60));
+  if (!item.is_object()) {
+    fail(ErrorCode::damaged, "{} holds {}, expected an object", place, item.type_name());
   }
-  return source;
+  return {.task = name,
+          .metric = string_or_empty(item, "metric", place),
+          .value = number_or_nan(item, "score", place, Presence::required),
+          .standard_error = number_or_nan(item, "standard_error", place),
+          .chance = number_or_nan(item, "chance", place),
+          .items = number_or_nan(item, "n", place)};
 }
 
-std::string source_word(const Json& file, const char* key, const char* otherwise) {
-  const bool known = file.contains(key) && file[key].is_string() && !file[key].empty();
-  const std::string text = known ? file[key].get<std::string>() : "";
-  return text.empty() ? otherwise : shell_word(text);
+EvalResult read_eval_result(const Json& item, const std::string& where) {
+  EvalResult result{.bits = json_string(item, "bits", where)};
+  const bool benchmarks = has(item, "tasks");
+  result.perplexity = number_or_nan(item, "perplexity", where,
+                                    benchmarks ? Presence::optional : Presence::required);
+  if (!benchmarks) return result;
+  for (const auto& [name, task] : object_member(item, "tasks", where).items()) {
+    result.tasks.push_back(read_task(name, task, where));
+  }
+  if (has(item, "average")) {
+    result.average = number_or_nan(object_member(item, "average", where), "value", where);
+  }
+  return result;
 }
 
-TaskResult read_task(const Json& item, const std::string& where) {
-  return {.task = json_string(item, "task", where),
-          .metric = string_or_empty(item, "metric", where),
-          .value = number_or_nan(item, "value", where, Presence::required),
-          .standard_error = number_or_nan(item, "standard_error", where),
-          .chance = number_or_nan(item, "chance", where),
-          .items = number_or_nan(item, "n", where)};
-}
-
-// One model's part of the output of osp eval.
-ModelResults read_evaluation(const Json& file, const std::string& where) {
-  ModelResults model{.model = string_or_empty(file, "model", where)};
-  std::string bits;
-  for (const Json& item : objects_member(file, "results", where)) {
-    EvalResult result{.bits = json_string(item, "bits", where)};
-    const Json& tasks = objects_or_none(item, "tasks", where);
-    result.perplexity = number_or_nan(item, "perplexity", where,
-                                      tasks.empty() ? Presence::required : Presence::optional);
-    for (const Json& task : tasks) result.tasks.push_back(read_task(task, where));
-    result.average = number_or_nan(item, "average", where);
+// The output of osp eval for one model: perplexities, or the entry of one model of benchmarks.
+ModelResults read_evaluation(const Json& model_json, const Json& file, const std::string& where) {
+  ModelResults model{.model = string_or_empty(model_json, "model", where)};
+  std::string bits, tasks;
+  for (const Json& item : objects_member(model_json, "results", where)) {
+    model.evaluation.push_back(read_eval_result(item, where));
+    const EvalResult& result = model.evaluation.back();
     bits += (bits.empty() ? "" : ",") + result.bits;
-    model.evaluation.push_back(result);
+    if (!tasks.empty()) continue;
+    for (const TaskResult& task : result.tasks) tasks += (tasks.empty() ? "" : ",") + task.task;
   }
-  model.sources.push_back(
-      source_of(file, {"results", "data"},
-                fmt::format("osp eval {} --data {} --bits {} --json > {}",
-                            source_word(file, "model", "MODEL"), source_word(file, "data", "DATA"),
-                            shell_word(bits), shell_word(where))));
+  const std::string task_option = tasks.empty() ? "" : " --tasks " + shell_word(tasks);
+  model.sources.push_back(source_of(
+      file, {"data"},
+      fmt::format("osp eval {}{} --data {} --bits {} --json > {}",
+                  source_word(model_json, "model", "MODEL"), task_option,
+                  source_word(file, "data", "DATA"), shell_word(bits), shell_word(where))));
   return model;
 }
 
-ModelResults read_analysis(const Json& file, const std::string& where) {
-  ModelResults model{.model = string_or_empty(file, "model", where)};
-  model.analysis = read_outliers(file, where);
-  model.has_analysis = true;
-  for (const Json& item : objects_or_none(file, "histograms", where)) {
-    model.histograms.push_back(read_histogram(item, where));
+std::vector<ModelResults> read_evaluations(const Json& file, const std::string& where) {
+  if (!file.contains("models")) return {read_evaluation(file, file, where)};
+  std::vector<ModelResults> models;
+  for (const Json& item : objects_member(file, "models", where)) {
+    models.push_back(read_evaluation(item, file, where));
   }
-  model.sources.push_back(source_of(
-      file, {"excess_kurtosis", "largest_activation", "data"},
-      fmt::format("osp analyze {} --data {} --json > {}", source_word(file, "model", "MODEL"),
-                  source_word(file, "data", "DATA"), shell_word(where))));
-  return model;
+  return models;
 }
 
 std::vector<LayerNoise> read_layers(const Json& report, const std::string& where) {
@@ -140,7 +111,7 @@ std::vector<ModelResults> read_quantize_runs(const Json& file, const std::string
       methods += (methods.empty() ? "" : ",") + result.method;
     }
     model.sources.push_back(
-        source_of(file, {"runs"},
+        source_of(file, {},
                   fmt::format("osp quantize {} --method {} --bits {} --report --json > {}",
                               shell_word(model.model), shell_word(methods),
                               shell_word(model.quantized[0].bits), shell_word(where))));
@@ -176,30 +147,21 @@ bool is(const Json& file, const char* key, Json::value_t type) {
     if (!file.is_object() || ++shown > 8) break;
     found += (found.empty() ? "keys " : ", ") + Json(shorten(key, 40)).dump();
   }
-  fail(
-      ErrorCode::unsupported,
-      "{}: none of the results that osp report knows; expected the JSON of osp eval (with "
-      "\"results\"), osp analyze (\"excess_kurtosis\"), osp quantize (\"runs\") or a quantize.json "
-      "(\"settings\" and \"layers\"); found {}",
-      where, found.empty() ? "an empty object" : found);
+  fail(ErrorCode::unsupported,
+       "{}: none of the results that osp report knows; expected the JSON of osp eval (with "
+       "\"results\" or \"models\"), osp analyze (\"excess_kurtosis\"), osp quantize (\"runs\") or "
+       "a quantize.json "
+       "(\"settings\" and \"layers\"); found {}",
+       where, found.empty() ? "an empty object" : found);
 }
 
 }  // namespace
 
-Outliers read_outliers(const Json& object, const std::string& where) {
-  Outliers outliers;
-  const Json& kurtosis = object_member(object, "excess_kurtosis", where);
-  outliers.kurtosis = number_or_nan(kurtosis, "mean", where, Presence::required);
-  outliers.clipped_kurtosis = number_or_nan(kurtosis, "clipped_mean", where);
-  outliers.kurtosis_per_layer = number_list(kurtosis, "per_layer", where);
-  outliers.largest = read_largest(object_member(object, "largest_activation", where), where);
-  return outliers;
-}
-
 std::vector<ModelResults> read_results(const Json& file, const std::string& where) {
   using Type = Json::value_t;
   if (file.is_object() && file.contains("excess_kurtosis")) return {read_analysis(file, where)};
-  if (file.is_object() && file.contains("results")) return {read_evaluation(file, where)};
+  const bool evaluation = file.is_object() && (file.contains("results") || file.contains("models"));
+  if (evaluation) return read_evaluations(file, where);
   if (is(file, "runs", Type::array) && !file["runs"].empty()) {
     return read_quantize_runs(file, where);
   }

@@ -21,7 +21,8 @@ struct LargestActivation {
   int64_t channel = -1;
   std::string token = {};
   std::string point = {};   // "" for the residual stream
-  std::string before = {};  // the text that leads up to the token
+  std::string before = {};  // the text around the token
+  std::string after = {};
 };
 
 // The outliers of a model at one moment.
@@ -79,16 +80,32 @@ struct QuantizedResult {
   std::vector<LayerNoise> layers = {};
 };
 
-// Where attention goes, [layer][head].
-struct AttentionSinks {
-  std::vector<std::vector<double>> first_token_mass;
-  std::vector<Histogram> logits;  // of each layer
+// Attention logits of one block, all of its heads: towards the first token and towards the others.
+struct LogitHistograms {
+  int64_t layer = 0;
+  Histogram first;
+  Histogram others;
 };
 
-// Activations and weights rounded to a few bits, predicted by osp analyze.
+// Where attention goes.
+struct AttentionSinks {
+  std::vector<std::vector<double>> first_share = {};      // [layer][head]
+  std::vector<std::vector<double>> strongest_share = {};  // of the key that gets most
+  std::vector<LogitHistograms> logits = {};
+  double threshold = std::numeric_limits<double>::quiet_NaN();  // a head above it is a sink head
+  double heads = std::numeric_limits<double>::quiet_NaN();
+  double first_sink_heads = std::numeric_limits<double>::quiet_NaN();
+  double strongest_sink_heads = std::numeric_limits<double>::quiet_NaN();
+  double sink_logit = std::numeric_limits<double>::quiet_NaN();
+  double other_logit = std::numeric_limits<double>::quiet_NaN();
+  double key_norm_ratio = std::numeric_limits<double>::quiet_NaN();    // sink over others
+  double value_norm_ratio = std::numeric_limits<double>::quiet_NaN();  // sink over others
+};
+
+// Tensors rounded to 4 bits without quantizing the model, as osp analyze predicts it.
 struct PredictedNoise {
-  std::string what;  // "residual, 4 bits"
-  std::vector<LayerNoise> layers;
+  std::string what = {};  // "query", "weights"
+  std::vector<LayerNoise> layers = {};
 };
 
 // What one file says about one model.
@@ -101,6 +118,7 @@ struct ModelResults {
   std::vector<Histogram> histograms = {};
   AttentionSinks sinks = {};
   std::vector<PredictedNoise> predicted = {};
+  std::vector<std::string> verdicts = {};  // what the analysis concludes, as sentences
   std::vector<QuantizedResult> quantized = {};
   // Each call that made these numbers, and what it recorded about itself (versions, machine, data).
   struct Source {

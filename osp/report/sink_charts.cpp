@@ -12,8 +12,8 @@ namespace {
 
 constexpr double kRowHeight = 22;  // pixels
 
-Json mass_trace(const RunData& run, size_t choice) {
-  const auto& mass = run.sinks.first_token_mass;
+Json share_trace(const std::string& label, const std::vector<std::vector<double>>& mass,
+                 size_t choice) {
   std::vector<Json> rows;
   std::vector<std::string> layers, heads;
   size_t widest = 0;
@@ -24,7 +24,7 @@ Json mass_trace(const RunData& run, size_t choice) {
   }
   for (size_t head = 0; head < widest; ++head) heads.push_back(std::to_string(head + 1));
   return {{"type", "heatmap"},
-          {"name", escape_html(run.label)},
+          {"name", escape_html(label)},
           {"x", heads},
           {"y", layers},
           {"z", rows},
@@ -33,27 +33,29 @@ Json mass_trace(const RunData& run, size_t choice) {
           {"meta", {{"role", "heat"}, {"choice", choice}}}};
 }
 
-Chart mass_chart(const std::vector<RunData>& runs) {
+Chart share_chart(const std::vector<RunData>& runs) {
   Chart chart{.id = "sinks",
               .title = "Attention on the first token",
               .caption =
-                  "Share of its attention that each head gives to the first token, mean over the "
-                  "queries; a head near 1 is a sink.",
+                  "Share of its attention that each head gives to the first token, or to whichever "
+                  "token gets most of it, mean over queries and sequences. A head whose share is "
+                  "near 1 is a sink head.",
               .table = {{"model and block"}, {}}};
   size_t most_layers = 0, most_heads = 0;
-  for (const RunData& run : runs) {
-    const auto& mass = run.sinks.first_token_mass;
-    if (mass.empty()) continue;
-    chart.traces.push_back(mass_trace(run, chart.choices.size()));
-    chart.choices.push_back(run.label);
-    most_layers = std::max(most_layers, mass.size());
-    for (size_t layer = 0; layer < mass.size(); ++layer) {
-      std::vector<std::string> row = {fmt::format("{}, block {}", run.label, layer + 1)};
-      for (const double value : mass[layer]) row.push_back(format_number(value));
-      most_heads = std::max(most_heads, mass[layer].size());
+  const auto add = [&](const std::string& name, const std::vector<std::vector<double>>& shares) {
+    if (shares.empty()) return;
+    chart.traces.push_back(share_trace(name, shares, chart.choices.size()));
+    chart.choices.push_back(name);
+    most_layers = std::max(most_layers, shares.size());
+    for (size_t layer = 0; layer < shares.size(); ++layer) {
+      std::vector<std::string> row = {fmt::format("{}, block {}", name, layer + 1)};
+      for (const double value : shares[layer]) row.push_back(format_number(value));
+      most_heads = std::max(most_heads, shares[layer].size());
       chart.table.rows.push_back(row);
     }
-  }
+  };
+  for (const RunData& run : runs) add(run.label + ": first token", run.sinks.first_share);
+  for (const RunData& run : runs) add(run.label + ": strongest token", run.sinks.strongest_share);
   for (size_t head = 0; head < most_heads; ++head) {
     chart.table.header.push_back(fmt::format("head {}", head + 1));
   }
@@ -72,44 +74,73 @@ Chart mass_chart(const std::vector<RunData>& runs) {
   return chart;
 }
 
-// Densities of the logits of one layer, a curve per model, a choice per layer.
+double sum_of(const Histogram& histogram) {
+  double total = 0;
+  for (const double count : histogram.counts) total += std::isfinite(count) ? count : 0;
+  return total;
+}
+
+// Density of a histogram; null if it is empty.
+Json logit_trace(const Histogram& all_bins, size_t max_bins, const std::string& name, size_t run,
+                 const char* role, size_t choice) {
+  const Histogram histogram = fewer_bins(all_bins, max_bins);
+  const double total = sum_of(histogram);
+  const double bin =
+      (histogram.high - histogram.low) / static_cast<double>(histogram.counts.size());
+  if (!(total > 0) || !(bin > 0)) return nullptr;
+  std::vector<double> densities;
+  for (const double count : histogram.counts) {
+    densities.push_back(count > 0 ? count / total / bin : kNan);
+  }
+  return {{"type", "scatter"},
+          {"mode", "lines"},
+          {"name", escape_html(name)},
+          {"y", to_json_array(densities)},
+          {"hovertemplate", "%{x:.3g}: %{y:.2e}"},
+          {"meta",
+           {{"run", run},
+            {"role", role},
+            {"choice", choice},
+            {"grid", {{"low", histogram.low + 0.5 * bin}, {"step", bin}}}}}};
+}
+
+// Name, range and mean of a histogram, from the middles of its bins.
+std::vector<std::string> logit_row(const std::string& name, const Histogram& histogram) {
+  const double total = sum_of(histogram);
+  const double bin =
+      (histogram.high - histogram.low) / static_cast<double>(histogram.counts.size());
+  double mean = 0;
+  for (size_t i = 0; i < histogram.counts.size(); ++i) {
+    const double middle = histogram.low + (static_cast<double>(i) + 0.5) * bin;
+    if (std::isfinite(histogram.counts[i])) mean += middle * histogram.counts[i] / total;
+  }
+  return {name, format_number(histogram.low), format_number(mean), format_number(histogram.high)};
+}
+
+// A curve per model for the first token and for the others, a choice per block.
 Chart logit_chart(const std::vector<RunData>& runs, size_t max_bins) {
-  Chart chart{
-      .id = "logits",
-      .title = "How attention logits are spread",
-      .caption =
-          "Density of the logits before the softmax, over the heads of a block and all "
-          "pairs of tokens that see each other, on a logarithmic axis.",
-      .table = {{"block and model", "lowest", "mean", "standard deviation", "highest"}, {}}};
+  Chart chart{.id = "logits",
+              .title = "How attention logits are spread",
+              .caption =
+                  "Density of the logits before the softmax, over the heads of a block, on a "
+                  "logarithmic axis: towards the first token (thin) and towards all others "
+                  "(thick).",
+              .table = {{"block and model", "lowest", "mean", "highest"}, {}}};
   for (size_t r = 0; r < runs.size(); ++r) {
-    for (const Histogram& all_bins : runs[r].sinks.logits) {
-      const Histogram histogram = fewer_bins(all_bins, max_bins);
-      const std::string name =
-          histogram.layer < 0 ? "all blocks" : fmt::format("block {}", histogram.layer + 1);
-      double total = 0;
-      for (const double count : histogram.counts) total += std::isfinite(count) ? count : 0;
-      const double bin =
-          (histogram.high - histogram.low) / static_cast<double>(histogram.counts.size());
-      if (!(total > 0) || !(bin > 0)) continue;
-      std::vector<double> densities;
-      for (const double count : histogram.counts) {
-        densities.push_back(count > 0 ? count / total / bin : kNan);
-      }
+    for (const LogitHistograms& block : runs[r].sinks.logits) {
+      const std::string name = fmt::format("block {}", block.layer + 1);
       add_once(name, chart.choices);
-      const auto choice = std::find(chart.choices.begin(), chart.choices.end(), name);
-      chart.traces.push_back({{"type", "scatter"},
-                              {"mode", "lines"},
-                              {"name", escape_html(runs[r].label)},
-                              {"y", to_json_array(densities)},
-                              {"hovertemplate", "%{x:.3g}: %{y:.2e}"},
-                              {"meta",
-                               {{"run", r},
-                                {"role", "line"},
-                                {"choice", choice - chart.choices.begin()},
-                                {"grid", {{"low", histogram.low + 0.5 * bin}, {"step", bin}}}}}});
-      chart.table.rows.push_back({name + ", " + runs[r].label, format_number(histogram.low),
-                                  format_number(histogram.mean), format_number(histogram.std),
-                                  format_number(histogram.high)});
+      const auto choice = static_cast<size_t>(
+          std::find(chart.choices.begin(), chart.choices.end(), name) - chart.choices.begin());
+      const auto add = [&](const Histogram& histogram, const char* towards, const char* role) {
+        const std::string label = runs[r].label + ": " + towards;
+        const Json trace = logit_trace(histogram, max_bins, label, r, role, choice);
+        if (trace.is_null()) return;
+        chart.traces.push_back(trace);
+        chart.table.rows.push_back(logit_row(name + ", " + label, histogram));
+      };
+      add(block.others, "other tokens", "line");
+      add(block.first, "first token", "level");
     }
   }
   chart.layout = {{"xaxis", {{"title", {{"text", "attention logit"}}}}},
@@ -126,7 +157,7 @@ Chart logit_chart(const std::vector<RunData>& runs, size_t max_bins) {
 
 std::vector<Chart> sink_charts(const std::vector<RunData>& runs, size_t max_bins) {
   std::vector<Chart> charts;
-  for (const Chart& chart : {mass_chart(runs), logit_chart(runs, max_bins)}) {
+  for (const Chart& chart : {share_chart(runs), logit_chart(runs, max_bins)}) {
     if (!chart.traces.empty()) charts.push_back(chart);
   }
   return charts;
