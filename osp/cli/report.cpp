@@ -4,6 +4,7 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/cli/command.h"
+#include "osp/report/inputs.h"
 #include "osp/report/page.h"
 #include "osp/report/summary.h"
 
@@ -34,7 +35,7 @@ std::string command_line(const ReportOptions& options) {
 
 int run_report(const ReportOptions& options) {
   Console console(options.common.quiet);
-  const std::vector<RunData> runs = read_runs(options.runs, options.labels);
+  const std::vector<RunData> runs = read_inputs(options.runs, options.labels);
   PageOptions page_options{.command = command_line(options)};
   if (!options.title.empty()) page_options.title = options.title;
   const std::string page = render_page(runs, page_options, read_file(plotly_path()));

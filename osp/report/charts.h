@@ -22,17 +22,24 @@ struct Chart {
   HtmlTable table = {};
   std::vector<std::string> choices = {};  // names of alternatives; a trace's meta.choice says which
   size_t default_choice = 0;
-  bool wide = false;  // takes the page's whole width
+  bool wide = false;         // takes the page's whole width
+  bool over_tokens = false;  // its horizontal axis can be switched to time
 };
 
-// Curves against tokens (curve_charts.cpp), each at most `max_points` long. A chart that no run has
-// numbers for is left out, in all three.
+// Curves against tokens (curve_charts.cpp), each at most `max_points` long. A chart that no model
+// has numbers for is left out, in all of these.
 std::vector<Chart> outlier_curves(const std::vector<RunData>& runs, size_t max_points);
 std::vector<Chart> learning_curves(const std::vector<RunData>& runs, size_t max_points);
-// Of the finished models: kurtosis by layer, perplexity at each number of bits, histograms of
-// activations; and kurtosis by layer over the run (model_charts.cpp, heat_map.cpp).
-std::vector<Chart> model_charts(const std::vector<RunData>& runs);
+// Kurtosis by layer, now and over the run, and histograms of activations of at most `max_points`
+// bins (model_charts.cpp, heat_map.cpp).
+std::vector<Chart> model_charts(const std::vector<RunData>& runs, size_t max_points);
 Chart kurtosis_heat_map(const std::vector<RunData>& runs);
+// Where attention goes (sink_charts.cpp).
+std::vector<Chart> sink_charts(const std::vector<RunData>& runs, size_t max_points);
+// Perplexity at each number of bits and by method, noise by layer (quant_charts.cpp).
+std::vector<Chart> quantization_charts(const std::vector<RunData>& runs);
+// Benchmarks (task_charts.cpp).
+std::vector<Chart> task_charts(const std::vector<RunData>& runs);
 
 // An axis that is linear near 0 and logarithmic beyond: positions asinh(value / scale), labelled
 // with values. Good for kurtosis, which crosses 0 and spans decades.
@@ -60,5 +67,17 @@ std::vector<std::string> layer_names(size_t count);
 
 // At most `count` indices spread evenly over [0, size), both ends among them.
 std::vector<size_t> spread_indices(size_t size, size_t count);
+
+// Appends `text` unless it is there; whether it did.
+bool add_once(const std::string& text, std::vector<std::string>& list);
+
+// As plotly's names and categories: markup escaped.
+std::vector<std::string> escaped(const std::vector<std::string>& texts);
+
+// The histogram with neighbouring bins joined until at most `max_bins` are left.
+Histogram fewer_bins(const Histogram& histogram, size_t max_bins);
+
+// Both histograms as one, over bins as wide as the wider of theirs; an empty one adds nothing.
+Histogram joined(const Histogram& a, const Histogram& b);
 
 }  // namespace osp

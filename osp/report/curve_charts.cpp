@@ -25,24 +25,28 @@ bool has_numbers(const std::vector<RunData>& runs, const SeriesOf& series_of) {
 }
 
 // Tokens and values of evenly spread points: one column per run where all were measured at the same
-// tokens, else a row per run and point.
+// tokens, else a row per run and point. Runs without a curve are left out.
 HtmlTable curve_table(const std::vector<RunData>& runs, const std::vector<Series>& curves) {
-  const bool together = std::all_of(curves.begin(), curves.end(), [&](const Series& curve) {
-    return curve.tokens == curves[0].tokens;
-  });
+  std::vector<size_t> shown;
+  for (size_t r = 0; r < runs.size(); ++r) {
+    if (!curves[r].empty()) shown.push_back(r);
+  }
+  const std::vector<double>& tokens = curves[shown.at(0)].tokens;
+  const bool together =
+      std::all_of(shown.begin(), shown.end(), [&](size_t r) { return curves[r].tokens == tokens; });
   HtmlTable table;
   if (together) {
     table.header = {"tokens"};
-    for (const RunData& run : runs) table.header.push_back(run.label);
-    for (const size_t i : spread_indices(curves[0].size(), kCurveTableRows)) {
-      std::vector<std::string> row = {format_count(std::llround(curves[0].tokens[i]))};
-      for (const Series& curve : curves) row.push_back(format_number(curve.values[i]));
+    for (const size_t r : shown) table.header.push_back(runs[r].label);
+    for (const size_t i : spread_indices(tokens.size(), kCurveTableRows)) {
+      std::vector<std::string> row = {format_count(std::llround(tokens[i]))};
+      for (const size_t r : shown) row.push_back(format_number(curves[r].values[i]));
       table.rows.push_back(row);
     }
     return table;
   }
   table.header = {"run", "tokens", "value"};
-  for (size_t r = 0; r < runs.size(); ++r) {
+  for (const size_t r : shown) {
     for (const size_t i : spread_indices(curves[r].size(), kCurveTableRows)) {
       table.rows.push_back({runs[r].label, format_count(std::llround(curves[r].tokens[i])),
                             format_number(curves[r].values[i])});
@@ -73,10 +77,11 @@ bool spans_decades(const std::vector<RunData>& runs, const SeriesOf& series_of) 
 Chart curve_chart(const std::string& id, const std::string& title, const std::string& caption,
                   const std::string& unit, bool logarithmic, const std::vector<RunData>& runs,
                   const SeriesOf& series_of, const std::string& role, size_t max_points) {
-  Chart chart{.id = id, .title = title, .caption = caption};
+  Chart chart{.id = id, .title = title, .caption = caption, .over_tokens = true};
   std::vector<Series> curves;
   for (size_t r = 0; r < runs.size(); ++r) {
     curves.push_back(series_of(runs[r]));
+    if (curves[r].empty()) continue;
     chart.traces.push_back(line_trace(runs[r], r, thin(curves[r], max_points), role));
   }
   chart.layout = {{"xaxis", token_axis()},
@@ -97,10 +102,9 @@ Chart kurtosis_chart(const std::vector<RunData>& runs, size_t max_points) {
       "points", max_points);
   const AsinhAxis axis;
   Extent extent;
-  for (size_t r = 0; r < runs.size(); ++r) {
-    const Series curve = thin(runs[r].kurtosis, max_points);
+  for (Json& trace : chart.traces) {
+    const Series curve = thin(runs[trace["meta"]["run"].get<size_t>()].kurtosis, max_points);
     extent.include(curve.values);
-    Json& trace = chart.traces[r];
     trace["y"] = to_json_array(axis.place(curve.values));
     trace["customdata"] = to_json_array(curve.values);
     trace["hovertemplate"] = "%{customdata:.3g}";
@@ -109,19 +113,21 @@ Chart kurtosis_chart(const std::vector<RunData>& runs, size_t max_points) {
   return chart;
 }
 
-// Every logged value faintly, and its running mean on top.
+// Every logged value faintly, and its running mean on top: the page smooths as far as the reader
+// wants, from means over groups of steps; the table has the mean over a fiftieth of the run.
 void add_running_mean(Chart& chart, const std::vector<RunData>& runs, const SeriesOf& series_of,
                       size_t max_points) {
+  for (Json& trace : chart.traces) trace.update({{"showlegend", false}, {"hoverinfo", "skip"}});
   std::vector<Series> smoothed;
   for (size_t r = 0; r < runs.size(); ++r) {
     const Series& series = series_of(runs[r]);
     smoothed.push_back(smooth(series, smoothing_window(series.size())));
-    chart.traces[r].update({{"showlegend", false}, {"hoverinfo", "skip"}});
-    chart.traces.push_back(line_trace(runs[r], r, thin(smoothed[r], max_points), "line"));
+    if (series.empty()) continue;
+    chart.traces.push_back(line_trace(runs[r], r, group_means(series, max_points), "smooth"));
   }
   chart.caption +=
-      " Each logged step faintly, the mean over the nearest fiftieth of the run in full "
-      "colour.";
+      " Each logged step faintly, the running mean in full colour; the table has the mean over the "
+      "nearest fiftieth of the run.";
   chart.table = curve_table(runs, smoothed);
 }
 
@@ -173,69 +179,6 @@ std::vector<Chart> learning_curves(const std::vector<RunData>& runs, size_t max_
       "largest attention logit", false,
       [](const RunData& r) -> const Series& { return r.attention_logit; }, "points");
   return charts;
-}
-
-double AsinhAxis::place(double value) const { return std::asinh(value / scale); }
-
-std::vector<double> AsinhAxis::place(const std::vector<double>& values) const {
-  std::vector<double> places;
-  for (const double value : values) places.push_back(place(value));
-  return places;
-}
-
-Json AsinhAxis::ticks(double low, double high, const std::vector<double>& mantissas) const {
-  std::vector<double> positive;
-  const double reach = std::max({std::abs(low), std::abs(high), scale});
-  for (double decade = scale; positive.empty() || positive.back() < reach; decade *= 10) {
-    for (const double mantissa : mantissas) {
-      if (positive.empty() || positive.back() < reach) positive.push_back(decade * mantissa);
-    }
-  }
-  std::vector<double> values = {0};
-  for (const double tick : positive) {
-    const bool first = tick == positive.front();
-    if (first || tick / 10 < high) values.push_back(tick);
-    if (tick / 10 < -low || (first && low < 0)) values.insert(values.begin(), -tick);
-  }
-  Json places = Json::array(), names = Json::array();
-  for (const double value : values) {
-    places.push_back(round_significant(place(value)));
-    const std::string name = format_number(std::abs(value));
-    names.push_back(value < 0 ? "−" + name : name);
-  }
-  return {{"tickmode", "array"}, {"tickvals", places}, {"ticktext", names}, {"zeroline", true}};
-}
-
-void Extent::include(double value) {
-  if (!std::isfinite(value)) return;
-  low = found ? std::min(low, value) : value;
-  high = found ? std::max(high, value) : value;
-  found = true;
-}
-
-void Extent::include(const std::vector<double>& values) {
-  for (const double value : values) include(value);
-}
-
-std::string layer_name(size_t layer) {
-  return layer == 0 ? "embedding" : fmt::format("block {}", layer);
-}
-
-std::vector<std::string> layer_names(size_t count) {
-  std::vector<std::string> names;
-  for (size_t layer = 0; layer < count; ++layer) names.push_back(layer_name(layer));
-  return names;
-}
-
-std::vector<size_t> spread_indices(size_t size, size_t count) {
-  std::vector<size_t> indices;
-  if (size <= count) {
-    for (size_t i = 0; i < size; ++i) indices.push_back(i);
-    return indices;
-  }
-  OSP_CHECK(count >= 2, "{} of {} points", count, size);
-  for (size_t i = 0; i < count; ++i) indices.push_back(i * (size - 1) / (count - 1));
-  return indices;
 }
 
 }  // namespace osp

@@ -79,7 +79,11 @@ Json colour_axis(const AsinhAxis& axis, const Extent& extent) {
 
 }  // namespace
 
-Chart kurtosis_heat_map(const std::vector<RunData>& runs) {
+Chart kurtosis_heat_map(const std::vector<RunData>& all_runs) {
+  std::vector<RunData> runs;
+  for (const RunData& run : all_runs) {
+    if (run.kurtosis_per_layer.size() > 1) runs.push_back(run);
+  }
   Chart chart{.id = "heat",
               .title = "Excess kurtosis by layer and tokens",
               .caption =

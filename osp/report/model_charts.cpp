@@ -1,5 +1,5 @@
-// Charts of the finished models: kurtosis by layer, histograms of activations beside a Gaussian,
-// and perplexity at each number of bits; and kurtosis by layer over the run.
+// Charts of the finished models' outliers: kurtosis by layer, and histograms of activations beside
+// a Gaussian.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -50,6 +50,7 @@ Chart kurtosis_by_layer(const std::vector<RunData>& runs, size_t layers) {
   Extent extent;
   for (size_t r = 0; r < runs.size(); ++r) {
     const auto& values = runs[r].outliers().kurtosis_per_layer;
+    if (values.empty()) continue;
     extent.include(values);
     chart.traces.push_back({{"type", "scatter"},
                             {"mode", "lines+markers"},
@@ -118,17 +119,35 @@ double reach_of(const Density& density) {
   return reach;
 }
 
-Json density_trace(const Density& density, bool bent) {
+// The Gaussian's points stand as they are; a histogram's are equally far apart, and the page spells
+// them out.
+Json gaussian_trace(const Density& density, bool bent) {
   const AsinhAxis axis{.scale = 1};
   return {{"type", "scatter"},
           {"mode", "lines"},
+          {"name", "Gaussian of the same variance"},
           {"x", to_json_array(bent ? axis.place(density.sigmas) : density.sigmas)},
           {"y", to_json_array(density.densities)},
           {"customdata", to_json_array(density.sigmas)},
-          {"hovertemplate", "%{customdata:.2f} σ: %{y:.2e}"}};
+          {"hovertemplate", "%{customdata:.2f} σ: %{y:.2e}"},
+          {"meta", {{"role", "reference"}}}};
 }
 
-Chart histogram_chart(const std::vector<RunData>& runs) {
+Json density_trace(const Density& density, const std::string& label, size_t run, size_t choice) {
+  const double step = density.sigmas.size() > 1 ? density.sigmas[1] - density.sigmas[0] : 0;
+  return {{"type", "scatter"},
+          {"mode", "lines"},
+          {"name", escape_html(label)},
+          {"y", to_json_array(density.densities)},
+          {"hovertemplate", "%{customdata:.2f} σ: %{y:.2e}"},
+          {"meta",
+           {{"run", run},
+            {"role", "line"},
+            {"choice", choice},
+            {"grid", {{"low", density.sigmas[0]}, {"step", step}}}}}};
+}
+
+Chart histogram_chart(const std::vector<RunData>& runs, size_t max_bins) {
   Chart chart{.id = "histogram",
               .title = "How activations are spread",
               .caption =
@@ -138,36 +157,29 @@ Chart histogram_chart(const std::vector<RunData>& runs) {
               .table = {{"state and run", "mean", "standard deviation", "reaches (σ)"}, {}},
               .wide = true};
   std::map<std::string, size_t> numbers;
-  std::vector<std::pair<Json, Density>> drawn;
-  double reach = 0, furthest = 0, lowest = 1;
+  double reach = 0, lowest = 1;
   for (size_t r = 0; r < runs.size(); ++r) {
     for (const Histogram& histogram : runs[r].histograms) {
-      const Density density = to_density(histogram);
+      const Density density = to_density(fewer_bins(histogram, max_bins));
       if (density.sigmas.empty()) continue;
       const std::string name = histogram_name(histogram);
       const auto [choice, is_new] = numbers.try_emplace(name, chart.choices.size());
       if (is_new) chart.choices.push_back(name);
-      if (reach_of(density) > furthest) chart.default_choice = choice->second;
-      furthest = std::max(furthest, reach_of(density));
+      if (reach_of(density) > reach) chart.default_choice = choice->second;
       reach = std::max(reach, reach_of(density));
       for (const double value : density.densities) {
         if (value > 0) lowest = std::min(lowest, value);
       }
       chart.table.rows.push_back({name + ", " + runs[r].label, format_number(histogram.mean),
                                   format_number(histogram.std), format_number(reach_of(density))});
-      drawn.push_back({{{"name", escape_html(runs[r].label)},
-                        {"meta", {{"run", r}, {"role", "line"}, {"choice", choice->second}}}},
-                       density});
+      chart.traces.push_back(density_trace(density, runs[r].label, r, choice->second));
     }
   }
   const bool bent = reach > kLinearReach;
-  for (const auto& [extra, density] : drawn) {
-    chart.traces.push_back(density_trace(density, bent));
-    chart.traces.back().update(extra);
+  if (bent) {
+    for (Json& trace : chart.traces) trace["meta"]["grid"]["bend"] = 1;
   }
-  chart.traces.push_back(density_trace(gaussian(lowest), bent));
-  chart.traces.back().update(
-      {{"name", "Gaussian of the same variance"}, {"meta", {{"role", "reference"}}}});
+  chart.traces.push_back(gaussian_trace(gaussian(lowest), bent));
   chart.layout = {{"xaxis", {{"title", {{"text", "standard deviations from the mean"}}}}},
                   {"yaxis",
                    {{"title", {{"text", "density"}}},
@@ -179,69 +191,18 @@ Chart histogram_chart(const std::vector<RunData>& runs) {
   return chart;
 }
 
-Chart bits_chart(const std::vector<RunData>& runs) {
-  Chart chart{.id = "bits",
-              .title = "Perplexity against bits",
-              .caption =
-                  "Perplexity on held-out text with weights, activations and key-value cache "
-                  "rounded to nearest at so many bits (16 is off); lower is better."};
-  Extent extent;
-  chart.table.header = {"bits"};
-  std::vector<std::string> all_bits;
-  for (size_t r = 0; r < runs.size(); ++r) {
-    std::vector<std::string> bits;
-    std::vector<double> values;
-    for (const EvalResult& result : runs[r].evaluation) {
-      bits.push_back(escape_html(result.bits));
-      values.push_back(result.perplexity);
-      if (std::find(all_bits.begin(), all_bits.end(), result.bits) == all_bits.end()) {
-        all_bits.push_back(result.bits);
-      }
-    }
-    extent.include(values);
-    chart.table.header.push_back(runs[r].label);
-    chart.traces.push_back({{"type", "scatter"},
-                            {"mode", "lines+markers"},
-                            {"name", escape_html(runs[r].label)},
-                            {"x", bits},
-                            {"y", to_json_array(values)},
-                            {"meta", {{"run", r}, {"role", "points"}}}});
-  }
-  std::vector<std::string> categories;
-  for (const std::string& bits : all_bits) {
-    categories.push_back(escape_html(bits));
-    std::vector<std::string> row = {bits};
-    for (const RunData& run : runs) row.push_back(format_number(run.perplexity(bits)));
-    chart.table.rows.push_back(row);
-  }
-  chart.layout = {{"xaxis",
-                   {{"title", {{"text", "bits: weights-activations-cache"}}},
-                    {"type", "category"},
-                    {"categoryorder", "array"},
-                    {"categoryarray", categories}}},
-                  {"yaxis", {{"title", {{"text", "perplexity"}}}}},
-                  {"hovermode", "x unified"}};
-  if (extent.low > 0 && extent.high > 20 * extent.low) {
-    chart.layout["yaxis"].update({{"type", "log"}, {"dtick", 1}});
-  }
-  return chart;
-}
-
 }  // namespace
 
-std::vector<Chart> model_charts(const std::vector<RunData>& runs) {
+std::vector<Chart> model_charts(const std::vector<RunData>& runs, size_t max_points) {
   const auto any = [&](auto holds) { return std::any_of(runs.begin(), runs.end(), holds); };
   std::vector<Chart> charts;
   const size_t layers = most_layers(runs);
   if (layers > 0) charts.push_back(kurtosis_by_layer(runs, layers));
-  if (any([](const RunData& run) { return !run.evaluation.empty(); })) {
-    charts.push_back(bits_chart(runs));
-  }
-  if (any([](const RunData& run) { return !run.histograms.empty(); })) {
-    charts.push_back(histogram_chart(runs));
-  }
   if (any([](const RunData& run) { return run.kurtosis_per_layer.size() > 1; })) {
     charts.push_back(kurtosis_heat_map(runs));
+  }
+  if (any([](const RunData& run) { return !run.histograms.empty(); })) {
+    charts.push_back(histogram_chart(runs, max_points));
   }
   return charts;
 }

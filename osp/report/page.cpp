@@ -2,6 +2,7 @@
 
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 
@@ -37,6 +38,14 @@ std::string chart_html(const Chart& chart) {
       fmt::format("<figure{}>\n<figcaption><h3 id=\"{}-title\">{}</h3><p>{}</p></figcaption>\n",
                   chart.wide ? " class=\"wide\"" : "", chart.id, escape_html(chart.title),
                   escape_html(chart.caption));
+  if (std::any_of(chart.traces.begin(), chart.traces.end(), [](const Json& trace) {
+        return trace.contains("meta") && trace["meta"].value("role", "") == "smooth";
+      })) {
+    out += fmt::format(
+        "<label>Smoothing <input type=\"range\" id=\"{}-smooth\" min=\"0\" max=\"10\" "
+        "step=\"0.5\" value=\"2\" autocomplete=\"off\"> <output>2</output> % of the run</label>\n",
+        chart.id);
+  }
   if (chart.choices.size() > 1) {
     out += fmt::format("<label>Show <select id=\"{}-choice\" autocomplete=\"off\">", chart.id);
     for (size_t i = 0; i < chart.choices.size(); ++i) {
@@ -73,8 +82,10 @@ class ChartSections {
     out += "<div class=\"charts\">\n";
     for (const Chart& chart : charts) {
       out += chart_html(chart);
-      data_["charts"].push_back(
-          {{"id", chart.id}, {"traces", chart.traces}, {"layout", chart.layout}});
+      data_["charts"].push_back({{"id", chart.id},
+                                 {"traces", chart.traces},
+                                 {"layout", chart.layout},
+                                 {"over_tokens", chart.over_tokens}});
     }
     return out + "</div>\n";
   }
@@ -84,24 +95,52 @@ class ChartSections {
   Json data_ = {{"charts", Json::array()}};
 };
 
+// Seconds of training at some tokens of each run, for the axis of time.
+Json clocks(const std::vector<RunData>& runs, size_t max_points) {
+  Json all = Json::array();
+  for (const RunData& run : runs) {
+    const Series clock = thin(run.clock, max_points);
+    all.push_back(
+        {{"tokens", to_json_array(clock.tokens)}, {"seconds", to_json_array(clock.values)}});
+  }
+  return all;
+}
+
+bool any_clock(const std::vector<RunData>& runs) {
+  return std::any_of(runs.begin(), runs.end(),
+                     [](const RunData& run) { return run.clock.size() > 1; });
+}
+
+constexpr const char* kLegend =
+    "<p class=\"soft\">Loss: on held-out text, in nats per token, at the end. Excess kurtosis: per "
+    "token over channels, mean over tokens and hidden states, 0 for a Gaussian. Largest: the "
+    "largest absolute value in any hidden state. PPL: perplexity with weights, activations and "
+    "key-value cache at so many bits, rounded to nearest (RTN). Damage: how much 4 bits add to "
+    "it.</p>\n<noscript><p>The charts need scripts; the tables below them do not.</p></noscript>\n";
+
+constexpr const char* kAxisChoice =
+    "<p><label>Horizontal axis of the curves <select id=\"axis\" autocomplete=\"off\"><option "
+    "value=\"tokens\">tokens</option><option value=\"time\">time</option></select></label></p>\n";
+
 std::string render_body(const std::vector<RunData>& runs, const PageOptions& options,
                         size_t max_points, ChartSections& sections) {
-  std::string out = "<header>\n<h1>" + escape_html(options.title) + "</h1>\n" +
-                    verdict_html(verdict(runs)) + "</header>\n<main>\n";
-  out += render_table(summary_table(runs), "Results of all runs");
-  out +=
-      "<p class=\"soft\">Loss: on held-out text, in nats per token, at the end. Excess kurtosis: "
-      "per "
-      "token over channels, mean over tokens and hidden states, 0 for a Gaussian. Largest: the "
-      "largest absolute value in any hidden state. PPL: perplexity with weights, activations and "
-      "key-value cache at so many bits, rounded to nearest (RTN). Damage: how much 4 bits add to "
-      "it.</p>\n"
-      "<noscript><p>The charts need scripts; the tables below them do not.</p></noscript>\n";
-  out += sections.section("Outliers while training", outlier_curves(runs, max_points));
-  out += sections.section("The finished models", model_charts(runs));
-  out += largest_section(runs);
-  out += sections.section("Learning", learning_curves(runs, max_points));
-  out += sample_section(runs) + recipe_section(runs) + provenance_section(runs, options.command);
+  const size_t bins = std::max<size_t>(max_points / 5, kFewestPoints);
+  std::string out = "<header id=\"top\">\n<h1>" + escape_html(options.title) + "</h1>\n" +
+                    verdict_html(verdict(runs)) + "</header>\n<main>\n<div id=\"results\">";
+  out += render_table(without_empty_columns(summary_table(runs)), "Results of all models") +
+         "</div>\n" + kLegend;
+  if (any_clock(runs)) out += kAxisChoice;
+  out += sections.section("Training", learning_curves(runs, max_points));
+  std::vector<Chart> outliers = outlier_curves(runs, max_points);
+  const std::vector<Chart> finished = model_charts(runs, bins);
+  outliers.insert(outliers.end(), finished.begin(), finished.end());
+  out += sections.section("Outliers", outliers) + largest_section(runs) + activation_section(runs) +
+         verdict_section(runs);
+  out += sections.section("Attention sinks", sink_charts(runs, bins)) + sink_section(runs);
+  out += sections.section("Quantization", quantization_charts(runs));
+  out += sections.section("Benchmarks", task_charts(runs));
+  out += sample_section(runs) + recipe_section(runs) +
+         provenance_section(runs, options.command, options.machine);
   return out + "</main>\n";
 }
 
@@ -109,10 +148,14 @@ std::string render(const std::vector<RunData>& runs, const PageOptions& options,
                    const std::string& plotly, size_t max_points) {
   ChartSections sections;
   const std::string body = render_body(runs, options, max_points, sections);
+  Json data = sections.data();
+  data["clocks"] = clocks(runs, max_points);
+  data["live"] = options.live_version;
   const std::string policy = fmt::format(
       "default-src 'none'; script-src {} {}; style-src 'unsafe-inline'; img-src data: "
-      "blob:; base-uri 'none'; form-action 'none'",
-      script_hash(plotly), script_hash(kPageScript));
+      "blob:; base-uri 'none'; form-action 'none'{}",
+      script_hash(plotly), script_hash(page_script()),
+      options.live_version.empty() ? "" : "; connect-src 'self'");
   std::string page =
       "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
       "<meta http-equiv=\"Content-Security-Policy\" content=\"" +
@@ -122,8 +165,8 @@ std::string render(const std::vector<RunData>& runs, const PageOptions& options,
       "<meta name=\"color-scheme\" content=\"light dark\">\n<title>" +
       escape_html(options.title) + "</title>\n<style>" + kPageStyle + "</style>\n</head>\n<body>\n";
   page += body;
-  page += "<script type=\"application/json\" id=\"charts\">" + json_for_script(sections.data()) +
-          "</script>\n<script>" + plotly + "</script>\n<script>" + kPageScript +
+  page += "<script type=\"application/json\" id=\"charts\">" + json_for_script(data) +
+          "</script>\n<script>" + plotly + "</script>\n<script>" + page_script() +
           "</script>\n</body>\n</html>\n";
   return page;
 }

@@ -13,8 +13,10 @@ namespace osp {
 inline constexpr size_t kMaxPageBytes = 10'000'000;
 
 struct PageOptions {
-  std::string title = "Training report";
-  std::string command;  // how this page was made, printed at its end
+  std::string title = "Report";
+  std::string command = {};       // how this page was made, printed at its end
+  std::string machine = {};       // where
+  std::string live_version = {};  // not "": the page asks its server for changes since this version
 };
 
 // The file of the plotting library: $OSP_PLOTLY, else the one found when osp was built. Error(io)

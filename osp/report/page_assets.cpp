@@ -38,7 +38,7 @@ ul.claims b { font-weight: 650; }
 li.holds b { color: var(--good); }
 li.fails b { color: var(--bad); }
 .scroll { overflow-x: auto; margin: .75rem 0; border: 1px solid var(--line); border-radius: 6px; }
-.scroll:focus-visible, summary:focus-visible, select:focus-visible {
+.scroll:focus-visible, summary:focus-visible, select:focus-visible, input:focus-visible {
   outline: 2px solid var(--accent); outline-offset: 2px;
 }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
@@ -59,6 +59,7 @@ figure {
 }
 figcaption p { font-size: .88rem; line-height: 1.45; margin: .2rem 0 .4rem; }
 .plot { width: 100%; min-height: 340px; }
+input[type=range] { width: 9rem; max-width: 45%; vertical-align: middle; accent-color: var(--accent); }
 select {
   font: inherit; font-size: .9rem; color: var(--ink); background: var(--paper); padding: .3rem .5rem;
   border: 1px solid var(--line); border-radius: 5px; max-width: 100%;
@@ -82,86 +83,5 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .75re
 }
 @media print { .scroll { overflow: visible; } details { display: none; } figure { break-inside: avoid; } }
 )css";
-
-const char* const kPageScript = R"js(
-'use strict';
-(function () {
-  const data = JSON.parse(document.getElementById('charts').textContent);
-  const dark = window.matchMedia('(prefers-color-scheme: dark)');
-  // Okabe and Ito's colours, which people of any colour vision tell apart; those too faint on one
-  // background come last there. Line style and marker differ as well.
-  const light = ['#d55e00', '#cc79a7', '#0072b2', '#009e73', '#e69f00', '#56b4e9'];
-  const bright = ['#e8702a', '#cc79a7', '#56b4e9', '#009e73', '#e69f00', '#f0e442'];
-  const dashes = ['solid', 'dash', 'solid', 'dot', 'dashdot', 'longdash'];
-  const symbols = ['circle', 'square', 'diamond', 'triangle-up', 'cross', 'x'];
-
-  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
-  function styled(trace, choice) {
-    const meta = trace.meta || {};
-    const out = Object.assign({}, trace);
-    if (meta.choice !== undefined) out.visible = meta.choice === choice;
-    if (meta.role === 'heat') return out;
-    if (meta.role === 'reference') {
-      out.line = { color: css('--soft'), width: 2, dash: 'dot' };
-      return out;
-    }
-    const turn = meta.run % light.length;
-    out.line = { color: (dark.matches ? bright : light)[turn], width: 2.2, dash: dashes[turn] };
-    if (meta.role === 'raw') {
-      out.opacity = 0.28;
-      out.line = { color: out.line.color, width: 1 };
-    }
-    if (meta.role === 'points') {
-      out.marker = { symbol: symbols[turn], size: trace.x.length > 60 ? 3 : 6 };
-    }
-    return out;
-  }
-
-  function themed(layout) {
-    const ink = css('--ink'), soft = css('--soft'), grid = css('--grid'), paper = css('--panel');
-    const narrow = window.innerWidth < 640;
-    const out = Object.assign({
-      height: narrow ? 340 : 380,
-      margin: { l: narrow ? 52 : 64, r: 14, t: 8, b: 48 }, showlegend: true,
-      legend: { orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom' },
-    }, layout);
-    out.font = { family: 'system-ui, "DejaVu Sans", sans-serif', size: narrow ? 11 : 12.5, color: ink };
-    out.paper_bgcolor = paper;
-    out.plot_bgcolor = paper;
-    out.hoverlabel = { bgcolor: css('--paper'), bordercolor: css('--line'), font: { color: ink } };
-    for (const key of Object.keys(layout)) {
-      if (!/^[xy]axis\d*$/.test(key)) continue;
-      const bottom = key[0] === 'x';
-      out[key] = Object.assign({
-        automargin: true, gridcolor: grid, zerolinecolor: soft, zerolinewidth: 1, linecolor: soft,
-        ticks: 'outside', tickcolor: grid, zeroline: false, showline: bottom,
-      }, layout[key]);
-      if (out[key].title) out[key].title = Object.assign({ font: { color: soft }, standoff: 8 }, out[key].title);
-    }
-    return out;
-  }
-
-  function draw(chart) {
-    const select = document.getElementById(chart.id + '-choice');
-    const choice = select ? Number(select.value) : 0;
-    return Plotly.react(document.getElementById(chart.id), chart.traces.map((t) => styled(t, choice)),
-      themed(chart.layout), { responsive: true, displaylogo: false, displayModeBar: false });
-  }
-
-  function draw_all() {
-    Promise.all(data.charts.map(draw)).then((done) => {
-      document.documentElement.dataset.drawn = String(done.length);
-    });
-  }
-
-  for (const chart of data.charts) {
-    const select = document.getElementById(chart.id + '-choice');
-    if (select) select.addEventListener('change', () => draw(chart));
-  }
-  dark.addEventListener('change', draw_all);
-  draw_all();
-})();
-)js";
 
 }  // namespace osp

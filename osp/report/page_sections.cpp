@@ -35,41 +35,11 @@ std::string sample_html(const TextSample& sample) {
                      escape_html(shorten(sample.text, kMaxSampleBytes)));
 }
 
-// A word for a shell: quoted unless plain.
-std::string shell_word(const std::string& word) {
-  const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) ||
-           std::string_view("_-./=:,+").find(c) != std::string_view::npos;
-  });
-  if (plain) return word;
-  std::string quoted = "'";
-  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
-}
-
-std::string source_word(const Json& source, const char* key, const char* otherwise) {
-  const std::string text = source.value(key, "");
-  return text.empty() ? otherwise : shell_word(text);
-}
-
 // The commands whose results the page shows.
 std::string commands_of(const RunData& run) {
   std::string text = fmt::format("# {}\n", run.label);
   if (run.start.contains("command")) text += text_of(run.start["command"]) + "\n";
-  if (!run.evaluation.empty()) {
-    std::string bits;
-    for (const EvalResult& result : run.evaluation) bits += (bits.empty() ? "" : ",") + result.bits;
-    text += fmt::format("osp eval {} --data {} --bits {} --json > {}\n",
-                        source_word(run.eval_source, "model", "MODEL"),
-                        source_word(run.eval_source, "data", "DATA"), shell_word(bits),
-                        shell_word(run.path + "/eval.json"));
-  }
-  if (!run.analysis_source.empty()) {
-    text += fmt::format("osp analyze {} --data {} --json > {}\n",
-                        source_word(run.analysis_source, "model", "MODEL"),
-                        source_word(run.analysis_source, "data", "DATA"),
-                        shell_word(run.path + "/analysis.json"));
-  }
+  for (const ModelResults::Source& source : run.sources) text += source.command + "\n";
   return text;
 }
 
@@ -86,6 +56,7 @@ HtmlTable run_table(const std::vector<RunData>& runs) {
   HtmlTable table{
       {"", "parameters", "steps", "time", "tokens/s (median)", "peak memory", "skipped steps"}, {}};
   for (const RunData& run : runs) {
+    if (!run.trained_here()) continue;
     const auto parameters = run.start.find("parameters");
     const bool known = parameters != run.start.end() && parameters->is_number();
     table.rows.push_back({run.label, known ? format_count(parameters->get<int64_t>()) : "–",
@@ -100,7 +71,7 @@ HtmlTable run_table(const std::vector<RunData>& runs) {
 
 // Everything else that the first record of each run says: versions, device, threads.
 HtmlTable version_table(const std::vector<RunData>& runs) {
-  HtmlTable table{{"run", "recorded at the start"}, {}};
+  HtmlTable table{{"model", "recorded"}, {}};
   for (const RunData& run : runs) {
     std::string text;
     for (const auto& [key, value] : run.start.items()) {
@@ -108,7 +79,17 @@ HtmlTable version_table(const std::vector<RunData>& runs) {
                                    key == "parameters" || key == "command";
       if (!shown_elsewhere) text += (text.empty() ? "" : "; ") + key + " " + text_of(value);
     }
-    table.rows.push_back({run.label, text.empty() ? "–" : text});
+    if (run.trained_here()) table.rows.push_back({run.label, text.empty() ? "–" : text});
+    for (const ModelResults::Source& source : run.sources) {
+      std::string facts;
+      for (const auto& [key, value] : source.facts.items()) {
+        facts += (facts.empty() ? "" : "; ") + key + " " + text_of(value);
+      }
+      if (!facts.empty()) {
+        table.rows.push_back(
+            {run.label + ": " + source.command.substr(0, source.command.find(' ', 4)), facts});
+      }
+    }
   }
   return table;
 }
@@ -212,8 +193,10 @@ std::string sample_section(const std::vector<RunData>& runs) {
          out;
 }
 
-std::string provenance_section(const std::vector<RunData>& runs, const std::string& command) {
-  std::string out = "<h2>How this was made</h2>\n" + render_table(run_table(runs), "Runs") +
+std::string provenance_section(const std::vector<RunData>& runs, const std::string& command,
+                               const std::string& machine) {
+  std::string out = "<h2>How this was made</h2>\n" +
+                    (run_table(runs).rows.empty() ? "" : render_table(run_table(runs), "Runs")) +
                     text_table(version_table(runs), "Versions");
   std::string notes;
   for (const RunData& run : runs) {
@@ -224,6 +207,7 @@ std::string provenance_section(const std::vector<RunData>& runs, const std::stri
   if (!notes.empty()) out += "<h3>Not there</h3>\n<ul class=\"notes\">\n" + notes + "</ul>\n";
   std::string commands;
   for (const RunData& run : runs) commands += commands_of(run);
+  if (!machine.empty()) out += "<p>This page was made by " + escape_html(machine) + ".</p>\n";
   if (!command.empty()) commands += "# this page\n" + command + "\n";
   return out + "<h3>Commands</h3>\n<pre>" + escape_html(commands) + "</pre>\n";
 }

@@ -13,12 +13,18 @@ namespace osp {
 
 // Where each run's largest activation was found.
 std::string largest_section(const std::vector<RunData>& runs);
+// The largest activations with their text, behind a disclosure for each model.
+std::string activation_section(const std::vector<RunData>& runs);
+// Sinks in numbers, and what the analyses conclude.
+std::string sink_section(const std::vector<RunData>& runs);
+std::string verdict_section(const std::vector<RunData>& runs);
 // The settings in which the recipes differ, and each recipe in full behind a disclosure.
 std::string recipe_section(const std::vector<RunData>& runs);
 // The last texts of each run, and how they looked earlier behind a disclosure.
 std::string sample_section(const std::vector<RunData>& runs);
 // Sizes, times, what was missing, versions and the commands that make these results again.
-std::string provenance_section(const std::vector<RunData>& runs, const std::string& command);
+std::string provenance_section(const std::vector<RunData>& runs, const std::string& command,
+                               const std::string& machine = "");
 
 // "section.key" and value of every setting of a recipe, in order.
 std::vector<std::pair<std::string, std::string>> flatten_recipe(const Json& recipe);

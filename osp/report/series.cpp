@@ -50,6 +50,25 @@ Series thin(const Series& series, size_t max_points) {
   return out;
 }
 
+Series group_means(const Series& series, size_t max_points) {
+  OSP_CHECK(max_points > 0, "a curve of no points");
+  const size_t size = series.size();
+  if (size <= max_points) return series;
+  Series means;
+  for (size_t group = 0; group < max_points; ++group) {
+    const size_t begin = group * size / max_points, end = (group + 1) * size / max_points;
+    double tokens = 0, sum = 0, count = 0;
+    for (size_t i = begin; i < end; ++i) {
+      tokens += series.tokens[i];
+      if (!std::isfinite(series.values[i])) continue;
+      sum += series.values[i];
+      ++count;
+    }
+    means.add(tokens / static_cast<double>(end - begin), count > 0 ? sum / count : kNan);
+  }
+  return means;
+}
+
 Series smooth(const Series& series, size_t window) {
   OSP_CHECK(window >= 1, "a window of 0 points");
   const size_t size = series.size();

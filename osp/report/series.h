@@ -31,6 +31,10 @@ struct Series {
 // returned as it is.
 Series thin(const Series& series, size_t max_points);
 
+// At most `max_points` points, each the mean of a group of neighbouring points (values that are not
+// finite left out). A curve that is short enough is returned as it is.
+Series group_means(const Series& series, size_t max_points);
+
 // Mean over a window centred on each point, `window` points wide at most and shrinking evenly
 // towards both ends, so that the curve is not shifted; non-finite values are left out. O(n).
 Series smooth(const Series& series, size_t window);

@@ -132,6 +132,17 @@ std::string four_bit_sentence(const std::vector<const RunData*>& others, const R
 }
 
 Verdict plain_verdict(const std::vector<RunData>& runs) {
+  const auto known = [](const RunData& run) { return std::isfinite(run.outliers().kurtosis); };
+  if (std::none_of(runs.begin(), runs.end(), known)) {
+    return {
+        fmt::format("What was measured of {} model{}.", runs.size(), runs.size() == 1 ? "" : "s"),
+        {}};
+  }
+  if (runs.size() == 1 && !runs[0].trained_here() && runs[0].validation_loss.empty()) {
+    return {fmt::format("“{}”: excess kurtosis {}.", runs[0].label,
+                        format_signed(runs[0].outliers().kurtosis)),
+            {}};
+  }
   if (runs.size() == 1) {
     return {fmt::format("“{}”: excess kurtosis {}, validation loss {} after {} tokens.",
                         runs[0].label, format_signed(runs[0].outliers().kurtosis),
@@ -170,13 +181,27 @@ HtmlTable summary_table(const std::vector<RunData>& runs) {
   for (const RunData& run : runs) {
     const Outliers& outliers = run.outliers();
     const double full = run.perplexity(kFullBits), four = run.perplexity(kFourBits);
-    table.rows.push_back({run.label, format_count(std::llround(run.tokens)),
+    table.rows.push_back({run.label, run.tokens > 0 ? format_count(std::llround(run.tokens)) : "–",
                           format_fixed(run.final_validation_loss(), 3),
                           format_fixed(outliers.kurtosis, 2),
                           format_fixed(outliers.largest.value, 1), format_fixed(full, 2),
                           format_fixed(four, 2), format_damage(full, four)});
   }
   return table;
+}
+
+HtmlTable without_empty_columns(const HtmlTable& table) {
+  HtmlTable out;
+  out.rows.resize(table.rows.size());
+  for (size_t column = 0; column < table.header.size(); ++column) {
+    const bool empty =
+        column > 0 && std::all_of(table.rows.begin(), table.rows.end(),
+                                  [&](const auto& row) { return row[column] == "–"; });
+    if (empty) continue;
+    out.header.push_back(table.header[column]);
+    for (size_t r = 0; r < table.rows.size(); ++r) out.rows[r].push_back(table.rows[r][column]);
+  }
+  return out;
 }
 
 std::string to_markdown(const HtmlTable& table) {

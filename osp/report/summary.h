@@ -20,6 +20,9 @@ inline constexpr const char* kFourBits = "4-4-4";
 // perplexity is at 4 bits. A number that is not there is "–".
 HtmlTable summary_table(const std::vector<RunData>& runs);
 
+// The table without the columns that hold nothing but "–".
+HtmlTable without_empty_columns(const HtmlTable& table);
+
 // The table as aligned Markdown, for a terminal.
 std::string to_markdown(const HtmlTable& table);
 

@@ -1,0 +1,137 @@
+// What several charts are made of: axes, names, lists.
+#include <algorithm>
+#include <cmath>
+
+#include "osp/base/error.h"
+#include "osp/report/charts.h"
+#include "osp/report/summary.h"
+
+namespace osp {
+
+double AsinhAxis::place(double value) const { return std::asinh(value / scale); }
+
+std::vector<double> AsinhAxis::place(const std::vector<double>& values) const {
+  std::vector<double> places;
+  for (const double value : values) places.push_back(place(value));
+  return places;
+}
+
+Json AsinhAxis::ticks(double low, double high, const std::vector<double>& mantissas) const {
+  std::vector<double> positive;
+  const double reach = std::max({std::abs(low), std::abs(high), scale});
+  for (double decade = scale; positive.empty() || positive.back() < reach; decade *= 10) {
+    for (const double mantissa : mantissas) {
+      if (positive.empty() || positive.back() < reach) positive.push_back(decade * mantissa);
+    }
+  }
+  std::vector<double> values = {0};
+  for (const double tick : positive) {
+    const bool first = tick == positive.front();
+    if (first || tick / 10 < high) values.push_back(tick);
+    if (tick / 10 < -low || (first && low < 0)) values.insert(values.begin(), -tick);
+  }
+  Json places = Json::array(), names = Json::array();
+  for (const double value : values) {
+    places.push_back(round_significant(place(value)));
+    const std::string name = format_number(std::abs(value));
+    names.push_back(value < 0 ? "−" + name : name);
+  }
+  return {{"tickmode", "array"}, {"tickvals", places}, {"ticktext", names}, {"zeroline", true}};
+}
+
+void Extent::include(double value) {
+  if (!std::isfinite(value)) return;
+  low = found ? std::min(low, value) : value;
+  high = found ? std::max(high, value) : value;
+  found = true;
+}
+
+void Extent::include(const std::vector<double>& values) {
+  for (const double value : values) include(value);
+}
+
+std::string layer_name(size_t layer) {
+  return layer == 0 ? "embedding" : fmt::format("block {}", layer);
+}
+
+std::vector<std::string> layer_names(size_t count) {
+  std::vector<std::string> names;
+  for (size_t layer = 0; layer < count; ++layer) names.push_back(layer_name(layer));
+  return names;
+}
+
+std::vector<size_t> spread_indices(size_t size, size_t count) {
+  std::vector<size_t> indices;
+  if (size <= count) {
+    for (size_t i = 0; i < size; ++i) indices.push_back(i);
+    return indices;
+  }
+  OSP_CHECK(count >= 2, "{} of {} points", count, size);
+  for (size_t i = 0; i < count; ++i) indices.push_back(i * (size - 1) / (count - 1));
+  return indices;
+}
+
+bool add_once(const std::string& text, std::vector<std::string>& list) {
+  if (std::find(list.begin(), list.end(), text) != list.end()) return false;
+  list.push_back(text);
+  return true;
+}
+
+std::vector<std::string> escaped(const std::vector<std::string>& texts) {
+  std::vector<std::string> out;
+  for (const std::string& text : texts) out.push_back(escape_html(text));
+  return out;
+}
+
+Histogram fewer_bins(const Histogram& histogram, size_t max_bins) {
+  const size_t size = histogram.counts.size();
+  if (size <= max_bins || max_bins == 0) return histogram;
+  const size_t join = (size + max_bins - 1) / max_bins;
+  Histogram out = histogram;
+  out.counts.assign((size + join - 1) / join, 0.0);
+  for (size_t i = 0; i < size; ++i) {
+    if (std::isfinite(histogram.counts[i])) out.counts[i / join] += histogram.counts[i];
+  }
+  // The last bin may reach beyond the range, so that all are equally wide.
+  const double bin = (histogram.high - histogram.low) / static_cast<double>(size);
+  out.high = histogram.low + bin * static_cast<double>(join * out.counts.size());
+  return out;
+}
+
+namespace {
+
+double bin_width(const Histogram& histogram) {
+  return (histogram.high - histogram.low) / static_cast<double>(histogram.counts.size());
+}
+
+// Adds each bin's count where its centre lies.
+void pour(const Histogram& from, double width, Histogram& into) {
+  for (size_t i = 0; i < from.counts.size(); ++i) {
+    const double centre = from.low + (static_cast<double>(i) + 0.5) * bin_width(from);
+    const double place =
+        std::clamp((centre - into.low) / width, 0.0, static_cast<double>(into.counts.size() - 1));
+    if (std::isfinite(from.counts[i])) into.counts[static_cast<size_t>(place)] += from.counts[i];
+  }
+}
+
+}  // namespace
+
+Histogram joined(const Histogram& a, const Histogram& b) {
+  const auto usable = [](const Histogram& h) { return !h.counts.empty() && bin_width(h) > 0; };
+  if (!usable(a)) return b;
+  if (!usable(b)) return a;
+  constexpr double kMostBins = 4096;
+  const double low = std::min(a.low, b.low), high = std::max(a.high, b.high);
+  const double width = std::max({bin_width(a), bin_width(b), (high - low) / kMostBins});
+  const double bins = std::max(1.0, std::ceil((high - low) / width - 1e-9));
+  Histogram out{.point = a.point,
+                .layer = a.layer,
+                .low = low,
+                .high = low + bins * width,
+                .counts = std::vector<double>(static_cast<size_t>(bins), 0.0)};
+  pour(a, width, out);
+  pour(b, width, out);
+  return out;
+}
+
+}  // namespace osp

@@ -1,0 +1,172 @@
+#include "osp/report/inputs.h"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <set>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+
+namespace osp {
+namespace {
+
+std::string identifier(std::string name) {
+  for (char& c : name) {
+    if (c == '-' || c == '.' || c == ' ') c = '_';
+  }
+  return name;
+}
+
+void set_label(std::vector<RunData>& runs, const std::string& label) {
+  const size_t equals = label.find('=');
+  std::string known;
+  for (RunData& run : runs) {
+    if (equals != std::string::npos &&
+        (label.substr(0, equals) == run.name || label.substr(0, equals) == run.key)) {
+      run.label = label.substr(equals + 1);
+      return;
+    }
+    known += (known.empty() ? "" : ", ") + run.name;
+  }
+  fail(ErrorCode::usage, "--label {}: expected NAME=TEXT with NAME one of {}", label, known);
+}
+
+// "runs/demo/osp/model" and "…/step-300" are known by the run's name.
+std::filesystem::path named_folder(const std::string& model) {
+  const std::filesystem::path path = clean_path(model);
+  const std::string last = path.filename().string();
+  return last == "model" || last.starts_with("step-") ? path.parent_path() : path;
+}
+
+bool belongs_to(const ModelResults& results, const RunData& run) {
+  if (results.model.empty()) return false;
+  if (results.model == run.model) return true;
+  return run.trained_here()
+             ? named_folder(results.model) == clean_path(run.path)
+             : !run.model.empty() && clean_path(results.model) == clean_path(run.model);
+}
+
+// Results wait until all runs are read, since a run may be named after its results.
+struct Inputs {
+  std::vector<RunData> runs;
+  std::vector<ModelResults> results;
+};
+
+void read_file_input(const std::string& path, Inputs& inputs) {
+  std::vector<ModelResults> read = read_results(read_json_file(path), path);
+  for (ModelResults& results : read) {
+    if (results.model.empty()) results.model = path;
+    inputs.results.push_back(std::move(results));
+  }
+}
+
+void read_input(const std::string& path, bool live, Inputs& inputs) {
+  if (!path_exists(path)) {
+    fail(ErrorCode::usage,
+         "{}: there is no such file or folder; expected run folders and JSON results of osp eval, "
+         "osp analyze and osp quantize",
+         path);
+  }
+  if (!is_directory(path)) {
+    read_file_input(path, inputs);
+  } else if (path_exists(path + "/metrics.jsonl") || !path_exists(path + "/quantize.json")) {
+    inputs.runs.push_back(read_run(path, live));
+  } else {
+    read_file_input(path + "/quantize.json", inputs);
+  }
+}
+
+// Equal names get that of the folder above in front.
+void tell_apart(std::vector<RunData>& runs) {
+  std::multiset<std::string> names;
+  for (const RunData& run : runs) names.insert(run.key);
+  std::set<std::string> keys;
+  for (RunData& run : runs) {
+    const std::string path = run.trained_here() ? run.path : named_folder(run.model).string();
+    if (names.count(run.key) > 1) {
+      set_name(clean_path(path).parent_path().filename().string() + "-" + run.name, run);
+    }
+    if (!keys.insert(run.key).second) {
+      fail(ErrorCode::usage,
+           "{}: a second model named {}; give each once, in folders of different names", path,
+           run.name);
+    }
+  }
+}
+
+template <class Result, class Same>
+void replace_or_add(std::vector<Result>& known, std::vector<Result>& added, Same same) {
+  std::erase_if(known, [&](const Result& old) {
+    return std::any_of(added.begin(), added.end(),
+                       [&](const Result& result) { return same(old, result); });
+  });
+  std::move(added.begin(), added.end(), std::back_inserter(known));
+}
+
+// A second evaluation at the same bits adds what the first did not measure.
+void add_evaluation(EvalResult added, std::vector<EvalResult>& known) {
+  const auto same = std::find_if(known.begin(), known.end(),
+                                 [&](const EvalResult& old) { return old.bits == added.bits; });
+  if (same == known.end()) {
+    known.push_back(std::move(added));
+    return;
+  }
+  if (std::isfinite(added.perplexity)) same->perplexity = added.perplexity;
+  if (std::isfinite(added.average)) same->average = added.average;
+  replace_or_add(same->tasks, added.tasks,
+                 [](const TaskResult& a, const TaskResult& b) { return a.task == b.task; });
+}
+
+}  // namespace
+
+std::filesystem::path clean_path(const std::string& path) {
+  const auto absolute = std::filesystem::weakly_canonical(std::filesystem::absolute(path));
+  return absolute.has_filename() ? absolute : absolute.parent_path();
+}
+
+void set_name(const std::string& name, RunData& run) {
+  run.name = run.label = name;
+  run.key = identifier(name);
+}
+
+void add_results(ModelResults results, RunData& run) {
+  if (run.model.empty()) run.model = results.model;
+  for (EvalResult& result : results.evaluation) add_evaluation(std::move(result), run.evaluation);
+  if (results.has_analysis) {
+    run.has_analysis = true;
+    run.analysis = std::move(results.analysis);
+    run.largest_activations = std::move(results.largest_activations);
+    run.histograms = std::move(results.histograms);
+    run.sinks = std::move(results.sinks);
+    run.predicted = std::move(results.predicted);
+    run.verdicts = std::move(results.verdicts);
+  }
+  // Several seeds of one method come in one file and are kept.
+  replace_or_add(run.quantized, results.quantized,
+                 [](const QuantizedResult& a, const QuantizedResult& b) {
+                   return a.method == b.method && a.bits == b.bits;
+                 });
+  std::move(results.sources.begin(), results.sources.end(), std::back_inserter(run.sources));
+}
+
+std::vector<RunData> read_inputs(const std::vector<std::string>& paths,
+                                 const std::vector<std::string>& labels, bool live) {
+  Inputs inputs;
+  for (const std::string& path : paths) read_input(path, live, inputs);
+  std::vector<RunData>& runs = inputs.runs;
+  for (ModelResults& results : inputs.results) {
+    auto run = std::find_if(runs.begin(), runs.end(),
+                            [&](const RunData& known) { return belongs_to(results, known); });
+    if (run == runs.end()) {
+      run = runs.insert(runs.end(), RunData{});
+      set_name(named_folder(results.model).filename().string(), *run);
+    }
+    add_results(std::move(results), *run);
+  }
+  tell_apart(runs);
+  for (const std::string& label : labels) set_label(runs, label);
+  return runs;
+}
+
+}  // namespace osp

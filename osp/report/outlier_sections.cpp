@@ -1,0 +1,88 @@
+// The parts of the page about outliers and sinks that are text and tables.
+#include <algorithm>
+#include <cmath>
+
+#include "osp/base/console.h"
+#include "osp/base/error.h"
+#include "osp/report/charts.h"
+#include "osp/report/html.h"
+#include "osp/report/page_sections.h"
+#include "osp/report/summary.h"
+
+namespace osp {
+namespace {
+
+constexpr size_t kMaxContextBytes = 80;
+
+std::string index_text(int64_t value) { return value < 0 ? "–" : std::to_string(value); }
+
+std::string place_text(const LargestActivation& largest) {
+  if (largest.layer < 0) return "–";
+  const auto layer = static_cast<size_t>(largest.layer);
+  if (largest.point.empty() || largest.point == "residual") return layer_name(layer);
+  return fmt::format("{}, block {}", shorten(largest.point, 60), layer + 1);
+}
+
+// "…before ⟦token⟧ after…" on one line.
+std::string text_around(const LargestActivation& largest) {
+  std::string text = largest.before + "⟦" + largest.token + "⟧" + largest.after;
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return largest.token.empty() && largest.before.empty() ? "–"
+                                                         : shorten(text, 3 * kMaxContextBytes);
+}
+
+}  // namespace
+
+std::string activation_section(const std::vector<RunData>& runs) {
+  std::string out;
+  for (const RunData& run : runs) {
+    if (run.largest_activations.empty()) continue;
+    HtmlTable table{{"value", "where", "channel", "position", "text"}, {}};
+    for (const LargestActivation& largest : run.largest_activations) {
+      table.rows.push_back({format_number(largest.value), place_text(largest),
+                            index_text(largest.channel), index_text(largest.position),
+                            text_around(largest)});
+    }
+    out += "<details><summary>Largest activations of " + escape_html(run.label) +
+           " with their text</summary>\n<div class=\"text\">" +
+           render_table(table, "Largest activations of " + run.label) + "</div></details>\n";
+  }
+  return out;
+}
+
+std::string sink_section(const std::vector<RunData>& runs) {
+  HtmlTable table{{"", "heads", "sink heads, first token", "sink heads, any token", "sink's logit",
+                   "other logits", "key norm", "value norm"},
+                  {}};
+  double threshold = kNan;
+  for (const RunData& run : runs) {
+    const AttentionSinks& sinks = run.sinks;
+    if (sinks.first_share.empty()) continue;
+    threshold = sinks.threshold;
+    table.rows.push_back(
+        {run.label, format_number(sinks.heads), format_number(sinks.first_sink_heads),
+         format_number(sinks.strongest_sink_heads), format_number(sinks.sink_logit),
+         format_number(sinks.other_logit), format_number(sinks.key_norm_ratio),
+         format_number(sinks.value_norm_ratio)});
+  }
+  if (table.rows.empty()) return "";
+  return "<h3>Sinks in numbers</h3>\n" + render_table(table, "Attention sinks") +
+         fmt::format(
+             "<p class=\"soft\">A sink head gives more than {} of its attention to one token. "
+             "Logits "
+             "are means at the strongest key and at the others, over the sink heads, or over all "
+             "heads where there are none; norms are ratios of that key to the others.</p>\n",
+             format_number(threshold));
+}
+
+std::string verdict_section(const std::vector<RunData>& runs) {
+  std::string out;
+  for (const RunData& run : runs) {
+    for (const std::string& sentence : run.verdicts) {
+      out += "<li>" + escape_html(run.label + ": " + shorten(sentence, 600)) + "</li>\n";
+    }
+  }
+  return out.empty() ? "" : "<ul class=\"notes\">\n" + out + "</ul>\n";
+}
+
+}  // namespace osp

@@ -1,0 +1,215 @@
+// The page's own script, in parts that a compiler takes as strings.
+#include "osp/report/page_assets.h"
+
+namespace osp {
+namespace {
+
+constexpr const char* kStyleOfTraces = R"js(
+'use strict';
+(function () {
+  let data = JSON.parse(document.getElementById('charts').textContent);
+  const dark = window.matchMedia('(prefers-color-scheme: dark)');
+  // Okabe and Ito's colours, which people of any colour vision tell apart; those too faint on one
+  // background come last there. Line style and marker differ as well.
+  const light = ['#d55e00', '#cc79a7', '#0072b2', '#009e73', '#e69f00', '#56b4e9'];
+  const bright = ['#e8702a', '#cc79a7', '#56b4e9', '#009e73', '#e69f00', '#f0e442'];
+  const dashes = ['solid', 'dash', 'solid', 'dot', 'dashdot', 'longdash'];
+  const symbols = ['circle', 'square', 'diamond', 'triangle-up', 'cross', 'x'];
+  const shapes = ['', '/', '.', 'x', '-'];
+
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const by_id = (id) => document.getElementById(id);
+
+  // Mean over a centred window that shrinks evenly towards both ends; nulls are left out.
+  function smoothed(values, window) {
+    const sums = [0], counts = [0];
+    values.forEach((v, i) => {
+      sums.push(sums[i] + (v === null ? 0 : v));
+      counts.push(counts[i] + (v === null ? 0 : 1));
+    });
+    const half = Math.floor((window - 1) / 2);
+    return values.map((v, i) => {
+      const reach = Math.min(half, i, values.length - 1 - i);
+      const count = counts[i + reach + 1] - counts[i - reach];
+      return count ? (sums[i + reach + 1] - sums[i - reach]) / count : null;
+    });
+  }
+
+  // Seconds of training at `tokens`, between the moments that were logged.
+  function seconds_at(clock, tokens) {
+    const t = clock.tokens, s = clock.seconds;
+    if (t.length < 2) return null;
+    let low = 0, high = t.length - 1;
+    if (tokens >= t[high]) return s[high];
+    if (tokens <= t[0]) return t[0] > 0 ? s[0] * tokens / t[0] : s[0];
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (t[middle] <= tokens) low = middle; else high = middle;
+    }
+    return s[low] + (s[high] - s[low]) * (tokens - t[low]) / (t[high] - t[low]);
+  }
+
+  function time_unit() {
+    const last = Math.max(0, ...data.clocks.map((c) => c.seconds.length ? c.seconds[c.seconds.length - 1] : 0));
+    return last > 7200 ? [3600, 'hours'] : last > 300 ? [60, 'minutes'] : [1, 'seconds'];
+  }
+
+  function styled(trace, chart, choice) {
+    const meta = trace.meta || {};
+    const out = Object.assign({}, trace);
+    if (meta.choice !== undefined) out.visible = meta.choice === choice;
+    if (meta.grid) {
+      const grid = meta.grid;
+      out.customdata = trace.y.map((y, i) => grid.low + i * grid.step);
+      out.x = grid.bend ? out.customdata.map((x) => Math.asinh(x / grid.bend)) : out.customdata;
+    }
+    if (chart.over_tokens && on_time() && data.clocks[meta.run]) {
+      const unit = time_unit()[0];
+      out.x = trace.x.map((x) => {
+        const seconds = seconds_at(data.clocks[meta.run], x);
+        return seconds === null ? null : seconds / unit;
+      });
+    }
+    if (meta.role === 'heat') return out;
+    if (meta.role === 'reference') {
+      out.line = { color: css('--soft'), width: 2, dash: 'dot' };
+      return out;
+    }
+    if (meta.role === 'chance') {
+      out.marker = { symbol: 'line-ew-open', size: 22, color: css('--ink'), line: { width: 2, color: css('--ink') } };
+      return out;
+    }
+    const turn = meta.run % light.length, color = (dark.matches ? bright : light)[turn];
+    if (meta.role === 'bar') {
+      out.marker = { color: color, line: { color: css('--panel'), width: 1 },
+        pattern: { shape: shapes[meta.turn % shapes.length], fgcolor: css('--panel'), fillmode: 'overlay', size: 6 } };
+      out.error_y = Object.assign({ color: css('--ink'), thickness: 1.2, width: 2 }, trace.error_y);
+      return out;
+    }
+    if (meta.role === 'marks') {
+      out.marker = { symbol: symbols[turn], size: 9, color: color };
+      out.error_y = Object.assign({ color: color, thickness: 1.5, width: 4 }, trace.error_y);
+      return out;
+    }
+    out.line = { color: color, width: 2.2, dash: dashes[turn] };
+    if (meta.role === 'level') out.line.width = 1.2;
+    if (meta.role === 'raw') {
+      out.opacity = 0.28;
+      out.line = { color: color, width: 1 };
+    }
+    if (meta.role === 'smooth') {
+      const slider = by_id(chart.id + '-smooth');
+      const share = slider ? Number(slider.value) / 100 : 0.02;
+      out.y = smoothed(trace.y, trace.y.length < 100 ? 1 : Math.max(1, Math.round(share * trace.y.length)));
+    }
+    if (meta.role === 'points') out.marker = { symbol: symbols[turn], size: trace.x.length > 60 ? 3 : 6 };
+    return out;
+  }
+  const on_time = () => { const axis = by_id('axis'); return axis !== null && axis.value === 'time'; };
+)js";
+
+constexpr const char* kDrawing = R"js(
+  function themed(chart) {
+    const layout = chart.layout;
+    const ink = css('--ink'), soft = css('--soft'), grid = css('--grid'), paper = css('--panel');
+    const narrow = window.innerWidth < 640;
+    const out = Object.assign({
+      height: narrow ? 340 : 380,
+      margin: { l: narrow ? 52 : 64, r: 14, t: 8, b: 48 }, showlegend: true,
+      legend: { orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom' },
+    }, layout);
+    out.uirevision = chart.over_tokens && on_time() ? 'time' : 'tokens';
+    out.font = { family: 'system-ui, "DejaVu Sans", sans-serif', size: narrow ? 11 : 12.5, color: ink };
+    out.paper_bgcolor = paper;
+    out.plot_bgcolor = paper;
+    out.hoverlabel = { bgcolor: css('--paper'), bordercolor: css('--line'), font: { color: ink } };
+    for (const key of Object.keys(layout)) {
+      if (!/^[xy]axis\d*$/.test(key)) continue;
+      const bottom = key[0] === 'x';
+      out[key] = Object.assign({
+        automargin: true, gridcolor: grid, zerolinecolor: soft, zerolinewidth: 1, linecolor: soft,
+        ticks: 'outside', tickcolor: grid, zeroline: false, showline: bottom,
+      }, layout[key]);
+      if (bottom && chart.over_tokens && on_time()) {
+        out[key].title = { text: 'time trained (' + time_unit()[1] + ')' };
+      }
+      if (out[key].title) out[key].title = Object.assign({ font: { color: soft }, standoff: 8 }, out[key].title);
+    }
+    return out;
+  }
+
+  function draw(chart) {
+    const select = by_id(chart.id + '-choice');
+    const choice = select ? Number(select.value) : 0;
+    return Plotly.react(by_id(chart.id), chart.traces.map((t) => styled(t, chart, choice)),
+      themed(chart), { responsive: true, displaylogo: false, displayModeBar: false });
+  }
+
+  function draw_all() {
+    return Promise.all(data.charts.map(draw)).then((done) => {
+      document.documentElement.dataset.drawn = String(done.length);
+    });
+  }
+
+  const redraw = (id) => draw(data.charts.find((chart) => chart.id === id));
+  for (const chart of data.charts) {
+    const select = by_id(chart.id + '-choice');
+    if (select) select.addEventListener('change', () => redraw(chart.id));
+    const slider = by_id(chart.id + '-smooth');
+    if (slider) slider.addEventListener('input', () => {
+      slider.nextElementSibling.textContent = slider.value;
+      redraw(chart.id);
+    });
+  }
+  const axis = by_id('axis');
+  if (axis) axis.addEventListener('change', draw_all);
+  dark.addEventListener('change', draw_all);
+  draw_all();
+)js";
+
+constexpr const char* kRefreshing = R"js(
+  // Takes over a newer state of the page: numbers and tables in place, so that scroll position, zoom
+  // and open tables stay; a page with other charts or choices is loaded anew.
+  function take_over(next) {
+    const fresh = JSON.parse(next.getElementById('charts').textContent);
+    const shape = (d, page) => d.charts.map((c) => c.id + ':' +
+      page.querySelectorAll('#' + c.id + '-choice option').length).join();
+    if (shape(fresh, next) !== shape(data, document)) {
+      location.reload();
+      return;
+    }
+    data = fresh;
+    for (const id of ['top', 'results']) by_id(id).innerHTML = next.getElementById(id).innerHTML;
+    for (const chart of data.charts) {
+      const table = (page) => page.getElementById(chart.id).parentElement.querySelector('details .scroll');
+      const at = table(document).scrollLeft;
+      table(document).innerHTML = table(next).innerHTML;
+      table(document).scrollLeft = at;
+    }
+    draw_all();
+  }
+
+  async function poll() {
+    try {
+      const version = await (await fetch('version')).text();
+      if (version !== data.live) {
+        const text = await (await fetch('update')).text();
+        take_over(new DOMParser().parseFromString(text, 'text/html'));
+      }
+    } catch (error) {
+      document.documentElement.dataset.offline = 'true';  // the server has gone: keep what is shown
+    }
+    setTimeout(poll, 3000);
+  }
+  if (data.live) setTimeout(poll, 3000);
+})();
+)js";
+
+}  // namespace
+
+const std::string& page_script() {
+  static const std::string script = std::string(kStyleOfTraces) + kDrawing + kRefreshing;
+  return script;
+}
+
+}  // namespace osp

@@ -1,0 +1,289 @@
+// Charts of quantized models: perplexity by bits and by method, and what rounding did to each
+// layer.
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "osp/base/error.h"
+#include "osp/report/charts.h"
+#include "osp/report/summary.h"
+
+namespace osp {
+namespace {
+
+Chart bits_chart(const std::vector<RunData>& runs) {
+  Chart chart{.id = "bits",
+              .title = "Perplexity against bits",
+              .caption =
+                  "Perplexity on held-out text with weights, activations and key-value cache "
+                  "rounded to nearest at so many bits (16 is off); lower is better."};
+  Extent extent;
+  chart.table.header = {"bits"};
+  std::vector<std::string> all_bits;
+  std::vector<size_t> shown;
+  for (size_t r = 0; r < runs.size(); ++r) {
+    std::vector<std::string> bits;
+    std::vector<double> values;
+    for (const EvalResult& result : runs[r].evaluation) {
+      if (!std::isfinite(result.perplexity) && !result.tasks.empty()) continue;
+      bits.push_back(result.bits);
+      values.push_back(result.perplexity);
+      add_once(result.bits, all_bits);
+    }
+    if (bits.empty()) continue;
+    shown.push_back(r);
+    extent.include(values);
+    chart.table.header.push_back(runs[r].label);
+    chart.traces.push_back({{"type", "scatter"},
+                            {"mode", "lines+markers"},
+                            {"name", escape_html(runs[r].label)},
+                            {"x", escaped(bits)},
+                            {"y", to_json_array(values)},
+                            {"meta", {{"run", r}, {"role", "points"}}}});
+  }
+  for (const std::string& bits : all_bits) {
+    std::vector<std::string> row = {bits};
+    for (const size_t r : shown) row.push_back(format_number(runs[r].perplexity(bits)));
+    chart.table.rows.push_back(row);
+  }
+  chart.layout = {{"xaxis",
+                   {{"title", {{"text", "bits: weights-activations-cache"}}},
+                    {"type", "category"},
+                    {"categoryorder", "array"},
+                    {"categoryarray", escaped(all_bits)}}},
+                  {"yaxis", {{"title", {{"text", "perplexity"}}}}},
+                  {"hovermode", "x unified"}};
+  if (extent.low > 0 && extent.high > 20 * extent.low) {
+    chart.layout["yaxis"].update({{"type", "log"}, {"dtick", 1}});
+  }
+  return chart;
+}
+
+// Mean and, of several seeds, standard deviation.
+struct SeedSpread {
+  double mean = kNan;
+  double deviation = kNan;
+};
+
+SeedSpread spread(const std::vector<double>& values) {
+  if (values.empty()) return {};
+  const double count = static_cast<double>(values.size());
+  double sum = 0, squares = 0;
+  for (const double value : values) sum += value;
+  const double mean = sum / count;
+  for (const double value : values) squares += (value - mean) * (value - mean);
+  return {mean, values.size() > 1 ? std::sqrt(squares / (count - 1)) : kNan};
+}
+
+// The methods of all models at these bits, in the order in which they come.
+std::vector<std::string> methods_at(const std::vector<RunData>& runs, const std::string& bits) {
+  std::vector<std::string> methods;
+  for (const RunData& run : runs) {
+    for (const QuantizedResult& result : run.quantized) {
+      if (result.bits == bits && std::isfinite(result.perplexity)) {
+        add_once(result.method, methods);
+      }
+    }
+  }
+  return methods;
+}
+
+std::vector<double> of_method(const RunData& run, const std::string& method,
+                              const std::string& bits, double QuantizedResult::*member) {
+  std::vector<double> values;
+  for (const QuantizedResult& result : run.quantized) {
+    if (result.method == method && result.bits == bits && std::isfinite(result.*member)) {
+      values.push_back(result.*member);
+    }
+  }
+  return values;
+}
+
+std::string method_cell(const RunData& run, const std::string& method, const std::string& bits) {
+  const SeedSpread perplexity = spread(of_method(run, method, bits, &QuantizedResult::perplexity));
+  if (!std::isfinite(perplexity.mean)) return "–";
+  std::string text = format_number(perplexity.mean);
+  if (std::isfinite(perplexity.deviation)) text += " ± " + format_number(perplexity.deviation);
+  const SeedSpread divergence = spread(of_method(run, method, bits, &QuantizedResult::divergence));
+  return std::isfinite(divergence.mean) ? text + " (" + format_number(divergence.mean) + ")" : text;
+}
+
+void add_method_choice(const std::vector<RunData>& runs, const std::string& bits, Chart& chart,
+                       Extent& extent) {
+  const size_t choice = chart.choices.size();
+  chart.choices.push_back("at " + bits + " bits");
+  const std::vector<std::string> methods = methods_at(runs, bits);
+  for (const std::string& method : methods) {
+    std::vector<std::string> row = {method + ", " + bits};
+    for (const RunData& run : runs) row.push_back(method_cell(run, method, bits));
+    chart.table.rows.push_back(row);
+  }
+  for (size_t r = 0; r < runs.size(); ++r) {
+    std::vector<double> means, deviations;
+    for (const std::string& method : methods) {
+      const SeedSpread found =
+          spread(of_method(runs[r], method, bits, &QuantizedResult::perplexity));
+      means.push_back(found.mean);
+      deviations.push_back(found.deviation);
+    }
+    if (std::none_of(means.begin(), means.end(), [](double v) { return std::isfinite(v); })) {
+      continue;
+    }
+    extent.include(means);
+    chart.traces.push_back({{"type", "scatter"},
+                            {"mode", "markers"},
+                            {"name", escape_html(runs[r].label)},
+                            {"x", escaped(methods)},
+                            {"y", to_json_array(means)},
+                            {"error_y", {{"type", "data"}, {"array", to_json_array(deviations)}}},
+                            {"hovertemplate", "%{y:.4g}"},
+                            {"meta", {{"run", r}, {"role", "marks"}, {"choice", choice}}}});
+    const double full = runs[r].perplexity(kFullBits);
+    if (!std::isfinite(full)) continue;
+    extent.include(full);
+    chart.traces.push_back({{"type", "scatter"},
+                            {"mode", "lines"},
+                            {"name", escape_html(runs[r].label) + ", 16 bits"},
+                            {"x", escaped(methods)},
+                            {"y", to_json_array(std::vector<double>(methods.size(), full))},
+                            {"hovertemplate", "%{y:.4g}"},
+                            {"meta", {{"run", r}, {"role", "level"}, {"choice", choice}}}});
+  }
+}
+
+Chart method_chart(const std::vector<RunData>& runs, const std::vector<std::string>& all_bits) {
+  Chart chart{.id = "methods",
+              .title = "Perplexity by quantization method",
+              .caption =
+                  "Perplexity on held-out text after quantizing with each method (marks; bars are "
+                  "the standard deviation over seeds) and at 16 bits (lines); lower is better. In "
+                  "the table, in brackets: Kullback–Leibler divergence from the model at 16 bits, "
+                  "nats per token."};
+  chart.table.header = {"method, bits"};
+  for (const RunData& run : runs) chart.table.header.push_back(run.label);
+  Extent extent;
+  for (const std::string& bits : all_bits) add_method_choice(runs, bits, chart, extent);
+  chart.layout = {{"xaxis", {{"title", {{"text", "method"}}}, {"type", "category"}}},
+                  {"yaxis", {{"title", {{"text", "perplexity"}}}}},
+                  {"hovermode", "x unified"}};
+  if (extent.low > 0 && extent.high > 10 * extent.low) {
+    chart.layout["yaxis"].update({{"type", "log"}, {"dtick", 1}});
+  }
+  return chart;
+}
+
+// "model.layers.3.self_attn.q_proj.weight" is "block 4: q_proj"; other names stay.
+std::string short_layer_name(const std::string& name) {
+  const size_t start = name.find("layers.");
+  if (start == std::string::npos) return shorten(name, 60);
+  const size_t digits = start + 7;
+  const size_t end = name.find_first_not_of("0123456789", digits);
+  if (end == digits || end == std::string::npos || end - digits > 6) return shorten(name, 60);
+  std::string part = name.substr(end + 1);
+  if (part.ends_with(".weight")) part.resize(part.size() - 7);
+  if (part.rfind('.') != std::string::npos) part = part.substr(part.rfind('.') + 1);
+  return fmt::format("block {}: {}", std::stoi(name.substr(digits, end - digits)) + 1,
+                     shorten(part, 40));
+}
+
+// A curve over a model's layers.
+struct LayerCurve {
+  size_t run;
+  std::string choice;
+  const std::vector<LayerNoise>* layers;
+};
+
+// One chart over layers: a choice per method, a curve per model.
+Chart layer_chart(Chart chart, const std::string& unit, const std::vector<RunData>& runs,
+                  const std::vector<LayerCurve>& curves, double LayerNoise::*member) {
+  chart.wide = true;
+  chart.table.header = {"layer"};
+  std::map<std::string, std::vector<std::string>> cells;
+  std::vector<std::string> order;
+  for (const LayerCurve& curve : curves) {
+    std::vector<std::string> names;
+    std::vector<double> values;
+    for (const LayerNoise& layer : *curve.layers) {
+      names.push_back(short_layer_name(layer.name));
+      values.push_back(layer.*member);
+    }
+    if (std::none_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); })) {
+      continue;
+    }
+    add_once(curve.choice, chart.choices);
+    const auto choice = std::find(chart.choices.begin(), chart.choices.end(), curve.choice);
+    chart.traces.push_back(
+        {{"type", "scatter"},
+         {"mode", "lines+markers"},
+         {"name", escape_html(runs[curve.run].label)},
+         {"x", escaped(names)},
+         {"y", to_json_array(values)},
+         {"hovertemplate", "%{y:.3g}"},
+         {"meta",
+          {{"run", curve.run}, {"role", "points"}, {"choice", choice - chart.choices.begin()}}}});
+    chart.table.header.push_back(runs[curve.run].label + ", " + curve.choice);
+    for (size_t i = 0; i < names.size(); ++i) {
+      auto& row = cells[names[i]];
+      add_once(names[i], order);
+      row.resize(chart.table.header.size() - 2, "–");
+      row.push_back(format_number(values[i]));
+    }
+  }
+  for (const std::string& name : order) {
+    std::vector<std::string> row = {name};
+    cells[name].resize(chart.table.header.size() - 1, "–");
+    row.insert(row.end(), cells[name].begin(), cells[name].end());
+    chart.table.rows.push_back(row);
+  }
+  chart.layout = {{"xaxis", {{"title", {{"text", "layer"}}}, {"type", "category"}}},
+                  {"yaxis", {{"title", {{"text", unit}}}}},
+                  {"hovermode", "x unified"}};
+  return chart;
+}
+
+}  // namespace
+
+std::vector<Chart> quantization_charts(const std::vector<RunData>& runs) {
+  std::vector<Chart> charts;
+  std::vector<std::string> all_bits;
+  std::vector<LayerCurve> layers, predicted;
+  for (size_t r = 0; r < runs.size(); ++r) {
+    std::vector<std::string> shown;  // the first seed of each method stands for all
+    for (const QuantizedResult& result : runs[r].quantized) {
+      if (std::isfinite(result.perplexity)) add_once(result.bits, all_bits);
+      const std::string choice = result.method + " at " + result.bits + " bits";
+      if (add_once(choice, shown)) layers.push_back({r, choice, &result.layers});
+    }
+    for (const PredictedNoise& noise : runs[r].predicted) {
+      predicted.push_back({r, noise.what, &noise.layers});
+    }
+  }
+  const Chart bits = bits_chart(runs);
+  if (!bits.traces.empty()) charts.push_back(bits);
+  if (!all_bits.empty()) charts.push_back(method_chart(runs, all_bits));
+  const std::vector<Chart> by_layer = {
+      layer_chart({.id = "layer-sqnr",
+                   .title = "Signal to noise of each layer's weights",
+                   .caption = "Signal to quantization noise of every quantized weight matrix, in "
+                              "decibels; higher is better, 6 dB are one bit."},
+                  "SQNR (dB)", runs, layers, &LayerNoise::sqnr_db),
+      layer_chart(
+          {.id = "layer-error",
+           .title = "Error of each layer's output",
+           .caption = "Size of the change of each layer's output over the calibration text, "
+                      "relative to the output; lower is better."},
+          "relative error", runs, layers, &LayerNoise::output_error),
+      layer_chart(
+          {.id = "predicted-sqnr",
+           .title = "Predicted signal to noise at 4 bits",
+           .caption = "What rounding to 4 bits would leave of each tensor, in decibels, "
+                      "measured without quantizing the model: weights by row, activations per "
+                      "token (osp analyze); higher is better."},
+          "SQNR (dB)", runs, predicted, &LayerNoise::sqnr_db)};
+  for (const Chart& chart : by_layer) {
+    if (!chart.traces.empty()) charts.push_back(chart);
+  }
+  return charts;
+}
+
+}  // namespace osp

@@ -1,0 +1,177 @@
+#include "osp/report/read_analysis.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "osp/base/error.h"
+#include "osp/report/charts.h"
+#include "osp/report/html.h"
+#include "osp/report/json_fields.h"
+
+namespace osp {
+namespace {
+
+// More would be a file that wants memory, not a model.
+constexpr int64_t kMostLayers = 10'000, kMostHeads = 10'000;
+
+Histogram read_histogram(const Json& item, const std::string& where) {
+  Histogram histogram;
+  histogram.point = string_or_empty(item, "point", where);
+  histogram.layer = int_or(item, "layer", 0, where);
+  histogram.low = number_or_nan(item, "low", where, Presence::required);
+  histogram.high = number_or_nan(item, "high", where, Presence::required);
+  histogram.mean = number_or_nan(item, "mean", where);
+  histogram.std = number_or_nan(item, "std", where);
+  histogram.counts = number_list(item, "counts", where);
+  return histogram;
+}
+
+LargestActivation read_largest(const Json& item, const std::string& where) {
+  LargestActivation largest;
+  largest.value = number_or_nan(item, "value", where, Presence::required);
+  largest.layer = int_or(item, "layer", -1, where);
+  largest.position = int_or(item, "position", -1, where);
+  largest.channel = int_or(item, "channel", -1, where);
+  largest.token = string_or_empty(item, "token", where);
+  largest.point = string_or_empty(item, "point", where);
+  largest.before = string_or_empty(item, "before", where);
+  largest.after = string_or_empty(item, "after", where);
+  return largest;
+}
+
+// `value` at [layer][head].
+void place_head(double value, size_t layer, size_t head, std::vector<std::vector<double>>& grid) {
+  if (grid.size() <= layer) grid.resize(layer + 1);
+  if (grid[layer].size() <= head) grid[layer].resize(head + 1, kNan);
+  grid[layer][head] = value;
+}
+
+// Adds a head's logits to those of its block.
+void add_logits(const Json& logits, int64_t layer, const std::string& where,
+                LogitHistograms& block) {
+  block.layer = layer;
+  block.first =
+      joined(block.first, read_histogram(object_member(logits, "first_histogram", where), where));
+  block.others =
+      joined(block.others, read_histogram(object_member(logits, "others_histogram", where), where));
+}
+
+AttentionSinks read_sinks(const Json& object, const std::string& where) {
+  AttentionSinks sinks;
+  const auto number = [&](const char* key) { return number_or_nan(object, key, where); };
+  sinks.threshold = number("threshold");
+  sinks.heads = number("heads");
+  sinks.first_sink_heads = number("first_sink_heads");
+  sinks.strongest_sink_heads = number("strongest_sink_heads");
+  sinks.sink_logit = number("sink_logit");
+  sinks.other_logit = number("other_logit");
+  sinks.key_norm_ratio = number("key_norm_ratio");
+  sinks.value_norm_ratio = number("value_norm_ratio");
+  for (const Json& item : objects_member(object, "per_head", where)) {
+    const int64_t layer = json_int(item, "layer", where), head = json_int(item, "head", where);
+    if (layer < 0 || layer >= kMostLayers || head < 0 || head >= kMostHeads) {
+      fail(ErrorCode::damaged, "{}: \"per_head\" has layer {} and head {}, expected 0 and more",
+           where, layer, head);
+    }
+    const auto l = static_cast<size_t>(layer), h = static_cast<size_t>(head);
+    const auto share = [&](const char* key) {
+      return number_or_nan(object_member(item, key, where), "share", where);
+    };
+    place_head(share("first"), l, h, sinks.first_share);
+    place_head(share("strongest"), l, h, sinks.strongest_share);
+    if (!has(item, "logits")) continue;
+    if (sinks.logits.size() <= l) sinks.logits.resize(l + 1);
+    add_logits(object_member(item, "logits", where), layer, where, sinks.logits[l]);
+  }
+  return sinks;
+}
+
+void add_noise(const std::string& what, LayerNoise layer, std::vector<PredictedNoise>& predicted) {
+  auto found = std::find_if(predicted.begin(), predicted.end(),
+                            [&](const PredictedNoise& noise) { return noise.what == what; });
+  if (found == predicted.end()) {
+    predicted.push_back({what, {}});
+    found = predicted.end() - 1;
+  }
+  found->layers.push_back(std::move(layer));
+}
+
+// What 4 bits leave of each tap point and of each weight.
+std::vector<PredictedNoise> read_predictions(const Json& file, const std::string& where) {
+  std::vector<PredictedNoise> predicted;
+  for (const Json& item : objects_or_none(file, "weights", where)) {
+    if (!has(item, "sqnr_db")) continue;
+    add_noise("weights", {json_string(item, "name", where), number_or_nan(item, "sqnr_db", where)},
+              predicted);
+  }
+  for (const Json& item : objects_or_none(file, "points", where)) {
+    if (!has(item, "sqnr_db")) continue;
+    const std::string point = json_string(item, "point", where);
+    const int64_t layer = json_int(item, "layer", where);
+    const bool state = point == "residual" && layer >= 0;
+    add_noise(point,
+              {state ? layer_name(static_cast<size_t>(layer)) : fmt::format("block {}", layer + 1),
+               number_or_nan(item, "sqnr_db", where)},
+              predicted);
+  }
+  return predicted;
+}
+
+}  // namespace
+
+Outliers read_outliers(const Json& object, const std::string& where) {
+  Outliers outliers;
+  const Json& kurtosis = object_member(object, "excess_kurtosis", where);
+  outliers.kurtosis = number_or_nan(kurtosis, "mean", where, Presence::required);
+  outliers.clipped_kurtosis = number_or_nan(kurtosis, "clipped_mean", where);
+  outliers.kurtosis_per_layer = number_list(kurtosis, "per_layer", where);
+  outliers.largest = read_largest(object_member(object, "largest_activation", where), where);
+  return outliers;
+}
+
+ModelResults read_analysis(const Json& file, const std::string& where) {
+  ModelResults model{.model = string_or_empty(file, "model", where)};
+  model.analysis = read_outliers(file, where);
+  model.has_analysis = true;
+  for (const Json& item : objects_or_none(file, "histograms", where)) {
+    model.histograms.push_back(read_histogram(item, where));
+  }
+  for (const Json& item : objects_or_none(file, "largest_activations", where)) {
+    model.largest_activations.push_back(read_largest(item, where));
+  }
+  model.predicted = read_predictions(file, where);
+  for (const char* key : {"verdict", "quantization_verdict"}) {
+    if (has(file, key)) model.verdicts.push_back(json_string(file, key, where));
+  }
+  if (has(file, "attention_sinks")) {
+    const Json& sinks = object_member(file, "attention_sinks", where);
+    model.sinks = read_sinks(sinks, where);
+    if (has(sinks, "verdict")) model.verdicts.push_back(json_string(sinks, "verdict", where));
+  }
+  model.sources.push_back(source_of(
+      file, {"data", "verdict", "quantization_verdict"},
+      fmt::format("osp analyze {} --data {} --json > {}", source_word(file, "model", "MODEL"),
+                  source_word(file, "data", "DATA"), shell_word(where))));
+  return model;
+}
+
+ModelResults::Source source_of(const Json& file, const std::vector<std::string>& shown,
+                               const std::string& command) {
+  ModelResults::Source source{command, Json::object()};
+  if (file.contains("command") && file["command"].is_string()) source.command = file["command"];
+  for (const auto& [key, value] : file.items()) {
+    const bool elsewhere = key == "command" || key == "model" ||
+                           std::find(shown.begin(), shown.end(), key) != shown.end();
+    const bool record = key == "versions" || key == "machine";
+    if (!elsewhere && (record || !value.is_structured())) source.facts[key] = value;
+  }
+  return source;
+}
+
+std::string source_word(const Json& file, const char* key, const char* otherwise) {
+  const bool known = file.contains(key) && file[key].is_string() && !file[key].empty();
+  const std::string text = known ? file[key].get<std::string>() : "";
+  return text.empty() ? otherwise : shell_word(text);
+}
+
+}  // namespace osp

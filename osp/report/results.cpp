@@ -1,0 +1,174 @@
+#include "osp/report/results.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "osp/base/error.h"
+#include "osp/report/html.h"
+#include "osp/report/json_fields.h"
+#include "osp/report/read_analysis.h"
+
+namespace osp {
+namespace {
+
+// One task of one result: {"score", "standard_error", "metric", "chance", "n", …}.
+TaskResult read_task(const std::string& name, const Json& item, const std::string& where) {
+  const std::string place = fmt::format("{}: task \"{}\"", where, shorten(name, 60));
+  if (!item.is_object()) {
+    fail(ErrorCode::damaged, "{} holds {}, expected an object", place, item.type_name());
+  }
+  return {.task = name,
+          .metric = string_or_empty(item, "metric", place),
+          .value = number_or_nan(item, "score", place, Presence::required),
+          .standard_error = number_or_nan(item, "standard_error", place),
+          .chance = number_or_nan(item, "chance", place),
+          .items = number_or_nan(item, "n", place)};
+}
+
+EvalResult read_eval_result(const Json& item, const std::string& where) {
+  EvalResult result{.bits = json_string(item, "bits", where)};
+  const bool benchmarks = has(item, "tasks");
+  result.perplexity = number_or_nan(item, "perplexity", where,
+                                    benchmarks ? Presence::optional : Presence::required);
+  if (!benchmarks) return result;
+  for (const auto& [name, task] : object_member(item, "tasks", where).items()) {
+    result.tasks.push_back(read_task(name, task, where));
+  }
+  if (has(item, "average")) {
+    result.average = number_or_nan(object_member(item, "average", where), "value", where);
+  }
+  return result;
+}
+
+// The output of osp eval for one model: perplexities, or the entry of one model of benchmarks.
+ModelResults read_evaluation(const Json& model_json, const Json& file, const std::string& where) {
+  ModelResults model{.model = string_or_empty(model_json, "model", where)};
+  std::string bits, tasks;
+  for (const Json& item : objects_member(model_json, "results", where)) {
+    model.evaluation.push_back(read_eval_result(item, where));
+    const EvalResult& result = model.evaluation.back();
+    bits += (bits.empty() ? "" : ",") + result.bits;
+    if (!tasks.empty()) continue;
+    for (const TaskResult& task : result.tasks) tasks += (tasks.empty() ? "" : ",") + task.task;
+  }
+  const std::string task_option = tasks.empty() ? "" : " --tasks " + shell_word(tasks);
+  model.sources.push_back(source_of(
+      file, {"data"},
+      fmt::format("osp eval {}{} --data {} --bits {} --json > {}",
+                  source_word(model_json, "model", "MODEL"), task_option,
+                  source_word(file, "data", "DATA"), shell_word(bits), shell_word(where))));
+  return model;
+}
+
+std::vector<ModelResults> read_evaluations(const Json& file, const std::string& where) {
+  if (!file.contains("models")) return {read_evaluation(file, file, where)};
+  std::vector<ModelResults> models;
+  for (const Json& item : objects_member(file, "models", where)) {
+    models.push_back(read_evaluation(item, file, where));
+  }
+  return models;
+}
+
+std::vector<LayerNoise> read_layers(const Json& report, const std::string& where) {
+  std::vector<LayerNoise> layers;
+  for (const Json& item : objects_member(report, "layers", where)) {
+    layers.push_back({json_string(item, "name", where), number_or_nan(item, "sqnr_db", where),
+                      number_or_nan(item, "relative_output_error", where)});
+  }
+  return layers;
+}
+
+// The report of one quantization: quantize.json, or a run of `osp quantize --report --json`.
+QuantizedResult read_quantization(const Json& report, const std::string& where) {
+  const Json& settings = object_member(report, "settings", where);
+  return {.method = json_string(settings, "method", where),
+          .bits = json_string(settings, "bits", where),
+          .layers = read_layers(report, where)};
+}
+
+// The output of osp quantize: models in their order, each with all of its methods and seeds.
+std::vector<ModelResults> read_quantize_runs(const Json& file, const std::string& where) {
+  std::vector<ModelResults> models;
+  for (const Json& item : objects_member(file, "runs", where)) {
+    const std::string name = json_string(item, "model", where);
+    auto model = std::find_if(models.begin(), models.end(),
+                              [&](const ModelResults& known) { return known.model == name; });
+    if (model == models.end()) model = models.insert(models.end(), ModelResults{.model = name});
+    QuantizedResult result = read_quantization(object_member(item, "report", where), where);
+    if (has(item, "measured")) {
+      const Json& measured = object_member(item, "measured", where);
+      result.perplexity_16 = number_or_nan(measured, "perplexity_16", where);
+      result.perplexity = number_or_nan(measured, "perplexity", where, Presence::required);
+      result.divergence = number_or_nan(measured, "kl_divergence", where);
+      result.same_choice = number_or_nan(measured, "same_choice", where);
+    }
+    model->quantized.push_back(result);
+  }
+  for (ModelResults& model : models) {
+    std::string methods;
+    for (const QuantizedResult& result : model.quantized) {
+      if ((methods + ",").find(result.method + ",") != std::string::npos) continue;
+      methods += (methods.empty() ? "" : ",") + result.method;
+    }
+    model.sources.push_back(
+        source_of(file, {},
+                  fmt::format("osp quantize {} --method {} --bits {} --report --json > {}",
+                              shell_word(model.model), shell_word(methods),
+                              shell_word(model.quantized[0].bits), shell_word(where))));
+  }
+  return models;
+}
+
+// The quantize.json of a quantized model dir.
+ModelResults read_quantize_json(const Json& file, const std::string& where) {
+  ModelResults model{.model = string_or_empty(file, "model", where)};
+  model.quantized.push_back(read_quantization(file, where));
+  const QuantizedResult& result = model.quantized[0];
+  ModelResults::Source source{
+      fmt::format("osp quantize {} --method {} --bits {} --out DIR", shell_word(model.model),
+                  shell_word(result.method), shell_word(result.bits)),
+      Json::object()};
+  for (const auto& [key, value] : file["settings"].items()) {
+    if (!value.is_structured()) source.facts[key] = value;
+  }
+  model.sources.push_back(source);
+  return model;
+}
+
+bool is(const Json& file, const char* key, Json::value_t type) {
+  const auto found = file.find(key);
+  return found != file.end() && found->type() == type;
+}
+
+[[noreturn]] void refuse(const Json& file, const std::string& where) {
+  std::string found = file.is_object() ? "" : file.type_name();
+  size_t shown = 0;
+  for (const auto& [key, value] : file.items()) {
+    if (!file.is_object() || ++shown > 8) break;
+    found += (found.empty() ? "keys " : ", ") + Json(shorten(key, 40)).dump();
+  }
+  fail(ErrorCode::unsupported,
+       "{}: none of the results that osp report knows; expected the JSON of osp eval (with "
+       "\"results\" or \"models\"), osp analyze (\"excess_kurtosis\"), osp quantize (\"runs\") or "
+       "a quantize.json "
+       "(\"settings\" and \"layers\"); found {}",
+       where, found.empty() ? "an empty object" : found);
+}
+
+}  // namespace
+
+std::vector<ModelResults> read_results(const Json& file, const std::string& where) {
+  using Type = Json::value_t;
+  if (file.is_object() && file.contains("excess_kurtosis")) return {read_analysis(file, where)};
+  const bool evaluation = file.is_object() && (file.contains("results") || file.contains("models"));
+  if (evaluation) return read_evaluations(file, where);
+  if (is(file, "runs", Type::array) && !file["runs"].empty()) {
+    return read_quantize_runs(file, where);
+  }
+  if (is(file, "settings", Type::object) && file.contains("layers")) {
+    return {read_quantize_json(file, where)};
+  }
+  refuse(file, where);
+}
+
+}  // namespace osp
