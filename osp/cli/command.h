@@ -116,6 +116,7 @@ void add_quantize(CommandLine& line);
 void add_eval(CommandLine& line);
 void add_analyze(CommandLine& line);
 void add_generate(CommandLine& line);
+void add_score(CommandLine& line);
 void add_export(CommandLine& line);
 void add_report(CommandLine& line);
 void add_bench(CommandLine& line);

@@ -1,12 +1,20 @@
-// osp report: run folders to one self-contained page, a table and summary.json.
+// osp report: run folders and results to one self-contained page, a table and summary.json; or, with
+// --watch, the page of runs that go on, served on this machine.
+#include <sys/utsname.h>
+
+#include <cstdio>
+#include <fstream>
 #include <memory>
+#include <thread>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/version.h"
 #include "osp/cli/command.h"
 #include "osp/report/inputs.h"
 #include "osp/report/page.h"
 #include "osp/report/summary.h"
+#include "osp/report/watch.h"
 
 namespace osp {
 namespace {
@@ -18,6 +26,8 @@ struct ReportOptions {
   std::string summary;
   std::string title;
   std::vector<std::string> labels;
+  bool watch = false;
+  int port = 0;
 };
 
 std::string quoted(const std::string& word) { return Json(word).dump(); }
@@ -26,18 +36,64 @@ std::string quoted(const std::string& word) { return Json(word).dump(); }
 std::string command_line(const ReportOptions& options) {
   std::string command = "osp report";
   for (const std::string& run : options.runs) command += " " + quoted(run);
-  command += " --out " + quoted(options.out);
+  if (options.watch) command += " --watch";
+  if (!options.out.empty()) command += " --out " + quoted(options.out);
   if (!options.summary.empty()) command += " --summary " + quoted(options.summary);
   if (!options.title.empty()) command += " --title " + quoted(options.title);
   for (const std::string& label : options.labels) command += " --label " + quoted(label);
   return command;
 }
 
+// Version and machine, as the page says at its end.
+std::string machine() {
+  std::string processor, line;
+  std::ifstream file("/proc/cpuinfo");
+  while (processor.empty() && std::getline(file, line)) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) {
+      processor = line.substr(colon + 2) + ", ";
+    }
+  }
+  utsname system{};
+  const bool known = uname(&system) == 0;
+  return fmt::format("osp {} on {}{} threads{}", kVersion, processor,
+                     std::thread::hardware_concurrency(),
+                     known ? fmt::format(", {} {}", system.sysname, system.release) : "");
+}
+
+int watch(const ReportOptions& options, const PageOptions& page) {
+  Console console(options.common.quiet);
+  watch_runs({.inputs = options.runs,
+              .labels = options.labels,
+              .port = options.port,
+              .page = page,
+              .serving =
+                  [&](const std::string& url) {
+                    if (options.common.json) {
+                      print_json({{"url", url}});
+                    } else {
+                      fmt::print("{}\n", url);
+                    }
+                    std::fflush(stdout);
+                    console.line("report: watching; Ctrl-C ends it");
+                  },
+              .unreadable =
+                  [&](const std::string& problem) {
+                    console.line("report: the page stays as it was: {}", problem);
+                  }},
+             read_file(plotly_path()));
+  return 0;
+}
+
 int run_report(const ReportOptions& options) {
+  PageOptions page_options{.command = command_line(options), .machine = machine()};
+  if (!options.title.empty()) page_options.title = options.title;
+  if (options.watch) return watch(options, page_options);
+  if (options.out.empty()) {
+    fail(ErrorCode::usage, "osp report: --out is missing; name the page to write, or give --watch");
+  }
   Console console(options.common.quiet);
   const std::vector<RunData> runs = read_inputs(options.runs, options.labels);
-  PageOptions page_options{.command = command_line(options)};
-  if (!options.title.empty()) page_options.title = options.title;
   const std::string page = render_page(runs, page_options, read_file(plotly_path()));
   const Json summary = summary_json(runs);
   if (!options.summary.empty()) write_file_atomic(options.summary, summary.dump(2) + "\n");
@@ -59,13 +115,18 @@ int run_report(const ReportOptions& options) {
 void add_report(CommandLine& line) {
   const auto options = std::make_shared<ReportOptions>();
   Command command =
-      line.command("report", "run folders to one self-contained HTML page and a table of results");
-  command.add("RUN", options->runs, "run folders, as osp train leaves them").required();
-  command.add("--out", options->out, "the page to write").required();
+      line.command("report", "run folders and results to one self-contained HTML page and a table");
+  command
+      .add("RUN", options->runs, "run folders, and JSON results of osp eval, analyze and quantize")
+      .required();
+  command.add("--out", options->out, "the page to write; needed without --watch");
   command.add("--summary", options->summary, "also write the table's numbers as JSON here");
   command.add("--title", options->title, "heading of the page");
   command.add("--label", options->labels,
               "NAME=TEXT: how to call the run in folder NAME (may be repeated)");
+  command.add("--watch", options->watch,
+              "serve the page on 127.0.0.1 and refresh it while the runs go on, until Ctrl-C");
+  command.add("--port", options->port, "of the server; 0 takes a free one").between(int64_t{0}, int64_t{65535});
   add_common_options(command, options->common);
   command.runs([options] { return run_report(*options); });
 }

@@ -1,0 +1,143 @@
+#include "osp/cli/score_requests.h"
+
+#include <utility>
+
+#include "osp/base/error.h"
+#include "osp/eval/request_text.h"
+
+namespace osp {
+namespace {
+
+const Tokenizer& needed_tokenizer(const ScoreModel& model, const std::string& at) {
+  if (!model.tokenizer) {
+    fail(ErrorCode::usage,
+         "{}: a text for a model dir without a tokenizer.json; give lists of token ids", at);
+  }
+  return *model.tokenizer;
+}
+
+std::vector<int32_t> token_ids(const Json& list, const std::string& key, const std::string& at) {
+  std::vector<int32_t> ids;
+  for (const Json& id : list) {
+    if (!id.is_number_integer() || id < 0 || id > INT32_MAX) {
+      fail(ErrorCode::damaged, "{}: \"{}\" has {}, expected token ids", at, key, id.dump());
+    }
+    ids.push_back(id.get<int32_t>());
+  }
+  return ids;
+}
+
+const Json& text_or_ids(const Json& object, const std::string& key, const std::string& at) {
+  const auto found = object.find(key);
+  if (found == object.end() || !(found->is_string() || found->is_array())) {
+    fail(ErrorCode::damaged, "{}: \"{}\" is missing or neither a text nor a list of token ids", at,
+         key);
+  }
+  return *found;
+}
+
+EncodedPair pair_of(const Json& object, const std::string& at, const ScoreModel& model) {
+  const Json& context = text_or_ids(object, "context", at);
+  const Json& continuation = text_or_ids(object, "continuation", at);
+  if (context.type() != continuation.type()) {
+    fail(ErrorCode::damaged, "{}: of \"context\" and \"continuation\" one is a text, the other not",
+         at);
+  }
+  if (context.is_array()) {
+    return {token_ids(context, "context", at), token_ids(continuation, "continuation", at)};
+  }
+  return encode_pair(needed_tokenizer(model, at), context.get<std::string>(),
+                     continuation.get<std::string>());
+}
+
+Json score_json(std::span<const ScoredRequest> parts, std::span<const ChoiceRequest> requests) {
+  double log_likelihood = 0;
+  bool greedy = true;
+  int64_t cut = 0;
+  size_t tokens = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    log_likelihood += parts[i].choices[0].log_likelihood;
+    greedy = greedy && parts[i].choices[0].greedy;
+    cut += parts[i].cut;
+    tokens += requests[i].continuations[0].size();
+  }
+  Json json;
+  json["log_likelihood"] = log_likelihood;
+  json["greedy"] = greedy;
+  json["tokens"] = tokens;
+  json["cut"] = cut;
+  return json;
+}
+
+}  // namespace
+
+void RequestBatch::add_generation(const Json& object, const std::string& at,
+                                  const ScoreModel& model) {
+  GenerationRequest request;
+  const Json& context = text_or_ids(object, "context", at);
+  const Tokenizer& tokenizer = needed_tokenizer(model, at);
+  request.context = context.is_array() ? token_ids(context, "context", at)
+                                       : encode_context(tokenizer, context.get<std::string>());
+  request.max_tokens = json_int(object, "max_tokens", at);
+  if (request.max_tokens < 0) {
+    fail(ErrorCode::damaged, "{}: \"max_tokens\" is {}", at, request.max_tokens);
+  }
+  for (const Json& stop : object.value("until", Json::array())) {
+    if (!stop.is_string() || stop.get<std::string>().empty()) {
+      fail(ErrorCode::damaged, "{}: \"until\" has {}, expected texts that are not empty", at,
+           stop.dump());
+    }
+    request.stop.push_back(stop.get<std::string>());
+  }
+  lines_.push_back({true, generations_.size(), 1});
+  generations_.push_back(std::move(request));
+}
+
+void RequestBatch::add(const std::string& line, int64_t number, const ScoreModel& model) {
+  const std::string at = fmt::format("{} line {}", where_, number);
+  const Json object = parse_json(line, at);
+  if (!object.is_object()) fail(ErrorCode::damaged, "{}: not a JSON object", at);
+  if (object.contains("max_tokens")) return add_generation(object, at, model);
+  const size_t first = choices_.size();
+  if (object.contains("text")) {
+    const std::string text = json_string(object, "text", at);
+    for (EncodedPair& window :
+         rolling_windows(needed_tokenizer(model, at), text, model.store.config.context)) {
+      choices_.push_back({std::move(window.context), {std::move(window.continuation)}});
+    }
+  } else if (object.contains("continuation")) {
+    EncodedPair pair = pair_of(object, at, model);
+    choices_.push_back({std::move(pair.context), {std::move(pair.continuation)}});
+  } else {
+    fail(ErrorCode::damaged,
+         "{}: expected \"continuation\" or \"max_tokens\" beside \"context\", or \"text\"", at);
+  }
+  lines_.push_back({false, first, choices_.size() - first});
+}
+
+std::vector<Json> RequestBatch::answer(const ScoreModel& model, const ScoreOptions& options) {
+  const auto scores = score_choices(model.store, choices_, options);
+  std::vector<GeneratedText> texts;
+  if (!generations_.empty()) {
+    texts = generate_greedy(model.store, *model.tokenizer, generations_, options);
+  }
+  std::vector<Json> answers;
+  for (const Line& line : lines_) {
+    if (line.generates) {
+      Json json;
+      json["text"] = texts[line.first].text;
+      json["tokens"] = texts[line.first].tokens;
+      json["cut"] = texts[line.first].cut;
+      answers.push_back(std::move(json));
+    } else {
+      answers.push_back(score_json(std::span(scores).subspan(line.first, line.count),
+                                   std::span(choices_).subspan(line.first, line.count)));
+    }
+  }
+  lines_.clear();
+  choices_.clear();
+  generations_.clear();
+  return answers;
+}
+
+}  // namespace osp

@@ -1,0 +1,48 @@
+// The JSON lines of `osp score` (docs/formats.md) as requests to a model, and its answers as JSON.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "osp/base/json.h"
+#include "osp/data/tokenizer.h"
+#include "osp/eval/request_scorer.h"
+
+namespace osp {
+
+struct ScoreModel {
+  const ParameterStore& store;
+  std::optional<Tokenizer> tokenizer;  // absent: token ids only
+};
+
+// Lines that are answered together.
+class RequestBatch {
+ public:
+  // `where` names the source of the lines in messages.
+  explicit RequestBatch(std::string where) : where_(std::move(where)) {}
+
+  // Takes one line. Error(damaged) naming it and what is wrong, Error(usage) for a text without a
+  // tokenizer.
+  void add(const std::string& line, int64_t number, const ScoreModel& model);
+  int64_t size() const { return static_cast<int64_t>(lines_.size()); }
+  // One object per line, in order; the batch is empty afterwards.
+  std::vector<Json> answer(const ScoreModel& model, const ScoreOptions& options);
+
+ private:
+  // What a line became: requests first … first + count − 1 to score, or request `first` to
+  // generate.
+  struct Line {
+    bool generates = false;
+    size_t first = 0, count = 1;
+  };
+  void add_generation(const Json& object, const std::string& at, const ScoreModel& model);
+
+  std::string where_;
+  std::vector<Line> lines_;
+  std::vector<ChoiceRequest> choices_;
+  std::vector<GenerationRequest> generations_;
+};
+
+}  // namespace osp
