@@ -11,8 +11,8 @@ namespace osp {
 // The path of the running program.
 std::string own_program();
 
-// Runs a program, which prints one JSON object on stdout; its stderr is ours. Error(io) if it cannot
-// be started, Error(unsupported) if it fails.
+// Runs a program, which prints one JSON object on stdout; its stderr is ours. Error(io) if it
+// cannot be started, Error(unsupported) if it fails.
 Json run_child(const std::vector<std::string>& command);
 
 // Error(usage) if the peer's interpreter or script does not exist.

@@ -1,18 +1,11 @@
 // osp eval: perplexity or benchmarks of models at given widths of weights, activations and cache.
-#include <chrono>
-#include <cmath>
-#include <cstdio>
 #include <memory>
 
 #include "osp/base/error.h"
 #include "osp/cli/command.h"
+#include "osp/cli/eval_perplexity.h"
 #include "osp/cli/eval_tasks.h"
-#include "osp/eval/perplexity.h"
 #include "osp/eval/task.h"
-#include "osp/eval/token_source.h"
-#include "osp/model/model_dir.h"
-#include "osp/quant/fake_quant.h"
-#include "osp/quant/quantized_model_dir.h"
 
 namespace osp {
 namespace {
@@ -20,15 +13,13 @@ namespace {
 struct EvalArguments : MeasureOptions {
   std::string tasks = "perplexity";
   std::string bits = "16-16-16";
-  // Of benchmarks alone.
   std::vector<std::string> models;
+  // Of perplexity alone.
+  std::string divergence_from;
+  int64_t stride = 0;
+  // Of benchmarks alone.
   std::string prompts = "reference", out, resume, table;
   int64_t limit = 0;
-};
-
-struct Row {
-  BitWidths bits;
-  PerplexityResult result;
 };
 
 // Perplexity is measured of one model on its own.
@@ -45,98 +36,25 @@ void check_perplexity(const EvalArguments& options) {
   }
 }
 
-PerplexityResult evaluate(const ParameterStore& store, const TokenSource& source,
-                          const BitWidths& bits, Tap& tap, const EvalArguments& options,
-                          Console& console) {
-  const auto start = std::chrono::steady_clock::now();
-  PerplexityOptions perplexity;
-  perplexity.max_tokens = options.max_tokens;
-  perplexity.tap = &tap;
-  perplexity.progress = [&](int64_t done, int64_t total) {
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    const double left = seconds / static_cast<double>(done) * static_cast<double>(total - done);
-    console.status(
-        fmt::format("{}: {}/{} windows, {} left", bits.text(), done, total, format_duration(left)));
-  };
-  const PerplexityResult result = measure_perplexity(store, source.tokens, perplexity);
-  console.end_status();
-  return result;
-}
-
-Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
-
-Json to_json(const EvalArguments& options, const std::vector<Row>& rows) {
-  Json json;
-  json["model"] = options.model;
-  json["data"] = options.data;
-  Json& results = json["results"] = Json::array();
-  for (const Row& row : rows) {
-    Json result;
-    result["bits"] = row.bits.text();
-    result["perplexity"] = number(row.result.perplexity);
-    result["loss"] = number(row.result.loss);
-    result["tokens"] = row.result.tokens;
-    result["seconds"] = row.result.seconds;
-    results.push_back(result);
-  }
-  return json;
-}
-
-void print_table(const std::vector<Row>& rows) {
-  fmt::print("{:<10} {:>12} {:>10} {:>10} {:>9}\n", "bits", "perplexity", "loss", "tokens", "time");
-  for (const Row& row : rows) {
-    fmt::print("{:<10} {:>12.4f} {:>10.5f} {:>10} {:>9}\n", row.bits.text(), row.result.perplexity,
-               row.result.loss, row.result.tokens, format_duration(row.result.seconds));
-  }
-}
-
-std::vector<Row> evaluate_widths(const std::string& dir, const TokenSource& source,
-                                 const EvalArguments& options, Console& console) {
-  const std::vector<BitWidths> widths = parse_bits_list(options.bits);
-  const ParameterStore store = load_model_dir(dir);
-  std::vector<Row> rows;
-  for (const BitWidths& bits : widths) {
-    FakeQuantTap tap(store, bits);
-    rows.push_back({bits, evaluate(store, source, bits, tap, options, console)});
-  }
-  return rows;
-}
-
-// A model dir that `osp quantize` wrote has its own widths.
-std::vector<Row> evaluate_quantized(const std::string& dir, const TokenSource& source,
-                                    const EvalArguments& options, Console& console) {
-  const QuantizedModel model = load_quantized_model_dir(dir);
-  const BitWidths& bits = model.info.bits;
-  if (options.bits != EvalArguments().bits && options.bits != bits.text()) {
-    fail(ErrorCode::usage, "--bits {}: {} is quantized to {} already; leave out --bits",
-         options.bits, dir, bits.text());
-  }
-  const auto tap = model.make_tap();
-  return {{bits, evaluate(model.store, source, bits, *tap, options, console)}};
-}
-
-int run_perplexity(EvalArguments options) {
+int run_perplexity(const EvalArguments& options) {
   check_perplexity(options);
-  options.model = options.models.front();
-  parse_bits_list(options.bits);  // a mistake is told before anything is read
-  Console console(options.common.quiet);
-  const std::string dir = find_model_dir(options.model);
-  const TokenSource source = read_token_source(options.data, dir, 0);
-  if (!source.warning.empty()) console.warn("{}", source.warning);
-  const std::vector<Row> rows = is_quantized_model_dir(dir)
-                                    ? evaluate_quantized(dir, source, options, console)
-                                    : evaluate_widths(dir, source, options, console);
-  if (options.common.json) {
-    print_json(to_json(options, rows));
-  } else {
-    print_table(rows);
-  }
-  return 0;
+  return run_eval_perplexity({.model = options.models.front(),
+                              .data = options.data,
+                              .bits = options.bits,
+                              .divergence_from = options.divergence_from,
+                              .max_tokens = options.max_tokens,
+                              .stride = options.stride,
+                              .bits_given = options.bits != EvalArguments().bits,
+                              .quiet = options.common.quiet,
+                              .json = options.common.json});
 }
 
 int run(const EvalArguments& options) {
   if (!names_benchmark(options.tasks)) return run_perplexity(options);
+  if (options.stride > 0 || !options.divergence_from.empty()) {
+    fail(ErrorCode::usage,
+         "--stride and --divergence-from belong to perplexity, not to benchmarks");
+  }
   return run_eval_tasks({.models = options.models,
                          .tasks = options.tasks,
                          .bits = options.bits,
@@ -167,6 +85,12 @@ void add_eval(CommandLine& line) {
       .add("--max-tokens", options->max_tokens,
            "of perplexity: the whole windows of the first N tokens; 0: all")
       .between(int64_t{0}, int64_t{1} << 40);
+  command
+      .add("--stride", options->stride,
+           "of perplexity: tokens from one window to the next, so that they overlap; 0: none do")
+      .between(int64_t{0}, int64_t{1} << 40);
+  command.add("--divergence-from", options->divergence_from,
+              "of perplexity: also the Kullback-Leibler divergence from this model at 16 bits");
   command.add("--tasks", options->tasks,
               "perplexity, or benchmarks by commas; paper: all eleven of the paper");
   command.add("--prompts", options->prompts, "of benchmarks: reference or lm-eval")

@@ -1,4 +1,5 @@
-// osp report: run folders and results to one self-contained page, a table and summary.json; or, with
+// osp report: run folders and results to one self-contained page, a table and summary.json; or,
+// with
 // --watch, the page of runs that go on, served on this machine.
 #include <sys/utsname.h>
 
@@ -126,7 +127,8 @@ void add_report(CommandLine& line) {
               "NAME=TEXT: how to call the run in folder NAME (may be repeated)");
   command.add("--watch", options->watch,
               "serve the page on 127.0.0.1 and refresh it while the runs go on, until Ctrl-C");
-  command.add("--port", options->port, "of the server; 0 takes a free one").between(int64_t{0}, int64_t{65535});
+  command.add("--port", options->port, "of the server; 0 takes a free one")
+      .between(int64_t{0}, int64_t{65535});
   add_common_options(command, options->common);
   command.runs([options] { return run_report(*options); });
 }

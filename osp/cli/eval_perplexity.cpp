@@ -1,0 +1,198 @@
+#include "osp/cli/eval_perplexity.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <optional>
+
+#include "osp/base/error.h"
+#include "osp/eval/divergence.h"
+#include "osp/eval/perplexity.h"
+#include "osp/eval/token_source.h"
+#include "osp/model/model_dir.h"
+#include "osp/quant/fake_quant.h"
+#include "osp/quant/quantized_model_dir.h"
+
+namespace osp {
+namespace {
+
+struct Row {
+  BitWidths bits;
+  PerplexityResult result;
+  std::optional<DivergenceResult> divergence;
+  double bits_per_byte = 0.0;  // 0 without a tokenizer
+};
+
+// What stays the same for all rows.
+struct Measure {
+  const EvalPerplexity& options;
+  const TokenSource& source;
+  const ParameterStore* original;  // of the divergence; nullptr: none
+  Console& console;
+};
+
+std::function<void(int64_t, int64_t)> show_progress(Console& console, const std::string& label) {
+  const auto start = std::chrono::steady_clock::now();
+  return [&console, label, start](int64_t done, int64_t total) {
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double left = seconds / static_cast<double>(done) * static_cast<double>(total - done);
+    console.status(
+        fmt::format("{}: {}/{} windows, {} left", label, done, total, format_duration(left)));
+  };
+}
+
+double bits_per_byte(const PerplexityResult& result, const TokenSource& source) {
+  if (!source.tokenizer) return 0.0;
+  const bool overlapping = result.stride < result.window;
+  const int64_t length = (result.windows - 1) * result.stride + result.window;
+  const int64_t bytes =
+      overlapping ? scored_bytes(*source.tokenizer, source.tokens, length, 1)
+                  : scored_bytes(*source.tokenizer, source.tokens, result.window, result.windows);
+  return result.loss * static_cast<double>(result.tokens) / std::log(2.0) /
+         static_cast<double>(bytes);
+}
+
+Row measure_row(const Measure& measure, const ParameterStore& store, const BitWidths& bits,
+                Tap& tap) {
+  PerplexityOptions perplexity;
+  perplexity.max_tokens = measure.options.max_tokens;
+  perplexity.stride = measure.options.stride;
+  perplexity.tap = &tap;
+  perplexity.progress = show_progress(measure.console, bits.text());
+  Row row{bits, measure_perplexity(store, measure.source.tokens, perplexity), {}, 0.0};
+  row.bits_per_byte = bits_per_byte(row.result, measure.source);
+  if (measure.original != nullptr) {
+    DivergenceOptions divergence;
+    divergence.max_tokens = measure.options.max_tokens;
+    divergence.changed_tap = &tap;
+    divergence.progress = show_progress(measure.console, bits.text() + " divergence");
+    row.divergence =
+        measure_divergence(*measure.original, store, measure.source.tokens, divergence);
+  }
+  measure.console.end_status();
+  return row;
+}
+
+void check_original(const ParameterStore& original, const ParameterStore& store,
+                    const EvalPerplexity& options) {
+  if (original.config.vocabulary == store.config.vocabulary &&
+      original.config.context == store.config.context) {
+    return;
+  }
+  fail(ErrorCode::usage,
+       "--divergence-from {}: vocabulary {} and context {}, but {} has {} and {}; compare a model "
+       "with what was made of it",
+       options.divergence_from, original.config.vocabulary, original.config.context, options.model,
+       store.config.vocabulary, store.config.context);
+}
+
+// A model dir that `osp quantize` wrote has its own widths.
+std::vector<Row> measure_quantized(const std::string& dir, const Measure& measure) {
+  const QuantizedModel model = load_quantized_model_dir(dir);
+  const BitWidths& bits = model.info.bits;
+  if (measure.options.bits_given && measure.options.bits != bits.text()) {
+    fail(ErrorCode::usage, "--bits {}: {} is quantized to {} already; leave out --bits",
+         measure.options.bits, dir, bits.text());
+  }
+  if (measure.original != nullptr) check_original(*measure.original, model.store, measure.options);
+  const auto tap = model.make_tap();
+  return {measure_row(measure, model.store, bits, *tap)};
+}
+
+std::vector<Row> measure_widths(const std::string& dir, const Measure& measure) {
+  const ParameterStore store = load_model_dir(dir);
+  if (measure.original != nullptr) check_original(*measure.original, store, measure.options);
+  std::vector<Row> rows;
+  for (const BitWidths& bits : parse_bits_list(measure.options.bits)) {
+    FakeQuantTap tap(store, bits);
+    rows.push_back(measure_row(measure, store, bits, tap));
+  }
+  return rows;
+}
+
+Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+
+Json rows_json(const EvalPerplexity& options, const std::vector<Row>& rows) {
+  Json json;
+  json["model"] = options.model;
+  json["data"] = options.data;
+  Json& results = json["results"] = Json::array();
+  for (const Row& row : rows) {
+    Json result;
+    result["bits"] = row.bits.text();
+    result["perplexity"] = finite(row.result.perplexity);
+    result["loss"] = finite(row.result.loss);
+    if (row.bits_per_byte > 0) result["bits_per_byte"] = finite(row.bits_per_byte);
+    result["tokens"] = row.result.tokens;
+    result["window"] = row.result.window;
+    result["stride"] = row.result.stride;
+    result["seconds"] = row.result.seconds;
+    if (row.divergence) {
+      result["divergence"] = {{"from", options.divergence_from},
+                              {"mean", finite(row.divergence->divergence)},
+                              {"median", finite(row.divergence->divergence_median)},
+                              {"p95", finite(row.divergence->divergence_95)},
+                              {"p99", finite(row.divergence->divergence_99)},
+                              {"same_choice", row.divergence->same_choice}};
+    }
+    results.push_back(result);
+  }
+  return json;
+}
+
+void print_rows(const std::vector<Row>& rows) {
+  const bool divergence = !rows.empty() && rows.front().divergence.has_value();
+  fmt::print("{:<10} {:>12} {:>10} {:>10} {:>10} {:>9}{}\n", "bits", "perplexity", "loss",
+             "bits/byte", "tokens", "time",
+             divergence ? fmt::format(" {:>9} {:>9} {:>9} {:>9} {:>12}", "mean KL", "median",
+                                      "95 %", "99 %", "same choice")
+                        : "");
+  for (const Row& row : rows) {
+    fmt::print("{:<10} {:>12.4f} {:>10.5f} {:>10} {:>10} {:>9}", row.bits.text(),
+               row.result.perplexity, row.result.loss,
+               row.bits_per_byte > 0 ? fmt::format("{:.4f}", row.bits_per_byte) : "-",
+               row.result.tokens, format_duration(row.result.seconds));
+    if (row.divergence) {
+      const DivergenceResult& d = *row.divergence;
+      fmt::print(" {:>9.5f} {:>9.5f} {:>9.5f} {:>9.5f} {:>10.2f} %", d.divergence,
+                 d.divergence_median, d.divergence_95, d.divergence_99, 100 * d.same_choice);
+    }
+    fmt::print("\n");
+  }
+}
+
+}  // namespace
+
+int run_eval_perplexity(const EvalPerplexity& options) {
+  parse_bits_list(options.bits);  // a mistake is told before anything is read
+  if (options.stride > 0 && !options.divergence_from.empty()) {
+    fail(ErrorCode::usage,
+         "--stride with --divergence-from: divergence is measured in windows without overlap; give "
+         "one of the two");
+  }
+  Console console(options.quiet);
+  const std::string dir = find_model_dir(options.model);
+  const TokenSource source = read_token_source(options.data, dir, 0);
+  if (!source.warning.empty()) console.warn("{}", source.warning);
+  std::optional<ParameterStore> original;
+  if (!options.divergence_from.empty()) {
+    const std::string from = find_model_dir(options.divergence_from);
+    if (is_quantized_model_dir(from)) {
+      fail(ErrorCode::usage, "--divergence-from {}: is quantized; give the model it was made of",
+           options.divergence_from);
+    }
+    original.emplace(load_model_dir(from));
+  }
+  const Measure measure{options, source, original ? &*original : nullptr, console};
+  const std::vector<Row> rows =
+      is_quantized_model_dir(dir) ? measure_quantized(dir, measure) : measure_widths(dir, measure);
+  if (options.json) {
+    print_json(rows_json(options, rows));
+  } else {
+    print_rows(rows);
+  }
+  return 0;
+}
+
+}  // namespace osp
