@@ -1,5 +1,6 @@
 """osp eval and osp analyze against transformers on a saved random Llama, and their errors."""
 
+import copy
 import json
 import math
 
@@ -67,6 +68,96 @@ def test_max_tokens_scores_whole_windows_within_it(model, run_program):
     assert out["results"][0]["bits"] == "16-16-16"
 
 
+def test_bits_per_byte_count_the_bytes_of_scored_tokens(model, run_program, repo_root):
+    folder, _, text, ids = model
+    out = json.loads(run_program(["osp", "eval", folder, "--data", text, "--json"]).stdout)["results"][0]
+    tokenizer = Tokenizer.from_file(str(repo_root / "recipes" / "gcide-4096" / "tokenizer.json"))
+    ends = [end for _, end in tokenizer.encode(TEXT, add_special_tokens=False).offsets]  # ASCII: characters are bytes
+    begins = [0, *ends[:-1]]
+    scored = sum(ends[i] - begins[i] for i in range(len(windows(ids).flatten())) if i % SHAPE.context)
+    assert out["bits_per_byte"] == pytest.approx(out["loss"] * out["tokens"] / math.log(2) / scored, rel=1e-9)
+
+
+@pytest.mark.parametrize("stride", [1, 7, 16, 31])
+def test_overlapping_windows_score_every_token_once(model, run_program, stride):
+    folder, llama, text, ids = model
+    length = SHAPE.context
+    used = ids[: length + 24 * stride]
+    out = json.loads(run_program(["osp", "eval", folder, "--data", text, "--stride", stride, "--max-tokens", len(used),
+                                  "--json"]).stdout)["results"][0]  # fmt: skip
+    losses, seen = [], 1
+    for begin in range(0, len(used) - length + 1, stride):
+        window = torch.tensor([used[begin : begin + length]])
+        with torch.no_grad():
+            log_p = llama(window).logits[0, :-1].double().log_softmax(-1)
+        loss = -log_p.gather(1, window[0, 1:, None])[:, 0]
+        losses.append(loss[seen - begin - 1 :])
+        seen = begin + length
+    losses = torch.cat(losses)
+    assert losses.numel() == seen - 1 == out["tokens"]
+    assert out["stride"] == stride and out["window"] == length
+    assert out["loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
+
+
+def test_a_stride_beyond_the_window_is_refused(model, run_program):
+    folder, _, text, _ = model
+    result = run_program(["osp", "eval", folder, "--data", text, "--stride", SHAPE.context + 1], check=False)
+    assert result.returncode == 2 and f"windows of {SHAPE.context}" in result.stderr
+
+
+def test_divergence_equals_transformers(model, run_program, tmp_path):
+    folder, llama, text, ids = model
+    other = copy.deepcopy(llama)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight += 0.2 * weight.std() * torch.randn(weight.shape, generator=generator)
+    other.save_pretrained(tmp_path / "other")
+    (tmp_path / "other" / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    out = json.loads(run_program(["osp", "eval", tmp_path / "other", "--divergence-from", folder, "--data", text,
+                                  "--json"]).stdout)["results"][0]["divergence"]  # fmt: skip
+    batch = windows(ids)
+    with torch.no_grad():
+        p, q = (x(batch).logits[:, :-1].flatten(0, 1).double().log_softmax(-1) for x in (llama, other))
+    divergence = (p.exp() * (p - q)).sum(-1)
+    wanted = {"mean": divergence.mean()}
+    for name, quantile in {"median": 0.5, "p95": 0.95, "p99": 0.99}.items():
+        wanted[name] = divergence.sort().values[math.ceil(quantile * divergence.numel()) - 1]
+    assert out["from"] == str(folder)
+    assert wanted["p99"] > 1.2 * wanted["median"] > 0.01
+    for name, value in wanted.items():
+        assert out[name] == pytest.approx(value.item(), rel=1e-3), name
+    assert out["same_choice"] == pytest.approx((p.argmax(-1) == q.argmax(-1)).double().mean().item(), abs=1e-3)
+
+
+def test_divergence_of_a_quantized_model(model, run_program, tmp_path):
+    folder, _, text, _ = model
+    run_program(["osp", "quantize", folder, "--method", "rtn", "--bits", "4-4-4", "--out", tmp_path / "q"])
+    options = ["--divergence-from", folder, "--data", text, "--json"]
+    (stored,) = json.loads(run_program(["osp", "eval", tmp_path / "q", *options]).stdout)["results"]
+    whole, faked = json.loads(run_program(["osp", "eval", folder, "--bits", "16-16-16,4-4-4",
+                                           *options]).stdout)["results"]  # fmt: skip
+    assert whole["divergence"] == {"from": str(folder), "mean": 0, "median": 0, "p95": 0, "p99": 0, "same_choice": 1}
+    assert stored["bits"] == "4-4-4" and stored["divergence"]["mean"] > 0.01
+    assert stored["divergence"]["mean"] == pytest.approx(faked["divergence"]["mean"], rel=0.3)
+
+
+def test_options_that_do_not_go_together(model, run_program, tmp_path):
+    folder, _, text, _ = model
+
+    def refused(*arguments):
+        result = run_program(["osp", "eval", folder, "--data", text, *arguments], check=False)
+        assert result.returncode == 2 and result.stdout == "" and len(result.stderr.strip().splitlines()) == 1
+        return result.stderr
+
+    assert "--stride with --divergence-from" in refused("--stride", 8, "--divergence-from", folder)
+    assert "belong to perplexity" in refused("--stride", 8, "--tasks", "arc_easy")
+    transformers_llama(Shape(layers=1, vocabulary=512, context=32, width=64)).save_pretrained(tmp_path / "small")
+    assert "vocabulary 512" in refused("--divergence-from", tmp_path / "small")
+    run_program(["osp", "quantize", folder, "--method", "rtn", "--bits", "4-4-4", "--out", tmp_path / "q"])
+    assert "is quantized" in refused("--divergence-from", tmp_path / "q")
+
+
 def test_shards_are_scored_on_their_held_out_split(model, run_program, tmp_path, repo_root):
     folder, _, _, _ = model
     tokenizer = repo_root / "recipes" / "gcide-4096" / "tokenizer.json"
@@ -84,7 +175,7 @@ def test_shards_are_scored_on_their_held_out_split(model, run_program, tmp_path,
 def test_table_for_people_goes_to_stdout_and_progress_to_stderr(model, run_program):
     folder, _, text, _ = model
     result = run_program(["osp", "eval", folder, "--data", text, "--bits", "4-16-16"])
-    assert result.stdout.splitlines()[0].split() == ["bits", "perplexity", "loss", "tokens", "time"]
+    assert result.stdout.splitlines()[0].split() == ["bits", "perplexity", "loss", "bits/byte", "tokens", "time"]
     assert result.stdout.splitlines()[1].startswith("4-16-16")
     assert "windows" not in result.stdout
     assert run_program(["osp", "eval", folder, "--data", text, "--quiet"]).stderr == ""

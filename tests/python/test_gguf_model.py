@@ -252,6 +252,23 @@ def test_perplexity_of_a_published_model_equals_transformers(smollm2, shared_dat
     assert ours["loss"] == pytest.approx(loss, abs=2e-5)
 
 
+def test_overlapping_windows_of_a_published_model_equal_transformers(smollm2, shared_data, tmp_path, run_program):
+    """Two windows of 2048, the second 512 tokens on, of which only those are scored."""
+    (path,) = (shared_data / "wikitext2").rglob("wiki.test.raw")
+    text = path.read_text()[:14_000]
+    (tmp_path / "text.txt").write_text(text)
+    options = ["--stride", 512, "--max-tokens", 2560, "--json"]
+    command = ["osp", "eval", smollm2_file(), "--data", tmp_path / "text.txt", *options]
+    (ours,) = json.loads(run_program(command).stdout)["results"]
+    ids = torch.tensor(token_ids(run_program, text, shared_data)[:2560])
+    windows = torch.stack([ids[:2048], ids[512:]])
+    with torch.no_grad():
+        log_p = smollm2(windows).logits[:, :-1].double().log_softmax(-1)
+    losses = -log_p.gather(2, windows[:, 1:, None])[:, :, 0]
+    assert ours["tokens"] == 2047 + 512 and ours["stride"] == 512
+    assert ours["loss"] == pytest.approx(torch.cat([losses[0], losses[1, -512:]]).mean().item(), abs=2e-5)
+
+
 def test_logits_of_a_published_model_equal_transformers(smollm2, shared_data, run_program, logits, capsys):
     text = "The capital of France is Paris, and the largest city of Japan is"
     tokens = torch.tensor(token_ids(run_program, text, shared_data)).unsqueeze(0)
