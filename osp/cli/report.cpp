@@ -1,4 +1,5 @@
-// osp report: run folders and results to one self-contained page, a table and summary.json; or, with
+// osp report: run folders and results to one self-contained page, a table and summary.json; or,
+// with
 // --watch, the page of runs that go on, served on this machine.
 #include <sys/utsname.h>
 
@@ -11,6 +12,7 @@
 #include "osp/base/file.h"
 #include "osp/base/version.h"
 #include "osp/cli/command.h"
+#include "osp/report/html.h"
 #include "osp/report/inputs.h"
 #include "osp/report/page.h"
 #include "osp/report/summary.h"
@@ -30,17 +32,15 @@ struct ReportOptions {
   int port = 0;
 };
 
-std::string quoted(const std::string& word) { return Json(word).dump(); }
-
 // The call that makes the page again, printed at its end.
 std::string command_line(const ReportOptions& options) {
   std::string command = "osp report";
-  for (const std::string& run : options.runs) command += " " + quoted(run);
+  for (const std::string& run : options.runs) command += " " + shell_word(run);
   if (options.watch) command += " --watch";
-  if (!options.out.empty()) command += " --out " + quoted(options.out);
-  if (!options.summary.empty()) command += " --summary " + quoted(options.summary);
-  if (!options.title.empty()) command += " --title " + quoted(options.title);
-  for (const std::string& label : options.labels) command += " --label " + quoted(label);
+  if (!options.out.empty()) command += " --out " + shell_word(options.out);
+  if (!options.summary.empty()) command += " --summary " + shell_word(options.summary);
+  if (!options.title.empty()) command += " --title " + shell_word(options.title);
+  for (const std::string& label : options.labels) command += " --label " + shell_word(label);
   return command;
 }
 
@@ -126,7 +126,8 @@ void add_report(CommandLine& line) {
               "NAME=TEXT: how to call the run in folder NAME (may be repeated)");
   command.add("--watch", options->watch,
               "serve the page on 127.0.0.1 and refresh it while the runs go on, until Ctrl-C");
-  command.add("--port", options->port, "of the server; 0 takes a free one").between(int64_t{0}, int64_t{65535});
+  command.add("--port", options->port, "of the server; 0 takes a free one")
+      .between(int64_t{0}, int64_t{65535});
   add_common_options(command, options->common);
   command.runs([options] { return run_report(*options); });
 }

@@ -103,14 +103,15 @@ Chart kurtosis_heat_map(const std::vector<RunData>& all_runs) {
   for (const RunData& run : all_runs) {
     if (run.kurtosis_per_layer.size() > 1) runs.push_back(&run);
   }
-  Chart chart{.id = "heat",
-              .title = "Excess kurtosis by layer and tokens",
-              .caption =
-                  "Where and when outliers grow: one panel a run, a row for each hidden state, "
-                  "brighter is heavier. Colours are linear near 0, logarithmic beyond; a column has "
-                  "the highest value of the validations that it stands for.",
-              .table = heat_table(all_runs),
-              .wide = true};
+  Chart chart{
+      .id = "heat",
+      .title = "Excess kurtosis by layer and tokens",
+      .caption =
+          "Where and when outliers grow: one panel a run, a row for each hidden state, "
+          "brighter is heavier. Colours are linear near 0, logarithmic beyond; a column has "
+          "the highest value of the validations that it stands for.",
+      .table = heat_table(all_runs),
+      .wide = true};
   const AsinhAxis axis;
   Extent extent;
   Json annotations = Json::array();

@@ -78,6 +78,8 @@ pre {
 }
 pre b { color: var(--accent); font-weight: 600; }
 ul.notes { padding-left: 1.2rem; margin: .4rem 0; }
+ul.words { list-style: none; padding: 0; margin: .4rem 0; max-width: 60rem; font-size: .93rem; }
+ul.words > li { margin-top: .6rem; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .75rem; font-size: .88rem; }
 @media (max-width: 40rem) {
   body { padding: 1rem .75rem 3rem; }

@@ -10,9 +10,10 @@
 namespace osp {
 namespace {
 
-constexpr double kRowHeight = 24;         // pixels
+constexpr double kRowHeight = 24;          // pixels
 constexpr size_t kMostNumbersInARow = 16;  // beyond that cells are too small for their number
-// The brightest colour stands for at least this share, so that a model without sinks looks like one.
+// The brightest colour stands for at least this share, so that a model without sinks looks like
+// one.
 constexpr double kLeastColourReach = 0.3;
 
 Json share_trace(const std::string& label, const std::vector<std::vector<double>>& mass,
@@ -77,8 +78,7 @@ Chart share_chart(const std::vector<RunData>& runs) {
                     {"x", 0.5}};
   chart.layout = {
       {"xaxis", {{"title", {{"text", "head"}}}, {"type", "category"}}},
-      {"yaxis",
-       {{"title", {{"text", "block"}}}, {"type", "category"}, {"autorange", "reversed"}}},
+      {"yaxis", {{"title", {{"text", "block"}}}, {"type", "category"}, {"autorange", "reversed"}}},
       {"coloraxis", {{"colorscale", "Cividis"}, {"colorbar", bar}, {"cmin", 0}, {"cmax", highest}}},
       {"height", std::max(340.0, kRowHeight * static_cast<double>(most_layers) + 130)}};
   return chart;
