@@ -78,7 +78,7 @@ Chart share_chart(const std::vector<RunData>& runs) {
                     {"x", 0.5}};
   chart.layout = {
       {"xaxis", {{"title", {{"text", "head"}}}, {"type", "category"}}},
-      {"yaxis", {{"title", {{"text", "block"}}}, {"type", "category"}, {"autorange", "reversed"}}},
+      {"yaxis", {{"title", {{"text", "block"}}}, {"type", "category"}}},
       {"coloraxis", {{"colorscale", "Cividis"}, {"colorbar", bar}, {"cmin", 0}, {"cmax", highest}}},
       {"height", std::max(340.0, kRowHeight * static_cast<double>(most_layers) + 130)}};
   return chart;
