@@ -18,11 +18,10 @@ CHARTS = """[...document.querySelectorAll('.plot')].map((plot) => {
   const titles = Object.keys(plot.layout).filter((key) => /^[xy]axis/.test(key))
     .map((key) => [key, (plot.layout[key].title || {}).text || '']);
   const rgb = (paint) => '#' + (paint.match(/\\d+/g) || []).slice(0, 3).map((c) => Number(c).toString(16).padStart(2, '0')).join('');
-  figure.querySelector('details').open = true;
   return {
     id: plot.id, title: figure.querySelector('h3').textContent, caption: figure.querySelector('figcaption p').textContent,
     axes: Object.fromEntries(titles), width: box.width, height: box.height,
-    bar: ((plot.layout.coloraxis || {}).colorbar || {title: {}}).title.text,
+    bar: ((plot.layout.coloraxis || {}).colorbar || {title: {}}).title.text || '',
     marks: plot.querySelectorAll('.trace path, .trace .point, .hm image, .scatterlayer path').length,
     fonts: [...plot.querySelectorAll('svg text')].map((t) => parseFloat(getComputedStyle(t).fontSize)),
     background: rgb(getComputedStyle(figure).backgroundColor),
@@ -67,9 +66,10 @@ def results(folder, runs):
     for run, name in zip(runs, names, strict=True):
         analysis = json.loads((run / "analysis.json").read_text())
         analysis["model"] = name
-        analysis["attention_sinks"] = {
-            "first_token_share": [[0.125, 0.5, 0.75, 0.0625]] * 6, "strongest_share": [[0.25, 0.5, 0.875, 0.125]] * 6,
-            "logit_histograms": [{"layer": i, "first": logits, "others": logits} for i in range(6)]}  # fmt: skip
+        analysis["attention_sinks"] = {"threshold": 0.3, "heads": 24, "per_head": [
+            {"layer": layer, "head": head, "first": {"share": 0.125 * (head + 1)}, "strongest": {"share": 0.1875 * (head + 1)},
+             "logits": {"first_histogram": logits, "others_histogram": logits}}
+            for layer in range(6) for head in range(4)]}  # fmt: skip
         written.append(folder / f"{run.name}-analysis.json")
         written[-1].write_text(json.dumps(analysis))
     return written
@@ -86,6 +86,8 @@ def page(run_program, tmp_path_factory):
 @pytest.fixture(scope="module", params=VIEWS)
 def charts(request, chromium, page):
     chromium.open(page.as_uri(), ready=DRAWN, **VIEWS[request.param])
+    chromium.evaluate("document.querySelectorAll('figure details').forEach((d) => { d.open = true; })")
+    chromium.wait("[...document.querySelectorAll('.points')].every((p) => p.querySelector('td'))")
     return request.param, chromium, chromium.evaluate(CHARTS)
 
 
