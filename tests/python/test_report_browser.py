@@ -87,7 +87,7 @@ def page(run_program, tmp_path_factory):
 def charts(request, chromium, page):
     chromium.open(page.as_uri(), ready=DRAWN, **VIEWS[request.param])
     chromium.evaluate("document.querySelectorAll('figure details').forEach((d) => { d.open = true; })")
-    chromium.wait("[...document.querySelectorAll('.points')].every((p) => p.querySelector('td'))")
+    chromium.wait("[...document.querySelectorAll('div.points')].every((p) => p.querySelector('td'))")
     return request.param, chromium, chromium.evaluate(CHARTS)
 
 
