@@ -150,7 +150,12 @@ constexpr const char* kDrawing = R"js(
       if (bottom && chart.over_tokens && on_time()) {
         out[key].title = { text: 'time trained (' + time_unit()[1] + ')' };
       }
-      if (out[key].title) out[key].title = Object.assign({ font: { color: soft, size: out.font.size }, standoff: 8 }, out[key].title);
+      if (out[key].title) out[key].title = Object.assign({ font: { color: soft, size: out.font.size }, standoff: heat && bottom ? 24 : 8 }, out[key].title);
+    }
+    if (layout.coloraxis) {
+      const bar = layout.coloraxis.colorbar;
+      const title = Object.assign({ font: { color: soft, size: out.font.size } }, bar.title);
+      out.coloraxis = Object.assign({}, layout.coloraxis, { colorbar: Object.assign({}, bar, { title: title }) });
     }
     return out;
   }
