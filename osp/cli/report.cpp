@@ -1,18 +1,14 @@
 // osp report: run folders and results to one self-contained page, a table and summary.json; or,
 // with
 // --watch, the page of runs that go on, served on this machine.
-#include <sys/utsname.h>
-
 #include <cstdio>
-#include <fstream>
 #include <memory>
-#include <thread>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/provenance.h"
 #include "osp/base/version.h"
 #include "osp/cli/command.h"
-#include "osp/report/html.h"
 #include "osp/report/inputs.h"
 #include "osp/report/page.h"
 #include "osp/report/summary.h"
@@ -44,23 +40,6 @@ std::string command_line(const ReportOptions& options) {
   return command;
 }
 
-// Version and machine, as the page says at its end.
-std::string machine() {
-  std::string processor, line;
-  std::ifstream file("/proc/cpuinfo");
-  while (processor.empty() && std::getline(file, line)) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) {
-      processor = line.substr(colon + 2) + ", ";
-    }
-  }
-  utsname system{};
-  const bool known = uname(&system) == 0;
-  return fmt::format("osp {} on {}{} threads{}", kVersion, processor,
-                     std::thread::hardware_concurrency(),
-                     known ? fmt::format(", {} {}", system.sysname, system.release) : "");
-}
-
 int watch(const ReportOptions& options, const PageOptions& page) {
   Console console(options.common.quiet);
   watch_runs({.inputs = options.runs,
@@ -86,7 +65,8 @@ int watch(const ReportOptions& options, const PageOptions& page) {
 }
 
 int run_report(const ReportOptions& options) {
-  PageOptions page_options{.command = command_line(options), .machine = machine()};
+  PageOptions page_options{.command = command_line(options),
+                           .machine = fmt::format("osp {} on {}", kVersion, machine_text())};
   if (!options.title.empty()) page_options.title = options.title;
   if (options.watch) return watch(options, page_options);
   if (options.out.empty()) {
