@@ -1,8 +1,5 @@
 #include "osp/report/html.h"
 
-#include <algorithm>
-#include <cctype>
-
 namespace osp {
 namespace {
 
