@@ -80,8 +80,10 @@ constexpr const char* kStyleOfTraces = R"js(
       return out;
     }
     if (meta.role === 'chance') {
-      const room = (width_of(chart) - 80) / Math.max(1, categories(chart));  // the line spans its group
-      out.marker = { symbol: 'line-ew-open', size: 0.55 * room, color: css('--ink'), line: { width: 2, color: css('--ink') } };
+      // The line spans its group of bars.
+      const room = (width_of(chart) - 80) / Math.max(1, categories(chart));
+      out.marker = { symbol: 'line-ew-open', size: 0.55 * room, color: css('--ink'),
+        line: { width: 2, color: css('--ink') } };
       return out;
     }
     const turn = meta.run % light.length, color = (dark.matches ? bright : light)[turn];
@@ -160,7 +162,7 @@ constexpr const char* kDrawing = R"js(
     return out;
   }
 
-  const number = (x) => x === null || x === undefined || !isFinite(x) ? '–' : String(Number(Number(x).toPrecision(4)));
+  const number = (x) => typeof x === 'number' && isFinite(x) ? String(Number(x.toPrecision(4))) : '–';
 
   // The table of a chart of histograms: the points of what is shown, evenly spread.
   function spell_out(chart) {
@@ -170,11 +172,16 @@ constexpr const char* kDrawing = R"js(
     for (const trace of by_id(chart.id).data) {
       if (trace.visible === false) continue;
       const xs = trace.customdata || trace.x, step = Math.max(1, (xs.length - 1) / 40);
-      for (let i = 0; i < xs.length; i += step) rows.push([trace.name, number(xs[Math.round(i)]), number(trace.y[Math.round(i)])]);
+      for (let i = 0; i < xs.length; i += step) {
+        const at = Math.round(i);
+        rows.push([trace.name, number(xs[at]), number(trace.y[at])]);
+      }
     }
-    const row = (cells, tag) => '<tr>' + cells.map((cell) => `<${tag}>${cell}</${tag}>`).join('') + '</tr>';
-    place.innerHTML = '<table><thead>' + row(['', unit, chart.layout.yaxis.title.text], 'th') + '</thead><tbody>' +
-      rows.map((cells) => row(cells, 'td').replace('<td>', '<th scope="row">').replace('</td>', '</th>')).join('') + '</tbody></table>';
+    const cells = (row, tag) => row.slice(1).map((cell) => `<${tag}>${cell}</${tag}>`).join('');
+    const line = (row, tag) => `<tr><th scope="row">${row[0]}</th>${cells(row, tag)}</tr>`;
+    const header = line(['', unit, chart.layout.yaxis.title.text], 'th');
+    place.innerHTML = '<table><thead>' + header + '</thead><tbody>' +
+      rows.map((row) => line(row, 'td')).join('') + '</tbody></table>';
   }
 
   function draw(chart) {

@@ -17,9 +17,11 @@ CHARTS = """[...document.querySelectorAll('.plot')].map((plot) => {
   const figure = plot.closest('figure'), box = plot.getBoundingClientRect();
   const titles = Object.keys(plot.layout).filter((key) => /^[xy]axis/.test(key))
     .map((key) => [key, (plot.layout[key].title || {}).text || '']);
-  const rgb = (paint) => '#' + (paint.match(/\\d+/g) || []).slice(0, 3).map((c) => Number(c).toString(16).padStart(2, '0')).join('');
+  const hex = (channel) => Number(channel).toString(16).padStart(2, '0');
+  const rgb = (paint) => '#' + (paint.match(/\\d+/g) || []).slice(0, 3).map(hex).join('');
   return {
-    id: plot.id, title: figure.querySelector('h3').textContent, caption: figure.querySelector('figcaption p').textContent,
+    id: plot.id, title: figure.querySelector('h3').textContent,
+    caption: figure.querySelector('figcaption p').textContent,
     axes: Object.fromEntries(titles), width: box.width, height: box.height,
     bar: ((plot.layout.coloraxis || {}).colorbar || {title: {}}).title.text || '',
     marks: plot.querySelectorAll('.trace path, .trace .point, .hm image, .scatterlayer path').length,
@@ -27,9 +29,10 @@ CHARTS = """[...document.querySelectorAll('.plot')].map((plot) => {
     background: rgb(getComputedStyle(figure).backgroundColor),
     texts: [...plot.querySelectorAll('svg text')].filter((t) => t.textContent && !t.closest('.heatmaplayer'))
       .map((t) => rgb(getComputedStyle(t).fill)),
-    lines: plot.data.filter((t) => t.line && t.visible !== false && t.meta && t.meta.run !== undefined).map((t) => t.line.color),
+    lines: plot.data.filter((t) => t.line && t.visible !== false && t.meta.run !== undefined).map((t) => t.line.color),
     rows: [...figure.querySelectorAll('details tbody tr')].map((r) => [...r.cells].map((c) => c.textContent)),
-    values: plot.data.filter((t) => t.meta.role !== 'raw').flatMap((t) => (t.customdata && t.meta.grid === undefined ? t.customdata : t.z || t.y).flat())
+    values: plot.data.filter((t) => t.meta.role !== 'raw')
+      .flatMap((t) => (t.customdata && t.meta.grid === undefined ? t.customdata : t.z || t.y).flat())
       .filter((v) => typeof v === 'number'),
   };
 })"""
@@ -67,7 +70,8 @@ def results(folder, runs):
         analysis = json.loads((run / "analysis.json").read_text())
         analysis["model"] = name
         analysis["attention_sinks"] = {"threshold": 0.3, "heads": 24, "per_head": [
-            {"layer": layer, "head": head, "first": {"share": 0.125 * (head + 1)}, "strongest": {"share": 0.1875 * (head + 1)},
+            {"layer": layer, "head": head, "first": {"share": 0.125 * (head + 1)},
+             "strongest": {"share": 0.1875 * (head + 1)},
              "logits": {"first_histogram": logits, "others_histogram": logits}}
             for layer in range(6) for head in range(4)]}  # fmt: skip
         written.append(folder / f"{run.name}-analysis.json")
@@ -123,8 +127,9 @@ def numbers_of(rows):
                 yield float(text.replace("−", "-").replace(",", ""))
 
 
-@pytest.mark.parametrize("name", ["kurtosis", "validation-loss", "training-loss", "largest", "layers", "attention-logit",
-                                  "bits", "sinks", "layer-sqnr", "layer-error", "logits", "histogram", "tasks"])  # fmt: skip
+@pytest.mark.parametrize("name", ["kurtosis", "validation-loss", "training-loss", "largest", "layers",
+                                  "attention-logit", "bits", "sinks", "layer-sqnr", "layer-error", "logits",
+                                  "histogram", "tasks"])  # fmt: skip
 def test_table_has_the_numbers_that_are_drawn(charts, name):
     """At least one number of each row, since rows also hold tokens, positions and names."""
     view, _, found = charts
@@ -138,7 +143,8 @@ def test_table_has_the_numbers_that_are_drawn(charts, name):
         if row[-1] == "–":
             continue
         # Tables have four digits, and scores one after the point.
-        near = [min(abs(value - other) for other in drawn) <= max(6e-4 * abs(value), 0.0051 if name == "kurtosis" else 0)
+        least = 0.0051 if name == "kurtosis" else 0
+        near = [min(abs(value - other) for other in drawn) <= max(6e-4 * abs(value), least)
                 for value in numbers_of([row])]  # fmt: skip
         assert any(near), (view, row)
 

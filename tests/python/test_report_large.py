@@ -1,4 +1,4 @@
-"""`osp report` of a long run of a deep model: a page of bounded size, made in bounded time and memory, no spike lost."""
+"""`osp report` of a long run of a deep model: a small page, made in bounded time and memory, no spike lost."""
 
 import json
 import os
@@ -17,7 +17,8 @@ def write_long_run(folder):
     end = {"kind": "end", "step": STEPS, "tokens": STEPS * 1000, "seconds": STEPS * 0.5}
     step = ('{"kind":"step","step":%d,"tokens":%d,"loss":%.4f,"lr":0.001,"gradient_norm":{"all":%.4f},'
             '"tokens_per_s":2000,"seconds":%.1f,"peak_memory_bytes":1000}\n')  # fmt: skip
-    validation = ('{"kind":"validation","step":%d,"tokens":%d,"loss":3.1,"excess_kurtosis":{"mean":%.3f,"per_layer":%s},'
+    validation = ('{"kind":"validation","step":%d,"tokens":%d,"loss":3.1,'
+                  '"excess_kurtosis":{"mean":%.3f,"per_layer":%s},'
                   '"largest_activation":{"value":%.3f,"layer":3},"largest_attention_logit":8.5}\n')  # fmt: skip
     with open(folder / "metrics.jsonl", "w") as file:
         file.write(json.dumps(start) + "\n")
