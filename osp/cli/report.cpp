@@ -1,15 +1,12 @@
 // osp report: run folders and results to one self-contained page, a table and summary.json; or,
 // with
 // --watch, the page of runs that go on, served on this machine.
-#include <sys/utsname.h>
-
 #include <cstdio>
-#include <fstream>
 #include <memory>
-#include <thread>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/provenance.h"
 #include "osp/base/version.h"
 #include "osp/cli/command.h"
 #include "osp/report/inputs.h"
@@ -31,35 +28,16 @@ struct ReportOptions {
   int port = 0;
 };
 
-std::string quoted(const std::string& word) { return Json(word).dump(); }
-
 // The call that makes the page again, printed at its end.
 std::string command_line(const ReportOptions& options) {
   std::string command = "osp report";
-  for (const std::string& run : options.runs) command += " " + quoted(run);
+  for (const std::string& run : options.runs) command += " " + shell_word(run);
   if (options.watch) command += " --watch";
-  if (!options.out.empty()) command += " --out " + quoted(options.out);
-  if (!options.summary.empty()) command += " --summary " + quoted(options.summary);
-  if (!options.title.empty()) command += " --title " + quoted(options.title);
-  for (const std::string& label : options.labels) command += " --label " + quoted(label);
+  if (!options.out.empty()) command += " --out " + shell_word(options.out);
+  if (!options.summary.empty()) command += " --summary " + shell_word(options.summary);
+  if (!options.title.empty()) command += " --title " + shell_word(options.title);
+  for (const std::string& label : options.labels) command += " --label " + shell_word(label);
   return command;
-}
-
-// Version and machine, as the page says at its end.
-std::string machine() {
-  std::string processor, line;
-  std::ifstream file("/proc/cpuinfo");
-  while (processor.empty() && std::getline(file, line)) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) {
-      processor = line.substr(colon + 2) + ", ";
-    }
-  }
-  utsname system{};
-  const bool known = uname(&system) == 0;
-  return fmt::format("osp {} on {}{} threads{}", kVersion, processor,
-                     std::thread::hardware_concurrency(),
-                     known ? fmt::format(", {} {}", system.sysname, system.release) : "");
 }
 
 int watch(const ReportOptions& options, const PageOptions& page) {
@@ -87,7 +65,8 @@ int watch(const ReportOptions& options, const PageOptions& page) {
 }
 
 int run_report(const ReportOptions& options) {
-  PageOptions page_options{.command = command_line(options), .machine = machine()};
+  PageOptions page_options{.command = command_line(options),
+                           .machine = fmt::format("osp {} on {}", kVersion, machine_text())};
   if (!options.title.empty()) page_options.title = options.title;
   if (options.watch) return watch(options, page_options);
   if (options.out.empty()) {

@@ -1,6 +1,8 @@
 // What several charts are made of: axes, names, lists.
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdlib>
 
 #include "osp/base/error.h"
 #include "osp/report/charts.h"
@@ -37,6 +39,47 @@ Json AsinhAxis::ticks(double low, double high, const std::vector<double>& mantis
     names.push_back(value < 0 ? "−" + name : name);
   }
   return {{"tickmode", "array"}, {"tickvals", places}, {"ticktext", names}, {"zeroline", true}};
+}
+
+namespace {
+
+// 10⁻⁷
+std::string power_of_ten(int exponent) {
+  constexpr std::array<const char*, 10> kDigits = {"⁰", "¹", "²", "³", "⁴",
+                                                   "⁵", "⁶", "⁷", "⁸", "⁹"};
+  std::string text = exponent < 0 ? "10⁻" : "10";
+  for (const char digit : std::to_string(std::abs(exponent))) {
+    text += kDigits.at(static_cast<size_t>(digit - '0'));
+  }
+  return text;
+}
+
+// The steps within a decade that give an axis of so many decades four to ten ticks.
+std::vector<double> log_steps(double decades) {
+  if (decades >= 2) return {1};
+  if (decades >= 0.7) return {1, 2, 5};
+  return {1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9};
+}
+
+}  // namespace
+
+Json log_ticks(double low, double high) {
+  OSP_CHECK(low > 0 && high >= low, "a logarithmic axis from {} to {}", low, high);
+  constexpr double kMostTicks = 8;
+  const double decades = std::log10(high / low);
+  const int every = std::max(1, static_cast<int>(std::ceil(decades / kMostTicks)));
+  const bool as_powers = low < 1e-3 || high >= 1e6;
+  Json places = Json::array(), names = Json::array();
+  const int last = static_cast<int>(std::ceil(std::log10(high)));
+  for (int exponent = static_cast<int>(std::floor(std::log10(low))); exponent <= last; ++exponent) {
+    if (exponent % every != 0) continue;
+    for (const double step : log_steps(decades)) {
+      const double value = step * std::pow(10.0, exponent);
+      places.push_back(round_significant(value));
+      names.push_back(as_powers && step == 1 ? power_of_ten(exponent) : format_number(value));
+    }
+  }
+  return {{"type", "log"}, {"tickmode", "array"}, {"tickvals", places}, {"ticktext", names}};
 }
 
 void Extent::include(double value) {

@@ -24,6 +24,9 @@ struct Chart {
   size_t default_choice = 0;
   bool wide = false;         // takes the page's whole width
   bool over_tokens = false;  // its horizontal axis can be switched to time
+  // A chart over many categories is at least this wide for each, and scrolls where that is more
+  // than the page has.
+  double pixels_per_category = 0;
 };
 
 // Curves against tokens (curve_charts.cpp), each at most `max_points` long. A chart that no model
@@ -51,6 +54,10 @@ struct AsinhAxis {
   // `mantissas`, from `scale` upwards, one beyond each end.
   Json ticks(double low, double high, const std::vector<double>& mantissas = {1}) const;
 };
+
+// Plotly's ticks of a logarithmic axis for values in [low, high] with low > 0: powers of ten, finer
+// steps below two decades.
+Json log_ticks(double low, double high);
 
 // Smallest and largest finite value over several lists; {0, 0} if there is none.
 struct Extent {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -71,6 +72,28 @@ TEST(Curves, LongRunsAreThinnedAndTheTableStaysShort) {
   for (const Json& trace : chart.traces) EXPECT_LE(trace["x"].size(), 2000u);
   EXPECT_EQ(chart.table.rows.size(), 24u);
   EXPECT_EQ(chart.table.rows.back()[0], "99,999");
+}
+
+TEST(LogTicks, CoverTheRangeWithAHandfulOfTicks) {
+  EXPECT_EQ(log_ticks(0.4, 6)["ticktext"],
+            Json({"0.1", "0.2", "0.5", "1", "2", "5", "10", "20", "50"}));
+  EXPECT_EQ(log_ticks(1, 1792)["ticktext"], Json({"1", "10", "100", "1,000", "10,000"}));
+  EXPECT_EQ(log_ticks(2e-4, 1)["ticktext"], Json({"10⁻⁴", "10⁻³", "10⁻²", "10⁻¹", "10⁰"}));
+  EXPECT_LE(log_ticks(1e-40, 1)["ticktext"].size(), 10u);
+}
+
+TEST(HeatMap, KeepsASpikeOfOneValidationInOneLayer) {
+  for (const size_t at : {0u, 4321u, 9999u}) {
+    RunData run;
+    for (size_t i = 0; i < 10000; ++i) {
+      run.kurtosis.add(static_cast<double>(i), 0.1);
+      run.kurtosis_per_layer.push_back({0.1, i == at ? 77.0 : 0.1, i % 7 == 0 ? kNan : 0.1});
+    }
+    const Chart chart = kurtosis_heat_map({run});
+    const Json& layer = chart.traces[0]["customdata"][1];
+    EXPECT_LE(layer.size(), 120u);
+    EXPECT_EQ(std::count(layer.begin(), layer.end(), Json(77.0)), 1) << at;
+  }
 }
 
 TEST(SpreadIndices, HaveBothEndsAndNoDoubles) {

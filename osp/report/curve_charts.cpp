@@ -67,11 +67,15 @@ Json line_trace(const RunData& run, size_t index, const Series& curve, const std
 
 Json token_axis() { return {{"title", {{"text", "tokens trained on"}}}, {"rangemode", "tozero"}}; }
 
-// Then whole powers of ten are enough; otherwise plotly chooses finer steps itself.
-bool spans_decades(const std::vector<RunData>& runs, const SeriesOf& series_of) {
+// A logarithmic axis for the positive values of all runs; one without any stays linear.
+Json log_axis(const std::vector<RunData>& runs, const SeriesOf& series_of) {
   Extent extent;
-  for (const RunData& run : runs) extent.include(series_of(run).values);
-  return extent.low > 0 && extent.high >= 10 * extent.low;
+  for (const RunData& run : runs) {
+    for (const double value : series_of(run).values) {
+      if (value > 0) extent.include(value);
+    }
+  }
+  return extent.found ? log_ticks(extent.low, extent.high) : Json::object();
 }
 
 Chart curve_chart(const std::string& id, const std::string& title, const std::string& caption,
@@ -87,8 +91,7 @@ Chart curve_chart(const std::string& id, const std::string& title, const std::st
   chart.layout = {{"xaxis", token_axis()},
                   {"yaxis", {{"title", {{"text", unit}}}}},
                   {"hovermode", "x unified"}};
-  if (logarithmic) chart.layout["yaxis"]["type"] = "log";
-  if (logarithmic && spans_decades(runs, series_of)) chart.layout["yaxis"]["dtick"] = 1;
+  if (logarithmic) chart.layout["yaxis"].update(log_axis(runs, series_of));
   chart.table = curve_table(runs, curves);
   return chart;
 }

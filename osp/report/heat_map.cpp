@@ -15,15 +15,32 @@ constexpr size_t kHeatMapTableRows = 8;
 // Heights in pixels.
 constexpr double kPanel = 130, kPanelTitle = 24, kPanelGap = 12, kAbove = 74, kBelow = 48;
 
+// The highest kurtosis of each layer over the validations [begin, end), so that no spike is lost.
+std::vector<double> highest_of(const RunData& run, size_t begin, size_t end) {
+  std::vector<double> highest;
+  for (size_t i = begin; i < end; ++i) {
+    const std::vector<double>& values = run.kurtosis_per_layer[i];
+    highest.resize(std::max(highest.size(), values.size()), kNan);
+    for (size_t layer = 0; layer < values.size(); ++layer) {
+      if (!(highest[layer] >= values[layer]) && std::isfinite(values[layer])) {
+        highest[layer] = values[layer];
+      }
+    }
+  }
+  return highest;
+}
+
 // One run's layers × tokens, as a panel of the heat map.
 Json heat_trace(const RunData& run, const AsinhAxis& axis, const std::string& suffix,
                 Extent& extent) {
   std::vector<double> tokens;
   std::vector<Json> rows, numbers;
-  for (const size_t i : spread_indices(run.kurtosis_per_layer.size(), kColumns)) {
-    const std::vector<double>& values = run.kurtosis_per_layer[i];
+  const size_t size = run.kurtosis_per_layer.size(), columns = std::min(size, kColumns);
+  for (size_t column = 0; column < columns; ++column) {
+    const size_t begin = column * size / columns, end = (column + 1) * size / columns;
+    const std::vector<double> values = highest_of(run, begin, end);
     extent.include(values);
-    tokens.push_back(run.kurtosis.tokens[i]);
+    tokens.push_back((run.kurtosis.tokens[begin] + run.kurtosis.tokens[end - 1]) / 2);
     rows.resize(std::max(rows.size(), values.size()), Json::array());
     numbers.resize(rows.size(), Json::array());
     const Json places = to_json_array(axis.place(values)), exact = to_json_array(values);
@@ -50,6 +67,7 @@ HtmlTable heat_table(const std::vector<RunData>& runs) {
   HtmlTable table{{"run", "tokens"}, {}};
   size_t layers = 0;
   for (const RunData& run : runs) {
+    if (run.kurtosis_per_layer.size() < 2) continue;
     for (const size_t i : spread_indices(run.kurtosis_per_layer.size(), kHeatMapTableRows)) {
       std::vector<std::string> row = {run.label,
                                       format_count(std::llround(run.kurtosis.tokens[i]))};
@@ -70,6 +88,7 @@ Json colour_axis(const AsinhAxis& axis, const Extent& extent) {
               {"thickness", 10},
               {"y", 1},
               {"yanchor", "bottom"},
+              {"ypad", 4},
               {"x", 0.5}});
   return {{"colorscale", "Cividis"},
           {"colorbar", bar},
@@ -80,36 +99,38 @@ Json colour_axis(const AsinhAxis& axis, const Extent& extent) {
 }  // namespace
 
 Chart kurtosis_heat_map(const std::vector<RunData>& all_runs) {
-  std::vector<RunData> runs;
+  std::vector<const RunData*> runs;
   for (const RunData& run : all_runs) {
-    if (run.kurtosis_per_layer.size() > 1) runs.push_back(run);
+    if (run.kurtosis_per_layer.size() > 1) runs.push_back(&run);
   }
-  Chart chart{.id = "heat",
-              .title = "Excess kurtosis by layer and tokens",
-              .caption =
-                  "Where and when outliers grow: one panel a run, a row for each hidden state, "
-                  "brighter is heavier. Linear near 0, logarithmic beyond.",
-              .table = heat_table(runs),
-              .wide = true};
+  Chart chart{
+      .id = "heat",
+      .title = "Excess kurtosis by layer and tokens",
+      .caption =
+          "Where and when outliers grow: one panel a run, a row for each hidden state, "
+          "brighter is heavier. Colours are linear near 0, logarithmic beyond; a column has "
+          "the highest value of the validations that it stands for.",
+      .table = heat_table(all_runs),
+      .wide = true};
   const AsinhAxis axis;
   Extent extent;
   Json annotations = Json::array();
   const double panels = static_cast<double>(runs.size());
   const double inner = panels * (kPanel + kPanelTitle) + (panels - 1) * kPanelGap;
   double furthest = 0;
-  for (const RunData& run : runs) furthest = std::max(furthest, run.tokens);
+  for (const RunData* run : runs) furthest = std::max(furthest, run->tokens);
   for (size_t r = 0; r < runs.size(); ++r) {
     const bool last = r + 1 == runs.size();
     const std::string suffix = r == 0 ? "" : std::to_string(r + 1);
     const double bottom =
         (panels - 1 - static_cast<double>(r)) * (kPanel + kPanelTitle + kPanelGap) / inner;
     const double top = bottom + kPanel / inner;
-    chart.traces.push_back(heat_trace(runs[r], axis, suffix, extent));
+    chart.traces.push_back(heat_trace(*runs[r], axis, suffix, extent));
     chart.layout["xaxis" + suffix] = {
         {"anchor", "y" + suffix}, {"range", {0, furthest}}, {"showticklabels", last}};
     chart.layout["yaxis" + suffix] = {
         {"domain", {bottom, top}}, {"anchor", "x" + suffix}, {"type", "category"}};
-    annotations.push_back({{"text", escape_html(runs[r].label)},
+    annotations.push_back({{"text", escape_html(runs[r]->label)},
                            {"xref", "paper"},
                            {"yref", "paper"},
                            {"x", 0},

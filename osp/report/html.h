@@ -21,9 +21,6 @@ std::string json_for_script(const Json& value);
 // The first `max_bytes` of UTF-8 text at most, cut before a character and marked with "…" if cut.
 std::string shorten(std::string_view text, size_t max_bytes);
 
-// A word of a shell command: quoted unless plain.
-std::string shell_word(const std::string& word);
-
 // A table as text: escaped when it is written. The first column of a row is its heading.
 struct HtmlTable {
   std::vector<std::string> header = {};

@@ -104,10 +104,12 @@ Density gaussian(double lowest_density) {
   return density;
 }
 
+bool is_state(const Histogram& histogram) { return histogram.point == "residual"; }
+
 std::string histogram_name(const Histogram& histogram) {
   const auto layer = static_cast<size_t>(std::max<int64_t>(histogram.layer, 0));
-  if (histogram.point == "residual") return "hidden state: " + layer_name(layer);
-  return fmt::format("{}, layer {}", shorten(histogram.point, 60), histogram.layer);
+  if (is_state(histogram)) return "hidden state: " + layer_name(layer);
+  return fmt::format("{}, block {}", shorten(histogram.point, 60), layer + 1);
 }
 
 // The largest distance from the mean of a non-empty bin, in standard deviations.
@@ -157,7 +159,7 @@ Chart histogram_chart(const std::vector<RunData>& runs, size_t max_bins) {
               .table = {{"state and run", "mean", "standard deviation", "reaches (σ)"}, {}},
               .wide = true};
   std::map<std::string, size_t> numbers;
-  double reach = 0, lowest = 1;
+  double reach = 0, lowest = 1, furthest_state = 0;
   for (size_t r = 0; r < runs.size(); ++r) {
     for (const Histogram& histogram : runs[r].histograms) {
       const Density density = to_density(fewer_bins(histogram, max_bins));
@@ -165,7 +167,10 @@ Chart histogram_chart(const std::vector<RunData>& runs, size_t max_bins) {
       const std::string name = histogram_name(histogram);
       const auto [choice, is_new] = numbers.try_emplace(name, chart.choices.size());
       if (is_new) chart.choices.push_back(name);
-      if (reach_of(density) > reach) chart.default_choice = choice->second;
+      if (is_state(histogram) && reach_of(density) > furthest_state) {
+        furthest_state = reach_of(density);
+        chart.default_choice = choice->second;  // the hidden state with the furthest outlier
+      }
       reach = std::max(reach, reach_of(density));
       for (const double value : density.densities) {
         if (value > 0) lowest = std::min(lowest, value);
@@ -181,12 +186,9 @@ Chart histogram_chart(const std::vector<RunData>& runs, size_t max_bins) {
   }
   chart.traces.push_back(gaussian_trace(gaussian(lowest), bent));
   chart.layout = {{"xaxis", {{"title", {{"text", "standard deviations from the mean"}}}}},
-                  {"yaxis",
-                   {{"title", {{"text", "density"}}},
-                    {"type", "log"},
-                    {"exponentformat", "power"},
-                    {"dtick", 1}}},
+                  {"yaxis", {{"title", {{"text", "density"}}}}},
                   {"hovermode", "closest"}};
+  chart.layout["yaxis"].update(log_ticks(lowest, 1));
   if (bent) chart.layout["xaxis"].update(AsinhAxis{.scale = 1}.ticks(-reach, reach, {1, 3}));
   return chart;
 }

@@ -31,6 +31,15 @@ std::string text_around(const LargestActivation& largest) {
                                                          : shorten(text, 3 * kMaxContextBytes);
 }
 
+// "Verdict: the model has …" is "The model has …" under a heading of its own.
+std::string without_prefix(std::string sentence) {
+  const std::string prefix = "Verdict: ";
+  if (!sentence.starts_with(prefix) || sentence.size() == prefix.size()) return sentence;
+  sentence.erase(0, prefix.size());
+  if (sentence[0] >= 'a' && sentence[0] <= 'z') sentence[0] -= 'a' - 'A';
+  return sentence;
+}
+
 }  // namespace
 
 std::string activation_section(const std::vector<RunData>& runs) {
@@ -78,11 +87,14 @@ std::string sink_section(const std::vector<RunData>& runs) {
 std::string verdict_section(const std::vector<RunData>& runs) {
   std::string out;
   for (const RunData& run : runs) {
+    if (run.verdicts.empty()) continue;
+    out += "<li><b>" + escape_html(run.label) + "</b><ul class=\"notes\">\n";
     for (const std::string& sentence : run.verdicts) {
-      out += "<li>" + escape_html(run.label + ": " + shorten(sentence, 600)) + "</li>\n";
+      out += "<li>" + escape_html(shorten(without_prefix(sentence), 600)) + "</li>\n";
     }
+    out += "</ul></li>\n";
   }
-  return out.empty() ? "" : "<ul class=\"notes\">\n" + out + "</ul>\n";
+  return out.empty() ? "" : "<h3>In words</h3>\n<ul class=\"words\">\n" + out + "</ul>\n";
 }
 
 }  // namespace osp

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <functional>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
@@ -33,14 +34,18 @@ std::string script_hash(const std::string& script) {
   return "'sha256-" + std::string(reinterpret_cast<const char*>(base64.data())) + "'";
 }
 
-std::string chart_html(const Chart& chart) {
+bool any_trace(const Chart& chart, const std::function<bool(const Json& meta)>& holds) {
+  return std::any_of(chart.traces.begin(), chart.traces.end(), [&](const Json& trace) {
+    return trace.contains("meta") && holds(trace["meta"]);
+  });
+}
+
+std::string chart_html(const Chart& chart, bool wide) {
   std::string out =
       fmt::format("<figure{}>\n<figcaption><h3 id=\"{}-title\">{}</h3><p>{}</p></figcaption>\n",
-                  chart.wide ? " class=\"wide\"" : "", chart.id, escape_html(chart.title),
+                  wide ? " class=\"wide\"" : "", chart.id, escape_html(chart.title),
                   escape_html(chart.caption));
-  if (std::any_of(chart.traces.begin(), chart.traces.end(), [](const Json& trace) {
-        return trace.contains("meta") && trace["meta"].value("role", "") == "smooth";
-      })) {
+  if (any_trace(chart, [](const Json& meta) { return meta.value("role", "") == "smooth"; })) {
     out += fmt::format(
         "<label>Smoothing <input type=\"range\" id=\"{}-smooth\" min=\"0\" max=\"10\" "
         "step=\"0.5\" value=\"2\" autocomplete=\"off\"> <output>2</output> % of the run</label>\n",
@@ -55,10 +60,17 @@ std::string chart_html(const Chart& chart) {
     }
     out += "</select></label>\n";
   }
+  // The points of a histogram are spelled out by the script, for the choice that is shown.
+  const bool spelled_out = any_trace(chart, [](const Json& meta) { return meta.contains("grid"); });
   out += fmt::format(
-      "<div class=\"plot\" id=\"{0}\" role=\"img\" aria-labelledby=\"{0}-title\"></div>\n"
-      "<details><summary>The same as a table</summary>\n{1}</details>\n</figure>\n",
-      chart.id, render_table(chart.table, chart.title));
+      "<div class=\"sideways\"><div class=\"plot\" id=\"{0}\" role=\"img\" "
+      "aria-labelledby=\"{0}-title\"></div></div>\n"
+      "<details><summary>The same as a table</summary>\n{1}{2}</details>\n</figure>\n",
+      chart.id, render_table(chart.table, chart.title),
+      spelled_out ? fmt::format("<div class=\"scroll points\" id=\"{}-points\" tabindex=\"0\" "
+                                "role=\"region\" aria-label=\"Points of the chart\"></div>\n",
+                                chart.id)
+                  : "");
   return out;
 }
 
@@ -73,6 +85,20 @@ std::string verdict_html(const Verdict& verdict) {
   return out + "</ul>\n";
 }
 
+// Of charts two in a row, which take the whole width: those that ask for it, and those that would
+// stand alone in their row.
+std::vector<bool> whole_width(const std::vector<Chart>& charts) {
+  std::vector<bool> wide;
+  size_t in_row = 0;
+  for (size_t i = 0; i < charts.size(); ++i) {
+    const bool last = i + 1 == charts.size() || charts[i + 1].wide;
+    in_row = charts[i].wide ? 0 : in_row + 1;
+    wide.push_back(charts[i].wide || (last && in_row % 2 == 1));
+    if (last) in_row = 0;
+  }
+  return wide;
+}
+
 // Charts in the order of the page; collects their data for the script.
 class ChartSections {
  public:
@@ -80,12 +106,15 @@ class ChartSections {
     if (charts.empty()) return "";
     std::string out = heading.empty() ? "" : "<h2>" + escape_html(heading) + "</h2>\n";
     out += "<div class=\"charts\">\n";
-    for (const Chart& chart : charts) {
-      out += chart_html(chart);
+    const std::vector<bool> wide = whole_width(charts);
+    for (size_t i = 0; i < charts.size(); ++i) {
+      const Chart& chart = charts[i];
+      out += chart_html(chart, wide[i]);
       data_["charts"].push_back({{"id", chart.id},
                                  {"traces", chart.traces},
                                  {"layout", chart.layout},
-                                 {"over_tokens", chart.over_tokens}});
+                                 {"over_tokens", chart.over_tokens},
+                                 {"pixels_per_category", chart.pixels_per_category}});
     }
     return out + "</div>\n";
   }

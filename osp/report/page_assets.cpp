@@ -38,13 +38,16 @@ ul.claims b { font-weight: 650; }
 li.holds b { color: var(--good); }
 li.fails b { color: var(--bad); }
 .scroll { overflow-x: auto; margin: .75rem 0; border: 1px solid var(--line); border-radius: 6px; }
-.scroll:focus-visible, summary:focus-visible, select:focus-visible, input:focus-visible {
+.scroll:focus-visible, .sideways:focus-visible, summary:focus-visible, select:focus-visible, input:focus-visible {
   outline: 2px solid var(--accent); outline-offset: 2px;
 }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .42rem .7rem; text-align: right; border-top: 1px solid var(--line); vertical-align: top; }
 thead th { border-top: 0; background: var(--panel); font-weight: 600; white-space: nowrap; }
-th:first-child { text-align: left; font-weight: 600; }
+th:first-child {
+  text-align: left; font-weight: 600; position: sticky; left: 0; background: var(--paper); min-width: 6rem;
+}
+thead th:first-child { background: var(--panel); }
 td { white-space: nowrap; }
 table.text td, .text td { text-align: left; white-space: pre-wrap; }
 .text thead th { text-align: left; }
@@ -59,6 +62,8 @@ figure {
 }
 figcaption p { font-size: .88rem; line-height: 1.45; margin: .2rem 0 .4rem; }
 .plot { width: 100%; min-height: 340px; }
+.sideways { overflow-x: auto; overflow-y: hidden; }
+figure label { font-size: .88rem; }
 input[type=range] { width: 9rem; max-width: 45%; vertical-align: middle; accent-color: var(--accent); }
 select {
   font: inherit; font-size: .9rem; color: var(--ink); background: var(--paper); padding: .3rem .5rem;
@@ -73,9 +78,13 @@ pre {
 }
 pre b { color: var(--accent); font-weight: 600; }
 ul.notes { padding-left: 1.2rem; margin: .4rem 0; }
+ul.words { list-style: none; padding: 0; margin: .4rem 0; max-width: 60rem; font-size: .93rem; }
+ul.words > li { margin-top: .6rem; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .75rem; font-size: .88rem; }
 @media (max-width: 40rem) {
   body { padding: 1rem .75rem 3rem; }
+  thead th { white-space: normal; }
+  th, td { padding: .4rem .5rem; }
   h1 { font-size: 1.45rem; }
   .headline { font-size: 1.05rem; }
   figure { padding: .7rem .35rem .4rem; }

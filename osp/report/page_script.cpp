@@ -9,10 +9,11 @@ constexpr const char* kStyleOfTraces = R"js(
 (function () {
   let data = JSON.parse(document.getElementById('charts').textContent);
   const dark = window.matchMedia('(prefers-color-scheme: dark)');
-  // Okabe and Ito's colours, which people of any colour vision tell apart; those too faint on one
-  // background come last there. Line style and marker differ as well.
-  const light = ['#d55e00', '#cc79a7', '#0072b2', '#009e73', '#e69f00', '#56b4e9'];
-  const bright = ['#e8702a', '#cc79a7', '#56b4e9', '#009e73', '#e69f00', '#f0e442'];
+  const coarse = window.matchMedia('(pointer: coarse)');
+  // Colours that people of any colour vision tell apart and that stand out from both backgrounds
+  // (tests/python/test_report_browser.py computes it). Line style and marker differ as well.
+  const light = ['#e06b12', '#5a006e', '#2f8cff', '#003b12', '#5e5a0b', '#ae7ba7'];
+  const bright = ['#ec8f21', '#9145c8', '#9bddff', '#007e5d', '#fed482', '#9e8fd6'];
   const dashes = ['solid', 'dash', 'solid', 'dot', 'dashdot', 'longdash'];
   const symbols = ['circle', 'square', 'diamond', 'triangle-up', 'cross', 'x'];
   const shapes = ['', '/', '.', 'x', '-'];
@@ -70,20 +71,26 @@ constexpr const char* kStyleOfTraces = R"js(
         return seconds === null ? null : seconds / unit;
       });
     }
-    if (meta.role === 'heat') return out;
+    if (meta.role === 'heat') {
+      if (trace.texttemplate && cramped(trace.x.length)) out.texttemplate = '';
+      return out;
+    }
     if (meta.role === 'reference') {
       out.line = { color: css('--soft'), width: 2, dash: 'dot' };
       return out;
     }
     if (meta.role === 'chance') {
-      out.marker = { symbol: 'line-ew-open', size: 22, color: css('--ink'), line: { width: 2, color: css('--ink') } };
+      // The line spans its group of bars.
+      const room = (width_of(chart) - 80) / Math.max(1, categories(chart));
+      out.marker = { symbol: 'line-ew-open', size: 0.55 * room, color: css('--ink'),
+        line: { width: 2, color: css('--ink') } };
       return out;
     }
     const turn = meta.run % light.length, color = (dark.matches ? bright : light)[turn];
     if (meta.role === 'bar') {
       out.marker = { color: color, line: { color: css('--panel'), width: 1 },
         pattern: { shape: shapes[meta.turn % shapes.length], fgcolor: css('--panel'), fillmode: 'overlay', size: 6 } };
-      out.error_y = Object.assign({ color: css('--ink'), thickness: 1.2, width: 2 }, trace.error_y);
+      out.error_y = Object.assign({ color: css('--ink'), thickness: 1.2, width: 0 }, trace.error_y);
       return out;
     }
     if (meta.role === 'marks') {
@@ -100,10 +107,17 @@ constexpr const char* kStyleOfTraces = R"js(
     if (meta.role === 'smooth') {
       const slider = by_id(chart.id + '-smooth');
       const share = slider ? Number(slider.value) / 100 : 0.02;
-      out.y = smoothed(trace.y, trace.y.length < 100 ? 1 : Math.max(1, Math.round(share * trace.y.length)));
+      out.y = smoothed(trace.y, trace.y.length < 100 ? 1 : Math.floor(share * trace.y.length) | 1);
     }
     if (meta.role === 'points') out.marker = { symbol: symbols[turn], size: trace.x.length > 60 ? 3 : 6 };
     return out;
+  }
+  const categories = (chart) => new Set(chart.traces.flatMap((t) => t.x || [])).size;
+  const shown_width = (chart) => by_id(chart.id).parentElement.clientWidth;
+  const cramped = (columns) => window.innerWidth < 640 && columns > 8;
+  // A chart over many categories may be wider than its frame, which then scrolls.
+  function width_of(chart) {
+    return Math.max(shown_width(chart), 80 + (chart.pixels_per_category || 0) * categories(chart));
   }
   const on_time = () => { const axis = by_id('axis'); return axis !== null && axis.value === 'time'; };
 )js";
@@ -113,13 +127,18 @@ constexpr const char* kDrawing = R"js(
     const layout = chart.layout;
     const ink = css('--ink'), soft = css('--soft'), grid = css('--grid'), paper = css('--panel');
     const narrow = window.innerWidth < 640;
+    const heat = chart.traces.some((t) => t.type === 'heatmap');
+    const named = new Set(chart.traces.filter((t) => t.showlegend !== false).map((t) => t.name));
+    const below = Math.max(0, named.size - 3) * (narrow ? 20 : 6);  // what a long legend takes
     const out = Object.assign({
-      height: narrow ? 340 : 380,
-      margin: { l: narrow ? 52 : 64, r: 14, t: 8, b: 48 }, showlegend: true,
+      height: (narrow ? 340 : 380) + below, width: width_of(chart),
+      margin: { l: narrow ? 52 : 64, r: 14, t: 8, b: 48 }, showlegend: !heat,
       legend: { orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom' },
     }, layout);
     out.uirevision = chart.over_tokens && on_time() ? 'time' : 'tokens';
-    out.font = { family: 'system-ui, "DejaVu Sans", sans-serif', size: narrow ? 11 : 12.5, color: ink };
+    out.font = { family: 'system-ui, "DejaVu Sans", sans-serif', size: narrow ? 12 : 12.5, color: ink };
+    // A finger scrolls the page; a mouse selects what to enlarge.
+    out.dragmode = coarse.matches ? false : 'zoom';
     out.paper_bgcolor = paper;
     out.plot_bgcolor = paper;
     out.hoverlabel = { bgcolor: css('--paper'), bordercolor: css('--line'), font: { color: ink } };
@@ -133,19 +152,53 @@ constexpr const char* kDrawing = R"js(
       if (bottom && chart.over_tokens && on_time()) {
         out[key].title = { text: 'time trained (' + time_unit()[1] + ')' };
       }
-      if (out[key].title) out[key].title = Object.assign({ font: { color: soft }, standoff: 8 }, out[key].title);
+      if (out[key].title) out[key].title = Object.assign({ font: { color: soft, size: out.font.size }, standoff: heat && bottom ? 24 : 8 }, out[key].title);
+    }
+    if (layout.coloraxis) {
+      const bar = layout.coloraxis.colorbar;
+      const title = Object.assign({ font: { color: soft, size: out.font.size } }, bar.title);
+      out.coloraxis = Object.assign({}, layout.coloraxis, { colorbar: Object.assign({}, bar, { title: title }) });
     }
     return out;
+  }
+
+  const number = (x) => typeof x === 'number' && isFinite(x) ? String(Number(x.toPrecision(4))) : '–';
+
+  // The table of a chart of histograms: the points of what is shown, evenly spread.
+  function spell_out(chart) {
+    const place = by_id(chart.id + '-points');
+    if (!place || !place.parentElement.open) return;
+    const unit = chart.layout.xaxis.title.text, rows = [];
+    for (const trace of by_id(chart.id).data) {
+      if (trace.visible === false) continue;
+      const xs = trace.customdata || trace.x, step = Math.max(1, (xs.length - 1) / 40);
+      for (let i = 0; i < xs.length; i += step) {
+        const at = Math.round(i);
+        rows.push([trace.name, number(xs[at]), number(trace.y[at])]);
+      }
+    }
+    const cells = (row, tag) => row.slice(1).map((cell) => `<${tag}>${cell}</${tag}>`).join('');
+    const line = (row, tag) => `<tr><th scope="row">${row[0]}</th>${cells(row, tag)}</tr>`;
+    const header = line(['', unit, chart.layout.yaxis.title.text], 'th');
+    place.innerHTML = '<table><thead>' + header + '</thead><tbody>' +
+      rows.map((row) => line(row, 'td')).join('') + '</tbody></table>';
   }
 
   function draw(chart) {
     const select = by_id(chart.id + '-choice');
     const choice = select ? Number(select.value) : 0;
     return Plotly.react(by_id(chart.id), chart.traces.map((t) => styled(t, chart, choice)),
-      themed(chart), { responsive: true, displaylogo: false, displayModeBar: false });
+      themed(chart), { displaylogo: false, displayModeBar: false }).then(() => spell_out(chart));
+  }
+
+  // What scrolls can be reached with the keyboard.
+  function mark_sideways(chart) {
+    const frame = by_id(chart.id).parentElement;
+    if (width_of(chart) > shown_width(chart)) frame.tabIndex = 0; else frame.removeAttribute('tabindex');
   }
 
   function draw_all() {
+    for (const chart of data.charts) mark_sideways(chart);
     return Promise.all(data.charts.map(draw)).then((done) => {
       document.documentElement.dataset.drawn = String(done.length);
     });
@@ -160,7 +213,16 @@ constexpr const char* kDrawing = R"js(
       slider.nextElementSibling.textContent = slider.value;
       redraw(chart.id);
     });
+    const points = by_id(chart.id + '-points');
+    if (points) points.parentElement.addEventListener('toggle', () => spell_out(chart));
   }
+  let last_width = window.innerWidth, waiting = 0;
+  window.addEventListener('resize', () => {  // not for a phone's address bar, which changes the height
+    if (window.innerWidth === last_width) return;
+    last_width = window.innerWidth;
+    clearTimeout(waiting);
+    waiting = setTimeout(draw_all, 100);
+  });
   const axis = by_id('axis');
   if (axis) axis.addEventListener('change', draw_all);
   dark.addEventListener('change', draw_all);

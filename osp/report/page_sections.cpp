@@ -69,9 +69,15 @@ HtmlTable run_table(const std::vector<RunData>& runs) {
   return table;
 }
 
-// Everything else that the first record of each run says: versions, device, threads.
+// "osp analyze runs/…" is "osp analyze".
+std::string program_of(const std::string& command) {
+  const size_t space = command.find(' ');
+  return command.substr(0, space == std::string::npos ? space : command.find(' ', space + 1));
+}
+
+// Everything else that the first record of each run and its results say: versions, device, threads.
 HtmlTable version_table(const std::vector<RunData>& runs) {
-  HtmlTable table{{"model", "recorded"}, {}};
+  HtmlTable table{{"model and command", "recorded"}, {}};
   for (const RunData& run : runs) {
     std::string text;
     for (const auto& [key, value] : run.start.items()) {
@@ -79,15 +85,16 @@ HtmlTable version_table(const std::vector<RunData>& runs) {
                                    key == "parameters" || key == "command";
       if (!shown_elsewhere) text += (text.empty() ? "" : "; ") + key + " " + text_of(value);
     }
-    if (run.trained_here()) table.rows.push_back({run.label, text.empty() ? "–" : text});
+    if (run.trained_here()) {
+      table.rows.push_back({run.label + ": osp train", text.empty() ? "–" : text});
+    }
     for (const ModelResults::Source& source : run.sources) {
       std::string facts;
       for (const auto& [key, value] : source.facts.items()) {
         facts += (facts.empty() ? "" : "; ") + key + " " + text_of(value);
       }
       if (!facts.empty()) {
-        table.rows.push_back(
-            {run.label + ": " + source.command.substr(0, source.command.find(' ', 4)), facts});
+        table.rows.push_back({run.label + ": " + program_of(source.command), facts});
       }
     }
   }

@@ -11,6 +11,9 @@
 namespace osp {
 namespace {
 
+constexpr double kPixelsPerLayer = 16;
+constexpr double kPixelsPerMethod = 44;
+
 Chart bits_chart(const std::vector<RunData>& runs) {
   Chart chart{.id = "bits",
               .title = "Perplexity against bits",
@@ -54,7 +57,7 @@ Chart bits_chart(const std::vector<RunData>& runs) {
                   {"yaxis", {{"title", {{"text", "perplexity"}}}}},
                   {"hovermode", "x unified"}};
   if (extent.low > 0 && extent.high > 20 * extent.low) {
-    chart.layout["yaxis"].update({{"type", "log"}, {"dtick", 1}});
+    chart.layout["yaxis"].update(log_ticks(extent.low, extent.high));
   }
   return chart;
 }
@@ -159,6 +162,7 @@ Chart method_chart(const std::vector<RunData>& runs, const std::vector<std::stri
                   "the standard deviation over seeds) and at 16 bits (lines); lower is better. In "
                   "the table, in brackets: Kullback–Leibler divergence from the model at 16 bits, "
                   "nats per token."};
+  chart.pixels_per_category = kPixelsPerMethod;
   chart.table.header = {"method, bits"};
   for (const RunData& run : runs) chart.table.header.push_back(run.label);
   Extent extent;
@@ -167,7 +171,7 @@ Chart method_chart(const std::vector<RunData>& runs, const std::vector<std::stri
                   {"yaxis", {{"title", {{"text", "perplexity"}}}}},
                   {"hovermode", "x unified"}};
   if (extent.low > 0 && extent.high > 10 * extent.low) {
-    chart.layout["yaxis"].update({{"type", "log"}, {"dtick", 1}});
+    chart.layout["yaxis"].update(log_ticks(extent.low, extent.high));
   }
   return chart;
 }
@@ -197,6 +201,7 @@ struct LayerCurve {
 Chart layer_chart(Chart chart, const std::string& unit, const std::vector<RunData>& runs,
                   const std::vector<LayerCurve>& curves, double LayerNoise::*member) {
   chart.wide = true;
+  chart.pixels_per_category = kPixelsPerLayer;
   chart.table.header = {"layer"};
   std::map<std::string, std::vector<std::string>> cells;
   std::vector<std::string> order;

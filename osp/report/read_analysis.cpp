@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "osp/base/error.h"
+#include "osp/base/provenance.h"
 #include "osp/report/charts.h"
 #include "osp/report/html.h"
 #include "osp/report/json_fields.h"
@@ -149,7 +150,7 @@ ModelResults read_analysis(const Json& file, const std::string& where) {
     if (has(sinks, "verdict")) model.verdicts.push_back(json_string(sinks, "verdict", where));
   }
   model.sources.push_back(source_of(
-      file, {"data", "verdict", "quantization_verdict"},
+      file, {"data", "verdict", "quantization_verdict", "largest_attention_logit"},
       fmt::format("osp analyze {} --data {} --json > {}", source_word(file, "model", "MODEL"),
                   source_word(file, "data", "DATA"), shell_word(where))));
   return model;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "osp/base/error.h"
+#include "osp/base/provenance.h"
 #include "osp/report/html.h"
 #include "osp/report/json_fields.h"
 #include "osp/report/read_analysis.h"

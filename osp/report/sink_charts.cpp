@@ -10,7 +10,11 @@
 namespace osp {
 namespace {
 
-constexpr double kRowHeight = 22;  // pixels
+constexpr double kRowHeight = 24;          // pixels
+constexpr size_t kMostNumbersInARow = 16;  // beyond that cells are too small for their number
+// The brightest colour stands for at least this share, so that a model without sinks looks like
+// one.
+constexpr double kLeastColourReach = 0.3;
 
 Json share_trace(const std::string& label, const std::vector<std::vector<double>>& mass,
                  size_t choice) {
@@ -19,7 +23,7 @@ Json share_trace(const std::string& label, const std::vector<std::vector<double>
   size_t widest = 0;
   for (size_t layer = 0; layer < mass.size(); ++layer) {
     rows.push_back(to_json_array(mass[layer]));
-    layers.push_back(fmt::format("block {}", layer + 1));
+    layers.push_back(std::to_string(layer + 1));
     widest = std::max(widest, mass[layer].size());
   }
   for (size_t head = 0; head < widest; ++head) heads.push_back(std::to_string(head + 1));
@@ -28,7 +32,8 @@ Json share_trace(const std::string& label, const std::vector<std::vector<double>
           {"x", heads},
           {"y", layers},
           {"z", rows},
-          {"hovertemplate", "%{y}, head %{x}: %{z:.3f}"},
+          {"hovertemplate", "block %{y}, head %{x}: %{z:.3f}"},
+          {"texttemplate", widest <= kMostNumbersInARow ? "%{z:.2f}" : ""},
           {"coloraxis", "coloraxis"},
           {"meta", {{"role", "heat"}, {"choice", choice}}}};
 }
@@ -42,6 +47,7 @@ Chart share_chart(const std::vector<RunData>& runs) {
                   "near 1 is a sink head.",
               .table = {{"model and block"}, {}}};
   size_t most_layers = 0, most_heads = 0;
+  double highest = kLeastColourReach;
   const auto add = [&](const std::string& name, const std::vector<std::vector<double>>& shares) {
     if (shares.empty()) return;
     chart.traces.push_back(share_trace(name, shares, chart.choices.size()));
@@ -49,7 +55,10 @@ Chart share_chart(const std::vector<RunData>& runs) {
     most_layers = std::max(most_layers, shares.size());
     for (size_t layer = 0; layer < shares.size(); ++layer) {
       std::vector<std::string> row = {fmt::format("{}, block {}", name, layer + 1)};
-      for (const double value : shares[layer]) row.push_back(format_number(value));
+      for (const double value : shares[layer]) {
+        row.push_back(format_number(value));
+        if (value > highest) highest = value;
+      }
       most_heads = std::max(most_heads, shares[layer].size());
       chart.table.rows.push_back(row);
     }
@@ -60,16 +69,17 @@ Chart share_chart(const std::vector<RunData>& runs) {
     chart.table.header.push_back(fmt::format("head {}", head + 1));
   }
   for (auto& row : chart.table.rows) row.resize(chart.table.header.size(), "–");
-  const Json bar = {{"title", {{"text", "share"}, {"side", "top"}}},
+  const Json bar = {{"title", {{"text", "share of attention"}, {"side", "top"}}},
                     {"orientation", "h"},
                     {"thickness", 10},
                     {"y", 1},
                     {"yanchor", "bottom"},
+                    {"ypad", 4},
                     {"x", 0.5}};
   chart.layout = {
-      {"xaxis", {{"title", {{"text", "head"}}}, {"type", "category"}, {"constrain", "domain"}}},
-      {"yaxis", {{"type", "category"}, {"autorange", "reversed"}}},
-      {"coloraxis", {{"colorscale", "Cividis"}, {"colorbar", bar}, {"cmin", 0}, {"cmax", 1}}},
+      {"xaxis", {{"title", {{"text", "head"}}}, {"type", "category"}}},
+      {"yaxis", {{"title", {{"text", "block"}}}, {"type", "category"}}},
+      {"coloraxis", {{"colorscale", "Cividis"}, {"colorbar", bar}, {"cmin", 0}, {"cmax", highest}}},
       {"height", std::max(340.0, kRowHeight * static_cast<double>(most_layers) + 130)}};
   return chart;
 }
@@ -144,12 +154,15 @@ Chart logit_chart(const std::vector<RunData>& runs, size_t max_bins) {
     }
   }
   chart.layout = {{"xaxis", {{"title", {{"text", "attention logit"}}}}},
-                  {"yaxis",
-                   {{"title", {{"text", "density"}}},
-                    {"type", "log"},
-                    {"exponentformat", "power"},
-                    {"dtick", 2}}},
+                  {"yaxis", {{"title", {{"text", "density per unit of logit"}}}}},
                   {"hovermode", "closest"}};
+  Extent densities;
+  for (const Json& trace : chart.traces) {
+    for (const Json& value : trace["y"]) {
+      if (value.is_number()) densities.include(value.get<double>());
+    }
+  }
+  if (densities.found) chart.layout["yaxis"].update(log_ticks(densities.low, densities.high));
   return chart;
 }
 

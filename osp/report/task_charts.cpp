@@ -12,6 +12,7 @@ namespace osp {
 namespace {
 
 constexpr const char* kAverage = "average";
+constexpr double kPixelsPerTask = 56;
 
 const TaskResult* find_task(const EvalResult& result, const std::string& task) {
   for (const TaskResult& found : result.tasks) {
@@ -71,9 +72,9 @@ std::vector<Chart> task_charts(const std::vector<RunData>& runs) {
                   "each number of bits (weights-activations-cache; striped: fewer than 16); "
                   "higher is better. Dashes: what guessing gives.",
               .wide = true};
+  chart.pixels_per_category = kPixelsPerTask;
   std::vector<std::string> tasks;
   std::vector<double> chances;
-  chart.table.header = {"task"};
   bool averages = false;
   for (const RunData& run : runs) {
     for (const EvalResult& result : run.evaluation) {

@@ -5,6 +5,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/memory.h"
+#include "osp/base/provenance.h"
 #include "osp/base/version.h"
 #include "osp/optim/schedule.h"
 #include "osp/train/device.h"
@@ -48,7 +49,9 @@ RunLog::RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state
        {"tokens", 0},
        {"recipe", recipe_json(state.recipe)},
        {"parameters", state.store.num_parameters()},
-       {"osp_version", kVersion}});
+       {"osp_version", kVersion},
+       {"command", process_command()},
+       {"machine", machine_text()}});
 }
 
 void RunLog::count_time() {

@@ -65,6 +65,7 @@ def test_a_run_leaves_a_model_metrics_and_events(train, tmp_path, optimizer):
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [0, 3, 6]
     assert [line["step"] for line in lines if line["kind"] == "sample"] == [3, 6]
     assert lines[0]["kind"] == "start" and lines[-1]["kind"] == "end"
+    assert lines[0]["command"].startswith("osp train ") and "Linux" in lines[0]["machine"]
     assert lines[0]["recipe"]["train"]["steps"] == 6
     assert lines[0]["recipe"] == json.loads((run / "recipe.json").read_text())
     validation = [line for line in lines if line["kind"] == "validation"][-1]

@@ -6,7 +6,7 @@ import os
 import random
 from pathlib import Path
 
-CLOCK_KEYS = ("tokens_per_s", "mfu", "peak_memory_bytes", "seconds")
+CALL_KEYS = ("tokens_per_s", "mfu", "peak_memory_bytes", "seconds", "command", "machine")
 
 RECIPE = """
 [data]
@@ -73,8 +73,8 @@ def metrics(run: Path) -> list:
 
 
 def timeless(run: Path) -> list:
-    """The lines without what the clock and the machine decide."""
-    return [{k: v for k, v in line.items() if k not in CLOCK_KEYS} for line in metrics(run)]
+    """The lines without what the clock, the machine and the call decide."""
+    return [{k: v for k, v in line.items() if k not in CALL_KEYS} for line in metrics(run)]
 
 
 def checkpoints(run: Path) -> list:

@@ -1,0 +1,51 @@
+#include "osp/base/provenance.h"
+
+#include <sys/utsname.h>
+
+#include <algorithm>
+#include <cctype>
+#include <fstream>
+#include <string_view>
+#include <thread>
+
+#include "osp/base/error.h"
+
+namespace osp {
+
+std::string shell_word(const std::string& word) {
+  const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) ||
+           std::string_view("_-./=:,+").find(c) != std::string_view::npos;
+  });
+  if (plain) return word;
+  std::string quoted = "'";
+  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+std::string process_command() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::string command, word;
+  while (std::getline(file, word, '\0')) {
+    if (command.empty()) word.erase(0, word.rfind('/') + 1);
+    command += (command.empty() ? "" : " ") + shell_word(word);
+  }
+  return command;
+}
+
+std::string machine_text() {
+  std::string processor, line;
+  std::ifstream file("/proc/cpuinfo");
+  while (processor.empty() && std::getline(file, line)) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) {
+      processor = line.substr(colon + 2) + ", ";
+    }
+  }
+  utsname system{};
+  const bool known = uname(&system) == 0;
+  return fmt::format("{}{} threads{}", processor, std::thread::hardware_concurrency(),
+                     known ? fmt::format(", {} {}", system.sysname, system.release) : "");
+}
+
+}  // namespace osp

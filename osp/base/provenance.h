@@ -1,0 +1,18 @@
+// Who made a result: the call and the machine, recorded in it so that it can be made again.
+#pragma once
+
+#include <string>
+
+namespace osp {
+
+// `word` as a shell takes it: unchanged, or in single quotes.
+std::string shell_word(const std::string& word);
+
+// The call of this process for a shell, the program by its name alone: "osp train mine.toml --out
+// runs/mine". "" where the system does not tell.
+std::string process_command();
+
+// Processor, threads and system: "AMD EPYC, 2 threads, Linux 6.1.0".
+std::string machine_text();
+
+}  // namespace osp

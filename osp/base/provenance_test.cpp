@@ -1,0 +1,25 @@
+#include "osp/base/provenance.h"
+
+#include <gtest/gtest.h>
+
+namespace osp {
+namespace {
+
+TEST(ShellWord, QuotesOnlyWhatAShellWouldChange) {
+  EXPECT_EQ(shell_word("runs/demo-1/osp.json"), "runs/demo-1/osp.json");
+  EXPECT_EQ(shell_word("adam=Adam, same rate"), "'adam=Adam, same rate'");
+  EXPECT_EQ(shell_word("it's"), "'it'\\''s'");
+  EXPECT_EQ(shell_word(""), "''");
+}
+
+TEST(ProcessCommand, BeginsWithTheProgramsName) {
+  const std::string command = process_command();
+  EXPECT_TRUE(command.starts_with("osp_base_test")) << command;
+}
+
+TEST(MachineText, NamesThreadsAndSystem) {
+  EXPECT_NE(machine_text().find(" threads, Linux "), std::string::npos) << machine_text();
+}
+
+}  // namespace
+}  // namespace osp

@@ -1,0 +1,65 @@
+"""`osp report` of a long run of a deep model: a small page, made in bounded time and memory, no spike lost."""
+
+import json
+import os
+import re
+import subprocess
+import time
+
+STEPS, LAYERS, EVERY = 200_000, 24, 20
+SPIKE_STEP, SPIKE_LAYER = 123_460, 17
+
+
+def write_long_run(folder):
+    """A step record for every step and a validation for every 20: 37 MB, with one spike in loss and in kurtosis."""
+    folder.mkdir()
+    start = {"kind": "start", "step": 0, "tokens": 0, "recipe": {}, "parameters": 1, "osp_version": "0.1.0"}
+    end = {"kind": "end", "step": STEPS, "tokens": STEPS * 1000, "seconds": STEPS * 0.5}
+    step = ('{"kind":"step","step":%d,"tokens":%d,"loss":%.4f,"lr":0.001,"gradient_norm":{"all":%.4f},'
+            '"tokens_per_s":2000,"seconds":%.1f,"peak_memory_bytes":1000}\n')  # fmt: skip
+    validation = ('{"kind":"validation","step":%d,"tokens":%d,"loss":3.1,'
+                  '"excess_kurtosis":{"mean":%.3f,"per_layer":%s},'
+                  '"largest_activation":{"value":%.3f,"layer":3},"largest_attention_logit":8.5}\n')  # fmt: skip
+    with open(folder / "metrics.jsonl", "w") as file:
+        file.write(json.dumps(start) + "\n")
+        for i in range(1, STEPS + 1):
+            loss = 987.6543 if i == SPIKE_STEP else 3 + 0.1 * (i * 7919 % 97) / 97
+            file.write(step % (i, i * 1000, loss, 0.5 + loss / 10, i * 0.5))
+            if i % EVERY:
+                continue
+            layers = [0.1 + 0.01 * (i // EVERY * 31 % 10)] * (LAYERS + 1)
+            if i == SPIKE_STEP:
+                layers[SPIKE_LAYER] = 765.432
+            file.write(validation % (i, i * 1000, max(layers), json.dumps(layers), 6 + max(layers)))
+        file.write(json.dumps(end) + "\n")
+
+
+def chart(page, name):
+    data = json.loads(re.search(r'id="charts">(.*?)</script>', page, re.S)[1])
+    return next(chart for chart in data["charts"] if chart["id"] == name)
+
+
+def test_long_run_of_a_deep_model_stays_small_and_keeps_its_spikes(osp_build, tmp_path):
+    write_long_run(tmp_path / "long")
+    metrics = (tmp_path / "long" / "metrics.jsonl").stat().st_size
+    begin = time.monotonic()
+    child = subprocess.Popen([osp_build / "osp", "report", tmp_path / "long", "--out", tmp_path / "r.html", "--quiet"],
+                             stdout=subprocess.DEVNULL)  # fmt: skip
+    _, status, usage = os.wait4(child.pid, 0)  # the child's own peak, not the largest of all children so far
+    child.returncode = os.waitstatus_to_exitcode(status)
+    seconds, peak = time.monotonic() - begin, usage.ru_maxrss * 1024
+    assert child.returncode == 0
+    print(f"{metrics / 1e6:.0f} MB of records, {seconds:.1f} s, peak {peak / 1e6:.0f} MB")
+    assert (tmp_path / "r.html").stat().st_size < 10_000_000
+    assert seconds < 60  # 1.2 s on an idle core
+    assert peak < 6 * metrics
+    page = (tmp_path / "r.html").read_text()
+    raw = chart(page, "training-loss")["traces"][0]
+    assert len(raw["y"]) <= 2000 and raw["meta"]["role"] == "raw"
+    at = raw["y"].index(987.654)
+    assert raw["x"][at] == SPIKE_STEP * 1000
+    kurtosis = chart(page, "kurtosis")["traces"][0]
+    assert kurtosis["customdata"][kurtosis["x"].index(SPIKE_STEP * 1000)] == 765.432
+    heat = chart(page, "heat")["traces"][0]
+    assert len(heat["customdata"]) == LAYERS + 1
+    assert [layer.count(765.432) for layer in heat["customdata"]] == [int(i == SPIKE_LAYER) for i in range(LAYERS + 1)]
