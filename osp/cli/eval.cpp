@@ -18,7 +18,7 @@ struct EvalArguments : MeasureOptions {
   std::string divergence_from;
   int64_t stride = 0;
   // Of benchmarks alone.
-  std::string prompts = "reference", out, resume, table;
+  std::string prompts = "reference", out, resume, table, samples;
   int64_t limit = 0;
 };
 
@@ -30,9 +30,10 @@ void check_perplexity(const EvalArguments& options) {
          options.models.size());
   }
   if (!options.out.empty() || !options.resume.empty() || !options.table.empty() ||
-      options.limit > 0) {
+      !options.samples.empty() || options.limit > 0) {
     fail(ErrorCode::usage,
-         "--out, --resume, --table and --limit belong to benchmarks; name some with --tasks");
+         "--out, --resume, --table, --samples and --limit belong to benchmarks; name some with "
+         "--tasks");
   }
 }
 
@@ -63,6 +64,7 @@ int run(const EvalArguments& options) {
                          .out = options.out,
                          .resume = options.resume,
                          .table = options.table,
+                         .samples = options.samples,
                          .bits_given = options.bits != EvalArguments().bits,
                          .limit = options.limit,
                          .quiet = options.common.quiet,
@@ -100,6 +102,8 @@ void add_eval(CommandLine& line) {
   command.add("--out", options->out, "keep the results of benchmarks in this JSON file");
   command.add("--resume", options->resume, "go on with such a file after a stop");
   command.add("--table", options->table, "write one row per model to this .md or .csv file");
+  command.add("--samples", options->samples,
+              "write every item of benchmarks and its answer to this file, one JSON line each");
   command.add("--bits", options->bits,
               "weights-activations-cache, a list by commas; each 2 to 8, or 16 for none");
   command.runs([options] { return run(*options); });

@@ -12,6 +12,7 @@
 #include "osp/base/interrupt.h"
 #include "osp/cli/command.h"
 #include "osp/eval/task_results.h"
+#include "osp/eval/task_samples.h"
 #include "osp/model/model_dir.h"
 #include "osp/quant/fake_quant.h"
 #include "osp/quant/quantized_model_dir.h"
@@ -74,6 +75,9 @@ class Bench {
       prompts_.push_back(load_task_prompts(arguments.data, *task, parse_prompts(arguments.prompts),
                                            arguments.limit));
     }
+    if (!arguments.samples.empty()) {
+      samples_.emplace(arguments.samples, !arguments.resume.empty());
+    }
   }
 
   void run(const EvaluatedModel& subject) {
@@ -99,7 +103,10 @@ class Bench {
  private:
   void run_task(const std::string& model, const std::string& bits, const ParameterStore& store,
                 const Tokenizer& tokenizer, const TaskPrompts& prompts, FakeQuantTap& tap) {
-    if (results_.finished(model, bits, prompts)) return;
+    if (results_.finished(model, bits, prompts)) {
+      if (samples_) samples_->check_finished(model, bits, prompts);
+      return;
+    }
     TaskAnswers answers = results_.answers(model, bits, prompts);
     const auto start = std::chrono::steady_clock::now();
     const auto before = static_cast<int64_t>(answers.items.size());
@@ -114,14 +121,19 @@ class Bench {
                                   done, total, format_duration(left)));
     };
     options.on_chunk = [&](const TaskAnswers& so_far) {
+      // First the items: what is kept as answered has its lines.
+      if (samples_) samples_->write(model, bits, prompts, so_far);
       results_.keep(model, bits, prompts, so_far);
     };
     answer_task(store, tokenizer, prompts, options, answers);
     console_.end_status();
+    // Answers that were all kept by an earlier sitting come through no chunk.
+    if (samples_) samples_->write(model, bits, prompts, answers);
     results_.finish(model, bits, prompts, answers);
   }
 
   std::vector<TaskPrompts> prompts_;
+  std::optional<SampleFile> samples_;
   TaskResults& results_;
   Console& console_;
 };

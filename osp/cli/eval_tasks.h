@@ -9,7 +9,7 @@ namespace osp {
 
 struct EvalTasksArguments {
   std::vector<std::string> models;
-  std::string tasks, bits, data, prompts, out, resume, table;
+  std::string tasks, bits, data, prompts, out, resume, table, samples;
   bool bits_given = false;  // other than the default
   int64_t limit = 0;
   bool quiet = false, json = false;

@@ -32,6 +32,7 @@ struct TaskItem {
   size_t answer = 0;                 // index of the right choice
   std::vector<std::string> references;  // of generation: right answers
   std::string shot_answer;              // of generation: what follows the context in a shot
+  std::string subject = {};             // of MMLU, as the data name it: "high_school_physics"
 };
 
 struct TaskDescription {
@@ -47,6 +48,9 @@ struct TaskDescription {
   bool (*matches)(std::string_view generated, std::span<const std::string> references) = nullptr;
 
   bool generates() const { return max_tokens > 0; }
+  const std::vector<std::string>& stops(Prompts prompts) const {
+    return prompts == Prompts::reference ? stop : stop_lm_eval;
+  }
 };
 
 // The eleven tasks, in the order of the paper's list.

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <span>
 
 #include "osp/base/error.h"
@@ -31,12 +32,12 @@ std::string_view without_space(std::string_view choice) {
 
 // Whether the right choice has the largest log-likelihood divided by `size` of the choice.
 template <class Size>
-double is_right(const TaskItem& item, std::vector<double> scores, const Size& size) {
+bool is_right(const TaskItem& item, std::vector<double> scores, const Size& size) {
   for (size_t i = 0; i < scores.size(); ++i) {
     scores[i] /= static_cast<double>(size(without_space(item.choices[i])));
   }
   const size_t best = best_of(scores);
-  return best == item.answer && !std::isnan(scores[best]) ? 1.0 : 0.0;
+  return best == item.answer && !std::isnan(scores[best]);
 }
 
 void score_chunk(const ParameterStore& store, const PromptEncoder& encoder,
@@ -73,7 +74,7 @@ void generate_chunk(const ParameterStore& store, const Tokenizer& tokenizer,
   std::vector<GenerationRequest> requests;
   for (size_t i = begin; i < end; ++i) {
     requests.push_back({encoder.context(prompts.items[i].contexts.front()), max_tokens,
-                        prompts.prompts == Prompts::reference ? task.stop : task.stop_lm_eval});
+                        task.stops(prompts.prompts)});
   }
   for (GeneratedText& generated : generate_greedy(store, tokenizer, requests, options)) {
     answers.items.push_back({{}, std::move(generated.text)});
@@ -86,6 +87,23 @@ void check_stop(const TaskPrompts& prompts, const TaskAnswers& answers) {
   fail(ErrorCode::interrupted, "stopped in {} after {} of {} items", prompts.task->name,
        answers.items.size(), prompts.items.size());
 }
+
+// The items of one subject.
+struct SubjectSum {
+  int64_t n = 0, acc = 0, acc_norm = 0;
+
+  void add(const ItemMarks& marks) {
+    ++n;
+    acc += marks.acc;
+    acc_norm += marks.acc_norm;
+  }
+  Json json() const {
+    const auto share = [&](int64_t count) {
+      return static_cast<double>(count) / static_cast<double>(n);
+    };
+    return {{"n", n}, {"acc", share(acc)}, {"acc_norm", share(acc_norm)}};
+  }
+};
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -133,26 +151,39 @@ Json mean_json(const std::vector<double>& values) {
   return {{"value", mean}, {"standard_error", error}};
 }
 
+ItemMarks marks_of(const TaskDescription& task, const TaskItem& item,
+                   const TaskAnswers::Item& answer) {
+  ItemMarks marks;
+  if (task.generates()) {
+    marks.exact_match = task.matches(answer.text, item.references);
+    return marks;
+  }
+  const auto& scores = answer.log_likelihoods;
+  marks.acc = is_right(item, scores, [](std::string_view) { return 1; });
+  marks.acc_norm = is_right(item, scores, num_characters);
+  marks.acc_bytes = is_right(item, scores, [](std::string_view text) { return text.size(); });
+  return marks;
+}
+
 Json task_result(const TaskPrompts& prompts, const TaskAnswers& answers) {
   OSP_CHECK(answers.items.size() == prompts.items.size(), "{} answers to {} items",
             answers.items.size(), prompts.items.size());
   const TaskDescription& task = *prompts.task;
-  std::vector<double> plain, by_characters, by_bytes, exact;
+  std::vector<double> acc, acc_norm, acc_bytes, exact_match;
+  std::map<std::string, SubjectSum> subjects;
   double chance = 0;
   for (size_t i = 0; i < prompts.items.size(); ++i) {
     const TaskItem& item = prompts.items[i];
-    const TaskAnswers::Item& answer = answers.items[i];
-    if (task.generates()) {
-      exact.push_back(task.matches(answer.text, item.references) ? 1.0 : 0.0);
-      continue;
-    }
-    const auto& scores = answer.log_likelihoods;
-    plain.push_back(is_right(item, scores, [](std::string_view) { return 1; }));
-    by_characters.push_back(is_right(item, scores, num_characters));
-    by_bytes.push_back(is_right(item, scores, [](std::string_view text) { return text.size(); }));
+    const ItemMarks marks = marks_of(task, item, answers.items[i]);
+    exact_match.push_back(marks.exact_match);
+    acc.push_back(marks.acc);
+    acc_norm.push_back(marks.acc_norm);
+    acc_bytes.push_back(marks.acc_bytes);
+    if (task.generates()) continue;
     chance += 1.0 / static_cast<double>(item.choices.size() * prompts.items.size());
+    if (!item.subject.empty()) subjects[item.subject].add(marks);
   }
-  const Json score = mean_json(task.generates() ? exact : by_characters);
+  const Json score = mean_json(task.generates() ? exact_match : acc_norm);
   Json json = {{"score", score["value"]},
                {"standard_error", score["standard_error"]},
                {"metric", task.generates() ? "exact_match" : "acc_norm"},
@@ -160,10 +191,11 @@ Json task_result(const TaskPrompts& prompts, const TaskAnswers& answers) {
                {"shots", task.shots},
                {"chance", chance}};
   if (!task.generates()) {
-    json["acc"] = mean_json(plain);
+    json["acc"] = mean_json(acc);
     json["acc_norm"] = score;
-    json["acc_bytes"] = mean_json(by_bytes);
+    json["acc_bytes"] = mean_json(acc_bytes);
   }
+  for (const auto& [name, sum] : subjects) json["subjects"][name] = sum.json();
   json["cut"] = answers.cut;
   json["prompts_sha256"] = prompts.sha256;
   json["seconds"] = answers.seconds;

@@ -36,9 +36,20 @@ struct TaskRunOptions {
 void answer_task(const ParameterStore& store, const Tokenizer& tokenizer,
                  const TaskPrompts& prompts, const TaskRunOptions& options, TaskAnswers& answers);
 
+// What an answer is worth, by each of the task's metrics: of choices whether the likeliest one is
+// right as it is, by log-likelihood per character and per byte; of generation whether a reference
+// equals the text.
+struct ItemMarks {
+  bool acc = false, acc_norm = false, acc_bytes = false;
+  bool exact_match = false;
+};
+ItemMarks marks_of(const TaskDescription& task, const TaskItem& item,
+                   const TaskAnswers::Item& answer);
+
 // The result of a task (docs/formats.md): of choices acc (the likeliest choice is right), acc_norm
 // (by log-likelihood per character) and acc_bytes (per byte), both without the choice's leading
-// space; of generation exact_match. Standard errors of a mean: s / √n with s² over n − 1.
+// space; of generation exact_match. Standard errors of a mean: s / √n with s² over n − 1. Items
+// with subjects (MMLU) are also counted by subject.
 Json task_result(const TaskPrompts& prompts, const TaskAnswers& answers);
 
 // Mean of values and its standard error (0 for fewer than two): {"value", "standard_error"}.

@@ -135,21 +135,22 @@ TaskItem mmlu(const BenchRecord& record, Prompts prompts) {
     choices = strings_field(record, "choices");
     answer = checked_label(record, "answer", number_field(record, "answer"), 0, choices.size());
   }
-  subject = replaced(subject, "_", " ");
+  const std::string words = replaced(subject, "_", " ");
   if (prompts == Prompts::reference) {
-    return {{"The following are questions about " + subject + ".\n" + question(text)},
+    return {{"The following are questions about " + words + ".\n" + question(text)},
             spaced(choices),
             answer,
             {},
-            {}};
+            {},
+            subject};
   }
-  const auto answers = letters_of(record, choices);
-  return {{"The following are multiple choice questions (with answers) about " + subject + ".\n\n" +
+  return {{"The following are multiple choice questions (with answers) about " + words + ".\n\n" +
            stripped(text) + "\n" + lettered(choices) + "Answer:"},
-          answers,
+          letters_of(record, choices),
           answer,
           {},
-          {}};
+          {},
+          subject};
 }
 
 TaskItem piqa(const BenchRecord& record, Prompts) {

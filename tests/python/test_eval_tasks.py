@@ -124,6 +124,71 @@ def test_stopped_and_resumed_gives_the_same(model, bench, run_program, osp_build
     assert other.returncode == 2 and "--limit" in other.stderr
 
 
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_samples_have_every_item_and_add_up_to_the_results(model, bench, run_program, tmp_path):
+    samples = tmp_path / "samples.jsonl"
+    out = evaluate(run_program, model, "--data", bench, "--tasks", ",".join(TASKS), "--limit", "40",
+                   "--samples", samples)
+    (result,) = out["models"][0]["results"]
+    lines = lines_of(samples)
+    assert len(lines) == 40 * len(TASKS)
+    for name, task in result["tasks"].items():
+        of_task = [line for line in lines if line["task"] == name]
+        assert [line["index"] for line in of_task] == list(range(40))
+        assert sum(line["correct"] for line in of_task) / 40 == pytest.approx(task["score"])
+        assert all(line["model"] == str(model) and line["bits"] == "16-16-16" for line in of_task)
+        if name == "trivia_qa":
+            assert of_task[0]["stop"] == ["Question"] and of_task[0]["context"].count("Question: ") == 6
+            continue
+        for metric in ["acc", "acc_norm", "acc_bytes"]:
+            assert sum(line[metric] for line in of_task) / 40 == pytest.approx(task[metric]["value"])
+        for line in of_task:
+            scores = line["log_likelihoods"]
+            assert len(scores) == len(line["choices"])
+            assert line["acc"] == (scores.index(max(scores)) == line["answer"])
+
+
+def test_mmlu_is_also_counted_by_subject(model, bench, run_program, tmp_path):
+    samples = tmp_path / "samples.jsonl"
+    out = evaluate(run_program, model, "--data", bench, "--tasks", "mmlu", "--limit", "114", "--samples", samples)
+    task = out["models"][0]["results"][0]["tasks"]["mmlu"]
+    subjects, lines = task["subjects"], lines_of(samples)
+    assert list(subjects) == sorted({line["subject"] for line in lines}) and "high_school_physics" in subjects
+    assert sum(subject["n"] for subject in subjects.values()) == 114
+    for name, subject in subjects.items():
+        of_subject = [line for line in lines if line["subject"] == name]
+        assert len(of_subject) == subject["n"]
+        assert all(name.replace("_", " ") in line["context"] for line in of_subject)
+        for metric in ["acc", "acc_norm"]:
+            assert subject[metric] == pytest.approx(sum(line[metric] for line in of_subject) / subject["n"])
+
+
+def test_resumed_samples_are_as_if_never_stopped(model, bench, run_program, tmp_path):
+    """A file that was cut within a line, at any place of the work, is completed."""
+    arguments = [model, "--data", bench, "--tasks", "winogrande,piqa", "--limit", "300", "--bits", "16-16-16,4-4-4"]
+    whole, cut, kept = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl", tmp_path / "kept.json"
+    evaluate(run_program, *arguments, "--samples", whole, "--out", kept)
+    document = json.loads(kept.read_text())
+    lines = lines_of(whole)
+    for result in document["models"][0]["results"]:
+        result["tasks"].pop("piqa")
+    document["models"][0]["results"].pop()
+    kept.write_text(json.dumps(document))
+    text = whole.read_text().splitlines(keepends=True)
+    cut.write_text("".join(text[:450]) + text[450][:40])
+    evaluate(run_program, *arguments, "--samples", cut, "--resume", kept)
+    assert lines_of(cut) == lines and len(lines) == 1200
+    cut.write_text("".join(text[:299]))
+    refused = run_program(["osp", "eval", *arguments, "--samples", cut, "--resume", kept], check=False)
+    assert refused.returncode == 2 and "299 of 300 items" in refused.stderr
+    cut.write_text("".join(text[1:3]))
+    refused = run_program(["osp", "eval", *arguments, "--samples", cut, "--resume", kept], check=False)
+    assert refused.returncode == 3 and "cut.jsonl line 1" in refused.stderr
+
+
 def test_bad_input_is_named(model, bench, run_program, tmp_path):
     def error(status, *arguments):
         result = run_program(["osp", "eval", *arguments, "--quiet"], check=False)
@@ -141,3 +206,5 @@ def test_bad_input_is_named(model, bench, run_program, tmp_path):
         os.symlink(model / name, bare / name)
     assert "tokenizer.json" in error(2, bare, "--data", bench, "--tasks", "piqa")
     assert ".csv" in error(2, model, "--data", bench, "--tasks", "piqa", "--table", "t.txt")
+    assert "none.d" in error(5, model, "--data", bench, "--tasks", "piqa", "--samples", tmp_path / "none.d" / "x")
+    assert "--samples" in error(2, model, "--data", bench / "README", "--samples", tmp_path / "x")

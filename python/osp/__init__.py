@@ -1,0 +1,1 @@
+"""Python beside the program `osp`."""

@@ -1,0 +1,74 @@
+"""A running `osp score`: a model that is loaded once and answers batches of requests.
+
+Requests and answers are the JSON lines of docs/formats.md, "osp score".
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+# What waits to be read must not fill a pipe while this side still writes: the program answers nothing
+# before the blank line, as long as a batch is smaller than the 131072 lines that it takes at once.
+MOST_LINES = 4096
+
+
+def find_program(program: str | None = None) -> str:
+    """`program`, else $OSP_PROGRAM, else the release build of this checkout, else `osp` on the PATH."""
+    given = program or os.environ.get("OSP_PROGRAM")
+    built = Path(__file__).resolve().parents[2] / "build" / "release" / "osp"
+    found = shutil.which(given or (str(built) if built.exists() else "osp"))
+    if found is None:
+        where = f"{given}: no such program" if given else f"no osp at {built} nor on the PATH"
+        raise FileNotFoundError(f"{where}; build it, or name it with program=PATH or OSP_PROGRAM")
+    return found
+
+
+class ScoreProcess:
+    """`osp score MODEL`. Raises RuntimeError with the program's own message when it ends too early."""
+
+    def __init__(self, model: str, bits: str = "16-16-16", batch_tokens: int = 8192, program: str | None = None) -> None:
+        """Starts the program and waits until it has loaded the model."""
+        self._command = [find_program(program), "score", str(model), "--bits", str(bits)]
+        self._command += ["--batch-tokens", str(batch_tokens), "--quiet"]
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+        )
+        self.answer([{"context": [0], "continuation": []}])
+
+    def answer(self, requests: Sequence[dict]) -> list[dict]:
+        """One answer for each of at most MOST_LINES requests, in order."""
+        assert len(requests) <= MOST_LINES
+        text = "".join(json.dumps(request) + "\n" for request in requests)
+        answers = []
+        try:
+            self._process.stdin.write(text.encode() + b"\n")
+            self._process.stdin.flush()
+            for _ in requests:
+                line = self._process.stdout.readline()
+                if not line.endswith(b"\n"):
+                    self._fail()
+                answers.append(json.loads(line))
+        except (BrokenPipeError, ValueError):  # ValueError: a pipe that was closed before
+            self._fail()
+        return answers
+
+    def close(self) -> None:
+        """Ends the program. A second call does nothing."""
+        if not self._process.stdin.closed:
+            try:
+                self._process.stdin.close()
+            except BrokenPipeError:
+                pass
+        self._process.stdout.close()
+        self._process.wait()
+
+    def _fail(self) -> None:
+        self.close()
+        self._errors.seek(0)
+        message = self._errors.read().decode(errors="replace").strip() or "no message"
+        raise RuntimeError(f"{' '.join(self._command)}: ended with status {self._process.returncode}: {message}")
