@@ -26,11 +26,11 @@ struct BenchEvalArguments {
   std::string peer = "bench/peers/lm_eval_peer.py";
 };
 
-struct Pair {
+struct AnsweredPair {
   Json ours, peer;  // by task
 };
 
-Pair run_pair(const BenchEvalArguments& options) {
+AnsweredPair run_pair(const BenchEvalArguments& options) {
   const TemporaryFolder folder;
   const std::string samples = folder / "samples.jsonl";
   const std::string dir = find_model_dir(options.model);
@@ -43,9 +43,9 @@ Pair run_pair(const BenchEvalArguments& options) {
 }
 
 // Medians over the pairs; the ratio is the median of each pair's.
-Json summary_of(const std::string& task, const std::vector<Pair>& pairs) {
+Json summary_of_task(const std::string& task, const std::vector<AnsweredPair>& pairs) {
   std::vector<double> ours, peer, ratios;
-  for (const Pair& pair : pairs) {
+  for (const AnsweredPair& pair : pairs) {
     ours.push_back(pair.ours[task]["seconds"]);
     peer.push_back(pair.peer[task]["seconds"]);
     ratios.push_back(peer.back() / ours.back());
@@ -64,7 +64,7 @@ Json summary_of(const std::string& task, const std::vector<Pair>& pairs) {
   return json;
 }
 
-void print_table(const Json& tasks) {
+void print_items_per_s(const Json& tasks) {
   fmt::print("{:<16} {:>6} {:>12} {:>14} {:>7} {:>11}\n", "task", "items", "osp items/s",
              "peer items/s", "ratio", "peer batch");
   for (const auto& [name, task] : tasks.items()) {
@@ -79,7 +79,7 @@ int run(const BenchEvalArguments& options) {
   check_peer(options.python, options.peer);
   const auto tasks = parse_tasks(options.tasks);
   Console console(options.common.quiet);
-  std::vector<Pair> pairs;
+  std::vector<AnsweredPair> pairs;
   for (int64_t i = 0; i < options.repetitions; ++i) {
     pairs.push_back(run_pair(options));
     console.line("{}/{}", i + 1, options.repetitions);
@@ -89,12 +89,12 @@ int run(const BenchEvalArguments& options) {
                  {"threads", at::get_num_threads()},
                  {"tasks", Json::object()}};
   for (const TaskDescription* task : tasks) {
-    result["tasks"][task->name] = summary_of(task->name, pairs);
+    result["tasks"][task->name] = summary_of_task(task->name, pairs);
   }
   if (options.common.json) {
     print_json(result);
   } else {
-    print_table(result["tasks"]);
+    print_items_per_s(result["tasks"]);
   }
   return 0;
 }

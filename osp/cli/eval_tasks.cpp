@@ -21,14 +21,14 @@ namespace osp {
 namespace {
 
 // A model, and the widths at which it is to run.
-struct Subject {
+struct EvaluatedModel {
   std::string name, dir;
   std::vector<BitWidths> widths;
   bool quantized = false;
 };
 
-Subject open_subject(const std::string& name, const EvalTasksArguments& arguments) {
-  Subject subject{name, find_model_dir(name), parse_bits_list(arguments.bits)};
+EvaluatedModel open_subject(const std::string& name, const EvalTasksArguments& arguments) {
+  EvaluatedModel subject{name, find_model_dir(name), parse_bits_list(arguments.bits)};
   if (!Tokenizer::exists(subject.dir)) {
     fail(ErrorCode::usage,
          "{}: no tokenizer.json, which is needed to read the benchmarks; copy it there",
@@ -80,7 +80,7 @@ class Bench {
     }
   }
 
-  void run(const Subject& subject) {
+  void run(const EvaluatedModel& subject) {
     const Tokenizer tokenizer = Tokenizer::from_file(subject.dir);
     std::optional<QuantizedModel> quantized;
     std::optional<ParameterStore> plain;
@@ -151,14 +151,14 @@ void write_table(const std::string& table, const Json& document) {
 
 void run_all(const EvalTasksArguments& arguments, TaskResults& results, const std::string& kept) {
   Console console(arguments.quiet);
-  std::vector<Subject> subjects;  // mistakes are told before the first model is read
+  std::vector<EvaluatedModel> subjects;  // mistakes are told before the first model is read
   for (const std::string& model : arguments.models) {
     subjects.push_back(open_subject(model, arguments));
   }
   Bench bench(arguments, results, console);
   catch_signals();
   try {
-    for (const Subject& subject : subjects) bench.run(subject);
+    for (const EvaluatedModel& subject : subjects) bench.run(subject);
   } catch (const Error& error) {
     console.end_status();
     if (error.code() != ErrorCode::interrupted) throw;
