@@ -135,6 +135,7 @@ void add_bench(CommandLine& line) {
   train.add("--alone", options->alone, "time osp in this process, without the peer");
   train.runs([options] { return run_train(*options); });
   add_bench_quantize(command);
+  add_bench_eval(command);
 }
 
 }  // namespace osp

@@ -122,5 +122,6 @@ void add_report(CommandLine& line);
 void add_bench(CommandLine& line);
 // A part of bench, in a file of its own.
 void add_bench_quantize(Command& bench);
+void add_bench_eval(Command& bench);
 
 }  // namespace osp
