@@ -64,7 +64,21 @@ Json summary_of_task(const std::string& task, const std::vector<AnsweredPair>& p
   return json;
 }
 
-void print_items_per_s(const Json& tasks) {
+// Of all tasks together: the peer's seconds over ours, the median of the pairs.
+double ratio_of_all(const std::vector<AnsweredPair>& pairs) {
+  std::vector<double> ratios;
+  for (const AnsweredPair& pair : pairs) {
+    double ours = 0, peer = 0;
+    for (const auto& [task, result] : pair.ours.items()) {
+      ours += result["seconds"].get<double>();
+      peer += pair.peer[task]["seconds"].get<double>();
+    }
+    ratios.push_back(peer / ours);
+  }
+  return median(ratios);
+}
+
+void print_items_per_s(const Json& tasks, double ratio) {
   fmt::print("{:<16} {:>6} {:>12} {:>14} {:>7} {:>11}\n", "task", "items", "osp items/s",
              "peer items/s", "ratio", "peer batch");
   for (const auto& [name, task] : tasks.items()) {
@@ -73,6 +87,7 @@ void print_items_per_s(const Json& tasks) {
                task["peer_items_per_s"].get<double>(), task["ratio"].get<double>(),
                task["peer_batch_size"].get<int64_t>());
   }
+  fmt::print("all together: {:.2f} times as fast\n", ratio);
 }
 
 int run(const BenchEvalArguments& options) {
@@ -87,6 +102,7 @@ int run(const BenchEvalArguments& options) {
   Json result = {{"model", options.model},
                  {"repetitions", options.repetitions},
                  {"threads", at::get_num_threads()},
+                 {"ratio", ratio_of_all(pairs)},
                  {"tasks", Json::object()}};
   for (const TaskDescription* task : tasks) {
     result["tasks"][task->name] = summary_of_task(task->name, pairs);
@@ -94,7 +110,7 @@ int run(const BenchEvalArguments& options) {
   if (options.common.json) {
     print_json(result);
   } else {
-    print_items_per_s(result["tasks"]);
+    print_items_per_s(result["tasks"], result["ratio"]);
   }
   return 0;
 }

@@ -30,7 +30,9 @@ def find_program(program: str | None = None) -> str:
 class ScoreProcess:
     """`osp score MODEL`. Raises RuntimeError with the program's own message when it ends too early."""
 
-    def __init__(self, model: str, bits: str = "16-16-16", batch_tokens: int = 8192, program: str | None = None) -> None:
+    def __init__(
+        self, model: str, bits: str = "16-16-16", batch_tokens: int = 8192, program: str | None = None
+    ) -> None:
         """Starts the program and waits until it has loaded the model."""
         self._command = [find_program(program), "score", str(model), "--bits", str(bits)]
         self._command += ["--batch-tokens", str(batch_tokens), "--quiet"]
