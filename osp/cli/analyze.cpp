@@ -8,6 +8,7 @@
 
 #include "osp/base/error.h"
 #include "osp/cli/command.h"
+#include "osp/cli/loaded_model.h"
 #include "osp/eval/outlier_summary.h"
 #include "osp/eval/perplexity.h"
 #include "osp/eval/point_summary.h"
@@ -15,8 +16,6 @@
 #include "osp/eval/token_source.h"
 #include "osp/eval/weight_summary.h"
 #include "osp/model/model_dir.h"
-#include "osp/quant/fake_quant.h"
-#include "osp/quant/quantized_model_dir.h"
 
 namespace osp {
 namespace {
@@ -34,39 +33,6 @@ struct AnalyzeArguments : MeasureOptions {
   int64_t sink_tokens = kSinkTokens;
 };
 
-// A model and what runs it at fewer bits.
-struct Analyzed {
-  ParameterStore store;
-  BitWidths bits;
-  std::unique_ptr<FakeQuantTap> quantizers;  // null at 16 bits
-  OnlineTransforms online;
-};
-
-// A model dir that `osp quantize` wrote has its own widths. The tap refers to the store, which
-// stays where it is.
-void load_analyzed(const std::string& dir, const std::string& text, Analyzed& analyzed) {
-  analyzed.bits = parse_bits(text);
-  if (!is_quantized_model_dir(dir)) {
-    analyzed.store = load_model_dir(dir);
-    if (analyzed.bits != BitWidths{}) {
-      analyzed.quantizers = std::make_unique<FakeQuantTap>(analyzed.store, analyzed.bits);
-    }
-    return;
-  }
-  QuantizedModel model = load_quantized_model_dir(dir);
-  if (analyzed.bits != BitWidths{} && analyzed.bits != model.info.bits) {
-    fail(ErrorCode::usage, "--bits {}: {} is quantized to {} already; leave out --bits", text, dir,
-         model.info.bits.text());
-  }
-  analyzed.bits = model.info.bits;
-  analyzed.online = model.info.online;
-  analyzed.store = std::move(model.store);
-  BitWidths run = model.info.bits;
-  run.weights = 16;  // they hold the dequantized weights
-  analyzed.quantizers = std::make_unique<FakeQuantTap>(analyzed.store, run, model.info.online,
-                                                       model.info.scales, model.info.clips);
-}
-
 // Tokens as [sequences, T], T the window of perplexity; a text shorter than that is one sequence.
 at::Tensor sequences_of(std::vector<int64_t>& tokens, const ParameterStore& store) {
   const int64_t count = static_cast<int64_t>(tokens.size());
@@ -82,9 +48,8 @@ int run(const AnalyzeArguments& options) {
   parse_bits(options.bits);  // a mistake is told before anything is read
   Console console(options.common.quiet);
   const std::string dir = find_model_dir(options.model);
-  Analyzed analyzed;
-  load_analyzed(dir, options.bits, analyzed);
-  const ParameterStore& store = analyzed.store;
+  const auto loaded = load_model_at(dir, options.bits);
+  const ParameterStore& store = loaded->model.store;
   TokenSource source = read_token_source(options.data, dir, options.max_tokens);
   if (!source.warning.empty()) console.warn("{}", source.warning);
   const at::Tensor tokens_BT = sequences_of(source.tokens, store);
@@ -92,8 +57,8 @@ int run(const AnalyzeArguments& options) {
   const auto start = std::chrono::steady_clock::now();
   OutlierOptions outliers;
   outliers.histograms = true;
-  outliers.quantizers = analyzed.quantizers.get();
-  NoiseTap noise(store, kNoiseBits, analyzed.online);
+  outliers.quantizers = loaded->tap.get();
+  NoiseTap noise(store, kNoiseBits, loaded->model.info.online);
   outliers.watcher = &noise;
   outliers.sink_tokens = options.sink_tokens;
   outliers.progress = [&](int64_t done, int64_t total) {
@@ -111,7 +76,7 @@ int run(const AnalyzeArguments& options) {
     Json json;
     json["model"] = options.model;
     json["data"] = options.data;
-    json["bits"] = analyzed.bits.text();
+    json["bits"] = loaded->bits.text();
     json.update(outlier_json(report, tokenizer));
     const SpelledData data{source.tokens, tokens_BT.size(1), tokenizer};
     json.update(point_json(report, noise.noise(), data));

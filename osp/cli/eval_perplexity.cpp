@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "osp/base/error.h"
+#include "osp/cli/loaded_model.h"
 #include "osp/eval/divergence.h"
 #include "osp/eval/perplexity.h"
 #include "osp/eval/token_source.h"
@@ -92,8 +93,7 @@ std::vector<Row> measure_quantized(const std::string& dir, const Measure& measur
   const QuantizedModel model = load_quantized_model_dir(dir);
   const BitWidths& bits = model.info.bits;
   if (measure.options.bits_given && measure.options.bits != bits.text()) {
-    fail(ErrorCode::usage, "--bits {}: {} is quantized to {} already; leave out --bits",
-         measure.options.bits, dir, bits.text());
+    refuse_bits(measure.options.bits, dir, bits);
   }
   if (measure.original != nullptr) check_original(*measure.original, model.store, measure.options);
   const auto tap = model.make_tap();

@@ -11,6 +11,7 @@
 #include "osp/base/file.h"
 #include "osp/base/interrupt.h"
 #include "osp/cli/command.h"
+#include "osp/cli/loaded_model.h"
 #include "osp/eval/task_results.h"
 #include "osp/eval/task_samples.h"
 #include "osp/model/model_dir.h"
@@ -40,8 +41,7 @@ EvaluatedModel open_subject(const std::string& name, const EvalTasksArguments& a
     // Among several widths its own is meant for it, the others for other models.
     if (arguments.bits_given &&
         std::find(subject.widths.begin(), subject.widths.end(), bits) == subject.widths.end()) {
-      fail(ErrorCode::usage, "--bits {}: {} is quantized to {} already; leave out --bits",
-           arguments.bits, subject.dir, bits.text());
+      refuse_bits(arguments.bits, subject.dir, bits);
     }
     subject.widths = {bits};
   }

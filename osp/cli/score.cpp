@@ -8,10 +8,9 @@
 
 #include "osp/base/error.h"
 #include "osp/cli/command.h"
+#include "osp/cli/loaded_model.h"
 #include "osp/cli/score_requests.h"
 #include "osp/model/model_dir.h"
-#include "osp/quant/fake_quant.h"
-#include "osp/quant/quantized_model_dir.h"
 
 namespace osp {
 namespace {
@@ -49,32 +48,6 @@ void answer_lines(std::istream& lines, const std::string& where, const ScoreMode
   answer(model, batch, options);
 }
 
-// A model and the tap that runs it at its widths; the tap refers to the store.
-struct LoadedModel {
-  QuantizedModel model;  // of a plain model dir: the store alone
-  std::unique_ptr<FakeQuantTap> tap;
-};
-
-std::unique_ptr<LoadedModel> load(const std::string& dir, const std::string& bits) {
-  auto loaded = std::make_unique<LoadedModel>();
-  if (is_quantized_model_dir(dir)) {
-    loaded->model = load_quantized_model_dir(dir);
-    const std::string own = loaded->model.info.bits.text();
-    if (bits != ScoreArguments().bits && bits != own) {
-      fail(ErrorCode::usage, "--bits {}: {} is quantized to {} already; leave out --bits", bits,
-           dir, own);
-    }
-    loaded->tap = loaded->model.make_tap();
-    return loaded;
-  }
-  loaded->model.store = load_model_dir(dir);
-  const BitWidths widths = parse_bits(bits);
-  if (widths != BitWidths{}) {
-    loaded->tap = std::make_unique<FakeQuantTap>(loaded->model.store, widths);
-  }
-  return loaded;
-}
-
 int run(const ScoreArguments& options) {
   parse_bits(options.bits);  // a mistake is told before anything is read
   const std::string dir = find_model_dir(options.model);
@@ -83,7 +56,7 @@ int run(const ScoreArguments& options) {
     file.open(options.requests);
     if (!file) fail(ErrorCode::io, "{}: cannot be opened", options.requests);
   }
-  const auto loaded = load(dir, options.bits);
+  const auto loaded = load_model_at(dir, options.bits);
   ScoreModel model{loaded->model.store, {}};
   if (Tokenizer::exists(dir)) model.tokenizer.emplace(Tokenizer::from_file(dir));
   Console console(options.common.quiet);
