@@ -53,6 +53,17 @@ void Console::print_warning(const std::string& text) {
   std::fflush(stderr);
 }
 
+std::function<void(int64_t, int64_t)> progress_line(Console& console, std::string label,
+                                                    std::string unit, int64_t before) {
+  return [&console, label = std::move(label), unit = std::move(unit), before, start = now_s()](
+             int64_t done, int64_t total) {
+    const double rate = static_cast<double>(done - before) / (now_s() - start);
+    const double left = static_cast<double>(total - done) / rate;
+    console.status(fmt::format("{}: {}/{} {}, {} left", label, format_count(done),
+                               format_count(total), unit, format_duration(left)));
+  };
+}
+
 std::string format_bytes(double bytes) {
   const char* units[] = {"B", "KB", "MB", "GB", "TB"};
   int unit = 0;

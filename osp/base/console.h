@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -42,6 +44,12 @@ class Console {
   bool status_shown_ = false;
   double last_status_s_ = -1e9;
 };
+
+// Shows "label: done/total unit, time left" of work that begins now, `before` of it being done. The
+// console must outlive the result.
+std::function<void(int64_t done, int64_t total)> progress_line(Console& console, std::string label,
+                                                               std::string unit,
+                                                               int64_t before = 0);
 
 // "3.2 MB", "12 s", "1 h 04 min": short forms for progress lines.
 std::string format_bytes(double bytes);

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "osp/base/error.h"
+#include "osp/base/version.h"
 
 namespace osp {
 
@@ -46,6 +47,12 @@ std::string machine_text() {
   const bool known = uname(&system) == 0;
   return fmt::format("{}{} threads{}", processor, std::thread::hardware_concurrency(),
                      known ? fmt::format(", {} {}", system.sysname, system.release) : "");
+}
+
+void record_provenance(Json& result) {
+  result["version"] = kVersion;
+  result["command"] = process_command();
+  result["machine"] = machine_text();
 }
 
 }  // namespace osp

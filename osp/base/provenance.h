@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "osp/base/json.h"
+
 namespace osp {
 
 // `word` as a shell takes it: unchanged, or in single quotes.
@@ -14,5 +16,8 @@ std::string process_command();
 
 // Processor, threads and system: "AMD EPYC, 2 threads, Linux 6.1.0".
 std::string machine_text();
+
+// Adds "version" of the program, "command" and "machine" to a result.
+void record_provenance(Json& result);
 
 }  // namespace osp

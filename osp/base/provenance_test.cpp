@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "osp/base/version.h"
+
 namespace osp {
 namespace {
 
@@ -19,6 +21,15 @@ TEST(ProcessCommand, BeginsWithTheProgramsName) {
 
 TEST(MachineText, NamesThreadsAndSystem) {
   EXPECT_NE(machine_text().find(" threads, Linux "), std::string::npos) << machine_text();
+}
+
+TEST(RecordProvenance, AddsVersionCommandAndMachine) {
+  Json result = {{"perplexity", 12.5}};
+  record_provenance(result);
+  EXPECT_EQ(result["perplexity"], 12.5);
+  EXPECT_EQ(result["version"], kVersion);
+  EXPECT_EQ(result["command"], process_command());
+  EXPECT_EQ(result["machine"], machine_text());
 }
 
 }  // namespace

@@ -2,11 +2,11 @@
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <memory>
 
 #include "osp/base/error.h"
+#include "osp/base/provenance.h"
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/eval/outlier_summary.h"
@@ -54,26 +54,20 @@ int run(const AnalyzeArguments& options) {
   if (!source.warning.empty()) console.warn("{}", source.warning);
   const at::Tensor tokens_BT = sequences_of(source.tokens, store);
 
-  const auto start = std::chrono::steady_clock::now();
   OutlierOptions outliers;
   outliers.histograms = true;
   outliers.quantizers = loaded->tap.get();
   NoiseTap noise(store, kNoiseBits, loaded->model.info.online);
   outliers.watcher = &noise;
   outliers.sink_tokens = options.sink_tokens;
-  outliers.progress = [&](int64_t done, int64_t total) {
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    const double left = seconds / static_cast<double>(done) * static_cast<double>(total - done);
-    console.status(fmt::format("analyze: {}/{} tokens, {} left", format_count(done),
-                               format_count(total), format_duration(left)));
-  };
+  outliers.progress = progress_line(console, "analyze", "tokens");
   const OutlierReport report = measure_outliers(store, tokens_BT, outliers);
   console.end_status();
 
   const Tokenizer* tokenizer = source.tokenizer ? &*source.tokenizer : nullptr;
   if (options.common.json) {
     Json json;
+    record_provenance(json);
     json["model"] = options.model;
     json["data"] = options.data;
     json["bits"] = loaded->bits.text();

@@ -1,11 +1,11 @@
 #include "osp/cli/eval_perplexity.h"
 
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <optional>
 
 #include "osp/base/error.h"
+#include "osp/base/provenance.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/eval/divergence.h"
 #include "osp/eval/perplexity.h"
@@ -32,17 +32,6 @@ struct Measure {
   Console& console;
 };
 
-std::function<void(int64_t, int64_t)> show_progress(Console& console, const std::string& label) {
-  const auto start = std::chrono::steady_clock::now();
-  return [&console, label, start](int64_t done, int64_t total) {
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    const double left = seconds / static_cast<double>(done) * static_cast<double>(total - done);
-    console.status(
-        fmt::format("{}: {}/{} windows, {} left", label, done, total, format_duration(left)));
-  };
-}
-
 double bits_per_byte(const PerplexityResult& result, const TokenSource& source) {
   if (!source.tokenizer) return 0.0;
   const bool overlapping = result.stride < result.window;
@@ -60,14 +49,14 @@ Row measure_row(const Measure& measure, const ParameterStore& store, const BitWi
   perplexity.max_tokens = measure.options.max_tokens;
   perplexity.stride = measure.options.stride;
   perplexity.tap = &tap;
-  perplexity.progress = show_progress(measure.console, bits.text());
+  perplexity.progress = progress_line(measure.console, bits.text(), "windows");
   Row row{bits, measure_perplexity(store, measure.source.tokens, perplexity), {}, 0.0};
   row.bits_per_byte = bits_per_byte(row.result, measure.source);
   if (measure.original != nullptr) {
     DivergenceOptions divergence;
     divergence.max_tokens = measure.options.max_tokens;
     divergence.changed_tap = &tap;
-    divergence.progress = show_progress(measure.console, bits.text() + " divergence");
+    divergence.progress = progress_line(measure.console, bits.text() + " divergence", "windows");
     row.divergence =
         measure_divergence(*measure.original, store, measure.source.tokens, divergence);
   }
@@ -115,6 +104,7 @@ Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(nul
 
 Json rows_json(const EvalPerplexity& options, const std::vector<Row>& rows) {
   Json json;
+  record_provenance(json);
   json["model"] = options.model;
   json["data"] = options.data;
   Json& results = json["results"] = Json::array();

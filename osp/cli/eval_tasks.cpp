@@ -1,7 +1,6 @@
 #include "osp/cli/eval_tasks.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -82,6 +81,7 @@ class Bench {
 
   void run(const EvaluatedModel& subject) {
     const Tokenizer tokenizer = Tokenizer::from_file(subject.dir);
+    end_tokens_ = load_end_tokens(subject.dir);
     std::optional<QuantizedModel> quantized;
     std::optional<ParameterStore> plain;
     if (subject.quantized) {
@@ -108,18 +108,12 @@ class Bench {
       return;
     }
     TaskAnswers answers = results_.answers(model, bits, prompts);
-    const auto start = std::chrono::steady_clock::now();
-    const auto before = static_cast<int64_t>(answers.items.size());
     TaskRunOptions options;
     options.tap = &tap;
-    options.progress = [&](int64_t done, int64_t total) {
-      const double seconds =
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      const double left = seconds / static_cast<double>(std::max<int64_t>(1, done - before)) *
-                          static_cast<double>(total - done);
-      console_.status(fmt::format("{} {} {}: {}/{} items, {} left", model, bits, prompts.task->name,
-                                  done, total, format_duration(left)));
-    };
+    options.end_tokens = end_tokens_;
+    options.progress =
+        progress_line(console_, fmt::format("{} {} {}", model, bits, prompts.task->name), "items",
+                      static_cast<int64_t>(answers.items.size()));
     options.on_chunk = [&](const TaskAnswers& so_far) {
       // First the items: what is kept as answered has its lines.
       if (samples_) samples_->write(model, bits, prompts, so_far);
@@ -136,6 +130,7 @@ class Bench {
   std::optional<SampleFile> samples_;
   TaskResults& results_;
   Console& console_;
+  std::vector<int64_t> end_tokens_;  // of the model that runs
 };
 
 void check_table(const std::string& table) {

@@ -42,10 +42,10 @@ at::Tensor some_tokens(const ModelConfig& config) {
 
 // Writes to a folder beside `out` and renames it, so that `out` is whole or absent.
 void save_atomically(const ParameterStore& store, const std::string& out,
-                     const std::string& tokenizer_json, bool bf16) {
+                     const std::string& tokenizer_json, const SaveOptions& options) {
   const std::string temporary = out + ".tmp";
   remove_tree(temporary);
-  save_model_dir(store, temporary, tokenizer_json, {.bf16 = bf16});
+  save_model_dir(store, temporary, tokenizer_json, options);
   rename_path(temporary, out);
 }
 
@@ -101,7 +101,7 @@ int run_hf(const ExportArguments& options, const std::string& out) {
                difference.largest, difference.scale);
   const bool has_tokenizer = Tokenizer::exists(dir);
   save_atomically(fused, out, has_tokenizer ? Tokenizer::from_file(dir).json() : "",
-                  dtype == "bf16");
+                  {.bf16 = dtype == "bf16", .end_tokens = load_end_tokens(dir)});
   if (!has_tokenizer) console.warn("{} has no tokenizer: exported without it", dir);
   console.line("wrote {} ({}, {} parameters, {})", out, architecture_name(fused.config),
                format_count(fused.num_parameters()), dtype);

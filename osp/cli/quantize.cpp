@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/base/provenance.h"
 #include "osp/base/interrupt.h"
 #include "osp/base/temporary_folder.h"
 #include "osp/cli/command.h"
@@ -118,9 +119,7 @@ TableEntry measure(Subject& subject, const std::string& folder, const QuantizeAr
   divergence.max_tokens = options.max_tokens;
   divergence.changed_tap = tap.get();
   divergence.original_states = &subject.states;
-  divergence.progress = [&](int64_t done, int64_t total) {
-    console.status(fmt::format("{}: {}/{} windows scored", quantized.info.method, done, total));
-  };
+  divergence.progress = progress_line(console, quantized.info.method, "windows scored");
   const DivergenceResult result =
       measure_divergence(*subject.whole, quantized.store, subject.text.tokens, divergence);
   console.end_status();
@@ -198,6 +197,7 @@ int run(const QuantizeArguments& options) {
   Console console(options.common.quiet);
   Table table;
   Json json = {{"bits", options.bits}, {"profile", options.profile}, {"runs", Json::array()}};
+  record_provenance(json);
   for (const std::string& path : options.models) {
     Subject subject = read_subject(path, options, console);
     for (const std::string& method : methods) {

@@ -63,9 +63,8 @@ int run(const ScoreArguments& options) {
   ScoreOptions score;
   score.tap = loaded->tap.get();
   score.batch_tokens = options.batch_tokens;
-  score.progress = [&](int64_t done, int64_t total) {
-    console.status(fmt::format("{}/{} requests", done, total));
-  };
+  score.end_tokens = load_end_tokens(dir);
+  score.progress = progress_line(console, "score", "requests");
   const bool from_stdin = options.requests == "-";
   answer_lines(from_stdin ? std::cin : file, from_stdin ? "stdin" : options.requests, model, score);
   console.end_status();

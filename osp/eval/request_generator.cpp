@@ -112,9 +112,9 @@ std::vector<int32_t> most_likely(const ParameterStore& store, const at::Tensor& 
 }
 
 // Takes the newest token of a row; whether more follow.
-bool continues(Row& row, int32_t id, int32_t end_of_document) {
+bool continues(Row& row, int32_t id, const std::vector<int64_t>& end_tokens) {
   GeneratedText& result = *row.result;
-  bool more = id != end_of_document;
+  bool more = std::find(end_tokens.begin(), end_tokens.end(), id) == end_tokens.end();
   if (more) {
     result.tokens.push_back(id);
     result.text += row.stream->add(id);
@@ -155,11 +155,13 @@ void generate_batch(const ParameterStore& store, const Tokenizer& tokenizer, std
   }
   // Rows of the head beyond the tokenizer's ids (padding) stand for nothing.
   const int64_t drawable = std::min(store.config.vocabulary, tokenizer.vocabulary());
+  std::vector<int64_t> end_tokens = options.end_tokens;
+  end_tokens.push_back(tokenizer.end_of_document());
   while (!rows.empty()) {
     const std::vector<int32_t> ids = most_likely(store, reader.finish(), drawable, options.tap);
     std::vector<Row> remaining;
     for (size_t i = 0; i < rows.size(); ++i) {
-      if (continues(rows[i], ids[i], tokenizer.end_of_document())) {
+      if (continues(rows[i], ids[i], end_tokens)) {
         remaining.push_back(std::move(rows[i]));
       }
     }

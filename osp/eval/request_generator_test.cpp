@@ -1,6 +1,8 @@
 // Equality with transformers and lm-eval is in tests/python/test_lm_eval.py.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "osp/base/test_error.h"
 #include "osp/eval/request_scorer.h"
 #include "osp/model/generate.h"
@@ -83,6 +85,19 @@ TEST(RequestGenerator, TextEndsBeforeAStopString) {
   const auto stopped = generate_greedy(store, test_tokenizer(), requests);
   EXPECT_LT(stopped[5].text.size(), free[5].text.size());
   EXPECT_EQ(free[5].text.find(stopped[5].text), 0u);
+}
+
+TEST(RequestGenerator, TextEndsBeforeTheModelsEndTokens) {
+  const ParameterStore store = generating_model();
+  const std::vector<GenerationRequest> requests = generation_requests();
+  const auto free = generate_greedy(store, test_tokenizer(), requests);
+  const std::vector<int32_t>& tokens = free[5].tokens;
+  const auto end = tokens.begin() + static_cast<ptrdiff_t>(tokens.size() / 2);
+  ScoreOptions options;
+  options.end_tokens = {*end};
+  const auto ended = generate_greedy(store, test_tokenizer(), requests, options);
+  const std::vector<int32_t> before(tokens.begin(), std::find(tokens.begin(), tokens.end(), *end));
+  EXPECT_EQ(ended[5].tokens, before);
 }
 
 TEST(RequestGenerator, ContextsAreCutSoThatTheNewTokensFit) {

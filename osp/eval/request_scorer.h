@@ -41,6 +41,7 @@ struct ScoredRequest {
 struct ScoreOptions {
   Tap* tap = nullptr;           // e.g. FakeQuantTap; must want no attention_logits
   int64_t batch_tokens = 8192;  // of one forward pass, at least one question
+  std::vector<int64_t> end_tokens = {};  // end a text, beside the end-of-document token
   std::function<void(int64_t done, int64_t total)> progress = {};  // requests
 };
 
@@ -63,8 +64,8 @@ struct GeneratedText {
   int64_t cut = 0;              // context tokens dropped on the left, so that max_tokens fit
 };
 
-// Always the most likely token, until the end of the document, a stop string or max_tokens. Errors
-// as above; Error(unsupported) also where max_tokens leaves no room for a context.
+// Always the most likely token, until the end of the document, an end token, a stop string or
+// max_tokens. Errors as above; Error(unsupported) also where max_tokens leaves no room for a context.
 std::vector<GeneratedText> generate_greedy(const ParameterStore& store, const Tokenizer& tokenizer,
                                            std::span<const GenerationRequest> requests,
                                            const ScoreOptions& options = {});

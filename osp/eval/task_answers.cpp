@@ -122,12 +122,11 @@ void answer_task(const ParameterStore& store, const Tokenizer& tokenizer,
     const auto begin = static_cast<int64_t>(answers.items.size());
     const int64_t end = std::min(total, begin + chunk);
     check_stop(prompts, answers);
-    const ScoreOptions score{options.tap, options.batch_tokens, [&](int64_t done, int64_t all) {
-                               check_stop(prompts, answers);
-                               if (options.progress) {
-                                 options.progress(begin + done * (end - begin) / all, total);
-                               }
-                             }};
+    ScoreOptions score{options.tap, options.batch_tokens, options.end_tokens};
+    score.progress = [&](int64_t done, int64_t all) {
+      check_stop(prompts, answers);
+      if (options.progress) options.progress(begin + done * (end - begin) / all, total);
+    };
     if (generates) {
       generate_chunk(store, tokenizer, encoder, prompts, static_cast<size_t>(begin),
                      static_cast<size_t>(end), score, answers);

@@ -28,6 +28,7 @@ struct TaskRunOptions {
   // Called after every chunk of items (256, of generation 32).
   std::function<void(const TaskAnswers&)> on_chunk = {};
   int64_t batch_tokens = 8192;
+  std::vector<int64_t> end_tokens = {};  // of generation, as in ScoreOptions
 };
 
 // Answers the items after those of `answers`, chunk by chunk; chunks begin at fixed items, so that

@@ -2,6 +2,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/provenance.h"
 #include "osp/base/version.h"
 
 namespace osp {
@@ -31,11 +32,12 @@ void check_prompts(const Json& entry, const TaskPrompts& prompts, const std::str
 
 TaskResults::TaskResults(const TaskResultsHeader& header, const std::string& path)
     : path_(path),
-      json_({{"version", kVersion},
-             {"prompts", header.prompts},
+      json_({{"prompts", header.prompts},
              {"data", header.data},
              {"limit", header.limit},
-             {"models", Json::array()}}) {}
+             {"models", Json::array()}}) {
+  record_provenance(json_);
+}
 
 TaskResults TaskResults::resume(const TaskResultsHeader& header, const std::string& path) {
   TaskResults results(header, path);

@@ -20,15 +20,6 @@ GgufTensorType type_of(const std::string& dtype) {
   fail(ErrorCode::usage, "--dtype {}: a GGUF file is written in f16, q8_0 or q4_0", dtype);
 }
 
-// The ids that end a text, from a configuration that may say how the weights are quantized.
-std::vector<int64_t> end_tokens_of(const std::string& dir) {
-  if (is_gguf_path(dir)) return load_model_config(dir).end_tokens;
-  const std::string file = dir + "/config.json";
-  Json config = read_json_file(file);
-  for (const char* key : {"quantization_config", "osp_quantization"}) config.erase(key);
-  return parse_hf_config(config, file).end_tokens;
-}
-
 // The last part of a path that is not "model": what a reader of the file will know it by.
 std::string name_of(const std::string& dir) {
   std::filesystem::path path = std::filesystem::path(dir).lexically_normal();
@@ -58,7 +49,7 @@ GgufConversion convert_to_gguf(const std::string& model, const std::string& path
   if (result.has_tokenizer) {
     const Tokenizer tokenizer = Tokenizer::from_file(dir);
     options.tokenizer_json = tokenizer.json();
-    options.end_tokens = end_tokens_of(dir);
+    options.end_tokens = load_end_tokens(dir);
     if (options.end_tokens.empty() && tokenizer.end_of_document() >= 0) {
       options.end_tokens.push_back(tokenizer.end_of_document());
     }

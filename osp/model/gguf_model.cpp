@@ -80,13 +80,16 @@ int64_t head_size(const GgufMetadata& metadata, int64_t width, int64_t heads) {
   return result;
 }
 
+// The first is that of the end of a text, as other programs take it.
 Json end_tokens(const GgufMetadata& metadata) {
-  std::set<int64_t> ids;
+  std::vector<int64_t> ids;
   for (const char* name : {"eos_token_id", "eot_token_id", "eom_token_id"}) {
     const std::string full = std::string("tokenizer.ggml.") + name;
-    if (metadata.has(full)) ids.insert(metadata.integer(full));
+    if (!metadata.has(full)) continue;
+    const int64_t id = metadata.integer(full);
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
   }
-  return Json(std::vector<int64_t>(ids.begin(), ids.end()));
+  return Json(ids);
 }
 
 const GgufTensor& tensor_at(const GgufFile& file, const std::string& name) {

@@ -114,8 +114,13 @@ HfConfig parse_hf_config(const Json& json, const std::string& where) {
   return {read_model(json, family, where), read_end_tokens(json, where)};
 }
 
+Json end_tokens_json(const std::vector<int64_t>& end_tokens) {
+  if (end_tokens.empty()) return nullptr;
+  return end_tokens.size() == 1 ? Json(end_tokens.front()) : Json(end_tokens);
+}
+
 std::string model_config_json(const ModelConfig& config, const std::string& dtype,
-                              int64_t end_token) {
+                              const std::vector<int64_t>& end_tokens) {
   const std::string architecture = architecture_name(config);
   const Family& family = *find_family(architecture);
   Json json;
@@ -123,7 +128,7 @@ std::string model_config_json(const ModelConfig& config, const std::string& dtyp
   json["model_type"] = family.model_type;
   json.update(written_keys(family, config));
   json["bos_token_id"] = nullptr;
-  json["eos_token_id"] = end_token < 0 ? Json(nullptr) : Json(end_token);
+  json["eos_token_id"] = end_tokens_json(end_tokens);
   json["dtype"] = dtype;
   json["torch_dtype"] = dtype;
   return json.dump(2) + "\n";

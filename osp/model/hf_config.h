@@ -34,8 +34,11 @@ std::string architecture_name(const ModelConfig& config);
 HfConfig parse_hf_config(const Json& json, const std::string& where);
 
 // The text of config.json for a resolved configuration. `dtype` is that of the stored weights
-// ("float32", "bfloat16"); `end_token` is the id of the end-of-document token, -1 for none.
+// ("float32", "bfloat16"); `end_tokens` become eos_token_id.
 std::string model_config_json(const ModelConfig& config, const std::string& dtype = "float32",
-                              int64_t end_token = -1);
+                              const std::vector<int64_t>& end_tokens = {});
+
+// eos_token_id as configurations have it: null, an id or a list of ids.
+Json end_tokens_json(const std::vector<int64_t>& end_tokens);
 
 }  // namespace osp

@@ -67,7 +67,9 @@ TEST(HfConfig, OnlyAPlainLlamaIsCalledOne) {
 TEST(HfConfig, EndTokensAreReadAsNoneOneOrSeveral) {
   const ModelConfig config = small();
   EXPECT_TRUE(parse(model_config_json(config)).end_tokens.empty());
-  EXPECT_EQ(parse(model_config_json(config, "float32", 7)).end_tokens, std::vector<int64_t>({7}));
+  EXPECT_EQ(parse(model_config_json(config, "float32", {7})).end_tokens, std::vector<int64_t>({7}));
+  EXPECT_EQ(parse(model_config_json(config, "float32", {7, 2})).end_tokens,
+            std::vector<int64_t>({7, 2}));
   Json json = Json::parse(model_config_json(config));
   json["eos_token_id"] = {3, 5};
   EXPECT_EQ(parse_hf_config(json, "c").end_tokens, std::vector<int64_t>({3, 5}));

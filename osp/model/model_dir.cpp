@@ -287,25 +287,32 @@ ParameterStore load_model_dir(const std::string& path, const StoreOptions& optio
   return open_model(path)->read(kWhole, options);
 }
 
-int32_t save_tokenizer_files(const std::string& path, const std::string& tokenizer_json,
-                             int64_t context) {
+std::vector<int64_t> load_end_tokens(const std::string& path) {
+  if (is_gguf_path(path)) return load_gguf_config(path).end_tokens;
+  const std::string file = find_model_dir(path) + "/config.json";
+  Json config = read_json_file(file, kMaxConfigBytes);
+  for (const char* key : {"quantization_config", "osp_quantization"}) config.erase(key);
+  return parse_hf_config(config, file).end_tokens;
+}
+
+void save_tokenizer_files(const std::string& path, const std::string& tokenizer_json,
+                          int64_t context, const std::vector<int64_t>& end_tokens) {
   write_file_atomic(path + "/tokenizer.json", tokenizer_json);
   const Tokenizer tokenizer = Tokenizer::from_json(tokenizer_json, path + "/tokenizer.json");
-  const int32_t end_token = tokenizer.end_of_document();
   Json tokenizer_config;
   tokenizer_config["tokenizer_class"] = "PreTrainedTokenizerFast";
   tokenizer_config["model_max_length"] = context;
   tokenizer_config["clean_up_tokenization_spaces"] = false;
   Json generation;
   generation["_from_model_config"] = true;
-  if (end_token >= 0) {
-    tokenizer_config["eos_token"] = tokenizer.decode(std::span<const int32_t>(&end_token, 1));
-    generation["eos_token_id"] = end_token;
-    generation["pad_token_id"] = end_token;
+  if (!end_tokens.empty()) {
+    const int32_t first = static_cast<int32_t>(end_tokens.front());
+    tokenizer_config["eos_token"] = tokenizer.decode(std::span<const int32_t>(&first, 1));
+    generation["eos_token_id"] = end_tokens_json(end_tokens);
+    generation["pad_token_id"] = first;
   }
   write_file_atomic(path + "/tokenizer_config.json", tokenizer_config.dump(2) + "\n");
   write_file_atomic(path + "/generation_config.json", generation.dump(2) + "\n");
-  return end_token;
 }
 
 void save_model_dir(const ParameterStore& store, const std::string& path,
@@ -327,18 +334,20 @@ void save_model_dir(const ParameterStore& store, const std::string& path,
   }
   write_safetensors(path + "/" + kWeights, entries, {{"format", "pt"}});
 
-  int32_t end_token = -1;
+  std::vector<int64_t> end_tokens = options.end_tokens;
   if (!tokenizer_json.empty()) {
+    const int32_t end =
+        Tokenizer::from_json(tokenizer_json, path + "/tokenizer.json").end_of_document();
+    if (end_tokens.empty() && end >= 0) end_tokens.push_back(end);
     if (is_plain_llama(store.config)) {
-      end_token = save_tokenizer_files(path, tokenizer_json, store.config.context);
+      save_tokenizer_files(path, tokenizer_json, store.config.context, end_tokens);
     } else {
       write_file_atomic(path + "/tokenizer.json", tokenizer_json);
-      end_token = Tokenizer::from_json(tokenizer_json, path + "/tokenizer.json").end_of_document();
     }
   }
   write_file_atomic(
       path + "/config.json",
-      model_config_json(store.config, options.bf16 ? "bfloat16" : "float32", end_token));
+      model_config_json(store.config, options.bf16 ? "bfloat16" : "float32", end_tokens));
   fsync_directory(path);
 }
 

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "osp/model/hf_config.h"
 #include "osp/model/model_source.h"
@@ -28,9 +29,14 @@ std::unique_ptr<ModelSource> open_model(const std::string& path);
 // All of it at once.
 ParameterStore load_model_dir(const std::string& path, const StoreOptions& options = {});
 
+// The ids that end a text by the model's own configuration (also a quantized model dir's): none, one
+// or several.
+std::vector<int64_t> load_end_tokens(const std::string& path);
+
 // How the weights are stored.
 struct SaveOptions {
   bool bf16 = false;  // rounded to nearest even; otherwise fp32
+  std::vector<int64_t> end_tokens = {};  // none: the tokenizer's end-of-document token
 };
 
 // Writes model.safetensors, then tokenizer files, then config.json, so that a folder with a
@@ -40,9 +46,8 @@ struct SaveOptions {
 void save_model_dir(const ParameterStore& store, const std::string& path,
                     const std::string& tokenizer_json, const SaveOptions& options = {});
 
-// Writes tokenizer.json and what AutoTokenizer and generate() of transformers look for beside it,
-// and gives the end-of-document token, or -1.
-int32_t save_tokenizer_files(const std::string& path, const std::string& tokenizer_json,
-                             int64_t context);
+// Writes tokenizer.json and what AutoTokenizer and generate() of transformers look for beside it.
+void save_tokenizer_files(const std::string& path, const std::string& tokenizer_json,
+                          int64_t context, const std::vector<int64_t>& end_tokens);
 
 }  // namespace osp

@@ -27,12 +27,10 @@ constexpr const char* kTokenizerFiles[] = {"tokenizer.json", "tokenizer_config.j
 
 Json config_with_quantization(const ModelConfig& model, const QuantizedModelInfo& info,
                               const std::string& source_dir) {
-  int64_t end_token = -1;
-  if (path_exists(source_dir + "/config.json")) {
-    const std::vector<int64_t> ends = load_model_config(source_dir).end_tokens;
-    if (!ends.empty()) end_token = ends.front();
-  }
-  Json config = parse_json(model_config_json(model, "float32", end_token), "config.json");
+  const bool known = is_gguf_path(source_dir) || path_exists(source_dir + "/config.json");
+  const std::vector<int64_t> end_tokens =
+      known ? load_end_tokens(source_dir) : std::vector<int64_t>{};
+  Json config = parse_json(model_config_json(model, "float32", end_tokens), "config.json");
   config["quantization_config"] = compressed_tensors_config(info, model);
   config[kInfoKey] = quantization_info_json(info);
   return config;
@@ -76,7 +74,7 @@ void copy_tokenizer(const std::string& source_dir, const std::string& folder) {
   const std::string tokenizer = folder + "/" + kTokenizerFiles[0];
   if (!path_exists(tokenizer) && Tokenizer::exists(source_dir)) {  // inside a GGUF file
     save_tokenizer_files(folder, Tokenizer::from_file(source_dir).json(),
-                         load_model_config(source_dir).model.context);
+                         load_model_config(source_dir).model.context, load_end_tokens(source_dir));
   }
 }
 
