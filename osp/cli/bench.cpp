@@ -20,20 +20,54 @@ struct BenchArguments {
   std::string python = ".venv/bin/python";
   std::string peer = "bench/peers/train_eager.py";
   bool alone = false;
+  bool profile = false;
 };
 
 struct Pair {
   Json ours, peer;
 };
 
+// Time by operator, the most expensive first; what is below a thousandth of the step is summed up.
+void print_profile(const TrainingSpeed& speed) {
+  fmt::print("{:<44} {:>7} {:>10} {:>7}\n", "operator", "calls", "ms a step", "share");
+  double listed = 0;
+  const auto row = [&](const std::string& name, const std::string& calls, double seconds) {
+    fmt::print("{:<44} {:>7} {:>10.2f} {:>5.1f} %\n", name, calls, 1e3 * seconds,
+               100 * seconds / speed.step_seconds);
+  };
+  for (const OpTime& time : speed.operators) {
+    if (time.seconds < 1e-3 * speed.step_seconds) break;
+    row(time.name, std::to_string(time.calls), time.seconds);
+    listed += time.seconds;
+  }
+  row("everything else", "", speed.step_seconds - listed);
+}
+
+Json profile_json(const TrainingSpeed& speed) {
+  Json operators = Json::array();
+  for (const OpTime& time : speed.operators) {
+    operators.push_back({{"name", time.name}, {"calls", time.calls}, {"seconds", time.seconds}});
+  }
+  return operators;
+}
+
 // The part that is timed, in a process of its own.
 int run_alone(const BenchArguments& options) {
-  const TrainingSpeed speed = measure_training_speed(speed_recipe(options.model), options.steps);
+  const TrainingSpeed speed =
+      measure_training_speed(speed_recipe(options.model), options.steps, options.profile);
+  if (options.profile && !options.common.json) {
+    print_profile(speed);
+    return 0;
+  }
   Json result;
   result["tokens_per_s"] = speed.tokens_per_s;
   result["peak_memory_bytes"] = speed.peak_memory_bytes;
   result["loss"] = speed.loss;
   result["parameters"] = speed.parameters;
+  if (options.profile) {
+    result["step_seconds"] = speed.step_seconds;
+    result["operators"] = profile_json(speed);
+  }
   print_json(result);
   return 0;
 }
@@ -87,7 +121,10 @@ void print_table(const Json& models) {
 
 int run_train(const BenchArguments& options) {
   if (options.threads > 0) at::set_num_threads(static_cast<int>(options.threads));
-  if (options.alone) return run_alone(options);
+  if (options.profile && options.model == "all") {
+    fail(ErrorCode::usage, "--profile is of one --model: demo or 50m");
+  }
+  if (options.alone || options.profile) return run_alone(options);
   check_peer(options.python, options.peer);
   Console console(options.common.quiet);
   std::vector<std::string> names = {"demo", "50m"};
@@ -133,6 +170,8 @@ void add_bench(CommandLine& line) {
   train.add("--python", options->python, "interpreter of the peer");
   train.add("--peer", options->peer, "script of the peer");
   train.add("--alone", options->alone, "time osp in this process, without the peer");
+  train.add("--profile", options->profile,
+            "the time of osp's step by operator instead, without the peer");
   train.runs([options] { return run_train(*options); });
   add_bench_quantize(command);
   add_bench_eval(command);

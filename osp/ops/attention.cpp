@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "osp/base/error.h"
+#include "osp/ops/fused_attention.h"
 
 namespace osp {
 namespace {
@@ -55,6 +56,9 @@ at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
   const bool square = T == S;
   if (!q_BTHK.device().is_cpu() || (!square && T > 1)) {
     return causal_attention_reference(q_BTHK, k_BSHK, v_BSHK, mask);
+  }
+  if (square && !mask.defined() && has_fused_attention(q_BTHK)) {
+    return fused_attention(q_BTHK, k_BSHK, v_BSHK);
   }
   const std::optional<at::Tensor> additive =
       mask.defined() ? std::optional<at::Tensor>(mask) : std::nullopt;

@@ -5,6 +5,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mm.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -27,6 +28,7 @@ int64_t chunk_rows(int64_t rows, int64_t vocabulary) {
 // Losses of some rows; with write_gradient the logits become their own gradient.
 void cross_entropy_chunk(const at::Tensor& logits, const at::Tensor& targets,
                          const at::Tensor& losses, bool write_gradient, double scale) {
+  RECORD_USER_SCOPE("osp::cross_entropy");
   const int64_t V = logits.size(1);
   dispatch(logits, [&]<class T>(const kernels::TypedKernels<T>& k) {
     at::parallel_for(0, logits.size(0), row_grain(V), [&](int64_t begin, int64_t end) {

@@ -10,6 +10,7 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
@@ -39,6 +40,7 @@ struct NormResult {
 
 NormResult norm_forward(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& gain,
                         double eps) {
+  RECORD_USER_SCOPE("osp::rms_norm");
   const int64_t D = x.size(-1), rows = x.numel() / D;
   NormResult out{branch.defined() ? at::empty_like(x) : x, at::empty_like(x),
                  at::empty({rows}, at::TensorOptions().dtype(at::kFloat))};
@@ -117,6 +119,7 @@ struct AddRmsNorm : torch::autograd::Function<AddRmsNorm> {
 
 struct Swiglu : torch::autograd::Function<Swiglu> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up) {
+    RECORD_USER_SCOPE("osp::swiglu");
     const int64_t F = gate_up.size(-1) / 2, rows = gate_up.numel() / (2 * F);
     auto shape = gate_up.sizes().vec();
     shape.back() = F;
@@ -256,6 +259,7 @@ at::Tensor weight_leaf(const WeightRef& weight, const at::Tensor& anchor) {
 }
 
 void accumulate(const at::Tensor& sum, const at::Tensor& x) {
+  RECORD_USER_SCOPE("osp::accumulate");
   OSP_CHECK(sum.is_contiguous() && sum.numel() == x.numel(), "{} sums of {} values", sum.numel(),
             x.numel());
   if (!has_kernels(x)) {

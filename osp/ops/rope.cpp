@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
@@ -38,6 +39,7 @@ at::Tensor with_contiguous_heads(const at::Tensor& x) {
 // out = rotation of in, both [B, T, H, K].
 void rotate(const at::Tensor& in, const at::Tensor& out, const RopeTables& tables, int64_t first,
             float sin_sign) {
+  RECORD_USER_SCOPE("osp::rope");
   const int64_t B = in.size(0), T = in.size(1), K = in.size(3), half = K / 2;
   const HeadLayout from(in), to(out);
   const float* cos = tables.cos.const_data_ptr<float>();

@@ -11,6 +11,7 @@
 #include "osp/formats/safetensors.h"
 #include "osp/model/hf_config.h"
 #include "osp/model/hf_family.h"
+#include "osp/model/gguf_model.h"
 #include "osp/model/model_dir.h"
 #include "osp/quant/quantized_model_tensors.h"
 

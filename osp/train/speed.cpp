@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <vector>
 
 #include "osp/base/error.h"
@@ -54,7 +55,7 @@ Recipe speed_recipe(const std::string& model) {
   return recipe;
 }
 
-TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps) {
+TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile) {
   const TemporaryFolder folder;
   const std::string tokens = folder.path() + "/tokens";
   write_random_tokens(tokens, 2 * recipe.train.batch_tokens + 1, recipe.model.vocabulary);
@@ -65,7 +66,9 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps) {
   const auto state = make_state(recipe);
   TrainingSpeed speed;
   std::vector<double> seconds;
+  std::optional<OpProfile> operators;
   for (int64_t step = 0; step <= steps; ++step) {
+    if (profile && step == 1) operators.emplace();
     const auto start = std::chrono::steady_clock::now();
     speed.loss = train_step(*state, data, false).loss;
     const double taken =
@@ -73,7 +76,13 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps) {
     if (step > 0) seconds.push_back(taken);
   }
   std::sort(seconds.begin(), seconds.end());
-  speed.tokens_per_s = static_cast<double>(recipe.train.batch_tokens) / seconds[seconds.size() / 2];
+  speed.step_seconds = seconds[seconds.size() / 2];
+  speed.tokens_per_s = static_cast<double>(recipe.train.batch_tokens) / speed.step_seconds;
+  if (operators) speed.operators = operators->times();
+  for (OpTime& time : speed.operators) {
+    time.calls /= steps;
+    time.seconds /= static_cast<double>(steps);
+  }
   speed.parameters = state->store.num_parameters();
   speed.peak_memory_bytes = peak_memory_bytes();
   return speed;

@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "osp/train/config.h"
+#include "osp/train/op_profile.h"
 
 namespace osp {
 
@@ -13,6 +15,8 @@ struct TrainingSpeed {
   double loss = 0;          // of the last step
   int64_t parameters = 0;
   int64_t peak_memory_bytes = 0;  // of the whole process
+  double step_seconds = 0;        // the median step
+  std::vector<OpTime> operators;  // of one step on average, if wanted
 };
 
 // "demo": the demo's OSP model; "50m": 50 million parameters, also OSP. 8,192 tokens a step, in one
@@ -20,7 +24,8 @@ struct TrainingSpeed {
 Recipe speed_recipe(const std::string& model);
 
 // Runs `steps` timed steps after one that is not counted. Writes its tokens into a folder for
-// temporary files and removes it.
-TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps);
+// temporary files and removes it. With `profile` the times of operators are taken too, which slows the
+// steps down a little.
+TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile = false);
 
 }  // namespace osp

@@ -5,6 +5,7 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <cmath>
@@ -110,7 +111,10 @@ StepReport train_step(TrainState& state, const TokenDataset& data, bool measure)
       StepValues values = step_values(state.recipe.optim, state.recipe.schedule, group,
                                       state.step + 1, state.recipe.train.steps);
       values.measure = measure;
-      state.optimizers[g]->step(values);
+      {
+        RECORD_USER_SCOPE("osp::optimizer");
+        state.optimizers[g]->step(values);
+      }
       if (measure) report.update_norms.push_back(state.optimizers[g]->last_update_norm());
     }
     sync_compute(state.store);
@@ -129,6 +133,7 @@ Slice rank_slice(int64_t num_sequences, int64_t rank, int64_t num_ranks) {
 }
 
 double gradient_norm(const std::vector<at::Tensor>& tensors) {
+  RECORD_USER_SCOPE("osp::gradient_norm");
   constexpr int64_t kBlock = 1 << 15;
   constexpr int64_t kLanes = 8;  // independent sums, so that the additions can overlap
   double total = 0;
