@@ -11,6 +11,7 @@
 #include "osp/base/error.h"
 #include "osp/model/linear_layers.h"
 #include "osp/ops/attention.h"
+#include "osp/ops/fused_attention.h"
 #include "osp/ops/fused.h"
 #include "osp/ops/layer_norm.h"
 
@@ -34,12 +35,13 @@ class ForwardPass {
           make_rope_tables(total, config_.rotary_size, config_.rope_theta, config_.rope_scaling);
     }
     const at::Tensor& like = store.banks[0].compute;
-    if (options.documents_BT.defined()) {
-      mask_ = document_mask(options.documents_BT, like.scalar_type());
-    }
-    if (config_.window > 0 && total > config_.window) {
-      window_mask_ = window_mask(length, total, config_.window, like);
-      if (mask_.defined()) window_mask_ = window_mask_ + mask_;
+    if (first_position_ == 0 &&
+        has_fused_attention(like.device(), like.scalar_type(), config_.head_size)) {
+      all_keys_.first_BT = first_keys(options.documents_BT, length, 0);
+      window_keys_.first_BT = first_keys(options.documents_BT, length, config_.window);
+    } else {
+      all_keys_.mask = additive_mask(length, total, 0, like);
+      window_keys_.mask = additive_mask(length, total, config_.window, like);
     }
   }
 
@@ -100,15 +102,16 @@ class ForwardPass {
     v = tap(TapPoint::value, layer, v.transpose(1, 2)).transpose(1, 2);
     if (!options_.segments.empty()) return packed_attention(layer, q, k, v);
     if (options_.cache != nullptr) std::tie(k, v) = append_to_cache(layer, k, v);
-    const bool windowed = window_mask_.defined() && layer >= config_.first_window_layer;
-    const at::Tensor& mask = windowed ? window_mask_ : mask_;
+    const bool windowed = layer >= config_.first_window_layer;
     at::Tensor out;
     if (watches_attention_logits(layer)) {
+      const at::Tensor mask =
+          additive_mask(q.size(1), k.size(1), windowed ? config_.window : 0, q);
       out = causal_attention_reference(q, k, v, mask, [&](const at::Tensor& z) {
         return options_.tap->at(TapPoint::attention_logits, layer, z);
       });
     } else {
-      out = causal_attention(q, k, v, mask);
+      out = causal_attention(q, k, v, windowed ? window_keys_ : all_keys_);
     }
     return tap(TapPoint::attention_output, layer, out.flatten(2));
   }
@@ -206,6 +209,18 @@ class ForwardPass {
     const at::Tensor sum = stream.x;
     if (!settled(stream).is_same(sum)) y = layers_.norm(name, stream.x);
     return y;
+  }
+
+  // For the last `length` of `total` tokens; undefined where every query sees all up to itself.
+  at::Tensor additive_mask(int64_t length, int64_t total, int64_t window,
+                           const at::Tensor& like) const {
+    at::Tensor mask;
+    if (options_.documents_BT.defined()) {
+      mask = document_mask(options_.documents_BT, like.scalar_type());
+    }
+    if (window <= 0 || total <= window) return mask;
+    const at::Tensor newest = window_mask(length, total, window, like);
+    return mask.defined() ? newest + mask : newest;
   }
 
   bool watches_attention_logits(int64_t layer) const {
@@ -323,8 +338,8 @@ class ForwardPass {
   int64_t first_position_ = 0;
   at::Tensor packed_positions_;  // of packed tokens, [N]
   RopeTables rope_;              // of packed tokens: one row for each
-  at::Tensor mask_;              // of documents; undefined: plain causal
-  at::Tensor window_mask_;       // of blocks with a window shorter than the tokens so far
+  VisibleKeys all_keys_;         // of blocks without a window
+  VisibleKeys window_keys_;      // of blocks with a window
 };
 
 namespace {

@@ -3,7 +3,11 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cummax.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/zeros.h>
 
@@ -50,15 +54,34 @@ at::Tensor window_mask(int64_t queries, int64_t keys, int64_t window, const at::
                     -std::numeric_limits<double>::infinity());
 }
 
+at::Tensor first_keys(const at::Tensor& documents_BT, int64_t length, int64_t window) {
+  at::Tensor first;
+  const at::Tensor position = at::arange(length, at::kLong).unsqueeze(0);
+  if (documents_BT.defined()) {
+    const at::Tensor begins =
+        at::cat({at::ones({documents_BT.size(0), 1}, at::kBool),
+                 documents_BT.narrow(1, 1, length - 1).ne(documents_BT.narrow(1, 0, length - 1))},
+                1);
+    first = std::get<0>(at::cummax(position * begins, 1));
+  }
+  if (window > 0 && length > window) {
+    const at::Tensor newest = (position - (window - 1)).clamp_min(0);
+    first = first.defined() ? at::maximum(first, newest) : newest;
+  }
+  return first.defined() ? first.to(at::kInt).contiguous() : first;
+}
+
 at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
-                            const at::Tensor& v_BSHK, const at::Tensor& mask) {
+                            const at::Tensor& v_BSHK, const VisibleKeys& visible) {
   const int64_t T = q_BTHK.size(1), S = k_BSHK.size(1), H = q_BTHK.size(2);
   const bool square = T == S;
+  const at::Tensor& mask = visible.mask;
+  if (square && !mask.defined() && has_fused_attention(q_BTHK)) {
+    return fused_attention(q_BTHK, k_BSHK, v_BSHK, visible.first_BT);
+  }
+  OSP_CHECK(!visible.first_BT.defined(), "a mask is needed where attention is not fused");
   if (!q_BTHK.device().is_cpu() || (!square && T > 1)) {
     return causal_attention_reference(q_BTHK, k_BSHK, v_BSHK, mask);
-  }
-  if (square && !mask.defined() && has_fused_attention(q_BTHK)) {
-    return fused_attention(q_BTHK, k_BSHK, v_BSHK);
   }
   const std::optional<at::Tensor> additive =
       mask.defined() ? std::optional<at::Tensor>(mask) : std::nullopt;

@@ -17,10 +17,22 @@ at::Tensor document_mask(const at::Tensor& documents_BT, at::ScalarType type);
 // included).
 at::Tensor window_mask(int64_t queries, int64_t keys, int64_t window, const at::Tensor& like);
 
-// Flash attention of the tensor library, forward and backward; mask may be
-// undefined (plain causal).
+// The first key that each query sees, int32 [B, T] or [1, T]: the first token of its document
+// (documents_BT may be undefined; numbers do not decrease along T), or the oldest of the `window`
+// newest ones up to itself (0: any number). Undefined where every query sees all up to itself.
+at::Tensor first_keys(const at::Tensor& documents_BT, int64_t length, int64_t window);
+
+// Which keys up to itself a query sees: all if both are undefined. first_BT serves where
+// has_fused_attention, the additive mask elsewhere.
+struct VisibleKeys {
+  at::Tensor first_BT;
+  at::Tensor mask;
+};
+
+// Fused attention where it can be (fused_attention.h), else flash attention of the tensor library;
+// both forward and backward.
 at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
-                            const at::Tensor& v_BSHK, const at::Tensor& mask);
+                            const at::Tensor& v_BSHK, const VisibleKeys& visible = {});
 
 // The same by explicit products in fp32. `on_logits` (may be empty) gets the scaled logits
 // [B, H, T, S] before masking and returns them or a replacement.

@@ -87,7 +87,8 @@ std::vector<Block> blocks_of(const Shape& shape, const int32_t* first) {
 }
 
 const int32_t* first_of(const at::Tensor& first_BT, int64_t b) {
-  return first_BT.defined() ? first_BT.const_data_ptr<int32_t>() + b * first_BT.size(1) : nullptr;
+  if (!first_BT.defined()) return nullptr;
+  return first_BT.const_data_ptr<int32_t>() + (first_BT.size(0) == 1 ? 0 : b * first_BT.size(1));
 }
 
 // Calls work(task, state) for every sequence and key head, each thread with a state of its own.
@@ -314,18 +315,22 @@ void check_inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
             "keys and values do not fit the queries");
   if (!first_BT.defined()) return;
   OSP_CHECK(first_BT.scalar_type() == at::kInt && first_BT.is_contiguous() &&
-                first_BT.size(0) == q.size(0) && first_BT.size(1) == q.size(1),
-            "first keys are int32 [B, T]");
+                (first_BT.size(0) == 1 || first_BT.size(0) == q.size(0)) &&
+                first_BT.size(1) == q.size(1),
+            "first keys are int32 [B, T] or [1, T]");
 }
 
 at::Tensor with_whole_rows(const at::Tensor& x) { return x.stride(3) == 1 ? x : x.contiguous(); }
 
 }  // namespace
 
-bool has_fused_attention(const at::Tensor& q_BTHK) {
+bool has_fused_attention(const at::Device& device, at::ScalarType type, int64_t head_size) {
   static const bool supported = has_avx512_bf16();
-  return supported && q_BTHK.device().is_cpu() && q_BTHK.scalar_type() == at::kBFloat16 &&
-         q_BTHK.size(3) % 2 == 0;
+  return supported && device.is_cpu() && type == at::kBFloat16 && head_size % 2 == 0;
+}
+
+bool has_fused_attention(const at::Tensor& q_BTHK) {
+  return has_fused_attention(q_BTHK.device(), q_BTHK.scalar_type(), q_BTHK.size(3));
 }
 
 at::Tensor fused_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BTHK,

@@ -1,10 +1,12 @@
 #include "osp/ops/fused_attention.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -56,17 +58,19 @@ at::Tensor reference_of(const AttentionInputs& in) {
   return causal_attention_reference(in.q, in.k, in.v, {});
 }
 
-// Probabilities and outputs have 8 bits of mantissa: every difference is a few 2⁻⁹ of the largest.
+// Probabilities, their gradients and the results have 8 bits of mantissa: every difference is some
+// 2⁻⁹ of the largest.
 void expect_near(const std::vector<at::Tensor>& got, const std::vector<at::Tensor>& want) {
   const char* names[] = {"output", "dq", "dk", "dv"};
   for (size_t i = 0; i < got.size(); ++i) {
     const double difference = (got[i].to(at::kDouble) - want[i]).abs().max().item<double>();
-    EXPECT_LE(difference, 0.01 * want[i].abs().max().item<double>()) << names[i];
+    EXPECT_LE(difference, 0.02 * want[i].abs().max().item<double>()) << names[i];
   }
 }
 
 class FusedAttention : public testing::Test {
   void SetUp() override {
+    at::manual_seed(11);
     if (!has_fused_attention(at::zeros({1, 1, 1, 2}, at::kBFloat16))) {
       GTEST_SKIP() << "this CPU (or OSP_ISA) has no bf16 products";
     }
@@ -89,9 +93,9 @@ TEST_F(FusedAttention, QueriesSeeNoKeyBeforeTheFirst) {
   const AttentionShape c{2, 700, 2, 1, 32};
   const AttentionInputs in = attention_inputs_of(c);
   const at::Tensor t = at::arange(c.T, at::kInt);
-  // One sequence in documents of 150 tokens, one with a window of 100.
+  // Documents of 150 tokens in one sequence and 400 in the other, and a window of 300.
   const at::Tensor first =
-      at::stack({t.floor_divide(150) * 150, (t - 99).clamp_min(0).to(at::kInt)}).to(at::kInt);
+      first_keys(at::stack({t.floor_divide(150), t.floor_divide(400)}), c.T, 300);
   const at::Tensor mask = at::zeros({c.B, 1, c.T, c.T}, at::kDouble)
                               .masked_fill((t.view({1, 1, -1}) > t.view({1, -1, 1}))
                                                .logical_or(t.view({1, 1, -1}) < first.unsqueeze(2))
@@ -101,6 +105,17 @@ TEST_F(FusedAttention, QueriesSeeNoKeyBeforeTheFirst) {
               output_and_gradients(in_fp64(in), [&](const AttentionInputs& x) {
                 return causal_attention_reference(x.q, x.k, x.v, mask);
               }));
+}
+
+TEST(FirstKeys, AreTheDocumentsFirstTokenOrTheWindowsOldest) {
+  const at::Tensor documents = at::tensor({0, 0, 0, 0, 3, 3, 7}, at::kInt).unsqueeze(0);
+  const auto expect = [](const at::Tensor& first, std::vector<int32_t> want) {
+    EXPECT_TRUE(first.equal(at::tensor(want, at::kInt).unsqueeze(0))) << first;
+  };
+  expect(first_keys(documents, 7, 0), {0, 0, 0, 0, 4, 4, 6});
+  expect(first_keys(documents, 7, 2), {0, 0, 1, 2, 4, 4, 6});
+  expect(first_keys({}, 5, 3), {0, 0, 0, 1, 2});
+  EXPECT_FALSE(first_keys({}, 5, 5).defined());
 }
 
 TEST_F(FusedAttention, LargeLogitsStayFinite) {

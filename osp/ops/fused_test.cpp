@@ -39,7 +39,7 @@ at::Tensor some_ids() { return at::arange(12).remainder(5).view({2, 6}); }
 std::vector<Case> cases() {
   const RopeTables tables = make_rope_tables(16, 8, 10000.0);
   const auto attention_inputs = [](const std::vector<at::Tensor>& x) {
-    return causal_attention(x[0], x[1], x[2], {});
+    return causal_attention(x[0], x[1], x[2]);
   };
   const auto attention_twin = [](const std::vector<at::Tensor>& x) {
     return causal_attention_reference(x[0], x[1], x[2], {});
@@ -76,7 +76,7 @@ std::vector<Case> cases() {
        {{2, 9, 4, 16}, {2, 9, 2, 16}, {2, 9, 2, 16}}},
       {"causal_attention within documents",
        [](const auto& x) {
-         return causal_attention(x[0], x[1], x[2], document_mask(some_ids().floor_divide(3), at::kFloat));
+         return causal_attention(x[0], x[1], x[2], {{}, document_mask(some_ids().floor_divide(3), at::kFloat)});
        },
        [](const auto& x) {
          return causal_attention_reference(x[0], x[1], x[2],

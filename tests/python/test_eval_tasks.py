@@ -38,7 +38,7 @@ def evaluate(run_program, *arguments):
 
 def without_times(document):
     if isinstance(document, dict):
-        return {key: without_times(value) for key, value in document.items() if key not in ("seconds", "data")}
+        return {key: without_times(value) for key, value in document.items() if key not in ("seconds", "data", "command")}
     return [without_times(value) for value in document] if isinstance(document, list) else document
 
 
@@ -47,6 +47,7 @@ def test_results_say_how_they_came_about(model, bench, run_program, tmp_path):
                    "--out", tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text()) == out
     assert "unfinished" not in out and out["prompts"] == "reference" and out["version"]
+    assert out["command"].startswith(f"osp eval {model} --data") and "Linux" in out["machine"]
     (result,) = out["models"][0]["results"]
     assert list(result["tasks"]) == TASKS and result["average"] is None
     for name, task in result["tasks"].items():

@@ -4,6 +4,8 @@ OSP_LONG_TESTS=1 compares 200 items of every task for the published model too, w
 a few, and 200 only for a small random model. Every comparison prints its largest difference.
 """
 
+import copy
+import functools
 import json
 import os
 import subprocess
@@ -20,6 +22,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
+from transformers.models.llama.modeling_llama import LlamaRMSNorm  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "python")]
@@ -31,9 +34,9 @@ LONG = os.environ.get("OSP_LONG_TESTS") == "1"
 CHOICES = ["arc_easy", "arc_challenge", "commonsense_qa", "hellaswag", "mmlu", "openbookqa", "piqa", "siqa"]
 CHOICES += ["winogrande"]
 GENERATION = ["gsm8k", "trivia_qa"]
-# Relative to a log-likelihood, absolute below 1. It is a sum of up to a hundred terms, each the difference of fp32 logits
-# of about 20 after thousands of fp32 sums in another order, with angles of the rotary embedding that transformers rounds
-# to fp32; lm-eval also adds the terms in fp32. Measured: 5e-5 at most.
+# In nats against the model in fp64. Against transformers in fp32 it is relative to a log-likelihood (absolute below 1),
+# because that itself is up to 7e-4 nats away from fp64: it rounds the angles of the rotary embedding to fp32, and lm-eval
+# adds a hundred terms in fp32.
 TOLERANCE = 1e-4
 
 
@@ -68,6 +71,28 @@ def random_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def random_peer(random_folder):
     return HFLM(pretrained=str(random_folder), device="cpu", dtype="float32", batch_size=16)
+
+
+def rms_norm(module: LlamaRMSNorm, x: torch.Tensor) -> torch.Tensor:
+    return module.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + module.variance_epsilon))
+
+
+def in_fp64(llama: torch.nn.Module) -> torch.nn.Module:
+    """The same weights, and fp64 also where transformers computes in fp32 whatever they are: norms and rotary angles."""
+    exact = copy.deepcopy(llama).double()
+    size = exact.config.head_dim
+    rates = exact.config.rope_parameters["rope_theta"] ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+
+    def rotary(x, position_ids):
+        angles = position_ids[:, :, None].double() * rates
+        angles = torch.cat((angles, angles), -1)
+        return angles.cos(), angles.sin()
+
+    exact.model.rotary_emb.forward = rotary
+    for module in exact.modules():
+        if isinstance(module, LlamaRMSNorm):
+            module.forward = functools.partial(rms_norm, module)
+    return exact
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +174,20 @@ def test_log_likelihoods_of_a_random_model_equal_lm_evals(
     for task, lines in found.items():
         assert len(lines) == limit
         compare(f"random, {prompts}, {task}", lines, random_peer, capsys)
+
+
+def test_log_likelihoods_of_a_published_model_are_exact(smollm2, bench, shared_data, run_program, tmp_path, capsys):  # noqa: F811
+    tokenizer = fast_tokenizer(shared_data / "tokenizers" / "smollm2" / "tokenizer.json", "<|im_end|>")
+    exact = HFLM(pretrained=in_fp64(smollm2), tokenizer=tokenizer, batch_size=1)
+    found = samples_of(run_program, tmp_path, smollm2_file(), bench, ["mmlu", "piqa"], 24 if LONG else 3)
+    for task, lines in found.items():
+        pairs = [pair for line in lines for pair in pairs_of(line)]
+        theirs = [score for score, _ in exact.loglikelihood(instances("loglikelihood", pairs), disable_tqdm=True)]
+        ours = [score for line in lines for score in line["log_likelihoods"]]
+        largest = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+        with capsys.disabled():
+            print(f"{task}: {len(pairs)} choices, largest difference from fp64 {largest:.2e}")
+        assert largest <= TOLERANCE
 
 
 @pytest.mark.parametrize("task", CHOICES)
