@@ -1,4 +1,4 @@
-"""Trains the OSP model in eager PyTorch, as a careful user would: the peer of `osp bench train`.
+"""Trains the OSP model in PyTorch, eager or compiled, as a careful user would: the peer of `osp bench train`.
 
 Same model, batch and precision: bf16 autocast over fp32 weights, scaled_dot_product_attention,
 torch.optim.Muon (match_rms_adamw) on hidden matrices and EmbProj, fused AdamW on embedding, head and
@@ -19,6 +19,7 @@ BATCH_TOKENS = 8192
 SIZES = {
     "demo": dict(layers=6, width=256, heads=4, context=256, vocabulary=4096),
     "50m": dict(layers=12, width=512, heads=8, context=512, vocabulary=10240),
+    "125m": dict(layers=12, width=768, heads=12, context=1024, vocabulary=32768),
 }
 
 
@@ -127,13 +128,19 @@ def main():
     parser.add_argument("--model", choices=SIZES, default="demo")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--context", type=int, default=0, help="0: the model's own")
+    parser.add_argument("--compile", action="store_true", help="the model's passes through torch.compile")
     options = parser.parse_args()
     if options.threads > 0:
         torch.set_num_threads(options.threads)
     torch.manual_seed(1)
-    size = SIZES[options.model]
+    size = dict(SIZES[options.model])
+    if options.context > 0:
+        size["context"] = options.context
     model = Model(**size)
     optimizers, clipped = make_optimizers(model)
+    if options.compile:
+        model = torch.compile(model)
     seconds = []
     loss = 0.0
     for step in range(options.steps + 1):  # the first is not counted

@@ -120,7 +120,8 @@ void add_score(CommandLine& line);
 void add_export(CommandLine& line);
 void add_report(CommandLine& line);
 void add_bench(CommandLine& line);
-// A part of bench, in a file of its own.
+// The parts of bench.
+void add_bench_train(Command& bench);
 void add_bench_quantize(Command& bench);
 void add_bench_eval(Command& bench);
 

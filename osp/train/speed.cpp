@@ -16,6 +16,7 @@
 #include "osp/data/dataset.h"
 #include "osp/data/shards_writer.h"
 #include "osp/train/device.h"
+#include "osp/train/flops.h"
 #include "osp/train/state.h"
 #include "osp/train/step.h"
 
@@ -36,7 +37,7 @@ void write_random_tokens(const std::string& path, int64_t count, int64_t vocabul
 
 }  // namespace
 
-Recipe speed_recipe(const std::string& model) {
+Recipe speed_recipe(const std::string& model, int64_t context) {
   Recipe recipe;
   recipe.train.batch_tokens = 8192;
   recipe.schedule.kind = "constant";
@@ -48,8 +49,19 @@ Recipe speed_recipe(const std::string& model) {
     recipe.model.heads = 8;
     recipe.model.context = 512;
     recipe.model.vocabulary = 10240;
+  } else if (model == "125m") {
+    recipe.model.layers = 12;
+    recipe.model.width = 768;
+    recipe.model.heads = 12;
+    recipe.model.context = 1024;
+    recipe.model.vocabulary = 32768;
   } else if (model != "demo") {
-    fail(ErrorCode::usage, "unknown model {} to be timed; demo and 50m are known", model);
+    fail(ErrorCode::usage, "unknown model {} to be timed; demo, 50m and 125m are known", model);
+  }
+  if (context > 0) recipe.model.context = context;
+  if (recipe.train.batch_tokens % recipe.model.context != 0) {
+    fail(ErrorCode::usage, "--context {}: the step of {} tokens is no multiple of it", context,
+         recipe.train.batch_tokens);
   }
   recipe.train.micro_batch_sequences = recipe.train.batch_tokens / recipe.model.context;
   return recipe;
@@ -83,6 +95,8 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
     time.calls /= steps;
     time.seconds /= static_cast<double>(steps);
   }
+  speed.model_flops_per_s = speed.tokens_per_s * model_flops_per_token(state->recipe.model);
+  speed.product_flops_per_s = measured_flops_per_s(recipe.train.precision, "cpu");
   speed.parameters = state->store.num_parameters();
   speed.peak_memory_bytes = peak_memory_bytes();
   return speed;

@@ -16,12 +16,15 @@ struct TrainingSpeed {
   int64_t parameters = 0;
   int64_t peak_memory_bytes = 0;  // of the whole process
   double step_seconds = 0;        // the median step
+  double model_flops_per_s = 0;   // the model's own, without recomputation and optimizer
+  double product_flops_per_s = 0;  // of a large product, measured in the same process
   std::vector<OpTime> operators;  // of one step on average, if wanted
 };
 
-// "demo": the demo's OSP model; "50m": 50 million parameters, also OSP. 8,192 tokens a step, in one
-// micro-batch, bf16. Error(usage) for other names.
-Recipe speed_recipe(const std::string& model);
+// "demo": the demo's OSP model; "50m" and "125m": so many million parameters, also OSP. 8,192 tokens a
+// step, in one micro-batch, bf16, in sequences of `context` tokens (0: the model's own).
+// Error(usage) for other names and for a context that does not divide the step.
+Recipe speed_recipe(const std::string& model, int64_t context = 0);
 
 // Runs `steps` timed steps after one that is not counted. Writes its tokens into a folder for
 // temporary files and removes it. With `profile` the times of operators are taken too, which slows the
