@@ -3,6 +3,7 @@
 #include <set>
 
 #include "osp/base/error.h"
+#include "osp/optim/adafactor.h"
 #include "osp/optim/adamw.h"
 #include "osp/optim/muon.h"
 
@@ -40,6 +41,9 @@ std::vector<std::unique_ptr<Optimizer>> make_optimizers(ParameterStore& store,
       case OptimizerKind::muon:
         optimizers.push_back(make_muon(members[i], group, config));
         break;
+      case OptimizerKind::adafactor:
+        optimizers.push_back(make_adafactor(members[i], group, config));
+        break;
       case OptimizerKind::gain:
         optimizers.push_back(make_gain_rule(members[i], group, config));
         break;
@@ -52,6 +56,26 @@ std::vector<std::unique_ptr<Optimizer>> make_optimizers(ParameterStore& store,
     }
   }
   return optimizers;
+}
+
+double optimizer_state_bytes(const OptimizerGroup& group, const std::vector<int64_t>& shape,
+                             const OptimConfig& config) {
+  // As it lies in its bank: a vector or scalar is one row.
+  const int64_t rows = shape.size() == 2 ? shape[0] : 1;
+  const int64_t cols = shape.empty() ? 1 : shape.back();
+  const double scalars = double(rows) * double(cols);
+  switch (group.kind) {
+    case OptimizerKind::adam:
+      return 8 * scalars;
+    case OptimizerKind::muon:
+    case OptimizerKind::gain:
+      return 4 * scalars;
+    case OptimizerKind::adafactor:
+      return adafactor_state_bytes(rows, cols, config);
+    case OptimizerKind::frozen:
+      return 0;
+  }
+  return 0;
 }
 
 }  // namespace osp

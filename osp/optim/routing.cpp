@@ -22,14 +22,18 @@ std::string trimmed(const std::string& text) {
   return text.substr(first, text.find_last_not_of(" \t\n") - first + 1);
 }
 
+constexpr OptimizerKind kOptimizerKinds[] = {OptimizerKind::adam, OptimizerKind::muon,
+                                             OptimizerKind::adafactor, OptimizerKind::gain,
+                                             OptimizerKind::frozen};
+
 OptimizerKind parse_kind(const std::string& word, const std::string& rule) {
-  for (OptimizerKind kind :
-       {OptimizerKind::adam, OptimizerKind::muon, OptimizerKind::gain, OptimizerKind::frozen}) {
+  std::vector<std::string> names;
+  for (const OptimizerKind kind : kOptimizerKinds) {
     if (word == to_string(kind)) return kind;
+    names.push_back(to_string(kind));
   }
-  fail(ErrorCode::usage,
-       "optim.routes: \"{}\" names the optimizer \"{}\"; write adam, muon, gain or frozen", rule,
-       word);
+  fail(ErrorCode::usage, "optim.routes: \"{}\" names the optimizer \"{}\"; write one of {}", rule,
+       word, fmt::join(names, ", "));
 }
 
 std::vector<NameRule> parse_routes(const std::string& routes) {
@@ -52,14 +56,17 @@ std::vector<NameRule> parse_routes(const std::string& routes) {
 
 // The rule that optim.name has for this kind; not called for name = "routes".
 OptimizerKind by_kind(ParameterKind kind, const OptimConfig& config) {
+  const bool uses_muon = config.name == "osp" || config.name == "muon";
+  const OptimizerKind of_vectors =
+      config.name == "adafactor" ? OptimizerKind::adafactor : OptimizerKind::adam;
   if (kind == ParameterKind::gain) {
     if (config.gain_rule == "frozen") return OptimizerKind::frozen;
     if (config.gain_rule == "adam") return OptimizerKind::adam;
-    if (config.gain_rule == "reference") return OptimizerKind::gain;
-    return config.name == "adam" ? OptimizerKind::adam : OptimizerKind::gain;
+    const bool by_reference = config.gain_rule == "reference" || uses_muon;
+    return by_reference ? OptimizerKind::gain : of_vectors;
   }
   const bool vector = kind == ParameterKind::bias || kind == ParameterKind::positions;
-  if (config.name == "adam" || vector) return OptimizerKind::adam;
+  if (!uses_muon || vector) return of_vectors;
   const bool table = kind == ParameterKind::embedding || kind == ParameterKind::head;
   return table && config.name == "osp" ? OptimizerKind::adam : OptimizerKind::muon;
 }
@@ -90,6 +97,12 @@ OptimizerGroup make_group(const ParameterSpec& spec, OptimizerKind kind, const O
         group.name = "muon-heads";
         group.split_rows = head_size;
       }
+      break;
+    case OptimizerKind::adafactor:
+      group.lr_scale = config.preconditioned_lr_scale;
+      group.decays = is_gain ? config.decay_gain : config.decay_preconditioned;
+      group.clip = config.clip_preconditioned;
+      if (group.decays != config.decay_preconditioned) group.name += "-gain";
       break;
     case OptimizerKind::gain:
       group.lr_scale = config.gain_lr_scale;
@@ -147,6 +160,8 @@ const char* to_string(OptimizerKind kind) {
       return "adam";
     case OptimizerKind::muon:
       return "muon";
+    case OptimizerKind::adafactor:
+      return "adafactor";
     case OptimizerKind::gain:
       return "gain";
     case OptimizerKind::frozen:

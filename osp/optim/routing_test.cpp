@@ -49,10 +49,13 @@ TEST(Routing, OspGivesTablesToAdamAndEveryMatrixToMuon) {
   EXPECT_EQ(routing.groups[1].clip, 0.0);
 }
 
-TEST(Routing, AdamTakesEverythingAndMuonEveryMatrix) {
+TEST(Routing, AdamAndAdafactorTakeEverythingAndMuonEveryMatrix) {
   const Routing adam = route_parameters(small_model(), {.name = "adam"});
   ASSERT_EQ(adam.groups.size(), 1u);
   EXPECT_EQ(adam.groups[0].kind, OptimizerKind::adam);
+  const Routing adafactor = route_parameters(small_model(), {.name = "adafactor"});
+  ASSERT_EQ(adafactor.groups.size(), 1u);
+  EXPECT_EQ(adafactor.groups[0].kind, OptimizerKind::adafactor);
   const Routing muon = route_parameters(small_model(), {.name = "muon"});
   EXPECT_EQ(group_of(muon, "model.embed_tokens.weight"), "muon");
   EXPECT_EQ(group_of(muon, "lm_head.weight"), "muon");
@@ -70,6 +73,10 @@ TEST(Routing, GainsFollowTheirRule) {
   EXPECT_EQ(group_of(undecayed, gain), "adam-gain");
   EXPECT_TRUE(undecayed.groups[0].decays);
   EXPECT_FALSE(undecayed.groups[1].decays);
+  const Routing adafactor =
+      route_parameters(small_model(), {.name = "adafactor", .decay_gain = false});
+  EXPECT_EQ(group_of(adafactor, gain), "adafactor-gain");
+  EXPECT_FALSE(adafactor.groups[1].decays);
 }
 
 TEST(Routing, PerHeadSplitsQueriesKeysAndValuesOnly) {
@@ -87,6 +94,8 @@ TEST(Routing, ExceptionsByNameWinOverKinds) {
   EXPECT_EQ(group_of(routing, "model.layers.1.self_attn.q_proj.weight"), "adam");
   EXPECT_EQ(group_of(routing, "model.layers.1.mlp.down_proj.weight"), "muon");
   EXPECT_EQ(group_of(routing, "lm_head.weight"), "frozen");
+  const Routing tables = route_parameters(small_model(), {.routes = "*embed_tokens*=adafactor"});
+  EXPECT_EQ(group_of(tables, "model.embed_tokens.weight"), "adafactor");
 }
 
 TEST(Routing, DoubleMatchNamesParameterAndBothRules) {
@@ -112,7 +121,7 @@ TEST(Routing, RefusesShapesThatAnOptimizerCannotTrain) {
 
 TEST(Routing, RefusesMalformedRules) {
   expect_refusal({.routes = "lm_head.weight"}, {"pattern=optimizer"});
-  expect_refusal({.routes = "lm_head.weight=sgd"}, {"\"sgd\""});
+  expect_refusal({.routes = "lm_head.weight=sgd"}, {"\"sgd\"", "adam, muon, adafactor"});
 }
 
 TEST(Routing, GlobStarsMatchAnyRun) {

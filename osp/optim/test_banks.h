@@ -1,14 +1,18 @@
 // Random banks for the tests of this folder.
 #pragma once
 
+#include <ATen/ops/equal.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "osp/base/philox.h"
 #include "osp/model/parameters.h"
+#include "osp/optim/optimizer.h"
 
 namespace osp {
 
@@ -34,5 +38,32 @@ inline Bank random_bank(const std::string& name, std::vector<int64_t> shape,
 
 // Euclidean norm of all elements.
 inline double norm_of(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
+
+// Trains a bank of that shape and, from each step on, another with a copy of weights and state:
+// both must have the same bits after the step. `make(bank)` makes the optimizer.
+template <class Make>
+void expect_bit_exact_resume(const std::vector<int64_t>& shape, const Make& make,
+                             int64_t num_steps = 6) {
+  Bank through = random_bank("resume", shape);
+  const std::unique_ptr<Optimizer> optimizer = make(through);
+  for (int64_t step = 1; step <= num_steps; ++step) {
+    Bank resumed = random_bank("resume", shape);
+    resumed.master.copy_(through.master);
+    const std::unique_ptr<Optimizer> other = make(resumed);
+    for (size_t i = 0; i < optimizer->state().size(); ++i) {
+      EXPECT_EQ(other->state()[i].first, optimizer->state()[i].first);
+      other->state()[i].second.copy_(optimizer->state()[i].second.clone());
+    }
+    for (Bank* bank : {&through, &resumed}) bank->gradient.copy_(random_tensor(shape, "", step));
+    for (Optimizer* each : {optimizer.get(), other.get()}) {
+      each->step({.step = step, .lr = 0.01, .weight_decay = 0.1});
+    }
+    EXPECT_TRUE(at::equal(through.master, resumed.master)) << step;
+    for (size_t i = 0; i < optimizer->state().size(); ++i) {
+      EXPECT_TRUE(at::equal(optimizer->state()[i].second, other->state()[i].second))
+          << optimizer->state()[i].first << " after step " << step;
+    }
+  }
+}
 
 }  // namespace osp

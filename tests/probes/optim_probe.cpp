@@ -2,7 +2,7 @@
 // bank.
 //
 // Input: "weight" [count, rows, cols] and "gradient.1" … "gradient.N", fp32. Options: {"kind":
-// "adam"|"muon"|"gain", "lr", "weight_decay", "momentum", "steps", "optim": {fields of [optim]}}.
+// "adam"|"muon"|"adafactor"|"gain", "lr", "weight_decay", "momentum", "steps", "optim": {fields of [optim]}}.
 // Output: "weight.S" after every step S and every state tensor "state.NAME" after the last.
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
@@ -12,6 +12,7 @@
 
 #include "osp/base/error.h"
 #include "osp/formats/safetensors.h"
+#include "osp/optim/adafactor.h"
 #include "osp/optim/adamw.h"
 #include "osp/optim/muon.h"
 
@@ -28,6 +29,7 @@ at::Tensor read_tensor(const SafetensorsFile& file, const std::string& name) {
 
 std::unique_ptr<Optimizer> make(const std::string& kind, Bank& bank, const OptimConfig& config) {
   if (kind == "adam") return make_adamw({&bank}, {.name = kind}, config);
+  if (kind == "adafactor") return make_adafactor({&bank}, {.name = kind}, config);
   if (kind == "muon") return make_muon({&bank}, {.name = kind}, config);
   OSP_CHECK(kind == "gain", "kind {}", kind);
   return make_gain_rule({&bank}, {.name = kind}, config);

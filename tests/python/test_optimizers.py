@@ -6,12 +6,13 @@ import pytest
 import torch
 from oracles.muon_paper import PaperMuon, newton_schulz
 from safetensors.torch import load_file, save_file
+from transformers.optimization import Adafactor
 
 STEPS = 50
 LR, DECAY, MOMENTUM = 0.01, 0.1, 0.95
 
 
-def run_probe(run_program, folder, kind, shape, seed, optim=None):
+def run_probe(run_program, folder, kind, shape, seed, optim=None, decay=DECAY):
     """(initial weight, gradients, weights after every step, state) of one bank."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(shape, generator=generator)
@@ -20,7 +21,7 @@ def run_probe(run_program, folder, kind, shape, seed, optim=None):
     tensors |= {f"gradient.{i + 1}": g for i, g in enumerate(gradients)}
     save_file(tensors, folder / "in.safetensors")
     options = {
-        "kind": kind, "lr": LR, "weight_decay": DECAY, "momentum": MOMENTUM, "steps": STEPS,
+        "kind": kind, "lr": LR, "weight_decay": decay, "momentum": MOMENTUM, "steps": STEPS,
         "optim": optim or {},
     }
     (folder / "options.json").write_text(json.dumps(options))
@@ -90,6 +91,26 @@ def test_muon_is_as_near_to_fp64_as_torch_muon(run_program, tmp_path):
             start = weight[i].double()
             allowed = 1.25 * error(theirs.detach().double(), exact.weight, start)
             assert error(ours[step][i].double(), exact.weight, start) < allowed, step
+
+
+@pytest.mark.parametrize("shape", [(3, 48, 128), (2, 128, 48), (2, 1, 64), (2, 64, 1)])
+@pytest.mark.parametrize("momentum, relative", [(0.0, False), (0.9, False), (0.0, True)])
+def test_adafactor_equals_transformers_over_50_steps(run_program, tmp_path, shape, momentum, relative):
+    decay = 0.0 if relative else DECAY  # transformers' decay would be relative to the weights, too
+    options = {"adafactor_momentum": momentum, "adafactor_relative_step": relative}
+    weight, gradients, ours, _ = run_probe(run_program, tmp_path, "adafactor", shape, 6, options, decay)
+    for i in range(shape[0]):
+        theirs = torch.nn.Parameter(weight[i].clone())
+        adafactor = Adafactor(
+            [theirs], lr=LR, beta1=momentum or None, weight_decay=decay, relative_step=False,
+            scale_parameter=relative, warmup_init=False,
+        )
+        for step in range(STEPS):
+            theirs.grad = gradients[step][i].clone()
+            adafactor.step()
+            # fp32: a few roundings a step of weights below 4 (2.4e-7 each).
+            difference = (ours[step][i] - theirs.detach()).abs().max().item()
+            assert difference < 5e-7 * (step + 1), step
 
 
 @pytest.mark.parametrize("length", [1, 64])
