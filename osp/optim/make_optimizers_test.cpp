@@ -41,6 +41,8 @@ TEST(MakeOptimizers, StateBytesAreThoseOfTheStatesWithoutCounters) {
            {.name = "adam"},
            {.name = "adafactor"},
            {.name = "adafactor", .adafactor_momentum = 0.9},
+           {.name = "soap"},
+           {.name = "soap", .soap_largest_basis = 20},
        }) {
     const Routing routing = route_parameters(specs, config, model.head_size);
     ParameterStore store = make_parameters(model, {.gradients = true, .group = routing.group_of});

@@ -22,9 +22,9 @@ std::string trimmed(const std::string& text) {
   return text.substr(first, text.find_last_not_of(" \t\n") - first + 1);
 }
 
-constexpr OptimizerKind kOptimizerKinds[] = {OptimizerKind::adam, OptimizerKind::muon,
-                                             OptimizerKind::adafactor, OptimizerKind::gain,
-                                             OptimizerKind::frozen};
+constexpr OptimizerKind kOptimizerKinds[] = {OptimizerKind::adam,      OptimizerKind::muon,
+                                             OptimizerKind::adafactor, OptimizerKind::soap,
+                                             OptimizerKind::gain,      OptimizerKind::frozen};
 
 OptimizerKind parse_kind(const std::string& word, const std::string& rule) {
   std::vector<std::string> names;
@@ -65,10 +65,11 @@ OptimizerKind by_kind(ParameterKind kind, const OptimConfig& config) {
     const bool by_reference = config.gain_rule == "reference" || uses_muon;
     return by_reference ? OptimizerKind::gain : of_vectors;
   }
-  const bool vector = kind == ParameterKind::bias || kind == ParameterKind::positions;
-  if (!uses_muon || vector) return of_vectors;
+  const bool hidden = kind == ParameterKind::matrix || kind == ParameterKind::embedding_projection;
   const bool table = kind == ParameterKind::embedding || kind == ParameterKind::head;
-  return table && config.name == "osp" ? OptimizerKind::adam : OptimizerKind::muon;
+  if (uses_muon && (hidden || (table && config.name == "muon"))) return OptimizerKind::muon;
+  if (config.name == "soap" && hidden) return OptimizerKind::soap;
+  return of_vectors;
 }
 
 bool is_head_projection(const std::string& name) {
@@ -99,6 +100,7 @@ OptimizerGroup make_group(const ParameterSpec& spec, OptimizerKind kind, const O
       }
       break;
     case OptimizerKind::adafactor:
+    case OptimizerKind::soap:
       group.lr_scale = config.preconditioned_lr_scale;
       group.decays = is_gain ? config.decay_gain : config.decay_preconditioned;
       group.clip = config.clip_preconditioned;
@@ -119,16 +121,17 @@ OptimizerGroup make_group(const ParameterSpec& spec, OptimizerKind kind, const O
 
 void check_shape(const ParameterSpec& spec, const OptimizerGroup& group, const std::string& rule) {
   const auto shape = fmt::format("[{}]", fmt::join(spec.shape, ", "));
-  if (group.kind == OptimizerKind::muon && spec.shape.size() != 2) {
-    fail(
-        ErrorCode::usage,
-        "{} {} cannot be trained by muon, which needs a matrix (rule {}); use adam, gain or frozen",
-        spec.name, shape, rule);
+  const bool needs_matrix = group.kind == OptimizerKind::muon || group.kind == OptimizerKind::soap;
+  if (needs_matrix && spec.shape.size() != 2) {
+    fail(ErrorCode::usage,
+         "{} {} cannot be trained by {}, which needs a matrix (rule {}); use adam, adafactor, gain "
+         "or frozen",
+         spec.name, shape, to_string(group.kind), rule);
   }
   if (group.kind == OptimizerKind::gain && spec.shape.size() > 1) {
     fail(ErrorCode::usage,
          "{} {} cannot be trained by the gain rule, which needs a vector or scalar (rule {}); use "
-         "adam, muon or frozen",
+         "adam, adafactor, muon or frozen",
          spec.name, shape, rule);
   }
   if (group.name == "muon-heads") {
@@ -162,6 +165,8 @@ const char* to_string(OptimizerKind kind) {
       return "muon";
     case OptimizerKind::adafactor:
       return "adafactor";
+    case OptimizerKind::soap:
+      return "soap";
     case OptimizerKind::gain:
       return "gain";
     case OptimizerKind::frozen:

@@ -49,6 +49,15 @@ TEST(Routing, OspGivesTablesToAdamAndEveryMatrixToMuon) {
   EXPECT_EQ(routing.groups[1].clip, 0.0);
 }
 
+TEST(Routing, SoapTakesHiddenMatricesAndEmbProjAndAdamTheRest) {
+  const Routing routing = route_parameters(small_model(), {.name = "soap"});
+  EXPECT_EQ(group_of(routing, "model.embed_proj.weight"), "soap");
+  EXPECT_EQ(group_of(routing, "model.layers.1.mlp.down_proj.weight"), "soap");
+  EXPECT_EQ(group_of(routing, "model.embed_tokens.weight"), "adam");
+  EXPECT_EQ(group_of(routing, "lm_head.weight"), "adam");
+  EXPECT_EQ(group_of(routing, "model.layers.0.input_layernorm.weight"), "adam");
+}
+
 TEST(Routing, AdamAndAdafactorTakeEverythingAndMuonEveryMatrix) {
   const Routing adam = route_parameters(small_model(), {.name = "adam"});
   ASSERT_EQ(adam.groups.size(), 1u);
@@ -116,6 +125,7 @@ TEST(Routing, RuleWithoutParameterIsAnError) {
 TEST(Routing, RefusesShapesThatAnOptimizerCannotTrain) {
   expect_refusal({.routes = "*layernorm*=muon"},
                  {"model.layers.0.input_layernorm.weight [1] cannot be trained by muon"});
+  expect_refusal({.routes = "*layernorm*=soap"}, {"cannot be trained by soap"});
   expect_refusal({.routes = "lm_head.*=gain"}, {"lm_head.weight [32, 8] cannot"});
 }
 

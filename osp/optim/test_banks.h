@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -38,6 +39,15 @@ inline Bank random_bank(const std::string& name, std::vector<int64_t> shape,
 
 // Euclidean norm of all elements.
 inline double norm_of(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
+
+// State tensors by the last part of their names, for an optimizer over one bank.
+inline std::map<std::string, at::Tensor> states_by_last_name(const Optimizer& optimizer) {
+  std::map<std::string, at::Tensor> states;
+  for (const auto& [name, tensor] : optimizer.state()) {
+    states[name.substr(name.rfind('.') + 1)] = tensor;
+  }
+  return states;
+}
 
 // Trains a bank of that shape and, from each step on, another with a copy of weights and state:
 // both must have the same bits after the step. `make(bank)` makes the optimizer.

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from oracles.muon_paper import PaperMuon, newton_schulz
+from oracles.soap import Soap, eigenbasis
 from safetensors.torch import load_file, save_file
 from transformers.optimization import Adafactor
 
@@ -12,22 +13,22 @@ STEPS = 50
 LR, DECAY, MOMENTUM = 0.01, 0.1, 0.95
 
 
-def run_probe(run_program, folder, kind, shape, seed, optim=None, decay=DECAY):
+def run_probe(run_program, folder, kind, shape, seed, optim=None, decay=DECAY, steps=STEPS):
     """(initial weight, gradients, weights after every step, state) of one bank."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(shape, generator=generator)
-    gradients = [torch.randn(shape, generator=generator) for _ in range(STEPS)]
+    gradients = [torch.randn(shape, generator=generator) for _ in range(steps)]
     tensors = {"weight": weight}
     tensors |= {f"gradient.{i + 1}": g for i, g in enumerate(gradients)}
     save_file(tensors, folder / "in.safetensors")
     options = {
-        "kind": kind, "lr": LR, "weight_decay": decay, "momentum": MOMENTUM, "steps": STEPS,
+        "kind": kind, "lr": LR, "weight_decay": decay, "momentum": MOMENTUM, "steps": steps,
         "optim": optim or {},
     }
     (folder / "options.json").write_text(json.dumps(options))
     run_program(["optim_probe", folder / "in.safetensors", folder / "out.safetensors", folder / "options.json"])
     out = load_file(folder / "out.safetensors")
-    return weight, gradients, [out[f"weight.{i + 1}"] for i in range(STEPS)], out
+    return weight, gradients, [out[f"weight.{i + 1}"] for i in range(steps)], out
 
 
 def error(ours, theirs, start):
@@ -111,6 +112,45 @@ def test_adafactor_equals_transformers_over_50_steps(run_program, tmp_path, shap
             # fp32: a few roundings a step of weights below 4 (2.4e-7 each).
             difference = (ours[step][i] - theirs.detach()).abs().max().item()
             assert difference < 5e-7 * (step + 1), step
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 40), (2, 40, 24), (2, 32, 32), (2, 1, 8), (2, 8, 1)])
+def test_soap_equals_the_papers_operations_over_50_steps(run_program, tmp_path, shape):
+    # No side is longer than 10 times the other: after 10 gradients every factor has full rank, and what
+    # orthogonal iteration makes of it is unique.
+    options = {"beta1": 0.95, "beta2": 0.95, "precondition_every": 10}
+    (tmp_path / "first").mkdir()
+    weight, _, after_first, first = run_probe(run_program, tmp_path / "first", "soap", shape, 7, options, steps=1)
+    assert torch.equal(after_first[0], weight), "the first gradient only makes the bases"
+    weight, gradients, ours, out = run_probe(run_program, tmp_path, "soap", shape, 7, options)
+    assert out["state.soap.failures"].item() == 0
+    for i in range(shape[0]):
+        bases = [first[f"state.soap.bank.{side}_basis"][i].double() for side in ("left", "right")]
+        gradient = gradients[0][i].double()
+        for basis, factor in zip(bases, (gradient @ gradient.T, gradient.T @ gradient)):
+            # fp32 eigenvectors: a few 1e-7 of the largest eigenvalue stay beside the diagonal.
+            turned, values = basis.T @ factor @ basis, torch.linalg.eigvalsh(factor).flip(0)
+            assert (turned - torch.diag(values)).abs().max() < 1e-5 * values[0]
+        exact = Soap(weight[i].double(), gradient, *bases, LR, (0.95, 0.95), 0.95, 1e-8, DECAY, 10)
+        for step in range(1, STEPS):
+            exact.step(gradients[step][i].double())
+            # Products of fp32 err by about 1e-6 of the update, and a basis turned in fp32 by 6e-8 times the
+            # factors' condition, about 1e3, of which Adam's quotients pass a part on.
+            assert error(ours[step][i].double(), exact.weight, weight[i].double()) < 1e-3, step
+
+
+def test_soap_equals_the_papers_operations_from_its_own_bases(run_program, tmp_path):
+    """Eigenvectors are unique (but for signs, which cancel) where a square gradient separates the eigenvalues."""
+    options = {"beta1": 0.95, "beta2": 0.95, "precondition_every": 10}
+    weight, gradients, ours, _ = run_probe(run_program, tmp_path, "soap", (2, 8, 8), 8, options, steps=30)
+    for i in range(2):
+        gradient = gradients[0][i].double()
+        bases = eigenbasis(gradient @ gradient.T), eigenbasis(gradient.T @ gradient)
+        exact = Soap(weight[i].double(), gradient, *bases, LR, (0.95, 0.95), 0.95, 1e-8, DECAY, 10)
+        for step in range(1, 30):
+            exact.step(gradients[step][i].double())
+            # As above; in addition the first eigenvectors are fp32's, with gaps of a thousandth of the largest value.
+            assert error(ours[step][i].double(), exact.weight, weight[i].double()) < 1e-3, step
 
 
 @pytest.mark.parametrize("length", [1, 64])

@@ -1,0 +1,23 @@
+// Decompositions of small symmetric matrices for the preconditioners, that report failure instead
+// of throwing: training goes on with what it had.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+namespace osp {
+
+bool all_finite(const at::Tensor& x);
+
+// x = vectors · diag(values) · vectorsᵀ, values rising.
+struct EigenPairs {
+  at::Tensor values;   // [n]
+  at::Tensor vectors;  // [n, n], one in each column
+};
+
+// Of a symmetric x [n, n] in its own type, or in fp64 if that fails, cast back. None if x or both
+// results are not finite or do not converge.
+std::optional<EigenPairs> eigen_pairs(const at::Tensor& x);
+
+}  // namespace osp
