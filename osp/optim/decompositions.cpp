@@ -3,9 +3,15 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_eigh.h>
+#include <ATen/ops/matmul.h>
 #include <c10/util/Exception.h>
 
 namespace osp {
+namespace {
+
+constexpr double kResolvedEigenvalue = 1e-6;
+
+}  // namespace
 
 bool all_finite(const at::Tensor& x) { return at::isfinite(x).all().item<bool>(); }
 
@@ -22,6 +28,15 @@ std::optional<EigenPairs> eigen_pairs(const at::Tensor& x) {
     }
   }
   return std::nullopt;
+}
+
+std::optional<at::Tensor> inverse_root(const at::Tensor& x, double root, double eps) {
+  const auto pairs = eigen_pairs(x);
+  if (!pairs) return std::nullopt;
+  const double least = kResolvedEigenvalue * pairs->values.max().item<double>();
+  const at::Tensor powers = pairs->values.clamp_min(least).add_(eps).pow_(-1 / root);
+  const at::Tensor result = at::matmul(pairs->vectors * powers, pairs->vectors.t());
+  return all_finite(result) ? std::optional(result) : std::nullopt;
 }
 
 }  // namespace osp

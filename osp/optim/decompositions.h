@@ -20,4 +20,9 @@ struct EigenPairs {
 // results are not finite or do not converge.
 std::optional<EigenPairs> eigen_pairs(const at::Tensor& x);
 
+// x^(−1/root) of a symmetric, positive semidefinite x [n, n], its eigenvalues λ taken as
+// max(λ, 1e-6 λ_max) + eps: below a millionth of the largest they are rounding of x. None where
+// there are no eigenpairs or the root is not finite.
+std::optional<at::Tensor> inverse_root(const at::Tensor& x, double root, double eps);
+
 }  // namespace osp

@@ -3,8 +3,10 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 
 #include "osp/optim/test_banks.h"
@@ -37,6 +39,33 @@ TEST(EigenPairs, ThereAreNoneOfWhatIsNotFinite) {
     x[3][5].fill_(bad);
     EXPECT_FALSE(eigen_pairs(x).has_value());
   }
+}
+
+TEST(InverseRoot, ItsFourthPowerIsTheInverse) {
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    const at::Tensor x = random_gram(24, 60).to(type);
+    const auto root = inverse_root(x, 4, 0);
+    ASSERT_TRUE(root.has_value());
+    const at::Tensor square = at::matmul(*root, *root);
+    const at::Tensor product = at::matmul(at::matmul(square, square), x);
+    // Rounding of the type times the condition of x, about 20.
+    EXPECT_LT(norm_of(product - at::eye(24, x.options())), type == at::kFloat ? 1e-3 : 1e-11);
+  }
+}
+
+TEST(InverseRoot, EigenvaluesThatAreRoundingCountAsAMillionthOfTheLargest) {
+  const at::Tensor x = random_gram(16, 2);
+  const auto pairs = eigen_pairs(x);
+  const auto root = inverse_root(x, 2, 0);
+  ASSERT_TRUE(pairs && root);
+  const double largest = pairs->values.max().item<double>();
+  const double amplified = norm_of(at::matmul(*root, pairs->vectors.select(1, 0)));
+  EXPECT_NEAR(amplified * std::sqrt(largest), 1e3, 1) << "(1e-6)^(-1/2); fp32";
+}
+
+TEST(InverseRoot, ThereIsNoneOfZeroUnlessEpsMakesOne) {
+  EXPECT_FALSE(inverse_root(at::zeros({4, 4}), 4, 0).has_value());
+  EXPECT_TRUE(inverse_root(at::zeros({4, 4}), 4, 1e-12).has_value());
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "osp/optim/adafactor.h"
 #include "osp/optim/adamw.h"
 #include "osp/optim/muon.h"
+#include "osp/optim/shampoo.h"
 #include "osp/optim/soap.h"
 
 namespace osp {
@@ -45,6 +46,9 @@ std::vector<std::unique_ptr<Optimizer>> make_optimizers(ParameterStore& store,
       case OptimizerKind::adafactor:
         optimizers.push_back(make_adafactor(members[i], group, config));
         break;
+      case OptimizerKind::shampoo:
+        optimizers.push_back(make_shampoo(members[i], group, config));
+        break;
       case OptimizerKind::soap:
         optimizers.push_back(make_soap(members[i], group, config));
         break;
@@ -76,6 +80,8 @@ double optimizer_state_bytes(const OptimizerGroup& group, const std::vector<int6
       return 4 * scalars;
     case OptimizerKind::adafactor:
       return adafactor_state_bytes(rows, cols, config);
+    case OptimizerKind::shampoo:
+      return shampoo_state_bytes(rows, cols, config);
     case OptimizerKind::soap:
       return soap_state_bytes(rows, cols, config);
     case OptimizerKind::frozen:

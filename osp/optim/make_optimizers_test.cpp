@@ -41,6 +41,8 @@ TEST(MakeOptimizers, StateBytesAreThoseOfTheStatesWithoutCounters) {
            {.name = "adam"},
            {.name = "adafactor"},
            {.name = "adafactor", .adafactor_momentum = 0.9},
+           {.name = "shampoo"},
+           {.name = "shampoo", .shampoo_block = 7},
            {.name = "soap"},
            {.name = "soap", .soap_largest_basis = 20},
        }) {

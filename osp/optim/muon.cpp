@@ -152,6 +152,7 @@ double update_scale(const OptimizerGroup& group, const std::vector<int64_t>& sha
   switch (group.kind) {
     case OptimizerKind::adam:
     case OptimizerKind::adafactor:
+    case OptimizerKind::shampoo:
     case OptimizerKind::soap:
       return 1;
     case OptimizerKind::muon:

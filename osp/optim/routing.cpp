@@ -22,9 +22,9 @@ std::string trimmed(const std::string& text) {
   return text.substr(first, text.find_last_not_of(" \t\n") - first + 1);
 }
 
-constexpr OptimizerKind kOptimizerKinds[] = {OptimizerKind::adam,      OptimizerKind::muon,
-                                             OptimizerKind::adafactor, OptimizerKind::soap,
-                                             OptimizerKind::gain,      OptimizerKind::frozen};
+constexpr OptimizerKind kOptimizerKinds[] = {
+    OptimizerKind::adam, OptimizerKind::muon, OptimizerKind::adafactor, OptimizerKind::shampoo,
+    OptimizerKind::soap, OptimizerKind::gain, OptimizerKind::frozen};
 
 OptimizerKind parse_kind(const std::string& word, const std::string& rule) {
   std::vector<std::string> names;
@@ -68,6 +68,7 @@ OptimizerKind by_kind(ParameterKind kind, const OptimConfig& config) {
   const bool hidden = kind == ParameterKind::matrix || kind == ParameterKind::embedding_projection;
   const bool table = kind == ParameterKind::embedding || kind == ParameterKind::head;
   if (uses_muon && (hidden || (table && config.name == "muon"))) return OptimizerKind::muon;
+  if (config.name == "shampoo" && hidden) return OptimizerKind::shampoo;
   if (config.name == "soap" && hidden) return OptimizerKind::soap;
   return of_vectors;
 }
@@ -100,6 +101,7 @@ OptimizerGroup make_group(const ParameterSpec& spec, OptimizerKind kind, const O
       }
       break;
     case OptimizerKind::adafactor:
+    case OptimizerKind::shampoo:
     case OptimizerKind::soap:
       group.lr_scale = config.preconditioned_lr_scale;
       group.decays = is_gain ? config.decay_gain : config.decay_preconditioned;
@@ -121,7 +123,9 @@ OptimizerGroup make_group(const ParameterSpec& spec, OptimizerKind kind, const O
 
 void check_shape(const ParameterSpec& spec, const OptimizerGroup& group, const std::string& rule) {
   const auto shape = fmt::format("[{}]", fmt::join(spec.shape, ", "));
-  const bool needs_matrix = group.kind == OptimizerKind::muon || group.kind == OptimizerKind::soap;
+  const bool needs_matrix = group.kind == OptimizerKind::muon ||
+                            group.kind == OptimizerKind::shampoo ||
+                            group.kind == OptimizerKind::soap;
   if (needs_matrix && spec.shape.size() != 2) {
     fail(ErrorCode::usage,
          "{} {} cannot be trained by {}, which needs a matrix (rule {}); use adam, adafactor, gain "
@@ -165,6 +169,8 @@ const char* to_string(OptimizerKind kind) {
       return "muon";
     case OptimizerKind::adafactor:
       return "adafactor";
+    case OptimizerKind::shampoo:
+      return "shampoo";
     case OptimizerKind::soap:
       return "soap";
     case OptimizerKind::gain:

@@ -49,13 +49,15 @@ TEST(Routing, OspGivesTablesToAdamAndEveryMatrixToMuon) {
   EXPECT_EQ(routing.groups[1].clip, 0.0);
 }
 
-TEST(Routing, SoapTakesHiddenMatricesAndEmbProjAndAdamTheRest) {
-  const Routing routing = route_parameters(small_model(), {.name = "soap"});
-  EXPECT_EQ(group_of(routing, "model.embed_proj.weight"), "soap");
-  EXPECT_EQ(group_of(routing, "model.layers.1.mlp.down_proj.weight"), "soap");
-  EXPECT_EQ(group_of(routing, "model.embed_tokens.weight"), "adam");
-  EXPECT_EQ(group_of(routing, "lm_head.weight"), "adam");
-  EXPECT_EQ(group_of(routing, "model.layers.0.input_layernorm.weight"), "adam");
+TEST(Routing, ShampooAndSoapTakeHiddenMatricesAndEmbProjAndAdamTheRest) {
+  for (const std::string name : {"shampoo", "soap"}) {
+    const Routing routing = route_parameters(small_model(), {.name = name});
+    EXPECT_EQ(group_of(routing, "model.embed_proj.weight"), name);
+    EXPECT_EQ(group_of(routing, "model.layers.1.mlp.down_proj.weight"), name);
+    EXPECT_EQ(group_of(routing, "model.embed_tokens.weight"), "adam");
+    EXPECT_EQ(group_of(routing, "lm_head.weight"), "adam");
+    EXPECT_EQ(group_of(routing, "model.layers.0.input_layernorm.weight"), "adam");
+  }
 }
 
 TEST(Routing, AdamAndAdafactorTakeEverythingAndMuonEveryMatrix) {

@@ -2,9 +2,9 @@
 // bank.
 //
 // Input: "weight" [count, rows, cols] and "gradient.1" … "gradient.N", fp32. Options: {"kind":
-// "adam"|"muon"|"adafactor"|"soap"|"gain", "lr", "weight_decay", "momentum", "steps", "optim":
-// {fields of [optim]}}. Output: "weight.S" after every step S and every state tensor "state.NAME"
-// after the last.
+// "adam"|"muon"|"adafactor"|"shampoo"|"soap"|"gain", "lr", "weight_decay", "momentum", "steps",
+// "optim": {fields of [optim]}}. Output: "weight.S" after every step S and every state tensor
+// "state.NAME" after the last.
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
@@ -16,6 +16,7 @@
 #include "osp/optim/adafactor.h"
 #include "osp/optim/adamw.h"
 #include "osp/optim/muon.h"
+#include "osp/optim/shampoo.h"
 #include "osp/optim/soap.h"
 
 namespace osp {
@@ -32,6 +33,7 @@ at::Tensor read_tensor(const SafetensorsFile& file, const std::string& name) {
 std::unique_ptr<Optimizer> make(const std::string& kind, Bank& bank, const OptimConfig& config) {
   if (kind == "adam") return make_adamw({&bank}, {.name = kind}, config);
   if (kind == "adafactor") return make_adafactor({&bank}, {.name = kind}, config);
+  if (kind == "shampoo") return make_shampoo({&bank}, {.name = kind}, config);
   if (kind == "soap") return make_soap({&bank}, {.name = kind}, config);
   if (kind == "muon") return make_muon({&bank}, {.name = kind}, config);
   OSP_CHECK(kind == "gain", "kind {}", kind);
