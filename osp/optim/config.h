@@ -49,13 +49,17 @@ struct OptimConfig {
   int64_t shampoo_block = 1024;
   double shampoo_eps = 1e-12;
   int64_t soap_largest_basis = 10000;
+  double kfac_damping = 1e-3;
+  double kfac_clip = 1.0;
+  int64_t kfac_gather_every = 1;
   std::string routes = "";
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
     visit("name", self.name,
-          Choices{{"osp", "adam", "muon", "adafactor", "shampoo", "soap", "routes"}},
-          "osp: Muon on hidden matrices and EmbProj, Adam on the rest; shampoo, soap: likewise; "
+          Choices{{"osp", "adam", "muon", "adafactor", "shampoo", "soap", "kfac", "routes"}},
+          "osp: Muon on hidden matrices and EmbProj, Adam on the rest; shampoo, soap, kfac: "
+          "likewise; "
           "muon: Muon on every matrix; adam, adafactor: that on everything; routes: only what "
           "`routes` says");
     visit("preset", self.preset, Choices{{"osp-paper", "tight"}},
@@ -98,11 +102,13 @@ struct OptimConfig {
     visit("clip_gain", self.clip_gain, Range{0, 1e9},
           "largest gradient norm over gains under their rule; 0: no clipping");
     visit("preconditioned_lr_scale", self.preconditioned_lr_scale, Range{0, 1e6},
-          "times lr for the groups of adafactor, shampoo and soap");
-    visit("decay_preconditioned", self.decay_preconditioned,
-          "weight decay on the groups of adafactor, shampoo and soap; gains follow decay_gain");
+          "times lr for the groups of adafactor, shampoo, soap and kfac");
+    visit(
+        "decay_preconditioned", self.decay_preconditioned,
+        "weight decay on the groups of adafactor, shampoo, soap and kfac; gains follow decay_gain");
     visit("clip_preconditioned", self.clip_preconditioned, Range{0, 1e9},
-          "largest gradient norm over each group of adafactor, shampoo and soap; 0: no clipping");
+          "largest gradient norm over each group of adafactor, shampoo, soap and kfac; 0: no "
+          "clipping");
     visit("adafactor_decay", self.adafactor_decay, Range{0, 1},
           "Adafactor: second moments decay by 1 - t^-adafactor_decay at step t");
     visit("adafactor_clip", self.adafactor_clip, Range{1e-9, 1e9},
@@ -112,18 +118,26 @@ struct OptimConfig {
     visit("adafactor_relative_step", self.adafactor_relative_step,
           "Adafactor: the rate of a matrix is times max(1e-3, root mean square of its weights)");
     visit("precondition_beta", self.precondition_beta, Range{0, 1 - 1e-9},
-          "Shampoo, SOAP: decay of the factors L and R");
-    visit("precondition_every", self.precondition_every, Range{1, 1e9},
-          "steps between two inverse roots (Shampoo) or turns of the bases (SOAP)");
+          "Shampoo, SOAP, K-FAC: decay of the factors");
+    visit(
+        "precondition_every", self.precondition_every, Range{1, 1e9},
+        "steps between two inverse roots (Shampoo), turns of the bases (SOAP) or inverses (K-FAC)");
     visit("shampoo_block", self.shampoo_block, Range{1, 1e6},
           "Shampoo: larger matrices are cut into blocks of at most so many rows and columns");
     visit("shampoo_eps", self.shampoo_eps, Range{0, 1},
           "Shampoo: added to the eigenvalues of the factors");
     visit("soap_largest_basis", self.soap_largest_basis, Range{1, 1e6},
           "SOAP: a side of a matrix that is longer keeps its own coordinates");
+    visit("kfac_damping", self.kfac_damping, Range{0, 1e6},
+          "K-FAC: added to the Fisher information, its root split between the two factors");
+    visit(
+        "kfac_clip", self.kfac_clip, Range{0, 1e9},
+        "K-FAC: largest product of direction and gradient, to which longer ones are cut; 0: none");
+    visit("kfac_gather_every", self.kfac_gather_every, Range{1, 1e9},
+          "K-FAC: steps between two that are averaged into the factors");
     visit("routes", self.routes,
           "exceptions by name, \"pattern=optimizer; ...\" where * is any run of letters and the "
-          "optimizer muon, adam, adafactor, shampoo, soap, gain or frozen");
+          "optimizer muon, adam, adafactor, shampoo, soap, kfac, gain or frozen");
   }
 };
 

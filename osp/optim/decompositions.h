@@ -25,4 +25,9 @@ std::optional<EigenPairs> eigen_pairs(const at::Tensor& x);
 // there are no eigenpairs or the root is not finite.
 std::optional<at::Tensor> inverse_root(const at::Tensor& x, double root, double eps);
 
+// (x + damping · I)⁻¹ of a symmetric, positive semidefinite fp32 or fp64 x [n, n], by Cholesky in
+// its own type, or in fp64 if that fails. None if x or both results are not finite, or x + damping
+// · I is not positive definite.
+std::optional<at::Tensor> damped_inverse(const at::Tensor& x, double damping);
+
 }  // namespace osp

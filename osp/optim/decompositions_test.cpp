@@ -68,5 +68,23 @@ TEST(InverseRoot, ThereIsNoneOfZeroUnlessEpsMakesOne) {
   EXPECT_TRUE(inverse_root(at::zeros({4, 4}), 4, 1e-12).has_value());
 }
 
+TEST(DampedInverse, TimesTheDampedMatrixIsTheIdentity) {
+  for (const int64_t rank : {40, 3}) {
+    const at::Tensor x = random_gram(24, rank);
+    const auto inverse = damped_inverse(x, 0.5);
+    ASSERT_TRUE(inverse.has_value());
+    const at::Tensor product = at::matmul(*inverse, x + at::eye(24) * 0.5);
+    // fp32 rounding times a condition of at most 250.
+    EXPECT_LT(norm_of(product - at::eye(24)), 1e-3);
+  }
+}
+
+TEST(DampedInverse, ThereIsNoneOfWhatIsNotPositiveDefiniteOrNotFinite) {
+  EXPECT_FALSE(damped_inverse(at::eye(4) * -1, 0.5).has_value());
+  EXPECT_FALSE(damped_inverse(at::zeros({4, 4}), 0).has_value());
+  EXPECT_FALSE(
+      damped_inverse(at::eye(4) * std::numeric_limits<double>::infinity(), 0.5).has_value());
+}
+
 }  // namespace
 }  // namespace osp

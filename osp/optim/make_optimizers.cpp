@@ -5,6 +5,7 @@
 #include "osp/base/error.h"
 #include "osp/optim/adafactor.h"
 #include "osp/optim/adamw.h"
+#include "osp/optim/kfac.h"
 #include "osp/optim/muon.h"
 #include "osp/optim/shampoo.h"
 #include "osp/optim/soap.h"
@@ -52,6 +53,9 @@ std::vector<std::unique_ptr<Optimizer>> make_optimizers(ParameterStore& store,
       case OptimizerKind::soap:
         optimizers.push_back(make_soap(members[i], group, config));
         break;
+      case OptimizerKind::kfac:
+        optimizers.push_back(make_kfac(members[i], group, config));
+        break;
       case OptimizerKind::gain:
         optimizers.push_back(make_gain_rule(members[i], group, config));
         break;
@@ -84,6 +88,8 @@ double optimizer_state_bytes(const OptimizerGroup& group, const std::vector<int6
       return shampoo_state_bytes(rows, cols, config);
     case OptimizerKind::soap:
       return soap_state_bytes(rows, cols, config);
+    case OptimizerKind::kfac:
+      return kfac_state_bytes(rows, cols);
     case OptimizerKind::frozen:
       return 0;
   }

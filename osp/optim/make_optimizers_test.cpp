@@ -44,6 +44,7 @@ TEST(MakeOptimizers, StateBytesAreThoseOfTheStatesWithoutCounters) {
            {.name = "shampoo"},
            {.name = "shampoo", .shampoo_block = 7},
            {.name = "soap"},
+           {.name = "kfac"},
            {.name = "soap", .soap_largest_basis = 20},
        }) {
     const Routing routing = route_parameters(specs, config, model.head_size);

@@ -24,7 +24,7 @@ std::string trimmed(const std::string& text) {
 
 constexpr OptimizerKind kOptimizerKinds[] = {
     OptimizerKind::adam, OptimizerKind::muon, OptimizerKind::adafactor, OptimizerKind::shampoo,
-    OptimizerKind::soap, OptimizerKind::gain, OptimizerKind::frozen};
+    OptimizerKind::soap, OptimizerKind::kfac, OptimizerKind::gain,      OptimizerKind::frozen};
 
 OptimizerKind parse_kind(const std::string& word, const std::string& rule) {
   std::vector<std::string> names;
@@ -54,6 +54,11 @@ std::vector<NameRule> parse_routes(const std::string& routes) {
   return rules;
 }
 
+// Matrices of the blocks and of EmbProj: an input is multiplied by them in every forward pass.
+bool is_linear_layer(ParameterKind kind) {
+  return kind == ParameterKind::matrix || kind == ParameterKind::embedding_projection;
+}
+
 // The rule that optim.name has for this kind; not called for name = "routes".
 OptimizerKind by_kind(ParameterKind kind, const OptimConfig& config) {
   const bool uses_muon = config.name == "osp" || config.name == "muon";
@@ -65,11 +70,12 @@ OptimizerKind by_kind(ParameterKind kind, const OptimConfig& config) {
     const bool by_reference = config.gain_rule == "reference" || uses_muon;
     return by_reference ? OptimizerKind::gain : of_vectors;
   }
-  const bool hidden = kind == ParameterKind::matrix || kind == ParameterKind::embedding_projection;
+  const bool hidden = is_linear_layer(kind);
   const bool table = kind == ParameterKind::embedding || kind == ParameterKind::head;
   if (uses_muon && (hidden || (table && config.name == "muon"))) return OptimizerKind::muon;
   if (config.name == "shampoo" && hidden) return OptimizerKind::shampoo;
   if (config.name == "soap" && hidden) return OptimizerKind::soap;
+  if (config.name == "kfac" && hidden) return OptimizerKind::kfac;
   return of_vectors;
 }
 
@@ -103,6 +109,7 @@ OptimizerGroup make_group(const ParameterSpec& spec, OptimizerKind kind, const O
     case OptimizerKind::adafactor:
     case OptimizerKind::shampoo:
     case OptimizerKind::soap:
+    case OptimizerKind::kfac:
       group.lr_scale = config.preconditioned_lr_scale;
       group.decays = is_gain ? config.decay_gain : config.decay_preconditioned;
       group.clip = config.clip_preconditioned;
@@ -131,6 +138,12 @@ void check_shape(const ParameterSpec& spec, const OptimizerGroup& group, const s
          "{} {} cannot be trained by {}, which needs a matrix (rule {}); use adam, adafactor, gain "
          "or frozen",
          spec.name, shape, to_string(group.kind), rule);
+  }
+  if (group.kind == OptimizerKind::kfac && !is_linear_layer(spec.kind)) {
+    fail(ErrorCode::usage,
+         "{} {} cannot be trained by kfac, which needs a linear layer (rule {}); use adam or "
+         "adafactor",
+         spec.name, shape, rule);
   }
   if (group.kind == OptimizerKind::gain && spec.shape.size() > 1) {
     fail(ErrorCode::usage,
@@ -173,6 +186,8 @@ const char* to_string(OptimizerKind kind) {
       return "shampoo";
     case OptimizerKind::soap:
       return "soap";
+    case OptimizerKind::kfac:
+      return "kfac";
     case OptimizerKind::gain:
       return "gain";
     case OptimizerKind::frozen:

@@ -15,7 +15,7 @@
 
 namespace osp {
 
-enum class OptimizerKind { adam, muon, adafactor, shampoo, soap, gain, frozen };
+enum class OptimizerKind { adam, muon, adafactor, shampoo, soap, kfac, gain, frozen };
 
 // The name by which recipes call it: "adam", "muon" and so on.
 const char* to_string(OptimizerKind kind);

@@ -49,8 +49,8 @@ TEST(Routing, OspGivesTablesToAdamAndEveryMatrixToMuon) {
   EXPECT_EQ(routing.groups[1].clip, 0.0);
 }
 
-TEST(Routing, ShampooAndSoapTakeHiddenMatricesAndEmbProjAndAdamTheRest) {
-  for (const std::string name : {"shampoo", "soap"}) {
+TEST(Routing, ShampooSoapAndKfacTakeHiddenMatricesAndEmbProjAndAdamTheRest) {
+  for (const std::string name : {"shampoo", "soap", "kfac"}) {
     const Routing routing = route_parameters(small_model(), {.name = name});
     EXPECT_EQ(group_of(routing, "model.embed_proj.weight"), name);
     EXPECT_EQ(group_of(routing, "model.layers.1.mlp.down_proj.weight"), name);
@@ -128,6 +128,7 @@ TEST(Routing, RefusesShapesThatAnOptimizerCannotTrain) {
   expect_refusal({.routes = "*layernorm*=muon"},
                  {"model.layers.0.input_layernorm.weight [1] cannot be trained by muon"});
   expect_refusal({.routes = "*layernorm*=soap"}, {"cannot be trained by soap"});
+  expect_refusal({.routes = "lm_head.*=kfac"}, {"cannot be trained by kfac", "linear layer"});
   expect_refusal({.routes = "lm_head.*=gain"}, {"lm_head.weight [32, 8] cannot"});
 }
 

@@ -50,13 +50,14 @@ inline std::map<std::string, at::Tensor> states_by_last_name(const Optimizer& op
 }
 
 // Trains a bank of that shape and, from each step on, another with a copy of weights and state:
-// both must have the same bits after the step. `make(bank)` makes the optimizer.
-template <class Make>
+// both must have the same bits after the step. `make(bank)` makes the optimizer;
+// `take_step(optimizer, bank, step)` brings the gradient.
+template <class Make, class TakeStep>
 void expect_bit_exact_resume(const std::vector<int64_t>& shape, const Make& make,
-                             int64_t num_steps = 6) {
+                             const TakeStep& take_step) {
   Bank through = random_bank("resume", shape);
   const std::unique_ptr<Optimizer> optimizer = make(through);
-  for (int64_t step = 1; step <= num_steps; ++step) {
+  for (int64_t step = 1; step <= 6; ++step) {
     Bank resumed = random_bank("resume", shape);
     resumed.master.copy_(through.master);
     const std::unique_ptr<Optimizer> other = make(resumed);
@@ -64,16 +65,23 @@ void expect_bit_exact_resume(const std::vector<int64_t>& shape, const Make& make
       EXPECT_EQ(other->state()[i].first, optimizer->state()[i].first);
       other->state()[i].second.copy_(optimizer->state()[i].second.clone());
     }
-    for (Bank* bank : {&through, &resumed}) bank->gradient.copy_(random_tensor(shape, "", step));
-    for (Optimizer* each : {optimizer.get(), other.get()}) {
-      each->step({.step = step, .lr = 0.01, .weight_decay = 0.1});
-    }
+    take_step(*optimizer, through, step);
+    take_step(*other, resumed, step);
     EXPECT_TRUE(at::equal(through.master, resumed.master)) << step;
     for (size_t i = 0; i < optimizer->state().size(); ++i) {
       EXPECT_TRUE(at::equal(optimizer->state()[i].second, other->state()[i].second))
           << optimizer->state()[i].first << " after step " << step;
     }
   }
+}
+
+// The same with random gradients.
+template <class Make>
+void expect_bit_exact_resume(const std::vector<int64_t>& shape, const Make& make) {
+  expect_bit_exact_resume(shape, make, [&](Optimizer& optimizer, Bank& bank, int64_t step) {
+    bank.gradient.copy_(random_tensor(shape, "resume", uint64_t(step)));
+    optimizer.step({.step = step, .lr = 0.01, .weight_decay = 0.1});
+  });
 }
 
 }  // namespace osp

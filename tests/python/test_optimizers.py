@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from oracles.kfac import Kfac
 from oracles.muon_paper import PaperMuon, newton_schulz
 from oracles.shampoo import Shampoo
 from oracles.soap import Soap, eigenbasis
@@ -19,9 +20,14 @@ def run_probe(run_program, folder, kind, shape, seed, optim=None, decay=DECAY, s
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(shape, generator=generator)
     gradients = [torch.randn(shape, generator=generator) for _ in range(steps)]
-    tensors = {"weight": weight}
-    tensors |= {f"gradient.{i + 1}": g for i, g in enumerate(gradients)}
-    save_file(tensors, folder / "in.safetensors")
+    tensors = {f"gradient.{i + 1}": g for i, g in enumerate(gradients)}
+    ours, out = run_probe_on(run_program, folder, kind, weight, tensors, steps, optim, decay)
+    return weight, gradients, ours, out
+
+
+def run_probe_on(run_program, folder, kind, weight, tensors, steps, optim=None, decay=DECAY):
+    """(weights after every step, state) of one bank with these tensors of every step."""
+    save_file({"weight": weight} | tensors, folder / "in.safetensors")
     options = {
         "kind": kind, "lr": LR, "weight_decay": decay, "momentum": MOMENTUM, "steps": steps,
         "optim": optim or {},
@@ -29,7 +35,7 @@ def run_probe(run_program, folder, kind, shape, seed, optim=None, decay=DECAY, s
     (folder / "options.json").write_text(json.dumps(options))
     run_program(["optim_probe", folder / "in.safetensors", folder / "out.safetensors", folder / "options.json"])
     out = load_file(folder / "out.safetensors")
-    return weight, gradients, [out[f"weight.{i + 1}"] for i in range(steps)], out
+    return [out[f"weight.{i + 1}"] for i in range(steps)], out
 
 
 def error(ours, theirs, start):
@@ -167,6 +173,30 @@ def test_soap_equals_the_papers_operations_from_its_own_bases(run_program, tmp_p
             exact.step(gradients[step][i].double())
             # As above; in addition the first eigenvectors are fp32's, with gaps of a thousandth of the largest value.
             assert error(ours[step][i].double(), exact.weight, weight[i].double()) < 1e-3, step
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 20), (2, 20, 12), (2, 1, 16), (2, 16, 1)])
+@pytest.mark.parametrize("clip", [0.5, 1e6])
+def test_kfac_equals_the_kronecker_product_written_out_over_50_steps(run_program, tmp_path, shape, clip):
+    generator, tokens = torch.Generator().manual_seed(10), 32
+    weight = torch.randn(shape, generator=generator)
+    # Inputs of very different sizes in each channel, and gradients of a mean loss.
+    sizes = torch.logspace(-1, 1, shape[2])
+    inputs = [torch.randn(shape[0], tokens, shape[2], generator=generator) * sizes for _ in range(STEPS)]
+    output_gradients = [torch.randn(shape[0], tokens, shape[1], generator=generator) / tokens for _ in range(STEPS)]
+    tensors = {}
+    for i, (x, dy) in enumerate(zip(inputs, output_gradients)):
+        tensors |= {f"input.{i + 1}": x, f"output_gradient.{i + 1}": dy, f"gradient.{i + 1}": dy.mT @ x}
+    options = {"beta1": 0.9, "precondition_every": 10, "kfac_damping": 1e-3, "kfac_clip": clip}
+    ours, out = run_probe_on(run_program, tmp_path, "kfac", weight, tensors, STEPS, options)
+    assert out["state.kfac.failures"].item() == 0
+    exact = Kfac(weight.double(), LR, 0.9, 0.95, DECAY, 10, 1e-3, clip)
+    for step in range(STEPS):
+        exact.step(inputs[step].double(), output_gradients[step].double())
+        for i in range(shape[0]):
+            # fp32 factors and their inverses: 6e-8 times a condition of up to 1e4, most of it in directions that
+            # carry little of the way.
+            assert error(ours[step][i].double(), exact.weights[i], weight[i].double()) < 1e-3, step
 
 
 @pytest.mark.parametrize("length", [1, 64])
