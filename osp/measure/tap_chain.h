@@ -18,6 +18,8 @@ class TapChain : public Tap {
     }
   }
 
+  bool empty() const { return taps_.empty(); }
+
   bool wants(TapPoint point, int64_t layer) const override {
     for (const Tap* tap : taps_) {
       if (tap->wants(point, layer)) return true;
@@ -43,6 +45,27 @@ class TapChain : public Tap {
       if (tap->wants_weights()) y = tap->weight(parameter, y);
     }
     return y;
+  }
+  bool wants_linear() const override {
+    for (const Tap* tap : taps_) {
+      if (tap->wants_linear()) return true;
+    }
+    return false;
+  }
+  void linear_input(int64_t parameter, const at::Tensor& x) override {
+    for (Tap* tap : taps_) {
+      if (tap->wants_linear()) tap->linear_input(parameter, x);
+    }
+  }
+  void linear_output(int64_t parameter, const at::Tensor& y) override {
+    for (Tap* tap : taps_) {
+      if (tap->wants_linear()) tap->linear_output(parameter, y);
+    }
+  }
+  void linear_output_gradient(int64_t parameter, const at::Tensor& dy) override {
+    for (Tap* tap : taps_) {
+      if (tap->wants_linear()) tap->linear_output_gradient(parameter, dy);
+    }
   }
 
  private:

@@ -113,6 +113,7 @@ at::Tensor LinearLayers::single(int64_t parameter, const at::Tensor& x,
   }
   if (bias.defined()) y = y + bias;
   if (taps_linear()) {
+    tap_->linear_input(parameter, x.detach().flatten(0, -2));
     tap_->linear_output(parameter, y.detach().flatten(0, -2));
     if (training_) {
       y.register_hook([watcher = tap_, parameter](const at::Tensor& dy) {

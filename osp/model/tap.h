@@ -40,9 +40,10 @@ class Tap {
   // where wants_weights(). Embedding and head are offered too.
   virtual bool wants_weights() const { return false; }
   virtual at::Tensor weight(int64_t /*parameter*/, const at::Tensor& w) { return w; }
-  // Output of a linear layer and the gradient with respect to it, [tokens, out]; called only where
-  // wants_linear().
+  // Input of a linear layer [tokens, in], its output and the gradient with respect to it,
+  // [tokens, out]; called only where wants_linear().
   virtual bool wants_linear() const { return false; }
+  virtual void linear_input(int64_t /*parameter*/, const at::Tensor& /*x*/) {}
   virtual void linear_output(int64_t /*parameter*/, const at::Tensor& /*y*/) {}
   virtual void linear_output_gradient(int64_t /*parameter*/, const at::Tensor& /*dy*/) {}
 };

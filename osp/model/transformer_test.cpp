@@ -3,8 +3,10 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/matmul.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -44,6 +46,37 @@ at::Tensor logits_by_pieces(const ParameterStore& store, const at::Tensor& token
     x = forward_block(store, layer, x, options);
   }
   return forward_head(store, x, options);
+}
+
+// Multiplies what passes through each linear layer: Σ dyᵀ x, the layer's gradient.
+struct GradientTap : Tap {
+  std::map<int64_t, at::Tensor> inputs, gradients;
+  bool wants(TapPoint, int64_t) const override { return false; }
+  at::Tensor at(TapPoint, int64_t, const at::Tensor& x) override { return x; }
+  bool wants_linear() const override { return true; }
+  void linear_input(int64_t parameter, const at::Tensor& x) override { inputs[parameter] = x; }
+  void linear_output_gradient(int64_t parameter, const at::Tensor& dy) override {
+    gradients[parameter] = at::matmul(dy.t(), inputs.at(parameter));
+  }
+};
+
+TEST(Transformer, LinearTapsSeeWhatEveryMatrixsGradientIsMadeOf) {
+  ParameterStore store = random_store({.gradients = true});
+  GradientTap tap;
+  ForwardOptions options;
+  options.training = true;
+  options.tap = &tap;
+  forward_loss_sum(store, some_tokens(), some_tokens(), options).backward();
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    const bool linear = store.specs[i].kind == ParameterKind::matrix ||
+                        store.specs[i].kind == ParameterKind::embedding_projection;
+    ASSERT_EQ(tap.gradients.contains(int64_t(i)), linear) << store.specs[i].name;
+    if (!linear) continue;
+    const at::Tensor expected = store.gradient(int64_t(i));
+    const at::Tensor difference = tap.gradients.at(int64_t(i)) - expected;
+    // The same fp32 product of 22 tokens.
+    EXPECT_LT(difference.norm().item<double>(), 1e-6 * expected.norm().item<double>());
+  }
 }
 
 TEST(Transformer, PiecesGiveTheLogitsOfTheWholePass) {

@@ -7,7 +7,6 @@
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
-#include "osp/optim/make_optimizers.h"
 #include "osp/optim/test_banks.h"
 
 namespace osp {
@@ -76,31 +75,6 @@ TEST(AdamW, SameBitsForOneAndTwoThreads) {
   }
   at::set_num_threads(threads);
   EXPECT_TRUE(at::equal(results[0], results[1]));
-}
-
-TEST(MakeOptimizers, EveryBankIsSteppedByItsGroupAndFrozenOnesStay) {
-  ModelConfig model = resolved({.layers = 1, .width = 16, .heads = 2, .vocabulary = 32});
-  const auto specs = parameter_specs(model);
-  const OptimConfig config{.gain_rule = "frozen"};
-  const Routing routing = route_parameters(specs, config, model.head_size);
-  ParameterStore store = make_parameters(model, {.gradients = true, .group = routing.group_of});
-  initialize_parameters(store, 1);
-  auto optimizers = make_optimizers(store, routing, config);
-  ASSERT_EQ(optimizers.size(), routing.groups.size());
-  std::vector<at::Tensor> before;
-  for (Bank& bank : store.banks) {
-    bank.gradient.copy_(random_tensor(bank.gradient.sizes().vec(), bank.name));
-    before.push_back(bank.master.clone());
-  }
-  for (size_t i = 0; i < optimizers.size(); ++i) {
-    optimizers[i]->step(adam_values(1));
-    EXPECT_EQ(optimizers[i]->last_update_norm() > 0,
-              routing.groups[i].kind != OptimizerKind::frozen);
-  }
-  for (size_t i = 0; i < store.banks.size(); ++i) {
-    const bool frozen = store.banks[i].kind == ParameterKind::gain;
-    EXPECT_EQ(at::equal(before[i], store.banks[i].master), frozen) << store.banks[i].name;
-  }
 }
 
 }  // namespace

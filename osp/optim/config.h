@@ -37,13 +37,31 @@ struct OptimConfig {
   double clip_adam = 1.0;
   double clip_muon = 0.0;
   double clip_gain = 0.0;
+  double preconditioned_lr_scale = 1.0;
+  bool decay_preconditioned = true;
+  double clip_preconditioned = 1.0;
+  double adafactor_decay = 0.8;
+  double adafactor_clip = 1.0;
+  double adafactor_momentum = 0.0;
+  bool adafactor_relative_step = false;
+  double precondition_beta = 0.95;
+  int64_t precondition_every = 10;
+  int64_t shampoo_block = 1024;
+  double shampoo_eps = 1e-12;
+  int64_t soap_largest_basis = 10000;
+  double kfac_damping = 1e-3;
+  double kfac_clip = 1.0;
+  int64_t kfac_gather_every = 1;
   std::string routes = "";
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
-    visit("name", self.name, Choices{{"osp", "adam", "muon", "routes"}},
-          "osp: Muon on hidden matrices and EmbProj, Adam on embedding and head; adam: Adam on "
-          "everything; muon: Muon on every matrix; routes: only what `routes` says");
+    visit("name", self.name,
+          Choices{{"osp", "adam", "muon", "adafactor", "shampoo", "soap", "kfac", "routes"}},
+          "osp: Muon on hidden matrices and EmbProj, Adam on the rest; shampoo, soap, kfac: "
+          "likewise; "
+          "muon: Muon on every matrix; adam, adafactor: that on everything; routes: only what "
+          "`routes` says");
     visit("preset", self.preset, Choices{{"osp-paper", "tight"}},
           "Newton-Schulz settings: osp-paper (jordan, frobenius) or tight (you, s8)");
     visit("lr", self.lr, Range{0, 10}, "peak learning rate of every group");
@@ -73,18 +91,53 @@ struct OptimConfig {
           "Muon: orthogonalise query, key and value projections head by head");
     visit("update_scale", self.update_scale, Choices{{"match-adam", "original", "spectral"}},
           "Muon: 0.2 sqrt(max(rows, columns)), sqrt(max(1, rows/columns)) or sqrt(rows/columns)");
-    visit("gain_rule", self.gain_rule, Choices{{"auto", "reference", "adam", "frozen"}},
-          "norm gains: reference (normalised momentum), adam, frozen; auto: adam under name=adam, "
-          "else reference");
+    visit(
+        "gain_rule", self.gain_rule, Choices{{"auto", "reference", "adam", "frozen"}},
+        "norm gains: reference (normalised momentum), adam, frozen; auto: reference under osp and "
+        "muon, else the optimizer of all vectors");
     visit("clip_adam", self.clip_adam, Range{0, 1e9},
           "largest gradient norm over Adam's groups; 0: no clipping");
     visit("clip_muon", self.clip_muon, Range{0, 1e9},
           "largest gradient norm over Muon's groups; 0: no clipping");
     visit("clip_gain", self.clip_gain, Range{0, 1e9},
           "largest gradient norm over gains under their rule; 0: no clipping");
+    visit("preconditioned_lr_scale", self.preconditioned_lr_scale, Range{0, 1e6},
+          "times lr for the groups of adafactor, shampoo, soap and kfac");
     visit(
-        "routes", self.routes,
-        "exceptions by name, \"pattern=muon|adam|gain|frozen; ...\" where * is any run of letters");
+        "decay_preconditioned", self.decay_preconditioned,
+        "weight decay on the groups of adafactor, shampoo, soap and kfac; gains follow decay_gain");
+    visit("clip_preconditioned", self.clip_preconditioned, Range{0, 1e9},
+          "largest gradient norm over each group of adafactor, shampoo, soap and kfac; 0: no "
+          "clipping");
+    visit("adafactor_decay", self.adafactor_decay, Range{0, 1},
+          "Adafactor: second moments decay by 1 - t^-adafactor_decay at step t");
+    visit("adafactor_clip", self.adafactor_clip, Range{1e-9, 1e9},
+          "Adafactor: largest root mean square of a matrix's update before the rate");
+    visit("adafactor_momentum", self.adafactor_momentum, Range{0, 1 - 1e-9},
+          "Adafactor: decay of the mean update; 0: none is kept");
+    visit("adafactor_relative_step", self.adafactor_relative_step,
+          "Adafactor: the rate of a matrix is times max(1e-3, root mean square of its weights)");
+    visit("precondition_beta", self.precondition_beta, Range{0, 1 - 1e-9},
+          "Shampoo, SOAP, K-FAC: decay of the factors");
+    visit(
+        "precondition_every", self.precondition_every, Range{1, 1e9},
+        "steps between two inverse roots (Shampoo), turns of the bases (SOAP) or inverses (K-FAC)");
+    visit("shampoo_block", self.shampoo_block, Range{1, 1e6},
+          "Shampoo: larger matrices are cut into blocks of at most so many rows and columns");
+    visit("shampoo_eps", self.shampoo_eps, Range{0, 1},
+          "Shampoo: added to the eigenvalues of the factors");
+    visit("soap_largest_basis", self.soap_largest_basis, Range{1, 1e6},
+          "SOAP: a side of a matrix that is longer keeps its own coordinates");
+    visit("kfac_damping", self.kfac_damping, Range{0, 1e6},
+          "K-FAC: added to the Fisher information, its root split between the two factors");
+    visit(
+        "kfac_clip", self.kfac_clip, Range{0, 1e9},
+        "K-FAC: largest product of direction and gradient, to which longer ones are cut; 0: none");
+    visit("kfac_gather_every", self.kfac_gather_every, Range{1, 1e9},
+          "K-FAC: steps between two that are averaged into the factors");
+    visit("routes", self.routes,
+          "exceptions by name, \"pattern=optimizer; ...\" where * is any run of letters and the "
+          "optimizer muon, adam, adafactor, shampoo, soap, kfac, gain or frozen");
   }
 };
 

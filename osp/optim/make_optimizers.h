@@ -1,6 +1,7 @@
 // From a store and its routing to the optimizers that train it.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -15,5 +16,9 @@ namespace osp {
 std::vector<std::unique_ptr<Optimizer>> make_optimizers(ParameterStore& store,
                                                         const Routing& routing,
                                                         const OptimConfig& config);
+
+// Bytes of optimizer state that a parameter of this shape has in that group, without counters.
+double optimizer_state_bytes(const OptimizerGroup& group, const std::vector<int64_t>& shape,
+                             const OptimConfig& config);
 
 }  // namespace osp

@@ -151,6 +151,10 @@ double update_scale(const OptimizerGroup& group, const std::vector<int64_t>& sha
                     const OptimConfig& config) {
   switch (group.kind) {
     case OptimizerKind::adam:
+    case OptimizerKind::adafactor:
+    case OptimizerKind::shampoo:
+    case OptimizerKind::soap:
+    case OptimizerKind::kfac:
       return 1;
     case OptimizerKind::muon:
       return matrix_scale(config, group.split_rows > 0 ? group.split_rows : shape[0], shape[1]);

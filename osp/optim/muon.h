@@ -14,7 +14,8 @@
 
 namespace osp {
 
-// The factor s of an update for a parameter of this shape in that group; 1 for Adam, 0 for frozen.
+// The factor s of an update for a parameter of this shape in that group; 0 for frozen, 1 for the
+// others.
 double update_scale(const OptimizerGroup& group, const std::vector<int64_t>& shape,
                     const OptimConfig& config);
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "osp/model/parameters.h"
+#include "osp/model/tap.h"
 
 namespace osp {
 
@@ -28,6 +29,9 @@ struct StepValues {
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
+  // What must watch the forward and backward passes of the coming step; null: nothing. To be called
+  // once before them; what the passes of a step without an update have shown is then forgotten.
+  virtual Tap* watch_step() { return nullptr; }
   virtual void step(const StepValues& values) = 0;
   // Tensors to be stored in a checkpoint, in a fixed order. They alias the state: loading is
   // copy_().

@@ -22,14 +22,18 @@ std::string trimmed(const std::string& text) {
   return text.substr(first, text.find_last_not_of(" \t\n") - first + 1);
 }
 
+constexpr OptimizerKind kOptimizerKinds[] = {
+    OptimizerKind::adam, OptimizerKind::muon, OptimizerKind::adafactor, OptimizerKind::shampoo,
+    OptimizerKind::soap, OptimizerKind::kfac, OptimizerKind::gain,      OptimizerKind::frozen};
+
 OptimizerKind parse_kind(const std::string& word, const std::string& rule) {
-  for (OptimizerKind kind :
-       {OptimizerKind::adam, OptimizerKind::muon, OptimizerKind::gain, OptimizerKind::frozen}) {
+  std::vector<std::string> names;
+  for (const OptimizerKind kind : kOptimizerKinds) {
     if (word == to_string(kind)) return kind;
+    names.push_back(to_string(kind));
   }
-  fail(ErrorCode::usage,
-       "optim.routes: \"{}\" names the optimizer \"{}\"; write adam, muon, gain or frozen", rule,
-       word);
+  fail(ErrorCode::usage, "optim.routes: \"{}\" names the optimizer \"{}\"; write one of {}", rule,
+       word, fmt::join(names, ", "));
 }
 
 std::vector<NameRule> parse_routes(const std::string& routes) {
@@ -50,18 +54,29 @@ std::vector<NameRule> parse_routes(const std::string& routes) {
   return rules;
 }
 
+// Matrices of the blocks and of EmbProj: an input is multiplied by them in every forward pass.
+bool is_linear_layer(ParameterKind kind) {
+  return kind == ParameterKind::matrix || kind == ParameterKind::embedding_projection;
+}
+
 // The rule that optim.name has for this kind; not called for name = "routes".
 OptimizerKind by_kind(ParameterKind kind, const OptimConfig& config) {
+  const bool uses_muon = config.name == "osp" || config.name == "muon";
+  const OptimizerKind of_vectors =
+      config.name == "adafactor" ? OptimizerKind::adafactor : OptimizerKind::adam;
   if (kind == ParameterKind::gain) {
     if (config.gain_rule == "frozen") return OptimizerKind::frozen;
     if (config.gain_rule == "adam") return OptimizerKind::adam;
-    if (config.gain_rule == "reference") return OptimizerKind::gain;
-    return config.name == "adam" ? OptimizerKind::adam : OptimizerKind::gain;
+    const bool by_reference = config.gain_rule == "reference" || uses_muon;
+    return by_reference ? OptimizerKind::gain : of_vectors;
   }
-  const bool vector = kind == ParameterKind::bias || kind == ParameterKind::positions;
-  if (config.name == "adam" || vector) return OptimizerKind::adam;
+  const bool hidden = is_linear_layer(kind);
   const bool table = kind == ParameterKind::embedding || kind == ParameterKind::head;
-  return table && config.name == "osp" ? OptimizerKind::adam : OptimizerKind::muon;
+  if (uses_muon && (hidden || (table && config.name == "muon"))) return OptimizerKind::muon;
+  if (config.name == "shampoo" && hidden) return OptimizerKind::shampoo;
+  if (config.name == "soap" && hidden) return OptimizerKind::soap;
+  if (config.name == "kfac" && hidden) return OptimizerKind::kfac;
+  return of_vectors;
 }
 
 bool is_head_projection(const std::string& name) {
@@ -91,6 +106,15 @@ OptimizerGroup make_group(const ParameterSpec& spec, OptimizerKind kind, const O
         group.split_rows = head_size;
       }
       break;
+    case OptimizerKind::adafactor:
+    case OptimizerKind::shampoo:
+    case OptimizerKind::soap:
+    case OptimizerKind::kfac:
+      group.lr_scale = config.preconditioned_lr_scale;
+      group.decays = is_gain ? config.decay_gain : config.decay_preconditioned;
+      group.clip = config.clip_preconditioned;
+      if (group.decays != config.decay_preconditioned) group.name += "-gain";
+      break;
     case OptimizerKind::gain:
       group.lr_scale = config.gain_lr_scale;
       group.decays = config.decay_gain;
@@ -106,16 +130,25 @@ OptimizerGroup make_group(const ParameterSpec& spec, OptimizerKind kind, const O
 
 void check_shape(const ParameterSpec& spec, const OptimizerGroup& group, const std::string& rule) {
   const auto shape = fmt::format("[{}]", fmt::join(spec.shape, ", "));
-  if (group.kind == OptimizerKind::muon && spec.shape.size() != 2) {
-    fail(
-        ErrorCode::usage,
-        "{} {} cannot be trained by muon, which needs a matrix (rule {}); use adam, gain or frozen",
-        spec.name, shape, rule);
+  const bool needs_matrix = group.kind == OptimizerKind::muon ||
+                            group.kind == OptimizerKind::shampoo ||
+                            group.kind == OptimizerKind::soap;
+  if (needs_matrix && spec.shape.size() != 2) {
+    fail(ErrorCode::usage,
+         "{} {} cannot be trained by {}, which needs a matrix (rule {}); use adam, adafactor, gain "
+         "or frozen",
+         spec.name, shape, to_string(group.kind), rule);
+  }
+  if (group.kind == OptimizerKind::kfac && !is_linear_layer(spec.kind)) {
+    fail(ErrorCode::usage,
+         "{} {} cannot be trained by kfac, which needs a linear layer (rule {}); use adam or "
+         "adafactor",
+         spec.name, shape, rule);
   }
   if (group.kind == OptimizerKind::gain && spec.shape.size() > 1) {
     fail(ErrorCode::usage,
          "{} {} cannot be trained by the gain rule, which needs a vector or scalar (rule {}); use "
-         "adam, muon or frozen",
+         "adam, adafactor, muon or frozen",
          spec.name, shape, rule);
   }
   if (group.name == "muon-heads") {
@@ -147,6 +180,14 @@ const char* to_string(OptimizerKind kind) {
       return "adam";
     case OptimizerKind::muon:
       return "muon";
+    case OptimizerKind::adafactor:
+      return "adafactor";
+    case OptimizerKind::shampoo:
+      return "shampoo";
+    case OptimizerKind::soap:
+      return "soap";
+    case OptimizerKind::kfac:
+      return "kfac";
     case OptimizerKind::gain:
       return "gain";
     case OptimizerKind::frozen:

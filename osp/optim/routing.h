@@ -15,14 +15,14 @@
 
 namespace osp {
 
-enum class OptimizerKind { adam, muon, gain, frozen };
+enum class OptimizerKind { adam, muon, adafactor, shampoo, soap, kfac, gain, frozen };
 
-// "adam", "muon", "gain", "frozen".
+// The name by which recipes call it: "adam", "muon" and so on.
 const char* to_string(OptimizerKind kind);
 
 // Parameters that are stepped together and whose gradient norm is taken together.
 struct OptimizerGroup {
-  std::string name = "";  // "adam", "muon", "muon-heads", "gain", "adam-gain", "frozen"
+  std::string name = "";  // that of the kind, or "muon-heads", "adam-gain", …
   OptimizerKind kind = OptimizerKind::adam;
   double lr_scale = 1;
   bool decays = true;

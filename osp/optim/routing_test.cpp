@@ -49,10 +49,24 @@ TEST(Routing, OspGivesTablesToAdamAndEveryMatrixToMuon) {
   EXPECT_EQ(routing.groups[1].clip, 0.0);
 }
 
-TEST(Routing, AdamTakesEverythingAndMuonEveryMatrix) {
+TEST(Routing, ShampooSoapAndKfacTakeHiddenMatricesAndEmbProjAndAdamTheRest) {
+  for (const std::string name : {"shampoo", "soap", "kfac"}) {
+    const Routing routing = route_parameters(small_model(), {.name = name});
+    EXPECT_EQ(group_of(routing, "model.embed_proj.weight"), name);
+    EXPECT_EQ(group_of(routing, "model.layers.1.mlp.down_proj.weight"), name);
+    EXPECT_EQ(group_of(routing, "model.embed_tokens.weight"), "adam");
+    EXPECT_EQ(group_of(routing, "lm_head.weight"), "adam");
+    EXPECT_EQ(group_of(routing, "model.layers.0.input_layernorm.weight"), "adam");
+  }
+}
+
+TEST(Routing, AdamAndAdafactorTakeEverythingAndMuonEveryMatrix) {
   const Routing adam = route_parameters(small_model(), {.name = "adam"});
   ASSERT_EQ(adam.groups.size(), 1u);
   EXPECT_EQ(adam.groups[0].kind, OptimizerKind::adam);
+  const Routing adafactor = route_parameters(small_model(), {.name = "adafactor"});
+  ASSERT_EQ(adafactor.groups.size(), 1u);
+  EXPECT_EQ(adafactor.groups[0].kind, OptimizerKind::adafactor);
   const Routing muon = route_parameters(small_model(), {.name = "muon"});
   EXPECT_EQ(group_of(muon, "model.embed_tokens.weight"), "muon");
   EXPECT_EQ(group_of(muon, "lm_head.weight"), "muon");
@@ -70,6 +84,10 @@ TEST(Routing, GainsFollowTheirRule) {
   EXPECT_EQ(group_of(undecayed, gain), "adam-gain");
   EXPECT_TRUE(undecayed.groups[0].decays);
   EXPECT_FALSE(undecayed.groups[1].decays);
+  const Routing adafactor =
+      route_parameters(small_model(), {.name = "adafactor", .decay_gain = false});
+  EXPECT_EQ(group_of(adafactor, gain), "adafactor-gain");
+  EXPECT_FALSE(adafactor.groups[1].decays);
 }
 
 TEST(Routing, PerHeadSplitsQueriesKeysAndValuesOnly) {
@@ -87,6 +105,8 @@ TEST(Routing, ExceptionsByNameWinOverKinds) {
   EXPECT_EQ(group_of(routing, "model.layers.1.self_attn.q_proj.weight"), "adam");
   EXPECT_EQ(group_of(routing, "model.layers.1.mlp.down_proj.weight"), "muon");
   EXPECT_EQ(group_of(routing, "lm_head.weight"), "frozen");
+  const Routing tables = route_parameters(small_model(), {.routes = "*embed_tokens*=adafactor"});
+  EXPECT_EQ(group_of(tables, "model.embed_tokens.weight"), "adafactor");
 }
 
 TEST(Routing, DoubleMatchNamesParameterAndBothRules) {
@@ -107,12 +127,14 @@ TEST(Routing, RuleWithoutParameterIsAnError) {
 TEST(Routing, RefusesShapesThatAnOptimizerCannotTrain) {
   expect_refusal({.routes = "*layernorm*=muon"},
                  {"model.layers.0.input_layernorm.weight [1] cannot be trained by muon"});
+  expect_refusal({.routes = "*layernorm*=soap"}, {"cannot be trained by soap"});
+  expect_refusal({.routes = "lm_head.*=kfac"}, {"cannot be trained by kfac", "linear layer"});
   expect_refusal({.routes = "lm_head.*=gain"}, {"lm_head.weight [32, 8] cannot"});
 }
 
 TEST(Routing, RefusesMalformedRules) {
   expect_refusal({.routes = "lm_head.weight"}, {"pattern=optimizer"});
-  expect_refusal({.routes = "lm_head.weight=sgd"}, {"\"sgd\""});
+  expect_refusal({.routes = "lm_head.weight=sgd"}, {"\"sgd\"", "adam, muon, adafactor"});
 }
 
 TEST(Routing, GlobStarsMatchAnyRun) {

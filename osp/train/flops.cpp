@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "osp/model/parameters.h"
+#include "osp/optim/make_optimizers.h"
 #include "osp/train/device.h"
 
 namespace osp {
@@ -74,17 +75,8 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing) {
     const double scalars = count(specs[i]);
     memory.weights += scalars * (recipe.train.precision == "bf16" ? 6 : 4);
     memory.gradients += scalars * 4;
-    switch (routing.groups[size_t(routing.group_of[i])].kind) {
-      case OptimizerKind::adam:
-        memory.optimizer += scalars * 8;
-        break;
-      case OptimizerKind::muon:
-      case OptimizerKind::gain:
-        memory.optimizer += scalars * 4;
-        break;
-      case OptimizerKind::frozen:
-        break;
-    }
+    memory.optimizer += optimizer_state_bytes(routing.groups[size_t(routing.group_of[i])],
+                                              specs[i].shape, recipe.optim);
     if (recipe.train.background_save) memory.snapshot += scalars * 4;
   }
   if (recipe.train.background_save) memory.snapshot += memory.optimizer;

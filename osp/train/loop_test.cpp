@@ -62,7 +62,7 @@ void forget_checkpoints_after(const std::string& run, int64_t step) {
 }
 
 TEST_F(Loop, ResumingFromEveryStepIsBitExactTwiceInARow) {
-  for (const char* optimizer : {"adam", "osp"}) {
+  for (const char* optimizer : {"adam", "osp", "adafactor", "shampoo", "soap", "kfac"}) {
     const Recipe recipe = test_recipe(shards, optimizer);
     const std::string whole = folder / (std::string("whole-") + optimizer);
     run(recipe, std::string("whole-") + optimizer);

@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "osp/base/error.h"
+#include "osp/measure/tap_chain.h"
 #include "osp/model/transformer.h"
 #include "osp/optim/schedule.h"
 #include "osp/quant/qat.h"
@@ -42,6 +43,14 @@ std::unique_ptr<Tap> qat_tap(const TrainState& state) {
   return std::make_unique<QatTap>(state.store, bits);
 }
 
+// What takes part in this step's passes: the optimizers' watchers, and the quantizers if not null.
+TapChain step_taps(TrainState& state, Tap* quantizers) {
+  std::vector<Tap*> taps;
+  for (const auto& optimizer : state.optimizers) taps.push_back(optimizer->watch_step());
+  taps.push_back(quantizers);
+  return TapChain(taps);
+}
+
 // Forward and backward over the step's sequences. Leaves the gradient of the mean loss in the
 // gradient banks and returns that mean: both are scaled by the tokens scored in the whole step.
 double accumulate_gradients(TrainState& state, const TokenDataset& data) {
@@ -49,19 +58,20 @@ double accumulate_gradients(TrainState& state, const TokenDataset& data) {
   const BatchPlan plan = batch_plan(recipe);
   const Slice slice = rank_slice(plan.sequences_per_step, 0, 1);
   zero_gradients(state.store);
+  const std::unique_ptr<Tap> quantizers = qat_tap(state);
+  TapChain taps = step_taps(state, quantizers.get());
   Batch batch =
       read_batch(data, plan, state.step, slice.first, slice.count, recipe.data.document_mask);
   const int64_t scored =
       std::count_if(batch.targets.begin(), batch.targets.end(), [](int64_t t) { return t >= 0; });
   if (scored == 0) return 0;
   const at::Device device = state.store.banks[0].master.device();
-  const std::unique_ptr<Tap> tap = qat_tap(state);
   at::Tensor loss_sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
   for (int64_t first = 0; first < slice.count; first += recipe.train.micro_batch_sequences) {
     const int64_t count = std::min(recipe.train.micro_batch_sequences, slice.count - first);
     ForwardOptions options;
     options.training = true;
-    options.tap = tap.get();
+    options.tap = taps.empty() ? nullptr : &taps;
     if (recipe.data.document_mask) {
       options.documents_BT = rows(batch.documents, first, count, plan.context, at::kInt, device);
     }

@@ -82,7 +82,7 @@ TEST_F(Step, TheGradientIsThatOfThisStepAlone) {
 
 TEST_F(Step, ANanReachesNeitherWeightsNorOptimizerState) {
   const TokenDataset tokens = data();
-  for (const char* optimizer : {"adam", "osp"}) {
+  for (const char* optimizer : {"adam", "osp", "adafactor", "shampoo", "soap", "kfac"}) {
     const auto state = make_state(resolved_test_recipe(shards, optimizer));
     train_step(*state, tokens, false);
     const int64_t poisoned = state->store.find("model.layers.0.mlp.up_proj.weight");
@@ -133,7 +133,7 @@ TEST_F(Step, MeasuringChangesNothing) {
 
 TEST_F(Step, TheLossFalls) {
   const TokenDataset tokens = data();
-  for (const char* optimizer : {"adam", "osp"}) {
+  for (const char* optimizer : {"adam", "osp", "adafactor", "shampoo", "soap", "kfac"}) {
     Recipe recipe = resolved_test_recipe(shards, optimizer);
     recipe.optim.lr = 0.01;
     recipe.train.steps = 60;

@@ -1,9 +1,11 @@
 // optim_probe INPUT.safetensors OUTPUT.safetensors OPTIONS.json: runs one optimizer group on a
 // bank.
 //
-// Input: "weight" [count, rows, cols] and "gradient.1" … "gradient.N", fp32. Options: {"kind":
-// "adam"|"muon"|"gain", "lr", "weight_decay", "momentum", "steps", "optim": {fields of [optim]}}.
-// Output: "weight.S" after every step S and every state tensor "state.NAME" after the last.
+// Input: "weight" [count, rows, cols] and "gradient.1" … "gradient.N", fp32; for K-FAC also
+// "input.S" [count, tokens, cols] and "output_gradient.S" [count, tokens, rows]. Options: {"kind":
+// "adam"|"muon"|"adafactor"|"shampoo"|"soap"|"kfac"|"gain", "lr", "weight_decay", "momentum",
+// "steps", "optim": {fields of [optim]}}. Output: "weight.S" after every step S and every state
+// tensor "state.NAME" after the last.
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
@@ -12,8 +14,12 @@
 
 #include "osp/base/error.h"
 #include "osp/formats/safetensors.h"
+#include "osp/optim/adafactor.h"
 #include "osp/optim/adamw.h"
+#include "osp/optim/kfac.h"
 #include "osp/optim/muon.h"
+#include "osp/optim/shampoo.h"
+#include "osp/optim/soap.h"
 
 namespace osp {
 namespace {
@@ -28,9 +34,23 @@ at::Tensor read_tensor(const SafetensorsFile& file, const std::string& name) {
 
 std::unique_ptr<Optimizer> make(const std::string& kind, Bank& bank, const OptimConfig& config) {
   if (kind == "adam") return make_adamw({&bank}, {.name = kind}, config);
+  if (kind == "adafactor") return make_adafactor({&bank}, {.name = kind}, config);
+  if (kind == "shampoo") return make_shampoo({&bank}, {.name = kind}, config);
+  if (kind == "kfac") return make_kfac({&bank}, {.name = kind}, config);
+  if (kind == "soap") return make_soap({&bank}, {.name = kind}, config);
   if (kind == "muon") return make_muon({&bank}, {.name = kind}, config);
   OSP_CHECK(kind == "gain", "kind {}", kind);
   return make_gain_rule({&bank}, {.name = kind}, config);
+}
+
+// Sends a step's tokens through the matrices as linear layers.
+void run_passes(const SafetensorsFile& file, const Bank& bank, int64_t step, Tap& tap) {
+  const at::Tensor inputs = read_tensor(file, fmt::format("input.{}", step));
+  const at::Tensor gradients = read_tensor(file, fmt::format("output_gradient.{}", step));
+  for (const int64_t layer : bank.members) {
+    tap.linear_input(layer, inputs[layer]);
+    tap.linear_output_gradient(layer, gradients[layer]);
+  }
 }
 
 void run(const std::string& input, const std::string& output, const std::string& options_path) {
@@ -44,11 +64,13 @@ void run(const std::string& input, const std::string& output, const std::string&
   bank.name = "bank";
   bank.master = read_tensor(file, "weight");
   bank.gradient = at::empty(bank.master.sizes(), at::kFloat);
+  for (int64_t i = 0; i < bank.master.size(0); ++i) bank.members.push_back(i);
   const auto optimizer = make(options["kind"], bank, config);
 
   std::vector<std::pair<std::string, at::Tensor>> results;
   for (int64_t step = 1; step <= options["steps"].get<int64_t>(); ++step) {
     bank.gradient.copy_(read_tensor(file, fmt::format("gradient.{}", step)));
+    if (Tap* tap = optimizer->watch_step()) run_passes(file, bank, step, *tap);
     StepValues values;
     values.step = step;
     values.lr = options["lr"];

@@ -4,29 +4,38 @@ import json
 
 import pytest
 import torch
+from oracles.kfac import Kfac
 from oracles.muon_paper import PaperMuon, newton_schulz
+from oracles.shampoo import Shampoo
+from oracles.soap import Soap, eigenbasis
 from safetensors.torch import load_file, save_file
+from transformers.optimization import Adafactor
 
 STEPS = 50
 LR, DECAY, MOMENTUM = 0.01, 0.1, 0.95
 
 
-def run_probe(run_program, folder, kind, shape, seed, optim=None):
+def run_probe(run_program, folder, kind, shape, seed, optim=None, decay=DECAY, steps=STEPS):
     """(initial weight, gradients, weights after every step, state) of one bank."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(shape, generator=generator)
-    gradients = [torch.randn(shape, generator=generator) for _ in range(STEPS)]
-    tensors = {"weight": weight}
-    tensors |= {f"gradient.{i + 1}": g for i, g in enumerate(gradients)}
-    save_file(tensors, folder / "in.safetensors")
+    gradients = [torch.randn(shape, generator=generator) for _ in range(steps)]
+    tensors = {f"gradient.{i + 1}": g for i, g in enumerate(gradients)}
+    ours, out = run_probe_on(run_program, folder, kind, weight, tensors, steps, optim, decay)
+    return weight, gradients, ours, out
+
+
+def run_probe_on(run_program, folder, kind, weight, tensors, steps, optim=None, decay=DECAY):
+    """(weights after every step, state) of one bank with these tensors of every step."""
+    save_file({"weight": weight} | tensors, folder / "in.safetensors")
     options = {
-        "kind": kind, "lr": LR, "weight_decay": DECAY, "momentum": MOMENTUM, "steps": STEPS,
+        "kind": kind, "lr": LR, "weight_decay": decay, "momentum": MOMENTUM, "steps": steps,
         "optim": optim or {},
     }
     (folder / "options.json").write_text(json.dumps(options))
     run_program(["optim_probe", folder / "in.safetensors", folder / "out.safetensors", folder / "options.json"])
     out = load_file(folder / "out.safetensors")
-    return weight, gradients, [out[f"weight.{i + 1}"] for i in range(STEPS)], out
+    return [out[f"weight.{i + 1}"] for i in range(steps)], out
 
 
 def error(ours, theirs, start):
@@ -90,6 +99,103 @@ def test_muon_is_as_near_to_fp64_as_torch_muon(run_program, tmp_path):
             start = weight[i].double()
             allowed = 1.25 * error(theirs.detach().double(), exact.weight, start)
             assert error(ours[step][i].double(), exact.weight, start) < allowed, step
+
+
+@pytest.mark.parametrize("shape", [(3, 48, 128), (2, 128, 48), (2, 1, 64), (2, 64, 1)])
+@pytest.mark.parametrize("momentum, relative", [(0.0, False), (0.9, False), (0.0, True)])
+def test_adafactor_equals_transformers_over_50_steps(run_program, tmp_path, shape, momentum, relative):
+    decay = 0.0 if relative else DECAY  # transformers' decay would be relative to the weights, too
+    options = {"adafactor_momentum": momentum, "adafactor_relative_step": relative}
+    weight, gradients, ours, _ = run_probe(run_program, tmp_path, "adafactor", shape, 6, options, decay)
+    for i in range(shape[0]):
+        theirs = torch.nn.Parameter(weight[i].clone())
+        adafactor = Adafactor(
+            [theirs], lr=LR, beta1=momentum or None, weight_decay=decay, relative_step=False,
+            scale_parameter=relative, warmup_init=False,
+        )
+        for step in range(STEPS):
+            theirs.grad = gradients[step][i].clone()
+            adafactor.step()
+            # fp32: a few roundings a step of weights below 4 (2.4e-7 each).
+            difference = (ours[step][i] - theirs.detach()).abs().max().item()
+            assert difference < 5e-7 * (step + 1), step
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 40), (2, 40, 24), (2, 1, 33), (2, 33, 1)])
+@pytest.mark.parametrize("largest", [1024, 16])
+def test_shampoo_equals_the_formula_over_50_steps(run_program, tmp_path, shape, largest):
+    options = {"beta1": 0.95, "beta2": 0.95, "precondition_every": 10, "shampoo_block": largest}
+    weight, gradients, ours, out = run_probe(run_program, tmp_path, "shampoo", shape, 9, options)
+    assert out["state.shampoo.failures"].item() == 0
+    for i in range(shape[0]):
+        exact = Shampoo(weight[i].double(), LR, (0.95, 0.95), 0.95, 1e-8, DECAY, 10, largest)
+        for step in range(STEPS):
+            exact.step(gradients[step][i].double())
+            # fp32 rounds weights near 1 by 6e-8, 6e-6 of a first step of 0.01; the roots of the smallest eigenvalues add as
+            # much (1.3e-5 is seen).
+            assert error(ours[step][i].double(), exact.weight, weight[i].double()) < 5e-5, step
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 40), (2, 40, 24), (2, 32, 32), (2, 1, 8), (2, 8, 1)])
+def test_soap_equals_the_papers_operations_over_50_steps(run_program, tmp_path, shape):
+    # No side is longer than 10 times the other: after 10 gradients every factor has full rank, and what
+    # orthogonal iteration makes of it is unique.
+    options = {"beta1": 0.95, "beta2": 0.95, "precondition_every": 10}
+    (tmp_path / "first").mkdir()
+    weight, _, after_first, first = run_probe(run_program, tmp_path / "first", "soap", shape, 7, options, steps=1)
+    assert torch.equal(after_first[0], weight), "the first gradient only makes the bases"
+    weight, gradients, ours, out = run_probe(run_program, tmp_path, "soap", shape, 7, options)
+    assert out["state.soap.failures"].item() == 0
+    for i in range(shape[0]):
+        bases = [first[f"state.soap.bank.{side}_basis"][i].double() for side in ("left", "right")]
+        gradient = gradients[0][i].double()
+        for basis, factor in zip(bases, (gradient @ gradient.T, gradient.T @ gradient)):
+            # fp32 eigenvectors: a few 1e-7 of the largest eigenvalue stay beside the diagonal.
+            turned, values = basis.T @ factor @ basis, torch.linalg.eigvalsh(factor).flip(0)
+            assert (turned - torch.diag(values)).abs().max() < 1e-5 * values[0]
+        exact = Soap(weight[i].double(), gradient, *bases, LR, (0.95, 0.95), 0.95, 1e-8, DECAY, 10)
+        for step in range(1, STEPS):
+            exact.step(gradients[step][i].double())
+            # fp32 rounds weights near 1 by 6e-8, 6e-6 of a first step of 0.01; turned bases add less (7e-6 is seen).
+            assert error(ours[step][i].double(), exact.weight, weight[i].double()) < 3e-5, step
+
+
+def test_soap_equals_the_papers_operations_from_its_own_bases(run_program, tmp_path):
+    """Eigenvectors are unique (but for signs, which cancel) where a square gradient separates the eigenvalues."""
+    options = {"beta1": 0.95, "beta2": 0.95, "precondition_every": 10}
+    weight, gradients, ours, _ = run_probe(run_program, tmp_path, "soap", (2, 8, 8), 8, options, steps=30)
+    for i in range(2):
+        gradient = gradients[0][i].double()
+        bases = eigenbasis(gradient @ gradient.T), eigenbasis(gradient.T @ gradient)
+        exact = Soap(weight[i].double(), gradient, *bases, LR, (0.95, 0.95), 0.95, 1e-8, DECAY, 10)
+        for step in range(1, 30):
+            exact.step(gradients[step][i].double())
+            # As above; the first eigenvectors of fp32 add 6e-8 over gaps of a hundredth of the largest value.
+            assert error(ours[step][i].double(), exact.weight, weight[i].double()) < 3e-5, step
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 20), (2, 20, 12), (2, 1, 16), (2, 16, 1)])
+@pytest.mark.parametrize("clip", [0.5, 1e6])
+def test_kfac_equals_the_kronecker_product_written_out_over_50_steps(run_program, tmp_path, shape, clip):
+    generator, tokens = torch.Generator().manual_seed(10), 32
+    weight = torch.randn(shape, generator=generator)
+    # Inputs of very different sizes in each channel, and gradients of a mean loss.
+    sizes = torch.logspace(-1, 1, shape[2])
+    inputs = [torch.randn(shape[0], tokens, shape[2], generator=generator) * sizes for _ in range(STEPS)]
+    output_gradients = [torch.randn(shape[0], tokens, shape[1], generator=generator) / tokens for _ in range(STEPS)]
+    tensors = {}
+    for i, (x, dy) in enumerate(zip(inputs, output_gradients)):
+        tensors |= {f"input.{i + 1}": x, f"output_gradient.{i + 1}": dy, f"gradient.{i + 1}": dy.mT @ x}
+    options = {"beta1": 0.9, "precondition_every": 10, "kfac_damping": 1e-3, "kfac_clip": clip}
+    ours, out = run_probe_on(run_program, tmp_path, "kfac", weight, tensors, STEPS, options)
+    assert out["state.kfac.failures"].item() == 0
+    exact = Kfac(weight.double(), LR, 0.9, 0.95, DECAY, 10, 1e-3, clip)
+    for step in range(STEPS):
+        exact.step(inputs[step].double(), output_gradients[step].double())
+        for i in range(shape[0]):
+            # fp32 rounds weights near 1 by 6e-8, up to 2e-5 of a first step; inverses err by 6e-8 times a condition of
+            # up to 1e4 in directions that carry little of the way (4e-5 is seen).
+            assert error(ours[step][i].double(), exact.weights[i], weight[i].double()) < 2e-4, step
 
 
 @pytest.mark.parametrize("length", [1, 64])

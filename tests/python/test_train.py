@@ -278,7 +278,9 @@ def test_cuda_is_refused_clearly_where_there_is_none(refused, tmp_path):
     "recipe",
     ["demo-osp", "demo-adam", "demo-adam-best", "demo-long-osp", "demo-long-adam",
      "demo-long-adam-best", "125m-osp", "osp-1.4b", "ablation/adam", "ablation/muon-without-adam",
-     "ablation/muon", "ablation/muon-ssnorm", "ablation/muon-embproj", "ablation/osp"],
+     "ablation/muon", "ablation/muon-ssnorm", "ablation/muon-embproj", "ablation/osp",
+     "ablation/adafactor", "ablation/shampoo", "ablation/soap",
+     "ablation/kfac"],
 )
 def test_every_recipe_resolves(run_program, repo_root, recipe, tmp_path):
     result = run_program(

@@ -1,0 +1,47 @@
+// Adafactor (Shazeer and Stern 2018, arXiv 1804.04235) on banks: Adam's second moment of a matrix
+// kept as its row and column means. For each matrix g [rows, cols], t counting from 1:
+//
+//   β = 1 − t^(−0.8)                                     0.8: optim.adafactor_decay
+//   r ← β r + (1−β) mean over columns of (g² + 1e-30);   c likewise over rows
+//   u = g / sqrt(r cᵀ / mean(r))
+//   u ← u / max(1, RMS(u) / d)                           d 1: optim.adafactor_clip
+//   m ← β₁ m + (1−β₁) u, u = m                           only if β₁ = optim.adafactor_momentum > 0
+//   w ← (1 − lr · decay) w − lr · u                      u times max(1e-3, RMS(w)) if
+//                                                        optim.adafactor_relative_step
+//
+// A vector or scalar is one row: r cᵀ / mean(r) is then c itself, a plain second moment. The
+// formula is that of transformers.optimization.Adafactor with relative_step = False and
+// scale_parameter = optim.adafactor_relative_step, but that m averages u itself and not lr · u: the
+// same as long as the rate is constant, and a falling rate takes effect at once. The rate follows
+// the recipe's schedule; the paper's rate of 1/sqrt(t) is not offered.
+#pragma once
+
+#include <memory>
+
+#include "osp/optim/config.h"
+#include "osp/optim/optimizer.h"
+#include "osp/optim/routing.h"
+
+namespace osp {
+
+// What Adafactor keeps of one matrix.
+struct AdafactorMoments {
+  at::Tensor rows;     // r [rows]
+  at::Tensor columns;  // c [cols]
+  at::Tensor mean;     // m [rows, cols]; unused without momentum
+};
+
+// One step on one matrix [rows, cols] with the estimate r cᵀ / mean(r) written out, in any
+// floating-point type: the twin of the step over banks. `t` counts from 1.
+void adafactor_step_reference(at::Tensor& weight, const at::Tensor& gradient,
+                              AdafactorMoments& moments, int64_t t, const StepValues& values,
+                              const OptimConfig& config);
+
+// `banks` must outlive the optimizer.
+std::unique_ptr<Optimizer> make_adafactor(std::vector<Bank*> banks, const OptimizerGroup& group,
+                                          const OptimConfig& config);
+
+// Bytes of the state of one matrix, without the counter.
+double adafactor_state_bytes(int64_t rows, int64_t cols, const OptimConfig& config);
+
+}  // namespace osp
