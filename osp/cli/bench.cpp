@@ -136,6 +136,7 @@ void add_bench(CommandLine& line) {
   train.runs([options] { return run_train(*options); });
   add_bench_quantize(command);
   add_bench_eval(command);
+  add_bench_optim(command);
 }
 
 }  // namespace osp

@@ -120,8 +120,9 @@ void add_score(CommandLine& line);
 void add_export(CommandLine& line);
 void add_report(CommandLine& line);
 void add_bench(CommandLine& line);
-// A part of bench, in a file of its own.
+// Parts of bench, in files of their own.
 void add_bench_quantize(Command& bench);
 void add_bench_eval(Command& bench);
+void add_bench_optim(Command& bench);
 
 }  // namespace osp
