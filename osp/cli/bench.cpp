@@ -8,6 +8,7 @@ void add_bench(CommandLine& line) {
   add_bench_train(command);
   add_bench_quantize(command);
   add_bench_eval(command);
+  add_bench_optim(command);
 }
 
 }  // namespace osp

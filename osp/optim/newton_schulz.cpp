@@ -12,12 +12,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <optional>
 #include <utility>
 
 #include "osp/base/error.h"
 #include "osp/ops/isa.h"
 #include "osp/optim/momentum_kernels.h"
+#include "osp/optim/symmetric_product.h"
 
 namespace osp {
 namespace {
@@ -45,9 +45,13 @@ double s8_divisor(double norm_of_squared_gram) {
   return std::max(std::pow(norm_of_squared_gram, 0.25), 1e-6);
 }
 
-bool bf16_products_are_fast() {
-  static const bool fast = active_isa() >= Isa::avx512;
-  return fast;
+// How products of bf16 numbers are taken: in panels by AVX-512's instructions; by the library in
+// bf16, which uses AMX; by the library in fp32 where the CPU multiplies no bf16.
+enum class Products { panels, bf16, fp32 };
+
+Products products_by() {
+  if (active_isa() == Isa::amx) return Products::bf16;
+  return has_avx512_bf16() ? Products::panels : Products::fp32;
 }
 
 double renormalising_factor(double sum_of_squares, int64_t rows, int64_t cols) {
@@ -75,6 +79,7 @@ NewtonSchulz newton_schulz_settings(const OptimConfig& config) {
   if (name == "polar-express") {
     settings.norm_scale = 1.02;
     settings.norm_eps = 1e-6;
+    settings.pair_first = false;  // its first step is too steep: measured to be less exact
   }
   settings.s8 = normalisation == "s8";
   settings.renormalize = config.renormalize;
@@ -109,17 +114,23 @@ at::Tensor newton_schulz_reference(const at::Tensor& update, const NewtonSchulz&
 
 Orthogonaliser::Orthogonaliser(const NewtonSchulz& settings, int64_t rows, int64_t cols)
     : settings_(settings), rows_(rows), cols_(cols) {
+  if (products_by() == Products::panels) {
+    panels_.emplace(rows, cols);
+    return;
+  }
   const auto bf16 = at::TensorOptions().dtype(at::kBFloat16);
-  const auto compute = bf16_products_are_fast() ? bf16 : bf16.dtype(at::kFloat);
+  const bool wide = products_by() == Products::fp32;
+  const auto compute = wide ? bf16.dtype(at::kFloat) : bf16;
   const int64_t least = std::min(rows, cols);
   x_ = at::empty({rows, cols}, compute);
   next_ = at::empty({rows, cols}, compute);
   gram_ = at::empty({least, least}, compute);
   polynomial_ = at::empty({least, least}, compute);
-  if (!bf16_products_are_fast()) staging_ = at::empty({rows, cols}, bf16);
+  if (wide) staging_ = at::empty({rows, cols}, bf16);
 }
 
 uint16_t* Orthogonaliser::data() {
+  if (panels_) return panels_->data();
   at::Tensor& tensor = staging_.defined() ? staging_ : x_;
   return reinterpret_cast<uint16_t*>(tensor.data_ptr<at::BFloat16>());
 }
@@ -132,11 +143,11 @@ void Orthogonaliser::round(at::Tensor& tensor) const {
 // (b/s²) A + (c/s⁴) A A with S8's divisor s, returned; otherwise s = 1.
 double Orthogonaliser::make_polynomial(double b, double c, bool s8) {
   if (!s8) {
-    at::addmm_out(polynomial_, gram_, gram_, gram_, b, c);
+    symmetric_product(polynomial_, gram_, gram_, c, gram_, b);
     round(polynomial_);
     return 1;
   }
-  at::mm_out(polynomial_, gram_, gram_);
+  symmetric_product(polynomial_, gram_, gram_, 1, gram_, 0);
   round(polynomial_);
   const double norm = at::linalg_vector_norm(polynomial_.to(at::kFloat)).item<double>();
   const double s = settings_.norm_scale * s8_divisor(norm);
@@ -148,11 +159,8 @@ double Orthogonaliser::make_polynomial(double b, double c, bool s8) {
 // A tall X stays as it lies: with A = Xᵀ X, the transpose of P Xᵀ is X Pᵀ.
 void Orthogonaliser::step(double a, double b, double c, bool s8) {
   const bool tall = rows_ > cols_;
-  if (tall) {
-    at::mm_out(gram_, x_.t(), x_);
-  } else {
-    at::mm_out(gram_, x_, x_.t());
-  }
+  const at::Tensor wide = tall ? x_.t() : x_;
+  symmetric_product(gram_, wide, wide.t(), 1, gram_, 0);
   round(gram_);
   const double s = make_polynomial(b, c, s8);
   if (tall) {
@@ -164,13 +172,43 @@ void Orthogonaliser::step(double a, double b, double c, bool s8) {
   std::swap(x_, next_);
 }
 
-double Orthogonaliser::run() {
+void Orthogonaliser::run_by_library() {
   if (staging_.defined()) x_.copy_(staging_);
   for (size_t i = 0; i < settings_.steps.size(); ++i) {
     const auto [a, b, c] = settings_.steps[i];
     step(a, b, c, i == 0 && settings_.s8);
   }
   if (staging_.defined()) staging_.copy_(x_);
+}
+
+void Orthogonaliser::run_in_panels() {
+  panels_->begin();
+  const auto& steps = settings_.steps;
+  const bool is_long = 4 * std::max(rows_, cols_) >= 5 * std::min(rows_, cols_);
+  size_t i = 0;
+  if (settings_.pair_first && !settings_.s8 && is_long && steps.size() >= 2) {
+    panels_->two_steps(steps[0], steps[1]);
+    i = 2;
+  }
+  for (; i < steps.size(); ++i) {
+    const auto [a, b, c] = steps[i];
+    if (i == 0 && settings_.s8) {
+      panels_->make_gram();
+      const double s = settings_.norm_scale * s8_divisor(std::sqrt(panels_->square_gram()));
+      panels_->apply_squared(a / s, 1 / s, b / (s * s), c / (s * s * s * s));
+    } else {
+      panels_->step(a, b, c);
+    }
+  }
+  panels_->end();
+}
+
+double Orthogonaliser::run() {
+  if (panels_) {
+    run_in_panels();
+  } else {
+    run_by_library();
+  }
   if (!settings_.renormalize) return 1;
   return renormalising_factor(momentum_kernels::sum_of_squares_bf16(data(), rows_ * cols_), rows_,
                               cols_);

@@ -11,9 +11,11 @@
 
 #include <array>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "osp/optim/config.h"
+#include "osp/optim/panel_iteration.h"
 
 namespace osp {
 
@@ -23,6 +25,8 @@ struct NewtonSchulz {
   double norm_eps = 1e-8;
   bool s8 = false;  // then divide by ‖(X Xᵀ)²‖_F^(1/4) as well, an upper bound of the largest
                     // singular value that is much tighter than ‖X‖_F
+  bool pair_first = true;    // the first two steps of a long matrix may be joined, see
+                             // PanelIteration::two_steps; needs small singular values
   bool renormalize = false;  // scale the result to ‖·‖_F = sqrt(min(rows, cols)), that of U Vᵀ
 };
 
@@ -46,21 +50,25 @@ class Orthogonaliser {
   float divisor(double norm) const {
     return static_cast<float>(settings_.norm_scale * norm + settings_.norm_eps);
   }
-  // bf16 bits, row-major: before run() the normalised update, afterwards the result.
+  // bf16 bits, row-major: before run() the normalised update, afterwards (at another place) the
+  // result.
   uint16_t* data();
   // Iterates. The result is data() times the returned factor (1 unless renormalize).
   double run();
 
  private:
+  void run_in_panels();
+  void run_by_library();
   void step(double a, double b, double c, bool s8);
   double make_polynomial(double b, double c, bool s8);
   void round(at::Tensor& tensor) const;
 
   const NewtonSchulz& settings_;
   int64_t rows_, cols_;
-  at::Tensor x_, next_;           // [rows, cols]
-  at::Tensor gram_, polynomial_;  // [min, min]
-  at::Tensor staging_;            // bf16 [rows, cols], only where the products are in fp32
+  std::optional<PanelIteration> panels_;  // where the CPU multiplies so; then the rest is empty
+  at::Tensor x_, next_;                   // [rows, cols]
+  at::Tensor gram_, polynomial_;          // [min, min]
+  at::Tensor staging_;                    // bf16 [rows, cols], only where the products are in fp32
 };
 
 // A matrix to be orthogonalised; `index` means what the caller wants it to.

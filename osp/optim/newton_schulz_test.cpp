@@ -45,8 +45,10 @@ const std::vector<Case>& cases() {
   return all;
 }
 
-const std::vector<std::pair<int64_t, int64_t>> kShapes = {{64, 64}, {64, 176}, {176, 64},
-                                                          {1, 40},  {40, 1},   {33, 57}};
+const std::vector<std::pair<int64_t, int64_t>> kShapes = {
+    {64, 64}, {64, 176}, {176, 64}, {1, 40}, {40, 1}, {33, 57},
+};
+const std::vector<std::pair<int64_t, int64_t>> kLargeShapes = {{255, 257}, {1000, 300}};
 
 // bf16 has 8 significant bits, so each of the 5 x 3 products and sums errs by up to 2^-9 = 0.002,
 // and the iteration multiplies small singular values, with what earlier steps rounded, by up to 4 a
@@ -66,6 +68,16 @@ TEST(NewtonSchulz, FastBankEqualsReferenceWithinBf16) {
             << c.name << " " << rows << "x" << cols;
       }
     }
+  }
+}
+
+TEST(NewtonSchulz, LargeMatricesEqualTheReferenceWithinBf16) {
+  const NewtonSchulz settings = newton_schulz_settings({});
+  for (const auto& [rows, cols] : kLargeShapes) {
+    const at::Tensor bank = random_tensor({1, rows, cols}, "large");
+    const at::Tensor slow = newton_schulz_reference(bank[0], settings);
+    EXPECT_LT(relative_error(newton_schulz(bank, settings)[0], slow), kBf16Iteration)
+        << rows << "x" << cols;
   }
 }
 

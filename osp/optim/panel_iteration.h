@@ -1,0 +1,63 @@
+// The Newton–Schulz step on a matrix that stays in panels (osp/ops/panel_kernels.h), for CPUs with
+// AVX-512's bf16 products.
+//
+// X is seen with no more rows than columns (n x m). Products of the Gram matrix are symmetric: the
+// tiles on and below the diagonal are computed and mirrored, which is half of the work. X is kept
+// twice, in panels of its columns and in panels of its rows, the second being what X Xᵀ needs; both
+// are written when a tile is finished, so that nothing is transposed or packed between the steps.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <cstdint>
+
+#include "osp/ops/panel_kernels.h"
+
+namespace osp {
+
+class PanelIteration {
+ public:
+  // Matrices of `rows` x `cols`, of which the smaller number becomes n.
+  PanelIteration(int64_t rows, int64_t cols);
+
+  // bf16 bits of X, row-major as given to the constructor: written before begin(), read after
+  // end().
+  uint16_t* data();
+  void begin();
+  // X ← a X + (b A + c A²) X with A = X Xᵀ; each result is rounded to bf16.
+  void step(double a, double b, double c);
+  // Two steps by products of n x n matrices, with one product with X at the end, which is less work
+  // where m > n:
+  //   P = b A + c A²;  A' = (a + P)² A;  P' = b' A' + c' A'²;  X ← (a' + P') (a + P) X
+  // As exact as two of step() while singular values are small (tested); not later.
+  void two_steps(const std::array<double, 3>& first, const std::array<double, 3>& second);
+  // The parts of step(), for who needs a look in between: A; then A² rounded to bf16, of which the
+  // sum of squares is returned; then X ← alpha X + beta (b A + c A²) X.
+  void make_gram();
+  double square_gram();
+  void apply_squared(double alpha, double beta, double b, double c);
+  void end();
+
+ private:
+  using Words = at::Tensor;  // int32
+  static uint32_t* words(const Words& tensor) {
+    return reinterpret_cast<uint32_t*>(tensor.data_ptr<int32_t>());
+  }
+  Words square() const;  // a matrix [n, n]
+  // out = factor · l r + x + y for symmetric matrices that commute, a multiple of which x and y
+  // are.
+  void symmetric_product(const Words& l, const Words& r, double factor, panel_kernels::Term x,
+                         panel_kernels::Term y, const Words& out) const;
+  void apply(double alpha, double beta, const Words& polynomial);
+
+  int64_t rows_, cols_;
+  int64_t n_panels_, m_panels_;
+  int64_t n_stride_, m_stride_;  // words of a panel with n or m rows
+  Words by_columns_, spare_;     // X in panels of its columns; the other of two buffers
+  Words by_rows_;                // Xᵀ in panels of its columns, the rows of X
+  Words gram_, polynomial_;
+  Words product_, next_;  // of two_steps
+};
+
+}  // namespace osp

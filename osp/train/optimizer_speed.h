@@ -1,0 +1,50 @@
+// How fast this machine steps an optimizer: the step alone, on the banks of a named model with
+// random gradients, group by group.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "osp/model/config.h"
+#include "osp/model/parameters.h"
+#include "osp/optim/config.h"
+#include "osp/optim/routing.h"
+
+namespace osp {
+
+struct TimedModel {
+  ModelConfig config;
+  Part part = kWhole;
+};
+
+// "demo", "50m": those of osp bench train. "125m": that of recipes/125m-osp.toml. "1.4b-layer": one
+// block of recipes/osp-1.4b.toml. Error(usage) for other names.
+TimedModel timed_model(const std::string& name);
+
+struct GroupSpeed {
+  std::string name = "";  // of the optimizer group
+  OptimizerKind kind = OptimizerKind::adam;
+  std::vector<std::array<int64_t, 3>> banks = {};  // count, rows, cols of each
+  int64_t parameters = 0;
+  int64_t bytes = 0;  // of the weights (fp32) and of the optimizer's state
+  // Of the median step: by the clock, and of all threads' work, which other programs on the machine
+  // disturb less.
+  double seconds = 0, cpu_seconds = 0;
+};
+
+struct OptimizerSpeed {
+  std::vector<GroupSpeed> groups = {};
+  double startup_seconds = 0;  // from the start of this process to the first step
+  int64_t peak_memory_bytes = 0;
+};
+
+// Runs `steps` timed steps of every group after one that is not counted. If `updates` names a file,
+// writes into it, for the first matrix of every bank that Muon trains, `gradient.I` and `weight.I`
+// [rows, cols], the weight being what one step at rate 1 without decay makes of zero: minus the
+// update.
+OptimizerSpeed measure_optimizer_speed(const TimedModel& model, const OptimConfig& config,
+                                       int64_t steps, const std::string& updates = "");
+
+}  // namespace osp
