@@ -1,13 +1,18 @@
 // osp bench optim: one step of the optimizers on the banks of a named model, without forward and
 // backward, beside PyTorch's (bench/peers/optim_peer.py); in turn, each in a process of its own.
-// Every optimizer group (Muon's matrices, Adam's tables) is timed by itself.
+// Every optimizer group (Muon's matrices, Adam's tables) is timed by itself. Forward and backward
+// are timed apart, once for all optimizers, and added up to the throughput of a step of many
+// tokens.
 #include <ATen/Parallel.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <memory>
 
+#include "osp/base/error.h"
+#include "osp/base/provenance.h"
 #include "osp/base/temporary_folder.h"
 #include "osp/cli/child.h"
 #include "osp/cli/command.h"
@@ -17,7 +22,7 @@ namespace osp {
 namespace {
 
 // Values of optim.name that can be timed.
-constexpr std::array kOptimizers = {"osp", "adam"};
+constexpr std::array kOptimizers = {"osp", "muon", "adam", "adafactor", "shampoo", "soap", "kfac"};
 
 struct BenchOptimArguments {
   CommonOptions common;
@@ -25,6 +30,7 @@ struct BenchOptimArguments {
   std::vector<std::string> optimizers = {"osp"};
   int64_t steps = 3;
   int64_t repetitions = 3;
+  int64_t batch_tokens = 131072;
   int64_t threads = 0;
   std::string python = ".venv/bin/python";
   std::string peer = "bench/peers/optim_peer.py";
@@ -32,18 +38,11 @@ struct BenchOptimArguments {
   bool alone = false;
 };
 
-// What a kind of optimizer is compared with (names that the peer's script knows), and the bytes a
-// parameter that its fp32 weights and state should take.
-struct Comparison {
-  std::vector<std::string> peers;
-  double bytes_per_parameter;
-};
-
-Comparison comparison_of(const std::string& kind) {
-  static const std::map<std::string, Comparison> known = {
-      {"muon", {{"torch-muon", "batched-muon"}, 8}}, {"adam", {{"fused-adamw"}, 12}}};
-  const auto found = known.find(kind);
-  return found == known.end() ? Comparison{{}, 0} : found->second;
+// Names that the peer's script knows, of what a kind of optimizer is compared with.
+std::vector<std::string> peers_of(const std::string& kind) {
+  if (kind == "muon") return {"torch-muon", "batched-muon"};
+  if (kind == "adam") return {"fused-adamw"};
+  return {};
 }
 
 // One row of the table: a group of one optimizer over all repetitions.
@@ -65,6 +64,7 @@ int run_alone(const BenchOptimArguments& options) {
                       {"banks", group.banks},
                       {"parameters", group.parameters},
                       {"bytes", group.bytes},
+                      {"formula_bytes", group.formula_bytes},
                       {"seconds", group.seconds},
                       {"cpu_seconds", group.cpu_seconds}});
   }
@@ -125,16 +125,16 @@ std::vector<double> ratios_of(const std::vector<Json>& peer, const std::vector<J
 // Medians over the repetitions; ratios are medians of those of each pair.
 Json summary_of_row(const Row& row) {
   const Json& first = row.runs[0];
-  const double formula = comparison_of(first["kind"]).bytes_per_parameter;
-  Json json = {{"group", first["group"]},
-               {"kind", first["kind"]},
-               {"banks", first["banks"]},
-               {"parameters", first["parameters"]},
-               {"seconds", median(numbers(row.runs, "seconds"))},
-               {"cpu_seconds", median(numbers(row.runs, "cpu_seconds"))},
-               {"bytes_per_parameter", per_parameter(first["bytes"], first["parameters"])},
-               {"formula_bytes_per_parameter", formula > 0 ? Json(formula) : Json(nullptr)},
-               {"peers", Json::array()}};
+  Json json = {
+      {"group", first["group"]},
+      {"kind", first["kind"]},
+      {"banks", first["banks"]},
+      {"parameters", first["parameters"]},
+      {"seconds", median(numbers(row.runs, "seconds"))},
+      {"cpu_seconds", median(numbers(row.runs, "cpu_seconds"))},
+      {"bytes_per_parameter", per_parameter(first["bytes"], first["parameters"])},
+      {"formula_bytes_per_parameter", per_parameter(first["formula_bytes"], first["parameters"])},
+      {"peers", Json::array()}};
   for (const auto& [name, results] : row.peers) {
     const std::vector<double> ratios = ratios_of(results, row.runs, "seconds");
     Json peer = {{"peer", name},
@@ -168,7 +168,7 @@ Json bench_optimizer(const BenchOptimArguments& options, const std::string& name
     rows.resize(groups.size());
     for (size_t g = 0; g < groups.size(); ++g) {
       rows[g].runs.push_back(groups[g]);
-      for (const std::string& peer : comparison_of(groups[g]["kind"]).peers) {
+      for (const std::string& peer : peers_of(groups[g]["kind"])) {
         rows[g].peers[peer].push_back(run_peer(options, peer, groups[g], updates));
       }
     }
@@ -178,8 +178,77 @@ Json bench_optimizer(const BenchOptimArguments& options, const std::string& name
                  {"startup_seconds", median(numbers(runs, "startup_seconds"))},
                  {"peak_memory_bytes", median(numbers(runs, "peak_memory_bytes"))},
                  {"groups", Json::array()}};
-  for (const Row& row : rows) result["groups"].push_back(summary_of_row(row));
+  double seconds = 0, parameters = 0, bytes = 0, formula_bytes = 0;
+  for (const Row& row : rows) {
+    result["groups"].push_back(summary_of_row(row));
+    const Json& first = row.runs[0];
+    seconds += result["groups"].back()["seconds"].get<double>();
+    parameters += first["parameters"].get<double>();
+    bytes += first["bytes"].get<double>();
+    formula_bytes += first["formula_bytes"].get<double>();
+  }
+  result["step_seconds"] = seconds;
+  result["bytes_per_parameter"] = bytes / parameters;
+  result["formula_bytes_per_parameter"] = formula_bytes / parameters;
   return result;
+}
+
+// Seconds of forward and backward a token, in the step of `osp bench train` with this optimizer,
+// which matters where it watches the passes (K-FAC).
+double seconds_per_token(const BenchOptimArguments& options, const std::string& optimizer,
+                         Console& console) {
+  std::vector<double> seconds;
+  for (int64_t i = 0; i < options.repetitions; ++i) {
+    const Json run =
+        run_child({own_program(), "bench", "train", "--alone", "--model", options.model, "--steps",
+                   std::to_string(options.steps), "--threads",
+                   std::to_string(at::get_num_threads()), "--set", "optim.name=" + optimizer});
+    seconds.push_back((run["step_seconds"].get<double>() - run["optimizer_seconds"].get<double>()) /
+                      run["batch_tokens"].get<double>());
+    console.line("forward and backward ({}) {}/{}", optimizer, i + 1, options.repetitions);
+  }
+  return median(seconds);
+}
+
+// Adds to every optimizer what a step of so many tokens takes with it, and, where Adam was timed,
+// the throughput beside Adam's.
+void add_throughput(const BenchOptimArguments& options, Json& optimizers, Console& console) {
+  const double tokens = static_cast<double>(options.batch_tokens);
+  const double common = seconds_per_token(options, "adam", console);
+  double adam = 0;
+  for (Json& optimizer : optimizers) {
+    const bool watches = optimizer["optimizer"] == "kfac";
+    const double passes = watches ? seconds_per_token(options, "kfac", console) : common;
+    optimizer["seconds_per_token"] = passes;
+    optimizer["tokens_per_s"] =
+        tokens / (tokens * passes + optimizer["step_seconds"].get<double>());
+    if (optimizer["optimizer"] == "adam") adam = optimizer["tokens_per_s"];
+  }
+  if (adam == 0) return;
+  for (Json& optimizer : optimizers) {
+    optimizer["relative_throughput"] = optimizer["tokens_per_s"].get<double>() / adam;
+  }
+}
+
+// What OSP's step takes longer than Adam's, as a share of the latter, against the tokens of a step;
+// beside it the share of the model's FLOPs (6 P a token) that five plain Newton–Schulz steps are:
+// 30 P n / (6 P B) = 5 n / B for P parameters in square matrices of n columns and B tokens.
+Json overhead_curve(const Json& optimizers, int64_t width) {
+  const auto of = [&](const char* name) {
+    return std::ranges::find_if(optimizers, [&](const Json& o) { return o["optimizer"] == name; });
+  };
+  const auto osp = of("osp"), adam = of("adam");
+  Json curve = Json::array();
+  if (osp == optimizers.end() || adam == optimizers.end()) return curve;
+  const double osp_step = (*osp)["step_seconds"], adam_step = (*adam)["step_seconds"];
+  const double passes = (*adam)["seconds_per_token"];
+  for (int64_t tokens = 8192; tokens <= (int64_t{1} << 21); tokens *= 4) {
+    const double batch = static_cast<double>(tokens);
+    curve.push_back({{"batch_tokens", tokens},
+                     {"overhead", (osp_step - adam_step) / (batch * passes + adam_step)},
+                     {"model", 5.0 * static_cast<double>(width) / batch}});
+  }
+  return curve;
 }
 
 // A number if there is one.
@@ -201,7 +270,7 @@ void print_rows(const Json& optimizers) {
             group["group"].get<std::string>(), format_count(group["parameters"].get<int64_t>()), by,
             text_of(side, "seconds", 4), text_of(side, "ratio", 2), text_of(side, "cpu_seconds", 4),
             text_of(side, "cpu_ratio", 2), text_of(side, "bytes_per_parameter", 2),
-            text_of(group, "formula_bytes_per_parameter", 0),
+            text_of(group, "formula_bytes_per_parameter", 2),
             text_of(startup, "startup_seconds", 2), text_of(side, "largest_difference", 4));
       };
       print_side("osp", group, optimizer);
@@ -212,7 +281,39 @@ void print_rows(const Json& optimizers) {
   }
 }
 
+void print_throughput(const Json& optimizers, const Json& curve, int64_t batch_tokens) {
+  fmt::print("\nwith forward and backward, {} tokens a step\n", format_count(batch_tokens));
+  constexpr const char* kFormat = "{:<9} {:>12} {:>14} {:>9} {:>8} {:>8} {:>9}\n";
+  fmt::print(fmt::runtime(kFormat), "optimizer", "s a step", "tokens/s", "of Adam", "B/param",
+             "formula", "start, s");
+  for (const Json& optimizer : optimizers) {
+    fmt::print(fmt::runtime(kFormat), optimizer["optimizer"].get<std::string>(),
+               text_of(optimizer, "step_seconds", 4), text_of(optimizer, "tokens_per_s", 1),
+               text_of(optimizer, "relative_throughput", 4),
+               text_of(optimizer, "bytes_per_parameter", 2),
+               text_of(optimizer, "formula_bytes_per_parameter", 2),
+               text_of(optimizer, "startup_seconds", 2));
+  }
+  if (curve.empty()) return;
+  fmt::print("\n{:>15} {:>24} {:>8}\n", "tokens a step", "osp longer than adam", "5 n / B");
+  for (const Json& point : curve) {
+    fmt::print("{:>15} {:>22.2f} % {:>6.2f} %\n",
+               format_count(point["batch_tokens"].get<int64_t>()),
+               100 * point["overhead"].get<double>(), 100 * point["model"].get<double>());
+  }
+}
+
+void check_names(const std::vector<std::string>& optimizers) {
+  for (const std::string& name : optimizers) {
+    if (std::ranges::find(kOptimizers, name) == kOptimizers.end()) {
+      fail(ErrorCode::usage, "--optimizers {}: unknown; known are {}", name,
+           fmt::join(kOptimizers, ", "));
+    }
+  }
+}
+
 int run(const BenchOptimArguments& options) {
+  check_names(options.optimizers);
   if (options.threads > 0) at::set_num_threads(static_cast<int>(options.threads));
   if (options.alone) return run_alone(options);
   check_peer(options.python, options.peer);
@@ -221,15 +322,28 @@ int run(const BenchOptimArguments& options) {
   for (const std::string& name : options.optimizers) {
     optimizers.push_back(bench_optimizer(options, name, console));
   }
+  Json curve = Json::array();
+  const bool whole = !timed_model(options.model).part;
+  if (options.batch_tokens > 0 && whole) {
+    add_throughput(options, optimizers, console);
+    curve = overhead_curve(optimizers, timed_model(options.model).config.width);
+  }
   if (!options.common.json) {
     print_rows(optimizers);
+    if (options.batch_tokens > 0 && whole) {
+      print_throughput(optimizers, curve, options.batch_tokens);
+    }
     return 0;
   }
-  print_json({{"model", options.model},
-              {"steps", options.steps},
-              {"repetitions", options.repetitions},
-              {"threads", at::get_num_threads()},
-              {"optimizers", optimizers}});
+  Json result = {{"model", options.model},
+                 {"steps", options.steps},
+                 {"repetitions", options.repetitions},
+                 {"threads", at::get_num_threads()},
+                 {"batch_tokens", options.batch_tokens},
+                 {"optimizers", optimizers},
+                 {"overhead", curve}};
+  record_provenance(result);
+  print_json(result);
   return 0;
 }
 
@@ -248,6 +362,10 @@ void add_bench_optim(Command& bench) {
       .between(int64_t{1}, int64_t{100000});
   command.add("--repetitions", options->repetitions, "runs of each side")
       .between(int64_t{1}, int64_t{1000});
+  command
+      .add("--batch-tokens", options->batch_tokens,
+           "tokens of the step whose throughput is reckoned with forward and backward; 0: none")
+      .between(int64_t{0}, int64_t{1} << 40);
   command.add("--threads", options->threads, "threads of both sides; 0: the default")
       .between(int64_t{0}, int64_t{4096});
   command.add("--python", options->python, "interpreter of the peer");

@@ -24,6 +24,7 @@ struct BenchTrainArguments {
   int64_t threads = 0;
   std::string python = ".venv/bin/python";
   std::string peer = "bench/peers/train_eager.py";
+  std::vector<std::string> assignments;
   bool compile = false;
   bool alone = false;
   bool profile = false;
@@ -67,7 +68,7 @@ Json profile_json(const TrainingSpeed& speed) {
 
 // The part that is timed, in a process of its own.
 int run_alone(const BenchTrainArguments& options) {
-  const Recipe recipe = speed_recipe(options.model, options.context);
+  const Recipe recipe = speed_recipe(options.model, options.context, options.assignments);
   const TrainingSpeed speed = measure_training_speed(recipe, options.steps, options.profile);
   if (options.profile && !options.common.json) {
     print_profile(speed);
@@ -79,12 +80,12 @@ int run_alone(const BenchTrainArguments& options) {
   result["loss"] = speed.loss;
   result["parameters"] = speed.parameters;
   result["context"] = recipe.model.context;
+  result["batch_tokens"] = speed.batch_tokens;
+  result["step_seconds"] = speed.step_seconds;
+  result["optimizer_seconds"] = speed.optimizer_seconds;
   result["model_flops_per_s"] = speed.model_flops_per_s;
   result["product_flops_per_s"] = speed.product_flops_per_s;
-  if (options.profile) {
-    result["step_seconds"] = speed.step_seconds;
-    result["operators"] = profile_json(speed);
-  }
+  if (options.profile) result["operators"] = profile_json(speed);
   print_json(result);
   return 0;
 }
@@ -119,8 +120,7 @@ Json summarize(const std::string& model, const std::vector<TrainingRuns>& all) {
     return [key](const TrainingRuns& runs) { return runs.faster_peer()[key].get<double>(); };
   };
   const auto ratio = [&](const char* key) {
-    return median_of(
-        [&](const TrainingRuns& runs) { return ours(key)(runs) / peer(key)(runs); });
+    return median_of([&](const TrainingRuns& runs) { return ours(key)(runs) / peer(key)(runs); });
   };
   Json result;
   result["model"] = model;
@@ -136,7 +136,7 @@ Json summarize(const std::string& model, const std::vector<TrainingRuns>& all) {
     return ours("model_flops_per_s")(runs) / ours("product_flops_per_s")(runs);
   });
   if (!all[0].compiled.is_null()) {
-    const auto rate = [&](Json TrainingRuns::* side) {
+    const auto rate = [&](Json TrainingRuns::*side) {
       return median_of([side](const TrainingRuns& runs) {
         return (runs.*side)["tokens_per_s"].template get<double>();
       });
@@ -152,14 +152,14 @@ void print_table(const Json& models) {
              "context", "parameters", "osp tokens/s", "peer tokens/s", "ratio", "osp peak",
              "peer peak", "ratio", "of products");
   for (const Json& m : models) {
-    fmt::print("{:<6} {:>8} {:>12} {:>13.0f} {:>14.0f} {:>6.2f} {:>10} {:>10} {:>6.2f} {:>9.0f} %\n",
-               m["model"].get<std::string>(), m["context"].get<int64_t>(),
-               format_count(m["parameters"].get<int64_t>()), m["tokens_per_s"].get<double>(),
-               m["peer_tokens_per_s"].get<double>(), m["ratio"].get<double>(),
-               format_bytes(m["peak_memory_bytes"].get<double>()),
-               format_bytes(m["peer_peak_memory_bytes"].get<double>()),
-               m["peak_memory_ratio"].get<double>(),
-               100 * m["share_of_product_rate"].get<double>());
+    fmt::print(
+        "{:<6} {:>8} {:>12} {:>13.0f} {:>14.0f} {:>6.2f} {:>10} {:>10} {:>6.2f} {:>9.0f} %\n",
+        m["model"].get<std::string>(), m["context"].get<int64_t>(),
+        format_count(m["parameters"].get<int64_t>()), m["tokens_per_s"].get<double>(),
+        m["peer_tokens_per_s"].get<double>(), m["ratio"].get<double>(),
+        format_bytes(m["peak_memory_bytes"].get<double>()),
+        format_bytes(m["peer_peak_memory_bytes"].get<double>()),
+        m["peak_memory_ratio"].get<double>(), 100 * m["share_of_product_rate"].get<double>());
   }
 }
 
@@ -169,6 +169,10 @@ int run_bench_train(const BenchTrainArguments& options) {
     fail(ErrorCode::usage, "--profile is of one --model: demo, 50m or 125m");
   }
   if (options.alone || options.profile) return run_alone(options);
+  if (!options.assignments.empty()) {
+    fail(ErrorCode::usage,
+         "--set changes osp's model and not the peer's: give --alone or --profile");
+  }
   check_peer(options.python, options.peer);
   Console console(options.common.quiet);
   std::vector<std::string> names = {"demo", "50m"};
@@ -218,6 +222,8 @@ void add_bench_train(Command& bench) {
   train.add("--peer", options->peer, "script of the peer");
   train.add("--compile", options->compile,
             "also time the peer through torch.compile; ratios are to the faster of the two");
+  train.add("--set", options->assignments,
+            "with --alone or --profile: section.key=value of a recipe, as for osp train");
   train.add("--alone", options->alone, "time osp in this process, without the peer");
   train.add("--profile", options->profile,
             "the time of osp's step by operator instead, without the peer");

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "osp/base/error.h"
-#include "osp/base/provenance.h"
 #include "osp/base/interrupt.h"
+#include "osp/base/provenance.h"
 #include "osp/base/temporary_folder.h"
 #include "osp/cli/command.h"
 #include "osp/eval/divergence.h"
@@ -192,9 +192,11 @@ int run(const QuantizeArguments& options) {
   check_options(options);
   const std::vector<std::string> methods =
       options.method == "all" ? table_methods() : std::vector<std::string>{options.method};
-  for (const std::string& method : methods) parse_method(method);  // before any work
   catch_signals();
   Console console(options.common.quiet);
+  for (const std::string& method : methods) {  // before any work
+    check_request(request_of(options, method, options.seed, console));
+  }
   Table table;
   Json json = {{"bits", options.bits}, {"profile", options.profile}, {"runs", Json::array()}};
   record_provenance(json);

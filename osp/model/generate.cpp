@@ -36,7 +36,8 @@ class Reader {
     for (size_t begin = 0; begin < ids.size(); begin += kPrefillTokens) {
       const auto part = ids.subspan(begin, std::min<size_t>(kPrefillTokens, ids.size() - begin));
       const std::vector<int64_t> wide(part.begin(), part.end());
-      const at::Tensor tokens_BT = at::tensor(wide).unsqueeze(0);
+      const at::Tensor tokens_BT =
+          at::tensor(wide).unsqueeze(0).to(store_.banks.front().master.device());
       last = forward_logits(store_, tokens_BT, options).select(1, -1).squeeze(0);
     }
     return last.contiguous();
@@ -111,7 +112,7 @@ Generation generate(const ParameterStore& store, const Tokenizer& tokenizer,
       result.dropped = static_cast<int64_t>(unread);
       reader.clear();
     }
-    const at::Tensor logits_V = reader.read(std::span(all).subspan(unread));
+    const at::Tensor logits_V = reader.read(std::span(all).subspan(unread)).cpu();
     unread = all.size();
     const std::span<const float> logits(logits_V.const_data_ptr<float>(),
                                         static_cast<size_t>(drawable));

@@ -11,8 +11,8 @@
 #include "osp/base/error.h"
 #include "osp/model/linear_layers.h"
 #include "osp/ops/attention.h"
-#include "osp/ops/fused_attention.h"
 #include "osp/ops/fused.h"
+#include "osp/ops/fused_attention.h"
 #include "osp/ops/layer_norm.h"
 
 namespace osp {
@@ -33,6 +33,8 @@ class ForwardPass {
     if (!config_.learned_positions) {
       rope_ =
           make_rope_tables(total, config_.rotary_size, config_.rope_theta, config_.rope_scaling);
+      rope_.cos = rope_.cos.to(store.banks[0].compute.device());
+      rope_.sin = rope_.sin.to(store.banks[0].compute.device());
     }
     const at::Tensor& like = store.banks[0].compute;
     if (first_position_ == 0 &&
@@ -105,8 +107,7 @@ class ForwardPass {
     const bool windowed = layer >= config_.first_window_layer;
     at::Tensor out;
     if (watches_attention_logits(layer)) {
-      const at::Tensor mask =
-          additive_mask(q.size(1), k.size(1), windowed ? config_.window : 0, q);
+      const at::Tensor mask = additive_mask(q.size(1), k.size(1), windowed ? config_.window : 0, q);
       out = causal_attention_reference(q, k, v, mask, [&](const at::Tensor& z) {
         return options_.tap->at(TapPoint::attention_logits, layer, z);
       });

@@ -8,6 +8,7 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/zeros.h>
 
@@ -80,11 +81,15 @@ at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
     return fused_attention(q_BTHK, k_BSHK, v_BSHK, visible.first_BT);
   }
   OSP_CHECK(!visible.first_BT.defined(), "a mask is needed where attention is not fused");
-  if (!q_BTHK.device().is_cpu() || (!square && T > 1)) {
-    return causal_attention_reference(q_BTHK, k_BSHK, v_BSHK, mask);
-  }
+  if (!square && T > 1) return causal_attention_reference(q_BTHK, k_BSHK, v_BSHK, mask);
   const std::optional<at::Tensor> additive =
       mask.defined() ? std::optional<at::Tensor>(mask) : std::nullopt;
+  if (!q_BTHK.device().is_cpu()) {
+    return at::scaled_dot_product_attention(q_BTHK.transpose(1, 2), expand_heads(k_BSHK, H),
+                                            expand_heads(v_BSHK, H), additive, 0.0,
+                                            square && !mask.defined())
+        .transpose(1, 2);
+  }
   const auto out = at::_scaled_dot_product_flash_attention_for_cpu(
       q_BTHK.transpose(1, 2), expand_heads(k_BSHK, H), expand_heads(v_BSHK, H), 0.0,
       square && !mask.defined(), additive);

@@ -109,8 +109,8 @@ void round_scaled(const float* x, float factor, uint16_t* out, int64_t count) {
   const __m512 f = _mm512_set1_ps(factor);
   for (int64_t i = 0; i < count; i += kLanes) {
     const __mmask16 inside = first_lanes(count - i);
-    _mm256_mask_storeu_epi16(
-        out + i, inside, rounded(_mm512_mul_ps(f, _mm512_maskz_loadu_ps(inside, x + i))));
+    _mm256_mask_storeu_epi16(out + i, inside,
+                             rounded(_mm512_mul_ps(f, _mm512_maskz_loadu_ps(inside, x + i))));
   }
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mm.h>
 #include <ATen/record_function.h>
@@ -25,10 +26,27 @@ int64_t chunk_rows(int64_t rows, int64_t vocabulary) {
   return std::min(rows, std::max<int64_t>(256, (int64_t{1} << 22) / vocabulary));
 }
 
+// The same by the library's operators, for what has no kernels.
+void cross_entropy_chunk_reference(const at::Tensor& logits, const at::Tensor& targets,
+                                   const at::Tensor& losses, bool write_gradient, double scale) {
+  const at::Tensor log_p = at::log_softmax(logits.to(losses.scalar_type()), -1);
+  const at::Tensor scored = targets.ge(0).unsqueeze(1);
+  const at::Tensor column = targets.clamp_min(0).unsqueeze(1);
+  losses.unsqueeze(1).copy_(-(log_p.gather(1, column) * scored));
+  if (!write_gradient) return;
+  at::Tensor gradient = log_p.exp();
+  gradient.scatter_add_(1, column, at::full_like(column, -1, gradient.options()));
+  logits.copy_(gradient * scored * scale);
+}
+
 // Losses of some rows; with write_gradient the logits become their own gradient.
 void cross_entropy_chunk(const at::Tensor& logits, const at::Tensor& targets,
                          const at::Tensor& losses, bool write_gradient, double scale) {
   RECORD_USER_SCOPE("osp::cross_entropy");
+  if (!has_kernels(logits)) {
+    cross_entropy_chunk_reference(logits, targets, losses, write_gradient, scale);
+    return;
+  }
   const int64_t V = logits.size(1);
   dispatch(logits, [&]<class T>(const kernels::TypedKernels<T>& k) {
     at::parallel_for(0, logits.size(0), row_grain(V), [&](int64_t begin, int64_t end) {
@@ -45,7 +63,8 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
                             const at::Tensor& targets, double scale, bool with_gradient) {
     const at::Tensor& weight = head.value;
     const int64_t N = h.size(0), chunk = chunk_rows(N, weight.size(0));
-    at::Tensor losses = at::empty({N}, at::TensorOptions().dtype(at::kFloat));
+    const at::ScalarType wide = h.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    at::Tensor losses = at::empty({N}, h.options().dtype(wide));
     at::Tensor dh = with_gradient ? at::empty_like(h) : at::Tensor();
     for (int64_t first = 0; first < N; first += chunk) {
       const int64_t count = std::min(chunk, N - first);

@@ -12,7 +12,8 @@ namespace osp {
 
 // Whether the CPU kernels handle this tensor; if not, the reference twin runs.
 inline bool has_kernels(const at::Tensor& x) {
-  return x.device().is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
+  return x.device().is_cpu() && active_isa() != Isa::reference &&
+         (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
 
 // Calls f.template operator()<T>(kernels of T) for the tensor's storage type.

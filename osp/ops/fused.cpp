@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/embedding_dense_backward.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
@@ -185,6 +186,11 @@ struct Embedding : torch::autograd::Function<Embedding> {
     const at::Tensor ids = ctx->get_saved_variables()[0].contiguous();
     const at::Tensor gradient = ctx->saved_data["gradient"].toTensor(), dx = d[0].contiguous();
     if (!gradient.defined()) return {{}, {}, {}};
+    if (!has_kernels(dx)) {
+      gradient.add_(at::embedding_dense_backward(dx.to(gradient.scalar_type()), ids,
+                                                 gradient.size(0), -1, false));
+      return {{}, {}, {}};
+    }
     const int64_t D = gradient.size(1), N = ids.numel();
     const int64_t* id = ids.const_data_ptr<int64_t>();
     float* sum = gradient.mutable_data_ptr<float>();
@@ -214,10 +220,15 @@ struct WeightLeaf : torch::autograd::Function<WeightLeaf> {
   }
 };
 
+// A gain as a tensor whose gradient reaches the sum of WeightRef wherever the graph goes on from x.
+at::Tensor leaf_of(const WeightRef& gain, const at::Tensor& x) {
+  return gain.gradient.defined() && x.requires_grad() ? weight_leaf(gain, x) : gain.value;
+}
+
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, const WeightRef& gain, double eps) {
-  if (!has_kernels(x)) return rms_norm_reference(x, gain.value, eps);
+  if (!has_kernels(x)) return rms_norm_reference(x, leaf_of(gain, x), eps);
   return RmsNorm::apply(x.contiguous(), gain, eps);
 }
 
@@ -232,7 +243,7 @@ std::tuple<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::T
                                                 const WeightRef& gain, double eps) {
   if (!has_kernels(x)) {
     const at::Tensor r = x + branch;
-    return {r, rms_norm_reference(r, gain.value, eps)};
+    return {r, rms_norm_reference(r, leaf_of(gain, r), eps)};
   }
   const auto out = AddRmsNorm::apply(x.contiguous(), branch.contiguous(), gain, eps);
   return {out[0], out[1]};

@@ -172,13 +172,13 @@ struct Backward {
 };
 
 struct BackwardState {
-  Bits keys_transposed;               // [K, T]
-  Floats dk, dv;                      // [T, K]
-  Bits q_columns, d_columns;          // pairs of the transposes, [K/2, kQueries, 2]
-  Bits q_rows, d_rows;                // pairs, [kQueries/2, K, 2]
-  Floats logits, d_p;                 // [kChunk, kQueries]
-  Bits p, ds, ds_pairs;               // the same
-  Floats dq;                          // [K, kQueries]
+  Bits keys_transposed;       // [K, T]
+  Floats dk, dv;              // [T, K]
+  Bits q_columns, d_columns;  // pairs of the transposes, [K/2, kQueries, 2]
+  Bits q_rows, d_rows;        // pairs, [kQueries/2, K, 2]
+  Floats logits, d_p;         // [kChunk, kQueries]
+  Bits p, ds, ds_pairs;       // the same
+  Floats dq;                  // [K, kQueries]
   QueryBlock queries;
 
   explicit BackwardState(const Shape& s)
@@ -229,10 +229,10 @@ void backward_block(const Backward& g, int64_t b, int64_t h, int64_t key_head, c
   read_queries(g, b, h, block, state);
   for (int64_t key = block.first_key; key < block.end_key; key += kChunk) {
     const int64_t keys = std::min(kChunk, block.end_key - key);
-    product(keys, kQueries, s.K, g.k.row(b, key, key_head), g.k.time_stride,
-            state.q_columns.data(), kQueries, state.logits.data(), kQueries, false);
-    product(keys, kQueries, s.K, g.v.row(b, key, key_head), g.v.time_stride,
-            state.d_columns.data(), kQueries, state.d_p.data(), kQueries, false);
+    product(keys, kQueries, s.K, g.k.row(b, key, key_head), g.k.time_stride, state.q_columns.data(),
+            kQueries, state.logits.data(), kQueries, false);
+    product(keys, kQueries, s.K, g.v.row(b, key, key_head), g.v.time_stride, state.d_columns.data(),
+            kQueries, state.d_p.data(), kQueries, false);
     attention_kernels::probability_gradient(state.logits.data(), state.d_p.data(), state.queries,
                                             key, keys, s.scale, state.p.data(), state.ds.data(),
                                             state.ds_pairs.data());
@@ -276,8 +276,8 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
     const at::Tensor& first_BT = visible.first_BT;
     const at::Tensor out = at::empty(q.sizes(), q.options());
     const at::Tensor log_sum = at::empty({s.B, s.H, s.T}, q.options().dtype(at::kFloat));
-    const Forward f{s,        Heads(q), Heads(k), Heads(v), Heads(out),
-                    first_BT, log_sum.mutable_data_ptr<float>()};
+    const Forward f{
+        s, Heads(q), Heads(k), Heads(v), Heads(out), first_BT, log_sum.mutable_data_ptr<float>()};
     for_each_key_head<ForwardState>(s, [&](int64_t b, int64_t key_head, ForwardState& state) {
       pack_keys(f, b, key_head, state);
       for (int64_t h = key_head * s.group(); h < (key_head + 1) * s.group(); ++h) {
@@ -299,8 +299,17 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
     const at::Tensor dq = at::empty(q.sizes(), q.options()), dk = at::empty(k.sizes(), k.options()),
                      dv = at::empty(v.sizes(), v.options());
     const at::Tensor first_BT = ctx->saved_data["first"].toTensor();
-    const Backward g{s,         Heads(q),  Heads(k),  Heads(v), Heads(out), Heads(d_out),
-                     Heads(dq), Heads(dk), Heads(dv), first_BT, saved[4].const_data_ptr<float>()};
+    const Backward g{s,
+                     Heads(q),
+                     Heads(k),
+                     Heads(v),
+                     Heads(out),
+                     Heads(d_out),
+                     Heads(dq),
+                     Heads(dk),
+                     Heads(dv),
+                     first_BT,
+                     saved[4].const_data_ptr<float>()};
     for_each_key_head<BackwardState>(s, [&](int64_t b, int64_t key_head, BackwardState& state) {
       backward_key_head(g, b, key_head, state);
     });

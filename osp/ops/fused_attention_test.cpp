@@ -27,9 +27,7 @@ struct AttentionInputs {
 };
 
 AttentionInputs attention_inputs_of(const AttentionShape& c) {
-  const auto random = [](std::vector<int64_t> shape) {
-    return at::randn(shape).to(at::kBFloat16);
-  };
+  const auto random = [](std::vector<int64_t> shape) { return at::randn(shape).to(at::kBFloat16); };
   return {random({c.B, c.T, c.H, c.K}), random({c.B, c.T, c.Hkv, c.K}),
           random({c.B, c.T, c.Hkv, c.K}), random({c.B, c.T, c.H, c.K})};
 }
@@ -37,7 +35,8 @@ AttentionInputs attention_inputs_of(const AttentionShape& c) {
 using AttentionFunction = std::function<at::Tensor(const AttentionInputs&)>;
 
 // The output and the gradients of q, k and v.
-std::vector<at::Tensor> output_and_gradients(const AttentionInputs& in, const AttentionFunction& attention) {
+std::vector<at::Tensor> output_and_gradients(const AttentionInputs& in,
+                                             const AttentionFunction& attention) {
   AttentionInputs leaves = in;
   for (at::Tensor* x : {&leaves.q, &leaves.k, &leaves.v}) {
     *x = x->detach().clone().requires_grad_(true);
@@ -79,13 +78,14 @@ class FusedAttention : public testing::Test {
 
 TEST_F(FusedAttention, OutputAndGradientsEqualTheReferencesInFp64) {
   const AttentionShape cases[] = {{1, 1, 1, 1, 2},    {2, 2, 2, 1, 64},   {1, 63, 2, 2, 16},
-                        {2, 64, 3, 1, 64},  {1, 65, 4, 2, 96},  {2, 130, 2, 1, 80},
-                        {1, 300, 6, 2, 64}, {3, 256, 4, 4, 64}, {1, 1100, 2, 1, 128}};
+                                  {2, 64, 3, 1, 64},  {1, 65, 4, 2, 96},  {2, 130, 2, 1, 80},
+                                  {1, 300, 6, 2, 64}, {3, 256, 4, 4, 64}, {1, 1100, 2, 1, 128}};
   for (const AttentionShape& c : cases) {
-    SCOPED_TRACE(testing::Message() << "T " << c.T << ", heads " << c.H << " of " << c.Hkv
-                                    << ", size " << c.K);
+    SCOPED_TRACE(testing::Message()
+                 << "T " << c.T << ", heads " << c.H << " of " << c.Hkv << ", size " << c.K);
     const AttentionInputs in = attention_inputs_of(c);
-    expect_near(output_and_gradients(in, fused_of), output_and_gradients(in_fp64(in), reference_of));
+    expect_near(output_and_gradients(in, fused_of),
+                output_and_gradients(in_fp64(in), reference_of));
   }
 }
 
@@ -101,10 +101,12 @@ TEST_F(FusedAttention, QueriesSeeNoKeyBeforeTheFirst) {
                                                .logical_or(t.view({1, 1, -1}) < first.unsqueeze(2))
                                                .unsqueeze(1),
                                            -std::numeric_limits<double>::infinity());
-  expect_near(output_and_gradients(in, [&](const AttentionInputs& x) { return fused_attention(x.q, x.k, x.v, first); }),
-              output_and_gradients(in_fp64(in), [&](const AttentionInputs& x) {
-                return causal_attention_reference(x.q, x.k, x.v, mask);
-              }));
+  expect_near(
+      output_and_gradients(
+          in, [&](const AttentionInputs& x) { return fused_attention(x.q, x.k, x.v, first); }),
+      output_and_gradients(in_fp64(in), [&](const AttentionInputs& x) {
+        return causal_attention_reference(x.q, x.k, x.v, mask);
+      }));
 }
 
 TEST(FirstKeys, AreTheDocumentsFirstTokenOrTheWindowsOldest) {

@@ -1,5 +1,5 @@
-// Every fused operator against its reference twin (values and gradients), against finite differences,
-// and every instruction set's row kernels against the portable ones.
+// Every fused operator against its reference twin (values and gradients), against finite
+// differences, and every instruction set's row kernels against the portable ones.
 #include "osp/ops/fused.h"
 
 #include <ATen/TensorOperators.h>
@@ -45,8 +45,10 @@ std::vector<Case> cases() {
     return causal_attention_reference(x[0], x[1], x[2], {});
   };
   return {
-      {"rms_norm without gain", [](const auto& x) { return rms_norm(x[0], {}, 1e-5); },
-       [](const auto& x) { return rms_norm_reference(x[0], {}, 1e-5); }, {{3, 7, 48}}},
+      {"rms_norm without gain",
+       [](const auto& x) { return rms_norm(x[0], {}, 1e-5); },
+       [](const auto& x) { return rms_norm_reference(x[0], {}, 1e-5); },
+       {{3, 7, 48}}},
       {"add_rms_norm",
        [](const auto& x) {
          const auto [r, y] = add_rms_norm(x[0], x[1], {}, 1e-5);
@@ -57,8 +59,10 @@ std::vector<Case> cases() {
          return at::cat({r, rms_norm_reference(r, {}, 1e-5)}, -1);
        },
        {{300, 33}, {300, 33}}},
-      {"rope", [=](const auto& x) { return rope(x[0], tables, 3); },
-       [=](const auto& x) { return rope_reference(x[0], tables, 3); }, {{2, 9, 3, 8}}},
+      {"rope",
+       [=](const auto& x) { return rope(x[0], tables, 3); },
+       [=](const auto& x) { return rope_reference(x[0], tables, 3); },
+       {{2, 9, 3, 8}}},
       {"split_rope",
        [=](const auto& x) {
          const auto [q, k, v] = split_rope(x[0], 4, 2, tables, 0);
@@ -70,13 +74,18 @@ std::vector<Case> cases() {
                         2);
        },
        {{2, 6, 64}}},
-      {"swiglu", [](const auto& x) { return swiglu(x[0]); },
-       [](const auto& x) { return swiglu_reference(x[0]); }, {{5, 3, 70}}},
-      {"causal_attention, grouped heads", attention_inputs, attention_twin,
+      {"swiglu",
+       [](const auto& x) { return swiglu(x[0]); },
+       [](const auto& x) { return swiglu_reference(x[0]); },
+       {{5, 3, 70}}},
+      {"causal_attention, grouped heads",
+       attention_inputs,
+       attention_twin,
        {{2, 9, 4, 16}, {2, 9, 2, 16}, {2, 9, 2, 16}}},
       {"causal_attention within documents",
        [](const auto& x) {
-         return causal_attention(x[0], x[1], x[2], {{}, document_mask(some_ids().floor_divide(3), at::kFloat)});
+         return causal_attention(x[0], x[1], x[2],
+                                 {{}, document_mask(some_ids().floor_divide(3), at::kFloat)});
        },
        [](const auto& x) {
          return causal_attention_reference(x[0], x[1], x[2],
@@ -127,7 +136,8 @@ TEST(FusedOperators, InBf16StayWithinItsRounding) {
     std::vector<at::Tensor> wide;
     for (const at::Tensor& x : inputs) wide.push_back(x.detach().to(at::kFloat));
     if (std::string(c.name) == "causal_attention within documents") continue;  // its mask is fp32
-    // One rounding to 8 bits of mantissa in the output, a few inside (probabilities, r = x + branch).
+    // One rounding to 8 bits of mantissa in the output, a few inside (probabilities, r = x +
+    // branch).
     EXPECT_LT(relative_error(c.fast(inputs), c.reference(wide)), 0.02) << c.name;
   }
 }
@@ -151,7 +161,8 @@ TEST(FusedOperators, GradientsEqualFiniteDifferences) {
       const double analytic =
           (dx[i].to(at::kDouble) * direction.to(at::kDouble)).sum().item<double>();
       const double scale = std::max(1.0, std::abs(analytic));
-      // Central differences: error step² · third derivative plus fp32 rounding 1e-7 / step per term.
+      // Central differences: error step² · third derivative plus fp32 rounding 1e-7 / step per
+      // term.
       EXPECT_NEAR(numeric, analytic, 5e-3 * scale) << c.name << " input " << i;
     }
   }
@@ -192,8 +203,7 @@ TEST(Embedding, ScattersGradientsOfRepeatedIds) {
   EXPECT_TRUE(y.flatten(0, 1).equal(table.value.index_select(0, ids.flatten())));
   const at::Tensor dy = at::randn(y.sizes());
   torch::autograd::backward({y}, {dy});
-  const at::Tensor expected =
-      at::zeros({5, 96}).index_add_(0, ids.flatten(), dy.flatten(0, 1));
+  const at::Tensor expected = at::zeros({5, 96}).index_add_(0, ids.flatten(), dy.flatten(0, 1));
   EXPECT_LT(relative_error(table.gradient, expected), 1e-6);
 }
 
@@ -214,9 +224,45 @@ TEST(LinearCrossEntropy, EqualsItsReferenceAndSkipsNegativeTargets) {
   EXPECT_LT(relative_error(ref.gradient * 2, expected[1]), 1e-5);
 }
 
+// fp64 has no kernels: what it takes is what every device without them takes.
+TEST(FusedOperators, WithoutKernelsFillTheSameGradients) {
+  at::manual_seed(5);
+  const auto wide = at::TensorOptions().dtype(at::kDouble);
+  const at::Tensor h = at::randn({7, 16}, wide).requires_grad_();
+  const at::Tensor w = at::randn({50, 16}, wide).requires_grad_();
+  const at::Tensor targets = at::tensor(std::vector<int64_t>{3, -1, 49, 0, 7, 3, -1});
+  const at::Tensor reference = linear_cross_entropy_reference(h, w, targets);
+  const auto expected = gradients(reference, at::ones({}, wide), {h, w});
+  const WeightRef head{w.detach(), at::zeros({50, 16}, wide)};
+  const at::Tensor loss = linear_cross_entropy(h, head, targets, 0.5, true);
+  EXPECT_LT(relative_error(loss, reference), 1e-6);  // reported in fp32
+  EXPECT_LT(relative_error(gradients(loss, at::ones({}), {h})[0] * 2, expected[0]), 1e-12);
+  EXPECT_LT(relative_error(head.gradient * 2, expected[1]), 1e-12);
+
+  for (const int64_t gains : {1, 16}) {
+    const at::Tensor value = at::randn({gains}, wide).requires_grad_();
+    const at::Tensor dy = at::randn({7, 16}, wide);
+    const auto of_gain =
+        gradients(rms_norm_reference(h.detach() + 1, value, 1e-5), dy, {value})[0];
+    const WeightRef gain{value.detach(), at::zeros({gains}, wide)};
+    const at::Tensor x = (h.detach() + 1).requires_grad_();
+    gradients(rms_norm(x, gain, 1e-5), dy, {x});
+    EXPECT_LT(relative_error(gain.gradient, of_gain), 1e-12) << gains;
+    gradients(std::get<1>(add_rms_norm(x, at::zeros_like(x), gain, 1e-5)), dy, {x});
+    EXPECT_LT(relative_error(gain.gradient, of_gain * 2), 1e-12) << gains;
+  }
+
+  const at::Tensor anchor = at::zeros({}, wide).requires_grad_();
+  const at::Tensor ids = at::tensor(std::vector<int64_t>{4, 0, 4, 2});
+  const WeightRef table{at::randn({5, 3}, wide), at::zeros({5, 3}, wide)};
+  const at::Tensor dy = at::randn({4, 3}, wide);
+  embedding(ids, table, anchor).backward(dy);
+  EXPECT_LT(relative_error(table.gradient, at::zeros({5, 3}, wide).index_add(0, ids, dy)), 1e-12);
+}
+
 TEST(LinearCrossEntropy, LetsNonFiniteValuesThrough) {
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(),
-                          std::numeric_limits<float>::infinity()}) {
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
       at::Tensor h = at::ones({2, 4}).to(type);
       h[1][2] = bad;
@@ -249,8 +295,8 @@ TEST(Kernels, EqualThePortableOnesOnEveryInstructionSet) {
       k.rms_norm_forward(x.data_ptr<float>(), nullptr, nullptr, y.data_ptr<float>(),
                          s.data_ptr<float>(), gain.data_ptr<float>(), 1, rows, D, 1e-5f);
       k.rms_norm_backward(x.data_ptr<float>(), s.data_ptr<float>(), gain.data_ptr<float>(), 1,
-                          dy.data_ptr<float>(), nullptr, dx.data_ptr<float>(),
-                          dg.data_ptr<float>(), rows, D);
+                          dy.data_ptr<float>(), nullptr, dx.data_ptr<float>(), dg.data_ptr<float>(),
+                          rows, D);
       k.swiglu_forward(wide.data_ptr<float>(), out.data_ptr<float>(), rows, D);
       const std::vector<int64_t> targets = {0, 5, -1, 200, 2 * D - 1};
       k.cross_entropy(z.data_ptr<float>(), targets.data(), losses.data_ptr<float>(), rows, 2 * D,

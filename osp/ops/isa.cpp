@@ -8,13 +8,13 @@
 namespace osp {
 namespace {
 
-constexpr const char* kIsaNames[] = {"portable", "avx2", "avx512", "amx"};
+constexpr const char* kIsaNames[] = {"reference", "portable", "avx2", "avx512", "amx"};
 
 Isa resolve_isa() {
   const Isa best = detect_isa();
   const char* wanted = std::getenv("OSP_ISA");
   if (wanted == nullptr || *wanted == '\0') return best;
-  for (int level = 0; level < 4; ++level) {
+  for (int level = 0; level < 5; ++level) {
     if (std::strcmp(wanted, kIsaNames[level]) != 0) continue;
     if (level > static_cast<int>(best)) {
       fail(ErrorCode::unsupported, "OSP_ISA={}: this CPU supports {} at most", wanted,
@@ -22,7 +22,7 @@ Isa resolve_isa() {
     }
     return static_cast<Isa>(level);
   }
-  fail(ErrorCode::usage, "OSP_ISA={}: expected portable, avx2, avx512 or amx", wanted);
+  fail(ErrorCode::usage, "OSP_ISA={}: expected reference, portable, avx2, avx512 or amx", wanted);
 }
 
 }  // namespace
@@ -54,8 +54,9 @@ bool has_avx512_bf16() {
 
 void apply_isa_environment() {
   if (std::getenv("OSP_ISA") == nullptr) return;
-  static constexpr const char* kAten[] = {"default", "avx2", "avx512", "avx512"};
-  static constexpr const char* kOneDnn[] = {"SSE41", "AVX2", "AVX512_CORE_BF16", "AVX512_CORE_AMX"};
+  static constexpr const char* kAten[] = {"default", "default", "avx2", "avx512", "avx512"};
+  static constexpr const char* kOneDnn[] = {"SSE41", "SSE41", "AVX2", "AVX512_CORE_BF16",
+                                            "AVX512_CORE_AMX"};
   const int level = static_cast<int>(active_isa());
   setenv("ATEN_CPU_CAPABILITY", kAten[level], 1);
   setenv("ONEDNN_MAX_CPU_ISA", kOneDnn[level], 1);

@@ -7,16 +7,18 @@
 
 namespace osp {
 
-enum class Isa { portable, avx2, avx512, amx };
+// `reference` is no instruction set: the operators' reference twins run instead of the kernels,
+// which is what other devices than the CPU get.
+enum class Isa { reference, portable, avx2, avx512, amx };
 
 const char* isa_name(Isa isa);
 
 // The best level that this CPU and operating system support.
 Isa detect_isa();
 
-// The level in use: detect_isa(), or the lower one that the environment variable OSP_ISA (portable,
-// avx2, avx512, amx) names. Error(usage) for an unknown name, Error(unsupported) for one that this
-// CPU lacks.
+// The level in use: detect_isa(), or the lower one that the environment variable OSP_ISA
+// (reference, portable, avx2, avx512, amx) names. Error(usage) for an unknown name,
+// Error(unsupported) for one that this CPU lacks.
 Isa active_isa();
 
 // Whether the level in use is AVX-512 (or above) and the CPU has its bf16 products.
@@ -30,6 +32,7 @@ void apply_isa_environment();
 template <class T>
 T for_active_isa(T (*portable)(), T (*avx2)(), T (*avx512)()) {
   switch (active_isa()) {
+    case Isa::reference:
     case Isa::portable:
       return portable();
     case Isa::avx2:

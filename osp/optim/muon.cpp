@@ -9,6 +9,8 @@
 #include <cmath>
 
 #include "osp/base/error.h"
+#include "osp/ops/dispatch.h"
+#include "osp/optim/bank_steps.h"
 #include "osp/optim/momentum_kernels.h"
 
 namespace osp {
@@ -48,14 +50,14 @@ class Muon : public Optimizer {
     std::vector<MatrixTask> tasks;
     std::vector<std::pair<const MuonBank*, int64_t>> places;
     for (const MuonBank& bank : banks_) {
+      if (!has_kernels(bank.weight)) {
+        changed += step_elsewhere(bank, values);
+        continue;
+      }
       for (int64_t i = 0; i < bank.weight.size(0); ++i) {
-        if (bank.weight.is_cpu()) {
-          tasks.push_back(
-              {static_cast<int64_t>(places.size()), bank.weight.size(1), bank.weight.size(2)});
-          places.emplace_back(&bank, i);
-        } else {
-          changed += step_elsewhere(bank, i, values);
-        }
+        tasks.push_back(
+            {static_cast<int64_t>(places.size()), bank.weight.size(1), bank.weight.size(2)});
+        places.emplace_back(&bank, i);
       }
     }
     std::vector<double> changes(places.size());
@@ -89,12 +91,23 @@ class Muon : public Optimizer {
                                    static_cast<float>(factor));
   }
 
-  double step_elsewhere(const MuonBank& bank, int64_t i, const StepValues& values) const {
-    at::Tensor weight = bank.weight.select(0, i), buffer = bank.buffer.select(0, i);
-    const at::Tensor before = values.measure ? weight.clone() : weight;
-    muon_step_reference(weight, bank.gradient.select(0, i), buffer, values, settings_,
-                        matrix_scale(config_, weight.size(0), weight.size(1)), config_.nesterov);
-    return values.measure ? (weight - before).square().sum(at::kDouble).item<double>() : 0;
+  // On other devices: as many matrices of a bank at once as fit into the elements below.
+  double step_elsewhere(const MuonBank& bank, const StepValues& values) const {
+    constexpr int64_t kElements = int64_t{1} << 28;
+    const int64_t rows = bank.weight.size(1), cols = bank.weight.size(2);
+    const int64_t at_once = std::max<int64_t>(1, kElements / (rows * cols));
+    double changed = 0;
+    for (int64_t first = 0; first < bank.weight.size(0); first += at_once) {
+      const int64_t count = std::min(at_once, bank.weight.size(0) - first);
+      const at::Tensor gradient = bank.gradient.narrow(0, first, count);
+      at::Tensor buffer = bank.buffer.narrow(0, first, count);
+      buffer.mul_(values.momentum).add_(gradient);
+      const at::Tensor update = config_.nesterov ? gradient + buffer * values.momentum : buffer;
+      const double rate = values.lr * matrix_scale(config_, rows, cols);
+      changed += apply_update(bank.weight.narrow(0, first, count),
+                              newton_schulz_batched(update, settings_) * rate, values);
+    }
+    return changed;
   }
 
   OptimConfig config_;

@@ -19,8 +19,8 @@ namespace osp {
 double update_scale(const OptimizerGroup& group, const std::vector<int64_t>& shape,
                     const OptimConfig& config);
 
-// One step on one matrix, op by op, on any device: the twin of the fast step, and the step itself
-// for banks that are not on the CPU. Changes `weight` and `buffer` in place.
+// One step on one matrix, op by op, on any device: the twin of the step. Changes `weight` and
+// `buffer` in place.
 void muon_step_reference(at::Tensor& weight, const at::Tensor& gradient, at::Tensor& buffer,
                          const StepValues& values, const NewtonSchulz& settings, double scale,
                          bool nesterov);

@@ -4,6 +4,8 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/baddbmm.h>
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/linalg_vector_norm.h>
@@ -41,8 +43,10 @@ const Triples& coefficient_set(const std::string& name) {
 }
 
 // The divisor of S8 may not vanish: a zero update stays zero.
+constexpr double kLeastDivisor = 1e-6;
+
 double s8_divisor(double norm_of_squared_gram) {
-  return std::max(std::pow(norm_of_squared_gram, 0.25), 1e-6);
+  return std::max(std::pow(norm_of_squared_gram, 0.25), kLeastDivisor);
 }
 
 // How products of bf16 numbers are taken: in panels by AVX-512's instructions; by the library in
@@ -110,6 +114,36 @@ at::Tensor newton_schulz_reference(const at::Tensor& update, const NewtonSchulz&
                                            update.size(0), update.size(1));
   }
   return tall ? result.t().contiguous() : result;
+}
+
+at::Tensor newton_schulz_batched(const at::Tensor& bank, const NewtonSchulz& settings) {
+  const bool tall = bank.size(1) > bank.size(2);
+  const at::Tensor wide = tall ? bank.mT() : bank;
+  const auto norms_of = [](const at::Tensor& x, at::ScalarType type) {
+    return at::linalg_vector_norm(x, 2, at::IntArrayRef{1, 2}, true, type);
+  };
+  const at::Tensor norms = norms_of(wide, at::kFloat) * settings.norm_scale + settings.norm_eps;
+  at::Tensor x = (wide / norms).to(at::kBFloat16);
+  for (size_t i = 0; i < settings.steps.size(); ++i) {
+    const auto [a, b, c] = settings.steps[i];
+    const at::Tensor gram = at::bmm(x, x.mT());
+    if (settings.s8 && i == 0) {
+      const at::Tensor squared = at::bmm(gram, gram);
+      const at::Tensor s =
+          norms_of(squared, at::kDouble).pow(0.25).clamp_min(kLeastDivisor) * settings.norm_scale;
+      const at::Tensor polynomial =
+          (gram * (b / s.pow(2)) + squared * (c / s.pow(4))).to(at::kBFloat16);
+      x = (x * (a / s) + at::bmm(polynomial, x) / s).to(at::kBFloat16);
+    } else {
+      x = at::baddbmm(x, at::baddbmm(gram, gram, gram, b, c), x, a, 1);
+    }
+  }
+  at::Tensor result = x.to(at::kFloat);
+  if (settings.renormalize) {
+    const double length = std::sqrt(static_cast<double>(std::min(bank.size(1), bank.size(2))));
+    result = result * (length / (norms_of(result, at::kDouble) + 1e-8)).to(at::kFloat);
+  }
+  return tall ? result.mT() : result;
 }
 
 Orthogonaliser::Orthogonaliser(const NewtonSchulz& settings, int64_t rows, int64_t cols)

@@ -38,6 +38,10 @@ NewtonSchulz newton_schulz_settings(const OptimConfig& config);
 at::Tensor newton_schulz_reference(const at::Tensor& update, const NewtonSchulz& settings,
                                    at::ScalarType type = at::kBFloat16);
 
+// fp32 bank [count, rows, cols] on any device, all matrices at once by the library's batched
+// products in bf16: what other devices than the CPU take. Returns fp32.
+at::Tensor newton_schulz_batched(const at::Tensor& bank, const NewtonSchulz& settings);
+
 // fp32 bank [count, rows, cols] on the CPU, one matrix per thread. Returns fp32.
 at::Tensor newton_schulz(const at::Tensor& bank, const NewtonSchulz& settings);
 

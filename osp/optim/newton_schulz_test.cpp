@@ -71,6 +71,24 @@ TEST(NewtonSchulz, FastBankEqualsReferenceWithinBf16) {
   }
 }
 
+TEST(NewtonSchulz, BatchedProductsEqualTheReferenceWithinBf16) {
+  for (const Case& c : cases()) {
+    const NewtonSchulz settings = newton_schulz_settings(c.config);
+    for (const auto& [rows, cols] : kShapes) {
+      const at::Tensor bank = random_tensor({3, rows, cols}, c.name);
+      const at::Tensor batched = newton_schulz_batched(bank, settings);
+      ASSERT_EQ(batched.sizes(), bank.sizes());
+      for (int64_t i = 0; i < 3; ++i) {
+        const at::Tensor slow = newton_schulz_reference(bank[i], settings);
+        EXPECT_LT(relative_error(batched[i], slow), kBf16Iteration)
+            << c.name << " " << rows << "x" << cols;
+      }
+    }
+  }
+  const at::Tensor zero = newton_schulz_batched(at::zeros({2, 8, 4}), newton_schulz_settings({}));
+  EXPECT_TRUE(zero.equal(at::zeros({2, 8, 4})));
+}
+
 TEST(NewtonSchulz, LargeMatricesEqualTheReferenceWithinBf16) {
   const NewtonSchulz settings = newton_schulz_settings({});
   for (const auto& [rows, cols] : kLargeShapes) {

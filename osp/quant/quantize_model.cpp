@@ -18,22 +18,6 @@ namespace {
 
 constexpr int64_t kCheckTokens = 32;
 
-void check_request(const QuantizeRequest& request) {
-  if (!request.bits.quantizes_weights()) {
-    fail(ErrorCode::usage,
-         "--bits {}: the weights would keep 16 bits; `osp eval --bits` shows what quantized "
-         "activations and caches alone cost",
-         request.bits.text());
-  }
-  const bool calibrated_scales_wanted = request.activations == ActivationMode::per_tensor;
-  if (request.calibration.empty() &&
-      (request.method.needs_calibration() || calibrated_scales_wanted)) {
-    fail(ErrorCode::usage, "--method {}{} needs --calibration: token shards or a text",
-         request.method.name,
-         calibrated_scales_wanted ? " with --activation-scales per-tensor" : "");
-  }
-}
-
 // A few tokens on which logits are compared before and after a rotation: of the calibration text,
 // or else spread over the vocabulary.
 at::Tensor check_tokens(const ModelConfig& config, const at::Tensor& windows_NT) {
@@ -164,6 +148,22 @@ ActivationMode parse_activation_mode(const std::string& text) {
   if (text == "per-tensor") return ActivationMode::per_tensor;
   fail(ErrorCode::usage, "--activation-scales {}: expected per-token, after-norm or per-tensor",
        text);
+}
+
+void check_request(const QuantizeRequest& request) {
+  if (!request.bits.quantizes_weights()) {
+    fail(ErrorCode::usage,
+         "--bits {}: the weights would keep 16 bits; `osp eval --bits` shows what quantized "
+         "activations and caches alone cost",
+         request.bits.text());
+  }
+  const bool calibrated_scales_wanted = request.activations == ActivationMode::per_tensor;
+  if (request.calibration.empty() &&
+      (request.method.needs_calibration() || calibrated_scales_wanted)) {
+    fail(ErrorCode::usage, "--method {}{} needs --calibration: token shards or a text",
+         request.method.name,
+         calibrated_scales_wanted ? " with --activation-scales per-tensor" : "");
+  }
 }
 
 QuantizeOutcome quantize_model(const ModelSource& source, const std::string& model_dir,

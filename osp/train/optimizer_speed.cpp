@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <numeric>
 #include <sstream>
 
 #include "osp/base/error.h"
@@ -30,15 +31,6 @@ double seconds_since_process_start() {
          std::stod(word) / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
-ModelConfig paper_shape(int64_t layers, int64_t width, int64_t heads) {
-  ModelConfig config;
-  config.layers = layers;
-  config.width = width;
-  config.heads = heads;
-  config.vocabulary = 49152;
-  return config;
-}
-
 double seconds_of_process() {
   timespec now{};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
@@ -50,19 +42,32 @@ double middle(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-void time_steps(Optimizer& optimizer, StepValues values, int64_t steps, GroupSpeed& speed) {
+double mean(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+// Steps between two that renew what other steps only use; 1: all are alike.
+int64_t period_of(OptimizerKind kind, const OptimConfig& config) {
+  const bool amortises =
+      kind == OptimizerKind::shampoo || kind == OptimizerKind::soap || kind == OptimizerKind::kfac;
+  return amortises ? config.precondition_every : 1;
+}
+
+void time_steps(Optimizer& optimizer, StepValues values, int64_t steps, int64_t period,
+                GroupSpeed& speed) {
+  const int64_t timed = (steps + period - 1) / period * period;
   std::vector<double> seconds, cpu_seconds;
-  for (int64_t i = 0; i <= steps; ++i, ++values.step) {
+  for (int64_t i = 0; i < period + timed; ++i, ++values.step) {
     const auto start = std::chrono::steady_clock::now();
     const double cpu_start = seconds_of_process();
     optimizer.step(values);
-    if (i == 0) continue;
+    if (i < period) continue;
     cpu_seconds.push_back(seconds_of_process() - cpu_start);
     seconds.push_back(
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
-  speed.seconds = middle(seconds);
-  speed.cpu_seconds = middle(cpu_seconds);
+  speed.seconds = period == 1 ? middle(seconds) : mean(seconds);
+  speed.cpu_seconds = period == 1 ? middle(cpu_seconds) : mean(cpu_seconds);
 }
 
 TensorEntry first_matrix(const at::Tensor& bank, const std::string& name) {
@@ -89,8 +94,14 @@ void write_updates(const std::vector<Bank*>& banks, Optimizer& muon, const StepV
 }  // namespace
 
 TimedModel timed_model(const std::string& name) {
-  if (name == "125m") return {resolved(paper_shape(12, 768, 12))};
-  if (name == "1.4b-layer") return {resolved(paper_shape(1, 2048, 16)), 0};
+  if (name == "1.4b-layer") {
+    ModelConfig config;
+    config.layers = 1;
+    config.width = 2048;
+    config.heads = 16;
+    config.vocabulary = 49152;
+    return {resolved(config), 0};
+  }
   return {resolved(speed_recipe(name).model)};
 }
 
@@ -119,6 +130,11 @@ OptimizerSpeed measure_optimizer_speed(const TimedModel& model, const OptimConfi
       row.banks.push_back({bank.master.size(0), bank.master.size(1), bank.master.size(2)});
       row.parameters += bank.master.numel();
       row.bytes += static_cast<int64_t>(bank.master.nbytes());
+      row.formula_bytes += static_cast<double>(bank.master.nbytes());
+    }
+    for (size_t p = 0; p < specs.size(); ++p) {
+      if (routing.group_of[p] != static_cast<int64_t>(i)) continue;
+      row.formula_bytes += optimizer_state_bytes(group, specs[p].shape, config);
     }
     for (const auto& [name, tensor] : optimizers[i]->state()) {
       row.bytes += static_cast<int64_t>(tensor.nbytes());
@@ -127,7 +143,7 @@ OptimizerSpeed measure_optimizer_speed(const TimedModel& model, const OptimConfi
                             .lr = config.lr * group.lr_scale,
                             .momentum = config.momentum,
                             .weight_decay = group.decays ? config.weight_decay : 0};
-    time_steps(*optimizers[i], values, steps, row);
+    time_steps(*optimizers[i], values, steps, period_of(group.kind, config), row);
     if (!updates.empty() && group.kind == OptimizerKind::muon) {
       write_updates(members, *optimizers[i], values, updates);
     }

@@ -19,8 +19,8 @@ struct TimedModel {
   Part part = kWhole;
 };
 
-// "demo", "50m": those of osp bench train. "125m": that of recipes/125m-osp.toml. "1.4b-layer": one
-// block of recipes/osp-1.4b.toml. Error(usage) for other names.
+// "demo", "50m", "125m": those of osp bench train. "1.4b-layer": one block of
+// recipes/osp-1.4b.toml. Error(usage) for other names.
 TimedModel timed_model(const std::string& name);
 
 struct GroupSpeed {
@@ -28,9 +28,11 @@ struct GroupSpeed {
   OptimizerKind kind = OptimizerKind::adam;
   std::vector<std::array<int64_t, 3>> banks = {};  // count, rows, cols of each
   int64_t parameters = 0;
-  int64_t bytes = 0;  // of the weights (fp32) and of the optimizer's state
-  // Of the median step: by the clock, and of all threads' work, which other programs on the machine
-  // disturb less.
+  int64_t bytes = 0;         // of the weights (fp32) and of the optimizer's state
+  double formula_bytes = 0;  // what these should be, see optimizer_state_bytes
+  // Of a step: by the clock, and of all threads' work, which other programs on the machine disturb
+  // less. The median; where inverses or bases are renewed every few steps, the mean of whole
+  // periods.
   double seconds = 0, cpu_seconds = 0;
 };
 
@@ -40,10 +42,12 @@ struct OptimizerSpeed {
   int64_t peak_memory_bytes = 0;
 };
 
-// Runs `steps` timed steps of every group after one that is not counted. If `updates` names a file,
-// writes into it, for the first matrix of every bank that Muon trains, `gradient.I` and `weight.I`
-// [rows, cols], the weight being what one step at rate 1 without decay makes of zero: minus the
-// update.
+// Runs `steps` timed steps of every group after one that is not counted; of groups that renew
+// something every optim.precondition_every steps, as many whole periods as hold `steps`, after one.
+// K-FAC's factors are gathered in forward and backward passes, which are not run here. If `updates`
+// names a file, writes into it, for the first matrix of every bank that Muon trains, `gradient.I`
+// and `weight.I` [rows, cols], the weight being what one step at rate 1 without decay makes of
+// zero: minus the update.
 OptimizerSpeed measure_optimizer_speed(const TimedModel& model, const OptimConfig& config,
                                        int64_t steps, const std::string& updates = "");
 

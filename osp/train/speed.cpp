@@ -37,7 +37,8 @@ void write_random_tokens(const std::string& path, int64_t count, int64_t vocabul
 
 }  // namespace
 
-Recipe speed_recipe(const std::string& model, int64_t context) {
+Recipe speed_recipe(const std::string& model, int64_t context,
+                    const std::vector<std::string>& assignments) {
   Recipe recipe;
   recipe.train.batch_tokens = 8192;
   recipe.schedule.kind = "constant";
@@ -59,11 +60,16 @@ Recipe speed_recipe(const std::string& model, int64_t context) {
     fail(ErrorCode::usage, "unknown model {} to be timed; demo, 50m and 125m are known", model);
   }
   if (context > 0) recipe.model.context = context;
+  recipe.train.micro_batch_sequences = 0;
+  const FieldTable table = recipe_table(recipe);
+  for (const std::string& assignment : assignments) table.assign_text(assignment);
   if (recipe.train.batch_tokens % recipe.model.context != 0) {
-    fail(ErrorCode::usage, "--context {}: the step of {} tokens is no multiple of it", context,
-         recipe.train.batch_tokens);
+    fail(ErrorCode::usage, "--context {}: the step of {} tokens is no multiple of it",
+         recipe.model.context, recipe.train.batch_tokens);
   }
-  recipe.train.micro_batch_sequences = recipe.train.batch_tokens / recipe.model.context;
+  if (recipe.train.micro_batch_sequences == 0) {
+    recipe.train.micro_batch_sequences = recipe.train.batch_tokens / recipe.model.context;
+  }
   return recipe;
 }
 
@@ -77,18 +83,24 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
   const TokenDataset data = TokenDataset::open(tokens, "train");
   const auto state = make_state(recipe);
   TrainingSpeed speed;
-  std::vector<double> seconds;
+  std::vector<double> seconds, optimizer_seconds;
   std::optional<OpProfile> operators;
   for (int64_t step = 0; step <= steps; ++step) {
     if (profile && step == 1) operators.emplace();
     const auto start = std::chrono::steady_clock::now();
-    speed.loss = train_step(*state, data, false).loss;
+    const StepReport report = train_step(*state, data, false);
+    speed.loss = report.loss;
     const double taken =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (step > 0) seconds.push_back(taken);
+    if (step == 0) continue;
+    seconds.push_back(taken);
+    optimizer_seconds.push_back(report.optimizer_seconds);
   }
   std::sort(seconds.begin(), seconds.end());
+  std::sort(optimizer_seconds.begin(), optimizer_seconds.end());
+  speed.batch_tokens = recipe.train.batch_tokens;
   speed.step_seconds = seconds[seconds.size() / 2];
+  speed.optimizer_seconds = optimizer_seconds[optimizer_seconds.size() / 2];
   speed.tokens_per_s = static_cast<double>(recipe.train.batch_tokens) / speed.step_seconds;
   if (operators) speed.operators = operators->times();
   for (OpTime& time : speed.operators) {

@@ -8,6 +8,7 @@
 #include <ATen/record_function.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "osp/base/error.h"
@@ -123,7 +124,10 @@ StepReport train_step(TrainState& state, const TokenDataset& data, bool measure)
       values.measure = measure;
       {
         RECORD_USER_SCOPE("osp::optimizer");
+        const auto start = std::chrono::steady_clock::now();
         state.optimizers[g]->step(values);
+        report.optimizer_seconds +=
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       }
       if (measure) report.update_norms.push_back(state.optimizers[g]->last_update_norm());
     }

@@ -27,3 +27,13 @@ def test_the_profile_adds_up_to_the_step(run_program):
 def test_a_context_that_does_not_divide_the_step_is_refused(run_program):
     result = run_program(["osp", "bench", "train", "--model", "demo", "--context", 100, "--alone"], check=False)
     assert result.returncode == 2 and "--context 100" in result.stderr
+
+
+def test_settings_change_what_is_timed_alone(run_program):
+    words = ["osp", "bench", "train", "--model", "demo", "--context", 64, "--steps", 1, "--set", "model.layers=2", "--set",
+             "train.batch_tokens=512"]  # fmt: skip
+    result = json.loads(run_program([*words, "--alone", "--quiet"], timeout=600).stdout)
+    assert result["batch_tokens"] == 512 and 0 < result["optimizer_seconds"] < result["step_seconds"]
+    assert result["parameters"] < 7340045 * 0.7
+    refused = run_program(words, check=False)
+    assert refused.returncode == 2 and "--set" in refused.stderr and "--alone" in refused.stderr

@@ -283,6 +283,12 @@ def test_wrong_requests_are_explained(quantize, small_model, arguments, status, 
     assert not (small_model / "never").exists()
 
 
+def test_missing_calibration_is_said_before_any_model_is_read(run_program, tmp_path):
+    result = run_program(["osp", "quantize", tmp_path / "nothing", "--method", "all", "--report", "--data",
+                          tmp_path / "nothing"], check=False)  # fmt: skip
+    assert result.returncode == 2 and "needs --calibration" in result.stderr
+
+
 def test_calibration_shorter_than_a_window_says_how_much_is_missing(run_program, small_model):
     short = small_model / "short.txt"
     short.write_text("abcdefghij")

@@ -265,6 +265,24 @@ def test_a_run_can_start_from_old_weights_with_or_without_optimizer(train, refus
     assert "embed_proj" in message  # the fused model has no projections
 
 
+@pytest.mark.parametrize("optimizer", ["osp", "adam"])
+def test_without_kernels_a_run_learns_the_same(run_program, tmp_path, train_tokens, optimizer):
+    """OSP_ISA=reference runs what a device without our kernels runs, gains and samples included."""
+    recipe = write_recipe(tmp_path / "run.toml", train_tokens, optimizer)
+    curves = {}
+    for isa in ("", "reference"):
+        run = tmp_path / (isa or "fast")
+        run_program(["osp", "train", recipe, "--out", run, "--quiet"], env=one_thread() | {"OSP_ISA": isa})
+        rows = metrics(run)
+        steps = [row["loss"] for row in rows if row["kind"] == "step"]
+        validation = [row for row in rows if row["kind"] == "validation"]
+        curves[isa] = steps + [row["loss"] for row in validation], validation[-1]["gains"]
+    losses, gains = curves[""]
+    assert len(losses) > 2 and losses[0] != losses[-1]
+    assert curves["reference"][0] == pytest.approx(losses, rel=2e-3)
+    assert json.dumps(gains) != json.dumps({}) and curves["reference"][1].keys() == gains.keys()
+
+
 def test_cuda_is_refused_clearly_where_there_is_none(refused, tmp_path):
     from pathlib import Path
 
