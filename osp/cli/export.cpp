@@ -82,7 +82,8 @@ int run_hf(const ExportArguments& options, const std::string& out) {
   Console console(options.common.quiet);
   const std::string dir = find_model_dir(options.model);
   const ParameterStore store = load_model_dir(dir);
-  if (store.config.qk_norm) {
+  const bool has_norms = store.config.norm != "none";
+  if (store.config.qk_norm && has_norms) {
     fail(ErrorCode::unsupported,
          "{}: the model has QK-norm, which a LlamaForCausalLM cannot express; osp reads the folder "
          "as it is",
@@ -99,6 +100,12 @@ int run_hf(const ExportArguments& options, const std::string& out) {
   }
   console.line("fused logits equal the original ones within {:.2e} (largest logit {:.3g})",
                difference.largest, difference.scale);
+  if (!has_norms) {
+    console.warn(
+        "a model without norms in its blocks has no counterpart elsewhere: written as {}, "
+        "which osp alone reads",
+        architecture_name(fused.config));
+  }
   const bool has_tokenizer = Tokenizer::exists(dir);
   save_atomically(fused, out, has_tokenizer ? Tokenizer::from_file(dir).json() : "",
                   {.bf16 = dtype == "bf16", .end_tokens = load_end_tokens(dir)});

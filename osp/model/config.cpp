@@ -1,5 +1,7 @@
 #include "osp/model/config.h"
 
+#include <cmath>
+
 #include "osp/base/error.h"
 
 namespace osp {
@@ -38,6 +40,25 @@ ModelConfig resolved(ModelConfig config) {
         "model.tied = true and model.embedding_projection = true contradict "
         "each other: the two "
         "projections make two different tables; set one of them to false");
+  check(!(config.norm == "none" && config.norm_after),
+        "model.norm = \"none\" leaves no norms in the blocks that could follow the branches: "
+        "choose another norm");
+  check(!(config.norm == "none" && config.shared_norm),
+        "model.norm = \"none\" leaves no norm in the blocks that the branches could share: choose "
+        "another norm");
+  check(!(config.branch_scale && config.norm_after),
+        "model.branch_scale = true and norms after the branches contradict each other: the scalar "
+        "could not be multiplied into the projection; set it to false");
+  check(!(config.embedding_norm && config.learned_positions),
+        "model.embedding_norm = true and learned positions contradict each other: the norm could "
+        "not be computed for each token alone; set it to false");
+  check(config.branch_scale || config.branch_scale_init == 0.0,
+        fmt::format("model.branch_scale_init = {} without branch scales: set model.branch_scale = "
+                    "true, or leave it 0",
+                    config.branch_scale_init));
+  if (config.branch_scale && config.branch_scale_init == 0.0) {
+    config.branch_scale_init = 1.0 / std::sqrt(2.0 * static_cast<double>(config.layers));
+  }
   return config;
 }
 

@@ -28,6 +28,10 @@ struct ModelConfig {
   bool tied = false;
   bool qk_norm = false;
   bool embedding_projection = true;
+  // The Outlier Protected block (docs/numerics.md): norm = "none", and these.
+  bool embedding_norm = false;
+  bool branch_scale = false;
+  double branch_scale_init = 0.0;  // 0: 1 / sqrt(2 layers)
   double init_std = 0.02;
 
   // The architecture whose config.json and tensor names the model has
@@ -60,6 +64,8 @@ struct ModelConfig {
 
   bool operator==(const ModelConfig&) const = default;
   bool layer_norm() const { return norm == "layer" || norm == "layer-plain"; }
+  // Whether norms stand in front of attention and of the feed-forward network.
+  bool norm_before() const { return norm != "none" && !norm_after; }
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
@@ -74,9 +80,9 @@ struct ModelConfig {
           "multiple of 128");
     visit("vocabulary", self.vocabulary, Range{0, 1 << 24}, "tokens; 0: the tokenizer's");
     visit("context", self.context, Range{2, 1 << 20}, "tokens of a training sequence");
-    visit("norm", self.norm, Choices{{"rms", "single-scale", "simple"}},
+    visit("norm", self.norm, Choices{{"rms", "single-scale", "simple", "none"}},
           "RMSNorm with a weight per channel, with one scalar (SSNorm), or "
-          "with none");
+          "with neither; none: no norms in the blocks, one scalar elsewhere");
     visit("norm_eps", self.norm_eps, Range{0, 1}, "added to the mean square");
     visit("rope_theta", self.rope_theta, Range{1, 1e9}, "base of the rotary embedding");
     visit("tied", self.tied, "the head shares the embedding's matrix");
@@ -84,13 +90,19 @@ struct ModelConfig {
     visit("embedding_projection", self.embedding_projection,
           "full-rank projections after the embedding and before the head "
           "(EmbProj)");
+    visit("embedding_norm", self.embedding_norm, "norm of the embedding, after EmbProj");
+    visit("branch_scale", self.branch_scale,
+          "a trained scalar on every branch before it joins the residual stream");
+    visit("branch_scale_init", self.branch_scale_init, Range{0, 10},
+          "initial value of these scalars; 0: 1 / sqrt(2 layers)");
     visit("init_std", self.init_std, Range{0, 10}, "standard deviation of the initial weights");
   }
 };
 
 // The same configuration with every derived size filled in. Error(usage) if sizes contradict each
 // other (heads that do not divide the width, kv_heads that do not divide heads, odd head_size,
-// EmbProj with a tied head), naming both and saying what to change.
+// EmbProj with a tied head, an initial branch scale without branch scales), or options of other
+// families those of ours, naming both and saying what to change.
 ModelConfig resolved(ModelConfig config);
 
 }  // namespace osp

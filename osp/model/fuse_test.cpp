@@ -62,6 +62,43 @@ TEST(Fuse, LogitsOfEveryVariantStay) {
   }
 }
 
+TEST(Fuse, OutlierProtectedBlocksKeepNeitherScalarsNorTheEmbeddingsNorm) {
+  for (const bool projection : {false, true}) {  // without it the head is tied
+    ModelConfig config = random_model("none", projection, true).config;
+    config.embedding_norm = config.branch_scale = true;
+    config.output_bias = config.mlp_bias = true;
+    ParameterStore store = make_parameters(resolved(config), {});
+    initialize_parameters(store, 4);
+    for (size_t i = 0; i < store.specs.size(); ++i) {
+      at::Tensor weight = store.master(static_cast<int64_t>(i));
+      if (weight.dim() == 1) weight.add_(0.1 + 0.01 * static_cast<double>(i));
+    }
+    sync_compute(store);
+    const ParameterStore fused = fuse(store);
+    EXPECT_TRUE(needs_fusing(store.config));
+    EXPECT_FALSE(needs_fusing(fused.config));
+    EXPECT_FALSE(fused.config.tied);
+    EXPECT_EQ(architecture_name(fused.config), "OspForCausalLM");
+    for (const ParameterSpec& spec : fused.specs) {
+      const bool gone = spec.name.find("embed_norm") != std::string::npos ||
+                        spec.name.find("branch_scale") != std::string::npos;
+      EXPECT_FALSE(gone) << spec.name;
+    }
+    // As in LogitsOfEveryVariantStay.
+    EXPECT_LT(compare_logits(store, fused, random_tokens()).relative, 1e-5) << projection;
+  }
+}
+
+TEST(Fuse, NormsOfTheEmbeddingAndBranchScalesOfALlamaLeaveALlama) {
+  ModelConfig config = random_model("rms", true).config;
+  config.embedding_norm = config.branch_scale = true;
+  ParameterStore store = make_parameters(resolved(config), {});
+  initialize_parameters(store, 4);
+  const ParameterStore fused = fuse(store);
+  EXPECT_TRUE(is_plain_llama(fused.config));
+  EXPECT_LT(compare_logits(store, fused, random_tokens()).relative, 1e-5);
+}
+
 TEST(Fuse, PlainLlamaIsCopiedBitForBit) {
   const ParameterStore store = random_model("rms", false);
   const ParameterStore fused = fuse(store);

@@ -35,7 +35,7 @@ std::string all_fields(ModelConfig config) {
 HfConfig parse(const std::string& text) { return parse_hf_config(parse_json(text, "c"), "c"); }
 
 TEST(HfConfig, EveryFieldSurvivesWritingAndReading) {
-  for (const std::string norm : {"rms", "single-scale", "simple"}) {
+  for (const std::string norm : {"rms", "single-scale", "simple", "none"}) {
     for (const bool projection : {false, true}) {
       for (const bool qk_norm : {false, true}) {
         ModelConfig config = small();
@@ -127,6 +127,20 @@ TEST(HfConfig, OptionsThatNoFamilyHasAreWrittenAsOurs) {
   config.window = 7;
   EXPECT_EQ(architecture_name(config), "OspForCausalLM");
   EXPECT_TRUE(parse(model_config_json(config)).model == config);
+}
+
+TEST(HfConfig, OutlierProtectedBlocksAreWrittenAsOurs) {
+  ModelConfig config = small();
+  config.norm = "none";
+  config.embedding_norm = config.branch_scale = true;
+  config = resolved(config);
+  EXPECT_EQ(architecture_name(config), "OspForCausalLM");
+  EXPECT_TRUE(parse(model_config_json(config)).model == config);
+  config.branch_scale_init = 0.2;
+  EXPECT_TRUE(parse(model_config_json(config)).model == config);
+  Json json = Json::parse(model_config_json(config));
+  json["osp_norm_after"] = true;
+  expect_error(ErrorCode::damaged, {"none"}, [&] { parse_hf_config(json, "c"); });
 }
 
 TEST(HfConfig, OptionsThatTheFamilyCannotSayAreNotLost) {

@@ -178,9 +178,15 @@ void osp_option(ConfigKeys& keys, const char* key, int64_t& value) {
 
 void osp_own(ConfigKeys& keys, ModelConfig& config) {
   llama(keys, config);
-  keys.text("osp_norm", config.norm, {"rms", "single-scale", "simple", "layer", "layer-plain"}, "");
+  keys.text("osp_norm", config.norm,
+            {"rms", "single-scale", "simple", "none", "layer", "layer-plain"}, "");
   keys.flag("osp_embedding_projection", config.embedding_projection, {});
   keys.flag("osp_qk_norm", config.qk_norm, {});
+  osp_option(keys, "osp_embedding_norm", config.embedding_norm, false);
+  osp_option(keys, "osp_branch_scale", config.branch_scale, false);
+  if (config.branch_scale) {
+    keys.number("osp_branch_scale_init", "branch_scale_init", config.branch_scale_init, 0.0);
+  }
   osp_option(keys, "osp_norm_after", config.norm_after, false);
   osp_option(keys, "osp_parallel", config.parallel, false);
   osp_option(keys, "osp_shared_norm", config.shared_norm, false);

@@ -32,6 +32,8 @@ class LinearLayers {
 
   // A parameter for the operators of fused.h, replaced by the tap where it wants weights.
   WeightRef table(const std::string& name) const;
+  // The fp32 master of a scalar, which is never rounded to the compute type.
+  WeightRef scalar(const std::string& name) const { return norm_parameter(name, ""); }
   // A parameter as a differentiable tensor.
   at::Tensor leaf(const std::string& name) const;
   // Requires grad where a graph is built, else undefined: see embedding().

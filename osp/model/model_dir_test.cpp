@@ -50,6 +50,19 @@ TEST_F(ModelDir, WeightsSurviveSavingAndLoadingBitForBit) {
   expect_equal(load_model_dir(folder_), store_);
 }
 
+TEST_F(ModelDir, OutlierProtectedModelsSurviveSavingAndLoadingBitForBit) {
+  ModelConfig config = store_.config;
+  config.norm = "none";
+  config.qk_norm = config.embedding_norm = config.branch_scale = true;
+  ParameterStore store = make_parameters(resolved(config), {});
+  initialize_parameters(store, 9);
+  store.master(store.find("model.layers.1.mlp.branch_scale")).fill_(0.125);
+  save_model_dir(store, folder_, "");
+  const ParameterStore loaded = load_model_dir(folder_);
+  EXPECT_TRUE(loaded.config == store.config);
+  expect_equal(loaded, store);
+}
+
 TEST_F(ModelDir, RunFolderStandsForItsModel) {
   save_model_dir(store_, folder_ + "/model", "");
   EXPECT_EQ(find_model_dir(folder_), folder_ + "/model");

@@ -75,14 +75,19 @@ class SpecList {
   void add(const std::string& name, std::vector<int64_t> shape, ParameterKind kind) {
     specs_.push_back({prefix_ + name, std::move(shape), kind, layer_});
   }
-  // Weights and, for LayerNorm, biases; none for a norm without weights.
+  // Weights and, for LayerNorm, biases; nothing for a norm without weights.
   void norm(const std::string& name, int64_t channels) {
     if (config_.norm == "simple" || config_.norm == "layer-plain") return;
-    add(name + ".weight", {config_.norm == "single-scale" ? 1 : channels}, ParameterKind::gain);
+    const bool scalar = config_.norm == "single-scale" || config_.norm == "none";
+    add(name + ".weight", {scalar ? 1 : channels}, ParameterKind::gain);
     if (config_.norm == "layer") add(name + ".bias", {channels}, ParameterKind::bias);
   }
   void matrix(const std::string& name, int64_t out, int64_t in) {
     add(name + ".weight", {out, in}, ParameterKind::matrix);
+  }
+  // The scalar of the branch that ends in this part of the block.
+  void branch_scale(const std::string& part) {
+    if (config_.branch_scale) add(part + ".branch_scale", {1}, ParameterKind::gain);
   }
   void bias(bool wanted, const std::string& name, int64_t out) {
     if (wanted) add(name + ".bias", {out}, ParameterKind::bias);
@@ -111,6 +116,7 @@ void add_attention(SpecList& list, const ModelConfig& config) {
   }
   list.matrix("self_attn.o_proj", D, q);
   list.bias(config.output_bias, "self_attn.o_proj", D);
+  list.branch_scale("self_attn");
 }
 
 void add_feed_forward(SpecList& list, const ModelConfig& config) {
@@ -121,6 +127,7 @@ void add_feed_forward(SpecList& list, const ModelConfig& config) {
   list.bias(config.mlp_bias, "mlp.up_proj", F);
   list.matrix("mlp.down_proj", D, F);
   list.bias(config.mlp_bias, "mlp.down_proj", D);
+  list.branch_scale("mlp");
 }
 
 }  // namespace
@@ -138,11 +145,12 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
   if (config.embedding_projection) {
     list.add("model.embed_proj.weight", {D, D}, ParameterKind::embedding_projection);
   }
+  if (config.embedding_norm) list.norm("model.embed_norm", D);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     list.begin_block(layer);
-    if (!config.norm_after) list.norm("input_layernorm", D);
+    if (config.norm_before()) list.norm("input_layernorm", D);
     add_attention(list, config);
-    if (!config.shared_norm) list.norm("post_attention_layernorm", D);
+    if (config.norm != "none" && !config.shared_norm) list.norm("post_attention_layernorm", D);
     add_feed_forward(list, config);
     if (config.norm_after) list.norm("post_feedforward_layernorm", D);
   }
@@ -225,20 +233,24 @@ ParameterStore make_parameters(const ModelConfig& config, const StoreOptions& op
 // | embedding, head, positions       | normal                                 | init_std             |
 // | q, k, v, gate, up                | normal                                 | init_std             |
 // | o, down (end of a branch)        | normal                                 | init_std / sqrt(2 L) |
+// | o, down before a branch scale    | normal                                 | init_std             |
 // | EmbProj                          | orthogonal: Q of a normal matrix's QR, | 1 / sqrt(D)          |
 // |                                  | columns signed so that diag(R) > 0     |                      |
 // | gains                            | 1                                      | 0                    |
+// | branch scales                    | branch_scale_init                      | 0                    |
 // | biases                           | 0                                      | 0                    |
 // clang-format on
 void initialize_parameters(ParameterStore& store, uint64_t seed) {
   const ModelConfig& config = store.config;
-  const double branch_std = config.init_std / std::sqrt(2.0 * static_cast<double>(config.layers));
+  const double branch_std =
+      config.branch_scale ? config.init_std
+                          : config.init_std / std::sqrt(2.0 * static_cast<double>(config.layers));
   for (size_t i = 0; i < store.specs.size(); ++i) {
     const ParameterSpec& spec = store.specs[i];
     at::Tensor weight = store.master(static_cast<int64_t>(i));
     const RandomStream random(seed, spec.name);
     if (spec.kind == ParameterKind::gain) {
-      weight.fill_(1.0);
+      weight.fill_(spec.name.ends_with(".branch_scale") ? config.branch_scale_init : 1.0);
     } else if (spec.kind == ParameterKind::bias) {
       weight.zero_();
     } else if (spec.kind == ParameterKind::embedding_projection) {

@@ -7,13 +7,15 @@
 // step. Names and shapes are those of Hugging Face's LlamaForCausalLM, [out,
 // in], whatever the family; hf_family.h has the names in a family's files.
 //
-//   additional names:  model.embed_proj.weight, lm_head_proj.weight (EmbProj,
-//   [D, D]); SSNorm gains:      model.layers.N.input_layernorm.weight and so on
-//   with shape [1] biases:            the name of the linear layer or LayerNorm
-//   with .bias, [out] learned positions: model.embed_positions.weight [offset +
-//   context, D] norms after the branches: post_attention_layernorm,
-//   post_feedforward_layernorm (OLMo 2's names) networks without a gate:
-//   up_proj and down_proj.
+// Additional names:
+//   EmbProj                      model.embed_proj.weight, lm_head_proj.weight [D, D]
+//   SSNorm's gains               model.layers.N.input_layernorm.weight and so on with shape [1]
+//   biases                       the name of the linear layer or LayerNorm with .bias, [out]
+//   learned positions            model.embed_positions.weight [offset + context, D]
+//   norm of the embedding        model.embed_norm.weight
+//   scalars on the branches      model.layers.N.self_attn.branch_scale and .mlp.branch_scale [1]
+//   norms after the branches     post_attention_layernorm, post_feedforward_layernorm (OLMo 2's)
+//   networks without a gate      up_proj and down_proj
 #pragma once
 
 #include <ATen/core/Tensor.h>

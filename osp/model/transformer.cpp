@@ -11,6 +11,7 @@
 #include "osp/base/error.h"
 #include "osp/model/linear_layers.h"
 #include "osp/ops/attention.h"
+#include "osp/ops/branch_scale.h"
 #include "osp/ops/fused.h"
 #include "osp/ops/fused_attention.h"
 #include "osp/ops/layer_norm.h"
@@ -61,6 +62,7 @@ class ForwardPass {
       x = x + learned_positions(tokens_BT.size(1));
     }
     if (config_.embedding_projection) x = layers_.linear({"model.embed_proj"}, x, false);
+    if (config_.embedding_norm) x = layers_.norm("model.embed_norm", x);
     return tap(TapPoint::embedding, 0, x);
   }
 
@@ -79,10 +81,10 @@ class ForwardPass {
 
   // What a block's branches read of the stream, which is settled; not yet seen by the tap.
   at::Tensor attention_input(int64_t layer, Stream& stream) const {
-    return config_.norm_after ? settled(stream) : norm(stream, name(layer, "input_layernorm"));
+    return config_.norm_before() ? norm(stream, name(layer, "input_layernorm")) : settled(stream);
   }
   at::Tensor mlp_input(int64_t layer, Stream& stream) const {
-    if (config_.norm_after) return settled(stream);
+    if (!config_.norm_before()) return settled(stream);
     return norm(stream,
                 name(layer, config_.shared_norm ? "input_layernorm" : "post_attention_layernorm"));
   }
@@ -121,8 +123,8 @@ class ForwardPass {
   at::Tensor attention_branch(int64_t layer, const at::Tensor& output) const {
     const at::Tensor branch =
         layers_.linear({name(layer, "self_attn.o_proj")}, output, config_.output_bias);
-    return config_.norm_after ? layers_.norm(name(layer, "post_attention_layernorm"), branch)
-                              : branch;
+    if (config_.norm_after) return layers_.norm(name(layer, "post_attention_layernorm"), branch);
+    return scaled(name(layer, "self_attn.branch_scale"), branch);
   }
 
   // The input of the down projection, as the tap left it.
@@ -146,8 +148,8 @@ class ForwardPass {
   at::Tensor mlp_branch(int64_t layer, const at::Tensor& product) const {
     const at::Tensor branch =
         layers_.linear({name(layer, "mlp.down_proj")}, product, config_.mlp_bias);
-    return config_.norm_after ? layers_.norm(name(layer, "post_feedforward_layernorm"), branch)
-                              : branch;
+    if (config_.norm_after) return layers_.norm(name(layer, "post_feedforward_layernorm"), branch);
+    return scaled(name(layer, "mlp.branch_scale"), branch);
   }
 
   // The residual stream with everything added that waits; the tap sees it after
@@ -197,6 +199,11 @@ class ForwardPass {
  private:
   static std::string name(int64_t layer, const char* rest) {
     return fmt::format("model.layers.{}.{}", layer, rest);
+  }
+
+  // A branch times its scalar, if the model has these.
+  at::Tensor scaled(const std::string& name, const at::Tensor& branch) const {
+    return config_.branch_scale ? scale_branch(branch, layers_.scalar(name)) : branch;
   }
 
   // Adds the branch that waits and returns the norm of the sum. Where the sum

@@ -4,6 +4,9 @@
 // model of ours:
 //   x = E[tokens] · P_inᵀ;   x += Attention(norm(x));   x += SwiGLU(norm(x));   h = norm(x) ·
 //   P_outᵀ logits = h · W_headᵀ
+//
+// and without norms in the blocks (norm = "none", with embedding_norm and branch_scale):
+//   x = norm(E[tokens] · P_inᵀ);   x += β Attention(x);   x += β' SwiGLU(x);   h as above
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,19 +1,28 @@
 #include "osp/model/transformer.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/Reduction.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/nll_loss.h>
+#include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
+#include <string>
 #include <utility>
 #include <vector>
+
+#include "osp/base/test_error.h"
+#include "osp/ops/fused.h"
 
 namespace osp {
 namespace {
 
-ParameterStore random_store(const StoreOptions& options = {}) {
+ModelConfig small_config() {
   ModelConfig config;
   config.layers = 3;
   config.width = 32;
@@ -22,10 +31,96 @@ ParameterStore random_store(const StoreOptions& options = {}) {
   config.inner = 48;
   config.vocabulary = 40;
   config.init_std = 0.2;
+  return config;
+}
+
+ParameterStore random_store(const StoreOptions& options = {},
+                            const ModelConfig& config = small_config()) {
   ParameterStore store = make_parameters(resolved(config), options);
   initialize_parameters(store, 3);
   return store;
 }
+
+ModelConfig outlier_protected() {
+  ModelConfig config = small_config();
+  config.norm = "none";
+  config.qk_norm = config.embedding_norm = config.branch_scale = true;
+  return config;
+}
+
+// Weights that no initial value has: gains and branch scales all different.
+void spread_gains(ParameterStore& store) {
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    if (store.specs[i].kind != ParameterKind::gain) continue;
+    store.master(int64_t(i)).mul_(0.7 + 0.05 * double(i));
+  }
+  sync_compute(store);
+}
+
+void widen(ParameterStore& store) {
+  for (Bank& bank : store.banks) bank.compute = bank.master = bank.master.to(at::kDouble);
+}
+
+// The Outlier Protected block written out for one sequence [T], attention head by head.
+class WrittenOut {
+ public:
+  explicit WrittenOut(const ParameterStore& store) : store_(store), c_(store.config) {}
+
+  at::Tensor logits(const at::Tensor& tokens_T) const {
+    const int64_t T = tokens_T.size(0);
+    at::Tensor x = at::matmul(weight("model.embed_tokens.weight").index_select(0, tokens_T),
+                              weight("model.embed_proj.weight").t());
+    x = normed(x, "model.embed_norm.weight");
+    const RopeTables rope = make_rope_tables(T, c_.head_size, c_.rope_theta);
+    for (int64_t layer = 0; layer < c_.layers; ++layer) {
+      const std::string block = fmt::format("model.layers.{}.", layer);
+      x = x + attention(block + "self_attn.", x, rope) * weight(block + "self_attn.branch_scale");
+      const at::Tensor gate = product(x, block + "mlp.gate_proj");
+      const at::Tensor inner = gate / (1.0 + (-gate).exp()) * product(x, block + "mlp.up_proj");
+      x = x + product(inner, block + "mlp.down_proj") * weight(block + "mlp.branch_scale");
+    }
+    x = at::matmul(normed(x, "model.norm.weight"), weight("lm_head_proj.weight").t());
+    return at::matmul(x, weight("lm_head.weight").t());
+  }
+
+ private:
+  at::Tensor weight(const std::string& name) const {
+    const int64_t i = store_.find(name);
+    OSP_CHECK(i >= 0, "no {}", name);
+    return store_.master(i);
+  }
+  at::Tensor product(const at::Tensor& x, const std::string& name) const {
+    return at::matmul(x, weight(name + ".weight").t());
+  }
+  at::Tensor normed(const at::Tensor& x, const std::string& gain) const {
+    return x / (x.square().mean(-1, true) + c_.norm_eps).sqrt() * weight(gain);
+  }
+  at::Tensor rotated(const at::Tensor& x_TK, const RopeTables& rope) const {
+    const int64_t half = c_.head_size / 2;
+    const at::Tensor a = x_TK.narrow(1, 0, half), b = x_TK.narrow(1, half, half);
+    return at::cat({a * rope.cos - b * rope.sin, b * rope.cos + a * rope.sin}, 1);
+  }
+  at::Tensor attention(const std::string& part, const at::Tensor& x, const RopeTables& rope) const {
+    const int64_t K = c_.head_size, group = c_.heads / c_.kv_heads, T = x.size(0);
+    const at::Tensor future = at::ones({T, T}, at::kBool).triu(1);
+    std::vector<at::Tensor> heads;
+    for (int64_t head = 0; head < c_.heads; ++head) {
+      const auto rows = [&](const char* name, int64_t of) {
+        return product(x, part + name).narrow(1, of * K, K);
+      };
+      const at::Tensor q = rotated(normed(rows("q_proj", head), part + "q_norm.weight"), rope);
+      const at::Tensor k =
+          rotated(normed(rows("k_proj", head / group), part + "k_norm.weight"), rope);
+      const at::Tensor scores = at::matmul(q, k.t()) / std::sqrt(double(K));
+      const at::Tensor share = scores.masked_fill(future, -INFINITY).softmax(-1);
+      heads.push_back(at::matmul(share, rows("v_proj", head / group)));
+    }
+    return product(at::cat(heads, 1), part + "o_proj");
+  }
+
+  const ParameterStore& store_;
+  const ModelConfig& c_;
+};
 
 at::Tensor some_tokens() { return at::arange(22, at::kLong).mul(7).remainder(40).view({2, 11}); }
 
@@ -81,27 +176,31 @@ TEST(Transformer, LinearTapsSeeWhatEveryMatrixsGradientIsMadeOf) {
 
 TEST(Transformer, PiecesGiveTheLogitsOfTheWholePass) {
   for (const bool bf16 : {false, true}) {
-    const ParameterStore store = random_store({.bf16 = bf16, .group = {}});
-    // The same operations on the same numbers: adding a branch alone or within the next norm rounds
-    // alike.
-    EXPECT_TRUE(
-        at::equal(logits_by_pieces(store, some_tokens()), forward_logits(store, some_tokens())));
+    for (const ModelConfig& config : {small_config(), outlier_protected()}) {
+      const ParameterStore store = random_store({.bf16 = bf16, .group = {}}, config);
+      // The same operations on the same numbers: adding a branch alone or within the next norm
+      // rounds alike.
+      EXPECT_TRUE(
+          at::equal(logits_by_pieces(store, some_tokens()), forward_logits(store, some_tokens())));
+    }
   }
 }
 
 TEST(Transformer, PiecesShowTheTapsOfTheWholePass) {
-  const ParameterStore store = random_store();
-  NotingTap whole, pieces;
-  ForwardOptions options;
-  options.tap = &whole;
-  const at::Tensor expected = forward_logits(store, some_tokens(), options);
-  options.tap = &pieces;
-  const at::Tensor found = logits_by_pieces(store, some_tokens(), options);
-  // The whole pass shows a block's last state after the norm that follows was computed; the order
-  // of the points is the same.
-  EXPECT_EQ(whole.seen, pieces.seen);
-  EXPECT_TRUE(at::equal(found, expected));
-  EXPECT_FALSE(at::equal(found, forward_logits(store, some_tokens())));
+  for (const ModelConfig& config : {small_config(), outlier_protected()}) {
+    const ParameterStore store = random_store({}, config);
+    NotingTap whole, pieces;
+    ForwardOptions options;
+    options.tap = &whole;
+    const at::Tensor expected = forward_logits(store, some_tokens(), options);
+    options.tap = &pieces;
+    const at::Tensor found = logits_by_pieces(store, some_tokens(), options);
+    // The whole pass shows a block's last state after the norm that follows was computed; the order
+    // of the points is the same.
+    EXPECT_EQ(whole.seen, pieces.seen);
+    EXPECT_TRUE(at::equal(found, expected));
+    EXPECT_FALSE(at::equal(found, forward_logits(store, some_tokens())));
+  }
 }
 
 TEST(Transformer, PiecesReadTheCacheAndLeaveItsLengthToTheCaller) {
@@ -136,6 +235,80 @@ TEST(Transformer, BlockIsDifferentiableInItsInputWithoutGradientBanks) {
   const double slope = (value(start + step) - value(start - step)) / 2e-2;
   // fp32 sums of about a thousand squares and the third derivative: 1e-3 relative.
   EXPECT_NEAR(slope, x.grad().norm().item<double>(), 1e-3 * slope);
+}
+
+TEST(Transformer, OutlierProtectedBlocksAreWhatTheirEquationsSay) {
+  ParameterStore store = random_store({}, outlier_protected());
+  spread_gains(store);
+  widen(store);
+  const at::Tensor tokens = some_tokens();
+  const at::Tensor found = forward_logits(store, tokens);
+  for (int64_t row = 0; row < tokens.size(0); ++row) {
+    const at::Tensor expected = WrittenOut(store).logits(tokens[row]);
+    // fp64 throughout, but for the norms' and branches' scalars in another order of products.
+    EXPECT_LT((found[row] - expected).abs().max().item<double>(),
+              1e-12 * expected.abs().max().item<double>());
+  }
+}
+
+TEST(Transformer, BranchScaleGradientsAreSlopesOfTheLoss) {
+  ParameterStore store = random_store({.gradients = true}, outlier_protected());
+  spread_gains(store);
+  ForwardOptions options;
+  options.training = true;
+  const at::Tensor tokens = some_tokens(), targets = tokens.roll(-1, 1);
+  forward_loss_sum(store, tokens, targets, options).backward();
+  ParameterStore wide = random_store({}, outlier_protected());
+  spread_gains(wide);
+  widen(wide);
+  const auto loss = [&] {  // in fp64, so that small steps can be taken
+    return at::nll_loss(forward_logits(wide, tokens).log_softmax(-1).flatten(0, 1),
+                        targets.flatten(), {}, at::Reduction::Sum)
+        .item<double>();
+  };
+  for (const char* name : {"model.layers.0.self_attn.branch_scale",
+                           "model.layers.2.mlp.branch_scale", "model.embed_norm.weight"}) {
+    const int64_t i = wide.find(name);
+    constexpr double kStep = 1e-5;
+    wide.master(i).add_(kStep);
+    const double above = loss();
+    wide.master(i).sub_(2 * kStep);
+    const double slope = (above - loss()) / (2 * kStep);
+    wide.master(i).add_(kStep);
+    // fp32 sums over 22 tokens of 32 products of both signs.
+    EXPECT_NEAR(store.gradient(i).item<double>(), slope, 1e-4 * std::abs(slope) + 1e-5) << name;
+  }
+}
+
+TEST(Transformer, BranchScalesBeginAtOneOverTheRootOfTheBranches) {
+  ParameterStore store = random_store({}, outlier_protected());
+  for (const char* part : {"self_attn", "mlp"}) {
+    const int64_t i = store.find(fmt::format("model.layers.1.{}.branch_scale", part));
+    EXPECT_FLOAT_EQ(store.master(i).item<float>(), 1.0f / std::sqrt(6.0f)) << part;
+  }
+  ModelConfig given = outlier_protected();
+  given.branch_scale_init = 0.2;
+  store = random_store({}, given);
+  EXPECT_FLOAT_EQ(store.master(store.find("model.layers.2.mlp.branch_scale")).item<float>(), 0.2f);
+}
+
+TEST(ModelConfig, OptionsOfTheOutlierProtectedBlockThatContradictOthersAreNamed) {
+  const auto refuse = [](const std::vector<std::string>& parts, auto change) {
+    ModelConfig config = outlier_protected();
+    change(config);
+    expect_error(ErrorCode::usage, parts, [&] { resolved(config); });
+  };
+  refuse({"model.norm", "none"}, [](ModelConfig& c) { c.norm_after = true; });
+  refuse({"model.norm", "none"}, [](ModelConfig& c) { c.shared_norm = true; });
+  refuse({"model.branch_scale = true"}, [](ModelConfig& c) {
+    c.norm = "rms";
+    c.norm_after = true;
+  });
+  refuse({"model.embedding_norm = true"}, [](ModelConfig& c) { c.learned_positions = true; });
+  refuse({"model.branch_scale_init = 0.5", "model.branch_scale"}, [](ModelConfig& c) {
+    c.branch_scale = false;
+    c.branch_scale_init = 0.5;
+  });
 }
 
 }  // namespace

@@ -59,11 +59,12 @@ double gaussian_step(int64_t bits) {
 }
 
 ActivationScales norm_scales(const ParameterStore& store, int64_t layer, int64_t bits) {
-  if (store.config.norm_after) {
+  if (!store.config.norm_before()) {
     fail(ErrorCode::unsupported,
-         "one static scale after each norm: in this family the norms follow the blocks, so linear "
-         "layers read the residual stream itself, whose size changes; use per-token or per-tensor "
-         "scales");
+         "one static scale after each norm: {}, so linear layers read the residual stream itself, "
+         "whose size changes; use per-token or per-tensor scales",
+         store.config.norm_after ? "in this family the norms follow the blocks"
+                                 : "this model has no norms in its blocks");
   }
   const double step = gaussian_step(bits);
   const double zero = std::ldexp(1.0, static_cast<int>(bits) - 1);

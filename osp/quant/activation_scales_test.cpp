@@ -99,9 +99,12 @@ TEST(ActivationScales, TheTapUsesThemWhereTheyAreGiven) {
                   .equal(fake_quantize_asymmetric(x, 4, 32, GroupRange::contains_zero)));
 }
 
-TEST(ActivationScales, NormsThatFollowTheBlocksHaveNoConstant) {
+TEST(ActivationScales, BlocksWithoutNormsInFrontHaveNoConstant) {
   ParameterStore store = small_model();
   store.config.norm_after = true;
+  EXPECT_THROW(norm_scales(store, 0, 4), Error);
+  store.config.norm_after = false;
+  store.config.norm = "none";
   EXPECT_THROW(norm_scales(store, 0, 4), Error);
 }
 

@@ -104,12 +104,13 @@ TEST(QuantizeBlock, ActivationsOnDiskAndSmallerBatchesGiveTheSameCodes) {
 }
 
 TEST(CalibrationStream, PiecesOfEveryKindOfBlockGiveTheWholeBlock) {
-  for (const char* kind : {"llama", "parallel", "shared", "after", "plain"}) {
+  for (const char* kind : {"llama", "parallel", "shared", "after", "plain", "no norms"}) {
     ModelConfig config = small_fused_model(/*kv_heads=*/1).config;
     if (kind == std::string("parallel") || kind == std::string("shared")) config.parallel = true;
     if (kind == std::string("shared")) config.shared_norm = true;
     if (kind == std::string("after")) config.norm_after = true;
     if (kind == std::string("plain")) config.gated = false;
+    if (kind == std::string("no norms")) config.norm = "none";
     ParameterStore store = make_parameters(config, {});
     initialize_parameters(store, 5);
     ActivationSpace space;

@@ -144,7 +144,13 @@ std::vector<std::pair<const char*, ModelConfig>> exact_families() {
   opt.qkv_bias = opt.output_bias = opt.mlp_bias = true;
   opt.learned_positions = true;
   opt.position_offset = 2;
-  return {{"Qwen2", qwen2}, {"Pythia", pythia}, {"StableLM", stablelm}, {"OPT", opt}};
+  ModelConfig no_norms = config_of({.qk_norm = true});  // a fused Outlier Protected model
+  no_norms.norm = "none";
+  return {{"Qwen2", qwen2},
+          {"Pythia", pythia},
+          {"StableLM", stablelm},
+          {"OPT", opt},
+          {"no norms", no_norms}};
 }
 
 TEST(Rotation, QuaRotLeavesTheLogitsOfOtherFamiliesInFp64) {

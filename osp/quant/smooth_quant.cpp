@@ -33,11 +33,13 @@ at::Tensor smoothing_scale(const ParameterStore& store, const ScaleSite& site,
 }  // namespace
 
 void check_smooth_quant(const ModelConfig& config) {
-  if (!config.norm_after && config.norm != "layer-plain") return;
+  if (config.norm_before() && config.norm != "layer-plain") return;
   fail(ErrorCode::unsupported,
        "SmoothQuant needs a norm with weights before attention or the feed-forward network, which "
-       "take the scale: in this family the norms {}",
-       config.norm_after ? "follow the blocks" : "have none");
+       "take the scale: {}",
+       config.norm == "none" ? "this model has no norms there"
+       : config.norm_after   ? "in this family the norms follow the blocks"
+                             : "in this family the norms have none");
 }
 
 void smooth_quant_block(ParameterStore& store, int64_t layer, const ChannelStatisticsTap& seen,

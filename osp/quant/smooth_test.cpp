@@ -131,6 +131,13 @@ TEST(SmoothQuant, UnfusedSingleGainsCannotCarryAScale) {
   EXPECT_THROW(smooth_quant_all(store, token_rows()), std::logic_error);
 }
 
+TEST(SmoothQuant, ModelsWithoutNormsInFrontOfTheirBranchesAreRefused) {
+  ModelConfig config = outlier_model().config;
+  EXPECT_NO_THROW(check_smooth_quant(config));
+  config.norm = "none";
+  EXPECT_THROW(check_smooth_quant(config), Error);
+}
+
 TEST(Awq, LogitsStayInFp64WithoutClipping) {
   const ParameterStore store = widened(outlier_model());
   ParameterStore scaled = widened(store);

@@ -139,7 +139,8 @@ int64_t sequences_per_step(const Recipe& recipe) {
 double activation_bytes_per_sequence(const Recipe& recipe) {
   const ModelConfig& m = recipe.model;
   const double element = recipe.train.precision == "bf16" ? 2 : 4;
-  const double per_token_layer = 4.0 * double(m.width) +
+  const double vectors = 2.0 + (m.norm == "none" ? 0.0 : 2.0) + (m.branch_scale ? 2.0 : 0.0);
+  const double per_token_layer = vectors * double(m.width) +
                                  2.0 * double((m.heads + m.kv_heads) * m.head_size) +
                                  3.0 * double(m.inner);
   double quantized = 0;

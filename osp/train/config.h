@@ -157,9 +157,9 @@ std::string recipe_differences(const Json& there, const Recipe& here);
 int64_t sequences_per_step(const Recipe& recipe);
 
 // Bytes that the backward pass of one sequence keeps. An estimate: per token and layer the residual
-// state twice, its two norms, q, k, v, the attention output and the three inner vectors of SwiGLU,
-// in the compute type; with quantization-aware training also the quantized inputs of the linear
-// layers, keys and values.
+// state twice, its two norms, the two branches before their scalars, q, k, v, the attention output
+// and the three inner vectors of SwiGLU, in the compute type; with quantization-aware training also
+// the quantized inputs of the linear layers, keys and values.
 double activation_bytes_per_sequence(const Recipe& recipe);
 
 }  // namespace osp

@@ -11,6 +11,7 @@
 #include "osp/base/interrupt.h"
 #include "osp/base/sha256.h"
 #include "osp/base/test_error.h"
+#include "osp/model/model_dir.h"
 #include "osp/train/checkpoint.h"
 #include "osp/train/state.h"
 #include "osp/train/step.h"
@@ -77,6 +78,24 @@ TEST_F(Loop, ResumingFromEveryStepIsBitExactTwiceInARow) {
         expect_same_end(whole, folder / name, 6);
       }
     }
+  }
+}
+
+TEST_F(Loop, AnOutlierProtectedRunResumesBitForBitAndLeavesNoScalars) {
+  for (const char* optimizer : {"adam", "osp"}) {
+    const Recipe recipe = outlier_protected(test_recipe(shards, optimizer));
+    const std::string whole = folder / (std::string("whole-") + optimizer);
+    const Json result = run(recipe, std::string("whole-") + optimizer);
+    // fp32 sums in another order.
+    EXPECT_LT(result["fused_logit_relative_difference"].get<double>(), 1e-4) << optimizer;
+    const ParameterStore fused = load_model_dir(whole);
+    EXPECT_FALSE(fused.config.branch_scale || fused.config.embedding_norm);
+    EXPECT_EQ(fused.config.norm, "none");
+    const std::string name = std::string("resumed-") + optimizer;
+    fs::copy(whole, folder / name, fs::copy_options::recursive);
+    forget_checkpoints_after(folder / name, 3);
+    run(recipe, name, true);
+    expect_same_end(whole, folder / name, 6);
   }
 }
 

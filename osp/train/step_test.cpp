@@ -146,6 +146,23 @@ TEST_F(Step, TheLossFalls) {
   }
 }
 
+TEST_F(Step, TheLossOfAnOutlierProtectedModelFallsAndItsScalarsMove) {
+  const TokenDataset tokens = data();
+  for (const char* optimizer : {"adam", "osp"}) {
+    Recipe recipe = resolved(outlier_protected(test_recipe(shards, optimizer)), 64);
+    recipe.optim.lr = 0.01;
+    recipe.train.steps = 60;
+    const auto state = make_state(recipe);
+    const int64_t scale = state->store.find("model.layers.0.mlp.branch_scale");
+    const double scale_first = state->store.master(scale).item<double>();
+    const double first = train_step(*state, tokens, false).loss;
+    double last = first;
+    for (int i = 0; i < 59; ++i) last = train_step(*state, tokens, false).loss;
+    EXPECT_LT(last, first - 0.3) << optimizer;
+    EXPECT_GT(std::abs(state->store.master(scale).item<double>() - scale_first), 0.01) << optimizer;
+  }
+}
+
 TEST(GradientNorm, EqualsTheReferenceAndSeesWhatIsNotFinite) {
   const std::vector<at::Tensor> tensors = {at::randn({3, 100, 200}), at::randn({1, 1, 7})};
   // The same fp64 sum in another order.

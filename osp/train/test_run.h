@@ -56,6 +56,13 @@ inline Recipe test_recipe(const std::string& shards, const std::string& optimize
   return recipe;
 }
 
+// The same with an Outlier Protected model.
+inline Recipe outlier_protected(Recipe recipe) {
+  recipe.model.norm = "none";
+  recipe.model.qk_norm = recipe.model.embedding_norm = recipe.model.branch_scale = true;
+  return recipe;
+}
+
 inline Recipe resolved_test_recipe(const std::string& shards,
                                    const std::string& optimizer = "osp") {
   return resolved(test_recipe(shards, optimizer), 64);

@@ -1,5 +1,6 @@
 """An independent model for the parity tests: transformers' LlamaForCausalLM, to which SSNorm, Simple
-RMSNorm, EmbProj and QK-norm are added here in plain PyTorch.
+RMSNorm, EmbProj, QK-norm and the Outlier Protected block (no norms in the blocks, a norm of the embedding, a scalar
+on each branch) are added here in plain PyTorch.
 
 Weights live in one dict under osp's names; `write_model_dir` stores them as a model dir and
 `ReferenceModel` computes with them.
@@ -29,12 +30,16 @@ class Shape:
     tied: bool = False
     qk_norm: bool = False
     embedding_projection: bool = False
+    embedding_norm: bool = False
+    branch_scale: bool = False
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
 
     @property
     def plain(self) -> bool:
-        return self.norm == "rms" and not self.qk_norm and not self.embedding_projection
+        return self.norm == "rms" and not (
+            self.qk_norm or self.embedding_projection or self.embedding_norm or self.branch_scale
+        )
 
 
 def llama_config(shape: Shape, attention: str = "eager") -> LlamaConfig:
@@ -67,17 +72,26 @@ def random_weights(shape: Shape, seed: int = 1) -> dict[str, torch.Tensor]:
 
     def gain(name, channels):
         if shape.norm != "simple":
-            count = 1 if shape.norm == "single-scale" else channels
+            count = 1 if shape.norm in ("single-scale", "none") else channels
             weights[name] = 0.5 + torch.rand(count, generator=generator)
+
+    def branch_scale(name):
+        if shape.branch_scale:
+            weights[name] = 0.2 + 0.5 * torch.rand(1, generator=generator)
 
     normal("model.embed_tokens.weight", shape.vocabulary, shape.width, 1.0)
     if shape.embedding_projection:
         normal("model.embed_proj.weight", shape.width, shape.width)
         normal("lm_head_proj.weight", shape.width, shape.width)
+    if shape.embedding_norm:
+        gain("model.embed_norm.weight", shape.width)
     for layer in range(shape.layers):
         block = f"model.layers.{layer}."
-        gain(block + "input_layernorm.weight", shape.width)
-        gain(block + "post_attention_layernorm.weight", shape.width)
+        if shape.norm != "none":
+            gain(block + "input_layernorm.weight", shape.width)
+            gain(block + "post_attention_layernorm.weight", shape.width)
+        branch_scale(block + "self_attn.branch_scale")
+        branch_scale(block + "mlp.branch_scale")
         normal(block + "self_attn.q_proj.weight", shape.heads * shape.head_size, shape.width)
         normal(block + "self_attn.k_proj.weight", shape.kv_heads * shape.head_size, shape.width)
         normal(block + "self_attn.v_proj.weight", shape.kv_heads * shape.head_size, shape.width)
@@ -115,6 +129,9 @@ def config_json(shape: Shape) -> dict:
         config["osp_norm"] = shape.norm
         config["osp_qk_norm"] = shape.qk_norm
         config["osp_embedding_projection"] = shape.embedding_projection
+        for name in ["embedding_norm", "branch_scale"]:
+            if getattr(shape, name):
+                config["osp_" + name] = True
     return config
 
 
@@ -148,6 +165,17 @@ class ProjectThenNormHeads(nn.Module):
     def forward(self, x):
         y = self.linear(x)
         return self.norm(y.unflatten(-1, (-1, self.head_size))).flatten(-2)
+
+
+class ProjectThenScale(nn.Module):
+    def __init__(self, linear, scale):
+        super().__init__()
+        self.linear, self.scale = linear, scale
+
+    def forward(self, x):
+        y = self.linear(x)
+        wide = y if y.dtype == torch.float64 else y.float()
+        return (self.scale * wide).to(y.dtype)
 
 
 class Rotary(nn.Module):
@@ -192,6 +220,9 @@ class ReferenceModel:
         if shape.embedding_projection:
             model.model.embed_tokens = nn.Sequential(model.model.embed_tokens, linear("model.embed_proj.weight"))
             model.lm_head = nn.Sequential(linear("lm_head_proj.weight"), model.lm_head)
+        if shape.embedding_norm:
+            norm = Norm(shape.norm_eps, take("model.embed_norm.weight"))
+            model.model.embed_tokens = nn.Sequential(model.model.embed_tokens, norm)
         for index, block in enumerate(model.model.layers):
             prefix = f"model.layers.{index}."
             for part, names in {
@@ -207,7 +238,14 @@ class ReferenceModel:
                     projection = getattr(block.self_attn, f"{name}_proj")
                     wrapped = ProjectThenNormHeads(projection, norm, shape.head_size)
                     setattr(block.self_attn, f"{name}_proj", wrapped)
-            if shape.norm == "rms" and not exact:
+            if shape.branch_scale:
+                for part, name in [(block.self_attn, "o_proj"), (block.mlp, "down_proj")]:
+                    where = "self_attn" if part is block.self_attn else "mlp"
+                    scale = take(f"{prefix}{where}.branch_scale")
+                    setattr(part, name, ProjectThenScale(getattr(part, name), scale))
+            if shape.norm == "none":
+                block.input_layernorm = block.post_attention_layernorm = nn.Identity()
+            elif shape.norm == "rms" and not exact:
                 block.input_layernorm.weight = self.parameters[prefix + "input_layernorm.weight"]
                 block.post_attention_layernorm.weight = self.parameters[prefix + "post_attention_layernorm.weight"]
             else:

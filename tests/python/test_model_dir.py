@@ -124,6 +124,31 @@ def test_exported_model_has_the_same_logits_in_transformers(
     assert difference(stored_logits(out, tokens), wanted) < FP32
 
 
+@pytest.mark.parametrize("projection", [True, False])
+def test_an_outlier_protected_model_is_exported_without_its_scalars(
+    projection, run_program, probe_logits, tokenizer_file, tmp_path
+):
+    shape = Shape(
+        norm="none", qk_norm=True, embedding_norm=True, branch_scale=True, embedding_projection=projection,
+        vocabulary=4096, tied=not projection,
+    )
+    weights = random_weights(shape)
+    source = write_model_dir(tmp_path / "source", shape, weights, tokenizer_file)
+    out = tmp_path / "out"
+    result = run_program(["osp", "export", source, "--format", "hf", "--out", out, "--json"])
+    assert json.loads(result.stdout)["architecture"] == "OspForCausalLM" and "osp alone reads" in result.stderr
+    config = json.loads((out / "config.json").read_text())
+    options = {key: value for key, value in config.items() if key.startswith("osp_")}
+    assert options == {"osp_norm": "none", "osp_embedding_projection": False, "osp_qk_norm": True}
+    assert config["tie_word_embeddings"] is False  # the embedding's norm is in its table, not in the head's
+    names = set(load_file(out / "model.safetensors"))
+    assert not any("branch_scale" in name or "embed_norm" in name for name in names)
+    tokens = some_tokens(shape.vocabulary)
+    with torch.no_grad():
+        wanted = ReferenceModel(shape, weights).logits(tokens)
+    assert difference(probe_logits(out, tokens), wanted) < FP32
+
+
 def test_exported_tables_are_the_fp64_products(run_program, tokenizer_file, tmp_path):
     weights = random_weights(OSP)
     source = write_model_dir(tmp_path / "source", OSP, weights, tokenizer_file)

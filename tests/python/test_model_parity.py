@@ -21,6 +21,13 @@ CASES = {
     "EmbProj": Shape(embedding_projection=True),
     "QK-norm": Shape(qk_norm=True),
     "QK-norm with SSNorm": Shape(qk_norm=True, norm="single-scale"),
+    "no norms in the blocks": Shape(norm="none"),
+    "branch scales": Shape(branch_scale=True),
+    "norm of the embedding": Shape(embedding_norm=True),
+    "Outlier Protected": Shape(norm="none", qk_norm=True, embedding_norm=True, branch_scale=True),
+    "Outlier Protected with EmbProj": Shape(
+        norm="none", qk_norm=True, embedding_norm=True, branch_scale=True, embedding_projection=True
+    ),
     "OSP": Shape(norm="single-scale", embedding_projection=True, layers=3),
 }
 
@@ -149,10 +156,11 @@ def test_document_mask_equals_an_explicit_block_diagonal_mask(case, isa, probe, 
         assert difference(output["logits"], reference.logits(tokens)) > 0.01
 
 
+@pytest.mark.parametrize("case", ["OSP", "Outlier Protected"])
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("masked", [False, True])
-def test_micro_batches_add_up_to_the_whole_batch(rows, masked, probe, tmp_path):
-    shape = CASES["OSP"]
+def test_micro_batches_add_up_to_the_whole_batch(case, rows, masked, probe, tmp_path):
+    shape = CASES[case]
     weights = random_weights(shape)
     tokens, targets = batch(shape)
     documents = documents_of(*tokens.shape) if masked else None
@@ -162,7 +170,7 @@ def test_micro_batches_add_up_to_the_whole_batch(rows, masked, probe, tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 5, 37])
-@pytest.mark.parametrize("case", ["plain", "one key head", "OSP", "QK-norm"])
+@pytest.mark.parametrize("case", ["plain", "one key head", "OSP", "QK-norm", "Outlier Protected"])
 def test_logits_with_and_without_cache_are_equal(case, step, probe, tmp_path):
     shape = CASES[case]
     tokens, targets = batch(shape)
@@ -183,7 +191,7 @@ def relative_rms(got, wanted):
 
 
 @pytest.mark.parametrize("isa", cpu_levels())
-@pytest.mark.parametrize("case", ["plain", "tied head", "OSP", "QK-norm with SSNorm"])
+@pytest.mark.parametrize("case", ["plain", "tied head", "OSP", "QK-norm with SSNorm", "Outlier Protected"])
 def test_bf16_compute_equals_fp32_within_bf16_rounding(case, isa, probe, tmp_path):
     shape = CASES[case]
     # Weights that bf16 holds exactly: the test is about computing, not about rounding the weights.

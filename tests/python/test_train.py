@@ -199,6 +199,7 @@ def test_no_intact_checkpoint_is_an_error_not_a_fresh_start(train, refused, tmp_
         ("train.tokens=5", 2, ["train.steps = 6", "train.tokens = 5"]),
         ("model.vocabulary=100", 2, ["model.vocabulary = 100", "4096"]),
         ("model.tied=true", 2, ["model.tied", "model.embedding_projection"]),
+        ("model.branch_scale_init=0.2", 2, ["model.branch_scale_init = 0.2", "model.branch_scale = true"]),
         ("data.path=nowhere", 2, ["nowhere", "osp tokenize"]),
         ("schedule.warmup_steps=100", 2, ["warmup"]),
     ],
@@ -298,7 +299,8 @@ def test_cuda_is_refused_clearly_where_there_is_none(refused, tmp_path):
      "demo-long-adam-best", "125m-osp", "osp-1.4b", "ablation/adam", "ablation/muon-without-adam",
      "ablation/muon", "ablation/muon-ssnorm", "ablation/muon-embproj", "ablation/osp",
      "ablation/adafactor", "ablation/shampoo", "ablation/soap",
-     "ablation/kfac"],
+     "ablation/kfac", "ablation/muon-simple", "ablation/outlier-protected",
+     "ablation/outlier-protected-muon"],
 )
 def test_every_recipe_resolves(run_program, repo_root, recipe, tmp_path):
     result = run_program(
