@@ -10,6 +10,7 @@
 
 #include "osp/base/error.h"
 #include "osp/optim/momentum_kernels.h"
+#include "osp/optim/quantized_momentum.h"
 
 namespace osp {
 namespace {
@@ -24,7 +25,9 @@ double matrix_scale(const OptimConfig& config, int64_t rows, int64_t cols) {
 // Momentum of one bank, seen as matrices to be orthogonalised.
 struct MuonBank {
   std::string name;
-  at::Tensor weight, gradient, buffer;  // [count, rows, cols]
+  at::Tensor weight, gradient;  // [count, rows, cols]
+  at::Tensor buffer;            // the same; undefined with momentum in 8 bits
+  QuantizedMomentum quantized;  // then this
 };
 
 class Muon : public Optimizer {
@@ -36,9 +39,17 @@ class Muon : public Optimizer {
       const int64_t cols = bank->master.size(2);
       const int64_t rows = group.split_rows > 0 ? group.split_rows : bank->master.size(1);
       const auto split = [&](const at::Tensor& t) { return t.view({-1, rows, cols}); };
-      at::Tensor buffer = at::zeros_like(bank->master);
-      state_.emplace_back(fmt::format("{}.{}.momentum", group.name, bank->name), buffer);
-      banks_.push_back({bank->name, split(bank->master), split(bank->gradient), split(buffer)});
+      const std::string name = fmt::format("{}.{}.momentum", group.name, bank->name);
+      MuonBank& own = banks_.emplace_back(
+          MuonBank{bank->name, split(bank->master), split(bank->gradient), {}, {}});
+      if (config.momentum_bits == 8) {
+        own.quantized = zero_quantized_momentum(own.weight);
+        state_.emplace_back(name + "_codes", own.quantized.codes.view(bank->master.sizes()));
+        state_.emplace_back(name + "_scales", own.quantized.scales);
+      } else {
+        state_.emplace_back(name, at::zeros_like(bank->master));
+        own.buffer = split(state_.back().second);
+      }
     }
   }
 
@@ -76,13 +87,23 @@ class Muon : public Optimizer {
                      Orthogonaliser& orthogonaliser) const {
     const int64_t rows = bank.weight.size(1), cols = bank.weight.size(2), size = rows * cols;
     const float* gradient = bank.gradient.data_ptr<float>() + i * size;
-    float* buffer = bank.buffer.data_ptr<float>() + i * size;
     float* weight = bank.weight.data_ptr<float>() + i * size;
     const float beta = static_cast<float>(values.momentum);
-    const double norm =
-        std::sqrt(momentum_kernels::accumulate(gradient, buffer, size, beta, config_.nesterov));
-    momentum_kernels::normalise(gradient, buffer, orthogonaliser.data(), size, beta,
-                                config_.nesterov, orthogonaliser.divisor(norm));
+    if (bank.buffer.defined()) {
+      float* buffer = bank.buffer.data_ptr<float>() + i * size;
+      const double norm =
+          std::sqrt(momentum_kernels::accumulate(gradient, buffer, size, beta, config_.nesterov));
+      momentum_kernels::normalise(gradient, buffer, orthogonaliser.data(), size, beta,
+                                  config_.nesterov, orthogonaliser.divisor(norm));
+    } else {
+      const auto& kernels = quantized_momentum_kernels();
+      int8_t* codes = bank.quantized.codes.data_ptr<int8_t>() + i * size;
+      float* scales = bank.quantized.scales.data_ptr<float>() + i * momentum_blocks(size);
+      const double norm =
+          std::sqrt(kernels.sum_of_squares(gradient, codes, scales, size, beta, config_.nesterov));
+      kernels.step(gradient, codes, scales, orthogonaliser.data(), size, beta, config_.nesterov,
+                   orthogonaliser.divisor(norm));
+    }
     const double factor = orthogonaliser.run() * matrix_scale(config_, rows, cols) * values.lr;
     const double keep = 1 - values.lr * values.weight_decay;
     return momentum_kernels::apply(weight, orthogonaliser.data(), size, static_cast<float>(keep),
@@ -90,10 +111,18 @@ class Muon : public Optimizer {
   }
 
   double step_elsewhere(const MuonBank& bank, int64_t i, const StepValues& values) const {
-    at::Tensor weight = bank.weight.select(0, i), buffer = bank.buffer.select(0, i);
+    at::Tensor weight = bank.weight.select(0, i);
     const at::Tensor before = values.measure ? weight.clone() : weight;
-    muon_step_reference(weight, bank.gradient.select(0, i), buffer, values, settings_,
-                        matrix_scale(config_, weight.size(0), weight.size(1)), config_.nesterov);
+    const double scale = matrix_scale(config_, weight.size(0), weight.size(1));
+    if (bank.buffer.defined()) {
+      at::Tensor buffer = bank.buffer.select(0, i);
+      muon_step_reference(weight, bank.gradient.select(0, i), buffer, values, settings_, scale,
+                          config_.nesterov);
+    } else {
+      QuantizedMomentum momentum = bank.quantized.select(i);
+      muon_step_reference(weight, bank.gradient.select(0, i), momentum, values, settings_, scale,
+                          config_.nesterov);
+    }
     return values.measure ? (weight - before).square().sum(at::kDouble).item<double>() : 0;
   }
 
@@ -175,9 +204,27 @@ void muon_step_reference(at::Tensor& weight, const at::Tensor& gradient, at::Ten
   weight.copy_(weight * (1 - values.lr * values.weight_decay) - orthogonal * (values.lr * scale));
 }
 
+void muon_step_reference(at::Tensor& weight, const at::Tensor& gradient,
+                         QuantizedMomentum& momentum, const StepValues& values,
+                         const NewtonSchulz& settings, double scale, bool nesterov) {
+  at::Tensor buffer = dequantize_momentum_reference(momentum);
+  muon_step_reference(weight, gradient, buffer, values, settings, scale, nesterov);
+  const QuantizedMomentum next = quantize_momentum_reference(buffer);
+  momentum.codes.copy_(next.codes);
+  momentum.scales.copy_(next.scales);
+}
+
 std::unique_ptr<Optimizer> make_muon(std::vector<Bank*> banks, const OptimizerGroup& group,
                                      const OptimConfig& config) {
   return std::make_unique<Muon>(std::move(banks), group, config);
+}
+
+double muon_state_bytes(int64_t rows, int64_t cols, const OptimizerGroup& group,
+                        const OptimConfig& config) {
+  const double numbers = double(rows) * double(cols);
+  if (config.momentum_bits == 32) return 4 * numbers;
+  const int64_t height = group.split_rows > 0 ? group.split_rows : rows;
+  return numbers + 4 * double(rows / height) * double(momentum_blocks(height * cols));
 }
 
 std::unique_ptr<Optimizer> make_gain_rule(std::vector<Bank*> banks, const OptimizerGroup& group,
