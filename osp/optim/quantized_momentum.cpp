@@ -7,6 +7,8 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <c10/util/accumulate.h>
+
 #include "osp/ops/isa.h"
 
 namespace osp {

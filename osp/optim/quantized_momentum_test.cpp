@@ -1,12 +1,13 @@
 #include "osp/optim/quantized_momentum.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "osp/ops/isa.h"
 #include "osp/optim/test_banks.h"
