@@ -27,6 +27,7 @@ struct OptimConfig {
   double eps = 1e-8;
   double momentum = 0.95;
   bool nesterov = true;
+  int64_t momentum_bits = 32;
   int64_t ns_steps = 5;
   std::string coefficients = "preset";
   std::string normalisation = "preset";
@@ -79,6 +80,9 @@ struct OptimConfig {
     visit("eps", self.eps, Range{0, 1}, "Adam: added to the root");
     visit("momentum", self.momentum, Range{0, 1 - 1e-9}, "Muon and gains: decay of the momentum");
     visit("nesterov", self.nesterov, "Muon and gains: look ahead by one step of momentum");
+    visit("momentum_bits", self.momentum_bits, Range{8, 32},
+          "Muon: bits in which the momentum of matrices is kept, 32 or 8 (codes with a scale per "
+          "256 numbers)");
     visit("ns_steps", self.ns_steps, Range{1, 5}, "Muon: Newton-Schulz iterations");
     visit("coefficients", self.coefficients, Choices{{"preset", "jordan", "you", "polar-express"}},
           "Muon: coefficients of the Newton-Schulz iteration");

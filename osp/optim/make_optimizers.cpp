@@ -80,6 +80,7 @@ double optimizer_state_bytes(const OptimizerGroup& group, const std::vector<int6
     case OptimizerKind::adam:
       return 8 * scalars;
     case OptimizerKind::muon:
+      return muon_state_bytes(rows, cols, group, config);
     case OptimizerKind::gain:
       return 4 * scalars;
     case OptimizerKind::adafactor:

@@ -38,6 +38,8 @@ TEST(MakeOptimizers, StateBytesAreThoseOfTheStatesWithoutCounters) {
   const auto specs = parameter_specs(model);
   for (const OptimConfig& config : std::vector<OptimConfig>{
            {.name = "osp"},
+           {.name = "osp", .momentum_bits = 8},
+           {.name = "osp", .momentum_bits = 8, .per_head = true},
            {.name = "adam"},
            {.name = "adafactor"},
            {.name = "adafactor", .adafactor_momentum = 0.9},

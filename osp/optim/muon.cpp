@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include "osp/ops/dispatch.h"
 #include "osp/optim/bank_steps.h"
 #include "osp/optim/momentum_kernels.h"
+#include "osp/optim/quantized_momentum.h"
 
 namespace osp {
 namespace {
@@ -26,7 +28,9 @@ double matrix_scale(const OptimConfig& config, int64_t rows, int64_t cols) {
 // Momentum of one bank, seen as matrices to be orthogonalised.
 struct MuonBank {
   std::string name;
-  at::Tensor weight, gradient, buffer;  // [count, rows, cols]
+  at::Tensor weight, gradient;  // [count, rows, cols]
+  at::Tensor buffer;            // the same; undefined with momentum in 8 bits
+  QuantizedMomentum quantized;  // then this
 };
 
 class Muon : public Optimizer {
@@ -38,9 +42,17 @@ class Muon : public Optimizer {
       const int64_t cols = bank->master.size(2);
       const int64_t rows = group.split_rows > 0 ? group.split_rows : bank->master.size(1);
       const auto split = [&](const at::Tensor& t) { return t.view({-1, rows, cols}); };
-      at::Tensor buffer = at::zeros_like(bank->master);
-      state_.emplace_back(fmt::format("{}.{}.momentum", group.name, bank->name), buffer);
-      banks_.push_back({bank->name, split(bank->master), split(bank->gradient), split(buffer)});
+      const std::string name = fmt::format("{}.{}.momentum", group.name, bank->name);
+      MuonBank& own = banks_.emplace_back(
+          MuonBank{bank->name, split(bank->master), split(bank->gradient), {}, {}});
+      if (config.momentum_bits == 8) {
+        own.quantized = zero_quantized_momentum(own.weight);
+        state_.emplace_back(name + "_codes", own.quantized.codes.view(bank->master.sizes()));
+        state_.emplace_back(name + "_scales", own.quantized.scales);
+      } else {
+        state_.emplace_back(name, at::zeros_like(bank->master));
+        own.buffer = split(state_.back().second);
+      }
     }
   }
 
@@ -78,13 +90,23 @@ class Muon : public Optimizer {
                      Orthogonaliser& orthogonaliser) const {
     const int64_t rows = bank.weight.size(1), cols = bank.weight.size(2), size = rows * cols;
     const float* gradient = bank.gradient.data_ptr<float>() + i * size;
-    float* buffer = bank.buffer.data_ptr<float>() + i * size;
     float* weight = bank.weight.data_ptr<float>() + i * size;
     const float beta = static_cast<float>(values.momentum);
-    const double norm =
-        std::sqrt(momentum_kernels::accumulate(gradient, buffer, size, beta, config_.nesterov));
-    momentum_kernels::normalise(gradient, buffer, orthogonaliser.data(), size, beta,
-                                config_.nesterov, orthogonaliser.divisor(norm));
+    if (bank.buffer.defined()) {
+      float* buffer = bank.buffer.data_ptr<float>() + i * size;
+      const double norm =
+          std::sqrt(momentum_kernels::accumulate(gradient, buffer, size, beta, config_.nesterov));
+      momentum_kernels::normalise(gradient, buffer, orthogonaliser.data(), size, beta,
+                                  config_.nesterov, orthogonaliser.divisor(norm));
+    } else {
+      const auto& kernels = quantized_momentum_kernels();
+      int8_t* codes = bank.quantized.codes.data_ptr<int8_t>() + i * size;
+      float* scales = bank.quantized.scales.data_ptr<float>() + i * momentum_blocks(size);
+      const double norm =
+          std::sqrt(kernels.sum_of_squares(gradient, codes, scales, size, beta, config_.nesterov));
+      kernels.step(gradient, codes, scales, orthogonaliser.data(), size, beta, config_.nesterov,
+                   orthogonaliser.divisor(norm));
+    }
     const double factor = orthogonaliser.run() * matrix_scale(config_, rows, cols) * values.lr;
     const double keep = 1 - values.lr * values.weight_decay;
     return momentum_kernels::apply(weight, orthogonaliser.data(), size, static_cast<float>(keep),
@@ -100,14 +122,33 @@ class Muon : public Optimizer {
     for (int64_t first = 0; first < bank.weight.size(0); first += at_once) {
       const int64_t count = std::min(at_once, bank.weight.size(0) - first);
       const at::Tensor gradient = bank.gradient.narrow(0, first, count);
-      at::Tensor buffer = bank.buffer.narrow(0, first, count);
+      at::Tensor buffer = read_momentum(bank, first, count);
       buffer.mul_(values.momentum).add_(gradient);
       const at::Tensor update = config_.nesterov ? gradient + buffer * values.momentum : buffer;
       const double rate = values.lr * matrix_scale(config_, rows, cols);
       changed += apply_update(bank.weight.narrow(0, first, count),
                               newton_schulz_batched(update, settings_) * rate, values);
+      if (!bank.buffer.defined()) write_momentum(bank, first, buffer);
     }
     return changed;
+  }
+
+  // Of `count` matrices: a view of the buffer, or what its codes stand for.
+  static at::Tensor read_momentum(const MuonBank& bank, int64_t first, int64_t count) {
+    if (bank.buffer.defined()) return bank.buffer.narrow(0, first, count);
+    std::vector<at::Tensor> matrices;
+    for (int64_t i = first; i < first + count; ++i) {
+      matrices.push_back(dequantize_momentum_reference(bank.quantized.select(i)));
+    }
+    return at::stack(matrices);
+  }
+
+  static void write_momentum(const MuonBank& bank, int64_t first, const at::Tensor& buffer) {
+    for (int64_t i = 0; i < buffer.size(0); ++i) {
+      const QuantizedMomentum next = quantize_momentum_reference(buffer[i]);
+      bank.quantized.codes[first + i].copy_(next.codes);
+      bank.quantized.scales[first + i].copy_(next.scales);
+    }
   }
 
   OptimConfig config_;
@@ -188,9 +229,27 @@ void muon_step_reference(at::Tensor& weight, const at::Tensor& gradient, at::Ten
   weight.copy_(weight * (1 - values.lr * values.weight_decay) - orthogonal * (values.lr * scale));
 }
 
+void muon_step_reference(at::Tensor& weight, const at::Tensor& gradient,
+                         QuantizedMomentum& momentum, const StepValues& values,
+                         const NewtonSchulz& settings, double scale, bool nesterov) {
+  at::Tensor buffer = dequantize_momentum_reference(momentum);
+  muon_step_reference(weight, gradient, buffer, values, settings, scale, nesterov);
+  const QuantizedMomentum next = quantize_momentum_reference(buffer);
+  momentum.codes.copy_(next.codes);
+  momentum.scales.copy_(next.scales);
+}
+
 std::unique_ptr<Optimizer> make_muon(std::vector<Bank*> banks, const OptimizerGroup& group,
                                      const OptimConfig& config) {
   return std::make_unique<Muon>(std::move(banks), group, config);
+}
+
+double muon_state_bytes(int64_t rows, int64_t cols, const OptimizerGroup& group,
+                        const OptimConfig& config) {
+  const double numbers = double(rows) * double(cols);
+  if (config.momentum_bits == 32) return 4 * numbers;
+  const int64_t height = group.split_rows > 0 ? group.split_rows : rows;
+  return numbers + 4 * double(rows / height) * double(momentum_blocks(height * cols));
 }
 
 std::unique_ptr<Optimizer> make_gain_rule(std::vector<Bank*> banks, const OptimizerGroup& group,

@@ -218,6 +218,10 @@ bool glob_match(const std::string& pattern, const std::string& name) {
 
 Routing route_parameters(const std::vector<ParameterSpec>& specs, const OptimConfig& config,
                          int64_t head_size) {
+  if (config.momentum_bits != 32 && config.momentum_bits != 8) {
+    fail(ErrorCode::usage, "optim.momentum_bits = {}: Muon keeps momentum in 32 bits or in 8",
+         config.momentum_bits);
+  }
   std::vector<NameRule> rules = parse_routes(config.routes);
   Routing routing;
   for (const ParameterSpec& spec : specs) {

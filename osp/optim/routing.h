@@ -38,7 +38,7 @@ struct Routing {
 
 // Places every parameter. `head_size` is needed for per_head alone. Error(usage) that names the
 // parameter and the rules if one matches none or two, if a rule matches nothing, or if an optimizer
-// cannot train that shape.
+// cannot train that shape, or if momentum_bits is neither 8 nor 32.
 Routing route_parameters(const std::vector<ParameterSpec>& specs, const OptimConfig& config,
                          int64_t head_size = 0);
 

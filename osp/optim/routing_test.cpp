@@ -132,6 +132,12 @@ TEST(Routing, RefusesShapesThatAnOptimizerCannotTrain) {
   expect_refusal({.routes = "lm_head.*=gain"}, {"lm_head.weight [32, 8] cannot"});
 }
 
+TEST(Routing, RefusesMomentumInOtherBitsThan8And32) {
+  for (const int64_t bits : {9, 16, 31}) {
+    expect_refusal({.momentum_bits = bits}, {"optim.momentum_bits", "32 bits or in 8"});
+  }
+}
+
 TEST(Routing, RefusesMalformedRules) {
   expect_refusal({.routes = "lm_head.weight"}, {"pattern=optimizer"});
   expect_refusal({.routes = "lm_head.weight=sgd"}, {"\"sgd\"", "adam, muon, adafactor"});

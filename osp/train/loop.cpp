@@ -9,6 +9,7 @@
 #include "osp/base/interrupt.h"
 #include "osp/data/dataset.h"
 #include "osp/data/tokenizer.h"
+#include "osp/optim/routing.h"
 #include "osp/optim/schedule.h"
 #include "osp/train/device.h"
 #include "osp/train/finish.h"
@@ -188,6 +189,8 @@ Json train(const Recipe& recipe, const TrainOptions& options, Console& console) 
   RunData data = open_data(recipe.data, recipe.train.validation_tokens > 0);
   const Recipe complete = resolved(recipe, data.train.vocabulary());
   check_schedule(complete.schedule, complete.train.steps);
+  // Refuses what [optim] cannot do before there is a folder.
+  route_parameters(parameter_specs(complete.model), complete.optim, complete.model.head_size);
   check_data(data, complete);
   RunFolder folder =
       open_run_folder(options.out, options.resume, complete, data.train.fingerprint(), console);

@@ -63,10 +63,17 @@ void forget_checkpoints_after(const std::string& run, int64_t step) {
 }
 
 TEST_F(Loop, ResumingFromEveryStepIsBitExactTwiceInARow) {
+  std::vector<Recipe> recipes;
   for (const char* optimizer : {"adam", "osp", "adafactor", "shampoo", "soap", "kfac"}) {
-    const Recipe recipe = test_recipe(shards, optimizer);
-    const std::string whole = folder / (std::string("whole-") + optimizer);
-    run(recipe, std::string("whole-") + optimizer);
+    recipes.push_back(test_recipe(shards, optimizer));
+  }
+  recipes.push_back(test_recipe(shards, "osp"));
+  recipes.back().optim.momentum_bits = 8;
+  for (size_t i = 0; i < recipes.size(); ++i) {
+    const Recipe& recipe = recipes[i];
+    const std::string name_of_whole = fmt::format("whole-{}", i);
+    const std::string whole = folder / name_of_whole;
+    run(recipe, name_of_whole);
     EXPECT_EQ(list_checkpoints(whole), (std::vector<int64_t>{1, 2, 3, 4, 5, 6}));
     for (int64_t step = 1; step < 6; ++step) {
       const std::string name = "resumed";

@@ -26,7 +26,8 @@ struct DtypeName {
   const char* name;
 };
 constexpr DtypeName kDtypes[] = {{at::kFloat, "F32"},  {at::kBFloat16, "BF16"}, {at::kHalf, "F16"},
-                                 {at::kDouble, "F64"}, {at::kLong, "I64"},      {at::kInt, "I32"}};
+                                 {at::kDouble, "F64"}, {at::kLong, "I64"},      {at::kInt, "I32"},
+                                 {at::kChar, "I8"}};
 
 const char* dtype_name(at::ScalarType type) {
   for (const DtypeName& entry : kDtypes) {

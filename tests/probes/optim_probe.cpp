@@ -86,7 +86,9 @@ void run(const std::string& input, const std::string& output, const std::string&
   for (const auto& [name, tensor] : results) {
     const auto* bytes = static_cast<const std::byte*>(tensor.data_ptr());
     entries.push_back({name,
-                       tensor.scalar_type() == at::kLong ? "I64" : "F32",
+                       tensor.scalar_type() == at::kLong   ? "I64"
+                       : tensor.scalar_type() == at::kChar ? "I8"
+                                                           : "F32",
                        tensor.sizes().vec(),
                        {bytes, tensor.nbytes()}});
   }

@@ -202,6 +202,9 @@ def test_no_intact_checkpoint_is_an_error_not_a_fresh_start(train, refused, tmp_
         ("model.branch_scale_init=0.2", 2, ["model.branch_scale_init = 0.2", "model.branch_scale = true"]),
         ("data.path=nowhere", 2, ["nowhere", "osp tokenize"]),
         ("schedule.warmup_steps=100", 2, ["warmup"]),
+        ("optim.routes=nothing*=adam", 2, ["optim.routes", "matches no parameter"]),
+        ("optim.momentum_bits=16", 2, ["optim.momentum_bits = 16", "32 bits or in 8"]),
+        ("optim.momentum_bits=4", 2, ["optim.momentum_bits", "from 8 to 32"]),
     ],
 )
 def test_bad_recipes_are_refused_in_one_line(refused, tmp_path, assignment, status, parts):
