@@ -284,7 +284,8 @@ def test_without_kernels_a_run_learns_the_same(run_program, tmp_path, train_toke
     losses, gains = curves[""]
     assert len(losses) > 2 and losses[0] != losses[-1]
     assert curves["reference"][0] == pytest.approx(losses, rel=2e-3)
-    assert json.dumps(gains) != json.dumps({}) and curves["reference"][1].keys() == gains.keys()
+    assert any(gain != 1 for gain in gains.values())
+    assert curves["reference"][1] == pytest.approx(gains, rel=2e-3)
 
 
 def test_cuda_is_refused_clearly_where_there_is_none(refused, tmp_path):
