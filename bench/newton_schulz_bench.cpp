@@ -14,13 +14,11 @@
 #include <ATen/ops/randn.h>
 #include <fmt/format.h>
 
-#include <time.h>
-
-#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 
+#include "bench/timing.h"
 #include "osp/ops/isa.h"
 #include "osp/optim/newton_schulz.h"
 #include "osp/optim/panel_iteration.h"
@@ -29,13 +27,6 @@
 namespace {
 
 const osp::NewtonSchulz kSettings = osp::newton_schulz_settings({});
-
-// Of all threads, which other programs on the machine disturb less than the clock's.
-double cpu_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
 
 // `block` 0: full products.
 at::Tensor by_library(at::Tensor x, int64_t block) {
@@ -103,28 +94,21 @@ int main(int argc, char** argv) {
       ways.push_back({"panels", [&] { return by_panels(x, false); }});
       ways.push_back({"panels, paired", [&] { return by_panels(x, true); }});
     }
-    std::vector<std::vector<double>> times(ways.size());
-    for (int r = 0; r <= repetitions; ++r) {
-      for (size_t i = 0; i < ways.size(); ++i) {
-        const double start = cpu_seconds();
-        ways[i].second();
-        if (r > 0) times[i].push_back(cpu_seconds() - start);
-      }
-    }
+    std::vector<std::function<void()>> works;
+    for (const auto& way : ways) works.emplace_back(way.second);
+    const auto times = osp::median_seconds(works, repetitions, osp::process_cpu_seconds);
     const bool small = rows < 1000;
     const at::Tensor exact =
         small ? osp::newton_schulz_reference(update, kSettings, at::kDouble) : at::Tensor();
     const double work = 5 * 2e-9 * static_cast<double>(rows * rows * (2 * cols + rows));
     for (size_t i = 0; i < ways.size(); ++i) {
-      std::ranges::sort(times[i]);
-      const double seconds = times[i][times[i].size() / 2];
       const double error = small
                                ? (at::linalg_vector_norm(ways[i].second().to(at::kFloat) - exact) /
                                   at::linalg_vector_norm(exact))
                                      .item<double>()
                                : 0;
       fmt::print("{:>12} {:<18} {:>10.4f} {:>10.0f} {:>10.5f}\n", fmt::format("{}x{}", rows, cols),
-                 ways[i].first, seconds, work / seconds, error);
+                 ways[i].first, times[i], work / times[i], error);
     }
   }
   return 0;

@@ -14,6 +14,7 @@
 #include "osp/base/error.h"
 #include "osp/base/provenance.h"
 #include "osp/base/temporary_folder.h"
+#include "osp/base/timing.h"
 #include "osp/cli/child.h"
 #include "osp/cli/command.h"
 #include "osp/train/optimizer_speed.h"
@@ -28,12 +29,8 @@ struct BenchOptimArguments {
   CommonOptions common;
   std::string model = "125m";
   std::vector<std::string> optimizers = {"osp"};
-  int64_t steps = 3;
-  int64_t repetitions = 3;
   int64_t batch_tokens = 131072;
-  int64_t threads = 0;
-  std::string python = ".venv/bin/python";
-  std::string peer = "bench/peers/optim_peer.py";
+  TurnOptions turn = {.peer = "bench/peers/optim_peer.py"};
   std::string updates;
   bool alone = false;
 };
@@ -55,8 +52,8 @@ struct Row {
 int run_alone(const BenchOptimArguments& options) {
   OptimConfig config;
   config.name = options.optimizers[0];
-  const OptimizerSpeed speed =
-      measure_optimizer_speed(timed_model(options.model), config, options.steps, options.updates);
+  const OptimizerSpeed speed = measure_optimizer_speed(timed_model(options.model), config,
+                                                       options.turn.steps, options.updates);
   Json groups = Json::array();
   for (const GroupSpeed& group : speed.groups) {
     groups.push_back({{"group", group.name},
@@ -74,16 +71,22 @@ int run_alone(const BenchOptimArguments& options) {
   return 0;
 }
 
-Json run_ours(const BenchOptimArguments& options, const std::string& optimizer,
+// A run of one side: `command`, what both sides are told, and `updates` if there is a file for
+// them.
+Json run_side(const BenchOptimArguments& options, std::vector<std::string> command,
               const std::string& updates) {
-  std::vector<std::string> command = {own_program(),  "bench",
-                                      "optim",        "--alone",
-                                      "--model",      options.model,
-                                      "--optimizers", optimizer,
-                                      "--steps",      std::to_string(options.steps),
-                                      "--threads",    std::to_string(at::get_num_threads())};
+  const std::vector<std::string> turn = options.turn.words();
+  command.insert(command.end(), turn.begin(), turn.end());
   if (!updates.empty()) command.insert(command.end(), {"--updates", updates});
   return run_child(command);
+}
+
+Json run_ours(const BenchOptimArguments& options, const std::string& optimizer,
+              const std::string& updates) {
+  return run_side(options,
+                  {own_program(), "bench", "optim", "--alone", "--model", options.model,
+                   "--optimizers", optimizer},
+                  updates);
 }
 
 Json run_peer(const BenchOptimArguments& options, const std::string& peer, const Json& group,
@@ -92,14 +95,10 @@ Json run_peer(const BenchOptimArguments& options, const std::string& peer, const
   for (const auto& bank : group["banks"].get<std::vector<std::vector<int64_t>>>()) {
     shapes.push_back(fmt::format("{}", fmt::join(bank, "x")));
   }
-  std::vector<std::string> command = {options.python, options.peer,
-                                      peer,           fmt::format("{}", fmt::join(shapes, ",")),
-                                      "--steps",      std::to_string(options.steps),
-                                      "--threads",    std::to_string(at::get_num_threads())};
-  if (!updates.empty() && group["kind"] == "muon") {
-    command.insert(command.end(), {"--updates", updates});
-  }
-  return run_child(command);
+  return run_side(
+      options,
+      {options.turn.python, options.turn.peer, peer, fmt::format("{}", fmt::join(shapes, ","))},
+      group["kind"] == "muon" ? updates : "");
 }
 
 std::vector<double> numbers(const std::vector<Json>& results, const std::string& key) {
@@ -160,7 +159,7 @@ Json bench_optimizer(const BenchOptimArguments& options, const std::string& name
   const TemporaryFolder folder;
   std::vector<Row> rows;
   std::vector<Json> runs;
-  for (int64_t i = 0; i < options.repetitions; ++i) {
+  for (int64_t i = 0; i < options.turn.repetitions; ++i) {
     // Once is enough: the updates do not depend on the run but for the random gradient.
     const std::string updates = i == 0 ? folder / "updates.safetensors" : "";
     runs.push_back(run_ours(options, name, updates));
@@ -172,7 +171,7 @@ Json bench_optimizer(const BenchOptimArguments& options, const std::string& name
         rows[g].peers[peer].push_back(run_peer(options, peer, groups[g], updates));
       }
     }
-    console.line("{} {}/{}", name, i + 1, options.repetitions);
+    console.line("{} {}/{}", name, i + 1, options.turn.repetitions);
   }
   Json result = {{"optimizer", name},
                  {"startup_seconds", median(numbers(runs, "startup_seconds"))},
@@ -198,14 +197,14 @@ Json bench_optimizer(const BenchOptimArguments& options, const std::string& name
 double seconds_per_token(const BenchOptimArguments& options, const std::string& optimizer,
                          Console& console) {
   std::vector<double> seconds;
-  for (int64_t i = 0; i < options.repetitions; ++i) {
-    const Json run =
-        run_child({own_program(), "bench", "train", "--alone", "--model", options.model, "--steps",
-                   std::to_string(options.steps), "--threads",
-                   std::to_string(at::get_num_threads()), "--set", "optim.name=" + optimizer});
+  for (int64_t i = 0; i < options.turn.repetitions; ++i) {
+    const Json run = run_side(options,
+                              {own_program(), "bench", "train", "--alone", "--model", options.model,
+                               "--set", "optim.name=" + optimizer},
+                              "");
     seconds.push_back((run["step_seconds"].get<double>() - run["optimizer_seconds"].get<double>()) /
                       run["batch_tokens"].get<double>());
-    console.line("forward and backward ({}) {}/{}", optimizer, i + 1, options.repetitions);
+    console.line("forward and backward ({}) {}/{}", optimizer, i + 1, options.turn.repetitions);
   }
   return median(seconds);
 }
@@ -314,30 +313,29 @@ void check_names(const std::vector<std::string>& optimizers) {
 
 int run(const BenchOptimArguments& options) {
   check_names(options.optimizers);
-  if (options.threads > 0) at::set_num_threads(static_cast<int>(options.threads));
+  options.turn.use_threads();
   if (options.alone) return run_alone(options);
-  check_peer(options.python, options.peer);
+  check_peer(options.turn.python, options.turn.peer);
   Console console(options.common.quiet);
   Json optimizers = Json::array();
   for (const std::string& name : options.optimizers) {
     optimizers.push_back(bench_optimizer(options, name, console));
   }
   Json curve = Json::array();
-  const bool whole = !timed_model(options.model).part;
-  if (options.batch_tokens > 0 && whole) {
+  const TimedModel model = timed_model(options.model);
+  const bool with_passes = options.batch_tokens > 0 && !model.part;
+  if (with_passes) {
     add_throughput(options, optimizers, console);
-    curve = overhead_curve(optimizers, timed_model(options.model).config.width);
+    curve = overhead_curve(optimizers, model.config.width);
   }
   if (!options.common.json) {
     print_rows(optimizers);
-    if (options.batch_tokens > 0 && whole) {
-      print_throughput(optimizers, curve, options.batch_tokens);
-    }
+    if (with_passes) print_throughput(optimizers, curve, options.batch_tokens);
     return 0;
   }
   Json result = {{"model", options.model},
-                 {"steps", options.steps},
-                 {"repetitions", options.repetitions},
+                 {"steps", options.turn.steps},
+                 {"repetitions", options.turn.repetitions},
                  {"threads", at::get_num_threads()},
                  {"batch_tokens", options.batch_tokens},
                  {"optimizers", optimizers},
@@ -358,18 +356,11 @@ void add_bench_optim(Command& bench) {
   command.add(
       "--optimizers", options->optimizers,
       fmt::format("as in optim.name, of {}; may be repeated", fmt::join(kOptimizers, ", ")));
-  command.add("--steps", options->steps, "timed steps of each run, after one that is not")
-      .between(int64_t{1}, int64_t{100000});
-  command.add("--repetitions", options->repetitions, "runs of each side")
-      .between(int64_t{1}, int64_t{1000});
   command
       .add("--batch-tokens", options->batch_tokens,
            "tokens of the step whose throughput is reckoned with forward and backward; 0: none")
       .between(int64_t{0}, int64_t{1} << 40);
-  command.add("--threads", options->threads, "threads of both sides; 0: the default")
-      .between(int64_t{0}, int64_t{4096});
-  command.add("--python", options->python, "interpreter of the peer");
-  command.add("--peer", options->peer, "script of the peer");
+  add_turn_options(command, options->turn);
   command.add("--updates", options->updates,
               "with --alone: safetensors file for gradients and what Muon makes of them");
   command.add("--alone", options->alone, "time osp in this process, without the peers");

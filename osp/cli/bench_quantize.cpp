@@ -10,6 +10,7 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/temporary_folder.h"
+#include "osp/base/timing.h"
 #include "osp/cli/child.h"
 #include "osp/cli/command.h"
 #include "osp/model/model_dir.h"

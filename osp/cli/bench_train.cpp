@@ -7,6 +7,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/provenance.h"
+#include "osp/base/timing.h"
 #include "osp/cli/child.h"
 #include "osp/cli/command.h"
 #include "osp/train/flops.h"
@@ -19,11 +20,7 @@ struct BenchTrainArguments {
   CommonOptions common;
   std::string model = "all";
   int64_t context = 0;
-  int64_t steps = 5;
-  int64_t repetitions = 3;
-  int64_t threads = 0;
-  std::string python = ".venv/bin/python";
-  std::string peer = "bench/peers/train_eager.py";
+  TurnOptions turn = {.steps = 5, .peer = "bench/peers/train_eager.py"};
   std::vector<std::string> assignments;
   bool compile = false;
   bool alone = false;
@@ -69,7 +66,7 @@ Json profile_json(const TrainingSpeed& speed) {
 // The part that is timed, in a process of its own.
 int run_alone(const BenchTrainArguments& options) {
   const Recipe recipe = speed_recipe(options.model, options.context, options.assignments);
-  const TrainingSpeed speed = measure_training_speed(recipe, options.steps, options.profile);
+  const TrainingSpeed speed = measure_training_speed(recipe, options.turn.steps, options.profile);
   if (options.profile && !options.common.json) {
     print_profile(speed);
     return 0;
@@ -91,18 +88,16 @@ int run_alone(const BenchTrainArguments& options) {
 }
 
 TrainingRuns run_each(const BenchTrainArguments& options, const std::string& model) {
-  const std::vector<std::string> sizes = {"--model",   model,
-                                          "--steps",   std::to_string(options.steps),
-                                          "--context", std::to_string(options.context),
-                                          "--threads", std::to_string(at::get_num_threads())};
+  const std::vector<std::string> turn = options.turn.words();
   const auto run = [&](std::vector<std::string> command) {
-    command.insert(command.end(), sizes.begin(), sizes.end());
+    command.insert(command.end(), {"--model", model, "--context", std::to_string(options.context)});
+    command.insert(command.end(), turn.begin(), turn.end());
     return run_child(command);
   };
   TrainingRuns runs;
   runs.ours = run({own_program(), "bench", "train", "--alone"});
-  runs.eager = run({options.python, options.peer});
-  if (options.compile) runs.compiled = run({options.python, options.peer, "--compile"});
+  runs.eager = run({options.turn.python, options.turn.peer});
+  if (options.compile) runs.compiled = run({options.turn.python, options.turn.peer, "--compile"});
   return runs;
 }
 
@@ -164,7 +159,7 @@ void print_table(const Json& models) {
 }
 
 int run_bench_train(const BenchTrainArguments& options) {
-  if (options.threads > 0) at::set_num_threads(static_cast<int>(options.threads));
+  options.turn.use_threads();
   if (options.profile && options.model == "all") {
     fail(ErrorCode::usage, "--profile is of one --model: demo, 50m or 125m");
   }
@@ -173,16 +168,16 @@ int run_bench_train(const BenchTrainArguments& options) {
     fail(ErrorCode::usage,
          "--set changes osp's model and not the peer's: give --alone or --profile");
   }
-  check_peer(options.python, options.peer);
+  check_peer(options.turn.python, options.turn.peer);
   Console console(options.common.quiet);
   std::vector<std::string> names = {"demo", "50m"};
   if (options.model != "all") names = {options.model};
   Json models = Json::array();
   for (const std::string& name : names) {
     std::vector<TrainingRuns> all;
-    for (int64_t i = 0; i < options.repetitions; ++i) {
+    for (int64_t i = 0; i < options.turn.repetitions; ++i) {
       all.push_back(run_each(options, name));
-      console.line("{} {}/{}: {:.0f} tokens/s, peer {:.0f}", name, i + 1, options.repetitions,
+      console.line("{} {}/{}: {:.0f} tokens/s, peer {:.0f}", name, i + 1, options.turn.repetitions,
                    all.back().ours["tokens_per_s"].get<double>(),
                    all.back().faster_peer()["tokens_per_s"].get<double>());
     }
@@ -194,8 +189,8 @@ int run_bench_train(const BenchTrainArguments& options) {
   }
   Json result = models[0];  // the first model's numbers at the top level, all in `models`
   record_provenance(result);
-  result["steps"] = options.steps;
-  result["repetitions"] = options.repetitions;
+  result["steps"] = options.turn.steps;
+  result["repetitions"] = options.turn.repetitions;
   result["threads"] = at::get_num_threads();
   result["models"] = models;
   print_json(result);
@@ -212,14 +207,7 @@ void add_bench_train(Command& bench) {
       .one_of({"demo", "50m", "125m", "all"});
   train.add("--context", options->context, "tokens of a sequence; 0: the model's own")
       .between(int64_t{0}, int64_t{8192});
-  train.add("--steps", options->steps, "timed steps of each run, after one that is not")
-      .between(int64_t{1}, int64_t{100000});
-  train.add("--repetitions", options->repetitions, "runs of each side")
-      .between(int64_t{1}, int64_t{1000});
-  train.add("--threads", options->threads, "threads of both sides; 0: the default")
-      .between(int64_t{0}, int64_t{4096});
-  train.add("--python", options->python, "interpreter of the peer");
-  train.add("--peer", options->peer, "script of the peer");
+  add_turn_options(train, options->turn);
   train.add("--compile", options->compile,
             "also time the peer through torch.compile; ratios are to the faster of the two");
   train.add("--set", options->assignments,

@@ -1,12 +1,12 @@
 #include "osp/cli/child.h"
 
+#include <ATen/Parallel.h>
 #include <fcntl.h>
 #include <fmt/ranges.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -66,10 +66,23 @@ void check_peer(const std::string& python, const std::string& script) {
   }
 }
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+void TurnOptions::use_threads() const {
+  if (threads > 0) at::set_num_threads(static_cast<int>(threads));
+}
+
+std::vector<std::string> TurnOptions::words() const {
+  return {"--steps", std::to_string(steps), "--threads", std::to_string(at::get_num_threads())};
+}
+
+void add_turn_options(Command& command, TurnOptions& options) {
+  command.add("--steps", options.steps, "timed steps of each run, after one that is not")
+      .between(int64_t{1}, int64_t{100000});
+  command.add("--repetitions", options.repetitions, "runs of each side")
+      .between(int64_t{1}, int64_t{1000});
+  command.add("--threads", options.threads, "threads of both sides; 0: the default")
+      .between(int64_t{0}, int64_t{4096});
+  command.add("--python", options.python, "interpreter of the peer");
+  command.add("--peer", options.peer, "script of the peer");
 }
 
 }  // namespace osp

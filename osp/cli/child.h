@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "osp/base/json.h"
+#include "osp/cli/command.h"
 
 namespace osp {
 
@@ -18,6 +19,19 @@ Json run_child(const std::vector<std::string>& command);
 // Error(usage) if the peer's interpreter or script does not exist.
 void check_peer(const std::string& python, const std::string& script);
 
-double median(std::vector<double> values);
+// Options of the benches that time steps of both sides in turn.
+struct TurnOptions {
+  int64_t steps = 3;
+  int64_t repetitions = 3;
+  int64_t threads = 0;
+  std::string python = ".venv/bin/python";
+  std::string peer;
+
+  // Sets the tensor library's threads, if some are asked for.
+  void use_threads() const;
+  // "--steps", "--threads" and their values, as both sides take them.
+  std::vector<std::string> words() const;
+};
+void add_turn_options(Command& command, TurnOptions& options);
 
 }  // namespace osp

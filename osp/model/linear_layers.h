@@ -38,6 +38,8 @@ class LinearLayers {
   at::Tensor leaf(const std::string& name) const;
   // Requires grad where a graph is built, else undefined: see embedding().
   const at::Tensor& anchor() const { return anchor_; }
+  // Where the parameters are.
+  at::Device device() const { return store_.banks.front().compute.device(); }
 
  private:
   int64_t index(const std::string& name) const;

@@ -32,10 +32,8 @@ class ForwardPass {
     first_position_ = options.cache != nullptr ? options.cache->length : 0;
     const int64_t total = first_position_ + length;
     if (!config_.learned_positions) {
-      rope_ =
-          make_rope_tables(total, config_.rotary_size, config_.rope_theta, config_.rope_scaling);
-      rope_.cos = rope_.cos.to(store.banks[0].compute.device());
-      rope_.sin = rope_.sin.to(store.banks[0].compute.device());
+      set_rope(
+          make_rope_tables(total, config_.rotary_size, config_.rope_theta, config_.rope_scaling));
     }
     const at::Tensor& like = store.banks[0].compute;
     if (first_position_ == 0 &&
@@ -252,8 +250,14 @@ class ForwardPass {
     if (config_.learned_positions) return;
     const RopeTables all =
         make_rope_tables(longest, config_.rotary_size, config_.rope_theta, config_.rope_scaling);
-    rope_ = {all.cos.index_select(0, packed_positions_),
-             all.sin.index_select(0, packed_positions_)};
+    set_rope(
+        {all.cos.index_select(0, packed_positions_), all.sin.index_select(0, packed_positions_)});
+  }
+
+  // The tables, on the device of the weights.
+  void set_rope(const RopeTables& tables) {
+    const at::Device device = layers_.device();
+    rope_ = {tables.cos.to(device), tables.sin.to(device)};
   }
 
   // Rows of the table of positions for this pass's tokens.

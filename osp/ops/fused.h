@@ -34,7 +34,7 @@ std::tuple<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::T
 
 // cos and sin of position · f_i, f_i = theta^(−2i/K) after scaling, fp32
 // [positions, K/2] each, computed in fp64. head_size: the channels that are
-// rotated.
+// rotated. Made on the CPU; the operators want them where their input is.
 struct RopeTables {
   at::Tensor cos, sin;
 };

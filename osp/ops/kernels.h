@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "osp/ops/bf16_bits.h"
+
 namespace osp::kernels {
 
 // bfloat16 as bits, layout-compatible with the tensor library's type.

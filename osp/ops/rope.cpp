@@ -166,8 +166,8 @@ at::Tensor rope(const at::Tensor& x_BTHK, const RopeTables& tables, int64_t firs
 at::Tensor rope_reference(const at::Tensor& x_BTHK, const RopeTables& tables,
                           int64_t first_position) {
   const int64_t T = x_BTHK.size(1);
-  const at::Tensor cos = tables.cos.narrow(0, first_position, T).unsqueeze(1).to(x_BTHK.device());
-  const at::Tensor sin = tables.sin.narrow(0, first_position, T).unsqueeze(1).to(x_BTHK.device());
+  const at::Tensor cos = tables.cos.narrow(0, first_position, T).unsqueeze(1);
+  const at::Tensor sin = tables.sin.narrow(0, first_position, T).unsqueeze(1);
   const auto halves = x_BTHK.chunk(2, -1);
   return at::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1)
       .to(x_BTHK.scalar_type());

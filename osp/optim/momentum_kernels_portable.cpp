@@ -1,20 +1,11 @@
 #include "osp/optim/momentum_kernels.h"
 
+#include "osp/ops/bf16_bits.h"
+
 namespace osp::momentum_kernels {
 namespace {
 
 constexpr int64_t kBlock = 1024;
-
-inline float from_bf16(uint16_t bits) {
-  return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16);
-}
-
-// Round to nearest even; NaN stays NaN.
-inline uint16_t to_bf16(float x) {
-  const uint32_t bits = __builtin_bit_cast(uint32_t, x);
-  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-  return static_cast<uint16_t>((bits & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FC0u : rounded);
-}
 
 }  // namespace
 
@@ -41,10 +32,11 @@ void normalise(const float* __restrict g, const float* __restrict buffer, uint16
                int64_t count, float beta, bool nesterov, float divisor) {
   if (nesterov) {
 #pragma omp simd
-    for (int64_t i = 0; i < count; ++i) x[i] = to_bf16((g[i] + beta * buffer[i]) / divisor);
+    for (int64_t i = 0; i < count; ++i)
+      x[i] = kernels::float_to_bf16((g[i] + beta * buffer[i]) / divisor);
   } else {
 #pragma omp simd
-    for (int64_t i = 0; i < count; ++i) x[i] = to_bf16(buffer[i] / divisor);
+    for (int64_t i = 0; i < count; ++i) x[i] = kernels::float_to_bf16(buffer[i] / divisor);
   }
 }
 
@@ -56,7 +48,7 @@ double apply(float* __restrict w, const uint16_t* __restrict x, int64_t count, f
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = begin; i < end; ++i) {
-      const float moved = keep * w[i] - scale * from_bf16(x[i]);
+      const float moved = keep * w[i] - scale * kernels::bf16_to_float(x[i]);
       const float change = moved - w[i];
       w[i] = moved;
       sum += change * change;
@@ -84,7 +76,8 @@ double sum_of_squares_bf16(const uint16_t* x, int64_t count) {
     const int64_t end = begin + kBlock < count ? begin + kBlock : count;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = begin; i < end; ++i) sum += from_bf16(x[i]) * from_bf16(x[i]);
+    for (int64_t i = begin; i < end; ++i)
+      sum += kernels::bf16_to_float(x[i]) * kernels::bf16_to_float(x[i]);
     total += static_cast<double>(sum);
   }
   return total;

@@ -145,9 +145,7 @@ class Muon : public Optimizer {
 
   static void write_momentum(const MuonBank& bank, int64_t first, const at::Tensor& buffer) {
     for (int64_t i = 0; i < buffer.size(0); ++i) {
-      const QuantizedMomentum next = quantize_momentum_reference(buffer[i]);
-      bank.quantized.codes[first + i].copy_(next.codes);
-      bank.quantized.scales[first + i].copy_(next.scales);
+      store_momentum_reference(buffer[i], bank.quantized.select(first + i));
     }
   }
 
@@ -234,9 +232,7 @@ void muon_step_reference(at::Tensor& weight, const at::Tensor& gradient,
                          const NewtonSchulz& settings, double scale, bool nesterov) {
   at::Tensor buffer = dequantize_momentum_reference(momentum);
   muon_step_reference(weight, gradient, buffer, values, settings, scale, nesterov);
-  const QuantizedMomentum next = quantize_momentum_reference(buffer);
-  momentum.codes.copy_(next.codes);
-  momentum.scales.copy_(next.scales);
+  store_momentum_reference(buffer, momentum);
 }
 
 std::unique_ptr<Optimizer> make_muon(std::vector<Bank*> banks, const OptimizerGroup& group,

@@ -46,6 +46,12 @@ QuantizedMomentum quantize_momentum_reference(const at::Tensor& momentum) {
   return {without_blocks(codes, momentum.sizes()).to(at::kChar), scales};
 }
 
+void store_momentum_reference(const at::Tensor& momentum, const QuantizedMomentum& into) {
+  const QuantizedMomentum next = quantize_momentum_reference(momentum);
+  into.codes.copy_(next.codes);
+  into.scales.copy_(next.scales);
+}
+
 at::Tensor dequantize_momentum_reference(const QuantizedMomentum& momentum) {
   const at::Tensor blocks = in_blocks(momentum.codes).to(at::kFloat);
   return without_blocks(blocks * momentum.scales.unsqueeze(1), momentum.codes.sizes());

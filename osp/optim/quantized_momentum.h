@@ -30,6 +30,7 @@ QuantizedMomentum zero_quantized_momentum(const at::Tensor& bank);
 // The naive twins, on any device, of one matrix [rows, cols] with its codes [rows, cols] and scales
 // [blocks]. A number that is not finite leaves a scale that is none.
 QuantizedMomentum quantize_momentum_reference(const at::Tensor& momentum);
+void store_momentum_reference(const at::Tensor& momentum, const QuantizedMomentum& into);
 at::Tensor dequantize_momentum_reference(const QuantizedMomentum& momentum);
 
 // The passes of the active instruction set.

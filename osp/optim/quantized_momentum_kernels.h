@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "osp/ops/bf16_bits.h"
+
 namespace osp::kernels {
 
 // Consecutive numbers of one matrix that share a scale; a matrix's last block may be shorter.

@@ -3,7 +3,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <numeric>
@@ -12,6 +11,7 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/memory.h"
+#include "osp/base/timing.h"
 #include "osp/formats/safetensors.h"
 #include "osp/optim/make_optimizers.h"
 #include "osp/train/speed.h"
@@ -31,17 +31,6 @@ double seconds_since_process_start() {
          std::stod(word) / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
-double seconds_of_process() {
-  timespec now{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-double middle(std::vector<double> values) {
-  std::ranges::sort(values);
-  return values[values.size() / 2];
-}
-
 double mean(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
@@ -59,15 +48,15 @@ void time_steps(Optimizer& optimizer, StepValues values, int64_t steps, int64_t 
   std::vector<double> seconds, cpu_seconds;
   for (int64_t i = 0; i < period + timed; ++i, ++values.step) {
     const auto start = std::chrono::steady_clock::now();
-    const double cpu_start = seconds_of_process();
+    const double cpu_start = process_cpu_seconds();
     optimizer.step(values);
     if (i < period) continue;
-    cpu_seconds.push_back(seconds_of_process() - cpu_start);
+    cpu_seconds.push_back(process_cpu_seconds() - cpu_start);
     seconds.push_back(
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
-  speed.seconds = period == 1 ? middle(seconds) : mean(seconds);
-  speed.cpu_seconds = period == 1 ? middle(cpu_seconds) : mean(cpu_seconds);
+  speed.seconds = period == 1 ? median(seconds) : mean(seconds);
+  speed.cpu_seconds = period == 1 ? median(cpu_seconds) : mean(cpu_seconds);
 }
 
 TensorEntry first_matrix(const at::Tensor& bank, const std::string& name) {

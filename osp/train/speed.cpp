@@ -1,6 +1,5 @@
 #include "osp/train/speed.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -13,6 +12,7 @@
 #include "osp/base/memory.h"
 #include "osp/base/philox.h"
 #include "osp/base/temporary_folder.h"
+#include "osp/base/timing.h"
 #include "osp/data/dataset.h"
 #include "osp/data/shards_writer.h"
 #include "osp/train/device.h"
@@ -96,11 +96,9 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
     seconds.push_back(taken);
     optimizer_seconds.push_back(report.optimizer_seconds);
   }
-  std::sort(seconds.begin(), seconds.end());
-  std::sort(optimizer_seconds.begin(), optimizer_seconds.end());
   speed.batch_tokens = recipe.train.batch_tokens;
-  speed.step_seconds = seconds[seconds.size() / 2];
-  speed.optimizer_seconds = optimizer_seconds[optimizer_seconds.size() / 2];
+  speed.step_seconds = median(seconds);
+  speed.optimizer_seconds = median(optimizer_seconds);
   speed.tokens_per_s = static_cast<double>(recipe.train.batch_tokens) / speed.step_seconds;
   if (operators) speed.operators = operators->times();
   for (OpTime& time : speed.operators) {
