@@ -43,7 +43,7 @@ void fuse_embedding(const ParameterStore& store, at::Tensor out) {
   const LinearLayers layers(store, nullptr, /*training=*/false);
   map_rows(table, out, [&](const at::Tensor& rows) {
     const at::Tensor x = projection.defined() ? at::matmul(rows, projection) : rows;
-    return store.config.embedding_norm ? layers.norm("model.embed_norm", x) : x;
+    return store.config.embedding_norm ? layers.norm("model.embed_norm", x).value : x;
   });
 }
 

@@ -9,6 +9,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
+#include "osp/base/timing.h"
 #include "osp/data/tokenizer_utf8.h"
 #include "osp/model/text_stream.h"
 #include "osp/model/transformer.h"
@@ -129,7 +130,7 @@ Generation generate(const ParameterStore& store, const Tokenizer& tokenizer,
   }
   pass_on(stream.finish());
   if (stream.stopped()) result.finish = "stop";
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.seconds = seconds_since(start);
   return result;
 }
 

@@ -1,6 +1,7 @@
 #include "osp/model/linear_layers.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/zeros.h>
@@ -46,14 +47,14 @@ WeightRef LinearLayers::gain(const std::string& name) const {
   return config_.norm == "simple" ? WeightRef{} : norm_parameter(name, ".weight");
 }
 
-at::Tensor LinearLayers::norm(const std::string& name, const at::Tensor& x) const {
+Activation LinearLayers::norm(const std::string& name, const at::Tensor& x) const {
   if (!config_.layer_norm()) return rms_norm(x, gain(name), config_.norm_eps);
   if (config_.norm == "layer-plain") return layer_norm(x, {}, {}, config_.norm_eps, anchor_);
   return layer_norm(x, norm_parameter(name, ".weight"), norm_parameter(name, ".bias"),
                     config_.norm_eps, anchor_);
 }
 
-std::tuple<at::Tensor, at::Tensor> LinearLayers::add_norm(const std::string& name,
+std::tuple<at::Tensor, Activation> LinearLayers::add_norm(const std::string& name,
                                                           const at::Tensor& x,
                                                           const at::Tensor& branch) const {
   if (!config_.layer_norm()) return add_rms_norm(x, branch, gain(name), config_.norm_eps);
@@ -63,7 +64,7 @@ std::tuple<at::Tensor, at::Tensor> LinearLayers::add_norm(const std::string& nam
 
 at::Tensor LinearLayers::bias(const std::string& name) const { return leaf(name + ".bias"); }
 
-at::Tensor LinearLayers::linear(const std::vector<std::string>& names, const at::Tensor& x,
+at::Tensor LinearLayers::linear(const std::vector<std::string>& names, const Activation& x,
                                 bool biased) const {
   std::vector<int64_t> parameters;
   std::vector<at::Tensor> biases, outputs;
@@ -101,19 +102,20 @@ std::optional<WeightRef> LinearLayers::contiguous_weight(
                                                          : at::Tensor()};
 }
 
-at::Tensor LinearLayers::single(int64_t parameter, const at::Tensor& x,
+at::Tensor LinearLayers::single(int64_t parameter, const Activation& x,
                                 const at::Tensor& bias) const {
   const WeightRef own{store_.compute(parameter), gradient(parameter)};
   at::Tensor y;
   if (taps_weights()) {
     const at::Tensor weight = training_ ? weight_leaf(own, anchor_) : own.value;
-    y = at::matmul(x, tap_->weight(parameter, weight).t());
+    y = at::matmul(x.value, tap_->weight(parameter, weight).t());
   } else {
     y = osp::linear(x, own);
   }
   if (bias.defined()) y = y + bias;
-  if (taps_linear()) {
-    tap_->linear_input(parameter, x.detach().flatten(0, -2));
+  // Training without a graph is the first of two runs of a block: the watcher sees the second.
+  if (taps_linear() && (!training_ || at::GradMode::is_enabled())) {
+    tap_->linear_input(parameter, x.value.detach().flatten(0, -2));
     tap_->linear_output(parameter, y.detach().flatten(0, -2));
     if (training_) {
       y.register_hook([watcher = tap_, parameter](const at::Tensor& dy) {

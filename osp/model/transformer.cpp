@@ -5,8 +5,13 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
 
 #include "osp/base/error.h"
 #include "osp/model/linear_layers.h"
@@ -19,7 +24,7 @@
 namespace osp {
 
 // Everything a forward pass carries along.
-class ForwardPass {
+class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
  public:
   // For `length` tokens per sequence, after those that the cache holds.
   ForwardPass(const ParameterStore& store, int64_t length, const ForwardOptions& options)
@@ -60,15 +65,15 @@ class ForwardPass {
       x = x + learned_positions(tokens_BT.size(1));
     }
     if (config_.embedding_projection) x = layers_.linear({"model.embed_proj"}, x, false);
-    if (config_.embedding_norm) x = layers_.norm("model.embed_norm", x);
+    if (config_.embedding_norm) x = layers_.norm("model.embed_norm", x).value;
     return tap(TapPoint::embedding, 0, x);
   }
 
   // One block; its last branch is left waiting.
   void block(int64_t layer, Stream& stream) const {
-    const at::Tensor y = attention_input(layer, stream);
+    const Activation y = attention_input(layer, stream);
     if (config_.parallel) {
-      const at::Tensor z = config_.shared_norm ? y : mlp_input(layer, stream);
+      const Activation z = config_.shared_norm ? y : mlp_input(layer, stream);
       stream.branch = attention(layer, y) + feed_forward(layer, z);
     } else {
       stream.branch = attention(layer, y);
@@ -77,26 +82,31 @@ class ForwardPass {
     stream.ended = layer;
   }
 
+  // The same, of which nothing but the incoming stream is kept: the backward pass runs the block
+  // once more. The pass has an owner that lives as long as the graph.
+  void block_computed_again(int64_t layer, Stream& stream) const;
+
   // What a block's branches read of the stream, which is settled; not yet seen by the tap.
-  at::Tensor attention_input(int64_t layer, Stream& stream) const {
-    return config_.norm_before() ? norm(stream, name(layer, "input_layernorm")) : settled(stream);
+  Activation attention_input(int64_t layer, Stream& stream) const {
+    if (!config_.norm_before()) return settled(stream);
+    return norm(stream, name(layer, "input_layernorm"));
   }
-  at::Tensor mlp_input(int64_t layer, Stream& stream) const {
+  Activation mlp_input(int64_t layer, Stream& stream) const {
     if (!config_.norm_before()) return settled(stream);
     return norm(stream,
                 name(layer, config_.shared_norm ? "input_layernorm" : "post_attention_layernorm"));
   }
 
-  at::Tensor attention(int64_t layer, const at::Tensor& y) const {
+  at::Tensor attention(int64_t layer, const Activation& y) const {
     return attention_branch(layer,
                             attention_output(layer, tap(TapPoint::attention_input, layer, y)));
   }
-  at::Tensor feed_forward(int64_t layer, const at::Tensor& y) const {
+  at::Tensor feed_forward(int64_t layer, const Activation& y) const {
     return mlp_branch(layer, mlp_product(layer, tap(TapPoint::mlp_input, layer, y)));
   }
 
   // The input of the output projection, as the tap left it.
-  at::Tensor attention_output(int64_t layer, const at::Tensor& y) const {
+  at::Tensor attention_output(int64_t layer, const Activation& y) const {
     auto [q, k, v] = projections(name(layer, "self_attn."), y);
     // Taps see [B, heads, T, K].
     q = tap(TapPoint::query, layer, q.transpose(1, 2)).transpose(1, 2);
@@ -121,32 +131,23 @@ class ForwardPass {
   at::Tensor attention_branch(int64_t layer, const at::Tensor& output) const {
     const at::Tensor branch =
         layers_.linear({name(layer, "self_attn.o_proj")}, output, config_.output_bias);
-    if (config_.norm_after) return layers_.norm(name(layer, "post_attention_layernorm"), branch);
+    if (config_.norm_after) {
+      return layers_.norm(name(layer, "post_attention_layernorm"), branch).value;
+    }
     return scaled(name(layer, "self_attn.branch_scale"), branch);
   }
 
   // The input of the down projection, as the tap left it.
-  at::Tensor mlp_product(int64_t layer, const at::Tensor& x) const {
-    const std::string gate = name(layer, "mlp.gate_proj"), up = name(layer, "mlp.up_proj");
-    at::Tensor product;
-    if (!config_.gated) {
-      product = activation(layers_.linear({up}, x, config_.mlp_bias), config_.activation);
-    } else {
-      const at::Tensor gate_up = layers_.linear({gate, up}, x, config_.mlp_bias);
-      if (config_.activation == "silu") {
-        product = swiglu(gate_up);
-      } else {
-        const auto halves = gate_up.chunk(2, -1);
-        product = activation(halves[0], config_.activation) * halves[1];
-      }
-    }
-    return tap(TapPoint::mlp_product, layer, product);
+  Activation mlp_product(int64_t layer, const Activation& x) const {
+    return tap(TapPoint::mlp_product, layer, untapped_mlp_product(layer, x));
   }
 
-  at::Tensor mlp_branch(int64_t layer, const at::Tensor& product) const {
+  at::Tensor mlp_branch(int64_t layer, const Activation& product) const {
     const at::Tensor branch =
         layers_.linear({name(layer, "mlp.down_proj")}, product, config_.mlp_bias);
-    if (config_.norm_after) return layers_.norm(name(layer, "post_feedforward_layernorm"), branch);
+    if (config_.norm_after) {
+      return layers_.norm(name(layer, "post_feedforward_layernorm"), branch).value;
+    }
     return scaled(name(layer, "mlp.branch_scale"), branch);
   }
 
@@ -162,15 +163,17 @@ class ForwardPass {
 
   // Final norm and output EmbProj.
   at::Tensor final_state(Stream& stream) const {
-    at::Tensor y = norm(stream, "model.norm");
-    y = tap(TapPoint::final_state, config_.layers, y);
-    if (config_.embedding_projection) y = layers_.linear({"lm_head_proj"}, y, false);
-    return tap(TapPoint::head_input, config_.layers, y);
+    const Activation y = tap(TapPoint::final_state, config_.layers, norm(stream, "model.norm"));
+    return tap(
+        TapPoint::head_input, config_.layers,
+        config_.embedding_projection ? layers_.linear({"lm_head_proj"}, y, false) : y.value);
   }
 
   at::Tensor hidden(const at::Tensor& tokens_BT) const {
     Stream stream{embedding_lookup(tokens_BT), {}};
-    for (int64_t layer = 0; layer < config_.layers; ++layer) block(layer, stream);
+    for (int64_t layer = 0; layer < config_.layers; ++layer) {
+      options_.recompute_blocks ? block_computed_again(layer, stream) : block(layer, stream);
+    }
     const at::Tensor h = final_state(stream);
     if (options_.cache != nullptr && options_.segments.empty()) {
       options_.cache->length += tokens_BT.size(1);
@@ -193,6 +196,11 @@ class ForwardPass {
     if (options_.tap == nullptr || !options_.tap->wants(point, layer)) return x;
     return options_.tap->at(point, layer, x);
   }
+  // What a tap replaced is no longer what its operands give.
+  Activation tap(TapPoint point, int64_t layer, const Activation& x) const {
+    const at::Tensor seen = tap(point, layer, x.value);
+    return seen.is_same(x.value) ? x : Activation(seen);
+  }
 
  private:
   static std::string name(int64_t layer, const char* rest) {
@@ -204,17 +212,26 @@ class ForwardPass {
     return config_.branch_scale ? scale_branch(branch, layers_.scalar(name)) : branch;
   }
 
+  Activation untapped_mlp_product(int64_t layer, const Activation& x) const {
+    const std::string gate = name(layer, "mlp.gate_proj"), up = name(layer, "mlp.up_proj");
+    if (!config_.gated) {
+      return activation(layers_.linear({up}, x, config_.mlp_bias), config_.activation);
+    }
+    const at::Tensor gate_up = layers_.linear({gate, up}, x, config_.mlp_bias);
+    if (config_.activation == "silu") return swiglu(gate_up);
+    const auto halves = gate_up.chunk(2, -1);
+    return activation(halves[0], config_.activation) * halves[1];
+  }
+
   // Adds the branch that waits and returns the norm of the sum. Where the sum
   // is the state after a block, the tap sees it; if the tap replaces it, the
   // norm is computed anew.
-  at::Tensor norm(Stream& stream, const std::string& name) const {
+  Activation norm(Stream& stream, const std::string& name) const {
     if (!stream.branch.defined()) return layers_.norm(name, settled(stream));
-    at::Tensor y;
-    std::tie(stream.x, y) = layers_.add_norm(name, stream.x, stream.branch);
+    const auto [sum, y] = layers_.add_norm(name, stream.x, stream.branch);
+    stream.x = sum;
     stream.branch = at::Tensor();
-    const at::Tensor sum = stream.x;
-    if (!settled(stream).is_same(sum)) y = layers_.norm(name, stream.x);
-    return y;
+    return settled(stream).is_same(sum) ? y : layers_.norm(name, stream.x);
   }
 
   // For the last `length` of `total` tokens; undefined where every query sees all up to itself.
@@ -300,8 +317,8 @@ class ForwardPass {
 
   // Queries, keys and values [B, T, heads, K] of a block's input.
   std::tuple<at::Tensor, at::Tensor, at::Tensor> projections(const std::string& prefix,
-                                                             const at::Tensor& x) const {
-    const int64_t B = x.size(0), T = x.size(1), H = config_.heads, Hkv = config_.kv_heads,
+                                                             const Activation& x) const {
+    const int64_t B = x.value.size(0), T = x.value.size(1), H = config_.heads, Hkv = config_.kv_heads,
                   K = config_.head_size;
     at::Tensor qkv = layers_.linear({prefix + "q_proj", prefix + "k_proj", prefix + "v_proj"}, x,
                                     config_.qkv_bias);
@@ -310,14 +327,14 @@ class ForwardPass {
     if (!config_.qk_norm && rotates_all) return split_rope(qkv, H, Hkv, rope_, first_position_);
     at::Tensor q = qkv.narrow(2, 0, H * K), k = qkv.narrow(2, H * K, Hkv * K);
     if (config_.qk_norm && config_.qk_norm_wide) {
-      q = layers_.norm(prefix + "q_norm", q);
-      k = layers_.norm(prefix + "k_norm", k);
+      q = layers_.norm(prefix + "q_norm", q).value;
+      k = layers_.norm(prefix + "k_norm", k).value;
     }
     q = q.reshape({B, T, H, K});
     k = k.reshape({B, T, Hkv, K});
     if (config_.qk_norm && !config_.qk_norm_wide) {
-      q = layers_.norm(prefix + "q_norm", q);
-      k = layers_.norm(prefix + "k_norm", k);
+      q = layers_.norm(prefix + "q_norm", q).value;
+      k = layers_.norm(prefix + "k_norm", k).value;
     }
     return {rotated(q), rotated(k), qkv.narrow(2, (H + Hkv) * K, Hkv * K).view({B, T, Hkv, K})};
   }
@@ -345,7 +362,7 @@ class ForwardPass {
   }
 
   const ModelConfig& config_;
-  const ForwardOptions& options_;
+  const ForwardOptions options_;
   LinearLayers layers_;
   int64_t first_position_ = 0;
   at::Tensor packed_positions_;  // of packed tokens, [N]
@@ -353,6 +370,63 @@ class ForwardPass {
   VisibleKeys all_keys_;         // of blocks without a window
   VisibleKeys window_keys_;      // of blocks with a window
 };
+
+namespace {
+
+// A block of a pass, as an operator of its own.
+struct BlockOfPass {
+  std::shared_ptr<const ForwardPass> pass;
+  int64_t layer, ended;
+};
+struct HeldBlock : torch::CustomClassHolder {
+  explicit HeldBlock(BlockOfPass of) : block(std::move(of)) {}
+  BlockOfPass block;
+};
+
+struct BlockComputedAgain : torch::autograd::Function<BlockComputedAgain> {
+  using Context = torch::autograd::AutogradContext;
+
+  static torch::autograd::variable_list forward(Context* ctx, const at::Tensor& x,
+                                                const std::optional<at::Tensor>& branch,
+                                                const BlockOfPass& of) {
+    ForwardPass::Stream stream{x, branch.value_or(at::Tensor()), of.ended};
+    of.pass->block(of.layer, stream);
+    ctx->save_for_backward({x, branch.value_or(at::Tensor())});
+    ctx->saved_data["block"] = c10::IValue::make_capsule(c10::make_intrusive<HeldBlock>(of));
+    return {stream.x, stream.branch};
+  }
+
+  static torch::autograd::variable_list backward(Context* ctx, torch::autograd::variable_list d) {
+    const auto holder = ctx->saved_data["block"].toCapsule();
+    const BlockOfPass& of = static_cast<const HeldBlock&>(*holder).block;
+    const auto kept = ctx->get_saved_variables();
+    const auto leaf = [](const at::Tensor& t) {
+      return t.defined() ? t.detach().requires_grad_(true) : at::Tensor();
+    };
+    const at::Tensor x = leaf(kept[0]), branch = leaf(kept[1]);
+    const at::AutoGradMode with_graph(true);
+    ForwardPass::Stream stream{x, branch, of.ended};
+    of.pass->block(of.layer, stream);
+    torch::autograd::variable_list outputs, gradients;
+    for (const auto& [output, gradient] : {std::pair(stream.x, d[0]), {stream.branch, d[1]}}) {
+      if (!gradient.defined()) continue;
+      outputs.push_back(output);
+      gradients.push_back(gradient);
+    }
+    torch::autograd::backward(outputs, gradients);
+    return {x.grad(), branch.defined() ? branch.grad() : at::Tensor(), {}};
+  }
+};
+
+}  // namespace
+
+void ForwardPass::block_computed_again(int64_t layer, Stream& stream) const {
+  const std::optional<at::Tensor> branch =
+      stream.branch.defined() ? std::optional(stream.branch) : std::nullopt;
+  const auto out = BlockComputedAgain::apply(
+      stream.x, branch, BlockOfPass{shared_from_this(), layer, stream.ended});
+  stream = {out[0], out[1], layer};
+}
 
 namespace {
 
@@ -404,7 +478,8 @@ BlockPieces::~BlockPieces() = default;
 
 at::Tensor BlockPieces::attention_input(const at::Tensor& x_BTD) const {
   ForwardPass::Stream stream{x_BTD, {}};
-  return pass_->tap(TapPoint::attention_input, layer_, pass_->attention_input(layer_, stream));
+  return pass_->tap(TapPoint::attention_input, layer_, pass_->attention_input(layer_, stream))
+      .value;
 }
 
 at::Tensor BlockPieces::attention_output(const at::Tensor& input_BTD) const {
@@ -417,11 +492,11 @@ at::Tensor BlockPieces::attention_branch(const at::Tensor& output) const {
 
 at::Tensor BlockPieces::mlp_input(const at::Tensor& x_BTD) const {
   ForwardPass::Stream stream{x_BTD, {}};
-  return pass_->tap(TapPoint::mlp_input, layer_, pass_->mlp_input(layer_, stream));
+  return pass_->tap(TapPoint::mlp_input, layer_, pass_->mlp_input(layer_, stream)).value;
 }
 
 at::Tensor BlockPieces::mlp_product(const at::Tensor& input_BTD) const {
-  return pass_->mlp_product(layer_, input_BTD);
+  return pass_->mlp_product(layer_, input_BTD).value;
 }
 
 at::Tensor BlockPieces::mlp_branch(const at::Tensor& product) const {
@@ -439,14 +514,15 @@ at::Tensor forward_head(const ParameterStore& store, const at::Tensor& x_BTD,
 at::Tensor forward_hidden(const ParameterStore& store, const at::Tensor& tokens_BT,
                           const ForwardOptions& options) {
   const at::AutoGradMode mode(options.training);
-  return ForwardPass(store, length_of(tokens_BT), options).hidden(tokens_BT);
+  return std::make_shared<const ForwardPass>(store, length_of(tokens_BT), options)
+      ->hidden(tokens_BT);
 }
 
 at::Tensor forward_logits(const ParameterStore& store, const at::Tensor& tokens_BT,
                           const ForwardOptions& options) {
   const at::AutoGradMode mode(options.training);
-  const ForwardPass pass(store, length_of(tokens_BT), options);
-  return pass.logits(pass.hidden(tokens_BT));
+  const auto pass = std::make_shared<const ForwardPass>(store, length_of(tokens_BT), options);
+  return pass->logits(pass->hidden(tokens_BT));
 }
 
 at::Tensor logits_of_hidden(const ParameterStore& store, const at::Tensor& hidden, Tap* tap) {
@@ -459,8 +535,8 @@ at::Tensor forward_loss_sum(const ParameterStore& store, const at::Tensor& token
                             const at::Tensor& targets_BT, const ForwardOptions& options,
                             double loss_scale) {
   const at::AutoGradMode mode(options.training);
-  const ForwardPass pass(store, length_of(tokens_BT), options);
-  return linear_cross_entropy(pass.hidden(tokens_BT).flatten(0, 1), pass.head(),
+  const auto pass = std::make_shared<const ForwardPass>(store, length_of(tokens_BT), options);
+  return linear_cross_entropy(pass->hidden(tokens_BT).flatten(0, 1), pass->head(),
                               targets_BT.flatten(), loss_scale, options.training);
 }
 

@@ -44,6 +44,11 @@ struct ForwardOptions {
   // Build the autograd graph; weight gradients are added into store.gradient where the store has
   // gradient banks.
   bool training = false;
+  // Keep only the input of each block for the backward pass, which runs the block once more: about
+  // a third more time, and the memory of one block. Gradients have the same bits. With `training`,
+  // the store and the tap must outlive the graph; the tap sees the points of a block twice, its
+  // linear layers only the second time.
+  bool recompute_blocks = false;
 };
 
 // The pass in pieces, for whoever goes through the model layer by layer:

@@ -39,6 +39,22 @@ struct NormResult {
   at::Tensor residual, y, inverse_rms;
 };
 
+// What norm_forward gave as y, from what it left.
+at::Tensor norm_again(const at::Tensor& residual, const at::Tensor& inverse_rms,
+                      const at::Tensor& gain) {
+  RECORD_USER_SCOPE("osp::rms_norm");
+  const int64_t D = residual.size(-1), rows = residual.numel() / D;
+  at::Tensor y = at::empty_like(residual);
+  dispatch(residual, [&]<class T>(const kernels::TypedKernels<T>& k) {
+    at::parallel_for(0, rows, row_grain(D), [&](int64_t begin, int64_t end) {
+      k.rms_norm_again(data<T>(residual) + begin * D, inverse_rms.const_data_ptr<float>() + begin,
+                       gain_data(gain), gain_stride(gain), mutable_data<T>(y) + begin * D,
+                       end - begin, D);
+    });
+  });
+  return y;
+}
+
 NormResult norm_forward(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& gain,
                         double eps) {
   RECORD_USER_SCOPE("osp::rms_norm");
@@ -85,13 +101,15 @@ at::Tensor norm_backward(const at::Tensor& residual, const at::Tensor& inverse_r
   return dx;
 }
 
+// Gives (y, inverse_rms).
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const WeightRef& gain,
-                            double eps) {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const WeightRef& gain,
+                               double eps) {
     const NormResult out = norm_forward(x, {}, gain.value, eps);
     ctx->save_for_backward({x, out.inverse_rms, gain.value});
     ctx->saved_data["gain_gradient"] = gain.gradient;
-    return out.y;
+    ctx->mark_non_differentiable({out.inverse_rms});
+    return {out.y, out.inverse_rms};
   }
   static variable_list backward(AutogradContext* ctx, variable_list d) {
     const auto saved = ctx->get_saved_variables();
@@ -100,13 +118,15 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
   }
 };
 
+// Gives (residual, y, inverse_rms).
 struct AddRmsNorm : torch::autograd::Function<AddRmsNorm> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& branch,
                                const WeightRef& gain, double eps) {
     const NormResult out = norm_forward(x, branch, gain.value, eps);
     ctx->save_for_backward({out.residual, out.inverse_rms, gain.value});
     ctx->saved_data["gain_gradient"] = gain.gradient;
-    return {out.residual, out.y};
+    ctx->mark_non_differentiable({out.inverse_rms});
+    return {out.residual, out.y, out.inverse_rms};
   }
   static variable_list backward(AutogradContext* ctx, variable_list d) {
     const auto saved = ctx->get_saved_variables();
@@ -118,21 +138,25 @@ struct AddRmsNorm : torch::autograd::Function<AddRmsNorm> {
   }
 };
 
+at::Tensor swiglu_forward(const at::Tensor& gate_up) {
+  RECORD_USER_SCOPE("osp::swiglu");
+  const int64_t F = gate_up.size(-1) / 2, rows = gate_up.numel() / (2 * F);
+  auto shape = gate_up.sizes().vec();
+  shape.back() = F;
+  at::Tensor out = at::empty(shape, gate_up.options());
+  dispatch(gate_up, [&]<class T>(const kernels::TypedKernels<T>& k) {
+    at::parallel_for(0, rows, row_grain(F), [&](int64_t begin, int64_t end) {
+      k.swiglu_forward(data<T>(gate_up) + begin * 2 * F, mutable_data<T>(out) + begin * F,
+                       end - begin, F);
+    });
+  });
+  return out;
+}
+
 struct Swiglu : torch::autograd::Function<Swiglu> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up) {
-    RECORD_USER_SCOPE("osp::swiglu");
-    const int64_t F = gate_up.size(-1) / 2, rows = gate_up.numel() / (2 * F);
-    auto shape = gate_up.sizes().vec();
-    shape.back() = F;
-    at::Tensor out = at::empty(shape, gate_up.options());
-    dispatch(gate_up, [&]<class T>(const kernels::TypedKernels<T>& k) {
-      at::parallel_for(0, rows, row_grain(F), [&](int64_t begin, int64_t end) {
-        k.swiglu_forward(data<T>(gate_up) + begin * 2 * F, mutable_data<T>(out) + begin * F,
-                         end - begin, F);
-      });
-    });
     ctx->save_for_backward({gate_up});
-    return out;
+    return swiglu_forward(gate_up);
   }
   static variable_list backward(AutogradContext* ctx, variable_list d) {
     const at::Tensor gate_up = ctx->get_saved_variables()[0];
@@ -152,19 +176,51 @@ struct Swiglu : torch::autograd::Function<Swiglu> {
 // Two-dimensional view of a tensor's last dimension.
 at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
 
+// What a Linear keeps of its input; autograd takes no tensors inside a vector apart from those that
+// it differentiates.
+struct InputOrigin {
+  Activation::Origin origin;
+  std::vector<at::Tensor> operands;
+};
+
+// The input of a linear layer from what was kept of it, kept[0] being the weight.
+at::Tensor input_again(Activation::Origin origin, const variable_list& kept) {
+  switch (origin) {
+    case Activation::Origin::rms_norm:
+      return norm_again(kept[1], kept[2], kept[3]);
+    case Activation::Origin::swiglu:
+      return swiglu_forward(kept[1]);
+    default:
+      return kept[1];
+  }
+}
+
 struct Linear : torch::autograd::Function<Linear> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const WeightRef& weight) {
-    ctx->save_for_backward({x, weight.value});
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const InputOrigin& from,
+                            const WeightRef& weight) {
+    variable_list kept{weight.value};
+    if (from.origin == Activation::Origin::none) {
+      kept.push_back(x);
+    } else {
+      kept.insert(kept.end(), from.operands.begin(), from.operands.end());
+    }
+    ctx->save_for_backward(kept);
+    ctx->saved_data["origin"] = static_cast<int64_t>(from.origin);
     ctx->saved_data["gradient"] = weight.gradient;
     auto shape = x.sizes().vec();
     shape.back() = weight.value.size(0);
     return at::mm(rows_of(x), weight.value.t()).view(shape);
   }
   static variable_list backward(AutogradContext* ctx, variable_list d) {
-    const auto saved = ctx->get_saved_variables();
+    const auto kept = ctx->get_saved_variables();
+    const auto origin = static_cast<Activation::Origin>(ctx->saved_data["origin"].toInt());
     const at::Tensor dy = rows_of(d[0]), gradient = ctx->saved_data["gradient"].toTensor();
-    if (gradient.defined()) accumulate(gradient, at::mm(dy.t(), rows_of(saved[0])));
-    return {at::mm(dy, saved[1]).view(saved[0].sizes()), {}};
+    if (gradient.defined()) {
+      accumulate(gradient, at::mm(dy.t(), rows_of(input_again(origin, kept))));
+    }
+    auto shape = d[0].sizes().vec();
+    shape.back() = kept[0].size(1);
+    return {at::mm(dy, kept[0]).view(shape), {}, {}};
   }
 };
 
@@ -227,9 +283,11 @@ at::Tensor leaf_of(const WeightRef& gain, const at::Tensor& x) {
 
 }  // namespace
 
-at::Tensor rms_norm(const at::Tensor& x, const WeightRef& gain, double eps) {
+Activation rms_norm(const at::Tensor& x, const WeightRef& gain, double eps) {
   if (!has_kernels(x)) return rms_norm_reference(x, leaf_of(gain, x), eps);
-  return RmsNorm::apply(x.contiguous(), gain, eps);
+  const at::Tensor r = x.contiguous();
+  const auto out = RmsNorm::apply(r, gain, eps);
+  return {out[0], Activation::Origin::rms_norm, {r, out[1], gain.value}};
 }
 
 at::Tensor rms_norm_reference(const at::Tensor& x, const at::Tensor& gain, double eps) {
@@ -239,18 +297,20 @@ at::Tensor rms_norm_reference(const at::Tensor& x, const at::Tensor& gain, doubl
   return y.to(x.scalar_type());
 }
 
-std::tuple<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::Tensor& branch,
+std::tuple<at::Tensor, Activation> add_rms_norm(const at::Tensor& x, const at::Tensor& branch,
                                                 const WeightRef& gain, double eps) {
   if (!has_kernels(x)) {
     const at::Tensor r = x + branch;
     return {r, rms_norm_reference(r, leaf_of(gain, r), eps)};
   }
   const auto out = AddRmsNorm::apply(x.contiguous(), branch.contiguous(), gain, eps);
-  return {out[0], out[1]};
+  return {out[0], {out[1], Activation::Origin::rms_norm, {out[0], out[2], gain.value}}};
 }
 
-at::Tensor swiglu(const at::Tensor& gate_up) {
-  return has_kernels(gate_up) ? Swiglu::apply(gate_up.contiguous()) : swiglu_reference(gate_up);
+Activation swiglu(const at::Tensor& gate_up) {
+  if (!has_kernels(gate_up)) return swiglu_reference(gate_up);
+  const at::Tensor whole = gate_up.contiguous();
+  return {Swiglu::apply(whole), Activation::Origin::swiglu, {whole}};
 }
 
 at::Tensor swiglu_reference(const at::Tensor& gate_up) {
@@ -258,7 +318,9 @@ at::Tensor swiglu_reference(const at::Tensor& gate_up) {
   return at::silu(halves[0]) * halves[1];
 }
 
-at::Tensor linear(const at::Tensor& x, const WeightRef& weight) { return Linear::apply(x, weight); }
+at::Tensor linear(const Activation& x, const WeightRef& weight) {
+  return Linear::apply(x.value, InputOrigin{x.origin, x.operands}, weight);
+}
 
 at::Tensor embedding(const at::Tensor& ids, const WeightRef& table, const at::Tensor& anchor) {
   if (!anchor.defined()) return rows_of_ids(ids, table.value);

@@ -10,6 +10,7 @@
 
 #include <functional>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "osp/ops/rope_scaling.h"
@@ -23,13 +24,30 @@ struct WeightRef {
   at::Tensor gradient;
 };
 
+// A tensor on its way into a linear layer, and what it can be made from again. The backward pass of
+// a linear layer reads its input once more; where that is the result of a norm or of SwiGLU, it is
+// computed again from the operands, which their own backward passes keep anyway, to the same bits.
+// A tensor by itself (the implicit conversion) is kept as it is.
+struct Activation {
+  enum class Origin { none, rms_norm, swiglu };
+
+  at::Tensor value;
+  Origin origin = Origin::none;
+  // rms_norm: r, 1 / sqrt(mean(r²) + eps) of each row in fp32, gain; swiglu: [gate | up].
+  std::vector<at::Tensor> operands;
+
+  Activation(at::Tensor tensor) : value(std::move(tensor)) {}
+  Activation(at::Tensor tensor, Origin from, std::vector<at::Tensor> of)
+      : value(std::move(tensor)), origin(from), operands(std::move(of)) {}
+};
+
 // y = gain · r / sqrt(mean(r²) + eps) over the last dimension of x [..., D], r = x.
 // gain: fp32 [1] (SSNorm), [D] (RMSNorm) or undefined (Simple RMSNorm).
-at::Tensor rms_norm(const at::Tensor& x, const WeightRef& gain, double eps);
+Activation rms_norm(const at::Tensor& x, const WeightRef& gain, double eps);
 at::Tensor rms_norm_reference(const at::Tensor& x, const at::Tensor& gain, double eps);
 
 // (r, rms_norm(r)) with r = x + branch, in one pass.
-std::tuple<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::Tensor& branch,
+std::tuple<at::Tensor, Activation> add_rms_norm(const at::Tensor& x, const at::Tensor& branch,
                                                 const WeightRef& gain, double eps);
 
 // cos and sin of position · f_i, f_i = theta^(−2i/K) after scaling, fp32
@@ -55,11 +73,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> split_rope(const at::Tensor& qkv_
                                                           int64_t first_position);
 
 // silu(gate) · up for gate_up [..., 2F] = [gate | up].
-at::Tensor swiglu(const at::Tensor& gate_up);
+Activation swiglu(const at::Tensor& gate_up);
 at::Tensor swiglu_reference(const at::Tensor& gate_up);
 
-// x [..., in] · Wᵀ for W [out, in]; the gradient of W is added into weight.gradient.
-at::Tensor linear(const at::Tensor& x, const WeightRef& weight);
+// x [..., in] · Wᵀ for W [out, in]; the gradient of W is added into weight.gradient. Until the
+// backward pass it keeps x, or the operands that x is made from.
+at::Tensor linear(const Activation& x, const WeightRef& weight);
 
 // Rows of the table [V, D] for ids [...]; the gradient is scattered into table.gradient in the
 // order of the ids, whatever the number of threads. `anchor` is any tensor that requires grad, so

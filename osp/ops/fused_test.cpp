@@ -46,13 +46,13 @@ std::vector<Case> cases() {
   };
   return {
       {"rms_norm without gain",
-       [](const auto& x) { return rms_norm(x[0], {}, 1e-5); },
+       [](const auto& x) { return rms_norm(x[0], {}, 1e-5).value; },
        [](const auto& x) { return rms_norm_reference(x[0], {}, 1e-5); },
        {{3, 7, 48}}},
       {"add_rms_norm",
        [](const auto& x) {
          const auto [r, y] = add_rms_norm(x[0], x[1], {}, 1e-5);
-         return at::cat({r, y}, -1);
+         return at::cat({r, y.value}, -1);
        },
        [](const auto& x) {
          const at::Tensor r = x[0] + x[1];
@@ -75,7 +75,7 @@ std::vector<Case> cases() {
        },
        {{2, 6, 64}}},
       {"swiglu",
-       [](const auto& x) { return swiglu(x[0]); },
+       [](const auto& x) { return swiglu(x[0]).value; },
        [](const auto& x) { return swiglu_reference(x[0]); },
        {{5, 3, 70}}},
       {"causal_attention, grouped heads",
@@ -176,7 +176,7 @@ TEST(RmsNorm, AddsGainGradientsInFp32) {
     const at::Tensor dy = at::randn({500, 40});
     const auto expected = gradients(rms_norm_reference(x, gain, 1e-5), dy, {x, gain});
     const WeightRef ref{gain.detach(), at::ones({gains})};
-    const auto dx = gradients(rms_norm(x, ref, 1e-5), dy, {x});
+    const auto dx = gradients(rms_norm(x, ref, 1e-5).value, dy, {x});
     EXPECT_LT(relative_error(dx[0], expected[0]), 1e-5);
     // 20,000 products summed in blocks; the ones that were there before must remain.
     EXPECT_LT(relative_error(ref.gradient - 1, expected[1]), 2e-5) << gains;
@@ -193,6 +193,60 @@ TEST(Linear, AccumulatesWeightGradientsOverMicroBatches) {
     gradients(linear(part, ref), dy.narrow(0, half * 15, 15), {part});
   }
   EXPECT_LT(relative_error(ref.gradient, dy.t().matmul(x)), 2e-6);
+}
+
+// Each kind of input that is not kept, made of random operands.
+std::vector<std::pair<const char*, std::function<Activation(const at::Tensor&)>>> made_inputs(
+    at::ScalarType type, int64_t channels) {
+  const at::Tensor branch = at::randn({9, channels}).to(type);
+  const WeightRef one{at::randn({1}) + 2, at::zeros({1})};
+  const WeightRef each{at::randn({channels}), at::zeros({channels})};
+  const auto norm = [](WeightRef gain) {
+    return [gain](const at::Tensor& x) { return rms_norm(x, gain, 1e-5); };
+  };
+  return {
+      {"Simple RMSNorm", norm({})},
+      {"SSNorm", norm(one)},
+      {"RMSNorm", norm(each)},
+      {"sum and RMSNorm",
+       [=](const at::Tensor& x) { return std::get<1>(add_rms_norm(x, branch, each, 1e-5)); }},
+      {"SwiGLU", [](const at::Tensor& x) { return swiglu(at::cat({x, x * 0.5}, -1)); }}};
+}
+
+TEST(Linear, MakesItsInputAgainToTheSameBits) {
+  at::manual_seed(12);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    for (const int64_t channels : {1, 40, 129}) {
+      const at::Tensor x = at::randn({9, channels}).to(type).requires_grad_(true);
+      const at::Tensor w = at::randn({7, channels}).to(type), dy = at::randn({9, 7}).to(type);
+      for (const auto& [name, make] : made_inputs(type, channels)) {
+        const WeightRef kept{w, at::zeros({7, channels})}, again{w, at::zeros({7, channels})};
+        const Activation input = make(x);
+        ASSERT_NE(input.origin, Activation::Origin::none) << name;
+        const at::Tensor y = linear(input, again);
+        // Nobody else holds the input, so it is gone with `input`.
+        EXPECT_EQ(input.value.use_count(), 1u) << name;
+        const at::Tensor dx = gradients(y, dy, {x})[0];
+        const Activation same = make(x);
+        const at::Tensor expected_y = linear(same.value, kept);
+        EXPECT_GT(same.value.use_count(), 1u) << name;
+        EXPECT_TRUE(y.equal(expected_y)) << name << " " << channels;
+        EXPECT_TRUE(dx.equal(gradients(expected_y, dy, {x})[0])) << name << " " << channels;
+        EXPECT_TRUE(again.gradient.equal(kept.gradient)) << name << " " << channels;
+        EXPECT_GT(again.gradient.abs().max().item<float>(), 0) << name;
+      }
+    }
+  }
+}
+
+TEST(Linear, TakesNoTokens) {
+  const WeightRef weight{at::randn({7, 40}), at::zeros({7, 40})};
+  const WeightRef gain{at::ones({1}), at::zeros({1})};
+  const at::Tensor x = at::zeros({0, 40}).requires_grad_(true);
+  const at::Tensor y = linear(rms_norm(x, gain, 1e-5), weight);
+  EXPECT_EQ(y.sizes(), at::IntArrayRef({0, 7}));
+  EXPECT_EQ(gradients(y, at::zeros({0, 7}), {x})[0].sizes(), x.sizes());
+  EXPECT_EQ(weight.gradient.abs().max().item<float>(), 0);
 }
 
 TEST(Embedding, ScattersGradientsOfRepeatedIds) {
@@ -246,9 +300,9 @@ TEST(FusedOperators, WithoutKernelsFillTheSameGradients) {
         gradients(rms_norm_reference(h.detach() + 1, value, 1e-5), dy, {value})[0];
     const WeightRef gain{value.detach(), at::zeros({gains}, wide)};
     const at::Tensor x = (h.detach() + 1).requires_grad_();
-    gradients(rms_norm(x, gain, 1e-5), dy, {x});
+    gradients(rms_norm(x, gain, 1e-5).value, dy, {x});
     EXPECT_LT(relative_error(gain.gradient, of_gain), 1e-12) << gains;
-    gradients(std::get<1>(add_rms_norm(x, at::zeros_like(x), gain, 1e-5)), dy, {x});
+    gradients(std::get<1>(add_rms_norm(x, at::zeros_like(x), gain, 1e-5)).value, dy, {x});
     EXPECT_LT(relative_error(gain.gradient, of_gain * 2), 1e-12) << gains;
   }
 
@@ -294,6 +348,10 @@ TEST(Kernels, EqualThePortableOnesOnEveryInstructionSet) {
       at::Tensor losses = at::zeros({rows});
       k.rms_norm_forward(x.data_ptr<float>(), nullptr, nullptr, y.data_ptr<float>(),
                          s.data_ptr<float>(), gain.data_ptr<float>(), 1, rows, D, 1e-5f);
+      at::Tensor again = at::zeros({rows, D});
+      k.rms_norm_again(x.data_ptr<float>(), s.data_ptr<float>(), gain.data_ptr<float>(), 1,
+                       again.data_ptr<float>(), rows, D);
+      EXPECT_TRUE(again.equal(y)) << table.name;
       k.rms_norm_backward(x.data_ptr<float>(), s.data_ptr<float>(), gain.data_ptr<float>(), 1,
                           dy.data_ptr<float>(), nullptr, dx.data_ptr<float>(), dg.data_ptr<float>(),
                           rows, D);

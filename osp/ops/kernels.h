@@ -23,6 +23,9 @@ struct TypedKernels {
   void (*rms_norm_forward)(const T* x, const T* branch, T* residual, T* y, float* inverse_rms,
                            const float* gain, int64_t gain_stride, int64_t rows, int64_t channels,
                            float eps);
+  // y of rms_norm_forward again, from its residual r and inverse_rms s, to the same bits.
+  void (*rms_norm_again)(const T* residual, const float* inverse_rms, const float* gain,
+                         int64_t gain_stride, T* y, int64_t rows, int64_t channels);
   // dr = d_residual (may be null) + s · gain · dy − r · s³ / D · Σ gain · dy · r, written to dx.
   // gain_gradient (may be null) += Σ_rows dy · r · s, summed over channels too for a scalar gain.
   void (*rms_norm_backward)(const T* residual, const float* inverse_rms, const float* gain,

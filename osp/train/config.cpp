@@ -18,6 +18,7 @@ const std::vector<std::string>& unhashed_fields() {
                                                  "train.device",
                                                  "train.keep_checkpoints",
                                                  "train.background_save",
+                                                 "train.recompute_blocks",
                                                  "train.max_failed_saves"};
   return names;
 }
@@ -139,16 +140,21 @@ int64_t sequences_per_step(const Recipe& recipe) {
 double activation_bytes_per_sequence(const Recipe& recipe) {
   const ModelConfig& m = recipe.model;
   const double element = recipe.train.precision == "bf16" ? 2 : 4;
-  const double vectors = 2.0 + (m.norm == "none" ? 0.0 : 2.0) + (m.branch_scale ? 2.0 : 0.0);
+  // The stream in front of each branch, scaled branches; q, k, v and the output of attention; gate
+  // and up. Results of norms and of SwiGLU are made again (osp/ops/fused.h).
+  const double vectors = 2.0 + (m.branch_scale ? 2.0 : 0.0);
   const double per_token_layer = vectors * double(m.width) +
                                  2.0 * double((m.heads + m.kv_heads) * m.head_size) +
-                                 3.0 * double(m.inner);
+                                 2.0 * double(m.inner);
   double quantized = 0;
   if (parse_bits(recipe.qat.bits) != BitWidths{}) {
     quantized = 2.0 * double(m.width) + double((2 * m.heads + 2 * m.kv_heads) * m.head_size) +
                 double(m.inner);
   }
-  return element * double(m.context) * double(m.layers) * (per_token_layer + quantized);
+  const double per_block = element * double(m.context) * (per_token_layer + quantized);
+  if (!recipe.train.recompute_blocks) return double(m.layers) * per_block;
+  const double inputs = element * double(m.context) * 2.0 * double(m.width);
+  return double(m.layers) * inputs + per_block;
 }
 
 }  // namespace osp

@@ -40,6 +40,7 @@ struct TrainConfig {
   int64_t batch_tokens = 2048;
   int64_t micro_batch_sequences = 0;
   int64_t activation_memory_mb = 1024;
+  bool recompute_blocks = false;
   std::string precision = "bf16";
   std::string device = "cpu";
   int64_t log_every = 10;
@@ -64,6 +65,9 @@ struct TrainConfig {
           "sequences of a forward pass; 0: as many as train.activation_memory_mb holds");
     visit("activation_memory_mb", self.activation_memory_mb, Range{1, 1e7},
           "memory for what the backward pass keeps, in 10^6 bytes");
+    visit("recompute_blocks", self.recompute_blocks,
+          "keep only the inputs of blocks and compute each block again in the backward pass: a "
+          "fraction of the memory, about a third more time, the same result");
     visit("precision", self.precision, Choices{{"bf16", "fp32"}},
           "of the forward and backward pass; master weights are always fp32");
     visit("device", self.device, Choices{{"cpu", "cuda"}}, "where to train");

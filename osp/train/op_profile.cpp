@@ -7,15 +7,12 @@
 #include <map>
 
 #include "osp/base/error.h"
+#include "osp/base/timing.h"
 
 namespace osp {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // The callbacks are plain functions, so what they add to is global (of the thread that listens).
 thread_local std::map<std::string, OpTime> times_by_name;

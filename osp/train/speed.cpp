@@ -91,7 +91,7 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
     const StepReport report = train_step(*state, data, false);
     speed.loss = report.loss;
     const double taken =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        seconds_since(start);
     if (step == 0) continue;
     seconds.push_back(taken);
     optimizer_seconds.push_back(report.optimizer_seconds);

@@ -12,6 +12,7 @@
 #include <cmath>
 
 #include "osp/base/error.h"
+#include "osp/base/timing.h"
 #include "osp/measure/tap_chain.h"
 #include "osp/model/transformer.h"
 #include "osp/optim/schedule.h"
@@ -54,15 +55,17 @@ TapChain step_taps(TrainState& state, Tap* quantizers) {
 
 // Forward and backward over the step's sequences. Leaves the gradient of the mean loss in the
 // gradient banks and returns that mean: both are scaled by the tokens scored in the whole step.
-double accumulate_gradients(TrainState& state, const TokenDataset& data) {
+double accumulate_gradients(TrainState& state, const TokenDataset& data, StepReport& report) {
   const Recipe& recipe = state.recipe;
   const BatchPlan plan = batch_plan(recipe);
   const Slice slice = rank_slice(plan.sequences_per_step, 0, 1);
   zero_gradients(state.store);
   const std::unique_ptr<Tap> quantizers = qat_tap(state);
   TapChain taps = step_taps(state, quantizers.get());
+  const auto start = std::chrono::steady_clock::now();
   Batch batch =
       read_batch(data, plan, state.step, slice.first, slice.count, recipe.data.document_mask);
+  report.data_seconds = seconds_since(start);
   const int64_t scored =
       std::count_if(batch.targets.begin(), batch.targets.end(), [](int64_t t) { return t >= 0; });
   if (scored == 0) return 0;
@@ -72,6 +75,7 @@ double accumulate_gradients(TrainState& state, const TokenDataset& data) {
     const int64_t count = std::min(recipe.train.micro_batch_sequences, slice.count - first);
     ForwardOptions options;
     options.training = true;
+    options.recompute_blocks = recipe.train.recompute_blocks;
     options.tap = taps.empty() ? nullptr : &taps;
     if (recipe.data.document_mask) {
       options.documents_BT = rows(batch.documents, first, count, plan.context, at::kInt, device);
@@ -98,7 +102,7 @@ std::vector<at::Tensor> gradients_of_group(const ParameterStore& store, int64_t 
 
 StepReport train_step(TrainState& state, const TokenDataset& data, bool measure) {
   StepReport report;
-  report.loss = accumulate_gradients(state, data);
+  report.loss = accumulate_gradients(state, data, report);
 
   const at::NoGradGuard no_grad;
   const size_t num_groups = state.routing.groups.size();
@@ -126,8 +130,7 @@ StepReport train_step(TrainState& state, const TokenDataset& data, bool measure)
         RECORD_USER_SCOPE("osp::optimizer");
         const auto start = std::chrono::steady_clock::now();
         state.optimizers[g]->step(values);
-        report.optimizer_seconds +=
-            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        report.optimizer_seconds += seconds_since(start);
       }
       if (measure) report.update_norms.push_back(state.optimizers[g]->last_update_norm());
     }

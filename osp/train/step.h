@@ -16,6 +16,7 @@ struct StepReport {
   double gradient_norm = 0;            // of all groups, before clipping
   std::vector<double> gradient_norms;  // per routing group, before clipping
   std::vector<double> update_norms;    // per routing group; empty unless measured, 0 if skipped
+  double data_seconds = 0;             // by the clock, of reading the batch
   double optimizer_seconds = 0;        // by the clock, of the optimizers' steps alone
   std::string skipped;                 // why the guard skipped the update, "" if it did not
 };

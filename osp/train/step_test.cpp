@@ -68,6 +68,36 @@ TEST_F(Step, TheResultDoesNotDependOnTheMicroBatchBeyondRounding) {
   }
 }
 
+// Blocks that are computed twice, under everything that may look into them.
+TEST_F(Step, BlocksThatAreComputedAgainGiveTheSameBits) {
+  const TokenDataset tokens = data();
+  std::vector<Recipe> recipes;
+  for (const char* optimizer : {"osp", "kfac"}) {
+    recipes.push_back(test_recipe(shards, optimizer));
+    recipes.back().model.layers = 3;
+  }
+  recipes.push_back(outlier_protected(recipes[0]));
+  recipes.push_back(recipes[0]);
+  recipes.back().train.precision = "bf16";
+  recipes.back().data.document_mask = true;
+  recipes.back().qat.bits = "4-4-4";
+  for (size_t i = 0; i < recipes.size(); ++i) {
+    std::vector<at::Tensor> kept;
+    for (const bool again : {false, true}) {
+      Recipe recipe = recipes[i];
+      recipe.train.recompute_blocks = again;
+      recipe.train.micro_batch_sequences = 3;
+      const auto state = make_state(resolved(recipe, 64));
+      for (int step = 0; step < 3; ++step) train_step(*state, tokens, false);
+      if (again) {
+        SCOPED_TRACE(i);
+        expect_equal(contents(*state), kept);
+      }
+      kept = contents(*state);
+    }
+  }
+}
+
 TEST_F(Step, TheGradientIsThatOfThisStepAlone) {
   const TokenDataset tokens = data();
   Recipe recipe = resolved_test_recipe(shards);
