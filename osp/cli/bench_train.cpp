@@ -79,7 +79,9 @@ int run_alone(const BenchTrainArguments& options) {
   result["context"] = recipe.model.context;
   result["batch_tokens"] = speed.batch_tokens;
   result["step_seconds"] = speed.step_seconds;
+  result["data_seconds"] = speed.data_seconds;
   result["optimizer_seconds"] = speed.optimizer_seconds;
+  result["page_faults"] = speed.page_faults;
   result["model_flops_per_s"] = speed.model_flops_per_s;
   result["product_flops_per_s"] = speed.product_flops_per_s;
   if (options.profile) result["operators"] = profile_json(speed);

@@ -71,13 +71,15 @@ void RunLog::step(const StepReport& report) {
   const double before = state_.seconds;
   count_time();
   train_seconds_ += state_.seconds - before;
+  data_seconds_ += report.data_seconds;
   ++train_steps_;
   const Recipe& recipe = state_.recipe;
   const bool logged = !report.update_norms.empty();
   if (!logged && report.skipped.empty()) return;
   const double tokens_per_s =
       double(train_steps_ * recipe.train.batch_tokens) / std::max(train_seconds_, 1e-9);
-  train_seconds_ = 0;
+  const double data_share = data_seconds_ / std::max(train_seconds_, 1e-9);
+  train_seconds_ = data_seconds_ = 0;
   train_steps_ = 0;
   const int64_t total = recipe.train.steps;
   Json norms{{"all", report.gradient_norm}};
@@ -94,6 +96,7 @@ void RunLog::step(const StepReport& report) {
             {"update_norm", by_group(state_, report.update_norms)},
             {"tokens_per_s", tokens_per_s},
             {"mfu", mfu(tokens_per_s)},
+            {"data_share", data_share},
             {"peak_memory_bytes", peak_memory_bytes()},
             {"seconds", state_.seconds},
             {"skipped", !report.skipped.empty()}};

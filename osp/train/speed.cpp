@@ -83,7 +83,8 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
   const TokenDataset data = TokenDataset::open(tokens, "train");
   const auto state = make_state(recipe);
   TrainingSpeed speed;
-  std::vector<double> seconds, optimizer_seconds;
+  std::vector<double> seconds, data_seconds, optimizer_seconds;
+  int64_t faults_before = 0;
   std::optional<OpProfile> operators;
   for (int64_t step = 0; step <= steps; ++step) {
     if (profile && step == 1) operators.emplace();
@@ -92,13 +93,19 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
     speed.loss = report.loss;
     const double taken =
         seconds_since(start);
-    if (step == 0) continue;
+    if (step == 0) {
+      faults_before = page_faults();
+      continue;
+    }
     seconds.push_back(taken);
+    data_seconds.push_back(report.data_seconds);
     optimizer_seconds.push_back(report.optimizer_seconds);
   }
   speed.batch_tokens = recipe.train.batch_tokens;
   speed.step_seconds = median(seconds);
+  speed.data_seconds = median(data_seconds);
   speed.optimizer_seconds = median(optimizer_seconds);
+  speed.page_faults = double(page_faults() - faults_before) / double(steps);
   speed.tokens_per_s = static_cast<double>(recipe.train.batch_tokens) / speed.step_seconds;
   if (operators) speed.operators = operators->times();
   for (OpTime& time : speed.operators) {

@@ -1,6 +1,7 @@
 // The training step: micro-batches, the guard's branch, norms, determinism.
 #include "osp/train/step.h"
 
+#include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/randn.h>
@@ -94,6 +95,79 @@ TEST_F(Step, BlocksThatAreComputedAgainGiveTheSameBits) {
         expect_equal(contents(*state), kept);
       }
       kept = contents(*state);
+    }
+  }
+}
+
+// Muon orthogonalises the sum of the micro-batches, not each of them: the new weights do not depend
+// on how the step is cut, but for what bf16 iterations make of fp32 sums in another order.
+TEST_F(Step, TheUpdateIsThatOfTheWholeStep) {
+  const TokenDataset tokens = data();
+  std::vector<at::Tensor> updates[2];
+  for (const int64_t micro : {4, 1}) {
+    Recipe recipe = resolved_test_recipe(shards);
+    recipe.train.micro_batch_sequences = micro;
+    const auto state = make_state(recipe);
+    std::vector<at::Tensor> before;
+    for (const Bank& bank : state->store.banks) before.push_back(bank.master.clone());
+    train_step(*state, tokens, false);
+    for (size_t b = 0; b < before.size(); ++b) {
+      updates[micro == 1].push_back(state->store.banks[b].master - before[b]);
+    }
+  }
+  for (size_t b = 0; b < updates[0].size(); ++b) {
+    EXPECT_LT(gradient_norm({updates[1][b] - updates[0][b]}), 0.02 * gradient_norm({updates[0][b]}))
+        << b;
+  }
+}
+
+// A step whose targets are all padding has no gradient, and every decayed weight shrinks by exactly
+// its share: decay reaches all of them, whatever the optimizer.
+TEST_F(Step, WithNothingToLearnEveryWeightOnlyDecays) {
+  const std::string one_document = folder / "padding";
+  ShardSetWriter writer(one_document, {.vocabulary = 64, .end_of_document = 0});
+  const std::vector<int32_t> zeros(200, 0);
+  for (const char* split : {"train", "validation"}) writer.append(split, zeros, 200);
+  writer.commit();
+  const TokenDataset tokens = TokenDataset::open(one_document, "train");
+  for (const char* optimizer : {"adam", "osp", "muon", "adafactor", "shampoo", "soap", "kfac"}) {
+    Recipe recipe = test_recipe(one_document, optimizer);
+    recipe.data.document_mask = true;
+    recipe.optim.weight_decay = 0.1;
+    recipe.optim.lr = 0.5;
+    recipe.optim.muon_lr_scale = recipe.optim.adam_lr_scale = 1;
+    recipe.schedule.warmup_steps = 0;
+    const auto state = make_state(resolved(recipe, 64));
+    // SOAP spends its first step on its bases.
+    if (std::string(optimizer) == "soap") train_step(*state, tokens, false);
+    std::vector<at::Tensor> before;
+    for (const Bank& bank : state->store.banks) before.push_back(bank.master.clone());
+    const StepReport report = train_step(*state, tokens, false);
+    EXPECT_EQ(report.loss, 0) << optimizer;
+    EXPECT_EQ(report.gradient_norm, 0) << optimizer;
+    int64_t decayed = 0;
+    for (size_t b = 0; b < before.size(); ++b) {
+      const Bank& bank = state->store.banks[b];
+      if (bank.kind == ParameterKind::gain) continue;
+      ++decayed;
+      EXPECT_TRUE(at::allclose(bank.master, before[b] * (1 - 0.5 * 0.1), 1e-6, 1e-8))
+          << optimizer << " " << bank.name;
+    }
+    EXPECT_GT(decayed, 2);
+  }
+}
+
+TEST_F(Step, OneTokenIsABatch) {
+  const TokenDataset tokens = data();
+  for (const char* precision : {"fp32", "bf16"}) {
+    Recipe recipe = test_recipe(shards);
+    recipe.model.context = recipe.train.batch_tokens = 1;
+    recipe.train.precision = precision;
+    const auto state = make_state(resolved(recipe, 64));
+    for (int i = 0; i < 3; ++i) {
+      const StepReport report = train_step(*state, tokens, false);
+      EXPECT_NEAR(report.loss, std::log(64.0), 0.5) << precision;
+      EXPECT_GT(report.gradient_norm, 0);
     }
   }
 }
