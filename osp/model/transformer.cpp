@@ -5,13 +5,9 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <memory>
-#include <optional>
-#include <utility>
 
 #include "osp/base/error.h"
 #include "osp/model/linear_layers.h"
@@ -20,6 +16,7 @@
 #include "osp/ops/fused.h"
 #include "osp/ops/fused_attention.h"
 #include "osp/ops/layer_norm.h"
+#include "osp/ops/recompute.h"
 
 namespace osp {
 
@@ -82,9 +79,18 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     stream.ended = layer;
   }
 
-  // The same, of which nothing but the incoming stream is kept: the backward pass runs the block
-  // once more. The pass has an owner that lives as long as the graph.
-  void block_computed_again(int64_t layer, Stream& stream) const;
+  // The same, of which nothing but the incoming stream is kept. The graph keeps the pass.
+  void recomputed_block(int64_t layer, Stream& stream) const {
+    const auto run = [pass = shared_from_this(), layer, ended = stream.ended](const auto& in) {
+      Stream inner{in[0], in.size() > 1 ? in[1] : at::Tensor(), ended};
+      pass->block(layer, inner);
+      return std::vector<at::Tensor>{inner.x, inner.branch};
+    };
+    std::vector<at::Tensor> in = {stream.x};
+    if (stream.branch.defined()) in.push_back(stream.branch);
+    const std::vector<at::Tensor> out = recomputed(in, run);
+    stream = {out[0], out[1], layer};
+  }
 
   // What a block's branches read of the stream, which is settled; not yet seen by the tap.
   Activation attention_input(int64_t layer, Stream& stream) const {
@@ -164,15 +170,15 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   // Final norm and output EmbProj.
   at::Tensor final_state(Stream& stream) const {
     const Activation y = tap(TapPoint::final_state, config_.layers, norm(stream, "model.norm"));
-    return tap(
-        TapPoint::head_input, config_.layers,
-        config_.embedding_projection ? layers_.linear({"lm_head_proj"}, y, false) : y.value);
+    const at::Tensor h =
+        config_.embedding_projection ? layers_.linear({"lm_head_proj"}, y, false) : y.value;
+    return tap(TapPoint::head_input, config_.layers, h);
   }
 
   at::Tensor hidden(const at::Tensor& tokens_BT) const {
     Stream stream{embedding_lookup(tokens_BT), {}};
     for (int64_t layer = 0; layer < config_.layers; ++layer) {
-      options_.recompute_blocks ? block_computed_again(layer, stream) : block(layer, stream);
+      options_.recompute_blocks ? recomputed_block(layer, stream) : block(layer, stream);
     }
     const at::Tensor h = final_state(stream);
     if (options_.cache != nullptr && options_.segments.empty()) {
@@ -318,8 +324,8 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   // Queries, keys and values [B, T, heads, K] of a block's input.
   std::tuple<at::Tensor, at::Tensor, at::Tensor> projections(const std::string& prefix,
                                                              const Activation& x) const {
-    const int64_t B = x.value.size(0), T = x.value.size(1), H = config_.heads, Hkv = config_.kv_heads,
-                  K = config_.head_size;
+    const int64_t B = x.value.size(0), T = x.value.size(1), H = config_.heads,
+                  Hkv = config_.kv_heads, K = config_.head_size;
     at::Tensor qkv = layers_.linear({prefix + "q_proj", prefix + "k_proj", prefix + "v_proj"}, x,
                                     config_.qkv_bias);
     if (config_.clip_qkv > 0) qkv = qkv.clamp(-config_.clip_qkv, config_.clip_qkv);
@@ -370,63 +376,6 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   VisibleKeys all_keys_;         // of blocks without a window
   VisibleKeys window_keys_;      // of blocks with a window
 };
-
-namespace {
-
-// A block of a pass, as an operator of its own.
-struct BlockOfPass {
-  std::shared_ptr<const ForwardPass> pass;
-  int64_t layer, ended;
-};
-struct HeldBlock : torch::CustomClassHolder {
-  explicit HeldBlock(BlockOfPass of) : block(std::move(of)) {}
-  BlockOfPass block;
-};
-
-struct BlockComputedAgain : torch::autograd::Function<BlockComputedAgain> {
-  using Context = torch::autograd::AutogradContext;
-
-  static torch::autograd::variable_list forward(Context* ctx, const at::Tensor& x,
-                                                const std::optional<at::Tensor>& branch,
-                                                const BlockOfPass& of) {
-    ForwardPass::Stream stream{x, branch.value_or(at::Tensor()), of.ended};
-    of.pass->block(of.layer, stream);
-    ctx->save_for_backward({x, branch.value_or(at::Tensor())});
-    ctx->saved_data["block"] = c10::IValue::make_capsule(c10::make_intrusive<HeldBlock>(of));
-    return {stream.x, stream.branch};
-  }
-
-  static torch::autograd::variable_list backward(Context* ctx, torch::autograd::variable_list d) {
-    const auto holder = ctx->saved_data["block"].toCapsule();
-    const BlockOfPass& of = static_cast<const HeldBlock&>(*holder).block;
-    const auto kept = ctx->get_saved_variables();
-    const auto leaf = [](const at::Tensor& t) {
-      return t.defined() ? t.detach().requires_grad_(true) : at::Tensor();
-    };
-    const at::Tensor x = leaf(kept[0]), branch = leaf(kept[1]);
-    const at::AutoGradMode with_graph(true);
-    ForwardPass::Stream stream{x, branch, of.ended};
-    of.pass->block(of.layer, stream);
-    torch::autograd::variable_list outputs, gradients;
-    for (const auto& [output, gradient] : {std::pair(stream.x, d[0]), {stream.branch, d[1]}}) {
-      if (!gradient.defined()) continue;
-      outputs.push_back(output);
-      gradients.push_back(gradient);
-    }
-    torch::autograd::backward(outputs, gradients);
-    return {x.grad(), branch.defined() ? branch.grad() : at::Tensor(), {}};
-  }
-};
-
-}  // namespace
-
-void ForwardPass::block_computed_again(int64_t layer, Stream& stream) const {
-  const std::optional<at::Tensor> branch =
-      stream.branch.defined() ? std::optional(stream.branch) : std::nullopt;
-  const auto out = BlockComputedAgain::apply(
-      stream.x, branch, BlockOfPass{shared_from_this(), layer, stream.ended});
-  stream = {out[0], out[1], layer};
-}
 
 namespace {
 

@@ -153,74 +153,106 @@ at::Tensor swiglu_forward(const at::Tensor& gate_up) {
   return out;
 }
 
+// The gradient of [gate | up], and into `out`, if defined, what swiglu_forward gave.
+at::Tensor swiglu_backward(const at::Tensor& gate_up, const at::Tensor& d_out, at::Tensor out) {
+  RECORD_USER_SCOPE("osp::swiglu_backward");
+  const int64_t F = d_out.size(-1), rows = d_out.numel() / F;
+  at::Tensor d_gate_up = at::empty_like(gate_up);
+  dispatch(gate_up, [&]<class T>(const kernels::TypedKernels<T>& k) {
+    at::parallel_for(0, rows, row_grain(F), [&](int64_t begin, int64_t end) {
+      k.swiglu_backward(data<T>(gate_up) + begin * 2 * F, data<T>(d_out) + begin * F,
+                        mutable_data<T>(d_gate_up) + begin * 2 * F,
+                        out.defined() ? mutable_data<T>(out) + begin * F : nullptr, end - begin, F);
+    });
+  });
+  return d_gate_up;
+}
+
 struct Swiglu : torch::autograd::Function<Swiglu> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up) {
     ctx->save_for_backward({gate_up});
     return swiglu_forward(gate_up);
   }
   static variable_list backward(AutogradContext* ctx, variable_list d) {
-    const at::Tensor gate_up = ctx->get_saved_variables()[0];
-    const at::Tensor d_out = d[0].contiguous();
-    const int64_t F = d_out.size(-1), rows = d_out.numel() / F;
-    at::Tensor d_gate_up = at::empty_like(gate_up);
-    dispatch(gate_up, [&]<class T>(const kernels::TypedKernels<T>& k) {
-      at::parallel_for(0, rows, row_grain(F), [&](int64_t begin, int64_t end) {
-        k.swiglu_backward(data<T>(gate_up) + begin * 2 * F, data<T>(d_out) + begin * F,
-                          mutable_data<T>(d_gate_up) + begin * 2 * F, end - begin, F);
-      });
-    });
-    return {d_gate_up};
+    return {swiglu_backward(ctx->get_saved_variables()[0], d[0].contiguous(), {})};
   }
 };
 
 // Two-dimensional view of a tensor's last dimension.
 at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
 
-// What a Linear keeps of its input; autograd takes no tensors inside a vector apart from those that
-// it differentiates.
-struct InputOrigin {
-  Activation::Origin origin;
-  std::vector<at::Tensor> operands;
-};
+// x Wᵀ with the shape of x but for the last dimension.
+at::Tensor product(const at::Tensor& x, const at::Tensor& w) {
+  auto shape = x.sizes().vec();
+  shape.back() = w.size(0);
+  return at::mm(rows_of(x), w.t()).view(shape);
+}
 
-// The input of a linear layer from what was kept of it, kept[0] being the weight.
-at::Tensor input_again(Activation::Origin origin, const variable_list& kept) {
-  switch (origin) {
-    case Activation::Origin::rms_norm:
-      return norm_again(kept[1], kept[2], kept[3]);
-    case Activation::Origin::swiglu:
-      return swiglu_forward(kept[1]);
-    default:
-      return kept[1];
-  }
+// The gradient of a product's x, in its shape.
+at::Tensor product_backward(const at::Tensor& dy, const at::Tensor& w) {
+  auto shape = dy.sizes().vec();
+  shape.back() = w.size(1);
+  return at::mm(rows_of(dy), w).view(shape);
+}
+
+void accumulate_product(const at::Tensor& gradient, const at::Tensor& dy, const at::Tensor& x) {
+  if (gradient.defined()) accumulate(gradient, at::mm(rows_of(dy).t(), rows_of(x)));
 }
 
 struct Linear : torch::autograd::Function<Linear> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const InputOrigin& from,
-                            const WeightRef& weight) {
-    variable_list kept{weight.value};
-    if (from.origin == Activation::Origin::none) {
-      kept.push_back(x);
-    } else {
-      kept.insert(kept.end(), from.operands.begin(), from.operands.end());
-    }
-    ctx->save_for_backward(kept);
-    ctx->saved_data["origin"] = static_cast<int64_t>(from.origin);
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const WeightRef& weight) {
+    ctx->save_for_backward({x, weight.value});
     ctx->saved_data["gradient"] = weight.gradient;
-    auto shape = x.sizes().vec();
-    shape.back() = weight.value.size(0);
-    return at::mm(rows_of(x), weight.value.t()).view(shape);
+    return product(x, weight.value);
   }
   static variable_list backward(AutogradContext* ctx, variable_list d) {
     const auto kept = ctx->get_saved_variables();
-    const auto origin = static_cast<Activation::Origin>(ctx->saved_data["origin"].toInt());
-    const at::Tensor dy = rows_of(d[0]), gradient = ctx->saved_data["gradient"].toTensor();
-    if (gradient.defined()) {
-      accumulate(gradient, at::mm(dy.t(), rows_of(input_again(origin, kept))));
-    }
-    auto shape = d[0].sizes().vec();
-    shape.back() = kept[0].size(1);
-    return {at::mm(dy, kept[0]).view(shape), {}, {}};
+    accumulate_product(ctx->saved_data["gradient"].toTensor(), d[0], kept[0]);
+    return {product_backward(d[0], kept[1]), {}};
+  }
+};
+
+// What a norm's result is made from again. Autograd takes no tensors inside a struct for its own.
+struct NormOperands {
+  at::Tensor residual, inverse_rms, gain;
+};
+
+// linear(x) where x is the result of a norm, which is not kept.
+struct LinearOfNorm : torch::autograd::Function<LinearOfNorm> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const NormOperands& of,
+                            const WeightRef& weight) {
+    ctx->save_for_backward({of.residual, of.inverse_rms, of.gain, weight.value});
+    ctx->saved_data["gradient"] = weight.gradient;
+    return product(x, weight.value);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list d) {
+    const auto kept = ctx->get_saved_variables();
+    accumulate_product(ctx->saved_data["gradient"].toTensor(), d[0],
+                       norm_again(kept[0], kept[1], kept[2]));
+    return {product_backward(d[0], kept[3]), {}, {}};
+  }
+};
+
+// What swiglu gave, beside the graph.
+struct SwigluResult {
+  at::Tensor value;
+};
+
+// linear(swiglu(gate_up)): one pass of the backward gives the gradient of gate_up and the linear
+// layer's input again.
+struct LinearOfSwiglu : torch::autograd::Function<LinearOfSwiglu> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up, const SwigluResult& x,
+                            const WeightRef& weight) {
+    ctx->save_for_backward({gate_up, weight.value});
+    ctx->saved_data["gradient"] = weight.gradient;
+    return product(x.value, weight.value);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list d) {
+    const auto kept = ctx->get_saved_variables();
+    const at::Tensor d_x = product_backward(d[0], kept[1]), x = at::empty_like(d_x);
+    const at::Tensor d_gate_up = swiglu_backward(kept[0], d_x, x);
+    accumulate_product(ctx->saved_data["gradient"].toTensor(), d[0], x);
+    return {d_gate_up, {}, {}};
   }
 };
 
@@ -319,7 +351,15 @@ at::Tensor swiglu_reference(const at::Tensor& gate_up) {
 }
 
 at::Tensor linear(const Activation& x, const WeightRef& weight) {
-  return Linear::apply(x.value, InputOrigin{x.origin, x.operands}, weight);
+  const auto& of = x.operands;
+  switch (x.origin) {
+    case Activation::Origin::rms_norm:
+      return LinearOfNorm::apply(x.value, NormOperands{of[0], of[1], of[2]}, weight);
+    case Activation::Origin::swiglu:
+      return LinearOfSwiglu::apply(of[0], SwigluResult{x.value}, weight);
+    default:
+      return Linear::apply(x.value, weight);
+  }
 }
 
 at::Tensor embedding(const at::Tensor& ids, const WeightRef& table, const at::Tensor& anchor) {

@@ -204,13 +204,14 @@ std::vector<std::pair<const char*, std::function<Activation(const at::Tensor&)>>
   const auto norm = [](WeightRef gain) {
     return [gain](const at::Tensor& x) { return rms_norm(x, gain, 1e-5); };
   };
-  return {
-      {"Simple RMSNorm", norm({})},
-      {"SSNorm", norm(one)},
-      {"RMSNorm", norm(each)},
-      {"sum and RMSNorm",
-       [=](const at::Tensor& x) { return std::get<1>(add_rms_norm(x, branch, each, 1e-5)); }},
-      {"SwiGLU", [](const at::Tensor& x) { return swiglu(at::cat({x, x * 0.5}, -1)); }}};
+  return {{"Simple RMSNorm", norm({})},
+          {"SSNorm", norm(one)},
+          {"RMSNorm", norm(each)},
+          {"sum and RMSNorm",
+           [=](const at::Tensor& x) { return std::get<1>(add_rms_norm(x, branch, each, 1e-5)); }},
+          {"SwiGLU", [](const at::Tensor& x) {
+             return swiglu(at::cat({x, x * 0.5}, -1));
+           }}};
 }
 
 TEST(Linear, MakesItsInputAgainToTheSameBits) {
@@ -296,8 +297,7 @@ TEST(FusedOperators, WithoutKernelsFillTheSameGradients) {
   for (const int64_t gains : {1, 16}) {
     const at::Tensor value = at::randn({gains}, wide).requires_grad_();
     const at::Tensor dy = at::randn({7, 16}, wide);
-    const auto of_gain =
-        gradients(rms_norm_reference(h.detach() + 1, value, 1e-5), dy, {value})[0];
+    const auto of_gain = gradients(rms_norm_reference(h.detach() + 1, value, 1e-5), dy, {value})[0];
     const WeightRef gain{value.detach(), at::zeros({gains}, wide)};
     const at::Tensor x = (h.detach() + 1).requires_grad_();
     gradients(rms_norm(x, gain, 1e-5).value, dy, {x});

@@ -38,7 +38,8 @@ struct TypedKernels {
                      int64_t head_size);
   // out = silu(gate) · up for rows [gate | up] of length 2 F.
   void (*swiglu_forward)(const T* gate_up, T* out, int64_t rows, int64_t inner);
-  void (*swiglu_backward)(const T* gate_up, const T* d_out, T* d_gate_up, int64_t rows,
+  // Also out of swiglu_forward again, to the same bits, unless null.
+  void (*swiglu_backward)(const T* gate_up, const T* d_out, T* d_gate_up, T* out, int64_t rows,
                           int64_t inner);
   // Per row: loss = log Σ exp(z) − z[target] (0 where target < 0). If write_gradient, the logits
   // are overwritten by (softmax − onehot) · scale (0 where target < 0).

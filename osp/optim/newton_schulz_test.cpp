@@ -156,9 +156,9 @@ TEST(NewtonSchulz, SmallUpdatesAreNotFlattened) {
   const at::Tensor update = random_tensor({1, 32, 80}, "small");
   for (const Case& c : cases()) {
     const NewtonSchulz settings = newton_schulz_settings(c.config);
-    EXPECT_LT(relative_error(newton_schulz(update * 0x1p-14, settings),
-                             newton_schulz(update, settings)),
-              0.05)
+    EXPECT_LT(
+        relative_error(newton_schulz(update * 0x1p-14, settings), newton_schulz(update, settings)),
+        0.05)
         << c.name;
   }
 }

@@ -52,8 +52,7 @@ void time_steps(Optimizer& optimizer, StepValues values, int64_t steps, int64_t 
     optimizer.step(values);
     if (i < period) continue;
     cpu_seconds.push_back(process_cpu_seconds() - cpu_start);
-    seconds.push_back(
-        seconds_since(start));
+    seconds.push_back(seconds_since(start));
   }
   speed.seconds = period == 1 ? median(seconds) : mean(seconds);
   speed.cpu_seconds = period == 1 ? median(cpu_seconds) : mean(cpu_seconds);

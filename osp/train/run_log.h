@@ -46,7 +46,7 @@ class RunLog {
   PeakRate peak_;
   std::chrono::steady_clock::time_point counted_to_;  // state.seconds holds the time before
   double train_seconds_ = 0;                          // in steps, since the last logged one
-  double data_seconds_ = 0;  // of them, reading batches
+  double data_seconds_ = 0;                           // of them, reading batches
   int64_t train_steps_ = 0;
   std::string validation_text_;
 };

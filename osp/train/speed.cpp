@@ -83,29 +83,26 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
   const TokenDataset data = TokenDataset::open(tokens, "train");
   const auto state = make_state(recipe);
   TrainingSpeed speed;
-  std::vector<double> seconds, data_seconds, optimizer_seconds;
-  int64_t faults_before = 0;
+  std::vector<double> seconds, data_seconds, optimizer_seconds, faults;
   std::optional<OpProfile> operators;
   for (int64_t step = 0; step <= steps; ++step) {
     if (profile && step == 1) operators.emplace();
+    const int64_t faults_before = page_faults();
     const auto start = std::chrono::steady_clock::now();
     const StepReport report = train_step(*state, data, false);
     speed.loss = report.loss;
-    const double taken =
-        seconds_since(start);
-    if (step == 0) {
-      faults_before = page_faults();
-      continue;
-    }
+    const double taken = seconds_since(start);
+    if (step == 0) continue;
     seconds.push_back(taken);
     data_seconds.push_back(report.data_seconds);
     optimizer_seconds.push_back(report.optimizer_seconds);
+    faults.push_back(double(page_faults() - faults_before));
   }
   speed.batch_tokens = recipe.train.batch_tokens;
   speed.step_seconds = median(seconds);
   speed.data_seconds = median(data_seconds);
   speed.optimizer_seconds = median(optimizer_seconds);
-  speed.page_faults = double(page_faults() - faults_before) / double(steps);
+  speed.page_faults = median(faults);
   speed.tokens_per_s = static_cast<double>(recipe.train.batch_tokens) / speed.step_seconds;
   if (operators) speed.operators = operators->times();
   for (OpTime& time : speed.operators) {

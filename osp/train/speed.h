@@ -19,7 +19,7 @@ struct TrainingSpeed {
   double step_seconds = 0;         // the median step
   double data_seconds = 0;         // of it, reading the batch (the median)
   double optimizer_seconds = 0;    // of it, the optimizers' (the median)
-  double page_faults = 0;          // pages of memory that a timed step was given, on average
+  double page_faults = 0;          // pages of memory that it was given (the median)
   double model_flops_per_s = 0;    // the model's own, without recomputation and optimizer
   double product_flops_per_s = 0;  // of a large product, measured in the same process
   std::vector<OpTime> operators;   // of one step on average, if wanted
