@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <numeric>
 #include <optional>
 #include <vector>
 
@@ -99,7 +100,8 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
     faults.push_back(double(page_faults() - faults_before));
   }
   speed.batch_tokens = recipe.train.batch_tokens;
-  speed.step_seconds = median(seconds);
+  const double all_seconds = std::accumulate(seconds.begin(), seconds.end(), 0.0);
+  speed.step_seconds = profile ? all_seconds / double(steps) : median(seconds);
   speed.data_seconds = median(data_seconds);
   speed.optimizer_seconds = median(optimizer_seconds);
   speed.page_faults = median(faults);

@@ -16,7 +16,7 @@ struct TrainingSpeed {
   int64_t parameters = 0;
   int64_t peak_memory_bytes = 0;   // of the whole process
   int64_t batch_tokens = 0;        // of a step
-  double step_seconds = 0;         // the median step
+  double step_seconds = 0;         // the median step; with a profile, which adds up to it, the mean
   double data_seconds = 0;         // of it, reading the batch (the median)
   double optimizer_seconds = 0;    // of it, the optimizers' (the median)
   double page_faults = 0;          // pages of memory that it was given (the median)
