@@ -39,7 +39,7 @@ std::string timeless_metrics(const std::string& run) {
   std::string result;
   for (std::string line; std::getline(lines, line);) {
     Json object = parse_json(line, run);
-    for (const char* key : {"tokens_per_s", "mfu", "peak_memory_bytes", "seconds"}) {
+    for (const char* key : {"tokens_per_s", "mfu", "data_share", "peak_memory_bytes", "seconds"}) {
       object.erase(key);
     }
     result += object.dump() + "\n";

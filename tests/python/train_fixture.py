@@ -6,7 +6,7 @@ import os
 import random
 from pathlib import Path
 
-CALL_KEYS = ("tokens_per_s", "mfu", "peak_memory_bytes", "seconds", "command", "machine")
+CALL_KEYS = ("tokens_per_s", "mfu", "data_share", "peak_memory_bytes", "seconds", "command", "machine")
 
 RECIPE = """
 [data]
