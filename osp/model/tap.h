@@ -34,7 +34,9 @@ class Tap {
   virtual ~Tap() = default;
   // Whether at() must be called for this point (a point that nobody wants may be fused away).
   virtual bool wants(TapPoint point, int64_t layer) const = 0;
-  // Gets the tensor, returns it or its replacement (same shape; differentiable if training).
+  // Gets the tensor, returns it or its replacement (same shape; differentiable if training). Never
+  // changes it in place and hangs no hook on it: what was made from it may be made again, and
+  // gradients may go past it (Activation, osp/ops/fused.h).
   virtual at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) = 0;
   // The weight of a linear layer (index into ParameterStore::specs) or its replacement. Called only
   // where wants_weights(). Embedding and head are offered too.

@@ -417,9 +417,7 @@ at::Tensor forward_block(const ParameterStore& store, int64_t layer, const at::T
 
 BlockPieces::BlockPieces(const ParameterStore& store, int64_t layer, int64_t length,
                          const ForwardOptions& options)
-    : layer_(layer),
-      options_(options),
-      pass_(std::make_unique<ForwardPass>(store, length, options_)) {
+    : layer_(layer), pass_(std::make_unique<ForwardPass>(store, length, options)) {
   OSP_CHECK(!options.training, "pieces of a block have no gradients");
 }
 

@@ -45,9 +45,9 @@ struct ForwardOptions {
   // gradient banks.
   bool training = false;
   // Keep only the input of each block for the backward pass, which runs the block once more: about
-  // a third more time, and the memory of one block. Gradients have the same bits. With `training`,
-  // the store and the tap must outlive the graph; the tap sees the points of a block twice, its
-  // linear layers only the second time.
+  // a fifth more time, and the memory of one block. On a CPU gradients have the same bits. With
+  // `training`, the store and the tap must outlive the graph; the tap sees the points of a block
+  // twice, its linear layers only the second time. forward_block does not heed it.
   bool recompute_blocks = false;
 };
 
@@ -70,7 +70,7 @@ at::Tensor forward_block(const ParameterStore& store, int64_t layer, const at::T
 //   without it x ← x + attention_branch(o)    x ← x + mlp_branch(p)
 //
 // Taps see the same points as in forward_block (inputs are returned as the tap left them), but not
-// the residual stream. Positions begin at 0. store, tap and options.documents_BT must outlive it.
+// the residual stream. Positions begin at 0. store and tap must outlive it.
 class ForwardPass;
 class BlockPieces {
  public:
@@ -86,7 +86,6 @@ class BlockPieces {
 
  private:
   int64_t layer_;
-  ForwardOptions options_;
   std::unique_ptr<ForwardPass> pass_;
 };
 

@@ -10,6 +10,7 @@
 #include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <string>
@@ -146,10 +147,14 @@ at::Tensor logits_by_pieces(const ParameterStore& store, const at::Tensor& token
 // Multiplies what passes through each linear layer: Σ dyᵀ x, the layer's gradient.
 struct GradientTap : Tap {
   std::map<int64_t, at::Tensor> inputs, gradients;
+  size_t calls = 0;  // of linear_input
   bool wants(TapPoint, int64_t) const override { return false; }
   at::Tensor at(TapPoint, int64_t, const at::Tensor& x) override { return x; }
   bool wants_linear() const override { return true; }
-  void linear_input(int64_t parameter, const at::Tensor& x) override { inputs[parameter] = x; }
+  void linear_input(int64_t parameter, const at::Tensor& x) override {
+    inputs[parameter] = x;
+    ++calls;
+  }
   void linear_output_gradient(int64_t parameter, const at::Tensor& dy) override {
     gradients[parameter] = at::matmul(dy.t(), inputs.at(parameter));
   }
@@ -171,6 +176,100 @@ TEST(Transformer, LinearTapsSeeWhatEveryMatrixsGradientIsMadeOf) {
     const at::Tensor difference = tap.gradients.at(int64_t(i)) - expected;
     // The same fp32 product of 22 tokens.
     EXPECT_LT(difference.norm().item<double>(), 1e-6 * expected.norm().item<double>());
+  }
+}
+
+ModelConfig with(void (*change)(ModelConfig&)) {
+  ModelConfig config = small_config();
+  change(config);
+  return config;
+}
+
+// Blocks of every build are computed a second time; a tap sees their points then too, and each
+// linear layer once.
+TEST(Transformer, BlocksThatAreComputedAgainShowTapsTheirPointsTwice) {
+  const std::vector<ModelConfig> configs = {
+      small_config(), outlier_protected(), with([](ModelConfig& c) { c.parallel = true; }),
+      with([](ModelConfig& c) { c.parallel = c.shared_norm = true; }), with([](ModelConfig& c) {
+        c.norm_after = true;
+        c.qkv_bias = c.output_bias = c.mlp_bias = true;
+      })};
+  for (size_t i = 0; i < configs.size(); ++i) {
+    SCOPED_TRACE(i);
+    std::vector<at::Tensor> kept;
+    std::vector<std::pair<TapPoint, int64_t>> seen;
+    for (const bool again : {false, true}) {
+      ParameterStore store = random_store({.gradients = true}, configs[i]);
+      NotingTap points;
+      ForwardOptions options;
+      options.training = true;
+      options.recompute_blocks = again;
+      options.tap = &points;
+      forward_loss_sum(store, some_tokens(), some_tokens(), options).backward();
+      for (size_t b = 0; b < store.banks.size(); ++b) {
+        if (again) {
+          EXPECT_TRUE(store.banks[b].gradient.equal(kept[b])) << store.banks[b].name;
+        }
+        kept.push_back(store.banks[b].gradient.clone());
+      }
+      if (again) {
+        const auto count = [](const auto& all, TapPoint point) {
+          return std::count_if(all.begin(), all.end(),
+                               [&](const auto& each) { return each.first == point; });
+        };
+        for (const TapPoint point : {TapPoint::attention_input, TapPoint::mlp_product}) {
+          EXPECT_EQ(count(points.seen, point), 2 * count(seen, point));
+        }
+        EXPECT_EQ(count(points.seen, TapPoint::final_state), 1);
+      }
+      seen = points.seen;
+      GradientTap linears;
+      options.tap = &linears;
+      zero_gradients(store);
+      forward_loss_sum(store, some_tokens(), some_tokens(), options).backward();
+      EXPECT_EQ(linears.calls, linears.gradients.size());
+    }
+  }
+}
+
+// Halves what enters linear layers; the gradients of their weights must be of the halves.
+struct HalvingTap : Tap {
+  bool wants(TapPoint point, int64_t) const override {
+    return point == TapPoint::attention_input || point == TapPoint::mlp_input ||
+           point == TapPoint::mlp_product || point == TapPoint::final_state;
+  }
+  at::Tensor at(TapPoint, int64_t, const at::Tensor& x) override { return x * 0.5; }
+};
+
+TEST(Transformer, GradientsAreOfWhatATapPutInPlaceOfAnInput) {
+  ParameterStore store = random_store({.gradients = true});
+  HalvingTap tap;
+  ForwardOptions options;
+  options.training = true;
+  options.tap = &tap;
+  const at::Tensor tokens = some_tokens(), targets = tokens.roll(-1, 1);
+  forward_loss_sum(store, tokens, targets, options).backward();
+  ParameterStore wide = random_store();
+  widen(wide);
+  ForwardOptions only_tap;
+  only_tap.tap = &tap;
+  const auto loss = [&] {
+    return at::nll_loss(forward_logits(wide, tokens, only_tap).log_softmax(-1).flatten(0, 1),
+                        targets.flatten(), {}, at::Reduction::Sum)
+        .item<double>();
+  };
+  for (const char* name :
+       {"model.layers.1.self_attn.v_proj.weight", "model.layers.0.mlp.up_proj.weight",
+        "model.layers.2.mlp.down_proj.weight"}) {
+    const int64_t i = wide.find(name);
+    const at::Tensor direction = store.gradient(i).to(at::kDouble);
+    const double expected = (direction * direction).sum().item<double>();
+    const double step = 1e-5 / std::sqrt(expected);
+    wide.master(i).add_(direction, step);
+    const double above = loss();
+    wide.master(i).add_(direction, -2 * step);
+    EXPECT_NEAR((above - loss()) / (2 * step), expected, 1e-4 * expected) << name;
+    wide.master(i).add_(direction, step);
   }
 }
 

@@ -27,7 +27,8 @@ struct WeightRef {
 // A tensor on its way into a linear layer, and what it can be made from again. The backward pass of
 // a linear layer reads its input once more; where that is the result of a norm or of SwiGLU, it is
 // computed again from the operands, which their own backward passes keep anyway, to the same bits.
-// A tensor by itself (the implicit conversion) is kept as it is.
+// A tensor by itself (the implicit conversion) is kept as it is. `value` is never changed in place;
+// the gradient of a linear layer on SwiGLU's result goes to the operand, past `value`.
 struct Activation {
   enum class Origin { none, rms_norm, swiglu };
 

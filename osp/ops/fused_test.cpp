@@ -240,6 +240,20 @@ TEST(Linear, MakesItsInputAgainToTheSameBits) {
   }
 }
 
+TEST(Linear, TwoLayersMayReadOneInput) {
+  at::manual_seed(13);
+  const at::Tensor x = at::randn({9, 24}).requires_grad_(true), dy = at::randn({9, 7});
+  const WeightRef first{at::randn({7, 24}), {}}, second{at::randn({7, 24}), {}};
+  for (const auto& [name, make] : made_inputs(at::kFloat, 24)) {
+    const Activation input = make(x), same = make(x);
+    const auto dx = gradients(linear(input, first) + linear(input, second), dy, {x});
+    const auto expected =
+        gradients(linear(same.value, first) + linear(same.value, second), dy, {x});
+    // Sums of two gradients in another order.
+    EXPECT_LT(relative_error(dx[0], expected[0]), 1e-6) << name;
+  }
+}
+
 TEST(Linear, TakesNoTokens) {
   const WeightRef weight{at::randn({7, 40}), at::zeros({7, 40})};
   const WeightRef gain{at::ones({1}), at::zeros({1})};
@@ -349,17 +363,31 @@ TEST(Kernels, EqualThePortableOnesOnEveryInstructionSet) {
       k.rms_norm_forward(x.data_ptr<float>(), nullptr, nullptr, y.data_ptr<float>(),
                          s.data_ptr<float>(), gain.data_ptr<float>(), 1, rows, D, 1e-5f);
       at::Tensor again = at::zeros({rows, D});
-      k.rms_norm_again(x.data_ptr<float>(), s.data_ptr<float>(), gain.data_ptr<float>(), 1,
-                       again.data_ptr<float>(), rows, D);
-      EXPECT_TRUE(again.equal(y)) << table.name;
+      for (const auto& [values, stride] : {std::pair<const float*, int64_t>(nullptr, 0),
+                                           {gain.data_ptr<float>(), 0},
+                                           {gain.data_ptr<float>(), 1}}) {
+        k.rms_norm_forward(x.data_ptr<float>(), nullptr, nullptr, y.data_ptr<float>(),
+                           s.data_ptr<float>(), values, stride, rows, D, 1e-5f);
+        k.rms_norm_again(x.data_ptr<float>(), s.data_ptr<float>(), values, stride,
+                         again.data_ptr<float>(), rows, D);
+        EXPECT_TRUE(again.equal(y)) << table.name << " " << stride;
+      }
       k.rms_norm_backward(x.data_ptr<float>(), s.data_ptr<float>(), gain.data_ptr<float>(), 1,
                           dy.data_ptr<float>(), nullptr, dx.data_ptr<float>(), dg.data_ptr<float>(),
                           rows, D);
       k.swiglu_forward(wide.data_ptr<float>(), out.data_ptr<float>(), rows, D);
+      at::Tensor d_wide = at::zeros({rows, 2 * D}), d_wide_alone = at::zeros({rows, 2 * D});
+      at::Tensor out_again = at::zeros({rows, D});
+      k.swiglu_backward(wide.data_ptr<float>(), dy.data_ptr<float>(), d_wide.data_ptr<float>(),
+                        out_again.data_ptr<float>(), rows, D);
+      k.swiglu_backward(wide.data_ptr<float>(), dy.data_ptr<float>(),
+                        d_wide_alone.data_ptr<float>(), nullptr, rows, D);
+      EXPECT_TRUE(out_again.equal(out)) << table.name;
+      EXPECT_TRUE(d_wide.equal(d_wide_alone)) << table.name;
       const std::vector<int64_t> targets = {0, 5, -1, 200, 2 * D - 1};
       k.cross_entropy(z.data_ptr<float>(), targets.data(), losses.data_ptr<float>(), rows, 2 * D,
                       true, 1.0f);
-      results[side] = {y, s, dx, dg, out, z, losses};
+      results[side] = {y, s, dx, dg, out, d_wide, z, losses};
     }
     for (size_t i = 0; i < results[0].size(); ++i) {
       // Sums in another order and fused multiply-adds: a few units of fp32's last place.

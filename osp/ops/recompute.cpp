@@ -23,6 +23,7 @@ struct Recomputed : torch::autograd::Function<Recomputed> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& first,
                                const std::optional<at::Tensor>& second,
                                const c10::intrusive_ptr<HeldFunction>& function) {
+    ctx->set_materialize_grads(false);
     variable_list inputs = {first};
     if (second) inputs.push_back(*second);
     ctx->save_for_backward(inputs);
@@ -56,6 +57,8 @@ std::vector<at::Tensor> recomputed(const std::vector<at::Tensor>& inputs,
                                    const TensorFunction& function) {
   OSP_CHECK(inputs.size() == 1 || inputs.size() == 2, "{} tensors", inputs.size());
   if (!at::GradMode::is_enabled()) return function(inputs);
+  OSP_CHECK(inputs[0].requires_grad() || inputs.back().requires_grad(),
+            "nothing to differentiate: no input has a graph");
   auto held = c10::make_intrusive<HeldFunction>();
   held->run = function;
   const auto second = inputs.size() == 2 ? std::optional(inputs[1]) : std::nullopt;

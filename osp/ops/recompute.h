@@ -12,10 +12,10 @@ using TensorFunction = std::function<std::vector<at::Tensor>(const std::vector<a
 
 // function(inputs) of one or two tensors, all defined and floating. With a graph only the inputs
 // are kept; the backward pass calls the function again, on the same values, and goes through the
-// graph that it builds then, so gradients have the bits that they have without. What the function
-// adds to by itself in its backward pass (the gradients of WeightRefs) is added to once. The
-// graph keeps the function, and the function what it needs. Without gradient mode it is a plain
-// call.
+// graph that it builds then: on a CPU gradients have the bits that they have without. What the
+// function adds to by itself in its backward pass (the gradients of WeightRefs) is added to once.
+// The graph keeps the function, and the function what it needs: of tensors with gradients leaves
+// and WeightRefs only. One input at least requires grad. Without gradient mode it is a plain call.
 std::vector<at::Tensor> recomputed(const std::vector<at::Tensor>& inputs,
                                    const TensorFunction& function);
 

@@ -99,7 +99,10 @@ Recipe resolved(Recipe recipe, int64_t data_vocabulary) {
   train.tokens = train.steps * train.batch_tokens;
   if (train.micro_batch_sequences == 0) {
     const double room = double(train.activation_memory_mb) * 1e6;
-    const int64_t fit = int64_t(room / activation_bytes_per_sequence(recipe));
+    // Not fewer bytes for blocks that are computed again: the option changes no number.
+    Recipe kept = recipe;
+    kept.train.recompute_blocks = false;
+    const int64_t fit = int64_t(room / activation_bytes_per_sequence(kept));
     train.micro_batch_sequences = std::clamp(fit, int64_t{1}, sequences);
   }
   train.micro_batch_sequences = std::min(train.micro_batch_sequences, sequences);

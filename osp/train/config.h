@@ -67,7 +67,8 @@ struct TrainConfig {
           "memory for what the backward pass keeps, in 10^6 bytes");
     visit("recompute_blocks", self.recompute_blocks,
           "keep only the inputs of blocks and compute each block again in the backward pass: a "
-          "fraction of the memory, about a third more time, the same result");
+          "fraction of the memory, about a fifth more time, the same result; the automatic "
+          "micro-batch stays as it is");
     visit("precision", self.precision, Choices{{"bf16", "fp32"}},
           "of the forward and backward pass; master weights are always fp32");
     visit("device", self.device, Choices{{"cpu", "cuda"}}, "where to train");
@@ -161,9 +162,11 @@ std::string recipe_differences(const Json& there, const Recipe& here);
 int64_t sequences_per_step(const Recipe& recipe);
 
 // Bytes that the backward pass of one sequence keeps. An estimate: per token and layer the residual
-// state twice, its two norms, the two branches before their scalars, q, k, v, the attention output
-// and the three inner vectors of SwiGLU, in the compute type; with quantization-aware training also
-// the quantized inputs of the linear layers, keys and values.
+// state twice, the two branches before their scalars, q, k, v, the attention output, gate and up,
+// in the compute type; with quantization-aware training also the quantized inputs of the linear
+// layers, keys and values. With recompute_blocks the residual state of every layer and the rest of
+// one. It counts what the CPU's operators keep; on other devices results of norms and SwiGLU come
+// on top.
 double activation_bytes_per_sequence(const Recipe& recipe);
 
 }  // namespace osp

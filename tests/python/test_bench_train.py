@@ -34,7 +34,7 @@ def test_settings_change_what_is_timed_alone(run_program):
              "train.batch_tokens=512"]  # fmt: skip
     result = json.loads(run_program([*words, "--alone", "--quiet"], timeout=600).stdout)
     assert result["batch_tokens"] == 512 and 0 < result["optimizer_seconds"] < result["step_seconds"]
-    assert 0 < result["data_seconds"] < result["step_seconds"] and result["page_faults"] >= 0
+    assert 0 < result["data_seconds"] < result["step_seconds"]
     assert result["parameters"] < 7340045 * 0.7
     refused = run_program(words, check=False)
     assert refused.returncode == 2 and "--set" in refused.stderr and "--alone" in refused.stderr

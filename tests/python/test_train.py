@@ -103,6 +103,22 @@ def test_the_same_recipe_gives_the_same_bits(train, tmp_path):
     assert timeless(tmp_path / "a") == timeless(tmp_path / "b")
 
 
+def test_blocks_computed_again_give_the_same_bits_in_the_same_micro_batches(train, tmp_path):
+    """Also where the estimate of memory decides the micro-batch: a run may be resumed with the other value."""
+    small = ["--quiet", "--set", "train.activation_memory_mb=1", "--set", "model.layers=12"]  # two of four sequences
+    train("--out", tmp_path / "kept", *small)
+    train("--out", tmp_path / "again", *small, "--set", "train.recompute_blocks=true")
+    assert metrics(tmp_path / "again")[0]["recipe"]["train"]["micro_batch_sequences"] == 2
+    assert state_hash(tmp_path / "kept", 6) == state_hash(tmp_path / "again", 6)
+    train("--out", tmp_path / "kept", *small, "--resume", "--set", "train.recompute_blocks=true")
+
+
+def test_the_share_of_reading_batches_is_logged(train, tmp_path):
+    train("--out", tmp_path / "run", "--quiet")
+    shares = [line["data_share"] for line in metrics(tmp_path / "run") if line["kind"] == "step"]
+    assert shares and all(0 < share < 1 for share in shares)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_saves_leaves_with_75_and_the_run_goes_on_bit_for_bit(
     train, tmp_path, train_tokens, osp_build, long_run, sent
