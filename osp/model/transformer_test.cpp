@@ -160,13 +160,29 @@ struct GradientTap : Tap {
   }
 };
 
+// Adds the gradients of the loss of predicting `targets` into the store's banks.
+void add_gradients(const ParameterStore& store, const at::Tensor& targets, Tap* tap,
+                   bool recompute_blocks = false) {
+  ForwardOptions options;
+  options.training = true;
+  options.recompute_blocks = recompute_blocks;
+  options.tap = tap;
+  forward_loss_sum(store, some_tokens(), targets, options).backward();
+}
+
+// That loss of a model in fp64, so that small steps can be taken.
+double loss_in_fp64(const ParameterStore& wide, const at::Tensor& targets, Tap* tap) {
+  ForwardOptions options;
+  options.tap = tap;
+  return at::nll_loss(forward_logits(wide, some_tokens(), options).log_softmax(-1).flatten(0, 1),
+                      targets.flatten(), {}, at::Reduction::Sum)
+      .item<double>();
+}
+
 TEST(Transformer, LinearTapsSeeWhatEveryMatrixsGradientIsMadeOf) {
   ParameterStore store = random_store({.gradients = true});
   GradientTap tap;
-  ForwardOptions options;
-  options.training = true;
-  options.tap = &tap;
-  forward_loss_sum(store, some_tokens(), some_tokens(), options).backward();
+  add_gradients(store, some_tokens(), &tap);
   for (size_t i = 0; i < store.specs.size(); ++i) {
     const bool linear = store.specs[i].kind == ParameterKind::matrix ||
                         store.specs[i].kind == ParameterKind::embedding_projection;
@@ -201,11 +217,7 @@ TEST(Transformer, BlocksThatAreComputedAgainShowTapsTheirPointsTwice) {
     for (const bool again : {false, true}) {
       ParameterStore store = random_store({.gradients = true}, configs[i]);
       NotingTap points;
-      ForwardOptions options;
-      options.training = true;
-      options.recompute_blocks = again;
-      options.tap = &points;
-      forward_loss_sum(store, some_tokens(), some_tokens(), options).backward();
+      add_gradients(store, some_tokens(), &points, again);
       for (size_t b = 0; b < store.banks.size(); ++b) {
         if (again) {
           EXPECT_TRUE(store.banks[b].gradient.equal(kept[b])) << store.banks[b].name;
@@ -224,9 +236,7 @@ TEST(Transformer, BlocksThatAreComputedAgainShowTapsTheirPointsTwice) {
       }
       seen = points.seen;
       GradientTap linears;
-      options.tap = &linears;
-      zero_gradients(store);
-      forward_loss_sum(store, some_tokens(), some_tokens(), options).backward();
+      add_gradients(store, some_tokens(), &linears, again);
       EXPECT_EQ(linears.calls, linears.gradients.size());
     }
   }
@@ -244,20 +254,11 @@ struct HalvingTap : Tap {
 TEST(Transformer, GradientsAreOfWhatATapPutInPlaceOfAnInput) {
   ParameterStore store = random_store({.gradients = true});
   HalvingTap tap;
-  ForwardOptions options;
-  options.training = true;
-  options.tap = &tap;
-  const at::Tensor tokens = some_tokens(), targets = tokens.roll(-1, 1);
-  forward_loss_sum(store, tokens, targets, options).backward();
+  const at::Tensor targets = some_tokens().roll(-1, 1);
+  add_gradients(store, targets, &tap);
   ParameterStore wide = random_store();
   widen(wide);
-  ForwardOptions only_tap;
-  only_tap.tap = &tap;
-  const auto loss = [&] {
-    return at::nll_loss(forward_logits(wide, tokens, only_tap).log_softmax(-1).flatten(0, 1),
-                        targets.flatten(), {}, at::Reduction::Sum)
-        .item<double>();
-  };
+  const auto loss = [&] { return loss_in_fp64(wide, targets, &tap); };
   for (const char* name :
        {"model.layers.1.self_attn.v_proj.weight", "model.layers.0.mlp.up_proj.weight",
         "model.layers.2.mlp.down_proj.weight"}) {
@@ -353,18 +354,12 @@ TEST(Transformer, OutlierProtectedBlocksAreWhatTheirEquationsSay) {
 TEST(Transformer, BranchScaleGradientsAreSlopesOfTheLoss) {
   ParameterStore store = random_store({.gradients = true}, outlier_protected());
   spread_gains(store);
-  ForwardOptions options;
-  options.training = true;
-  const at::Tensor tokens = some_tokens(), targets = tokens.roll(-1, 1);
-  forward_loss_sum(store, tokens, targets, options).backward();
+  const at::Tensor targets = some_tokens().roll(-1, 1);
+  add_gradients(store, targets, nullptr);
   ParameterStore wide = random_store({}, outlier_protected());
   spread_gains(wide);
   widen(wide);
-  const auto loss = [&] {  // in fp64, so that small steps can be taken
-    return at::nll_loss(forward_logits(wide, tokens).log_softmax(-1).flatten(0, 1),
-                        targets.flatten(), {}, at::Reduction::Sum)
-        .item<double>();
-  };
+  const auto loss = [&] { return loss_in_fp64(wide, targets, nullptr); };
   for (const char* name : {"model.layers.0.self_attn.branch_scale",
                            "model.layers.2.mlp.branch_scale", "model.embed_norm.weight"}) {
     const int64_t i = wide.find(name);
