@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "osp/base/error.h"
-#include "osp/data/tokenizer.h"
-#include "osp/data/tokenizer_test_files.h"
+#include "osp/tokenizer/test_files.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace {
 

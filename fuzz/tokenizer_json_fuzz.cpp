@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "osp/base/error.h"
-#include "osp/data/tokenizer.h"
+#include "osp/tokenizer/tokenizer.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   constexpr std::string_view kTexts[] = {

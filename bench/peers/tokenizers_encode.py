@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The peer of bench/tokenizer_bench: encode_batch of the PyPI package `tokenizers`, in MB/s.
+"""The peer of microbench/tokenizer_microbench: encode_batch of the PyPI package `tokenizers`, in MB/s.
 
     RAYON_NUM_THREADS=2 bench/peers/tokenizers_encode.py TOKENIZER TEXTS REPETITIONS
 
-TEXTS holds the records that tokenizer_bench writes: a little-endian u32 length and that many bytes of
+TEXTS holds the records that tokenizer_microbench writes: a little-endian u32 length and that many bytes of
 UTF-8 each. Prints one JSON object: the median of the repetitions, and the ids' number and hash.
 """
 

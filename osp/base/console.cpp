@@ -22,7 +22,8 @@ Console::Console(bool quiet) : quiet_(quiet), terminal_(isatty(STDERR_FILENO) ==
 void Console::status(const std::string& text) {
   if (quiet_) return;
   const double now = now_s();
-  if (now - last_status_s_ < (terminal_ ? kStatusIntervalTerminal_s : kStatusIntervalFile_s)) return;
+  if (now - last_status_s_ < (terminal_ ? kStatusIntervalTerminal_s : kStatusIntervalFile_s))
+    return;
   last_status_s_ = now;
   if (terminal_) {
     fmt::print(stderr, "\r\033[K{}", text);

@@ -50,7 +50,8 @@ std::string sha256_file(const std::string& path) {
   while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), file.get())) {
     hash.update(buffer.data(), n);
   }
-  if (std::ferror(file.get())) fail(ErrorCode::io, "{}: cannot read: {}", path, std::strerror(errno));
+  if (std::ferror(file.get()))
+    fail(ErrorCode::io, "{}: cannot read: {}", path, std::strerror(errno));
   return hash.hex();
 }
 

@@ -9,7 +9,7 @@
 #include "osp/base/error.h"
 #include "osp/base/temporary_folder.h"
 #include "osp/base/timing.h"
-#include "osp/cli/child.h"
+#include "osp/bench/child.h"
 #include "osp/cli/command.h"
 #include "osp/eval/task.h"
 #include "osp/model/model_dir.h"

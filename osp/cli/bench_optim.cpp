@@ -15,9 +15,10 @@
 #include "osp/base/provenance.h"
 #include "osp/base/temporary_folder.h"
 #include "osp/base/timing.h"
-#include "osp/cli/child.h"
+#include "osp/bench/child.h"
+#include "osp/bench/optimizer_speed.h"
 #include "osp/cli/command.h"
-#include "osp/train/optimizer_speed.h"
+#include "osp/cli/turn_options.h"
 
 namespace osp {
 namespace {

@@ -11,10 +11,10 @@
 #include "osp/base/file.h"
 #include "osp/base/temporary_folder.h"
 #include "osp/base/timing.h"
-#include "osp/cli/child.h"
+#include "osp/bench/child.h"
 #include "osp/cli/command.h"
 #include "osp/model/model_dir.h"
-#include "osp/quant/calibration.h"
+#include "osp/ptq/calibration.h"
 
 namespace osp {
 namespace {

@@ -8,10 +8,11 @@
 #include "osp/base/error.h"
 #include "osp/base/provenance.h"
 #include "osp/base/timing.h"
-#include "osp/cli/child.h"
+#include "osp/bench/child.h"
+#include "osp/bench/speed.h"
 #include "osp/cli/command.h"
+#include "osp/cli/turn_options.h"
 #include "osp/train/flops.h"
-#include "osp/train/speed.h"
 
 namespace osp {
 namespace {

@@ -11,8 +11,8 @@
 #include "osp/eval/perplexity.h"
 #include "osp/eval/token_source.h"
 #include "osp/model/model_dir.h"
+#include "osp/ptq/quantized_model_dir.h"
 #include "osp/quant/fake_quant.h"
-#include "osp/quant/quantized_model_dir.h"
 
 namespace osp {
 namespace {

@@ -14,8 +14,8 @@
 #include "osp/eval/task_results.h"
 #include "osp/eval/task_samples.h"
 #include "osp/model/model_dir.h"
+#include "osp/ptq/quantized_model_dir.h"
 #include "osp/quant/fake_quant.h"
-#include "osp/quant/quantized_model_dir.h"
 
 namespace osp {
 namespace {

@@ -8,11 +8,11 @@
 #include "osp/base/file.h"
 #include "osp/base/philox.h"
 #include "osp/cli/command.h"
-#include "osp/data/tokenizer.h"
 #include "osp/export/gguf_convert.h"
 #include "osp/export/gptq_export.h"
 #include "osp/model/fuse.h"
 #include "osp/model/model_dir.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 namespace {

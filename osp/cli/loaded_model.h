@@ -5,8 +5,8 @@
 #include <memory>
 #include <string>
 
+#include "osp/ptq/quantized_model_dir.h"
 #include "osp/quant/fake_quant.h"
-#include "osp/quant/quantized_model_dir.h"
 
 namespace osp {
 

@@ -15,9 +15,9 @@
 #include "osp/eval/token_source.h"
 #include "osp/model/model_dir.h"
 #include "osp/ops/isa.h"
-#include "osp/quant/quantize_model.h"
-#include "osp/quant/quantize_table.h"
-#include "osp/quant/quantized_model_dir.h"
+#include "osp/ptq/quantize_model.h"
+#include "osp/ptq/quantize_table.h"
+#include "osp/ptq/quantized_model_dir.h"
 
 namespace osp {
 namespace {

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "osp/base/json.h"
-#include "osp/data/tokenizer.h"
 #include "osp/eval/request_scorer.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 

@@ -12,7 +12,7 @@
 #include "osp/cli/command.h"
 #include "osp/data/shards_build.h"
 #include "osp/data/shards_writer.h"
-#include "osp/data/tokenizer.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 namespace {

@@ -37,8 +37,8 @@ void set_wait_policy(int /*argc*/, char** arguments, char** environment) {
   execve(program, arguments, changed);  // where that fails, the program goes on as it is
 }
 
-[[gnu::section(".preinit_array"), gnu::used]] void (*const before_libraries)(int, char**, char**) =
-    set_wait_policy;
+[[gnu::section(".preinit_array"),
+  gnu::used]] void (*const before_libraries)(int, char**, char**) = set_wait_policy;
 
 }  // namespace
 }  // namespace osp

@@ -10,7 +10,7 @@
 #include "osp/base/console.h"
 #include "osp/data/shards.h"
 #include "osp/data/text_reader.h"
-#include "osp/data/tokenizer.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 

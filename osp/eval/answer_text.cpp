@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "osp/data/tokenizer_utf8.h"
+#include "osp/tokenizer/utf8.h"
 
 namespace osp {
 namespace {

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "osp/base/error.h"
-#include "osp/data/tokenizer_utf8.h"
 #include "osp/eval/outlier_summary.h"
 #include "osp/eval/weight_summary.h"
+#include "osp/tokenizer/utf8.h"
 
 namespace osp {
 namespace {

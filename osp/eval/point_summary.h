@@ -7,9 +7,9 @@
 #include <string>
 
 #include "osp/base/json.h"
-#include "osp/data/tokenizer.h"
 #include "osp/measure/outliers.h"
 #include "osp/quant/noise_tap.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 

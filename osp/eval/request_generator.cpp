@@ -9,12 +9,12 @@
 #include <optional>
 
 #include "osp/base/error.h"
-#include "osp/data/tokenizer_utf8.h"
 #include "osp/eval/prefix_groups.h"
 #include "osp/eval/request_limits.h"
 #include "osp/eval/request_scorer.h"
 #include "osp/model/text_stream.h"
 #include "osp/model/transformer.h"
+#include "osp/tokenizer/utf8.h"
 
 namespace osp {
 namespace {

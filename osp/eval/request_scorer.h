@@ -13,9 +13,9 @@
 #include <string>
 #include <vector>
 
-#include "osp/data/tokenizer.h"
 #include "osp/model/parameters.h"
 #include "osp/model/tap.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 
@@ -39,8 +39,8 @@ struct ScoredRequest {
 };
 
 struct ScoreOptions {
-  Tap* tap = nullptr;           // e.g. FakeQuantTap; must want no attention_logits
-  int64_t batch_tokens = 8192;  // of one forward pass, at least one question
+  Tap* tap = nullptr;                    // e.g. FakeQuantTap; must want no attention_logits
+  int64_t batch_tokens = 8192;           // of one forward pass, at least one question
   std::vector<int64_t> end_tokens = {};  // end a text, beside the end-of-document token
   std::function<void(int64_t done, int64_t total)> progress = {};  // requests
 };

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "osp/data/tokenizer.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 

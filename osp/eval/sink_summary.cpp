@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "osp/base/error.h"
-#include "osp/data/tokenizer_utf8.h"
+#include "osp/tokenizer/utf8.h"
 
 namespace osp {
 namespace {

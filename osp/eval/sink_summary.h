@@ -4,8 +4,8 @@
 #include <string>
 
 #include "osp/base/json.h"
-#include "osp/data/tokenizer.h"
 #include "osp/measure/attention_sinks.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 

@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-#include "osp/data/bench_files.h"
+#include "osp/data/benchmark_files.h"
 
 namespace osp {
 

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "osp/data/tokenizer.h"
 #include "osp/eval/request_scorer.h"
 #include "osp/eval/task.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "osp/data/tokenizer.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 

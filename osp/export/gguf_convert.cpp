@@ -4,11 +4,11 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
-#include "osp/data/tokenizer.h"
 #include "osp/formats/gguf.h"
 #include "osp/model/fuse.h"
 #include "osp/model/model_dir.h"
-#include "osp/quant/quantized_model_dir.h"
+#include "osp/ptq/quantized_model_dir.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 namespace {

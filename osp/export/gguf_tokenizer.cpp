@@ -6,7 +6,7 @@
 #include "osp/base/error.h"
 #include "osp/base/json.h"
 #include "osp/base/printable.h"
-#include "osp/data/tokenizer_gguf.h"
+#include "osp/tokenizer/gguf.h"
 
 namespace osp {
 namespace {

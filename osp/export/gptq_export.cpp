@@ -10,8 +10,8 @@
 #include "osp/base/file.h"
 #include "osp/model/hf_family.h"
 #include "osp/model/model_dir.h"
-#include "osp/quant/quantized_model_dir.h"
-#include "osp/quant/quantized_model_tensors.h"
+#include "osp/ptq/quantized_model_dir.h"
+#include "osp/ptq/quantized_model_tensors.h"
 
 namespace osp {
 namespace {

@@ -332,7 +332,8 @@ GgufContents parse_gguf(std::span<const std::byte> bytes, const std::string& whe
     description.tensor.data = reader.rest().subspan(description.offset, description.num_bytes);
     const auto [place, is_new] =
         contents.tensors.emplace(description.name, std::move(description.tensor));
-    if (!is_new) reader.damaged("tensor " + quoted(std::string_view(place->first)), "is there twice");
+    if (!is_new)
+      reader.damaged("tensor " + quoted(std::string_view(place->first)), "is there twice");
   }
   return contents;
 }

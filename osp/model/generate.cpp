@@ -10,9 +10,9 @@
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
 #include "osp/base/timing.h"
-#include "osp/data/tokenizer_utf8.h"
 #include "osp/model/text_stream.h"
 #include "osp/model/transformer.h"
+#include "osp/tokenizer/utf8.h"
 
 namespace osp {
 namespace {

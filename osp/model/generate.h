@@ -7,9 +7,9 @@
 #include <string_view>
 #include <vector>
 
-#include "osp/data/tokenizer.h"
 #include "osp/model/parameters.h"
 #include "osp/model/sampling.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 

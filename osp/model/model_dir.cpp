@@ -14,10 +14,10 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/json.h"
-#include "osp/data/tokenizer.h"
 #include "osp/formats/safetensors.h"
 #include "osp/model/gguf_model.h"
 #include "osp/model/hf_family.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 namespace {

@@ -35,7 +35,7 @@ std::vector<int64_t> load_end_tokens(const std::string& path);
 
 // How the weights are stored.
 struct SaveOptions {
-  bool bf16 = false;  // rounded to nearest even; otherwise fp32
+  bool bf16 = false;                     // rounded to nearest even; otherwise fp32
   std::vector<int64_t> end_tokens = {};  // none: the tokenizer's end-of-document token
 };
 

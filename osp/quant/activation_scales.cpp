@@ -13,7 +13,7 @@ namespace {
 
 constexpr double kLargestNormal = 8.0;  // beyond it lies 1e-15 of the law
 constexpr int kIntegrationSteps = 8000;
-constexpr int kSearchSteps = 80;
+constexpr int kRatioSteps = 80;
 constexpr int64_t kSearchNumbers = 1 << 20;  // of a calibrated tensor that the search looks at
 
 // E[(x − quantized)²] by the midpoint rule, up to a constant factor.
@@ -90,7 +90,7 @@ StaticScale calibrated_scale(const at::Tensor& x, int64_t bits) {
   numbers = numbers.slice(0, 0, numbers.numel(), stride);
   StaticScale best;
   double best_error = -1.0;
-  for (int i = 0; i < kSearchSteps; ++i) {
+  for (int i = 0; i < kRatioSteps; ++i) {
     const double p = 1.0 - i / 100.0;
     const StaticScale now{p * (high - low) / top, std::nearbyint(-low * top / (high - low))};
     const double error = fake_quantize_static(numbers, bits, now)

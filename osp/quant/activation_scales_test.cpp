@@ -7,9 +7,9 @@
 
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
+#include "osp/ops/test_tensors.h"
 #include "osp/quant/fake_quant.h"
 #include "osp/quant/grid.h"
-#include "osp/quant/test_model.h"
 
 namespace osp {
 namespace {

@@ -1,8 +1,8 @@
 #include "osp/quant/fake_quant.h"
 
 #include "osp/base/error.h"
+#include "osp/ops/hadamard.h"
 #include "osp/quant/grid.h"
-#include "osp/quant/hadamard.h"
 
 namespace osp {
 

@@ -4,8 +4,8 @@
 #include <ATen/ops/gather.h>
 #include <gtest/gtest.h>
 
+#include "osp/ops/test_tensors.h"
 #include "osp/quant/grid_kernels.h"
-#include "osp/quant/test_model.h"
 
 namespace osp {
 namespace {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "osp/base/philox.h"
-#include "osp/quant/test_model.h"
+#include "osp/ops/test_tensors.h"
 
 namespace osp {
 namespace {

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "osp/base/error.h"
-#include "osp/quant/hadamard.h"
+#include "osp/ops/hadamard.h"
 
 namespace osp {
 namespace {

@@ -4,8 +4,9 @@
 
 #include <cmath>
 
+#include "osp/model/test_model.h"
+#include "osp/ops/test_tensors.h"
 #include "osp/quant/grid.h"
-#include "osp/quant/test_model.h"
 
 namespace osp {
 namespace {

@@ -2,9 +2,9 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include "osp/ops/hadamard.h"
 #include "osp/ops/with_gradient.h"
 #include "osp/quant/grid.h"
-#include "osp/quant/hadamard.h"
 
 namespace osp {
 

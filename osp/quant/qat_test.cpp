@@ -5,8 +5,8 @@
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
+#include "osp/ops/hadamard.h"
 #include "osp/quant/grid.h"
-#include "osp/quant/hadamard.h"
 
 namespace osp {
 namespace {

@@ -11,8 +11,8 @@
 
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
+#include "osp/ops/test_tensors.h"
 #include "osp/quant/grid.h"
-#include "osp/quant/test_model.h"
 
 namespace osp {
 namespace {

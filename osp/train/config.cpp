@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "osp/base/error.h"
+#include "osp/ops/hadamard.h"
 #include "osp/quant/bits.h"
-#include "osp/quant/hadamard.h"
 
 namespace osp {
 namespace {

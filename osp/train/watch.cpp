@@ -7,11 +7,11 @@
 #include <cmath>
 
 #include "osp/base/error.h"
-#include "osp/data/tokenizer_utf8.h"
 #include "osp/measure/outliers.h"
 #include "osp/model/generate.h"
 #include "osp/model/transformer.h"
 #include "osp/quant/fake_quant.h"
+#include "osp/tokenizer/utf8.h"
 
 namespace osp {
 namespace {

@@ -6,8 +6,8 @@
 
 #include "osp/base/json.h"
 #include "osp/data/dataset.h"
-#include "osp/data/tokenizer.h"
 #include "osp/model/tap.h"
+#include "osp/tokenizer/tokenizer.h"
 #include "osp/train/state.h"
 
 namespace osp {

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "osp/data/tokenizer_test_files.h"
+#include "osp/tokenizer/test_files.h"
 #include "osp/train/metrics_log.h"
 #include "osp/train/test_run.h"
 

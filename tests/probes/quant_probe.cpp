@@ -25,10 +25,10 @@
 #include "osp/formats/safetensors.h"
 #include "osp/model/model_dir.h"
 #include "osp/model/transformer.h"
+#include "osp/ops/hadamard.h"
+#include "osp/ptq/gptq.h"
 #include "osp/quant/fake_quant.h"
-#include "osp/quant/gptq.h"
 #include "osp/quant/grid.h"
-#include "osp/quant/hadamard.h"
 #include "osp/quant/weight_quantizer.h"
 
 namespace {

@@ -20,10 +20,10 @@
 #include "osp/eval/token_source.h"
 #include "osp/model/fuse.h"
 #include "osp/model/model_dir.h"
+#include "osp/ptq/rotation_check.h"
+#include "osp/ptq/spinquant.h"
+#include "osp/ptq/test_model.h"
 #include "osp/quant/fake_quant.h"
-#include "osp/quant/rotation_check.h"
-#include "osp/quant/spinquant.h"
-#include "osp/quant/test_model.h"
 
 namespace {
 

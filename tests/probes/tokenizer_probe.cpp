@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "osp/base/error.h"
-#include "osp/data/tokenizer.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace {
 

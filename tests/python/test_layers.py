@@ -9,10 +9,10 @@ import re
 import pytest
 
 ORDER = [
-    "base", "formats", "data", "ops", "model", "measure", "optim", "quant", "train", "runtime", "eval", "export",
-    "report", "cli",
+    "base", "formats", "tokenizer", "data", "ops", "model", "measure", "optim", "quant", "train", "eval", "ptq",
+    "export", "bench", "report", "cli",
 ]  # fmt: skip
-WITHOUT_TENSORS = ["base", "formats", "data"]
+WITHOUT_TENSORS = ["base", "formats", "tokenizer", "data", "report"]
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 TENSOR_HEADER = re.compile(r"^(ATen|torch|c10|caffe2)/")
@@ -25,7 +25,7 @@ BANNED = {
 }
 
 
-def sources(root, folders=("osp", "tests", "bench", "fuzz")):
+def sources(root, folders=("osp", "tests", "bench", "microbench", "fuzz")):
     files = sorted(
         path for folder in folders for path in (root / folder).rglob("*") if path.suffix in (".h", ".cpp", ".cu", ".cuh")
     )

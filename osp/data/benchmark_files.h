@@ -1,0 +1,44 @@
+// The files of benchmarks: where a benchmark lies in a folder, and its records.
+//
+// Two layouts are known. That of the hub's repositories as downloaded, in folders of any depth:
+// `ai2_arc/ARC-Easy/test-00000-of-00001.parquet`, also as the hub's cache names them
+// (`datasets--tau--commonsense_qa/snapshots/…/data/validation-….parquet`). And one folder per
+// benchmark with one file per split: `arc_easy/test.jsonl`, `mmlu/test/anatomy_test.csv`.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "osp/data/benchmark_record.h"
+
+namespace osp {
+
+// Where a benchmark's records are.
+struct BenchPlace {
+  std::vector<std::string> folders = {};  // names that its folder may have, in lower case with "_"
+  std::string config = "";                // the part of it, a folder below, where there are several
+  std::vector<std::string> fields = {};   // of its records; other columns of Parquet are not read
+  bool many_folders = false;              // a split is all files of that name (MMLU's subjects)
+};
+
+// The files of the first of these splits that there is, sorted by path: FOLDER/…/SPLIT.jsonl,
+// SPLIT-00000-of-00002.parquet, SPLIT/anatomy_SPLIT.csv. Error(usage) that says what was looked for
+// if there are none, or if they lie in several folders.
+std::vector<std::string> find_bench_files(const std::string& root, const BenchPlace& place,
+                                          const std::vector<std::string>& splits);
+
+// Their records in order, at most `limit` (0: all). Errors name the file and the line or row.
+std::vector<BenchRecord> read_bench_files(const std::vector<std::string>& files,
+                                          const std::vector<std::string>& fields, int64_t limit);
+
+// The part of it that depends on the format; reading stops where `sink` returns false.
+using RecordSink = std::function<bool(BenchRecord)>;
+void read_json_lines(const std::string& path, const RecordSink& sink);
+// CSV without header (RFC 4180: quotes, "" inside them, line breaks inside them).
+void read_csv(const std::string& path, const RecordSink& sink);
+void read_parquet_records(const std::string& path, const std::vector<std::string>& fields,
+                          const RecordSink& sink);
+
+}  // namespace osp

@@ -1,0 +1,26 @@
+// For tests only: a small random Llama as it is before quantization.
+#pragma once
+
+#include "osp/model/parameters.h"
+
+namespace osp {
+
+// Two blocks of width 32 with two query heads, 50 tokens, context 24; EmbProj is fused already.
+inline ParameterStore small_fused_model(int64_t kv_heads) {
+  ModelConfig config;
+  config.layers = 2;
+  config.width = 32;
+  config.heads = 2;
+  config.kv_heads = kv_heads;
+  config.inner = 64;
+  config.vocabulary = 50;
+  config.context = 24;
+  config.norm = "rms";
+  config.embedding_projection = false;
+  config.init_std = 0.15;
+  ParameterStore store = make_parameters(resolved(config), {});
+  initialize_parameters(store, 3);
+  return store;
+}
+
+}  // namespace osp

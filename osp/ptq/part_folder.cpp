@@ -1,0 +1,54 @@
+#include "osp/ptq/part_folder.h"
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+
+namespace osp {
+namespace {
+
+constexpr size_t kMaxInfoBytes = size_t{64} << 20;
+
+}  // namespace
+
+PartFolder::PartFolder(const std::string& path, const Json& fingerprint, bool resume)
+    : path_(path) {
+  const std::string settings = path + "/settings.json";
+  if (resume && path_exists(settings)) {
+    if (read_json_file(settings, kMaxInfoBytes) != fingerprint) {
+      fail(ErrorCode::usage,
+           "{}: begun with other settings than asked for now; give the same ones, or leave out "
+           "--resume to begin anew",
+           path);
+    }
+    return;
+  }
+  remove_tree(path);
+  make_directories(path);
+  write_file_atomic(settings, fingerprint.dump(2) + "\n");
+}
+
+std::string PartFolder::tensors_path(int64_t part) const {
+  return part < 0 ? path_ + "/outside.safetensors"
+                  : fmt::format("{}/block-{}.safetensors", path_, part);
+}
+
+std::string PartFolder::info_path(int64_t part) const {
+  return part < 0 ? path_ + "/outside.json" : fmt::format("{}/block-{}.json", path_, part);
+}
+
+bool PartFolder::has(int64_t part) const { return path_exists(info_path(part)); }
+
+void PartFolder::save(int64_t part, const TensorBuffers& tensors, const Json& info) const {
+  const std::string temporary = path_ + "/part.tmp";
+  write_safetensors(temporary, tensors.entries);
+  rename_path(temporary, tensors_path(part));
+  write_file_atomic(info_path(part), info.dump(2) + "\n");
+}
+
+Json PartFolder::info(int64_t part) const { return read_json_file(info_path(part), kMaxInfoBytes); }
+
+SafetensorsFile PartFolder::tensors(int64_t part) const {
+  return SafetensorsFile::open(tensors_path(part));
+}
+
+}  // namespace osp

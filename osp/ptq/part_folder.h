@@ -1,0 +1,34 @@
+// The parts of a quantized model while it is made: one safetensors file for what lies outside the
+// blocks and one per block, each with a JSON file. A part is whole once its JSON file is there, so
+// that an interrupted run can go on behind the last one; together they become the model dir.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "osp/base/json.h"
+#include "osp/formats/safetensors.h"
+#include "osp/ptq/quantized_model_tensors.h"
+
+namespace osp {
+
+class PartFolder {
+ public:
+  // Creates the folder, or with `resume` keeps the parts that are there. `fingerprint` is
+  // everything that they depend on (model, transforms, calibration, settings): Error(usage) if they
+  // were made with another one.
+  PartFolder(const std::string& path, const Json& fingerprint, bool resume);
+
+  // `part` is a layer, or −1 for what lies outside the blocks.
+  bool has(int64_t part) const;
+  void save(int64_t part, const TensorBuffers& tensors, const Json& info) const;
+  Json info(int64_t part) const;
+  SafetensorsFile tensors(int64_t part) const;
+  std::string tensors_path(int64_t part) const;
+  std::string info_path(int64_t part) const;
+
+ private:
+  std::string path_;
+};
+
+}  // namespace osp

@@ -1,0 +1,88 @@
+// One block's linear layers, quantized in the order of the forward pass: k, v, q → o → up, gate →
+// down. Each group is calibrated on inputs that come out of the groups before it, already
+// quantized: all windows are taken to the input of a group, its statistics are added up, its layers
+// are quantized, and the windows go on with the new weights.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "osp/model/parameters.h"
+#include "osp/model/tap.h"
+#include "osp/ptq/calibration_stream.h"
+#include "osp/ptq/gptq.h"
+#include "osp/quant/bits.h"
+#include "osp/quant/online_transforms.h"
+#include "osp/quant/quantized_linear.h"
+#include "osp/quant/weight_quantizer.h"
+
+namespace osp {
+
+enum class WeightMethod { rtn, gptq };
+
+// How weights become integers, and what the forward pass looks like meanwhile.
+struct WeightSettings {
+  WeightMethod method = WeightMethod::rtn;
+  WeightGrid grid = {};
+  GptqOptions gptq = {};
+  OnlineTransforms online = {};  // that the weights were rotated for
+  // Activation and cache quantizers that are on during calibration; 16-16-16: off, as in the
+  // reference.
+  BitWidths calibration_bits = {};
+
+  bool wants_original() const {
+    return method == WeightMethod::gptq && gptq.correction != Correction::none;
+  }
+};
+
+// What quantizing one linear layer gave.
+struct LinearReport {
+  std::string name;
+  double sqnr_db = 0.0;
+  double output_error = -1.0;  // relative, on calibration inputs; −1 without calibration
+  double kurtosis_before = 0.0, kurtosis_after = 0.0;  // excess, of its input; NaN: not measured
+  double seconds = 0.0;
+  double damping = 0.0;  // GPTQ's, as used
+  int64_t num_attempts = 0;
+  int64_t num_dead = 0;
+};
+
+// Forward options with a tap and nothing else.
+ForwardOptions watched_by(Tap& tap);
+
+// The linear layers of a block by the tap point of their input, in the order in which they are
+// quantized.
+struct LinearGroup {
+  TapPoint input;
+  std::vector<int64_t> parameters;
+};
+std::vector<LinearGroup> linear_groups(const ParameterStore& store, int64_t layer);
+
+// Calibration windows in front of the block; both are taken behind it. null: no calibration, and no
+// original model where no correction is wanted.
+struct CalibrationStreams {
+  CalibrationStream* quantized = nullptr;
+  CalibrationStream* original = nullptr;
+};
+
+// Called with messages for the user, and after every linear layer.
+struct BlockWatcher {
+  std::function<void(const std::string&)> warn = [](const std::string&) {};
+  std::function<void()> layer_done = [] {};
+};
+
+// Quantizes the layers of `block` (a part or a whole store; its weights are not changed) and adds
+// them and their reports. Errors as gptq and round_to_nearest.
+void quantize_block(const ParameterStore& block, int64_t layer, const WeightSettings& settings,
+                    const CalibrationStreams& streams, QuantizedWeights& weights,
+                    std::vector<LinearReport>& reports, const BlockWatcher& watcher = {});
+
+// Takes the streams through a block whose layers are in `weights` already.
+void pass_block(const ParameterStore& block, int64_t layer, const WeightSettings& settings,
+                const CalibrationStreams& streams, const QuantizedWeights& weights);
+
+}  // namespace osp

@@ -1,0 +1,96 @@
+#include "osp/ptq/quantize_report.h"
+
+#include <cmath>
+#include <limits>
+
+namespace osp {
+namespace {
+
+Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+
+double number_or_nan(const Json& json, const std::string& key, const std::string& where) {
+  const auto found = json.find(key);
+  if (found != json.end() && found->is_null()) return std::numeric_limits<double>::quiet_NaN();
+  return json_number(json, key, where);
+}
+
+// The mean of those that are finite, NaN if none is.
+class Mean {
+ public:
+  void add(double value) {
+    if (!std::isfinite(value)) return;
+    sum_ += value;
+    ++count_;
+  }
+  double value() const { return sum_ / count_; }
+
+ private:
+  double sum_ = 0.0;
+  int count_ = 0;
+};
+
+}  // namespace
+
+Json linear_report_json(const LinearReport& report) {
+  Json json;
+  json["name"] = report.name;
+  json["sqnr_db"] = number(report.sqnr_db);
+  json["relative_output_error"] =
+      report.output_error < 0.0 ? Json(nullptr) : number(report.output_error);
+  json["input_kurtosis_before"] = number(report.kurtosis_before);
+  json["input_kurtosis_after"] = number(report.kurtosis_after);
+  json["seconds"] = report.seconds;
+  if (report.num_attempts > 0) {
+    json["damping"] = report.damping;
+    json["cholesky_attempts"] = report.num_attempts;
+    json["dead_channels"] = report.num_dead;
+  }
+  return json;
+}
+
+LinearReport parse_linear_report(const Json& json, const std::string& where) {
+  LinearReport report;
+  report.name = json_string(json, "name", where);
+  report.sqnr_db = number_or_nan(json, "sqnr_db", where);
+  const double error = number_or_nan(json, "relative_output_error", where);
+  report.output_error = std::isnan(error) ? -1.0 : error;
+  report.kurtosis_before = number_or_nan(json, "input_kurtosis_before", where);
+  report.kurtosis_after = number_or_nan(json, "input_kurtosis_after", where);
+  report.seconds = json_number(json, "seconds", where);
+  if (json.contains("damping")) {
+    report.damping = json_number(json, "damping", where);
+    report.num_attempts = json_int(json, "cholesky_attempts", where);
+    report.num_dead = json_int(json, "dead_channels", where);
+  }
+  return report;
+}
+
+Json quantize_report_json(const std::vector<LinearReport>& reports) {
+  Json layers = Json::array();
+  Mean sqnr, error, before, after;
+  double seconds = 0.0;
+  const LinearReport* worst = nullptr;
+  for (const LinearReport& report : reports) {
+    layers.push_back(linear_report_json(report));
+    sqnr.add(report.sqnr_db);
+    if (report.output_error >= 0.0) error.add(report.output_error);
+    before.add(report.kurtosis_before);
+    after.add(report.kurtosis_after);
+    seconds += report.seconds;
+    if (worst == nullptr || report.output_error > worst->output_error) worst = &report;
+  }
+  Json totals;
+  totals["layers"] = reports.size();
+  totals["mean_sqnr_db"] = number(sqnr.value());
+  totals["mean_relative_output_error"] = number(error.value());
+  totals["mean_input_kurtosis_before"] = number(before.value());
+  totals["mean_input_kurtosis_after"] = number(after.value());
+  totals["seconds"] = seconds;
+  if (worst != nullptr && worst->output_error >= 0.0) {
+    totals["largest_relative_output_error"] = number(worst->output_error);
+    totals["largest_relative_output_error_layer"] = worst->name;
+  }
+  return {{"layers", layers}, {"totals", totals}};
+}
+
+}  // namespace osp

@@ -1,0 +1,166 @@
+#include "osp/ptq/quantize_table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace osp {
+namespace {
+
+std::vector<std::string> distinct(const Table& table, std::string TableEntry::*field) {
+  std::vector<std::string> names;
+  for (const TableEntry& entry : table.entries) {
+    if (std::find(names.begin(), names.end(), entry.*field) == names.end()) {
+      names.push_back(entry.*field);
+    }
+  }
+  return names;
+}
+
+// A number of every entry of a model, and of a method if one is named.
+template <class Value>
+std::vector<double> values(const Table& table, const std::string& model, const std::string& method,
+                           const Value& value) {
+  std::vector<double> found;
+  for (const TableEntry& entry : table.entries) {
+    if (entry.model == model && (method.empty() || entry.method == method)) {
+      found.push_back(value(entry));
+    }
+  }
+  return found;
+}
+
+std::string shown(const Spread& spread, int digits) {
+  if (spread.count == 0 || !std::isfinite(spread.mean)) return "-";
+  // Large numbers with as many digits as mean something.
+  const int decimals = spread.mean < 1000.0 ? digits : 0;
+  const std::string mean = fmt::format("{:.{}f}", spread.mean, decimals);
+  if (spread.count < 2) return mean;
+  return fmt::format("{}±{:.{}f}", mean, spread.deviation, decimals);
+}
+
+// The last part of a path, with the one before it where it is only "model".
+std::string short_name(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  if (path.ends_with("/model")) path = path.substr(0, path.size() - 6);
+  return path.substr(path.rfind('/') + 1);
+}
+
+// Rows of cells as Markdown, columns as wide as their longest cell.
+std::string markdown(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths(rows[0].size(), 3);
+  for (const auto& row : rows) {
+    for (size_t c = 0; c < row.size(); ++c) {
+      // fmt pads by width on screen, in which ± is one character of two bytes.
+      const auto more = static_cast<size_t>(std::count(row[c].begin(), row[c].end(), '\xc2'));
+      widths[c] = std::max(widths[c], row[c].size() - more);
+    }
+  }
+  std::string text;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    for (size_t c = 0; c < rows[r].size(); ++c) {
+      text += c == 0 ? fmt::format("| {:<{}} |", rows[r][c], widths[c])
+                     : fmt::format(" {:>{}} |", rows[r][c], widths[c]);
+    }
+    text += "\n";
+    if (r > 0) continue;
+    for (size_t c = 0; c < widths.size(); ++c) {
+      text += c == 0 ? "|" + std::string(widths[c] + 2, '-') + "|"
+                     : std::string(widths[c] + 1, '-') + ":|";
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+// A row per method and one before them; a cell per model.
+template <class Original, class Changed>
+std::string rows_text(const Table& table, const std::string& title, const Original& original,
+                      const Changed& changed) {
+  const std::vector<std::string> models = distinct(table, &TableEntry::model);
+  std::vector<std::vector<std::string>> rows = {{title}, {"16-16-16"}};
+  for (const std::string& model : models) {
+    rows[0].push_back(short_name(model));
+    rows[1].push_back(original(model));
+  }
+  for (const std::string& method : distinct(table, &TableEntry::method)) {
+    rows.push_back({table.bits + " " + method});
+    for (const std::string& model : models) rows.back().push_back(changed(model, method));
+  }
+  return markdown(rows);
+}
+
+}  // namespace
+
+double bits_per_byte(double perplexity, const TableEntry& entry) {
+  if (entry.bytes <= 0.0) return std::numeric_limits<double>::quiet_NaN();
+  return std::log2(perplexity) * static_cast<double>(entry.tokens) / entry.bytes;
+}
+
+Spread spread_of(const std::vector<double>& values) {
+  Spread spread;
+  spread.count = static_cast<int64_t>(values.size());
+  if (values.empty()) return spread;
+  for (const double value : values) spread.mean += value / static_cast<double>(spread.count);
+  if (spread.count < 2) return spread;
+  double sum = 0.0;
+  for (const double value : values) sum += (value - spread.mean) * (value - spread.mean);
+  spread.deviation = std::sqrt(sum / static_cast<double>(spread.count - 1));
+  return spread;
+}
+
+Json table_entry_json(const TableEntry& entry) {
+  const auto number = [](double value) {
+    return std::isfinite(value) ? Json(value) : Json(nullptr);
+  };
+  return {{"method", entry.method},
+          {"perplexity_16", number(entry.original_perplexity)},
+          {"perplexity", number(entry.perplexity)},
+          {"kl_divergence", number(entry.divergence)},
+          {"same_choice", number(entry.same_choice)},
+          {"bits_per_byte_16", number(bits_per_byte(entry.original_perplexity, entry))},
+          {"bits_per_byte", number(bits_per_byte(entry.perplexity, entry))},
+          {"tokens", entry.tokens},
+          {"window", entry.window}};
+}
+
+std::string table_text(const Table& table) {
+  const auto cell = [&](const std::string& model, const std::string& method, int digits,
+                        const auto& value) {
+    return shown(spread_of(values(table, model, method, value)), digits);
+  };
+  const auto first = [&](const std::string& model, int digits, const auto& value) {
+    return shown(spread_of({values(table, model, "", value).front()}), digits);
+  };
+  std::string text = rows_text(
+      table, "perplexity (KL)",
+      [&](const std::string& model) {
+        return first(model, 3, [](const TableEntry& e) { return e.original_perplexity; });
+      },
+      [&](const std::string& model, const std::string& method) {
+        return fmt::format(
+            "{} ({})", cell(model, method, 3, [](const TableEntry& e) { return e.perplexity; }),
+            cell(model, method, 4, [](const TableEntry& e) { return e.divergence; }));
+      });
+  const bool comparable =
+      std::all_of(table.entries.begin(), table.entries.end(), [&](const TableEntry& entry) {
+        return entry.vocabulary == table.entries.front().vocabulary;
+      });
+  if (comparable) return text;
+  return text + "\n" +
+         rows_text(
+             table, "bits per byte",
+             [&](const std::string& model) {
+               return first(model, 4, [](const TableEntry& e) {
+                 return bits_per_byte(e.original_perplexity, e);
+               });
+             },
+             [&](const std::string& model, const std::string& method) {
+               return cell(model, method, 4,
+                           [](const TableEntry& e) { return bits_per_byte(e.perplexity, e); });
+             });
+}
+
+}  // namespace osp

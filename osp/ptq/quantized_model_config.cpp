@@ -1,0 +1,225 @@
+// The entries of config.json of a quantized model dir (quantized_model_dir.h).
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+
+#include "osp/base/error.h"
+#include "osp/model/hf_family.h"
+#include "osp/ptq/quantized_model_dir.h"
+
+namespace osp {
+namespace {
+
+constexpr int64_t kInfoVersion = 1;
+
+constexpr std::array<std::pair<TapPoint, const char*>, 4> kPointNames = {{
+    {TapPoint::attention_input, "attention_input"},
+    {TapPoint::attention_output, "attention_output"},
+    {TapPoint::mlp_input, "mlp_input"},
+    {TapPoint::mlp_product, "mlp_product"},
+}};
+
+std::string point_name(TapPoint point) {
+  for (const auto& [known, name] : kPointNames) {
+    if (known == point) return name;
+  }
+  OSP_CHECK(false, "no linear layer reads this point");
+}
+
+TapPoint parse_point(const std::string& text, const std::string& where) {
+  for (const auto& [point, name] : kPointNames) {
+    if (text == name) return point;
+  }
+  fail(ErrorCode::damaged, "{}: unknown point {}", where, Json(text).dump());
+}
+
+// QuantizationArgs: integers of this width.
+Json integers(int64_t bits, bool symmetric, const std::string& strategy, int64_t group,
+              bool dynamic) {
+  Json json;
+  json["num_bits"] = bits;
+  json["type"] = "int";
+  json["symmetric"] = symmetric;
+  json["strategy"] = strategy;
+  json["group_size"] = group > 0 ? Json(group) : Json(nullptr);
+  json["dynamic"] = dynamic;
+  return json;
+}
+
+// Modules of a block in the family's names, "self_attn.q_proj|self_attn.k_proj", each once.
+std::string module_names(const ModelConfig& model, const std::vector<std::string>& ours) {
+  const std::string block = "model.layers.0.";
+  const std::string prefix = stored_name(model, block + "input_layernorm.weight");
+  const size_t begin = prefix.find("layers.0.") + std::string("layers.0.").size();
+  std::vector<std::string> names;
+  for (const std::string& name : ours) {
+    std::string stored = stored_name(model, block + name + ".weight").substr(begin);
+    stored = stored.substr(0, stored.rfind('.'));
+    if (std::find(names.begin(), names.end(), stored) == names.end()) names.push_back(stored);
+  }
+  return fmt::format("{}", fmt::join(names, "|"));
+}
+
+// One config group: layers whose names end alike.
+Json layer_group(const QuantizedModelInfo& info, const std::string& names, const Json& inputs) {
+  Json json;
+  json["targets"] = Json::array({"re:.*(" + names + ")$"});
+  json["weights"] = integers(info.bits.weights, info.grid.symmetric,
+                             info.grid.group > 0 ? "group" : "channel", info.grid.group, false);
+  json["input_activations"] = inputs;
+  json["output_activations"] = nullptr;
+  json["format"] = "pack-quantized";
+  return json;
+}
+
+// What the input of the layers at `point` is in compressed-tensors' words.
+Json input_scheme(const QuantizedModelInfo& info, TapPoint point, int64_t head_size) {
+  if (!info.bits.quantizes_activations()) return nullptr;
+  const int64_t bits = info.bits.activations;
+  if (info.scales.contains({point, 0})) return integers(bits, false, "tensor", 0, false);
+  if (point == TapPoint::attention_output) return integers(bits, false, "group", head_size, true);
+  return integers(bits, false, "token", 0, true);
+}
+
+Json hadamard_scheme(const Json& apply, int64_t block) {
+  Json json;
+  json["type"] = "hadamard";
+  json["apply"] = apply;
+  if (block > 0) json["head_dim"] = block;
+  return json;
+}
+
+Json transform_config(const QuantizedModelInfo& info, const ModelConfig& model) {
+  Json groups = Json::object();
+  if (info.online.query_key_hadamard && info.bits.quantizes_kv_cache()) {
+    Json apply = Json::array();
+    for (const char* location : {"q_attn", "k_cache"}) {
+      apply.push_back(
+          {{"targets", Json::array({"re:.*(self_attn|attention)$"})}, {"location", location}});
+    }
+    groups["R3"] = hadamard_scheme(apply, model.head_size);
+  }
+  if (info.online.down_hadamard) {
+    const Json input = {
+        {"targets",
+         Json::array({"re:.*(" + module_names(stored_config(model), {"mlp.down_proj"}) + ")$"})},
+        {"location", "input"}};
+    groups["R4"] = hadamard_scheme(Json::array({input}), info.online.down_block);
+  }
+  return {{"config_groups", groups}};
+}
+
+}  // namespace
+
+Json compressed_tensors_config(const QuantizedModelInfo& info, const ModelConfig& model) {
+  Json json;
+  json["quant_method"] = info.online.down_hadamard ? "osp" : "compressed-tensors";
+  json["format"] = "pack-quantized";
+  json["quantization_status"] = "compressed";
+  const auto inputs = [&](TapPoint point) { return input_scheme(info, point, model.head_size); };
+  const ModelConfig named = stored_config(model);
+  const auto group = [&](const std::vector<std::string>& names, TapPoint point) {
+    return layer_group(info, module_names(named, names), inputs(point));
+  };
+  std::vector<std::string> readers = {"mlp.gate_proj", "mlp.up_proj"};
+  if (!model.gated) readers.erase(readers.begin());
+  json["config_groups"] = {
+      {"group_0", group({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"},
+                        TapPoint::attention_input)},
+      {"group_1", group({"self_attn.o_proj"}, TapPoint::attention_output)},
+      {"group_2", group(readers, TapPoint::mlp_input)},
+      {"group_3", group({"mlp.down_proj"}, TapPoint::mlp_product)}};
+  // "group" with the head size: the dynamic "token" strategy pools over time, which is not causal.
+  json["kv_cache_scheme"] =
+      info.bits.quantizes_kv_cache()
+          ? integers(info.bits.kv_cache, false, "group", model.head_size, true)
+          : Json(nullptr);
+  const std::string head = stored_name(named, "lm_head.weight");
+  json["ignore"] = Json::array({head.substr(0, head.rfind('.'))});
+  const Json transforms = transform_config(info, model);
+  if (!transforms["config_groups"].empty()) json["transform_config"] = transforms;
+  return json;
+}
+
+Json activation_scales_json(const ActivationScales& scales) {
+  Json list = Json::array();
+  for (const auto& [place, scale] : scales) {
+    list.push_back({{"input", point_name(place.first)},
+                    {"layer", place.second},
+                    {"scale", scale.scale},
+                    {"zero", scale.zero}});
+  }
+  return list;
+}
+
+ActivationScales parse_activation_scales(const Json& json, const std::string& where) {
+  if (!json.is_array()) fail(ErrorCode::damaged, "{}: static scales are no list", where);
+  ActivationScales scales;
+  for (const Json& entry : json) {
+    const TapPoint point = parse_point(json_string(entry, "input", where), where);
+    const StaticScale scale{json_number(entry, "scale", where), json_number(entry, "zero", where)};
+    if (!(scale.scale > 0.0)) fail(ErrorCode::damaged, "{}: a scale of {}", where, scale.scale);
+    scales[{point, json_int(entry, "layer", where)}] = scale;
+  }
+  return scales;
+}
+
+Json quantization_info_json(const QuantizedModelInfo& info) {
+  Json json;
+  json["version"] = kInfoVersion;
+  json["method"] = info.method;
+  json["profile"] = info.profile;
+  json["bits"] = info.bits.text();
+  json["group"] = info.grid.group;
+  json["symmetric"] = info.grid.symmetric;
+  json["clipping_search"] = info.grid.clipping_search;
+  json["fp16_scales"] = info.grid.fp16_scales;
+  json["query_key_hadamard"] = info.online.query_key_hadamard;
+  json["down_hadamard"] = info.online.down_hadamard;
+  json["down_block"] = info.online.down_block;
+  json["activation_clip"] = info.clips.activations;
+  json["cache_clip"] = info.clips.cache;
+  json["static_scales"] = activation_scales_json(info.scales);
+  return json;
+}
+
+QuantizedModelInfo parse_quantization_info(const Json& json, const std::string& where) {
+  const std::string place = where + ": osp_quantization";
+  if (!json.is_object()) fail(ErrorCode::damaged, "{}: expected an object", place);
+  const int64_t version = json_int(json, "version", place);
+  if (version != kInfoVersion) {
+    fail(ErrorCode::unsupported, "{}: version {}, this osp reads {}", place, version, kInfoVersion);
+  }
+  QuantizedModelInfo info;
+  info.method = json_string(json, "method", place);
+  info.profile = json_string(json, "profile", place);
+  try {
+    info.bits = parse_bits(json_string(json, "bits", place));
+  } catch (const Error& error) {
+    fail(ErrorCode::damaged, "{}: {}", place, error.what());
+  }
+  info.grid = {.bits = info.bits.weights,
+               .group = json_int(json, "group", place),
+               .symmetric = json_bool(json, "symmetric", place),
+               .clipping_search = json_bool(json, "clipping_search", place),
+               .fp16_scales = json_bool(json, "fp16_scales", place)};
+  info.online = {.query_key_hadamard = json_bool(json, "query_key_hadamard", place),
+                 .down_hadamard = json_bool(json, "down_hadamard", place),
+                 .down_block = json_int(json, "down_block", place)};
+  info.clips = {json_number(json, "activation_clip", place),
+                json_number(json, "cache_clip", place)};
+  const auto is_ratio = [](double clip) { return clip > 0.0 && clip <= 1.0; };
+  if (!is_ratio(info.clips.activations) || !is_ratio(info.clips.cache)) {
+    fail(ErrorCode::damaged, "{}: clips of {} and {}, expected parts of 1", place,
+         info.clips.activations, info.clips.cache);
+  }
+  if (info.grid.group < 0 || info.online.down_block < 0 || !info.bits.quantizes_weights()) {
+    fail(ErrorCode::damaged, "{}: a negative group or weights of 16 bits", place);
+  }
+  if (!json.contains("static_scales")) fail(ErrorCode::damaged, "{}: no static_scales", place);
+  info.scales = parse_activation_scales(json["static_scales"], place);
+  return info;
+}
+
+}  // namespace osp

@@ -1,0 +1,147 @@
+#include "osp/ptq/quantized_model_dir.h"
+
+#include <fmt/ranges.h>
+
+#include <filesystem>
+#include <set>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/formats/safetensors.h"
+#include "osp/model/gguf_model.h"
+#include "osp/model/hf_config.h"
+#include "osp/model/hf_family.h"
+#include "osp/model/model_dir.h"
+#include "osp/ptq/quantized_model_tensors.h"
+#include "osp/tokenizer/tokenizer.h"
+
+namespace osp {
+namespace {
+
+constexpr const char* kWeights = "model.safetensors";
+constexpr const char* kInfoKey = "osp_quantization";
+constexpr size_t kMaxConfigBytes = 1 << 20;
+
+// Files of a model dir that are copied as they are.
+constexpr const char* kTokenizerFiles[] = {"tokenizer.json", "tokenizer_config.json",
+                                           "special_tokens_map.json", "generation_config.json"};
+
+Json config_with_quantization(const ModelConfig& model, const QuantizedModelInfo& info,
+                              const std::string& source_dir) {
+  const bool known = is_gguf_path(source_dir) || path_exists(source_dir + "/config.json");
+  const std::vector<int64_t> end_tokens =
+      known ? load_end_tokens(source_dir) : std::vector<int64_t>{};
+  Json config = parse_json(model_config_json(model, "float32", end_tokens), "config.json");
+  config["quantization_config"] = compressed_tensors_config(info, model);
+  config[kInfoKey] = quantization_info_json(info);
+  return config;
+}
+
+// Names and shapes of what the folder must hold, before anything is allocated from the numbers of
+// config.json.
+void check_tensors(const std::map<std::string, TensorView>& tensors, const ModelConfig& model,
+                   const std::string& file) {
+  for (const StoredTensor& stored : stored_tensors(stored_config(model), parameter_specs(model))) {
+    const auto plain = tensors.find(stored.name);
+    if (plain == tensors.end() && !tensors.contains(stored.name + "_packed")) {
+      fail(ErrorCode::damaged, "{}: tensor {} is missing", file, stored.name);
+    }
+    if (plain != tensors.end() && plain->second.shape != stored.shape) {
+      fail(ErrorCode::damaged, "{}: tensor {} has shape [{}], expected [{}] by config.json", file,
+           stored.name, fmt::join(plain->second.shape, ", "), fmt::join(stored.shape, ", "));
+    }
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<FakeQuantTap> QuantizedModel::make_tap() const {
+  return std::make_unique<FakeQuantTap>(store,
+                                        BitWidths{16, info.bits.activations, info.bits.kv_cache},
+                                        info.online, info.scales, info.clips);
+}
+
+void check_output_dir(const std::string& path) {
+  if (!path_exists(path)) return;
+  if (is_directory(path) && std::filesystem::is_empty(path)) return;
+  fail(ErrorCode::usage, "{}: exists already; remove it or choose another --out", path);
+}
+
+void copy_tokenizer(const std::string& source_dir, const std::string& folder) {
+  for (const char* name : kTokenizerFiles) {
+    const std::string from = source_dir + "/" + name;
+    if (path_exists(from)) write_file_atomic(folder + "/" + name, read_file(from));
+  }
+  const std::string tokenizer = folder + "/" + kTokenizerFiles[0];
+  if (!path_exists(tokenizer) && Tokenizer::exists(source_dir)) {  // inside a GGUF file
+    save_tokenizer_files(folder, Tokenizer::from_file(source_dir).json(),
+                         load_model_config(source_dir).model.context, load_end_tokens(source_dir));
+  }
+}
+
+void save_quantized_model_dir(const PartFolder& parts, const ModelConfig& model,
+                              const QuantizedModelInfo& info, const Json& report,
+                              const std::string& source_dir, const std::string& path) {
+  check_output_dir(path);
+  const std::string temporary = path + ".tmp";
+  remove_tree(temporary);
+  make_directories(temporary);
+  std::vector<SafetensorsFile> files;
+  std::vector<TensorEntry> entries;
+  for (int64_t part = -1; part < model.layers; ++part) {
+    files.push_back(parts.tensors(part));
+    for (const auto& [name, view] : files.back().tensors()) {
+      entries.push_back({name, view.dtype, view.shape, view.data});
+    }
+  }
+  write_safetensors(temporary + "/" + kWeights, entries, {{"format", "pt"}});
+  copy_tokenizer(source_dir, temporary);
+  write_file_atomic(temporary + "/quantize.json", report.dump(2) + "\n");
+  write_file_atomic(temporary + "/config.json",
+                    config_with_quantization(model, info, source_dir).dump(2) + "\n");
+  fsync_directory(temporary);
+  rename_path(temporary, path);
+}
+
+bool is_quantized_model_dir(const std::string& path) {
+  const std::string file = path + "/config.json";
+  if (!path_exists(file)) return false;
+  const Json config = read_json_file(file, kMaxConfigBytes);
+  return config.is_object() && config.contains(kInfoKey);
+}
+
+QuantizedFolder::QuantizedFolder(const std::string& path)
+    : weights_file_(path + "/" + kWeights),
+      json_(read_json_file(path + "/config.json", kMaxConfigBytes)),
+      tensors_(SafetensorsFile::open(weights_file_)) {
+  const std::string file = path + "/config.json";
+  if (!json_.is_object() || !json_.contains(kInfoKey)) {
+    fail(ErrorCode::damaged, "{}: no key {}", file, kInfoKey);
+  }
+  info_ = parse_quantization_info(json_[kInfoKey], file);
+  json_.erase("quantization_config");
+  json_.erase(kInfoKey);
+  config_ = parse_hf_config(json_, file).model;
+  check_tensors(tensors_.tensors(), config_, weights_file_);
+}
+
+ParameterStore QuantizedFolder::read(Part part, QuantizedWeights& weights) const {
+  ParameterStore store = make_parameters(config_, {.part = part});
+  std::set<std::string> taken;
+  weights = read_part(tensors_.tensors(), store, info_.grid, weights_file_, taken);
+  return store;
+}
+
+QuantizedModel load_quantized_model_dir(const std::string& path) {
+  const QuantizedFolder folder(path);
+  QuantizedModel model;
+  model.info = folder.info();
+  model.store = folder.read(kWhole, model.weights);
+  for (const auto& [name, layer] : model.weights) {
+    model.store.master(model.store.find(name)).copy_(layer.dequantized());
+  }
+  sync_compute(model.store);
+  return model;
+}
+
+}  // namespace osp

@@ -1,0 +1,141 @@
+// Loading by transformers is in tests/python/test_quantize.py.
+#include "osp/ptq/quantized_model_dir.h"
+
+#include <ATen/ops/arange.h>
+#include <gtest/gtest.h>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/base/test_folder.h"
+#include "osp/model/test_model.h"
+#include "osp/model/transformer.h"
+#include "osp/ptq/quantize_block.h"
+#include "osp/ptq/test_model.h"
+
+namespace osp {
+namespace {
+
+QuantizedWeights quantized(const ParameterStore& store, const WeightGrid& grid) {
+  QuantizedWeights weights;
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    if (store.specs[i].kind != ParameterKind::matrix) continue;
+    weights[store.specs[i].name] =
+        round_to_nearest(store.master(static_cast<int64_t>(i)), grid, store.specs[i].name);
+  }
+  return weights;
+}
+
+QuantizedModelInfo info_of(const WeightGrid& grid) {
+  return {.bits = {grid.bits, 4, 4}, .grid = grid, .method = "rtn", .profile = "best"};
+}
+
+void save(const ParameterStore& store, const QuantizedWeights& weights, const TestFolder& folder,
+          const std::string& out) {
+  save_quantized_model_dir(parts_of(store, weights, info_of({}), folder / "parts"), store.config,
+                           info_of({}), {}, folder.path(), out);
+}
+
+std::string message_of(const std::string& path) {
+  try {
+    load_quantized_model_dir(path);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(QuantizedModelDir, GivesBackCodesScalesAndSettings) {
+  const ParameterStore store = small_fused_model(/*kv_heads=*/2);
+  for (const WeightGrid& grid :
+       {WeightGrid{}, WeightGrid{.bits = 3, .group = 32},
+        WeightGrid{.bits = 4, .group = 32, .symmetric = false, .fp16_scales = true},
+        WeightGrid{.bits = 8, .symmetric = false}}) {
+    const TestFolder folder;
+    const QuantizedWeights weights = quantized(store, grid);
+    QuantizedModelInfo info = info_of(grid);
+    info.online = {.query_key_hadamard = false, .down_hadamard = true, .down_block = 16};
+    info.scales[{TapPoint::mlp_input, 1}] = {0.25, 8.0};
+    info.clips = {0.9, 0.95};
+    save_quantized_model_dir(parts_of(store, weights, info, folder / "parts"), store.config, info,
+                             {{"note", 1}}, folder.path(), folder / "out");
+    EXPECT_TRUE(is_quantized_model_dir(folder / "out"));
+    const QuantizedModel model = load_quantized_model_dir(folder / "out");
+    ASSERT_EQ(model.weights.size(), weights.size());
+    for (const auto& [name, layer] : weights) {
+      const QuantizedLinear& read = model.weights.at(name);
+      EXPECT_TRUE(read.codes.equal(layer.codes)) << name;
+      EXPECT_TRUE(read.scale.equal(layer.scale)) << name;
+      EXPECT_EQ(read.symmetric(), layer.symmetric());
+      EXPECT_TRUE(layer.symmetric() || read.zero.equal(layer.zero)) << name;
+      EXPECT_TRUE(model.store.master(model.store.find(name)).equal(layer.dequantized()));
+    }
+    EXPECT_EQ(model.info.bits, info.bits);
+    EXPECT_EQ(model.info.online, info.online);
+    EXPECT_EQ(model.info.scales, info.scales);
+    EXPECT_EQ(model.info.clips, info.clips);
+    EXPECT_EQ(model.info.method, "rtn");
+    const int64_t embedding = store.find("model.embed_tokens.weight");
+    EXPECT_TRUE(model.store.master(embedding).equal(store.master(embedding)));
+  }
+}
+
+TEST(QuantizedModelDir, ComputesWhatWasMeasuredBeforeItWasWritten) {
+  const ParameterStore store = small_fused_model(/*kv_heads=*/2);
+  const TestFolder folder;
+  const QuantizedWeights weights = quantized(store, {});
+  save(store, weights, folder, folder / "out");
+  const QuantizedModel model = load_quantized_model_dir(folder / "out");
+  const at::Tensor tokens = at::arange(24, at::kLong).view({1, 24});
+  const auto tap = model.make_tap();
+  FakeQuantTap wanted(store, {4, 4, 4});
+  EXPECT_TRUE(forward_logits(model.store, tokens, watched_by(*tap))
+                  .equal(forward_logits(store, tokens, watched_by(wanted))));
+}
+
+TEST(QuantizedModelDir, NeverOverwritesAndLeavesNothingBehind) {
+  const ParameterStore store = small_fused_model(/*kv_heads=*/2);
+  const TestFolder folder;
+  save(store, quantized(store, {}), folder, folder / "out");
+  EXPECT_FALSE(path_exists(folder / "out.tmp"));
+  EXPECT_THROW(save(store, quantized(store, {}), folder, folder / "out"), Error);
+}
+
+TEST(QuantizedModelDir, DamageIsNamed) {
+  const ParameterStore store = small_fused_model(/*kv_heads=*/2);
+  const TestFolder folder;
+  const std::string out = folder / "out", config = out + "/config.json";
+  save(store, quantized(store, {}), folder, out);
+  const Json good = read_json_file(config);
+  const auto with = [&](const char* key, const Json& value) {
+    Json bad = good;
+    bad["osp_quantization"][key] = value;
+    write_file_atomic(config, bad.dump());
+    return message_of(out);
+  };
+  EXPECT_NE(with("bits", "9-4-4").find("osp_quantization"), std::string::npos);
+  EXPECT_NE(with("bits", "8-4-4").find("_packed"), std::string::npos);  // words of 4-bit codes
+  EXPECT_NE(with("group", 48).find("groups of 48"), std::string::npos);
+  EXPECT_NE(with("symmetric", false).find("zero_point is missing"), std::string::npos);
+  EXPECT_NE(with("version", 7).find("version 7"), std::string::npos);
+  EXPECT_NE(with("cache_clip", 1.5).find("parts of 1"), std::string::npos);
+  EXPECT_NE(with("static_scales", 3).find("static scales"), std::string::npos);
+  Json bad = good;
+  bad["hidden_size"] = 64;
+  write_file_atomic(config, bad.dump());
+  EXPECT_NE(message_of(out).find("has shape"), std::string::npos);
+}
+
+TEST(QuantizedModelDir, ADownHadamardIsNoCompressedTensorsModel) {
+  // Other loaders pass transform_config over: they would compute nonsense without a word.
+  QuantizedModelInfo info = info_of({});
+  EXPECT_EQ(
+      compressed_tensors_config(info, small_fused_model(/*kv_heads=*/2).config)["quant_method"],
+      "compressed-tensors");
+  info.online.down_hadamard = true;
+  EXPECT_EQ(
+      compressed_tensors_config(info, small_fused_model(/*kv_heads=*/2).config)["quant_method"],
+      "osp");
+}
+
+}  // namespace
+}  // namespace osp

@@ -1,0 +1,245 @@
+#include "osp/ptq/quantized_model_tensors.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <span>
+
+#include "osp/base/error.h"
+#include "osp/formats/compressed_tensors.h"
+#include "osp/model/hf_config.h"
+#include "osp/ptq/quantize_block.h"
+
+namespace osp {
+namespace {
+
+constexpr int64_t kLargestDimension = int64_t{1} << 24;
+
+at::Tensor unpacked(const at::Tensor& words, int64_t columns, int64_t bits) {
+  const std::vector<int8_t> codes =
+      unpack_codes({words.const_data_ptr<int32_t>(), static_cast<size_t>(words.numel())},
+                   words.size(0), columns, bits);
+  at::Tensor result = at::empty({words.size(0), columns}, at::kChar);
+  std::memcpy(result.mutable_data_ptr(), codes.data(), codes.size());
+  return result;
+}
+
+at::ScalarType scalar_type(const std::string& dtype) {
+  if (dtype == "I32") return at::kInt;
+  if (dtype == "I64") return at::kLong;
+  if (dtype == "F16") return at::kHalf;
+  if (dtype == "BF16") return at::kBFloat16;
+  return at::kFloat;
+}
+
+// A tensor of the file with the wanted shape and one of the wanted types.
+at::Tensor take(const std::map<std::string, TensorView>& tensors, const std::string& name,
+                const std::vector<std::string>& dtypes, const std::vector<int64_t>& shape,
+                const std::string& where, std::set<std::string>& taken) {
+  const auto found = tensors.find(name);
+  if (found == tensors.end()) fail(ErrorCode::damaged, "{}: tensor {} is missing", where, name);
+  const TensorView& view = found->second;
+  if (std::find(dtypes.begin(), dtypes.end(), view.dtype) == dtypes.end() || view.shape != shape) {
+    fail(ErrorCode::damaged, "{}: tensor {} is {} [{}], expected {} [{}]", where, name, view.dtype,
+         fmt::join(view.shape, ", "), fmt::join(dtypes, " or "), fmt::join(shape, ", "));
+  }
+  at::Tensor tensor = at::empty(shape, at::TensorOptions().dtype(scalar_type(view.dtype)));
+  if (tensor.numel() > 0) {
+    std::memcpy(tensor.mutable_data_ptr(), view.data.data(), view.data.size());
+  }
+  taken.insert(name);
+  return tensor;
+}
+
+}  // namespace
+
+at::Tensor packed_rows(const at::Tensor& codes, int64_t bits) {
+  const at::Tensor c = codes.contiguous();
+  const std::vector<int32_t> words = pack_codes(
+      {c.const_data_ptr<int8_t>(), static_cast<size_t>(c.numel())}, c.size(0), c.size(1), bits);
+  at::Tensor result = at::empty({c.size(0), packed_words(c.size(1), bits)}, at::kInt);
+  std::memcpy(result.mutable_data_ptr(), words.data(), words.size() * sizeof(int32_t));
+  return result;
+}
+
+void TensorBuffers::add(const std::string& name, const std::string& dtype,
+                        const at::Tensor& tensor) {
+  held.push_back(tensor.contiguous());
+  const at::Tensor& t = held.back();
+  entries.push_back({name,
+                     dtype,
+                     t.sizes().vec(),
+                     {static_cast<const std::byte*>(t.const_data_ptr()), t.nbytes()}});
+}
+
+namespace {
+
+void add_quantized(TensorBuffers& buffers, const std::string& name, const QuantizedLinear& layer) {
+  buffers.add(name + "_packed", "I32", packed_rows(layer.codes, layer.bits));
+  const at::Tensor half = layer.scale.to(at::kHalf);
+  const bool exact = half.to(at::kFloat).equal(layer.scale);
+  buffers.add(name + "_scale", exact ? "F16" : "F32", exact ? half : layer.scale);
+  at::Tensor shape = at::empty({2}, at::kLong);
+  shape[0] = layer.rows();
+  shape[1] = layer.columns();
+  buffers.add(name + "_shape", "I64", shape);
+  if (!layer.symmetric()) {
+    buffers.add(name + "_zero_point", "I32", packed_rows(layer.zero.t(), layer.bits).t());
+  }
+}
+
+QuantizedLinear read_quantized(const std::map<std::string, TensorView>& tensors,
+                               const std::string& name, const WeightGrid& grid,
+                               const std::string& where, std::set<std::string>& taken) {
+  const int64_t bits = grid.bits, group = grid.group;
+  const at::Tensor shape = take(tensors, name + "_shape", {"I64"}, {2}, where, taken);
+  const int64_t out = shape[0].item<int64_t>(), in = shape[1].item<int64_t>();
+  const bool plausible = out > 0 && in > 0 && out <= kLargestDimension && in <= kLargestDimension;
+  if (!plausible || (group > 0 && in % group != 0)) {
+    fail(ErrorCode::damaged, "{}: {}_shape is [{}, {}], which groups of {} do not fit", where, name,
+         out, in, group);
+  }
+  const int64_t groups = group == 0 ? 1 : in / group;
+  QuantizedLinear layer;
+  layer.bits = bits;
+  layer.group = group;
+  layer.codes = unpacked(
+      take(tensors, name + "_packed", {"I32"}, {out, packed_words(in, bits)}, where, taken), in,
+      bits);
+  layer.scale = take(tensors, name + "_scale", {"F16", "F32", "BF16"}, {out, groups}, where, taken)
+                    .to(at::kFloat);
+  if (!grid.symmetric) {
+    const at::Tensor words = take(tensors, name + "_zero_point", {"I32"},
+                                  {packed_words(out, bits), groups}, where, taken);
+    layer.zero = unpacked(words.t().contiguous(), out, bits).t().contiguous();
+  }
+  check_quantized(layer, where + ": " + name);
+  return layer;
+}
+
+// The layer that a family stores for several parameters, and the reverse.
+QuantizedLinear joined(const ModelConfig& config, const std::vector<QuantizedLinear>& parts) {
+  const auto rows = [&](at::Tensor QuantizedLinear::*field) {
+    std::vector<at::Tensor> tensors;
+    for (const QuantizedLinear& part : parts) {
+      if (!(part.*field).defined()) return at::Tensor();
+      tensors.push_back((part.*field).contiguous());
+    }
+    return join_rows(config, tensors);
+  };
+  QuantizedLinear layer = parts[0];
+  layer.codes = rows(&QuantizedLinear::codes);
+  layer.scale = rows(&QuantizedLinear::scale);
+  layer.zero = rows(&QuantizedLinear::zero);
+  return layer;
+}
+
+std::vector<QuantizedLinear> split(const ModelConfig& config, const StoredTensor& stored,
+                                   const QuantizedLinear& layer) {
+  const auto codes = split_rows(config, stored, layer.codes);
+  const auto scales = split_rows(config, stored, layer.scale);
+  std::vector<QuantizedLinear> parts(codes.size(), layer);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    parts[i].codes = codes[i];
+    parts[i].scale = scales[i];
+    if (layer.zero.defined()) parts[i].zero = split_rows(config, stored, layer.zero)[i];
+  }
+  return parts;
+}
+
+at::Tensor read_plain(const TensorView& view, const std::vector<int64_t>& shape,
+                      const std::string& where) {
+  if (view.shape != shape) {
+    fail(ErrorCode::damaged, "{} has shape [{}], expected [{}] by config.json", where,
+         fmt::join(view.shape, ", "), fmt::join(shape, ", "));
+  }
+  if (view.dtype != "F32" && view.dtype != "BF16" && view.dtype != "F16") {
+    fail(ErrorCode::unsupported, "{} has type {}; osp reads F32, BF16 and F16", where, view.dtype);
+  }
+  at::Tensor raw = at::empty(shape, at::TensorOptions().dtype(scalar_type(view.dtype)));
+  std::memcpy(raw.mutable_data_ptr(), view.data.data(), view.data.size());
+  return raw;
+}
+
+// The static scale of a layer's input, as compressed-tensors wants it beside the weight.
+void add_static_scale(TensorBuffers& buffers, const std::string& weight, const StaticScale& scale,
+                      int64_t bits) {
+  const std::string layer = weight.substr(0, weight.rfind('.'));
+  const double shift = std::ldexp(1.0, static_cast<int>(bits) - 1);
+  buffers.add(layer + ".input_scale", "F32", at::full({1}, scale.scale, at::kFloat));
+  buffers.add(layer + ".input_zero_point", "I8", at::full({1}, scale.zero - shift, at::kChar));
+}
+
+}  // namespace
+
+ModelConfig stored_config(ModelConfig config) {
+  if (architecture_name(config) == "OspForCausalLM") config.family = "";
+  return config;
+}
+
+std::optional<QuantizedLinear> joined_layer(const StoredTensor& stored, const ParameterStore& part,
+                                            const QuantizedWeights& weights) {
+  std::vector<QuantizedLinear> layers;
+  for (const int64_t parameter : stored.parameters) {
+    const auto found = weights.find(part.specs[static_cast<size_t>(parameter)].name);
+    if (found != weights.end()) layers.push_back(found->second);
+  }
+  if (layers.empty()) return std::nullopt;
+  return joined(part.config, layers);
+}
+
+void add_part(TensorBuffers& buffers, const ParameterStore& part, const QuantizedWeights& weights,
+              const ActivationScales& scales, int64_t activation_bits) {
+  const ModelConfig config = stored_config(part.config);
+  std::map<std::string, StaticScale> scale_of;  // by the weight's name here
+  for (const auto& [place, scale] : scales) {
+    for (const LinearGroup& group : linear_groups(part, place.second)) {
+      if (group.input != place.first) continue;
+      for (const int64_t parameter : group.parameters) {
+        scale_of[part.specs[static_cast<size_t>(parameter)].name] = scale;
+      }
+    }
+  }
+  for (const StoredTensor& stored : stored_tensors(config, part.specs)) {
+    const std::string& first = part.specs[static_cast<size_t>(stored.parameters[0])].name;
+    if (const auto layer = joined_layer(stored, part, weights)) {
+      add_quantized(buffers, stored.name, *layer);
+    } else {
+      buffers.add(stored.name, "F32", gather_stored(stored, part));
+    }
+    if (scale_of.contains(first)) {
+      add_static_scale(buffers, stored.name, scale_of.at(first), activation_bits);
+    }
+  }
+}
+
+QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, ParameterStore& part,
+                           const WeightGrid& grid, const std::string& where,
+                           std::set<std::string>& taken) {
+  QuantizedWeights weights;
+  for (const StoredTensor& stored : stored_tensors(stored_config(part.config), part.specs)) {
+    const auto plain = tensors.find(stored.name);
+    if (plain != tensors.end()) {
+      scatter_stored(
+          stored, read_plain(plain->second, stored.shape, where + ": tensor " + stored.name), part);
+      taken.insert(stored.name);
+      continue;
+    }
+    const QuantizedLinear layer = read_quantized(tensors, stored.name, grid, where, taken);
+    if (layer.codes.sizes().vec() != stored.shape) {
+      fail(ErrorCode::damaged, "{}: {} has shape [{}], expected [{}] by config.json", where,
+           stored.name, fmt::join(layer.codes.sizes(), ", "), fmt::join(stored.shape, ", "));
+    }
+    const std::vector<QuantizedLinear> layers = split(part.config, stored, layer);
+    for (size_t i = 0; i < layers.size(); ++i) {
+      weights[part.specs[static_cast<size_t>(stored.parameters[i])].name] = layers[i];
+    }
+  }
+  return weights;
+}
+
+}  // namespace osp

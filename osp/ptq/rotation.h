@@ -1,0 +1,87 @@
+// Rotations of a model (QuaRot, SpinQuant, the paper's FFN Hadamard): weights are multiplied by
+// orthogonal matrices so that activations lose their outliers while the logits stay as they are.
+//
+//   norms  W ← W diag(g), g ← 1            each norm's weights go into the layers that read it
+//   R1     x ← x Q₁ on the residual stream: embedding rows and all that reads it W ← W Q₁, all
+//          that writes it W ← Q₁ᵀ W, b ← b Q₁. Exact because ‖x Q₁‖ = ‖x‖, once norms are folded.
+//   R2     v ← v Q₂ per head: W_v ← (I ⊗ Q₂)ᵀ W_v, W_o ← W_o (I ⊗ Q₂), one Q₂ per layer
+//   R3     q, k ← q H, k H after RoPE: online, no weight changes
+//   R4     input of the down projection ← x H: online; W_down ← W_down H
+//
+// Embeddings are not centred: RMSNorm subtracts no mean, and for LayerNorm R1 is drawn so that the
+// mean over channels stays (random_mean_keeping). A norm's bias b becomes (b / g) Q₁.
+// Sources: Ashkboos et al., "QuaRot", 2024; Liu et al., "SpinQuant", 2024; PAPER settings of the
+// reference. Everything is computed in fp64, one tensor at a time, and rounded once to the store's
+// type.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "osp/model/parameters.h"
+#include "osp/quant/online_transforms.h"
+
+namespace osp {
+
+// An orthogonal matrix Q of order n, applied to rows.
+struct Rotation {
+  // fp64 [n] of ±1: Q = diag(signs) · H / sqrt(n), or with keeps_mean Hᵀ · diag(signs) · H / n; or
+  // undefined, and then
+  at::Tensor signs = {};
+  at::Tensor matrix = {};  // fp64 [n, n]: Q itself
+  bool keeps_mean = false;
+
+  int64_t size() const { return signs.defined() ? signs.numel() : matrix.size(0); }
+  // x · Q over the last dimension of x, which must be fp64.
+  at::Tensor apply(const at::Tensor& x) const;
+  at::Tensor dense() const;
+};
+
+// Random signs, a pure function of (size, seed, name). Error(unsupported) naming `name` if no
+// Hadamard matrix of the size is known.
+Rotation random_hadamard(int64_t size, uint64_t seed, const std::string& name);
+
+// The same kind of matrix with 1ᵀ Q = 1ᵀ, for LayerNorm, which subtracts the mean over channels: it
+// commutes with such rotations. The first row of H is all ones, so 1 Hᵀ is a multiple of the first
+// unit vector, whose sign is +; entries are about normal with variance 1/n.
+Rotation random_mean_keeping(int64_t size, uint64_t seed, const std::string& name);
+
+// A learned matrix. OSP_CHECK that it is orthogonal within 1e-6 (largest entry of Q Qᵀ − I).
+Rotation dense_rotation(const at::Tensor& matrix);
+
+// max |Q Qᵀ − I|
+double orthogonality_error(const at::Tensor& matrix);
+
+// What is to be done to a model; the order is that of the list above.
+struct RotationPlan {
+  bool fold_norms = false;
+  std::optional<Rotation> residual = {};  // R1; needs norms that are folded, here or before
+  std::vector<Rotation> values = {};      // R2, one per layer, or none
+  bool down = false;                      // R4
+  int64_t down_block = 0;                 // size of its diagonal blocks, 0: one
+
+  // What the forward pass must do from now on, beside what it did.
+  OnlineTransforms online() const { return {.down_hadamard = down, .down_block = down_block}; }
+};
+
+struct QuaRotOptions {
+  uint64_t seed = 0;
+  int64_t down_block = 0;
+};
+
+// Norms, R1 and R2 by random Hadamard matrices, R4.
+RotationPlan quarot_plan(const ModelConfig& config, const QuaRotOptions& options = {});
+
+// The paper's "+ FFN Hadamard": R4 alone.
+RotationPlan ffn_hadamard_plan(const ModelConfig& config, int64_t down_block = 0);
+
+// Changes the weights as planned. The store must be fused (osp/model/fuse.h): norm weights per
+// channel, no EmbProj. A tied head becomes a matrix of its own where norms are folded. Errors of
+// check_rotations_exact (osp/ptq/rotation_family.h); OSP_CHECK that R1 meets only folded norms.
+void rotate(ParameterStore& store, const RotationPlan& plan);
+
+}  // namespace osp

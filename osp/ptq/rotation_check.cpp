@@ -1,0 +1,104 @@
+#include "osp/ptq/rotation_check.h"
+
+#include <ATen/TensorOperators.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "osp/base/error.h"
+#include "osp/model/transformer.h"
+#include "osp/ops/hadamard.h"
+#include "osp/ptq/rotation_store.h"
+
+namespace osp {
+namespace {
+
+struct Step {
+  const char* name;
+  RotationPlan plan;
+};
+
+// The plan in parts that are exact each by itself.
+std::vector<Step> steps_of(const RotationPlan& plan) {
+  std::vector<Step> steps;
+  if (plan.fold_norms) steps.push_back({"folding the norms' weights", {.fold_norms = true}});
+  if (plan.residual) {
+    RotationPlan part;
+    part.residual = plan.residual;
+    steps.push_back({"R1 (residual stream)", part});
+  }
+  if (!plan.values.empty()) {
+    RotationPlan part;
+    part.values = plan.values;
+    steps.push_back({"R2 (values)", part});
+  }
+  if (plan.down) {
+    steps.push_back(
+        {"R4 (input of the down projection)", {.down = true, .down_block = plan.down_block}});
+  }
+  return steps;
+}
+
+}  // namespace
+
+bool OnlineHadamardTap::wants(TapPoint point, int64_t) const {
+  return (online_.query_key_hadamard && (point == TapPoint::query || point == TapPoint::key)) ||
+         (online_.down_hadamard && point == TapPoint::mlp_product);
+}
+
+at::Tensor OnlineHadamardTap::at(TapPoint point, int64_t layer, const at::Tensor& x) {
+  if (!wants(point, layer)) return x;
+  return point == TapPoint::mlp_product ? hadamard_transform(x, {.block = online_.down_block})
+                                        : hadamard_transform(x);
+}
+
+double check_rotations(const ModelSource& source, const RotationPlan& plan,
+                       const at::Tensor& tokens_BT) {
+  const c10::NoGradGuard no_graph;
+  const std::vector<Step> steps = steps_of(plan);
+  std::vector<at::Tensor> results(steps.size() + 1);  // of the model as it is and after each step
+  const auto visit = [&](Part part, const auto& run) {
+    ParameterStore wide = widened(source.read(part));
+    OnlineTransforms online{.query_key_hadamard = false};
+    results[0] = run(wide, online, results[0]);
+    for (size_t i = 0; i < steps.size(); ++i) {
+      rotate(wide, steps[i].plan);
+      if (steps[i].plan.down) {
+        online.down_hadamard = true;
+        online.down_block = steps[i].plan.down_block;
+      }
+      results[i + 1] = run(wide, online, results[i + 1]);
+    }
+  };
+  visit(kOutsideBlocks, [&](const ParameterStore& store, const OnlineTransforms&,
+                            const at::Tensor&) { return forward_embedding(store, tokens_BT); });
+  for (int64_t layer = 0; layer < source.config().layers; ++layer) {
+    visit(layer,
+          [&](const ParameterStore& store, const OnlineTransforms& online, const at::Tensor& x) {
+            OnlineHadamardTap tap(online);
+            ForwardOptions options;
+            options.tap = &tap;
+            return forward_block(store, layer, x, options);
+          });
+  }
+  visit(kOutsideBlocks, [&](const ParameterStore& store, const OnlineTransforms&,
+                            const at::Tensor& x) { return forward_head(store, x); });
+  if (!results[0].isfinite().all().item<bool>()) {
+    fail(ErrorCode::damaged,
+         "the model's logits are not finite before any rotation: its weights are damaged or "
+         "overflow");
+  }
+  const double largest = results[0].abs().max().item<double>();
+  double most = 0.0;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const double moved = results[i + 1].sub(results[0]).abs().max().item<double>() / largest;
+    OSP_CHECK(moved <= kInvarianceTolerance,
+              "{} moved the logits by {} of the largest one, {} allowed", steps[i].name, moved,
+              kInvarianceTolerance);
+    most = std::max(most, moved);
+  }
+  return most;
+}
+
+}  // namespace osp

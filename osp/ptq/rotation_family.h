@@ -1,0 +1,28 @@
+// What rotations need to know of a model family: in which basis each side of a matrix is, and which
+// rotations are exact.
+#pragma once
+
+#include <string>
+
+#include "osp/ptq/rotation.h"
+
+namespace osp {
+
+// The basis of the numbers on one side of a matrix.
+enum class Basis { fixed, residual, heads, inner };
+
+struct Sides {
+  Basis input = Basis::fixed;   // columns; a table's rows are states, too
+  Basis output = Basis::fixed;  // rows, and the bias
+  std::string norm = "";        // the norm whose weights scale the columns, "" if none
+};
+
+// Of a weight or of the bias that belongs to one.
+Sides sides_of(const ParameterStore& store, const ParameterSpec& spec);
+
+// Error(unsupported) naming the rotation and the reason where the plan would change the model: R1
+// with norms that follow the blocks (OLMo-2), that subtract a mean or have biases, and with
+// matrices that are not in the table of rotation_family.cpp.
+void check_rotations_exact(const ParameterStore& store, const RotationPlan& plan);
+
+}  // namespace osp

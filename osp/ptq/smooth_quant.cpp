@@ -1,0 +1,54 @@
+#include "osp/ptq/smooth_quant.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
+#include <c10/core/GradMode.h>
+
+#include "osp/base/error.h"
+
+namespace osp {
+namespace {
+
+constexpr double kSmallestMagnitude = 1e-5;
+
+bool follows_norm(const ScaleSite& site) {
+  return site.input == TapPoint::attention_input || site.input == TapPoint::mlp_input;
+}
+
+at::Tensor smoothing_scale(const ParameterStore& store, const ScaleSite& site,
+                           const at::Tensor& largest_x, double alpha) {
+  at::Tensor largest_w;
+  for (const int64_t reader : site.readers) {
+    const at::Tensor w = store.master(reader).abs().amax(0).to(at::kDouble);
+    largest_w = largest_w.defined() ? at::maximum(largest_w, w) : w;
+  }
+  const at::Tensor s =
+      largest_x.pow(alpha) / largest_w.clamp_min(kSmallestMagnitude).pow(1 - alpha);
+  // A channel that is always zero stays as it is.
+  return at::where(largest_x.gt(0), s.clamp_min(kSmallestMagnitude), at::ones_like(s));
+}
+
+}  // namespace
+
+void check_smooth_quant(const ModelConfig& config) {
+  if (config.norm_before() && config.norm != "layer-plain") return;
+  fail(ErrorCode::unsupported,
+       "SmoothQuant needs a norm with weights before attention or the feed-forward network, which "
+       "take the scale: {}",
+       config.norm == "none" ? "this model has no norms there"
+       : config.norm_after   ? "in this family the norms follow the blocks"
+                             : "in this family the norms have none");
+}
+
+void smooth_quant_block(ParameterStore& store, int64_t layer, const ChannelStatisticsTap& seen,
+                        const SmoothQuantOptions& options) {
+  const c10::NoGradGuard no_graph;
+  for (const ScaleSite& site : scale_sites(store, layer)) {
+    if (!follows_norm(site)) continue;
+    fold_scale(store, site, smoothing_scale(store, site, seen.of(site).largest, options.alpha));
+  }
+}
+
+}  // namespace osp

@@ -1,0 +1,29 @@
+// SmoothQuant: outliers of activations are moved into the weights, half of the way.
+//
+//   s_j = max|x_j|^α / max|W_:j|^(1 − α),   x_j → x_j / s_j,  W_:j → W_:j · s_j
+//
+// at the inputs of q, k, v and of gate and up, where the norm's weights take 1 / s (see
+// osp/ptq/smooth_scale.h for models whose norm has no weight per channel). The maximum over W is
+// that of all layers which read the input. Source: Xiao et al., "SmoothQuant", 2023.
+#pragma once
+
+#include <cstdint>
+
+#include "osp/model/parameters.h"
+#include "osp/ptq/smooth_scale.h"
+
+namespace osp {
+
+struct SmoothQuantOptions {
+  double alpha = 0.5;
+};
+
+// Error(unsupported) naming the family's trait if no norm precedes the blocks.
+void check_smooth_quant(const ModelConfig& config);
+
+// Changes the weights of one block of a fused store that passed the check; `seen` has the
+// statistics of its inputs. The logits stay.
+void smooth_quant_block(ParameterStore& store, int64_t layer, const ChannelStatisticsTap& seen,
+                        const SmoothQuantOptions& options = {});
+
+}  // namespace osp

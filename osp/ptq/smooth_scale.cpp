@@ -1,0 +1,153 @@
+#include "osp/ptq/smooth_scale.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/maximum.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+
+#include "osp/base/error.h"
+
+namespace osp {
+namespace {
+
+// Those of the names that the store has.
+std::vector<int64_t> existing(const ParameterStore& store, const std::vector<std::string>& names) {
+  std::vector<int64_t> found;
+  for (const std::string& name : names) {
+    if (const int64_t i = store.find(name); i >= 0) found.push_back(i);
+  }
+  return found;
+}
+
+at::Tensor shared_heads(const ScaleSite& site, const at::Tensor& channels) {
+  return channels.view({-1, site.group, site.head_size});
+}
+
+void check_norm_carries_scales(const ParameterStore& store, const ScaleSite& site) {
+  for (const int64_t maker : site.makers) {
+    const ParameterSpec& spec = store.specs[static_cast<size_t>(maker)];
+    OSP_CHECK(spec.shape[0] == site.channels / site.group,
+              "{}: {} weights for {} channels; fuse first", spec.name, spec.shape[0],
+              site.channels);
+  }
+}
+
+}  // namespace
+
+std::vector<ScaleSite> scale_sites(const ParameterStore& store, int64_t layer) {
+  const ModelConfig& config = store.config;
+  const std::string block = fmt::format("model.layers.{}.", layer);
+  const auto named = [&](const std::string& name) { return block + name; };
+  const auto weight_and_bias = [&](const std::string& name) {
+    return existing(store, {named(name + ".weight"), named(name + ".bias")});
+  };
+  const auto weights = [&](std::vector<std::string> names) {
+    for (std::string& name : names) name = named(name + ".weight");
+    return existing(store, names);
+  };
+  std::vector<ScaleSite> sites = {
+      {.input = TapPoint::attention_input,
+       .layer = layer,
+       .readers = weights({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}),
+       .makers = weight_and_bias("input_layernorm"),
+       .channels = config.width},
+      {.input = TapPoint::attention_output,
+       .layer = layer,
+       .readers = weights({"self_attn.o_proj"}),
+       .makers = weight_and_bias("self_attn.v_proj"),
+       .channels = config.heads * config.head_size,
+       .group = config.heads / config.kv_heads,
+       .head_size = config.head_size},
+      {.input = TapPoint::mlp_input,
+       .layer = layer,
+       .readers = weights({"mlp.gate_proj", "mlp.up_proj"}),
+       .makers = weight_and_bias("post_attention_layernorm"),
+       .channels = config.width},
+      {.input = TapPoint::mlp_product,
+       .layer = layer,
+       .readers = weights({"mlp.down_proj"}),
+       .makers = weight_and_bias("mlp.up_proj"),
+       .channels = config.inner}};
+  if (config.shared_norm) {  // branches side by side behind one norm
+    sites[0].readers.insert(sites[0].readers.end(), sites[2].readers.begin(),
+                            sites[2].readers.end());
+  }
+  std::erase_if(sites, [&](const ScaleSite& site) {
+    return site.makers.empty() || site.readers.empty() ||
+           (site.input == TapPoint::mlp_input && config.norm_after) ||
+           (site.input == TapPoint::attention_output && config.clip_qkv > 0) ||
+           (site.input == TapPoint::mlp_product && !config.gated);
+  });
+  for (const ScaleSite& site : sites) check_norm_carries_scales(store, site);
+  return sites;
+}
+
+at::Tensor expand_channels(const ScaleSite& site, const at::Tensor& free_channels) {
+  if (site.group == 1) return free_channels;
+  const at::Tensor heads = free_channels.view({-1, 1, site.head_size});
+  return heads.expand({heads.size(0), site.group, site.head_size}).reshape({-1});
+}
+
+at::Tensor largest_of_shared(const ScaleSite& site, const at::Tensor& channels) {
+  return site.group == 1 ? channels : shared_heads(site, channels).amax(1).reshape({-1});
+}
+
+at::Tensor mean_of_shared(const ScaleSite& site, const at::Tensor& channels) {
+  return site.group == 1 ? channels : shared_heads(site, channels).mean(1).reshape({-1});
+}
+
+void fold_scale(ParameterStore& store, const ScaleSite& site, const at::Tensor& s) {
+  const c10::NoGradGuard no_graph;
+  const at::Tensor scale = s.to(at::kDouble);
+  OSP_CHECK(scale.gt(0.0).logical_and(scale.isfinite()).all().item<bool>(),
+            "scales of layer {} are not positive", site.layer);
+  const at::Tensor columns = expand_channels(site, scale);
+  for (const int64_t reader : site.readers) {
+    at::Tensor w = store.master(reader);
+    w.copy_(w.to(at::kDouble) * columns);
+  }
+  for (const int64_t maker : site.makers) {
+    at::Tensor w = store.master(maker);
+    w.copy_(w.to(at::kDouble) / (w.dim() == 2 ? scale.unsqueeze(1) : scale));
+  }
+  sync_compute(store);
+}
+
+ChannelStatisticsTap::ChannelStatisticsTap(int64_t kept_rows, int64_t expected_rows)
+    : stride_(std::max<int64_t>(1, (expected_rows + kept_rows - 1) / kept_rows)) {}
+
+bool ChannelStatisticsTap::wants(TapPoint point, int64_t) const {
+  return point == TapPoint::attention_input || point == TapPoint::attention_output ||
+         point == TapPoint::mlp_input || point == TapPoint::mlp_product;
+}
+
+at::Tensor ChannelStatisticsTap::at(TapPoint point, int64_t layer, const at::Tensor& x) {
+  if (!wants(point, layer)) return x;
+  ChannelStatistics& s = statistics_[{point, layer}];
+  const at::Tensor rows = x.detach().reshape({-1, x.size(-1)});
+  const at::Tensor magnitude = rows.abs();
+  const at::Tensor largest = magnitude.amax(0).to(at::kDouble);
+  const at::Tensor sum = magnitude.sum(0, /*keepdim=*/false, at::kDouble);
+  // Rows whose number among all that passed is a multiple of the stride.
+  const int64_t first = (stride_ - s.num_rows % stride_) % stride_;
+  at::Tensor kept = rows.narrow(0, 0, 0).to(at::kFloat);
+  if (first < rows.size(0)) {
+    kept = rows.index_select(0, at::arange(first, rows.size(0), stride_)).to(at::kFloat);
+  }
+  s.largest = s.largest.defined() ? at::maximum(s.largest, largest) : largest;
+  s.magnitude = s.magnitude.defined() ? s.magnitude + sum : sum;
+  s.rows = s.rows.defined() ? at::cat({s.rows, kept}) : kept;
+  s.num_rows += rows.size(0);
+  return x;
+}
+
+const ChannelStatistics& ChannelStatisticsTap::of(const ScaleSite& site) const {
+  const auto found = statistics_.find({site.input, site.layer});
+  OSP_CHECK(found != statistics_.end(), "nothing passed an input of layer {}", site.layer);
+  return found->second;
+}
+
+}  // namespace osp

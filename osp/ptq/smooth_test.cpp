@@ -1,0 +1,185 @@
+#include <ATen/ops/arange.h>
+#include <ATen/ops/linspace.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include "osp/base/error.h"
+#include "osp/base/philox.h"
+#include "osp/model/fuse.h"
+#include "osp/model/transformer.h"
+#include "osp/ptq/awq.h"
+#include "osp/ptq/rotation_check.h"
+#include "osp/ptq/rotation_store.h"
+#include "osp/ptq/smooth_quant.h"
+#include "osp/ptq/smooth_scale.h"
+#include "osp/ptq/test_invariance.h"
+#include "osp/ptq/test_model.h"
+#include "osp/quant/fake_quant.h"
+
+namespace osp {
+namespace {
+
+// A fused model whose normalised states have a few channels 30 times as large as the others.
+ParameterStore outlier_model(const char* norm = "rms") {
+  ModelConfig config;
+  config.layers = 2;
+  config.width = 32;
+  config.heads = 4;
+  config.kv_heads = 2;
+  config.inner = 48;
+  config.vocabulary = 61;
+  config.context = 32;
+  config.norm = norm;
+  config.embedding_projection = false;
+  config.init_std = 0.15;
+  ParameterStore store = make_parameters(resolved(config), {});
+  initialize_parameters(store, 7);
+  for (size_t i = 0; i < store.specs.size() && std::string(norm) == "rms"; ++i) {
+    at::Tensor w = store.master(static_cast<int64_t>(i));
+    if (store.specs[i].kind == ParameterKind::gain) {
+      w.narrow(0, 3, 2).fill_(30.0);
+    } else if (store.specs[i].name.find("proj") != std::string::npos && w.size(1) == 32) {
+      w.narrow(1, 3, 2).mul_(1.0 / 30);  // as training balances them
+    }
+  }
+  return store;
+}
+
+at::Tensor token_rows() { return at::arange(128, at::kLong).mul(7).remainder(61).view({4, 32}); }
+
+double damage(const ParameterStore& store, const char* bits, const at::Tensor& exact) {
+  FakeQuantTap tap(store, parse_bits(bits));
+  ForwardOptions options;
+  options.tap = &tap;
+  return forward_logits(store, token_rows(), options).sub(exact).square().mean().item<double>();
+}
+
+TEST(ScaleSites, EveryInputOfALinearLayerHasOne) {
+  const auto sites = scale_sites(outlier_model(), 1);
+  ASSERT_EQ(sites.size(), 4u);
+  EXPECT_EQ(sites[0].readers.size(), 3u);
+  EXPECT_EQ(sites[1].group, 2);  // two query heads share a value head
+  EXPECT_EQ(sites[3].channels, 48);
+}
+
+TEST(ScaleSites, FoldingAnyScaleLeavesTheLogitsInFp64) {
+  const ParameterStore store = widened(outlier_model());
+  for (size_t i = 0; i < 4; ++i) {
+    ParameterStore scaled = widened(store);
+    const ScaleSite site = scale_sites(scaled, 0)[i];
+    const int64_t free_channels = site.channels / site.group;
+    fold_scale(scaled, site, at::linspace(0.1, 9.0, free_channels, at::kDouble));
+    EXPECT_LT(InvarianceCheck(store, token_rows()).change(scaled), 1e-12) << i;
+    EXPECT_FALSE(scaled.master(site.readers[0]).equal(store.master(site.readers[0]))) << i;
+  }
+}
+
+TEST(ScaleSites, StatisticsAreThoseOfTheInput) {
+  const ParameterStore store = outlier_model();
+  const ScaleSite site = scale_sites(store, 0)[0];
+  const ChannelStatisticsTap tap = statistics_of(store, token_rows(), 16);
+  const ChannelStatistics& s = tap.of(site);
+  EXPECT_EQ(s.num_rows, 128);
+  EXPECT_EQ(s.rows.size(0), 16);
+  EXPECT_TRUE(s.rows.abs().amax(0).to(at::kDouble).le(s.largest).all().item<bool>());
+  EXPECT_TRUE(s.mean().lt(s.largest).all().item<bool>());
+  EXPECT_GT(s.largest[3].item<double>(), 10 * s.largest[0].item<double>());
+}
+
+TEST(SmoothQuant, LogitsStayInFp64) {
+  const ParameterStore store = widened(outlier_model());
+  ParameterStore smooth = widened(store);
+  smooth_quant_all(smooth, token_rows());
+  EXPECT_LT(InvarianceCheck(store, token_rows()).change(smooth), 1e-12);
+}
+
+TEST(SmoothQuant, ScaleFollowsTheFormula) {
+  const ParameterStore store = outlier_model();
+  ParameterStore smooth = narrowed(widened(store));
+  smooth_quant_all(smooth, token_rows(), {.alpha = 0.5});
+  const ScaleSite site = scale_sites(store, 0)[0];
+  const ChannelStatisticsTap tap = statistics_of(store, token_rows(), 1);
+  double largest_w = 0;
+  for (const int64_t reader : site.readers) {
+    largest_w = std::max(largest_w, store.master(reader).select(1, 3).abs().max().item<double>());
+  }
+  const double s = std::sqrt(tap.of(site).largest[3].item<double>() / largest_w);
+  const double ratio = store.master(site.makers[0])[3].item<double>() /
+                       smooth.master(site.makers[0])[3].item<double>();
+  EXPECT_NEAR(ratio, s, 1e-5 * s);  // fp32 weights
+}
+
+TEST(SmoothQuant, QuantizedActivationsSufferLess) {
+  const ParameterStore store = outlier_model();
+  const at::Tensor exact = forward_logits(store, token_rows());
+  ParameterStore smooth = narrowed(widened(store));
+  smooth_quant_all(smooth, token_rows());
+  EXPECT_LT(damage(smooth, "16-4-16", exact), 0.8 * damage(store, "16-4-16", exact));
+}
+
+TEST(SmoothQuant, ModelsWithASingleGainAreSmoothedOnceFused) {
+  const ParameterStore fused = fuse(outlier_model("single-scale"));
+  const ParameterStore store = widened(fused);
+  ParameterStore smooth = widened(store);
+  smooth_quant_all(smooth, token_rows());
+  EXPECT_LT(InvarianceCheck(store, token_rows()).change(smooth), 1e-12);
+}
+
+TEST(SmoothQuant, UnfusedSingleGainsCannotCarryAScale) {
+  ParameterStore store = outlier_model("single-scale");
+  EXPECT_THROW(smooth_quant_all(store, token_rows()), std::logic_error);
+}
+
+TEST(SmoothQuant, ModelsWithoutNormsInFrontOfTheirBranchesAreRefused) {
+  ModelConfig config = outlier_model().config;
+  EXPECT_NO_THROW(check_smooth_quant(config));
+  config.norm = "none";
+  EXPECT_THROW(check_smooth_quant(config), Error);
+}
+
+TEST(Awq, LogitsStayInFp64WithoutClipping) {
+  const ParameterStore store = widened(outlier_model());
+  ParameterStore scaled = widened(store);
+  awq_all(scaled, token_rows(), {.clip = false});
+  EXPECT_LT(InvarianceCheck(store, token_rows()).change(scaled), 1e-12);
+}
+
+TEST(Awq, ChosenScaleNeverHasALargerErrorThanNone) {
+  ParameterStore store = outlier_model();
+  const auto choices = awq_all(store, token_rows());
+  ASSERT_EQ(choices.size(), 8u);
+  int64_t num_better = 0;
+  for (const AwqChoice& choice : choices) {
+    EXPECT_LE(choice.error_after, choice.error_before) << choice.input;
+    num_better += choice.ratio > 0.0;
+  }
+  EXPECT_GE(num_better, 4);
+}
+
+TEST(Awq, QuantizedWeightsDoLessDamage) {
+  const ParameterStore store = outlier_model();
+  const at::Tensor exact = forward_logits(store, token_rows());
+  ParameterStore scaled = narrowed(widened(store));
+  awq_all(scaled, token_rows(), {.clip = false});
+  EXPECT_LT(damage(scaled, "4-16-16", exact), 0.8 * damage(store, "4-16-16", exact));
+}
+
+TEST(Awq, ClippingLowersTheOutputErrorOfALayer) {
+  at::Tensor w = at::zeros({16, 64}, at::kFloat), x = at::zeros({100, 64}, at::kFloat);
+  RandomStream(1, "w").fill_normal({w.data_ptr<float>(), 1024}, 0.0, 1.0);
+  RandomStream(1, "x").fill_normal({x.data_ptr<float>(), 6400}, 0.0, 1.0);
+  for (const int64_t group : {0, 32}) {
+    const WeightGrid grid{.bits = 3, .group = group, .clipping_search = false};
+    const auto error = [&](const at::Tensor& weight) {
+      const at::Tensor q = round_to_nearest(weight, grid, "w").dequantized();
+      return at::matmul(x, (q - w).t()).square().sum().item<double>();
+    };
+    const at::Tensor clipped = awq_clipped(w, x, grid);
+    EXPECT_LT(error(clipped), error(w)) << group;
+    EXPECT_TRUE(clipped.abs().le(w.abs()).all().item<bool>());
+  }
+}
+
+}  // namespace
+}  // namespace osp

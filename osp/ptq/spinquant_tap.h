@@ -1,0 +1,43 @@
+// The forward pass of a model as if R1 and R2 were folded into its weights, differentiable in both,
+// with fake quantization whose rounding passes gradients straight through.
+//
+// The residual stream leaves the embedding as x R1 and goes back, after the final norm, as y R1ᵀ:
+// the tables need not be rotated. Every weight of a block is offered in its rotated form, but for
+// v: values are turned by R2 when they are computed, after their bias. The store must have folded
+// norms and W_down · H already, and no biases on o and down.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "osp/ptq/rotation_check.h"
+#include "osp/quant/fake_quant.h"
+
+namespace osp {
+
+class SpinQuantTap : public Tap {
+ public:
+  // R1 [D, D] and one R2 [K, K] per layer, fp32; those that require grad get gradients. `store`
+  // must outlive the tap.
+  SpinQuantTap(const ParameterStore& store, const BitWidths& bits, const OnlineTransforms& online,
+               const at::Tensor& residual, const std::vector<at::Tensor>& values);
+
+  bool wants(TapPoint point, int64_t layer) const override;
+  at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) override;
+  bool wants_weights() const override { return true; }
+  at::Tensor weight(int64_t parameter, const at::Tensor& w) override;
+
+ private:
+  at::Tensor rotated(int64_t parameter) const;
+
+  const ParameterStore& store_;
+  BitWidths bits_;
+  OnlineHadamardTap online_;
+  FakeQuantTap quantizer_;  // without the online Hadamards, which need gradients of their own
+  at::Tensor residual_;
+  std::vector<at::Tensor> values_;
+};
+
+}  // namespace osp

@@ -1,0 +1,79 @@
+#include "osp/tokenizer/post.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace osp::tokenizer {
+namespace {
+
+constexpr size_t kMaxTemplateIds = 1024;
+
+}  // namespace
+
+PostProcessor::PostProcessor(const Component& component) { add(component); }
+
+void PostProcessor::add(const Component& component) {
+  const std::string type = component.type();
+  if (type == "Sequence") {
+    for (const Component& part : component.list("processors")) add(part);
+  } else if (type == "TemplateProcessing") {
+    add_template(component);
+  } else if (type != "ByteLevel") {
+    component.unsupported("post-processor", "TemplateProcessing, ByteLevel, Sequence");
+  }
+}
+
+void PostProcessor::add_template(const Component& component) {
+  Template parts;
+  size_t num_ids = 0;
+  const Component special_tokens = component.child("special_tokens");
+  for (const Component& part : component.list("single")) {
+    if (part.json.is_object() && part.has("Sequence")) {
+      const std::string id = part.child("Sequence").text("id");
+      if (id != "A") {
+        fail(ErrorCode::damaged, "{}: sequence \"{}\" in the template for one text, expected \"A\"",
+             part.where, printable(id));
+      }
+      if (std::any_of(parts.begin(), parts.end(), [](const Part& p) { return p.text; })) {
+        fail(ErrorCode::unsupported, "{}: the template has the text \"A\" more than once",
+             part.where);
+      }
+      parts.push_back({true, {}});
+    } else if (part.json.is_object() && part.has("SpecialToken")) {
+      const std::string name = part.child("SpecialToken").text("id");
+      if (!special_tokens.json.is_object() || !special_tokens.has(name)) {
+        fail(ErrorCode::damaged, "{}: special token \"{}\" has no entry in special_tokens",
+             part.where, printable(name));
+      }
+      const Component token = special_tokens.child(name);
+      Part special{false, {}};
+      for (const Component& id : token.list("ids")) {
+        if (as_token_id(id.json) < 0) {
+          fail(ErrorCode::damaged, "{}: {}, expected a token id", id.where, shown(id.json));
+        }
+        special.ids.push_back(as_token_id(id.json));
+        if (++num_ids > kMaxTemplateIds) {
+          fail(ErrorCode::unsupported, "{}: more than {} special tokens in a template",
+               component.where, kMaxTemplateIds);
+        }
+      }
+      parts.push_back(std::move(special));
+    } else {
+      fail(ErrorCode::damaged, "{}: expected a \"Sequence\" or a \"SpecialToken\"", part.where);
+    }
+  }
+  templates_.push_back(std::move(parts));
+}
+
+void PostProcessor::apply(std::vector<int32_t>& ids, size_t from) const {
+  for (const Template& parts : templates_) {
+    const std::vector<int32_t> text(ids.begin() + static_cast<ptrdiff_t>(from), ids.end());
+    ids.resize(from);
+    for (const Part& part : parts) {
+      const std::vector<int32_t>& added = part.text ? text : part.ids;
+      ids.insert(ids.end(), added.begin(), added.end());
+    }
+  }
+}
+
+}  // namespace osp::tokenizer
