@@ -36,7 +36,9 @@ def arguments_of(line: dict) -> list[tuple]:
 def answer(model: HFLM, kind: str, arguments: list[tuple], batch_size: int) -> tuple[list, float]:
     """The answers, and the seconds that they took."""
     model.batch_size_per_gpu = batch_size
-    requests = [Instance(request_type=kind, doc={}, arguments=each, idx=i) for i, each in enumerate(arguments)]
+    requests = [
+        Instance(request_type=kind, doc={}, arguments=each, idx=i) for i, each in enumerate(arguments)
+    ]
     start = time.perf_counter()
     answers = getattr(model, kind)(requests, disable_tqdm=True)
     return answers, time.perf_counter() - start
@@ -53,18 +55,25 @@ def run_task(model: HFLM, lines: list[dict], options: argparse.Namespace) -> dic
     sizes = [int(size) for size in options.batch_sizes.split(",")]
     probe = spread(arguments, options.probe)
     answer(model, kind, probe[:1], 1)  # the first call allocates
-    times = {size: answer(model, kind, probe, size)[1] for size in sizes} if len(sizes) > 1 else {sizes[0]: 0.0}
+    times = (
+        {size: answer(model, kind, probe, size)[1] for size in sizes} if len(sizes) > 1 else {sizes[0]: 0.0}
+    )
     best = min(times, key=times.get)
     answers, seconds = answer(model, kind, arguments, best)
     result = {"seconds": seconds, "items": len(lines), "requests": len(arguments), "batch_size": best}
     if generates:
-        return {**result, "equal_texts": sum(line["text"] == text for line, text in zip(lines, answers, strict=True))}
+        return {
+            **result,
+            "equal_texts": sum(line["text"] == text for line, text in zip(lines, answers, strict=True)),
+        }
     ours = [score for line in lines for score in line["log_likelihoods"]]
     return {**result, "largest_difference": max(abs(a - b[0]) for a, b in zip(ours, answers, strict=True))}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("samples", type=Path)
     parser.add_argument("--batch-sizes", default="1,4,16")

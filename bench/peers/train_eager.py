@@ -62,9 +62,7 @@ class Block(nn.Module):
         B, T, D = x.shape
         h = self.attention_norm(x)
         q, k, v = (p(h).view(B, T, self.heads, -1).transpose(1, 2) for p in (self.q, self.k, self.v))
-        attended = F.scaled_dot_product_attention(
-            rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True
-        )
+        attended = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
         x = x + self.o(attended.transpose(1, 2).reshape(B, T, D))
         h = self.mlp_norm(x)
         return x + self.down(F.silu(self.gate(h)) * self.up(h))
@@ -103,12 +101,8 @@ def make_optimizers(model):
         is_matrix = parameter.ndim == 2 and id(parameter) not in tables
         (matrices if is_matrix else others).append(parameter)
     return [
-        torch.optim.Muon(
-            matrices, lr=3e-3, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-        ),
-        torch.optim.AdamW(
-            others, lr=3e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.01, fused=True
-        ),
+        torch.optim.Muon(matrices, lr=3e-3, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.01, fused=True),
     ], others
 
 

@@ -93,7 +93,12 @@ class OspLM(LM):
         return {"context": context, "max_tokens": arguments["max_gen_toks"], "until": until}
 
     def _answers(
-        self, method: str, requests: list[Instance], line_of: Callable, result_of: Callable, disable_tqdm: bool
+        self,
+        method: str,
+        requests: list[Instance],
+        line_of: Callable,
+        result_of: Callable,
+        disable_tqdm: bool,
     ) -> list:
         """The results of `requests`, a batch at a time: line_of(*arguments) asks, result_of(answer) reads."""
         lines = [line_of(*request.args) for request in requests]

@@ -73,4 +73,6 @@ class ScoreProcess:
         self.close()
         self._errors.seek(0)
         message = self._errors.read().decode(errors="replace").strip() or "no message"
-        raise RuntimeError(f"{' '.join(self._command)}: ended with status {self._process.returncode}: {message}")
+        raise RuntimeError(
+            f"{' '.join(self._command)}: ended with status {self._process.returncode}: {message}"
+        )

@@ -39,7 +39,9 @@ class Browser:
         self.complaints = []  # errors and warnings of the console, exceptions, whatever was refused
         self.requests = []  # addresses of everything that was asked for
         target = next(t for t in self.command("Target.getTargets")["targetInfos"] if t["type"] == "page")
-        self.session = self.command("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
+        self.session = self.command("Target.attachToTarget", targetId=target["targetId"], flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.command(domain + ".enable")
 
@@ -96,7 +98,9 @@ class Browser:
 
     def scheme(self, dark):
         value = "dark" if dark else "light"
-        self.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
+        self.command(
+            "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}]
+        )
 
     def open(self, url, *, width=1200, height=900, dark=False, scale=1, ready="true"):
         """Loads a page, as a phone does where it is narrow, and waits until the expression `ready` holds."""
@@ -111,7 +115,9 @@ class Browser:
         deadline = time.monotonic() + patience
         while not self.evaluate(expression):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{expression} does not hold after {patience} s; console: {self.complaints}")
+                raise TimeoutError(
+                    f"{expression} does not hold after {patience} s; console: {self.complaints}"
+                )
             time.sleep(0.1)
 
     def picture(self, path, element=None):

@@ -39,9 +39,7 @@ def run_program(osp_build):
 
     def run(args, check=True, timeout=300, **keywords):
         command = [str(osp_build / args[0])] + [str(a) for a in args[1:]]
-        result = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, **keywords
-        )
+        result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, **keywords)
         if check and result.returncode != 0:
             raise AssertionError(f"{command} -> {result.returncode}\n{result.stdout}\n{result.stderr}")
         return result
@@ -55,7 +53,19 @@ def train_tokens(run_program, repo_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("train-tokens")
     write_text(folder / "text.txt")
     run_program(
-        ["osp", "tokenize", folder / "text.txt", "--tokenizer", repo_root / "recipes" / "gcide-4096",
-         "--documents", "lines", "--validation-fraction", "0.1", "--out", folder / "tokens", "--quiet"]
+        [
+            "osp",
+            "tokenize",
+            folder / "text.txt",
+            "--tokenizer",
+            repo_root / "recipes" / "gcide-4096",
+            "--documents",
+            "lines",
+            "--validation-fraction",
+            "0.1",
+            "--out",
+            folder / "tokens",
+            "--quiet",
+        ]
     )
     return folder / "tokens"

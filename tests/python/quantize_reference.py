@@ -61,7 +61,17 @@ def round_to_nearest(weight, bits, group=0, is_symmetric=True, fp16=False):
     return codes, scale, zero
 
 
-def gptq(weight, hessian, bits, group=0, is_symmetric=True, fp16=False, ordered=False, dtype=torch.float32, block=128):
+def gptq(
+    weight,
+    hessian,
+    bits,
+    group=0,
+    is_symmetric=True,
+    fp16=False,
+    ordered=False,
+    dtype=torch.float32,
+    block=128,
+):
     """Codes as GPTQ's published procedure gives them, everything in `dtype`."""
     scale, zero = grid(weight, bits, group, is_symmetric, fp16)
     columns = weight.shape[1]

@@ -218,7 +218,9 @@ class ReferenceModel:
         head = "model.embed_tokens.weight" if shape.tied else "lm_head.weight"
         model.lm_head.weight = self.parameters[head]
         if shape.embedding_projection:
-            model.model.embed_tokens = nn.Sequential(model.model.embed_tokens, linear("model.embed_proj.weight"))
+            model.model.embed_tokens = nn.Sequential(
+                model.model.embed_tokens, linear("model.embed_proj.weight")
+            )
             model.lm_head = nn.Sequential(linear("lm_head_proj.weight"), model.lm_head)
         if shape.embedding_norm:
             norm = Norm(shape.norm_eps, take("model.embed_norm.weight"))
@@ -247,7 +249,9 @@ class ReferenceModel:
                 block.input_layernorm = block.post_attention_layernorm = nn.Identity()
             elif shape.norm == "rms" and not exact:
                 block.input_layernorm.weight = self.parameters[prefix + "input_layernorm.weight"]
-                block.post_attention_layernorm.weight = self.parameters[prefix + "post_attention_layernorm.weight"]
+                block.post_attention_layernorm.weight = self.parameters[
+                    prefix + "post_attention_layernorm.weight"
+                ]
             else:
                 block.input_layernorm = Norm(shape.norm_eps, take(prefix + "input_layernorm.weight"))
                 block.post_attention_layernorm = Norm(

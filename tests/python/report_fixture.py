@@ -34,8 +34,20 @@ def histogram(layer, spread, tail):
             "counts": counts, "mean": 0.0, "std": spread}  # fmt: skip
 
 
-def write_run(folder: Path, *, rate, final_kurtosis, peak, perplexities, steps=1500, layers=6,
-              tokens_per_step=2048, log_every=1, text="a word", extra_files=True):
+def write_run(
+    folder: Path,
+    *,
+    rate,
+    final_kurtosis,
+    peak,
+    perplexities,
+    steps=1500,
+    layers=6,
+    tokens_per_step=2048,
+    log_every=1,
+    text="a word",
+    extra_files=True,
+):
     """A run whose kurtosis grows to `final_kurtosis` and whose largest activation grows to `peak`."""
     folder.mkdir(parents=True)
     recipe = {

@@ -15,7 +15,9 @@ def analysis(model, run_program):  # noqa: F811
     seen = {"input": [], "product": [], "value": [], "key": []}
     hooks = []
     for layer in llama.model.layers:
-        hooks.append(layer.self_attn.q_proj.register_forward_pre_hook(lambda m, i: seen["input"].append(i[0])))
+        hooks.append(
+            layer.self_attn.q_proj.register_forward_pre_hook(lambda m, i: seen["input"].append(i[0]))
+        )
         hooks.append(layer.mlp.down_proj.register_forward_pre_hook(lambda m, i: seen["product"].append(i[0])))
         hooks.append(layer.self_attn.v_proj.register_forward_hook(lambda m, i, o: seen["value"].append(o)))
         hooks.append(layer.self_attn.k_proj.register_forward_hook(lambda m, i, o: seen["key"].append(o)))
@@ -40,7 +42,9 @@ def test_shares_of_attention_equal_transformers(analysis):
         assert head["first"]["share"] == pytest.approx(share[:, 0].mean().item(), rel=1e-3)
         strongest = share[:, : T // 2].max(1)
         assert head["strongest"]["share"] == pytest.approx(strongest.values.mean().item(), rel=1e-3)
-        assert head["strongest_is_first"] == pytest.approx((strongest.indices == 0).double().mean().item(), abs=0.11)
+        assert head["strongest_is_first"] == pytest.approx(
+            (strongest.indices == 0).double().mean().item(), abs=0.11
+        )
         by_position = share[:, : T // 2].mean(0)
         top = head["top_positions"][0]
         assert top["share"] == pytest.approx(by_position.max().item(), rel=1e-3)
@@ -113,7 +117,9 @@ def test_weights_equal_the_independent_computation(analysis):
         assert summary["shape"] == list(w.shape)
         assert summary["excess_kurtosis"] == pytest.approx(centred(w.flatten()).item(), rel=1e-6, abs=1e-6)
         assert summary["largest"] == pytest.approx(w.abs().max().item(), rel=1e-6)
-        assert w[summary["row"], summary["column"]].abs().item() == pytest.approx(summary["largest"], rel=1e-6)
+        assert w[summary["row"], summary["column"]].abs().item() == pytest.approx(
+            summary["largest"], rel=1e-6
+        )
         is_table = name in ("model.embed_tokens.weight", "lm_head.weight")
         assert (summary["sqnr_db"] is None) == is_table
         if not is_table:

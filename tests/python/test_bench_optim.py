@@ -11,8 +11,31 @@ def result(run_program, repo_root):
     peer = repo_root / "bench" / "peers" / "optim_peer.py"
     return json.loads(
         run_program(
-            ["osp", "bench", "optim", "--model", "demo", "--optimizers", "osp", "--optimizers", "adam", "--optimizers", "adafactor", "--steps", "1", "--batch-tokens", "65536",
-             "--repetitions", "1", "--python", sys.executable, "--peer", peer, "--json", "--quiet"]
+            [
+                "osp",
+                "bench",
+                "optim",
+                "--model",
+                "demo",
+                "--optimizers",
+                "osp",
+                "--optimizers",
+                "adam",
+                "--optimizers",
+                "adafactor",
+                "--steps",
+                "1",
+                "--batch-tokens",
+                "65536",
+                "--repetitions",
+                "1",
+                "--python",
+                sys.executable,
+                "--peer",
+                peer,
+                "--json",
+                "--quiet",
+            ]
         ).stdout
     )
 
@@ -40,7 +63,9 @@ def test_weights_and_state_take_what_the_formula_says(result):
     for optimizer in result["optimizers"]:
         for group in (optimizer, *optimizer["groups"]):
             # Counters of steps are not in the formula.
-            assert group["bytes_per_parameter"] == pytest.approx(group["formula_bytes_per_parameter"], rel=0.1)
+            assert group["bytes_per_parameter"] == pytest.approx(
+                group["formula_bytes_per_parameter"], rel=0.1
+            )
     for group, expected in (("muon", 8), ("adam", 12)):
         found = groups(result, "osp")[group]
         for side in (found, *found["peers"]):

@@ -20,12 +20,18 @@ def test_the_profile_adds_up_to_the_step(run_program):
     names = {each["name"] for each in result["operators"]}
     assert {"aten::mm", "osp::rms_norm", "osp::swiglu", "osp::rope", "osp::optimizer"} <= names
     # The step that is profiled is the only one that is timed.
-    assert 0.7 * result["step_seconds"] < sum(each["seconds"] for each in result["operators"]) <= result["step_seconds"]
+    assert (
+        0.7 * result["step_seconds"]
+        < sum(each["seconds"] for each in result["operators"])
+        <= result["step_seconds"]
+    )
     assert "everything else" in run_program([*words, "--quiet"], timeout=600).stdout
 
 
 def test_a_context_that_does_not_divide_the_step_is_refused(run_program):
-    result = run_program(["osp", "bench", "train", "--model", "demo", "--context", 100, "--alone"], check=False)
+    result = run_program(
+        ["osp", "bench", "train", "--model", "demo", "--context", 100, "--alone"], check=False
+    )
     assert result.returncode == 2 and "--context 100" in result.stderr
 
 

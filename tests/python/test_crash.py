@@ -35,9 +35,25 @@ def setup(run_program, train_tokens, tmp_path_factory):
 def traced(strace, osp_build, inject, recipe, run, *arguments):
     """Runs `osp train` under an injection."""
     return subprocess.run(
-        [strace, "-f", "-o", "/dev/null", "-e", f"inject={inject}",
-         osp_build / "osp", "train", recipe, "--out", run, "--quiet", *arguments],
-        capture_output=True, text=True, env=one_thread(), timeout=120,
+        [
+            strace,
+            "-f",
+            "-o",
+            "/dev/null",
+            "-e",
+            f"inject={inject}",
+            osp_build / "osp",
+            "train",
+            recipe,
+            "--out",
+            run,
+            "--quiet",
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        env=one_thread(),
+        timeout=120,
     )
 
 
@@ -45,9 +61,24 @@ def count_calls(strace, osp_build, call, recipe, run):
     """How often a whole run makes a system call."""
     log = run.parent / f"{call}.log"
     subprocess.run(
-        [strace, "-f", "-o", log, "-e", f"trace={call}", osp_build / "osp", "train", recipe,
-         "--out", run, "--quiet"],
-        check=True, capture_output=True, env=one_thread(), timeout=120,
+        [
+            strace,
+            "-f",
+            "-o",
+            log,
+            "-e",
+            f"trace={call}",
+            osp_build / "osp",
+            "train",
+            recipe,
+            "--out",
+            run,
+            "--quiet",
+        ],
+        check=True,
+        capture_output=True,
+        env=one_thread(),
+        timeout=120,
     )
     return sum(f"{call}(" in line for line in log.read_text().splitlines())
 
@@ -104,15 +135,16 @@ def test_a_disk_that_stays_full_ends_the_run_with_5(strace, osp_build, setup, ru
 def test_a_small_disk_keeps_the_checkpoints_that_fit(osp_build, setup, run_program, tmp_path):
     recipe, whole = setup
     run = tmp_path / "run"
-    run_program(
-        ["osp", "train", recipe, "--out", run, "--quiet", "--set", "train.steps=6"], env=one_thread()
-    )
+    run_program(["osp", "train", recipe, "--out", run, "--quiet", "--set", "train.steps=6"], env=one_thread())
     for step in (4, 6):
         shutil.rmtree(run / f"step-{step}")
     limit = (whole / "step-6" / "model.safetensors").stat().st_size // 2
     result = subprocess.run(
         [osp_build / "osp", "train", recipe, "--out", run, "--resume", "--quiet"],
-        capture_output=True, text=True, env=one_thread(), timeout=120,
+        capture_output=True,
+        text=True,
+        env=one_thread(),
+        timeout=120,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)),
     )
     assert result.returncode == 5, result.stderr

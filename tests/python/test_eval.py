@@ -11,7 +11,9 @@ from test_model_dir import transformers_llama
 from tokenizers import Tokenizer
 
 SHAPE = Shape(layers=3, vocabulary=4096, context=32, width=64)
-TEXT = "".join(f"The {i}th word of {i * i} is not the {i % 7}th; it means something else. " for i in range(60))
+TEXT = "".join(
+    f"The {i}th word of {i * i} is not the {i % 7}th; it means something else. " for i in range(60)
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +47,22 @@ def clipped(x):
 
 def test_perplexity_equals_transformers(model, run_program):
     folder, llama, text, ids = model
-    out = json.loads(run_program(["osp", "eval", folder, "--data", text, "--tasks", "perplexity",
-                                  "--bits", "16-16-16,4-4-4", "--json"]).stdout)
+    out = json.loads(
+        run_program(
+            [
+                "osp",
+                "eval",
+                folder,
+                "--data",
+                text,
+                "--tasks",
+                "perplexity",
+                "--bits",
+                "16-16-16,4-4-4",
+                "--json",
+            ]
+        ).stdout
+    )
     batch = windows(ids)
     with torch.no_grad():
         logits = llama(batch).logits
@@ -63,7 +79,9 @@ def test_perplexity_equals_transformers(model, run_program):
 
 def test_max_tokens_scores_whole_windows_within_it(model, run_program):
     folder, llama, text, ids = model
-    out = json.loads(run_program(["osp", "eval", folder, "--data", text, "--max-tokens", "100", "--json"]).stdout)
+    out = json.loads(
+        run_program(["osp", "eval", folder, "--data", text, "--max-tokens", "100", "--json"]).stdout
+    )
     assert out["results"][0]["tokens"] == 3 * 31
     assert out["results"][0]["bits"] == "16-16-16"
 
@@ -72,7 +90,9 @@ def test_bits_per_byte_count_the_bytes_of_scored_tokens(model, run_program, repo
     folder, _, text, ids = model
     out = json.loads(run_program(["osp", "eval", folder, "--data", text, "--json"]).stdout)["results"][0]
     tokenizer = Tokenizer.from_file(str(repo_root / "recipes" / "gcide-4096" / "tokenizer.json"))
-    ends = [end for _, end in tokenizer.encode(TEXT, add_special_tokens=False).offsets]  # ASCII: characters are bytes
+    ends = [
+        end for _, end in tokenizer.encode(TEXT, add_special_tokens=False).offsets
+    ]  # ASCII: characters are bytes
     begins = [0, *ends[:-1]]
     scored = sum(ends[i] - begins[i] for i in range(len(windows(ids).flatten())) if i % SHAPE.context)
     assert out["bits_per_byte"] == pytest.approx(out["loss"] * out["tokens"] / math.log(2) / scored, rel=1e-9)
@@ -127,7 +147,9 @@ def test_divergence_equals_transformers(model, run_program, tmp_path):
     assert wanted["p99"] > 1.2 * wanted["median"] > 0.01
     for name, value in wanted.items():
         assert out[name] == pytest.approx(value.item(), rel=1e-3), name
-    assert out["same_choice"] == pytest.approx((p.argmax(-1) == q.argmax(-1)).double().mean().item(), abs=1e-3)
+    assert out["same_choice"] == pytest.approx(
+        (p.argmax(-1) == q.argmax(-1)).double().mean().item(), abs=1e-3
+    )
 
 
 def test_divergence_of_a_quantized_model(model, run_program, tmp_path):
@@ -137,7 +159,14 @@ def test_divergence_of_a_quantized_model(model, run_program, tmp_path):
     (stored,) = json.loads(run_program(["osp", "eval", tmp_path / "q", *options]).stdout)["results"]
     whole, faked = json.loads(run_program(["osp", "eval", folder, "--bits", "16-16-16,4-4-4",
                                            *options]).stdout)["results"]  # fmt: skip
-    assert whole["divergence"] == {"from": str(folder), "mean": 0, "median": 0, "p95": 0, "p99": 0, "same_choice": 1}
+    assert whole["divergence"] == {
+        "from": str(folder),
+        "mean": 0,
+        "median": 0,
+        "p95": 0,
+        "p99": 0,
+        "same_choice": 1,
+    }
     assert stored["bits"] == "4-4-4" and stored["divergence"]["mean"] > 0.01
     assert stored["divergence"]["mean"] == pytest.approx(faked["divergence"]["mean"], rel=0.3)
 
@@ -152,7 +181,9 @@ def test_options_that_do_not_go_together(model, run_program, tmp_path):
 
     assert "--stride with --divergence-from" in refused("--stride", 8, "--divergence-from", folder)
     assert "belong to perplexity" in refused("--stride", 8, "--tasks", "arc_easy")
-    transformers_llama(Shape(layers=1, vocabulary=512, context=32, width=64)).save_pretrained(tmp_path / "small")
+    transformers_llama(Shape(layers=1, vocabulary=512, context=32, width=64)).save_pretrained(
+        tmp_path / "small"
+    )
     assert "vocabulary 512" in refused("--divergence-from", tmp_path / "small")
     run_program(["osp", "quantize", folder, "--method", "rtn", "--bits", "4-4-4", "--out", tmp_path / "q"])
     assert "is quantized" in refused("--divergence-from", tmp_path / "q")
@@ -161,10 +192,24 @@ def test_options_that_do_not_go_together(model, run_program, tmp_path):
 def test_shards_are_scored_on_their_held_out_split(model, run_program, tmp_path, repo_root):
     folder, _, _, _ = model
     tokenizer = repo_root / "recipes" / "gcide-4096" / "tokenizer.json"
-    lines = [json.dumps({"text": f"Document {i}. {TEXT[i * 40:i * 40 + 400]}"}) for i in range(40)]
+    lines = [json.dumps({"text": f"Document {i}. {TEXT[i * 40 : i * 40 + 400]}"}) for i in range(40)]
     (tmp_path / "documents.jsonl").write_text("\n".join(lines) + "\n")
-    made = json.loads(run_program(["osp", "tokenize", tmp_path / "documents.jsonl", "--tokenizer", tokenizer, "--out",
-                                   tmp_path / "shards", "--validation-fraction", "0.5", "--json"]).stdout)
+    made = json.loads(
+        run_program(
+            [
+                "osp",
+                "tokenize",
+                tmp_path / "documents.jsonl",
+                "--tokenizer",
+                tokenizer,
+                "--out",
+                tmp_path / "shards",
+                "--validation-fraction",
+                "0.5",
+                "--json",
+            ]
+        ).stdout
+    )
     out = json.loads(run_program(["osp", "eval", folder, "--data", tmp_path / "shards", "--json"]).stdout)
     held_out = made["validation"]["tokens"]
     assert 0 < held_out and out["results"][0]["tokens"] == held_out // 32 * 31
@@ -175,7 +220,14 @@ def test_shards_are_scored_on_their_held_out_split(model, run_program, tmp_path,
 def test_table_for_people_goes_to_stdout_and_progress_to_stderr(model, run_program):
     folder, _, text, _ = model
     result = run_program(["osp", "eval", folder, "--data", text, "--bits", "4-16-16"])
-    assert result.stdout.splitlines()[0].split() == ["bits", "perplexity", "loss", "bits/byte", "tokens", "time"]
+    assert result.stdout.splitlines()[0].split() == [
+        "bits",
+        "perplexity",
+        "loss",
+        "bits/byte",
+        "tokens",
+        "time",
+    ]
     assert result.stdout.splitlines()[1].startswith("4-16-16")
     assert "windows" not in result.stdout
     assert run_program(["osp", "eval", folder, "--data", text, "--quiet"]).stderr == ""
@@ -188,8 +240,11 @@ def test_analyze_equals_the_independent_computation(model, run_program):
     raw = []  # states as they are: transformers' last hidden state is already normalised
     hooks = [llama.model.layers[0].register_forward_pre_hook(lambda module, inputs: raw.append(inputs[0]))]
     for layer in llama.model.layers:
-        hooks.append(layer.register_forward_hook(
-            lambda module, inputs, output: raw.append(output[0] if isinstance(output, tuple) else output)))
+        hooks.append(
+            layer.register_forward_hook(
+                lambda module, inputs, output: raw.append(output[0] if isinstance(output, tuple) else output)
+            )
+        )
     with torch.no_grad():
         llama(batch)
         for hook in hooks:
@@ -207,10 +262,17 @@ def test_analyze_equals_the_independent_computation(model, run_program):
     assert kurtosis["clipped_mean"] == pytest.approx(sum(wanted) / len(wanted), rel=1e-3, abs=1e-3)
 
     states = torch.stack(raw).abs()  # [L+1, B, T, D]
-    layer, sequence, position, channel = (i.item() for i in torch.unravel_index(states.argmax(), states.shape))
+    layer, sequence, position, channel = (
+        i.item() for i in torch.unravel_index(states.argmax(), states.shape)
+    )
     largest = out["largest_activation"]
     assert largest["value"] == pytest.approx(states.max().item(), rel=1e-4)
-    assert [largest[k] for k in ("layer", "sequence", "position", "channel")] == [layer, sequence, position, channel]
+    assert [largest[k] for k in ("layer", "sequence", "position", "channel")] == [
+        layer,
+        sequence,
+        position,
+        channel,
+    ]
     assert largest["token_id"] == batch[sequence, position].item()
     assert isinstance(largest["token"], str)
 
@@ -227,7 +289,15 @@ def test_histograms_hold_every_number(model, run_program):
     assert residual[0]["mean"] == pytest.approx(embedded.mean().item(), abs=1e-9)
     assert residual[0]["std"] == pytest.approx(embedded.std(unbiased=False).item(), rel=1e-9)
     points = {h["point"] for h in out["histograms"]}
-    assert {"attention_input", "query", "key", "value", "attention_output", "mlp_input", "mlp_product"} <= points
+    assert {
+        "attention_input",
+        "query",
+        "key",
+        "value",
+        "attention_output",
+        "mlp_input",
+        "mlp_product",
+    } <= points
 
 
 def test_text_of_analyze_ends_in_a_verdict(model, run_program):
@@ -271,7 +341,9 @@ def test_text_shorter_than_a_window_cannot_be_scored(model, run_program, tmp_pat
     result = run_program(["osp", "eval", folder, "--data", tmp_path / "short.txt"], check=False)
     assert result.returncode == 3 and "window of 32" in result.stderr
     # It can be analyzed: one shorter sequence.
-    out = json.loads(run_program(["osp", "analyze", folder, "--data", tmp_path / "short.txt", "--json"]).stdout)
+    out = json.loads(
+        run_program(["osp", "analyze", folder, "--data", tmp_path / "short.txt", "--json"]).stdout
+    )
     assert 0 < out["tokens"] < 32
 
 

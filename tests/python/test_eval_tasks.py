@@ -21,7 +21,9 @@ TASKS = ["arc_easy", "hellaswag", "mmlu", "trivia_qa", "winogrande"]
 def model(tmp_path_factory, repo_root):
     folder = tmp_path_factory.mktemp("eval-tasks") / "model"
     transformers_llama(SHAPE).save_pretrained(folder)
-    (folder / "tokenizer.json").write_bytes((repo_root / "recipes" / "gcide-4096" / "tokenizer.json").read_bytes())
+    (folder / "tokenizer.json").write_bytes(
+        (repo_root / "recipes" / "gcide-4096" / "tokenizer.json").read_bytes()
+    )
     return folder
 
 
@@ -38,13 +40,27 @@ def evaluate(run_program, *arguments):
 
 def without_times(document):
     if isinstance(document, dict):
-        return {key: without_times(value) for key, value in document.items() if key not in ("seconds", "data", "command")}
+        return {
+            key: without_times(value)
+            for key, value in document.items()
+            if key not in ("seconds", "data", "command")
+        }
     return [without_times(value) for value in document] if isinstance(document, list) else document
 
 
 def test_results_say_how_they_came_about(model, bench, run_program, tmp_path):
-    out = evaluate(run_program, model, "--data", bench, "--tasks", ",".join(TASKS), "--limit", "3",
-                   "--out", tmp_path / "out.json")
+    out = evaluate(
+        run_program,
+        model,
+        "--data",
+        bench,
+        "--tasks",
+        ",".join(TASKS),
+        "--limit",
+        "3",
+        "--out",
+        tmp_path / "out.json",
+    )
     assert json.loads((tmp_path / "out.json").read_text()) == out
     assert "unfinished" not in out and out["prompts"] == "reference" and out["version"]
     assert out["command"].startswith(f"osp eval {model} --data") and "Linux" in out["machine"]
@@ -59,8 +75,25 @@ def test_results_say_how_they_came_about(model, bench, run_program, tmp_path):
 def test_the_papers_table_has_a_row_for_each_model(model, bench, run_program, tmp_path):
     other = tmp_path / "other"
     other.symlink_to(model)
-    run_program(["osp", "eval", model, other, "--data", bench, "--tasks", "paper", "--limit", "1", "--quiet",
-                 "--bits", "16-16-16,4-4-4", "--table", tmp_path / "table.csv"])
+    run_program(
+        [
+            "osp",
+            "eval",
+            model,
+            other,
+            "--data",
+            bench,
+            "--tasks",
+            "paper",
+            "--limit",
+            "1",
+            "--quiet",
+            "--bits",
+            "16-16-16,4-4-4",
+            "--table",
+            tmp_path / "table.csv",
+        ]
+    )
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))
     assert [row["model"] for row in rows] == [str(model), str(other)]
     scores = {name: float(rows[0][name]) for name in list(rows[0])[4:15]}
@@ -79,20 +112,34 @@ def write_parquet(path, rows):
 
 
 def test_parquet_in_the_hubs_layout_gives_the_same(model, bench, run_program, tmp_path):
-    write_parquet(tmp_path / "ai2_arc/ARC-Easy/test-00000-of-00001.parquet", records(bench / "arc_easy/test.jsonl", 3))
-    write_parquet(tmp_path / "datasets--tau--commonsense_qa/snapshots/abc/data/validation-00000-of-00001.parquet",
-                  records(bench / "commonsense_qa/validation.jsonl", 3))
-    write_parquet(tmp_path / "winogrande/winogrande_xl/validation-00000-of-00001.parquet",
-                  records(bench / "winogrande/validation.jsonl", 3))
+    write_parquet(
+        tmp_path / "ai2_arc/ARC-Easy/test-00000-of-00001.parquet", records(bench / "arc_easy/test.jsonl", 3)
+    )
+    write_parquet(
+        tmp_path / "datasets--tau--commonsense_qa/snapshots/abc/data/validation-00000-of-00001.parquet",
+        records(bench / "commonsense_qa/validation.jsonl", 3),
+    )
+    write_parquet(
+        tmp_path / "winogrande/winogrande_xl/validation-00000-of-00001.parquet",
+        records(bench / "winogrande/validation.jsonl", 3),
+    )
     write_parquet(tmp_path / "winogrande/winogrande_l/validation-00000-of-00001.parquet", [{"other": 1}])
-    write_parquet(tmp_path / "trivia_qa/rc.nocontext/validation-00000-of-00001.parquet",
-                  records(bench / "trivia_qa/sample500.jsonl", 3))
-    write_parquet(tmp_path / "trivia_qa/rc.nocontext/train-00000-of-00001.parquet",
-                  records(bench / "trivia_qa/sample500b.jsonl", 5))
+    write_parquet(
+        tmp_path / "trivia_qa/rc.nocontext/validation-00000-of-00001.parquet",
+        records(bench / "trivia_qa/sample500.jsonl", 3),
+    )
+    write_parquet(
+        tmp_path / "trivia_qa/rc.nocontext/train-00000-of-00001.parquet",
+        records(bench / "trivia_qa/sample500b.jsonl", 5),
+    )
     hub_mmlu = tmp_path / "hub"
-    write_parquet(hub_mmlu / "mmlu/all/test-00000-of-00001.parquet",
-                  [{"question": row[0], "subject": "anatomy", "choices": row[1:5], "answer": "ABCD".index(row[5])}
-                   for row in list(csv.reader((bench / "mmlu/test/anatomy_test.csv").open()))[:3]])
+    write_parquet(
+        hub_mmlu / "mmlu/all/test-00000-of-00001.parquet",
+        [
+            {"question": row[0], "subject": "anatomy", "choices": row[1:5], "answer": "ABCD".index(row[5])}
+            for row in list(csv.reader((bench / "mmlu/test/anatomy_test.csv").open()))[:3]
+        ],
+    )
     (tmp_path / "csv/mmlu/test").mkdir(parents=True)
     with (bench / "mmlu/test/anatomy_test.csv").open() as file:
         rows = list(csv.reader(file))[:3]
@@ -131,8 +178,9 @@ def lines_of(path):
 
 def test_samples_have_every_item_and_add_up_to_the_results(model, bench, run_program, tmp_path):
     samples = tmp_path / "samples.jsonl"
-    out = evaluate(run_program, model, "--data", bench, "--tasks", ",".join(TASKS), "--limit", "40",
-                   "--samples", samples)
+    out = evaluate(
+        run_program, model, "--data", bench, "--tasks", ",".join(TASKS), "--limit", "40", "--samples", samples
+    )
     (result,) = out["models"][0]["results"]
     lines = lines_of(samples)
     assert len(lines) == 40 * len(TASKS)
@@ -154,7 +202,9 @@ def test_samples_have_every_item_and_add_up_to_the_results(model, bench, run_pro
 
 def test_mmlu_is_also_counted_by_subject(model, bench, run_program, tmp_path):
     samples = tmp_path / "samples.jsonl"
-    out = evaluate(run_program, model, "--data", bench, "--tasks", "mmlu", "--limit", "114", "--samples", samples)
+    out = evaluate(
+        run_program, model, "--data", bench, "--tasks", "mmlu", "--limit", "114", "--samples", samples
+    )
     task = out["models"][0]["results"][0]["tasks"]["mmlu"]
     subjects, lines = task["subjects"], lines_of(samples)
     assert list(subjects) == sorted({line["subject"] for line in lines}) and "high_school_physics" in subjects
@@ -169,7 +219,17 @@ def test_mmlu_is_also_counted_by_subject(model, bench, run_program, tmp_path):
 
 def test_resumed_samples_are_as_if_never_stopped(model, bench, run_program, tmp_path):
     """A file that was cut within a line, at any place of the work, is completed."""
-    arguments = [model, "--data", bench, "--tasks", "winogrande,piqa", "--limit", "300", "--bits", "16-16-16,4-4-4"]
+    arguments = [
+        model,
+        "--data",
+        bench,
+        "--tasks",
+        "winogrande,piqa",
+        "--limit",
+        "300",
+        "--bits",
+        "16-16-16,4-4-4",
+    ]
     whole, cut, kept = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl", tmp_path / "kept.json"
     evaluate(run_program, *arguments, "--samples", whole, "--out", kept)
     document = json.loads(kept.read_text())
@@ -197,7 +257,9 @@ def test_bad_input_is_named(model, bench, run_program, tmp_path):
         return result.stderr
 
     (tmp_path / "piqa").mkdir()
-    (tmp_path / "piqa" / "validation.jsonl").write_text('{"goal": "g", "sol1": "a", "sol2": "b", "label": 3}\n')
+    (tmp_path / "piqa" / "validation.jsonl").write_text(
+        '{"goal": "g", "sol1": "a", "sol2": "b", "label": 3}\n'
+    )
     assert "validation.jsonl: line 1" in error(3, model, "--data", tmp_path, "--tasks", "piqa")
     assert "siqa" in error(2, model, "--data", tmp_path, "--tasks", "siqa")
     assert "arc_easy" in error(2, model, "--data", bench, "--tasks", "arc")
@@ -207,5 +269,7 @@ def test_bad_input_is_named(model, bench, run_program, tmp_path):
         os.symlink(model / name, bare / name)
     assert "tokenizer.json" in error(2, bare, "--data", bench, "--tasks", "piqa")
     assert ".csv" in error(2, model, "--data", bench, "--tasks", "piqa", "--table", "t.txt")
-    assert "none.d" in error(5, model, "--data", bench, "--tasks", "piqa", "--samples", tmp_path / "none.d" / "x")
+    assert "none.d" in error(
+        5, model, "--data", bench, "--tasks", "piqa", "--samples", tmp_path / "none.d" / "x"
+    )
     assert "--samples" in error(2, model, "--data", bench / "README", "--samples", tmp_path / "x")

@@ -278,7 +278,10 @@ def with_value(value):
 WEIGHT_REFUSALS = {
     "NaN": (with_value(float("nan")), ["layers.1.attention.query_key_value.weight", "nan", "element 7"]),
     "infinity": (with_value(float("inf")), ["layers.1.attention.query_key_value.weight", "inf"]),
-    "missing": (lambda w: w.pop("gpt_neox.final_layer_norm.bias"), ["gpt_neox.final_layer_norm.bias", "missing"]),
+    "missing": (
+        lambda w: w.pop("gpt_neox.final_layer_norm.bias"),
+        ["gpt_neox.final_layer_norm.bias", "missing"],
+    ),
     "surplus": (lambda w: w.update({"gpt_neox.extra": torch.ones(2)}), ["gpt_neox.extra"]),
     "integers": (
         lambda w: w.update({"gpt_neox.embed_in.weight": torch.ones(101, 64, dtype=torch.int8)}),
@@ -332,7 +335,16 @@ def test_commands_work_on_models_from_elsewhere(family, run_program, repo_root, 
     model = random_model(family, vocab_size=4096)
     model.save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "tokenizer.json").write_bytes(tokenizer.read_bytes())
-    arguments = ["osp", "generate", tmp_path / "model", "--prompt", "A word of many", "--max-tokens", "9", "--json"]
+    arguments = [
+        "osp",
+        "generate",
+        tmp_path / "model",
+        "--prompt",
+        "A word of many",
+        "--max-tokens",
+        "9",
+        "--json",
+    ]
     report = json.loads(run_program(arguments).stdout)
     prompt = torch.tensor([report["prompt_tokens"]])
     wanted = greedy(model, prompt, len(report["tokens"]))[0, prompt.shape[1] :]

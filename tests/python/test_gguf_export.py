@@ -28,7 +28,9 @@ def model_dir(tmp_path, repo_root):
 
 
 def export(run_program, source, out, dtype, **keywords):
-    return run_program(["osp", "export", source, "--format", "gguf", "--dtype", dtype, "--out", out, "--json"], **keywords)
+    return run_program(
+        ["osp", "export", source, "--format", "gguf", "--dtype", dtype, "--out", out, "--json"], **keywords
+    )
 
 
 def dequantized(path: Path) -> dict[str, np.ndarray]:
@@ -97,7 +99,10 @@ def test_transformers_reads_the_same_configuration_and_ids(model_dir, tmp_path, 
     text = "A word, in 1913: of many meanings; isn't it?\n  Two  spaces."
     peer = AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf")
     original = Tokenizer.from_file(str(source / "tokenizer.json"))
-    assert peer(text, add_special_tokens=False)["input_ids"] == original.encode(text, add_special_tokens=False).ids
+    assert (
+        peer(text, add_special_tokens=False)["input_ids"]
+        == original.encode(text, add_special_tokens=False).ids
+    )
 
 
 def unpacked(packed: np.ndarray, columns: int) -> np.ndarray:
@@ -110,7 +115,21 @@ def unpacked(packed: np.ndarray, columns: int) -> np.ndarray:
 def test_codes_of_a_quantized_model_come_back_with_half_scales(group, model_dir, tmp_path, run_program):
     source, llama = model_dir
     quantized, out = tmp_path / "quantized", tmp_path / "m.gguf"
-    run_program(["osp", "quantize", source, "--method", "rtn", "--bits", "4-16-16", "--group", group, "--out", quantized])
+    run_program(
+        [
+            "osp",
+            "quantize",
+            source,
+            "--method",
+            "rtn",
+            "--bits",
+            "4-16-16",
+            "--group",
+            group,
+            "--out",
+            quantized,
+        ]
+    )
     report = json.loads(export(run_program, quantized, out, "auto").stdout)
     assert report["dtype"] == "q4_0" and report["scale_rounding"] <= 2.0**-11  # half a unit of fp16
     stored, found = load_file(quantized / "model.safetensors"), dequantized(out)
@@ -128,14 +147,20 @@ def test_codes_of_a_quantized_model_come_back_with_half_scales(group, model_dir,
     assert types["token_embd.weight"] == Type.F16
 
 
-def test_a_gguf_file_is_quantized_with_the_tokenizer_that_is_in_it(model_dir, tmp_path, run_program, repo_root):
+def test_a_gguf_file_is_quantized_with_the_tokenizer_that_is_in_it(
+    model_dir, tmp_path, run_program, repo_root
+):
     source, _ = model_dir
     export(run_program, source, tmp_path / "m.gguf", "f16")
     text = repo_root / "README.md"
     run_program(["osp", "quantize", tmp_path / "m.gguf", "--method", "gptq", "--calibration", text, "--samples", 4,
                  "--out", tmp_path / "q"])  # fmt: skip
     settings = json.loads((tmp_path / "q" / "quantize.json").read_text())["settings"]
-    ids = Tokenizer.from_file(str(source / "tokenizer.json")).encode(text.read_text(), add_special_tokens=False).ids
+    ids = (
+        Tokenizer.from_file(str(source / "tokenizer.json"))
+        .encode(text.read_text(), add_special_tokens=False)
+        .ids
+    )
     assert settings["calibration_tokens"] == len(ids)
     assert (tmp_path / "q" / "tokenizer.json").exists()
     # The files beside it are those that transformers and other programs look for.
@@ -150,7 +175,10 @@ def test_osp_reads_its_own_file_as_the_same_model(model_dir, tmp_path, run_progr
     a, b = dequantized(tmp_path / "a.gguf"), dequantized(tmp_path / "b.gguf")
     assert a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
     run_program(["osp", "export", tmp_path / "a.gguf", "--format", "hf", "--out", tmp_path / "back"])
-    back, first = json.loads((tmp_path / "back" / "tokenizer.json").read_text()), json.loads((source / "tokenizer.json").read_text())
+    back, first = (
+        json.loads((tmp_path / "back" / "tokenizer.json").read_text()),
+        json.loads((source / "tokenizer.json").read_text()),
+    )
     assert back["model"]["vocab"] == first["model"]["vocab"]
     weights = load_file(tmp_path / "back" / "model.safetensors")
     assert np.array_equal(weights["model.embed_tokens.weight"], a["token_embd.weight"])
@@ -195,7 +223,10 @@ def test_scaled_rotary_embeddings_are_refused(model_dir, tmp_path, run_program):
 
 def test_wrong_types_and_missing_codes_are_refused(model_dir, tmp_path, run_program):
     source, _ = model_dir
-    for dtype, named in [("q4_0", "takes the 4-bit codes of a quantized model"), ("bf16", "f16, q8_0 or q4_0")]:
+    for dtype, named in [
+        ("q4_0", "takes the 4-bit codes of a quantized model"),
+        ("bf16", "f16, q8_0 or q4_0"),
+    ]:
         result = export(run_program, source, tmp_path / "m.gguf", dtype, check=False)
         assert result.returncode == 2 and named in result.stderr
     (tmp_path / "m.gguf").write_text("")

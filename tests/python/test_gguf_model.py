@@ -60,7 +60,9 @@ def restored(weight: np.ndarray, heads: int) -> np.ndarray:
     return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def write_model(path: Path, llama: LlamaForCausalLM, types: dict[str, str], changed=None, tensors=None) -> None:
+def write_model(
+    path: Path, llama: LlamaForCausalLM, types: dict[str, str], changed=None, tensors=None
+) -> None:
     """A file of `llama`, whose weights become the dequantized ones; types by part of a name."""
     config = llama.config
     writer = gguf.GGUFWriter(path, "llama")
@@ -99,9 +101,18 @@ def write_model(path: Path, llama: LlamaForCausalLM, types: dict[str, str], chan
 
 def random_llama(seed: int = 0, **changed) -> LlamaForCausalLM:
     sizes = dict(
-        num_hidden_layers=2, hidden_size=96, num_attention_heads=6, num_key_value_heads=2, head_dim=16,
-        intermediate_size=160, vocab_size=320, max_position_embeddings=64, rms_norm_eps=1e-5,
-        tie_word_embeddings=True, rope_theta=10000.0, initializer_range=0.1,
+        num_hidden_layers=2,
+        hidden_size=96,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=16,
+        intermediate_size=160,
+        vocab_size=320,
+        max_position_embeddings=64,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        rope_theta=10000.0,
+        initializer_range=0.1,
     )
     torch.manual_seed(seed)
     llama = LlamaForCausalLM(LlamaConfig(**{**sizes, **changed})).eval()
@@ -131,7 +142,14 @@ def assert_logits_equal(found: np.ndarray, llama: LlamaForCausalLM, tokens: torc
     return difference
 
 
-MIXED = {"embed": "Q8_0", "q_proj": "Q4_0", "k_proj": "Q5_1", "v_proj": "Q4_1", "o_proj": "F16", "mlp": "Q5_0"}
+MIXED = {
+    "embed": "Q8_0",
+    "q_proj": "Q4_0",
+    "k_proj": "Q5_1",
+    "v_proj": "Q4_1",
+    "o_proj": "F16",
+    "mlp": "Q5_0",
+}
 CASES = {
     "fp32": (dict(), {}),
     "mixed types": (dict(), MIXED),
@@ -184,21 +202,29 @@ REFUSED = [
     ({"rope.scaling.type": "yarn"}, {}, 'rope.scaling.type = "yarn" is not supported'),
     ({"expert_count": 8}, {}, "expert_count = 8 is not supported"),
     ({}, {"blk.0.attn_q.bias": np.zeros(96, np.float32)}, '"blk.0.attn_q.bias" belongs to no part'),
-    ({}, {"rope_freqs.weight": np.full(8, 2, np.float32)}, "rope_freqs.weight scales the rotary embedding in another way"),
+    (
+        {},
+        {"rope_freqs.weight": np.full(8, 2, np.float32)},
+        "rope_freqs.weight scales the rotary embedding in another way",
+    ),
 ]
 
 
 @pytest.mark.parametrize("changed, tensors, message", REFUSED, ids=[r[2] for r in REFUSED])
 def test_what_osp_does_not_compute_is_refused_by_name(changed, tensors, message, tmp_path, run_program):
     write_model(tmp_path / "m.gguf", random_llama(), {}, changed, tensors)
-    result = run_program(["osp", "export", tmp_path / "m.gguf", "--format", "hf", "--out", tmp_path / "x"], check=False)
+    result = run_program(
+        ["osp", "export", tmp_path / "m.gguf", "--format", "hf", "--out", tmp_path / "x"], check=False
+    )
     assert result.returncode == 3 and message in result.stderr
 
 
 def test_other_architectures_are_refused_by_name(tmp_path, run_program):
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "mamba")
     finish(writer)
-    result = run_program(["osp", "export", tmp_path / "m.gguf", "--format", "hf", "--out", tmp_path / "x"], check=False)
+    result = run_program(
+        ["osp", "export", tmp_path / "m.gguf", "--format", "hf", "--out", tmp_path / "x"], check=False
+    )
     assert result.returncode == 3 and 'the architecture is "mamba"; osp reads' in result.stderr
 
 
@@ -208,11 +234,16 @@ def smollm2() -> LlamaForCausalLM:
     reader = gguf.GGUFReader(smollm2_file())
     key = lambda name: reader.fields[f"llama.{name}"].contents()  # noqa: E731
     config = LlamaConfig(
-        num_hidden_layers=key("block_count"), hidden_size=key("embedding_length"),
-        num_attention_heads=key("attention.head_count"), num_key_value_heads=key("attention.head_count_kv"),
-        intermediate_size=key("feed_forward_length"), vocab_size=key("vocab_size"),
-        max_position_embeddings=key("context_length"), rope_theta=key("rope.freq_base"),
-        rms_norm_eps=key("attention.layer_norm_rms_epsilon"), tie_word_embeddings=True,
+        num_hidden_layers=key("block_count"),
+        hidden_size=key("embedding_length"),
+        num_attention_heads=key("attention.head_count"),
+        num_key_value_heads=key("attention.head_count_kv"),
+        intermediate_size=key("feed_forward_length"),
+        vocab_size=key("vocab_size"),
+        max_position_embeddings=key("context_length"),
+        rope_theta=key("rope.freq_base"),
+        rms_norm_eps=key("attention.layer_norm_rms_epsilon"),
+        tie_word_embeddings=True,
     )
     llama = LlamaForCausalLM(config).eval()
     tensors = {t.name: t for t in reader.tensors}
@@ -233,7 +264,9 @@ def token_ids(run_program, text: str, shared_data) -> list[int]:
     return Tokenizer.from_file(str(path)).encode(text, add_special_tokens=False).ids
 
 
-def test_perplexity_of_a_published_model_equals_transformers(smollm2, shared_data, tmp_path, run_program, capsys):
+def test_perplexity_of_a_published_model_equals_transformers(
+    smollm2, shared_data, tmp_path, run_program, capsys
+):
     """One window of 2048 tokens: perplexity by both, and every logit within fp32 rounding."""
     (path,) = (shared_data / "wikitext2").rglob("wiki.test.raw")
     text = path.read_text()[:12_000]
@@ -245,14 +278,18 @@ def test_perplexity_of_a_published_model_equals_transformers(smollm2, shared_dat
         logits = smollm2(ids).logits[0, :-1]
         loss = torch.nn.functional.cross_entropy(logits.double(), ids[0, 1:]).item()
     with capsys.disabled():
-        print(f"\nperplexity of {smollm2_file().name}: osp {ours['perplexity']:.6f}, transformers {math.exp(loss):.6f}")
+        print(
+            f"\nperplexity of {smollm2_file().name}: osp {ours['perplexity']:.6f}, transformers {math.exp(loss):.6f}"
+        )
     assert ours["tokens"] == 2047
     # transformers' angles of the rotary embedding are fp32: at position 2000 they are off by 1e-4, and
     # the loss by 8e-6 (measured); osp's are fp64 before they are rounded.
     assert ours["loss"] == pytest.approx(loss, abs=2e-5)
 
 
-def test_overlapping_windows_of_a_published_model_equal_transformers(smollm2, shared_data, tmp_path, run_program):
+def test_overlapping_windows_of_a_published_model_equal_transformers(
+    smollm2, shared_data, tmp_path, run_program
+):
     """Two windows of 2048, the second 512 tokens on, of which only those are scored."""
     (path,) = (shared_data / "wikitext2").rglob("wiki.test.raw")
     text = path.read_text()[:14_000]
@@ -279,7 +316,18 @@ def test_logits_of_a_published_model_equal_transformers(smollm2, shared_data, ru
 
 def test_greedy_text_of_a_published_model_equals_transformers(smollm2, shared_data, run_program, capsys):
     prompt = "The capital of France is"
-    command = ["osp", "generate", smollm2_file(), "--prompt", prompt, "--temperature", 0, "--max-tokens", 24, "--json"]
+    command = [
+        "osp",
+        "generate",
+        smollm2_file(),
+        "--prompt",
+        prompt,
+        "--temperature",
+        0,
+        "--max-tokens",
+        24,
+        "--json",
+    ]
     ours = json.loads(run_program(command).stdout)
     ids = torch.tensor([token_ids(run_program, prompt, shared_data)])
     theirs = smollm2.generate(ids, do_sample=False, max_new_tokens=24, pad_token_id=2, eos_token_id=2)

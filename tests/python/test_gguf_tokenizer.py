@@ -141,7 +141,9 @@ def test_the_published_model_agrees_with_transformers(shared_data, encode):
     # training and llama.cpp has (the published vectors hold it to that): it takes the space before a
     # number from the spaces before it.
     before_number = lambda t: any(a.isspace() and b.isnumeric() for a, b in zip(t, t[1:]))  # noqa: E731
-    texts = [t for t in texts if not before_number(t) and not any(c.isnumeric() and not c.isascii() for c in t)]
+    texts = [
+        t for t in texts if not before_number(t) and not any(c.isnumeric() and not c.isascii() for c in t)
+    ]
     assert len(texts) > 200
     expected = [peer(t, add_special_tokens=False)["input_ids"] for t in texts]
     for text, ours, theirs in zip(texts, encode(path, texts), expected):
@@ -221,11 +223,21 @@ def test_tokens_around_a_text_follow_the_flags(shared_data, tmp_path, encode):
 def test_unknown_and_contradicting_tokenizers_are_refused_by_name(shared_data, tmp_path, refuse):
     source = {"model": {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}, "added_tokens": []}
     path = tmp_path / "m.gguf"
-    assert '"martian", which osp does not know (known: gpt-2' in refuse(write_byte_level(path, source, "martian"))
+    assert '"martian", which osp does not know (known: gpt-2' in refuse(
+        write_byte_level(path, source, "martian")
+    )
     assert "bos_token_id is missing" in refuse(write_byte_level(path, source, "gpt-2", add_bos_token=True))
     wrong = dict(add_bos_token=True, bos_token_id=3)
-    assert "bos_token_id is 3, expected the id of one of the 3" in refuse(write_byte_level(path, source, "gpt-2", **wrong))
-    keys = {"model": "gpt2", "pre": "gpt-2", "tokens": ["a", "b", "a"], "merges": ["a b"], "token_type": [1, 1, 1]}
+    assert "bos_token_id is 3, expected the id of one of the 3" in refuse(
+        write_byte_level(path, source, "gpt-2", **wrong)
+    )
+    keys = {
+        "model": "gpt2",
+        "pre": "gpt-2",
+        "tokens": ["a", "b", "a"],
+        "merges": ["a b"],
+        "token_type": [1, 1, 1],
+    }
     cases = [
         ({}, '"a" twice, as 0 and 2'),
         ({"tokens": ["a", "b"]}, "token_type has 3 elements for 2 tokens"),

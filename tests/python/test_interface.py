@@ -66,6 +66,9 @@ def test_a_result_that_cannot_be_written_is_an_error(osp_build, repo_root):
     with open("/dev/full", "w") as full:
         result = subprocess.run(
             [osp_build / "osp", "train", repo_root / "recipes" / "osp-1.4b.toml", "--dry-run", "--json"],
-            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
         )
     assert result.returncode == 5 and "stdout" in result.stderr

@@ -27,7 +27,10 @@ BANNED = {
 
 def sources(root, folders=("osp", "tests", "bench", "microbench", "fuzz")):
     files = sorted(
-        path for folder in folders for path in (root / folder).rglob("*") if path.suffix in (".h", ".cpp", ".cu", ".cuh")
+        path
+        for folder in folders
+        for path in (root / folder).rglob("*")
+        if path.suffix in (".h", ".cpp", ".cu", ".cuh")
     )
     assert files
     return files
@@ -57,7 +60,9 @@ def violations_of(name, text):
         if TENSOR_HEADER.match(header) and folder in WITHOUT_TENSORS:
             found.append(f"{name} includes {header}: {folder} knows no tensor library")
         if TENSOR_HEADER.match(header) and re.search(r"_(avx2|avx512)\.cpp$", name):
-            found.append(f"{name} includes {header}: one object of an inline function for all instruction sets")
+            found.append(
+                f"{name} includes {header}: one object of an inline function for all instruction sets"
+            )
     return found
 
 
@@ -125,7 +130,11 @@ def test_the_ban_finds_code_and_not_comments():
 
 
 def test_every_header_is_guarded_by_pragma_once(repo_root):
-    missing = [str(p) for p in sources(repo_root) if p.suffix in (".h", ".cuh") and "#pragma once" not in p.read_text()]
+    missing = [
+        str(p)
+        for p in sources(repo_root)
+        if p.suffix in (".h", ".cuh") and "#pragma once" not in p.read_text()
+    ]
     assert not missing
 
 

@@ -64,7 +64,9 @@ def random_folder(tmp_path_factory):
     """A random Llama with the demo's tokenizer, as transformers and lm-eval load it."""
     folder = tmp_path_factory.mktemp("lm-eval") / "model"
     random_llama(vocab_size=4096, max_position_embeddings=2048).save_pretrained(folder)
-    fast_tokenizer(ROOT / "recipes" / "gcide-4096" / "tokenizer.json", "<|endoftext|>").save_pretrained(folder)
+    fast_tokenizer(ROOT / "recipes" / "gcide-4096" / "tokenizer.json", "<|endoftext|>").save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -81,7 +83,9 @@ def in_fp64(llama: torch.nn.Module) -> torch.nn.Module:
     """The same weights, and fp64 also where transformers computes in fp32 whatever they are: norms and rotary angles."""
     exact = copy.deepcopy(llama).double()
     size = exact.config.head_dim
-    rates = exact.config.rope_parameters["rope_theta"] ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+    rates = exact.config.rope_parameters["rope_theta"] ** (
+        -torch.arange(0, size, 2, dtype=torch.float64) / size
+    )
 
     def rotary(x, position_ids):
         angles = position_ids[:, :, None].double() * rates
@@ -103,8 +107,24 @@ def smollm2_peer(smollm2, shared_data):  # noqa: F811
 
 def samples_of(run_program, folder, model, bench, tasks, limit, *options) -> dict[str, list[dict]]:
     file = folder / "samples.jsonl"
-    run_program(["osp", "eval", model, "--data", bench, "--tasks", ",".join(tasks), "--limit", limit,
-                 "--samples", file, "--quiet", *options], timeout=7200)
+    run_program(
+        [
+            "osp",
+            "eval",
+            model,
+            "--data",
+            bench,
+            "--tasks",
+            ",".join(tasks),
+            "--limit",
+            limit,
+            "--samples",
+            file,
+            "--quiet",
+            *options,
+        ],
+        timeout=7200,
+    )
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     return {task: [line for line in lines if line["task"] == task] for task in tasks}
 
@@ -118,7 +138,10 @@ def marks(line: dict, scores: list[float]) -> dict[str, tuple[bool, float]]:
     """By acc and acc_norm whether the right choice is the best, and by how much the best is above the second."""
     sizes = [len(choice.removeprefix(" ")) for choice in line["choices"]]
     result = {}
-    for name, values in {"acc": scores, "acc_norm": [s / n for s, n in zip(scores, sizes, strict=True)]}.items():
+    for name, values in {
+        "acc": scores,
+        "acc_norm": [s / n for s, n in zip(scores, sizes, strict=True)],
+    }.items():
         best = max(values)
         second = sorted(values)[-2]
         result[name] = values.index(best) == line["answer"], best - second
@@ -147,22 +170,28 @@ def compare(task: str, lines: list[dict], peer: HFLM, capsys) -> None:
                     wrong.append((line["index"], name, margin))
     n = len(lines)
     with capsys.disabled():
-        print(f"{task}: {n} items, {len(pairs)} choices, largest difference {max(differences):.2e} (relative "
-              f"{max(d / max(1, abs(b)) for d, b in zip(differences, theirs, strict=True)):.2e}); acc "
-              f"{sum(line['acc'] for line in lines) / n:.4f} and {right['acc'] / n:.4f}, acc_norm "
-              f"{sum(line['acc_norm'] for line in lines) / n:.4f} and {right['acc_norm'] / n:.4f}, ties {ties}; "
-              f"lm-eval {seconds:.1f} s")
+        print(
+            f"{task}: {n} items, {len(pairs)} choices, largest difference {max(differences):.2e} (relative "
+            f"{max(d / max(1, abs(b)) for d, b in zip(differences, theirs, strict=True)):.2e}); acc "
+            f"{sum(line['acc'] for line in lines) / n:.4f} and {right['acc'] / n:.4f}, acc_norm "
+            f"{sum(line['acc_norm'] for line in lines) / n:.4f} and {right['acc_norm'] / n:.4f}, ties {ties}; "
+            f"lm-eval {seconds:.1f} s"
+        )
     assert not wrong
     assert all(d <= tolerance(b) for d, b in zip(differences, theirs, strict=True))
 
 
 def compare_texts(task: str, lines: list[dict], peer: HFLM, capsys) -> None:
-    requests = [(line["context"], {"until": list(line["stop"]), "max_gen_toks": line["max_tokens"]}) for line in lines]
+    requests = [
+        (line["context"], {"until": list(line["stop"]), "max_gen_toks": line["max_tokens"]}) for line in lines
+    ]
     start = time.perf_counter()
     theirs = peer.generate_until(instances("generate_until", requests), disable_tqdm=True)
     with capsys.disabled():
-        print(f"{task}: {len(lines)} texts, {sum(a['text'] == b for a, b in zip(lines, theirs, strict=True))} equal; "
-              f"lm-eval {time.perf_counter() - start:.1f} s")
+        print(
+            f"{task}: {len(lines)} texts, {sum(a['text'] == b for a, b in zip(lines, theirs, strict=True))} equal; "
+            f"lm-eval {time.perf_counter() - start:.1f} s"
+        )
     assert [line["text"] for line in lines] == theirs
 
 
@@ -176,13 +205,17 @@ def test_log_likelihoods_of_a_random_model_equal_lm_evals(
         compare(f"random, {prompts}, {task}", lines, random_peer, capsys)
 
 
-def test_log_likelihoods_of_a_published_model_are_exact(smollm2, bench, shared_data, run_program, tmp_path, capsys):  # noqa: F811
+def test_log_likelihoods_of_a_published_model_are_exact(
+    smollm2, bench, shared_data, run_program, tmp_path, capsys
+):  # noqa: F811
     tokenizer = fast_tokenizer(shared_data / "tokenizers" / "smollm2" / "tokenizer.json", "<|im_end|>")
     exact = HFLM(pretrained=in_fp64(smollm2), tokenizer=tokenizer, batch_size=1)
     found = samples_of(run_program, tmp_path, smollm2_file(), bench, ["mmlu", "piqa"], 24 if LONG else 3)
     for task, lines in found.items():
         pairs = [pair for line in lines for pair in pairs_of(line)]
-        theirs = [score for score, _ in exact.loglikelihood(instances("loglikelihood", pairs), disable_tqdm=True)]
+        theirs = [
+            score for score, _ in exact.loglikelihood(instances("loglikelihood", pairs), disable_tqdm=True)
+        ]
         ours = [score for line in lines for score in line["log_likelihoods"]]
         largest = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
         with capsys.disabled():
@@ -198,7 +231,9 @@ def test_log_likelihoods_of_a_published_model_equal_lm_evals(
     compare(f"SmolLM2-135M, {task}", found[task], smollm2_peer, capsys)
 
 
-def test_texts_of_a_random_model_equal_lm_evals(random_folder, random_peer, bench, run_program, tmp_path, capsys):
+def test_texts_of_a_random_model_equal_lm_evals(
+    random_folder, random_peer, bench, run_program, tmp_path, capsys
+):
     for task, lines in samples_of(run_program, tmp_path, random_folder, bench, GENERATION, 8).items():
         compare_texts(f"random, {task}", lines, random_peer, capsys)
 
@@ -232,7 +267,9 @@ def test_the_adapter_answers_as_hflm_does(adapter, random_peer):
         assert ours == pytest.approx(theirs, abs=TOLERANCE, rel=TOLERANCE / 10)
     arguments = [{"until": ["\n", " the "], "max_gen_toks": 24}, {"until": "e", "max_gen_toks": 40, "do_sample": False},
                  {"until": [], "max_gen_toks": 7}]  # fmt: skip
-    asked = instances("generate_until", [(context, each) for context in ["To run", text] for each in arguments])
+    asked = instances(
+        "generate_until", [(context, each) for context in ["To run", text] for each in arguments]
+    )
     assert adapter.generate_until(asked) == random_peer.generate_until(asked)
 
 

@@ -28,7 +28,12 @@ def probe_logits(osp_build, tmp_path_factory):
     def run(folder, tokens, check=True):
         files = tmp_path_factory.mktemp("probe")
         save_file({"tokens": tokens, "targets": tokens.clone()}, files / "input.safetensors")
-        command = [osp_build / "model_probe", folder, files / "input.safetensors", files / "output.safetensors"]
+        command = [
+            osp_build / "model_probe",
+            folder,
+            files / "input.safetensors",
+            files / "output.safetensors",
+        ]
         result = subprocess.run(command, capture_output=True, text=True)
         if not check:
             return result
@@ -129,14 +134,21 @@ def test_an_outlier_protected_model_is_exported_without_its_scalars(
     projection, run_program, probe_logits, tokenizer_file, tmp_path
 ):
     shape = Shape(
-        norm="none", qk_norm=True, embedding_norm=True, branch_scale=True, embedding_projection=projection,
-        vocabulary=4096, tied=not projection,
+        norm="none",
+        qk_norm=True,
+        embedding_norm=True,
+        branch_scale=True,
+        embedding_projection=projection,
+        vocabulary=4096,
+        tied=not projection,
     )
     weights = random_weights(shape)
     source = write_model_dir(tmp_path / "source", shape, weights, tokenizer_file)
     out = tmp_path / "out"
     result = run_program(["osp", "export", source, "--format", "hf", "--out", out, "--json"])
-    assert json.loads(result.stdout)["architecture"] == "OspForCausalLM" and "osp alone reads" in result.stderr
+    assert (
+        json.loads(result.stdout)["architecture"] == "OspForCausalLM" and "osp alone reads" in result.stderr
+    )
     config = json.loads((out / "config.json").read_text())
     options = {key: value for key, value in config.items() if key.startswith("osp_")}
     assert options == {"osp_norm": "none", "osp_embedding_projection": False, "osp_qk_norm": True}
@@ -247,7 +259,16 @@ def test_terminal_output_is_the_text_of_the_json(run_program, model_dir):
 
 
 def test_prompt_that_is_not_utf8_is_read_with_replacement_characters(osp_build, model_dir):
-    command = [osp_build / "osp", "generate", model_dir, "--prompt", b"caf\xe9", "--max-tokens", "2", "--json"]
+    command = [
+        osp_build / "osp",
+        "generate",
+        model_dir,
+        "--prompt",
+        b"caf\xe9",
+        "--max-tokens",
+        "2",
+        "--json",
+    ]
     report = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     assert report["prompt"] == "caf\ufffd"
 
@@ -418,10 +439,14 @@ def test_qk_norm_is_refused_by_name_for_a_plain_llama(run_program, tokenizer_fil
 
 
 def test_export_refuses_other_formats_and_existing_folders(run_program, model_dir, tmp_path):
-    other = run_program(["osp", "export", model_dir, "--format", "onnx", "--out", tmp_path / "x"], check=False)
+    other = run_program(
+        ["osp", "export", model_dir, "--format", "onnx", "--out", tmp_path / "x"], check=False
+    )
     assert other.returncode == 2 and "hf" in other.stderr and "onnx" in other.stderr
     (tmp_path / "there").mkdir()
-    again = run_program(["osp", "export", model_dir, "--format", "hf", "--out", tmp_path / "there"], check=False)
+    again = run_program(
+        ["osp", "export", model_dir, "--format", "hf", "--out", tmp_path / "there"], check=False
+    )
     assert again.returncode == 2 and "exists" in again.stderr
 
 
@@ -433,6 +458,12 @@ def test_tokenizer_of_another_model_is_refused(run_program, tokenizer_file, tmp_
 
 
 def test_generate_refuses_bad_options(run_program, model_dir):
-    for options in [["--top-p", "0"], ["--top-p", "nan"], ["--temperature", "-1"], ["--top-k", "-1"], ["--stop", ""]]:
+    for options in [
+        ["--top-p", "0"],
+        ["--top-p", "nan"],
+        ["--temperature", "-1"],
+        ["--top-k", "-1"],
+        ["--stop", ""],
+    ]:
         result = run_program(["osp", "generate", model_dir, "--prompt", "x", *options], check=False)
         assert result.returncode == 2, options

@@ -86,7 +86,12 @@ def probe(osp_build, tmp_path_factory):
         environment.pop("OSP_ISA", None)
         if isa is not None:
             environment["OSP_ISA"] = isa
-        command = [osp_build / "model_probe", folder, files / "input.safetensors", files / "output.safetensors"]
+        command = [
+            osp_build / "model_probe",
+            folder,
+            files / "input.safetensors",
+            files / "output.safetensors",
+        ]
         result = subprocess.run([*command, *options], env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         return load_file(files / "output.safetensors")

@@ -29,11 +29,17 @@ def run_probe_on(run_program, folder, kind, weight, tensors, steps, optim=None, 
     """(weights after every step, state) of one bank with these tensors of every step."""
     save_file({"weight": weight} | tensors, folder / "in.safetensors")
     options = {
-        "kind": kind, "lr": LR, "weight_decay": decay, "momentum": MOMENTUM, "steps": steps,
+        "kind": kind,
+        "lr": LR,
+        "weight_decay": decay,
+        "momentum": MOMENTUM,
+        "steps": steps,
         "optim": optim or {},
     }
     (folder / "options.json").write_text(json.dumps(options))
-    run_program(["optim_probe", folder / "in.safetensors", folder / "out.safetensors", folder / "options.json"])
+    run_program(
+        ["optim_probe", folder / "in.safetensors", folder / "out.safetensors", folder / "options.json"]
+    )
     out = load_file(folder / "out.safetensors")
     return [out[f"weight.{i + 1}"] for i in range(steps)], out
 
@@ -49,9 +55,7 @@ def test_adamw_equals_torch_over_50_steps(run_program, tmp_path, fused):
         run_program, tmp_path, "adam", (3, 17, 29), 1, {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8}
     )
     theirs = torch.nn.Parameter(weight.clone())
-    adam = torch.optim.AdamW(
-        [theirs], lr=LR, betas=(0.9, 0.95), eps=1e-8, weight_decay=DECAY, fused=fused
-    )
+    adam = torch.optim.AdamW([theirs], lr=LR, betas=(0.9, 0.95), eps=1e-8, weight_decay=DECAY, fused=fused)
     for step in range(STEPS):
         theirs.grad = gradients[step]
         adam.step()
@@ -135,8 +139,13 @@ def test_adafactor_equals_transformers_over_50_steps(run_program, tmp_path, shap
     for i in range(shape[0]):
         theirs = torch.nn.Parameter(weight[i].clone())
         adafactor = Adafactor(
-            [theirs], lr=LR, beta1=momentum or None, weight_decay=decay, relative_step=False,
-            scale_parameter=relative, warmup_init=False,
+            [theirs],
+            lr=LR,
+            beta1=momentum or None,
+            weight_decay=decay,
+            relative_step=False,
+            scale_parameter=relative,
+            warmup_init=False,
         )
         for step in range(STEPS):
             theirs.grad = gradients[step][i].clone()
@@ -167,7 +176,9 @@ def test_soap_equals_the_papers_operations_over_50_steps(run_program, tmp_path, 
     # orthogonal iteration makes of it is unique.
     options = {"beta1": 0.95, "beta2": 0.95, "precondition_every": 10}
     (tmp_path / "first").mkdir()
-    weight, _, after_first, first = run_probe(run_program, tmp_path / "first", "soap", shape, 7, options, steps=1)
+    weight, _, after_first, first = run_probe(
+        run_program, tmp_path / "first", "soap", shape, 7, options, steps=1
+    )
     assert torch.equal(after_first[0], weight), "the first gradient only makes the bases"
     weight, gradients, ours, out = run_probe(run_program, tmp_path, "soap", shape, 7, options)
     assert out["state.soap.failures"].item() == 0
@@ -207,7 +218,9 @@ def test_kfac_equals_the_kronecker_product_written_out_over_50_steps(run_program
     # Inputs of very different sizes in each channel, and gradients of a mean loss.
     sizes = torch.logspace(-1, 1, shape[2])
     inputs = [torch.randn(shape[0], tokens, shape[2], generator=generator) * sizes for _ in range(STEPS)]
-    output_gradients = [torch.randn(shape[0], tokens, shape[1], generator=generator) / tokens for _ in range(STEPS)]
+    output_gradients = [
+        torch.randn(shape[0], tokens, shape[1], generator=generator) / tokens for _ in range(STEPS)
+    ]
     tensors = {}
     for i, (x, dy) in enumerate(zip(inputs, output_gradients)):
         tensors |= {f"input.{i + 1}": x, f"output_gradient.{i + 1}": dy, f"gradient.{i + 1}": dy.mT @ x}

@@ -37,8 +37,21 @@ def runs(run_program, repo_root, tmp_path_factory):
     corpus = folder / "corpus.txt"
     corpus.write_text("\n".join(path.read_text() for path in texts))
     tokens = folder / "tokens"
-    run_program(["osp", "tokenize", corpus, "--tokenizer", repo_root / "recipes" / "gcide-4096", "--documents",
-                 "paragraphs", "--validation-fraction", "0.1", "--out", tokens])
+    run_program(
+        [
+            "osp",
+            "tokenize",
+            corpus,
+            "--tokenizer",
+            repo_root / "recipes" / "gcide-4096",
+            "--documents",
+            "paragraphs",
+            "--validation-fraction",
+            "0.1",
+            "--out",
+            tokens,
+        ]
+    )
     made = []
     for name, optimizer, model in (
         ("adam", "adam", 'norm = "rms"\nembedding_projection = false'),
@@ -48,7 +61,9 @@ def runs(run_program, repo_root, tmp_path_factory):
         recipe.write_text(RECIPE.format(tokens=tokens, optimizer=optimizer, model=model))
         run = folder / name
         run_program(["osp", "train", recipe, "--out", run])
-        evaluated = run_program(["osp", "eval", run / "model", "--data", tokens, "--bits", "16-16-16,4-4-4", "--json"])
+        evaluated = run_program(
+            ["osp", "eval", run / "model", "--data", tokens, "--bits", "16-16-16,4-4-4", "--json"]
+        )
         (run / "eval.json").write_text(evaluated.stdout)
         analysed = run_program(["osp", "analyze", run / "model", "--data", tokens, "--json"])
         (run / "analysis.json").write_text(analysed.stdout)
@@ -96,6 +111,10 @@ def test_report_and_summary_have_both_runs(runs, run_program, tmp_path):
 
 
 def test_generate_continues_a_prompt(runs, run_program):
-    first = run_program(["osp", "generate", runs[1] / "model", "--prompt", "The", "--max-tokens", "8", "--json"])
-    again = run_program(["osp", "generate", runs[1] / "model", "--prompt", "The", "--max-tokens", "8", "--json"])
+    first = run_program(
+        ["osp", "generate", runs[1] / "model", "--prompt", "The", "--max-tokens", "8", "--json"]
+    )
+    again = run_program(
+        ["osp", "generate", runs[1] / "model", "--prompt", "The", "--max-tokens", "8", "--json"]
+    )
     assert json.loads(first.stdout)["text"] == json.loads(again.stdout)["text"]

@@ -14,7 +14,12 @@ def probe(osp_build, tmp_path_factory):
     def run(tensors, *arguments):
         folder = tmp_path_factory.mktemp("quant")
         save_file({name: x.clone() for name, x in tensors.items()}, folder / "input.safetensors")
-        command = [osp_build / "quant_probe", *arguments, folder / "input.safetensors", folder / "output.safetensors"]
+        command = [
+            osp_build / "quant_probe",
+            *arguments,
+            folder / "input.safetensors",
+            folder / "output.safetensors",
+        ]
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         return load_file(folder / "output.safetensors")
@@ -32,13 +37,22 @@ def samples():
     outliers[:, 7] *= 60
     halves = torch.arange(-64, 64).float().div(2).repeat(3, 1)
     weight = random_weights(Shape())["model.layers.0.mlp.gate_proj.weight"].repeat(1, 3)[:, :128].contiguous()
-    return {"gaussian": random(40, 128), "outliers": outliers, "halves": halves, "weight": weight,
-            "shifted": random(8, 128, seed=2, shift=5.0), "zeros": torch.zeros(2, 128), "tiny": random(3, 128) * 1e-7}
+    return {
+        "gaussian": random(40, 128),
+        "outliers": outliers,
+        "halves": halves,
+        "weight": weight,
+        "shifted": random(8, 128, seed=2, shift=5.0),
+        "zeros": torch.zeros(2, 128),
+        "tiny": random(3, 128) * 1e-7,
+    }
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
 def test_weight_codes_and_scales_are_equal_bit_for_bit(probe, bits):
-    requests = {f"symmetric.{bits}.{mode}.{name}": x for name, x in samples().items() for mode in ("search", "plain")}
+    requests = {
+        f"symmetric.{bits}.{mode}.{name}": x for name, x in samples().items() for mode in ("search", "plain")
+    }
     out = probe(requests)
     for request, x in requests.items():
         codes, scale = symmetric(x, bits, ".search." in request)
@@ -50,7 +64,11 @@ def test_weight_codes_and_scales_are_equal_bit_for_bit(probe, bits):
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
 @pytest.mark.parametrize("group", [16, 128])
 def test_activation_codes_are_equal_bit_for_bit(probe, bits, group):
-    requests = {f"asymmetric.{bits}.{group}.{mode}.{name}": x for name, x in samples().items() for mode in ("zero", "free")}
+    requests = {
+        f"asymmetric.{bits}.{group}.{mode}.{name}": x
+        for name, x in samples().items()
+        for mode in ("zero", "free")
+    }
     out = probe(requests)
     for request, x in requests.items():
         codes, scale, zero = asymmetric(x, bits, group, ".zero." in request)

@@ -24,7 +24,9 @@ def random(*shape, seed=0):
 
 def correlated_inputs(tokens, columns, seed=1):
     """Channels that are mixed and of different size, as inputs of a layer are."""
-    scale = torch.logspace(-1, 0.5, columns)[torch.randperm(columns, generator=torch.Generator().manual_seed(seed))]
+    scale = torch.logspace(-1, 0.5, columns)[
+        torch.randperm(columns, generator=torch.Generator().manual_seed(seed))
+    ]
     mixing = random(columns, columns, seed=seed) * 0.5 / columns**0.5
     return (random(tokens, columns, seed=seed + 1) @ mixing + random(tokens, columns, seed=seed + 2)) * scale
 
@@ -55,8 +57,14 @@ def real_layer():
     return torch.from_numpy(values.copy()).float()
 
 
-GRIDS = [(4, 0, True, False), (3, 0, True, True), (4, 32, True, False), (4, 64, False, False), (2, 32, False, True),
-         (8, 0, True, False)]
+GRIDS = [
+    (4, 0, True, False),
+    (3, 0, True, True),
+    (4, 32, True, False),
+    (4, 64, False, False),
+    (2, 32, False, True),
+    (8, 0, True, False),
+]
 
 
 def name_of(method, bits, group, is_symmetric, fp16, ordered, label):
@@ -65,7 +73,9 @@ def name_of(method, bits, group, is_symmetric, fp16, ordered, label):
 
 
 def check_rtn(weights, quantized_by_osp):
-    requests = {name_of("rtn", *grid, False, label): (w, grid) for label, w in weights.items() for grid in GRIDS}
+    requests = {
+        name_of("rtn", *grid, False, label): (w, grid) for label, w in weights.items() for grid in GRIDS
+    }
     out = quantized_by_osp({f"{name}/weight": w for name, (w, _) in requests.items()})
     for name, (w, grid) in requests.items():
         codes, scale, zero = round_to_nearest(w, *grid)
@@ -78,7 +88,9 @@ def check_rtn(weights, quantized_by_osp):
 def test_rounded_codes_are_equal_bit_for_bit_on_random_layers(quantized_by_osp):
     outliers = random(24, 128, seed=3)
     outliers[:, 7] *= 30
-    check_rtn({"gaussian": random(40, 192), "outliers": outliers, "shifted": random(16, 64) + 2}, quantized_by_osp)
+    check_rtn(
+        {"gaussian": random(40, 192), "outliers": outliers, "shifted": random(16, 64) + 2}, quantized_by_osp
+    )
 
 
 def test_rounded_codes_are_equal_bit_for_bit_on_a_real_layer(quantized_by_osp, real_layer):
@@ -179,7 +191,9 @@ def dequantized(folder):
 
 
 def test_transformers_loads_the_folder_with_our_weights(best_folder):
-    compressed = pytest.importorskip("compressed_tensors", reason="the package compressed-tensors is not installed")
+    compressed = pytest.importorskip(
+        "compressed_tensors", reason="the package compressed-tensors is not installed"
+    )
     from transformers import AutoModelForCausalLM
 
     assert compressed is not None
@@ -217,7 +231,17 @@ def test_rtn_folder_holds_the_codes_of_the_independent_program(quantize, small_m
 def test_eval_of_the_folder_gives_the_perplexity_measured_at_quantization(run_program, quantize, small_model):
     for method in ("gptq", "quarot"):
         out = small_model / f"measured-{method}"
-        result = quantize("--method", method, "--report", "--data", small_model / "text.txt", "--out", out, "--json", "--quiet")
+        result = quantize(
+            "--method",
+            method,
+            "--report",
+            "--data",
+            small_model / "text.txt",
+            "--out",
+            out,
+            "--json",
+            "--quiet",
+        )
         measured = json.loads(result.stdout)["runs"][0]["measured"]
         evaluated = run_program(["osp", "eval", out, "--data", small_model / "text.txt", "--json", "--quiet"])
         row = json.loads(evaluated.stdout)["results"][0]
@@ -243,9 +267,19 @@ def test_table_has_a_row_per_method_and_the_spread_of_seeds(quantize, small_mode
     result = quantize("--method", "all", "--report", "--data", text, "--max-tokens", 320, "--quiet")
     lines = result.stdout.splitlines()
     assert lines[2].startswith("| 16-16-16")
-    methods = ["rtn", "ffn-hadamard+rtn", "ffn-hadamard+gptq", "quarot+gptq", "spinquant+gptq", "smoothquant+rtn", "awq+rtn"]
+    methods = [
+        "rtn",
+        "ffn-hadamard+rtn",
+        "ffn-hadamard+gptq",
+        "quarot+gptq",
+        "spinquant+gptq",
+        "smoothquant+rtn",
+        "awq+rtn",
+    ]
     assert [line.split()[2] for line in lines[3:]] == methods
-    result = quantize("--method", "gptq", "--report", "--data", text, "--max-tokens", 320, "--seeds", 3, "--quiet")
+    result = quantize(
+        "--method", "gptq", "--report", "--data", text, "--max-tokens", 320, "--seeds", 3, "--quiet"
+    )
     assert result.stdout.count("±") == 2
 
 
@@ -254,13 +288,17 @@ def test_block_hadamards_and_clips_are_applied_and_stored(quantize, run_program,
     text, perplexities = small_model / "text.txt", set()
     for choice in ([], ["--hadamard-block", 16], ["--activation-clip", 0.9], ["--cache-clip", 0.95]):
         out = small_model / ("choice" + "".join(map(str, choice)))
-        result = quantize("--method", "quarot+rtn", "--report", "--data", text, "--out", out, "--json", "--quiet", *choice)
+        result = quantize(
+            "--method", "quarot+rtn", "--report", "--data", text, "--out", out, "--json", "--quiet", *choice
+        )
         measured = json.loads(result.stdout)["runs"][0]["measured"]["perplexity"]
         evaluated = run_program(["osp", "eval", out, "--data", text, "--json", "--quiet"])
         assert math.isclose(json.loads(evaluated.stdout)["results"][0]["perplexity"], measured, rel_tol=1e-5)
         perplexities.add(round(measured, 6))
     assert len(perplexities) == 4
-    result = quantize("--method", "quarot+rtn", "--hadamard-block", 24, "--out", small_model / "no", check=False)
+    result = quantize(
+        "--method", "quarot+rtn", "--hadamard-block", 24, "--out", small_model / "no", check=False
+    )
     assert result.returncode == 2 and "blocks of 24 do not divide the inner size 128" in result.stderr
 
 
@@ -303,12 +341,16 @@ def test_weights_that_are_nan_are_named(run_program, small_model, tmp_path):
     weights["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
     save_file(weights, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_bytes((small_model / "model" / "config.json").read_bytes())
-    result = run_program(["osp", "quantize", tmp_path, "--method", "rtn", "--out", tmp_path / "out"], check=False)
+    result = run_program(
+        ["osp", "quantize", tmp_path, "--method", "rtn", "--out", tmp_path / "out"], check=False
+    )
     assert result.returncode == 3
     assert "model.layers.1.mlp.up_proj.weight" in result.stderr
 
 
-def test_a_full_disk_ends_with_status_5_and_the_finished_blocks_are_taken_up(quantize, run_program, small_model):
+def test_a_full_disk_ends_with_status_5_and_the_finished_blocks_are_taken_up(
+    quantize, run_program, small_model
+):
     """The file size limit stands for the disk: the model's file is larger than any part of it."""
     out = small_model / "full"
     arguments = ["osp", "quantize", small_model / "model", "--calibration", small_model / "text.txt", "--samples", 8,
@@ -342,14 +384,19 @@ def test_a_signal_stops_with_status_75_and_resume_goes_on(quantize, osp_build, s
     assert program.wait(timeout=60) == 75, rest
     assert "--resume goes on" in rest and not (tmp_path / "out").exists()
     subprocess.run([*command, "--resume"], check=True, capture_output=True)
-    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (wanted / "model.safetensors").read_bytes()
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (
+        wanted / "model.safetensors"
+    ).read_bytes()
 
 
 def peak_memory(run_program, osp_build, *arguments):
     code = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, capture_output=True); "
             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")  # fmt: skip
     command = [sys.executable, "-c", code, osp_build / "osp", *arguments]
-    return int(subprocess.run([str(a) for a in command], check=True, capture_output=True, text=True).stdout) * 1024
+    return (
+        int(subprocess.run([str(a) for a in command], check=True, capture_output=True, text=True).stdout)
+        * 1024
+    )
 
 
 def test_memory_does_not_grow_with_the_number_of_blocks(run_program, osp_build, small_model, tmp_path):
@@ -369,7 +416,9 @@ def test_memory_does_not_grow_with_the_number_of_blocks(run_program, osp_build, 
     assert peaks[1] - peaks[0] < 10 * block, (peaks, block)
 
 
-def test_bench_runs_ours_on_parts_of_the_windows_and_gives_the_peer_the_same_ones(run_program, small_model, tmp_path):
+def test_bench_runs_ours_on_parts_of_the_windows_and_gives_the_peer_the_same_ones(
+    run_program, small_model, tmp_path
+):
     peer = tmp_path / "peer.py"
     peer.write_text("""
 import json, sys

@@ -69,10 +69,14 @@ def quantize(run_program):
 
 
 def export(run_program, model, out, *arguments, **keywords):
-    return run_program(["osp", "export", model, "--format", "gptq", "--out", out, "--json", *arguments], **keywords)
+    return run_program(
+        ["osp", "export", model, "--format", "gptq", "--out", out, "--json", *arguments], **keywords
+    )
 
 
-@pytest.mark.parametrize("arguments", [[], ["--group", "32"], ["--group", "32", "--asymmetric"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [[], ["--group", "32"], ["--group", "32", "--asymmetric"]], ids=" ".join
+)
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_gptq_folder_holds_our_weights(bits, arguments, model_dir, tmp_path, quantize, run_program):
     source = quantize(model_dir, tmp_path / "q", "--bits", f"{bits}-16-16", "--profile", "best", *arguments)
@@ -82,10 +86,15 @@ def test_gptq_folder_holds_our_weights(bits, arguments, model_dir, tmp_path, qua
     assert found.keys() == wanted.keys()
     for name, weight in wanted.items():
         assert torch.equal(found[name], weight), name
-    original, tensors = load_file(model_dir / "model.safetensors"), load_file(tmp_path / "gptq" / "model.safetensors")
+    original, tensors = (
+        load_file(model_dir / "model.safetensors"),
+        load_file(tmp_path / "gptq" / "model.safetensors"),
+    )
     for name in original.keys() - wanted.keys():
         assert torch.equal(tensors[name], original[name]), name
-    assert AutoConfig.from_pretrained(tmp_path / "gptq").quantization_config["group_size"] == (32 if arguments else -1)
+    assert AutoConfig.from_pretrained(tmp_path / "gptq").quantization_config["group_size"] == (
+        32 if arguments else -1
+    )
 
 
 def test_scales_of_the_papers_profile_are_rounded_and_the_report_says_by_how_much(
@@ -109,7 +118,9 @@ def test_scales_of_the_papers_profile_are_rounded_and_the_report_says_by_how_muc
         ("rtn", 5, "2, 3, 4 or 8 bits"),
     ],
 )
-def test_what_the_gptq_layout_cannot_carry_is_refused(method, bits, part, model_dir, tmp_path, quantize, run_program):
+def test_what_the_gptq_layout_cannot_carry_is_refused(
+    method, bits, part, model_dir, tmp_path, quantize, run_program
+):
     source = quantize(model_dir, tmp_path / "q", "--bits", f"{bits}-16-16", method=method)
     result = export(run_program, source, tmp_path / "gptq", check=False)
     assert result.returncode == 3 and part in result.stderr

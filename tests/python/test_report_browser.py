@@ -50,8 +50,16 @@ def results(folder, runs):
     """Results of osp eval --tasks, osp analyze and osp quantize, so that every section has its charts."""
     names = [f"{run}/model" for run in runs]
     scores = {
-        task: {"score": 0.3 + 0.07 * i, "standard_error": 0.02, "metric": "acc_norm", "n": 200, "chance": 0.25}
-        for i, task in enumerate(["arc_easy", "arc_challenge", "hellaswag", "mmlu", "openbookqa", "piqa", "siqa"])
+        task: {
+            "score": 0.3 + 0.07 * i,
+            "standard_error": 0.02,
+            "metric": "acc_norm",
+            "n": 200,
+            "chance": 0.25,
+        }
+        for i, task in enumerate(
+            ["arc_easy", "arc_challenge", "hellaswag", "mmlu", "openbookqa", "piqa", "siqa"]
+        )
     }
     bench = {"models": [
         {"model": str(run), "results": [{"bits": bits, "tasks": scores} for bits in ("16-16-16", "4-4-4")]}
@@ -83,7 +91,9 @@ def results(folder, runs):
 def page(run_program, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     runs = report_fixture.write_demo(folder)
-    run_program(["osp", "report", *runs, *results(folder, runs), "--out", folder / "report.html", "--title", "Demo"])
+    run_program(
+        ["osp", "report", *runs, *results(folder, runs), "--out", folder / "report.html", "--title", "Demo"]
+    )
     return folder / "report.html"
 
 
@@ -135,7 +145,10 @@ def test_table_has_the_numbers_that_are_drawn(charts, name):
     view, _, found = charts
     chart = next(chart for chart in found if chart["id"] == name)
     rows = chart["rows"]
-    if name in ("logits", "histogram"):  # below the summary stand the points of what is shown, in three columns
+    if name in (
+        "logits",
+        "histogram",
+    ):  # below the summary stand the points of what is shown, in three columns
         rows = [row for row in rows if len(row) == 3]
     assert len(rows) >= 2
     drawn = sorted(chart["values"])
@@ -186,7 +199,9 @@ def test_choice_axis_and_smoothing_change_what_is_drawn(chromium, page):
     assert chromium.complaints == []
 
 
-@pytest.mark.parametrize(("palette", "backgrounds"), [("light", r":root \{(.*?)\}"), ("bright", r"dark\) \{(.*?)\}")])
+@pytest.mark.parametrize(
+    ("palette", "backgrounds"), [("light", r":root \{(.*?)\}"), ("bright", r"dark\) \{(.*?)\}")]
+)
 def test_colours_are_told_apart_by_everyone(page, palette, backgrounds):
     text = page.read_text()
     colours = re.findall(r"#\w{6}", re.search(rf"const {palette} = \[(.*?)\]", text)[1])

@@ -48,7 +48,9 @@ def test_long_run_of_a_deep_model_stays_small_and_keeps_its_spikes(osp_build, tm
     write_long_run(tmp_path / "long")
     metrics = (tmp_path / "long" / "metrics.jsonl").stat().st_size
     command = [osp_build / "osp", "report", tmp_path / "long", "--out", tmp_path / "r.html", "--quiet"]
-    measured = subprocess.run([sys.executable, "-c", PEAK, *command], capture_output=True, text=True, check=True)
+    measured = subprocess.run(
+        [sys.executable, "-c", PEAK, *command], capture_output=True, text=True, check=True
+    )
     peak = int(measured.stdout.splitlines()[-1]) * 1024
     print(f"{metrics / 1e6:.0f} MB of records, peak {peak / 1e6:.0f} MB")
     assert (tmp_path / "r.html").stat().st_size < 10_000_000
@@ -62,4 +64,6 @@ def test_long_run_of_a_deep_model_stays_small_and_keeps_its_spikes(osp_build, tm
     assert kurtosis["customdata"][kurtosis["x"].index(SPIKE_STEP * 1000)] == 765.432
     heat = chart(page, "heat")["traces"][0]
     assert len(heat["customdata"]) == LAYERS + 1
-    assert [layer.count(765.432) for layer in heat["customdata"]] == [int(i == SPIKE_LAYER) for i in range(LAYERS + 1)]
+    assert [layer.count(765.432) for layer in heat["customdata"]] == [
+        int(i == SPIKE_LAYER) for i in range(LAYERS + 1)
+    ]

@@ -49,7 +49,9 @@ def test_page_is_served_and_changes_with_the_run_until_the_signal(served):
     assert child.wait(timeout=10) == 0
 
 
-@pytest.mark.parametrize(("path", "headers", "status"), [("nothing", {}, 404), ("", {"Host": "evil.example"}, 403)])
+@pytest.mark.parametrize(
+    ("path", "headers", "status"), [("nothing", {}, 404), ("", {"Host": "evil.example"}, 403)]
+)
 def test_other_paths_and_names_are_refused(served, path, headers, status):
     _, url, _ = served
     with pytest.raises(urllib.error.HTTPError) as error:

@@ -84,7 +84,9 @@ def demo_runs(repo_root):
 def perplexities(run_program, runs, model, bits, methods):
     folder = os.path.join(runs, model, "model")
     if not os.path.exists(os.path.join(folder, "config.json")):
-        pytest.skip(f"no trained model at {folder}: run scripts/demo.sh, or set OSP_DEMO_RUNS to the folder of its runs")
+        pytest.skip(
+            f"no trained model at {folder}: run scripts/demo.sh, or set OSP_DEMO_RUNS to the folder of its runs"
+        )
     tokens = os.path.join(runs, "tokens")
     result = run_program(["rotation_probe", "perplexity", folder, tokens, bits, "8192", "0", *methods])
     return {line["method"]: line["perplexity"] for line in map(json.loads, result.stdout.splitlines())}
@@ -92,7 +94,9 @@ def perplexities(run_program, runs, model, bits, methods):
 
 @pytest.mark.parametrize("model", ["adam", "osp"])
 def test_trained_models_keep_their_perplexity_without_quantization(run_program, demo_runs, model):
-    found = perplexities(run_program, demo_runs, model, "16-16-16", ["none", "ffn-hadamard", "quarot", "smoothquant"])
+    found = perplexities(
+        run_program, demo_runs, model, "16-16-16", ["none", "ffn-hadamard", "quarot", "smoothquant"]
+    )
     for method, value in found.items():
         # fp32 weights rounded once more: the loss moves by less than 1e-5.
         assert abs(value / found["none"] - 1) < 1e-4, method

@@ -90,7 +90,9 @@ def mutate_members(rng, members, data):
         case 2:
             fields["data_offsets"].reverse()
         case 3:
-            fields["shape"].insert(rng.randrange(len(fields["shape"]) + 1), rng.choice([0, 1, 2, 2**32, 2**62, 2**63]))
+            fields["shape"].insert(
+                rng.randrange(len(fields["shape"]) + 1), rng.choice([0, 1, 2, 2**32, 2**62, 2**63])
+            )
         case 4:
             fields["dtype"] = rng.choice(list(BITS) + ["F128", "f32", ""])
         case 5:
@@ -98,7 +100,9 @@ def mutate_members(rng, members, data):
         case 6:
             del fields[rng.choice(list(fields))]
         case 7:
-            fields[rng.choice(["note", "", "Dtype", "data_offset"])] = rng.choice([1, None, [], {"a": [{}]}, "x"])
+            fields[rng.choice(["note", "", "Dtype", "data_offset"])] = rng.choice(
+                [1, None, [], {"a": [{}]}, "x"]
+            )
         case 8:
             del members[i]
     return members
@@ -112,7 +116,9 @@ def mutate_text(rng, text: str) -> str:
     at = rng.choice(tokens)
     before, token, after = text[: at.start()], at.group(), text[at.end() :]
     new = rng.choice(TOKENS)
-    return rng.choice([before + new + after, before + after, before + token + new + after, before + token + token + after])
+    return rng.choice(
+        [before + new + after, before + after, before + token + new + after, before + token + token + after]
+    )
 
 
 def mutate_bytes(rng, file: bytes) -> bytes:
@@ -188,7 +194,10 @@ def test_reader_agrees_with_the_package_on_mutants(run_program, tmp_path):
 
 def test_metadata_agrees_with_the_package(run_program, tmp_path):
     rng = random.Random(7)
-    files = [pack(header_text(rng, members).encode(), data) for members, data in (valid_parts(rng) for _ in range(300))]
+    files = [
+        pack(header_text(rng, members).encode(), data)
+        for members, data in (valid_parts(rng) for _ in range(300))
+    ]
     compared = 0
     for file, ours in zip(files, read_ours(run_program, tmp_path / "batch", files), strict=True):
         (tmp_path / "f").write_bytes(file)
@@ -209,9 +218,18 @@ def test_package_reads_what_we_write(run_program, tmp_path):
                 metadata = value
             else:
                 begin, end = value["data_offsets"]
-                tensors.append({"name": name, "dtype": value["dtype"], "shape": value["shape"], "hex": data[begin:end].hex()})
+                tensors.append(
+                    {
+                        "name": name,
+                        "dtype": value["dtype"],
+                        "shape": value["shape"],
+                        "hex": data[begin:end].hex(),
+                    }
+                )
         (tmp_path / "in.json").write_text(json.dumps({"metadata": metadata, "tensors": tensors}))
         run_program(["safetensors_probe", "write", tmp_path / "in.json", tmp_path / "out"])
-        assert reference((tmp_path / "out").read_bytes()) == {t["name"]: [t["dtype"], t["shape"], t["hex"]] for t in tensors}
+        assert reference((tmp_path / "out").read_bytes()) == {
+            t["name"]: [t["dtype"], t["shape"], t["hex"]] for t in tensors
+        }
         with safetensors.safe_open(tmp_path / "out", framework="np") as opened:
             assert (opened.metadata() or {}) == metadata

@@ -35,7 +35,9 @@ def model(tmp_path_factory, repo_root):
 
 def answers(run_program, model_dir, lines, **keywords):
     text = "\n".join(json.dumps(line) for line in lines)
-    out = run_program(["osp", "score", model_dir, *keywords.pop("options", [])], input=text, **keywords).stdout
+    out = run_program(
+        ["osp", "score", model_dir, *keywords.pop("options", [])], input=text, **keywords
+    ).stdout
     return [json.loads(line) for line in out.splitlines()]
 
 
@@ -44,7 +46,7 @@ def split(tokenizer, context, continuation):
     end = len(context.rstrip())
     whole = tokenizer.encode(context + continuation, add_special_tokens=False).ids
     ids = tokenizer.encode(context[:end], add_special_tokens=False).ids
-    rest = whole[len(ids):]
+    rest = whole[len(ids) :]
     return (ids or [tokenizer.token_to_id("<|endoftext|>")]), rest
 
 
@@ -98,7 +100,9 @@ def test_greedy_continuations_equal_those_of_transformers(model, run_program):
         with torch.no_grad():
             expected = llama.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False, pad_token_id=0,
                                       eos_token_id=tokenizer.token_to_id("<|endoftext|>"))  # fmt: skip
-        expected = [i for i in expected[0, len(ids):].tolist() if i != tokenizer.token_to_id("<|endoftext|>")]
+        expected = [
+            i for i in expected[0, len(ids) :].tolist() if i != tokenizer.token_to_id("<|endoftext|>")
+        ]
         assert result["tokens"] == expected
 
 

@@ -38,13 +38,19 @@ def test_scalars_come_back_with_step_and_time(run_program, tmp_path):
     events = load(tmp_path / "run")
     assert sorted(events.Tags()["scalars"]) == ["lr é", "train/loss"]
     read = events.Scalars("train/loss")
-    assert [(e.step, e.value, e.wall_time) for e in read] == [(s, float32(v), t) for _, s, v, t in points[:200]]
+    assert [(e.step, e.value, e.wall_time) for e in read] == [
+        (s, float32(v), t) for _, s, v, t in points[:200]
+    ]
     assert math.isnan(events.Scalars("lr é")[1].value)
     assert events.FirstEventTimestamp() == 1.7e9
 
 
 def test_text_comes_back_for_the_text_plugin(run_program, tmp_path):
-    texts = [["sample", 10, "one *two*\nthree", 1.7e9], ["sample", 20, "é😀" + "x" * 1000, 1.7e9], ["sample", 30, "", 1.7e9]]
+    texts = [
+        ["sample", 10, "one *two*\nthree", 1.7e9],
+        ["sample", 20, "é😀" + "x" * 1000, 1.7e9],
+        ["sample", 30, "", 1.7e9],
+    ]
     write(run_program, tmp_path / "run", tmp_path / "in.json", texts=texts)
     events = load(tmp_path / "run")
     assert events.SummaryMetadata("sample").plugin_data.plugin_name == "text"
@@ -56,7 +62,14 @@ def test_text_comes_back_for_the_text_plugin(run_program, tmp_path):
 def test_a_resumed_run_replaces_the_steps_after_its_checkpoint(run_program, tmp_path):
     run, scratch = tmp_path / "run", tmp_path / "in.json"
     write(run_program, run, scratch, [["loss", s, 1.0, 1.7e9] for s in range(10)])
-    write(run_program, run, scratch, [["loss", s, 2.0, 1.7e9] for s in range(6, 12)], start=1.7e9 + 60, resumed_at=6)
+    write(
+        run_program,
+        run,
+        scratch,
+        [["loss", s, 2.0, 1.7e9] for s in range(6, 12)],
+        start=1.7e9 + 60,
+        resumed_at=6,
+    )
     assert len(list(run.iterdir())) == 2
     read = load(run).Scalars("loss")
     assert [(e.step, e.value) for e in read] == [(s, 1.0 if s < 6 else 2.0) for s in range(12)]

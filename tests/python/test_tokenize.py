@@ -42,8 +42,17 @@ def tokenize(run_program, tokenizer_path, tmp_path):
     def run(*arguments, out="shards"):
         folder = tmp_path / out
         result = run_program(
-            ["osp", "tokenize", *arguments, "--tokenizer", tokenizer_path, "--out", folder,
-             "--json", "--quiet"]
+            [
+                "osp",
+                "tokenize",
+                *arguments,
+                "--tokenizer",
+                tokenizer_path,
+                "--out",
+                folder,
+                "--json",
+                "--quiet",
+            ]
         )
         assert result.stderr == ""
         return json.loads(result.stdout), folder
@@ -120,16 +129,21 @@ def test_every_format_and_packing_gives_the_packages_ids(suffix, packing, tokeni
     path.write_bytes(PACKINGS[packing](data))
     result, folder = tokenize(path, "--document-separator", r"\n<end>\n")
     assert read_split(folder, "train") == expected_ids(peer, TEXTS)
-    assert result["train"] == {
-        "tokens": len(expected_ids(peer, TEXTS)), "documents": len(TEXTS), "shards": 1
-    }
+    assert result["train"] == {"tokens": len(expected_ids(peer, TEXTS)), "documents": len(TEXTS), "shards": 1}
     assert result["text_bytes"] == sum(len(t.encode()) for t in TEXTS)
 
 
 @pytest.mark.parametrize(
     "kind",
-    [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(),
-     pa.dictionary(pa.int32(), pa.string()), pa.dictionary(pa.int8(), pa.large_string())],
+    [
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.binary(),
+        pa.large_binary(),
+        pa.dictionary(pa.int32(), pa.string()),
+        pa.dictionary(pa.int8(), pa.large_string()),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])
@@ -173,9 +187,7 @@ def test_split_and_shards_do_not_depend_on_threads(tokenize, peer, tmp_path):
     folders = [tokenize(*options, "--threads", n, out=f"threads{n}")[1] for n in (1, 2, 5)]
     files = [{p.name: p.read_bytes() for p in f.iterdir()} for f in folders]
     assert files[0] == files[1] == files[2]
-    held_out = [
-        int.from_bytes(hashlib.sha256(e.encode()).digest()[:8], "big") < 0.1 * 2**64 for e in ENTRIES
-    ]
+    held_out = [int.from_bytes(hashlib.sha256(e.encode()).digest()[:8], "big") < 0.1 * 2**64 for e in ENTRIES]
     assert read_split(folders[0], "train") == expected_ids(
         peer, [e for e, h in zip(ENTRIES, held_out) if not h]
     )
@@ -193,9 +205,7 @@ def test_begin_and_end_tokens_are_as_asked(tokenize, peer, tmp_path):
         ("--begin-of-document", "<|endoftext|>"): [END, *ids[0], END, END, *ids[1], END],
     }
     for number, (options, expected) in enumerate(cases.items()):
-        result, folder = tokenize(
-            tmp_path / "a.txt", "--documents", "lines", *options, out=f"out{number}"
-        )
+        result, folder = tokenize(tmp_path / "a.txt", "--documents", "lines", *options, out=f"out{number}")
         assert read_split(folder, "train") == expected
         if options[1] == "none":
             assert result["end_of_document"] is None
@@ -210,8 +220,18 @@ def test_wide_vocabularies_are_written_as_u32(run_program, tmp_path):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "a.txt").write_text("abba")
     run_program(
-        ["osp", "tokenize", tmp_path / "a.txt", "--tokenizer", tmp_path, "--out", tmp_path / "out",
-         "--end-of-document", "none", "--quiet"]
+        [
+            "osp",
+            "tokenize",
+            tmp_path / "a.txt",
+            "--tokenizer",
+            tmp_path,
+            "--out",
+            tmp_path / "out",
+            "--end-of-document",
+            "none",
+            "--quiet",
+        ]
     )
     assert (tmp_path / "out" / "index.json").exists()
     assert read_split(tmp_path / "out", "train") == [0, 70_000, 70_000, 0]
@@ -220,9 +240,7 @@ def test_wide_vocabularies_are_written_as_u32(run_program, tmp_path):
 def test_stdin_equals_the_package(run_program, tokenizer_path, peer):
     texts = [*TEXTS, "", "line\nbreaks\r\n\u2028", "\u0000\u007f", '"quotes" and \\', "a" * 5000]
     lines = "".join(json.dumps(t, ensure_ascii=i % 2 == 0) + "\n" for i, t in enumerate(texts))
-    result = run_program(
-        ["osp", "tokenize", "--tokenizer", tokenizer_path, "--stdin"], input=lines
-    )
+    result = run_program(["osp", "tokenize", "--tokenizer", tokenizer_path, "--stdin"], input=lines)
     answers = [json.loads(line) for line in result.stdout.splitlines()]
     assert answers == [peer.encode(t, add_special_tokens=False).ids for t in texts]
 
@@ -334,9 +352,7 @@ def test_a_full_disk_ends_the_work_and_leaves_nothing(osp_build, tokenizer_path,
     command = [osp_build / "osp", "tokenize", path, "--documents", "lines", "--quiet",
                "--tokenizer", tokenizer_path, "--out", tmp_path / "out"]  # fmt: skip
     # Python ignores SIGXFSZ; the program must inherit that to see the failed write instead.
-    result = subprocess.run(
-        command, capture_output=True, text=True, preexec_fn=limit, restore_signals=False
-    )
+    result = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, restore_signals=False)
     assert result.returncode == 5, result.stderr
     assert "train-00000.u16" in result.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]

@@ -16,9 +16,7 @@ def train(run_program, tmp_path, train_tokens):
 
     def run(*arguments, optimizer="osp", check=True, **keywords):
         recipe = write_recipe(tmp_path / f"{optimizer}.toml", train_tokens, optimizer)
-        return run_program(
-            ["osp", "train", recipe, *arguments], check=check, env=one_thread(), **keywords
-        )
+        return run_program(["osp", "train", recipe, *arguments], check=check, env=one_thread(), **keywords)
 
     return run
 
@@ -26,13 +24,19 @@ def train(run_program, tmp_path, train_tokens):
 @pytest.fixture(scope="module")
 def long_run(run_program, train_tokens, tmp_path_factory):
     """(arguments, folder) of an undisturbed run of 200 steps."""
-    arguments = ["--set", "train.steps=200", "--set", "train.checkpoint_every=0",
-                 "--set", "train.validate_every=0", "--set", "train.sample_every=0"]
+    arguments = [
+        "--set",
+        "train.steps=200",
+        "--set",
+        "train.checkpoint_every=0",
+        "--set",
+        "train.validate_every=0",
+        "--set",
+        "train.sample_every=0",
+    ]
     folder = tmp_path_factory.mktemp("long")
     recipe = write_recipe(folder / "osp.toml", train_tokens)
-    run_program(
-        ["osp", "train", recipe, *arguments, "--out", folder / "whole", "--quiet"], env=one_thread()
-    )
+    run_program(["osp", "train", recipe, *arguments, "--out", folder / "whole", "--quiet"], env=one_thread())
     return arguments, folder / "whole"
 
 
@@ -105,7 +109,13 @@ def test_the_same_recipe_gives_the_same_bits(train, tmp_path):
 
 def test_blocks_computed_again_give_the_same_bits_in_the_same_micro_batches(train, tmp_path):
     """Also where the estimate of memory decides the micro-batch: a run may be resumed with the other value."""
-    small = ["--quiet", "--set", "train.activation_memory_mb=1", "--set", "model.layers=12"]  # two of four sequences
+    small = [
+        "--quiet",
+        "--set",
+        "train.activation_memory_mb=1",
+        "--set",
+        "model.layers=12",
+    ]  # two of four sequences
     train("--out", tmp_path / "kept", *small)
     train("--out", tmp_path / "again", *small, "--set", "train.recompute_blocks=true")
     assert metrics(tmp_path / "again")[0]["recipe"]["train"]["micro_batch_sequences"] == 2
@@ -128,7 +138,10 @@ def test_a_signal_saves_leaves_with_75_and_the_run_goes_on_bit_for_bit(
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
     process = subprocess.Popen(
         [osp_build / "osp", "train", recipe, *arguments, "--out", run],
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=one_thread(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=one_thread(),
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:  # until it has trained a few steps
@@ -250,8 +263,17 @@ def test_a_truncated_shard_is_found_before_the_first_step(train, refused, tmp_pa
 
 def test_too_many_skipped_steps_end_as_diverged(refused, tmp_path):
     message = refused(
-        4, "--out", tmp_path / "run", "--set", "train.steps=200", "--set", "schedule.kind=constant",
-        "--set", "guard.loss_z=0.001", "--set", "guard.max_consecutive_skips=2",
+        4,
+        "--out",
+        tmp_path / "run",
+        "--set",
+        "train.steps=200",
+        "--set",
+        "schedule.kind=constant",
+        "--set",
+        "guard.loss_z=0.001",
+        "--set",
+        "guard.max_consecutive_skips=2",
     )
     assert "guard.max_consecutive_skips" in message
     skipped = [line for line in metrics(tmp_path / "run") if line.get("skipped")]
@@ -315,17 +337,41 @@ def test_cuda_is_refused_clearly_where_there_is_none(refused, tmp_path):
 
 @pytest.mark.parametrize(
     "recipe",
-    ["demo-osp", "demo-adam", "demo-adam-best", "demo-long-osp", "demo-long-adam",
-     "demo-long-adam-best", "125m-osp", "osp-1.4b", "ablation/adam", "ablation/muon-without-adam",
-     "ablation/muon", "ablation/muon-ssnorm", "ablation/muon-embproj", "ablation/osp",
-     "ablation/adafactor", "ablation/shampoo", "ablation/soap",
-     "ablation/kfac", "ablation/muon-simple", "ablation/outlier-protected",
-     "ablation/outlier-protected-muon"],
+    [
+        "demo-osp",
+        "demo-adam",
+        "demo-adam-best",
+        "demo-long-osp",
+        "demo-long-adam",
+        "demo-long-adam-best",
+        "125m-osp",
+        "osp-1.4b",
+        "ablation/adam",
+        "ablation/muon-without-adam",
+        "ablation/muon",
+        "ablation/muon-ssnorm",
+        "ablation/muon-embproj",
+        "ablation/osp",
+        "ablation/adafactor",
+        "ablation/shampoo",
+        "ablation/soap",
+        "ablation/kfac",
+        "ablation/muon-simple",
+        "ablation/outlier-protected",
+        "ablation/outlier-protected-muon",
+    ],
 )
 def test_every_recipe_resolves(run_program, repo_root, recipe, tmp_path):
     result = run_program(
-        ["osp", "train", repo_root / "recipes" / f"{recipe}.toml", "--dry-run", "--json",
-         "--set", f"data.path={tmp_path / 'none'}"]
+        [
+            "osp",
+            "train",
+            repo_root / "recipes" / f"{recipe}.toml",
+            "--dry-run",
+            "--json",
+            "--set",
+            f"data.path={tmp_path / 'none'}",
+        ]
     )
     described = json.loads(result.stdout)
     if recipe.startswith("demo-long"):

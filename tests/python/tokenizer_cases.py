@@ -102,7 +102,12 @@ def pre_tokenizer_cases() -> dict[str, dict]:
                 small_model(True), pre_tokenizer=step, decoder=BYTE_LEVEL)  # fmt: skip
     for behavior in ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"):
         for invert in (False, True):
-            for kind, pattern in (("String", "a"), ("Regex", r"\s|[.,']"), ("Regex", r"\w+"), ("Regex", r"\s*")):
+            for kind, pattern in (
+                ("String", "a"),
+                ("Regex", r"\s|[.,']"),
+                ("Regex", r"\w+"),
+                ("Regex", r"\s*"),
+            ):
                 cases[f"split {kind} {pattern} {behavior}, invert {invert}"] = tokenizer_json(
                     small_model(False), pre_tokenizer=split({kind: pattern}, behavior, invert))  # fmt: skip
     for individual in (False, True):

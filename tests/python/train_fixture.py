@@ -46,9 +46,7 @@ def write_text(path: Path) -> None:
     """Sentences of a small grammar, the same every time."""
     words = random.Random(5)
     subjects, verbs, objects = ["a cat", "the dog", "one bird"], ["sees", "hears"], ["rain", "a tree", "snow"]
-    lines = [
-        f"{words.choice(subjects)} {words.choice(verbs)} {words.choice(objects)}." for _ in range(1500)
-    ]
+    lines = [f"{words.choice(subjects)} {words.choice(verbs)} {words.choice(objects)}." for _ in range(1500)]
     path.write_text("\n".join(lines) + "\n")
 
 

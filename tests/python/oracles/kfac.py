@@ -45,4 +45,6 @@ class Kfac:
         """(G + sqrt(damping) / pi) ⊗ (A + pi sqrt(damping)), which acts on a weight's rows one after the other."""
         pi = math.sqrt((a.trace() / len(a)) / (g.trace() / len(g)))
         root = math.sqrt(self.damping)
-        return torch.kron(g + torch.eye(len(g), dtype=g.dtype) * root / pi, a + torch.eye(len(a), dtype=a.dtype) * root * pi)
+        return torch.kron(
+            g + torch.eye(len(g), dtype=g.dtype) * root / pi, a + torch.eye(len(a), dtype=a.dtype) * root * pi
+        )

@@ -14,7 +14,9 @@ def eigenbasis(factor: torch.Tensor) -> torch.Tensor:
 class Soap:
     """Starts with the bases that the first gradient has made; `step` is for those that follow."""
 
-    def __init__(self, weight, first_gradient, left_basis, right_basis, lr, betas, beta, eps, weight_decay, every):
+    def __init__(
+        self, weight, first_gradient, left_basis, right_basis, lr, betas, beta, eps, weight_decay, every
+    ):
         self.weight = weight.clone()
         self.left = (1 - beta) * first_gradient @ first_gradient.T
         self.right = (1 - beta) * first_gradient.T @ first_gradient
