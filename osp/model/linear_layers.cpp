@@ -47,16 +47,16 @@ WeightRef LinearLayers::gain(const std::string& name) const {
   return config_.norm == "simple" ? WeightRef{} : norm_parameter(name, ".weight");
 }
 
-Activation LinearLayers::norm(const std::string& name, const at::Tensor& x) const {
+RecomputableInput LinearLayers::norm(const std::string& name, const at::Tensor& x) const {
   if (!config_.layer_norm()) return rms_norm(x, gain(name), config_.norm_eps);
   if (config_.norm == "layer-plain") return layer_norm(x, {}, {}, config_.norm_eps, anchor_);
   return layer_norm(x, norm_parameter(name, ".weight"), norm_parameter(name, ".bias"),
                     config_.norm_eps, anchor_);
 }
 
-std::tuple<at::Tensor, Activation> LinearLayers::add_norm(const std::string& name,
-                                                          const at::Tensor& x,
-                                                          const at::Tensor& branch) const {
+std::tuple<at::Tensor, RecomputableInput> LinearLayers::add_norm(const std::string& name,
+                                                                 const at::Tensor& x,
+                                                                 const at::Tensor& branch) const {
   if (!config_.layer_norm()) return add_rms_norm(x, branch, gain(name), config_.norm_eps);
   const at::Tensor sum = x + branch;
   return {sum, norm(name, sum)};
@@ -64,7 +64,7 @@ std::tuple<at::Tensor, Activation> LinearLayers::add_norm(const std::string& nam
 
 at::Tensor LinearLayers::bias(const std::string& name) const { return leaf(name + ".bias"); }
 
-at::Tensor LinearLayers::linear(const std::vector<std::string>& names, const Activation& x,
+at::Tensor LinearLayers::linear(const std::vector<std::string>& names, const RecomputableInput& x,
                                 bool biased) const {
   std::vector<int64_t> parameters;
   std::vector<at::Tensor> biases, outputs;
@@ -102,7 +102,7 @@ std::optional<WeightRef> LinearLayers::contiguous_weight(
                                                          : at::Tensor()};
 }
 
-at::Tensor LinearLayers::single(int64_t parameter, const Activation& x,
+at::Tensor LinearLayers::single(int64_t parameter, const RecomputableInput& x,
                                 const at::Tensor& bias) const {
   const WeightRef own{store_.compute(parameter), gradient(parameter)};
   at::Tensor y;

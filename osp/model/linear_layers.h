@@ -23,12 +23,13 @@ class LinearLayers {
 
   // Output of one or several linear layers ("model.layers.0.self_attn.q_proj", …) on the same
   // input, side by side [..., Σ out]; their biases too if `biased`.
-  at::Tensor linear(const std::vector<std::string>& names, const Activation& x, bool biased) const;
+  at::Tensor linear(const std::vector<std::string>& names, const RecomputableInput& x,
+                    bool biased) const;
 
   // The norm of that name by the configuration: of x, or (x + branch, norm of it) in one pass.
-  Activation norm(const std::string& name, const at::Tensor& x) const;
-  std::tuple<at::Tensor, Activation> add_norm(const std::string& name, const at::Tensor& x,
-                                              const at::Tensor& branch) const;
+  RecomputableInput norm(const std::string& name, const at::Tensor& x) const;
+  std::tuple<at::Tensor, RecomputableInput> add_norm(const std::string& name, const at::Tensor& x,
+                                                     const at::Tensor& branch) const;
 
   // A parameter for the operators of fused.h, replaced by the tap where it wants weights.
   WeightRef table(const std::string& name) const;
@@ -50,7 +51,7 @@ class LinearLayers {
   WeightRef norm_parameter(const std::string& name, const char* suffix) const;
   at::Tensor bias(const std::string& name) const;
   std::optional<WeightRef> contiguous_weight(const std::vector<int64_t>& parameters) const;
-  at::Tensor single(int64_t parameter, const Activation& x, const at::Tensor& bias) const;
+  at::Tensor single(int64_t parameter, const RecomputableInput& x, const at::Tensor& bias) const;
 
   const ParameterStore& store_;
   const ModelConfig& config_;

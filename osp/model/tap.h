@@ -36,7 +36,7 @@ class Tap {
   virtual bool wants(TapPoint point, int64_t layer) const = 0;
   // Gets the tensor, returns it or its replacement (same shape; differentiable if training). Never
   // changes it in place and hangs no hook on it: what was made from it may be made again, and
-  // gradients may go past it (Activation, osp/ops/fused.h).
+  // gradients may go past it (RecomputableInput, osp/ops/recomputable_input.h).
   virtual at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) = 0;
   // The weight of a linear layer (index into ParameterStore::specs) or its replacement. Called only
   // where wants_weights(). Embedding and head are offered too.

@@ -68,9 +68,9 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
 
   // One block; its last branch is left waiting.
   void block(int64_t layer, Stream& stream) const {
-    const Activation y = attention_input(layer, stream);
+    const RecomputableInput y = attention_input(layer, stream);
     if (config_.parallel) {
-      const Activation z = config_.shared_norm ? y : mlp_input(layer, stream);
+      const RecomputableInput z = config_.shared_norm ? y : mlp_input(layer, stream);
       stream.branch = attention(layer, y) + feed_forward(layer, z);
     } else {
       stream.branch = attention(layer, y);
@@ -93,26 +93,26 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   }
 
   // What a block's branches read of the stream, which is settled; not yet seen by the tap.
-  Activation attention_input(int64_t layer, Stream& stream) const {
+  RecomputableInput attention_input(int64_t layer, Stream& stream) const {
     if (!config_.norm_before()) return settled(stream);
     return norm(stream, name(layer, "input_layernorm"));
   }
-  Activation mlp_input(int64_t layer, Stream& stream) const {
+  RecomputableInput mlp_input(int64_t layer, Stream& stream) const {
     if (!config_.norm_before()) return settled(stream);
     return norm(stream,
                 name(layer, config_.shared_norm ? "input_layernorm" : "post_attention_layernorm"));
   }
 
-  at::Tensor attention(int64_t layer, const Activation& y) const {
+  at::Tensor attention(int64_t layer, const RecomputableInput& y) const {
     return attention_branch(layer,
                             attention_output(layer, tap(TapPoint::attention_input, layer, y)));
   }
-  at::Tensor feed_forward(int64_t layer, const Activation& y) const {
+  at::Tensor feed_forward(int64_t layer, const RecomputableInput& y) const {
     return mlp_branch(layer, mlp_product(layer, tap(TapPoint::mlp_input, layer, y)));
   }
 
   // The input of the output projection, as the tap left it.
-  at::Tensor attention_output(int64_t layer, const Activation& y) const {
+  at::Tensor attention_output(int64_t layer, const RecomputableInput& y) const {
     auto [q, k, v] = projections(name(layer, "self_attn."), y);
     // Taps see [B, heads, T, K].
     q = tap(TapPoint::query, layer, q.transpose(1, 2)).transpose(1, 2);
@@ -144,11 +144,11 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   }
 
   // The input of the down projection, as the tap left it.
-  Activation mlp_product(int64_t layer, const Activation& x) const {
+  RecomputableInput mlp_product(int64_t layer, const RecomputableInput& x) const {
     return tap(TapPoint::mlp_product, layer, untapped_mlp_product(layer, x));
   }
 
-  at::Tensor mlp_branch(int64_t layer, const Activation& product) const {
+  at::Tensor mlp_branch(int64_t layer, const RecomputableInput& product) const {
     const at::Tensor branch =
         layers_.linear({name(layer, "mlp.down_proj")}, product, config_.mlp_bias);
     if (config_.norm_after) {
@@ -169,7 +169,8 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
 
   // Final norm and output EmbProj.
   at::Tensor final_state(Stream& stream) const {
-    const Activation y = tap(TapPoint::final_state, config_.layers, norm(stream, "model.norm"));
+    const RecomputableInput y =
+        tap(TapPoint::final_state, config_.layers, norm(stream, "model.norm"));
     const at::Tensor h =
         config_.embedding_projection ? layers_.linear({"lm_head_proj"}, y, false) : y.value;
     return tap(TapPoint::head_input, config_.layers, h);
@@ -203,9 +204,9 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     return options_.tap->at(point, layer, x);
   }
   // What a tap replaced is no longer what its operands give.
-  Activation tap(TapPoint point, int64_t layer, const Activation& x) const {
+  RecomputableInput tap(TapPoint point, int64_t layer, const RecomputableInput& x) const {
     const at::Tensor seen = tap(point, layer, x.value);
-    return seen.is_same(x.value) ? x : Activation(seen);
+    return seen.is_same(x.value) ? x : RecomputableInput(seen);
   }
 
  private:
@@ -218,7 +219,7 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     return config_.branch_scale ? scale_branch(branch, layers_.scalar(name)) : branch;
   }
 
-  Activation untapped_mlp_product(int64_t layer, const Activation& x) const {
+  RecomputableInput untapped_mlp_product(int64_t layer, const RecomputableInput& x) const {
     const std::string gate = name(layer, "mlp.gate_proj"), up = name(layer, "mlp.up_proj");
     if (!config_.gated) {
       return activation(layers_.linear({up}, x, config_.mlp_bias), config_.activation);
@@ -232,7 +233,7 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   // Adds the branch that waits and returns the norm of the sum. Where the sum
   // is the state after a block, the tap sees it; if the tap replaces it, the
   // norm is computed anew.
-  Activation norm(Stream& stream, const std::string& name) const {
+  RecomputableInput norm(Stream& stream, const std::string& name) const {
     if (!stream.branch.defined()) return layers_.norm(name, settled(stream));
     const auto [sum, y] = layers_.add_norm(name, stream.x, stream.branch);
     stream.x = sum;
@@ -323,7 +324,7 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
 
   // Queries, keys and values [B, T, heads, K] of a block's input.
   std::tuple<at::Tensor, at::Tensor, at::Tensor> projections(const std::string& prefix,
-                                                             const Activation& x) const {
+                                                             const RecomputableInput& x) const {
     const int64_t B = x.value.size(0), T = x.value.size(1), H = config_.heads,
                   Hkv = config_.kv_heads, K = config_.head_size;
     at::Tensor qkv = layers_.linear({prefix + "q_proj", prefix + "k_proj", prefix + "v_proj"}, x,

@@ -4,7 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "osp/ops/fused.h"
+#include "osp/ops/weight_ref.h"
 
 namespace osp {
 

@@ -1,4 +1,5 @@
-// The head's product and its cross-entropy in chunks of rows: logits of a whole batch never exist.
+#include "osp/ops/cross_entropy.h"
+
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
@@ -13,9 +14,19 @@
 
 #include "osp/base/error.h"
 #include "osp/ops/dispatch.h"
-#include "osp/ops/fused.h"
 
 namespace osp {
+
+at::Tensor linear_cross_entropy_reference(const at::Tensor& h_ND, const at::Tensor& weight,
+                                          const at::Tensor& targets_N) {
+  const at::Tensor logits = at::mm(h_ND, weight.t());
+  const at::Tensor wide = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
+  const at::Tensor log_p = at::log_softmax(wide, -1);
+  const at::Tensor scored = targets_N.ge(0);
+  const at::Tensor picked = log_p.gather(1, targets_N.clamp_min(0).unsqueeze(1)).squeeze(1);
+  return -(picked * scored).sum();
+}
+
 namespace {
 
 using torch::autograd::AutogradContext;
@@ -96,16 +107,6 @@ at::Tensor linear_cross_entropy(const at::Tensor& h_ND, const WeightRef& weight,
             targets_N.numel(), h_ND.size(0));
   return LinearCrossEntropy::apply(h_ND.contiguous(), weight, targets_N.contiguous(), loss_scale,
                                    with_gradient);
-}
-
-at::Tensor linear_cross_entropy_reference(const at::Tensor& h_ND, const at::Tensor& weight,
-                                          const at::Tensor& targets_N) {
-  const at::Tensor logits = at::mm(h_ND, weight.t());
-  const at::Tensor wide = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
-  const at::Tensor log_p = at::log_softmax(wide, -1);
-  const at::Tensor scored = targets_N.ge(0);
-  const at::Tensor picked = log_p.gather(1, targets_N.clamp_min(0).unsqueeze(1)).squeeze(1);
-  return -(picked * scored).sum();
 }
 
 }  // namespace osp

@@ -1,4 +1,10 @@
-// From tensors to row kernels: storage type and instruction set.
+// From tensors to row kernels: storage type and instruction set. The way of a call:
+//   1. The model calls an operator on tensors: rms_norm(x, gain, eps) in rms_norm.h.
+//   2. rms_norm.cpp checks has_kernels(x); if not, the reference twin runs.
+//   3. It splits the rows over threads and calls dispatch(), which picks the storage type
+//      (TypedKernels<float> or TypedKernels<Bf16>, kernels.h) ...
+//   4. ... of the table for the instruction set in use (active_kernels(), isa.h).
+//   5. The table points into kernels_body.inc, which the build compiles once per instruction set.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -136,16 +136,21 @@ void pack_keys(const Forward& f, int64_t b, int64_t h, ForwardState& state) {
   attention_kernels::pack_pairs(f.v.row(b, 0, h), f.v.time_stride, s.T, s.K, state.values.data());
 }
 
+// Writes the output and the log-sum-exp of a block of queries.
 void forward_block(const Forward& f, int64_t b, int64_t h, const Block& block,
                    ForwardState& state) {
   const Shape& s = f.shape;
   const int64_t width = s.padded();
   const uint16_t* q = f.q.row(b, block.begin, h);
+
+  // Logits: queries times each packed block of keys.
   for (int64_t key = block.first_key; key < block.end_key; key += kKeys) {
     const int64_t columns = std::min(kKeys, round_up(block.end_key - key, kQueries));
     product(block.count, columns, s.K, q, f.q.time_stride, &state.keys[key * s.K], kKeys,
             &state.logits[key], width, false);
   }
+
+  // Probabilities of the visible keys, not yet divided by their sum.
   const int32_t* first = first_of(f.first_BT, b);
   const int64_t seen = round_up(block.end_key, kQueries);
   for (int64_t i = 0; i < block.count; ++i) {
@@ -154,10 +159,14 @@ void forward_block(const Forward& f, int64_t b, int64_t h, const Block& block,
         &state.logits[i * width], first == nullptr ? 0 : first[t], t, s.scale, &state.p[i * width],
         seen, f.log_sum_BHT + (b * s.H + h) * s.T + t);
   }
+
+  // Probabilities times values, summed over chunks of keys.
   for (int64_t key = block.first_key; key < seen; key += kChunk) {
     product(block.count, s.K, std::min(kChunk, seen - key), &state.p[key], width,
             &state.values[key * s.K], s.K, state.sums.data(), s.K, key > block.first_key);
   }
+
+  // Divide by the sum and round.
   for (int64_t i = 0; i < block.count; ++i) {
     attention_kernels::round_scaled(&state.sums[i * s.K], 1.0f / state.totals[i],
                                     f.out.row(b, block.begin + i, h), s.K);
@@ -197,7 +206,8 @@ struct BackwardState {
         dq(s.K * kQueries) {}
 };
 
-// What the products need of a block of queries.
+// Reads what the products need of a block of queries: log-sum-exp, delta = out · d_out, visible keys,
+// and q and d_out in the layouts of both operands.
 void read_queries(const Backward& g, int64_t b, int64_t h, const Block& block,
                   BackwardState& state) {
   const Shape& s = g.shape;
@@ -229,13 +239,16 @@ void backward_block(const Backward& g, int64_t b, int64_t h, int64_t key_head, c
   read_queries(g, b, h, block, state);
   for (int64_t key = block.first_key; key < block.end_key; key += kChunk) {
     const int64_t keys = std::min(kChunk, block.end_key - key);
+    // Logits again, and the gradient of the probabilities.
     product(keys, kQueries, s.K, g.k.row(b, key, key_head), g.k.time_stride, state.q_columns.data(),
             kQueries, state.logits.data(), kQueries, false);
     product(keys, kQueries, s.K, g.v.row(b, key, key_head), g.v.time_stride, state.d_columns.data(),
             kQueries, state.d_p.data(), kQueries, false);
+    // Probabilities p and the gradient ds of the logits.
     attention_kernels::probability_gradient(state.logits.data(), state.d_p.data(), state.queries,
                                             key, keys, s.scale, state.p.data(), state.ds.data(),
                                             state.ds_pairs.data());
+    // dv += pᵀ d_out, dk += dsᵀ q, dq += ds k.
     product(keys, s.K, kQueries, state.p.data(), kQueries, state.d_rows.data(), s.K,
             &state.dv[key * s.K], s.K, true);
     product(keys, s.K, kQueries, state.ds.data(), kQueries, state.q_rows.data(), s.K,
@@ -247,6 +260,7 @@ void backward_block(const Backward& g, int64_t b, int64_t h, int64_t key_head, c
                                       g.dq.row(b, block.begin, h), g.dq.time_stride);
 }
 
+// Writes dk and dv of a key head and dq of all query heads that share it.
 void backward_key_head(const Backward& g, int64_t b, int64_t key_head, BackwardState& state) {
   const Shape& s = g.shape;
   attention_kernels::transpose(g.k.row(b, 0, key_head), g.k.time_stride, s.T, s.K,

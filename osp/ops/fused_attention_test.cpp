@@ -109,17 +109,6 @@ TEST_F(FusedAttention, QueriesSeeNoKeyBeforeTheFirst) {
       }));
 }
 
-TEST(FirstKeys, AreTheDocumentsFirstTokenOrTheWindowsOldest) {
-  const at::Tensor documents = at::tensor({0, 0, 0, 0, 3, 3, 7}, at::kInt).unsqueeze(0);
-  const auto expect = [](const at::Tensor& first, std::vector<int32_t> want) {
-    EXPECT_TRUE(first.equal(at::tensor(want, at::kInt).unsqueeze(0))) << first;
-  };
-  expect(first_keys(documents, 7, 0), {0, 0, 0, 0, 4, 4, 6});
-  expect(first_keys(documents, 7, 2), {0, 0, 1, 2, 4, 4, 6});
-  expect(first_keys({}, 5, 3), {0, 0, 0, 1, 2});
-  EXPECT_FALSE(first_keys({}, 5, 5).defined());
-}
-
 TEST_F(FusedAttention, LargeLogitsStayFinite) {
   AttentionInputs in = attention_inputs_of({1, 200, 2, 1, 64});
   in.q = in.q * 100;

@@ -6,7 +6,7 @@
 
 #include <string>
 
-#include "osp/ops/fused.h"
+#include "osp/ops/weight_ref.h"
 
 namespace osp {
 

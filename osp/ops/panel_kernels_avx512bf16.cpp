@@ -206,6 +206,7 @@ void store_tile_avx512bf16(const float* tile, float factor, Term x, Term y, uint
                            uint32_t* transposed) {
   const __m512 alpha = _mm512_set1_ps(factor);
   const Term terms[] = {x, y};
+  // factor · tile + x + y, rounded.
   __m512i words[kTileWords / 16];  // word 2 pair + v: columns 16 v … 16 v + 15
   for (int64_t i = 0; i < kTileWords / 16; ++i) {
     const float* const row = tile + i / 2 * 2 * kPanel + i % 2 * 16;
@@ -237,6 +238,7 @@ void store_tile_avx512bf16(const float* tile, float factor, Term x, Term y, uint
     _mm512_store_si512(rows[2 * pair], first);
     _mm512_store_si512(rows[2 * pair + 1], second);
   }
+  // Turn each square of 16 × 16 words and store its rows.
   for (int v = 0; v < kVectors; ++v) {
     __m512i square[16];
     for (int r = 0; r < 16; ++r) square[r] = _mm512_load_si512(rows[16 * v + r]);

@@ -1,4 +1,5 @@
-// Rotary position embedding: tables, the rotation of one tensor, and the fused split of q, k and v.
+#include "osp/ops/rope.h"
+
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -12,9 +13,19 @@
 
 #include "osp/base/error.h"
 #include "osp/ops/dispatch.h"
-#include "osp/ops/fused.h"
 
 namespace osp {
+
+at::Tensor rope_reference(const at::Tensor& x_BTHK, const RopeTables& tables,
+                          int64_t first_position) {
+  const int64_t T = x_BTHK.size(1);
+  const at::Tensor cos = tables.cos.narrow(0, first_position, T).unsqueeze(1);
+  const at::Tensor sin = tables.sin.narrow(0, first_position, T).unsqueeze(1);
+  const auto halves = x_BTHK.chunk(2, -1);
+  return at::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1)
+      .to(x_BTHK.scalar_type());
+}
+
 namespace {
 
 using torch::autograd::AutogradContext;
@@ -161,16 +172,6 @@ at::Tensor rope(const at::Tensor& x_BTHK, const RopeTables& tables, int64_t firs
   check_positions(tables, first_position, x_BTHK.size(1));
   if (!has_kernels(x_BTHK)) return rope_reference(x_BTHK, tables, first_position);
   return Rope::apply(with_contiguous_heads(x_BTHK), tables.cos, tables.sin, first_position);
-}
-
-at::Tensor rope_reference(const at::Tensor& x_BTHK, const RopeTables& tables,
-                          int64_t first_position) {
-  const int64_t T = x_BTHK.size(1);
-  const at::Tensor cos = tables.cos.narrow(0, first_position, T).unsqueeze(1);
-  const at::Tensor sin = tables.sin.narrow(0, first_position, T).unsqueeze(1);
-  const auto halves = x_BTHK.chunk(2, -1);
-  return at::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1)
-      .to(x_BTHK.scalar_type());
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> split_rope(const at::Tensor& qkv_BTC, int64_t heads,

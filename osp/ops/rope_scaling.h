@@ -1,6 +1,5 @@
-// How the frequencies of the rotary embedding are stretched for contexts longer
-// than the one that the base was chosen for. Names and formulas are those of
-// config.json's rope_scaling.
+// Scaling of the rotary embedding's frequencies for contexts longer than the one that the base was
+// chosen for. Names and formulas are those of config.json's rope_scaling.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +8,14 @@
 namespace osp {
 
 struct RopeScaling {
-  // "default": f; "linear": f / factor; "llama3": f for wavelengths 2 π / f
-  // below original_context / high_frequency_factor, f / factor above
-  // original_context / low_frequency_factor, and between them s f + (1 − s) f /
-  // factor with
-  //   s = (original_context · f / 2 π − low_frequency_factor) /
-  //       (high_frequency_factor − low_frequency_factor).
+  // "default"  f
+  // "linear"   f / factor
+  // "llama3"   f                              for wavelengths 2π / f below
+  //                                           original_context / high_frequency_factor,
+  //            f / factor                     above original_context / low_frequency_factor,
+  //            s · f + (1 − s) · f / factor   between them, with
+  //   s = (original_context · f / 2π − low_frequency_factor) /
+  //       (high_frequency_factor − low_frequency_factor)
   std::string type = "default";
   double factor = 1.0;
   double low_frequency_factor = 1.0;

@@ -47,6 +47,7 @@ std::vector<std::vector<Unit>> units_of(std::span<const Segment> segments) {
       ++ranges.back().length;
       causal = false;
     }
+    // The ranges of the context; neighbours with the same range share a unit.
     for (size_t depth = 0; depth < ranges.size(); ++depth) {
       std::vector<Unit>& units = level(depth);
       if (!units.empty() && units.back().keys == ranges[depth] && !units.back().causal &&
@@ -56,6 +57,7 @@ std::vector<std::vector<Unit>> units_of(std::span<const Segment> segments) {
         units.push_back({query, segment.length, ranges[depth], false});
       }
     }
+    // The segment's own keys.
     if (causal) {
       level(ranges.size()).push_back({query, segment.length, {segment.slot, segment.length}, true});
     }
@@ -115,6 +117,7 @@ at::Tensor segment_attention(const at::Tensor& q_NHK, const at::Tensor& k_SHK,
   const at::Tensor out_NHK = at::empty({N, H, K}, q.options());
   const at::ScalarType wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const at::Tensor log_sum_NH = at::empty({N, H}, q.options().dtype(wide));
+  // Level by level, the units of a level side by side.
   for (size_t depth = 0; depth < levels.size(); ++depth) {
     const std::vector<Unit>& units = levels[depth];
     for_each_task(static_cast<int64_t>(units.size()), [&](int64_t i) {

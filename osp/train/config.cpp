@@ -99,7 +99,7 @@ Recipe resolved(Recipe recipe, int64_t data_vocabulary) {
   train.tokens = train.steps * train.batch_tokens;
   if (train.micro_batch_sequences == 0) {
     const double room = double(train.activation_memory_mb) * 1e6;
-    // Not fewer bytes for blocks that are computed again: the option changes no number.
+    // Size the micro-batch as if nothing were recomputed, so that the option cannot change results.
     Recipe kept = recipe;
     kept.train.recompute_blocks = false;
     const int64_t fit = int64_t(room / activation_bytes_per_sequence(kept));
@@ -144,7 +144,7 @@ double activation_bytes_per_sequence(const Recipe& recipe) {
   const ModelConfig& m = recipe.model;
   const double element = recipe.train.precision == "bf16" ? 2 : 4;
   // The stream in front of each branch, scaled branches; q, k, v and the output of attention; gate
-  // and up. Results of norms and of SwiGLU are made again (osp/ops/fused.h).
+  // and up. Results of norms and of SwiGLU are recomputed (osp/ops/recomputable_input.h).
   const double vectors = 2.0 + (m.branch_scale ? 2.0 : 0.0);
   const double per_token_layer = vectors * double(m.width) +
                                  2.0 * double((m.heads + m.kv_heads) * m.head_size) +
