@@ -1,17 +1,12 @@
 // Times of repeated work, for the benches of this folder.
 #pragma once
 
-#include <chrono>
 #include <functional>
 #include <vector>
 
 #include "osp/base/timing.h"
 
 namespace osp {
-
-inline double clock_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Medians of several pieces of work done in turn, by that clock; the first round of each warms up
 // and is not counted.

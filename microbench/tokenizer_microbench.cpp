@@ -19,6 +19,7 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/sha256.h"
+#include "osp/base/timing.h"
 #include "osp/tokenizer/json.h"
 #include "osp/tokenizer/tokenizer.h"
 #include "osp/tokenizer/utf8.h"
@@ -104,8 +105,8 @@ void measure(const std::string& python, int num_threads, const std::vector<std::
   for (int i = 0; i < kRepetitions; ++i) {
     const auto start = std::chrono::steady_clock::now();
     ids = encode_batch(tokenizer, items, num_threads);
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    rates.push_back(static_cast<double>(num_bytes) / seconds.count() / 1e6);
+    const double seconds = osp::seconds_since(start);
+    rates.push_back(static_cast<double>(num_bytes) / seconds / 1e6);
   }
   std::nth_element(rates.begin(), rates.begin() + kRepetitions / 2, rates.end());
   const double rate = rates[kRepetitions / 2];

@@ -2,8 +2,9 @@
 
 #include <unistd.h>
 
-#include <chrono>
 #include <cstdio>
+
+#include "osp/base/timing.h"
 
 namespace osp {
 namespace {
@@ -11,17 +12,13 @@ namespace {
 constexpr double kStatusIntervalTerminal_s = 0.1;
 constexpr double kStatusIntervalFile_s = 15.0;
 
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 }  // namespace
 
 Console::Console(bool quiet) : quiet_(quiet), terminal_(isatty(STDERR_FILENO) == 1) {}
 
 void Console::status(const std::string& text) {
   if (quiet_) return;
-  const double now = now_s();
+  const double now = clock_seconds();
   if (now - last_status_s_ < (terminal_ ? kStatusIntervalTerminal_s : kStatusIntervalFile_s))
     return;
   last_status_s_ = now;
@@ -56,9 +53,9 @@ void Console::print_warning(const std::string& text) {
 
 std::function<void(int64_t, int64_t)> progress_line(Console& console, std::string label,
                                                     std::string unit, int64_t before) {
-  return [&console, label = std::move(label), unit = std::move(unit), before, start = now_s()](
-             int64_t done, int64_t total) {
-    const double rate = static_cast<double>(done - before) / (now_s() - start);
+  return [&console, label = std::move(label), unit = std::move(unit), before,
+          start = clock_seconds()](int64_t done, int64_t total) {
+    const double rate = static_cast<double>(done - before) / (clock_seconds() - start);
     const double left = static_cast<double>(total - done) / rate;
     console.status(fmt::format("{}: {}/{} {}, {} left", label, format_count(done),
                                format_count(total), unit, format_duration(left)));

@@ -68,6 +68,17 @@ std::string parent_of(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
+void commit_file(const std::string& temporary, const std::string& path, const WriteAt& write) {
+  try {
+    write(temporary);
+    rename_path(temporary, path);
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+  fsync_directory(parent_of(path));
+}
+
 }  // namespace
 
 std::string read_file(const std::string& path, size_t max_bytes) {
@@ -97,17 +108,35 @@ std::string read_file(const std::string& path, size_t max_bytes) {
 }
 
 void write_file_atomic(const std::string& path, std::string_view bytes) {
-  const std::string temporary = path + ".tmp-" + std::to_string(::getpid());
-  try {
+  commit_file(path + ".tmp-" + std::to_string(::getpid()), path, [&](const std::string& temporary) {
     FileWriter writer(temporary);
     writer.write(bytes.data(), bytes.size());
     writer.close();
+  });
+}
+
+void write_file_atomic(const std::string& path, const WriteAt& write) {
+  commit_file(path + ".tmp", path, write);
+}
+
+void write_folder_atomic(const std::string& path, const WriteAt& write, IfExists existing) {
+  const std::string temporary = path + ".tmp";
+  bool renamed = false;
+  try {
+    remove_tree(temporary);
+    make_directories(temporary);
+    write(temporary);
+    fsync_directory(temporary);
+    if (existing == IfExists::replace) remove_tree(path);
     rename_path(temporary, path);
-  } catch (const Error&) {
-    ::unlink(temporary.c_str());
+    renamed = true;
+    fsync_directory(parent_of(path));
+  } catch (...) {
+    std::error_code ignored;  // the failure that is reported is the first one
+    std::filesystem::remove_all(temporary, ignored);
+    if (renamed) std::filesystem::remove_all(path, ignored);
     throw;
   }
-  fsync_directory(parent_of(path));
 }
 
 void fsync_file(const std::string& path) { fsync_opened(path, O_RDONLY); }

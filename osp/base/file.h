@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,7 +18,29 @@ std::string read_file(const std::string& path, size_t max_bytes = size_t{1} << 4
 // fsyncs the folder. On failure the temporary file is removed and the old content is untouched.
 void write_file_atomic(const std::string& path, std::string_view bytes);
 
-// Durable building blocks for multi-file commits (checkpoints).
+// Writes whatever lands at a path: a file, or the files of a folder that exists already. Each file
+// must be fsynced on return (FileWriter, write_file_atomic).
+using WriteAt = std::function<void(const std::string& path)>;
+
+// A file that is written in pieces: `write` creates it at `path.tmp`; then it is renamed and the
+// folder fsynced. If anything throws, `path.tmp` is removed and `path` untouched. One writer at a
+// time.
+void write_file_atomic(const std::string& path, const WriteAt& write);
+
+enum class IfExists { refuse, replace };
+
+// Builds a folder of several files, so that `path` is whole and durable, or absent:
+//   1. `path.tmp`, left over by an interrupted process, is removed and created empty;
+//   2. `write` fills it; then the folder itself is fsynced;
+//   3. with IfExists::replace, what is at `path` is removed;
+//   4. `path.tmp` is renamed to `path`, which fails with Error(io) if a folder with entries is
+//      there (an empty one is replaced), and the parent folder is fsynced.
+// If anything throws, `path.tmp` is removed, `path` is untouched up to step 3 and absent after
+// step 4, and the first failure is rethrown. One writer at a time.
+void write_folder_atomic(const std::string& path, const WriteAt& write,
+                         IfExists existing = IfExists::refuse);
+
+// Durable building blocks for other multi-file commits.
 void fsync_file(const std::string& path);
 void fsync_directory(const std::string& path);
 void make_directories(const std::string& path);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <numeric>
+#include <stdexcept>
 
 #include "osp/base/test_error.h"
 #include "osp/base/test_file_limit.h"
@@ -104,6 +105,83 @@ TEST(WriteFileAtomic, WorksForANameWithoutFolder) {
   write_file_atomic("bare", "x");
   std::filesystem::current_path(before);
   EXPECT_EQ(read_file(folder / "bare"), "x");
+}
+
+TEST(WriteFileAtomic, AWriterThatThrowsLeavesTheOldFileAndNoOther) {
+  const TestFolder folder;
+  const auto writer = [](const char* text, bool fails) {
+    return [=](const std::string& path) {
+      FileWriter file(path);
+      file.write(text, 3);
+      if (fails) throw std::runtime_error("the source is gone");
+      file.close();
+    };
+  };
+  write_file_atomic(folder / "f", writer("old", false));
+  EXPECT_THROW(write_file_atomic(folder / "f", writer("new", true)), std::runtime_error);
+  EXPECT_EQ(read_file(folder / "f"), "old");
+  write_file_atomic(folder / "f", writer("new", false));
+  EXPECT_EQ(read_file(folder / "f"), "new");
+  EXPECT_EQ(names_in(folder.path()), std::vector<std::string>{"f"});
+}
+
+// Writes `text` as the only file of a folder, after the final name was seen not to change.
+WriteAt only_file(const std::string& path, const std::string& text) {
+  const bool existed = path_exists(path);
+  return [=](const std::string& temporary) {
+    EXPECT_EQ(temporary, path + ".tmp");
+    EXPECT_EQ(names_in(temporary), std::vector<std::string>{});
+    write_file_atomic(temporary + "/f", text);
+    EXPECT_EQ(path_exists(path), existed);
+  };
+}
+
+TEST(WriteFolderAtomic, AppearsWholeAndWithoutWhatAnInterruptedProcessLeft) {
+  const TestFolder folder;
+  const std::string path = folder / "made/out";
+  make_directories(path + ".tmp/stale");
+  write_folder_atomic(path, only_file(path, "x"));
+  EXPECT_EQ(names_in(folder / "made"), std::vector<std::string>{"out"});
+  EXPECT_EQ(names_in(path), std::vector<std::string>{"f"});
+}
+
+TEST(WriteFolderAtomic, AWriterThatThrowsLeavesNothingAndTheOldFolder) {
+  const TestFolder folder;
+  const std::string path = folder / "out";
+  const auto failing = [](const std::string& temporary) {
+    write_file_atomic(temporary + "/f", "half");
+    throw std::runtime_error("the source is gone");
+  };
+  EXPECT_THROW(write_folder_atomic(path, failing), std::runtime_error);
+  EXPECT_EQ(names_in(folder.path()), std::vector<std::string>{});
+  write_folder_atomic(path, only_file(path, "old"));
+  EXPECT_THROW(write_folder_atomic(path, failing, IfExists::replace), std::runtime_error);
+  EXPECT_EQ(names_in(folder.path()), std::vector<std::string>{"out"});
+  EXPECT_EQ(read_file(path + "/f"), "old");
+}
+
+TEST(WriteFolderAtomic, RefusesAFolderWithEntriesUnlessItIsToBeReplaced) {
+  const TestFolder folder;
+  const std::string path = folder / "out";
+  make_directories(path);  // empty: taken over
+  write_folder_atomic(path, only_file(path, "old"));
+  expect_error(ErrorCode::io, {path, "rename"},
+               [&] { write_folder_atomic(path, only_file(path, "new")); });
+  EXPECT_EQ(read_file(path + "/f"), "old");
+  write_file_atomic(path + "/other", "x");
+  write_folder_atomic(path, only_file(path, "new"), IfExists::replace);
+  EXPECT_EQ(read_file(path + "/f"), "new");
+  EXPECT_EQ(names_in(path), std::vector<std::string>{"f"});
+  EXPECT_EQ(names_in(folder.path()), std::vector<std::string>{"out"});
+}
+
+TEST(WriteFolderAtomic, AFullDiskIsAnIoErrorAndLeavesNothing) {
+  const TestFolder folder;
+  const std::string path = folder / "out";
+  const FileSizeLimit limit(1000);
+  expect_error(ErrorCode::io, {path, "write"},
+               [&] { write_folder_atomic(path, only_file(path, std::string(2000, 'x'))); });
+  EXPECT_EQ(names_in(folder.path()), std::vector<std::string>{});
 }
 
 TEST(FileWriter, CountsAndKeepsWhatItWrote) {

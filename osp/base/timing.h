@@ -1,4 +1,4 @@
-// What benches and speed tests have in common.
+// Clocks in seconds, and the median of repeated measurements.
 #pragma once
 
 #include <chrono>
@@ -10,8 +10,19 @@ namespace osp {
 // one value.
 double median(std::vector<double> values);
 
+// The monotonic clock, in seconds from an arbitrary moment on.
+double clock_seconds();
+
+// The calendar's time, in seconds since 1970.
+double wall_clock_seconds();
+
+inline double seconds_between(std::chrono::steady_clock::time_point start,
+                              std::chrono::steady_clock::time_point end) {
+  return std::chrono::duration<double>(end - start).count();
+}
+
 inline double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return seconds_between(start, std::chrono::steady_clock::now());
 }
 
 // Seconds that all threads of this process have worked so far, which other programs on the machine

@@ -18,5 +18,14 @@ TEST(Timing, ProcessSecondsGrowWithWork) {
   EXPECT_GT(sum, 0);
 }
 
+TEST(Seconds, AreTheSameOnEveryMonotonicClock) {
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(seconds_between(start, start + std::chrono::milliseconds(1500)), 1.5);
+  const double before = clock_seconds();
+  EXPECT_LE(before, clock_seconds());
+  EXPECT_GE(seconds_since(start), 0.0);
+  EXPECT_GT(wall_clock_seconds(), 1.7e9);  // after 2023
+}
+
 }  // namespace
 }  // namespace osp

@@ -40,13 +40,11 @@ at::Tensor some_tokens(const ModelConfig& config) {
   return at::tensor(ids).unsqueeze(0);
 }
 
-// Writes to a folder beside `out` and renames it, so that `out` is whole or absent.
 void save_atomically(const ParameterStore& store, const std::string& out,
                      const std::string& tokenizer_json, const SaveOptions& options) {
-  const std::string temporary = out + ".tmp";
-  remove_tree(temporary);
-  save_model_dir(store, temporary, tokenizer_json, options);
-  rename_path(temporary, out);
+  write_folder_atomic(out, [&](const std::string& temporary) {
+    save_model_dir(store, temporary, tokenizer_json, options);
+  });
 }
 
 int run_gguf(const ExportArguments& options, const std::string& out) {

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "osp/base/error.h"
+#include "osp/base/timing.h"
 #include "osp/model/transformer.h"
 
 namespace osp {
@@ -90,7 +91,7 @@ PerplexityResult measure_perplexity(const ParameterStore& store, std::span<const
       stride == window ? num_windows * (window - 1) : window - 1 + (num_windows - 1) * stride;
   result.loss = loss_sum / static_cast<double>(result.tokens);
   result.perplexity = std::exp(result.loss);
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.seconds = seconds_since(start);
   return result;
 }
 

@@ -9,6 +9,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/interrupt.h"
+#include "osp/base/timing.h"
 #include "osp/eval/answer_text.h"
 
 namespace osp {
@@ -104,10 +105,6 @@ struct SubjectSum {
     return {{"n", n}, {"acc", share(acc)}, {"acc_norm", share(acc_norm)}};
   }
 };
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 }  // namespace
 

@@ -226,14 +226,8 @@ GgufExportReport export_gguf(const ParameterStore& store, const std::string& pat
     }
     entries.push_back(std::move(entry));
   }
-  const std::string temporary = path + ".tmp";
-  try {
-    write_gguf(temporary, metadata, entries);
-    rename_path(temporary, path);
-  } catch (...) {
-    remove_tree(temporary);
-    throw;
-  }
+  write_file_atomic(
+      path, [&](const std::string& temporary) { write_gguf(temporary, metadata, entries); });
   return report;
 }
 

@@ -129,10 +129,7 @@ GptqExport export_gptq(const std::string& model, const std::string& path,
       }
     }
   }
-  const std::string temporary = path + ".tmp";
-  remove_tree(temporary);
-  make_directories(temporary);
-  try {
+  write_folder_atomic(path, [&](const std::string& temporary) {
     write_safetensors(temporary + "/model.safetensors", buffers.entries, {{"format", "pt"}});
     copy_tokenizer(dir, temporary);
     const Json quantization = quantization_config(folder.info());
@@ -141,12 +138,7 @@ GptqExport export_gptq(const std::string& model, const std::string& path,
     json["quantization_config"] = quantization;
     json["dtype"] = plain.config;
     write_file_atomic(temporary + "/config.json", json.dump(2) + "\n");
-    fsync_directory(temporary);
-    rename_path(temporary, path);
-  } catch (...) {
-    remove_tree(temporary);
-    throw;
-  }
+  });
   return report;
 }
 

@@ -39,9 +39,9 @@ std::string PartFolder::info_path(int64_t part) const {
 bool PartFolder::has(int64_t part) const { return path_exists(info_path(part)); }
 
 void PartFolder::save(int64_t part, const TensorBuffers& tensors, const Json& info) const {
-  const std::string temporary = path_ + "/part.tmp";
-  write_safetensors(temporary, tensors.entries);
-  rename_path(temporary, tensors_path(part));
+  write_file_atomic(tensors_path(part), [&](const std::string& temporary) {
+    write_safetensors(temporary, tensors.entries);
+  });
   write_file_atomic(info_path(part), info.dump(2) + "\n");
 }
 

@@ -12,6 +12,7 @@
 #include <set>
 
 #include "osp/base/error.h"
+#include "osp/base/timing.h"
 #include "osp/measure/rows.h"
 #include "osp/ptq/quantize_report.h"
 #include "osp/ptq/quantized_model_dir.h"
@@ -53,7 +54,7 @@ class Progress {
     ++done_;
     ++timed_;
     if (!options_.progress) return;
-    const double spent = std::chrono::duration<double>(Clock::now() - start_).count();
+    const double spent = seconds_since(start_);
     options_.progress(done_, total_,
                       spent / static_cast<double>(timed_) * static_cast<double>(total_ - done_));
   }
@@ -82,10 +83,10 @@ class Pipeline {
       const auto before = Clock::now();
       const int64_t resumed = result_.num_resumed;
       block(layer);
-      const std::chrono::duration<double> spent = Clock::now() - before;
-      if (result_.num_resumed == resumed) result_.block_seconds.push_back(spent.count());
+      const double spent = seconds_since(before);
+      if (result_.num_resumed == resumed) result_.block_seconds.push_back(spent);
     }
-    result_.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    result_.seconds = seconds_since(start);
     return std::move(result_);
   }
 

@@ -8,16 +8,13 @@
 #include <utility>
 
 #include "osp/base/error.h"
+#include "osp/base/timing.h"
 #include "osp/ptq/hessian.h"
 
 namespace osp {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 TapPoint input_of(const ParameterSpec& spec) {
   if (spec.name.find("self_attn.o_proj") != std::string::npos) return TapPoint::attention_output;

@@ -8,6 +8,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/memory.h"
+#include "osp/base/timing.h"
 #include "osp/ptq/quantize_report.h"
 #include "osp/ptq/quantized_model_dir.h"
 #include "osp/ptq/rotation_check.h"
@@ -54,8 +55,7 @@ RotationPlan learned_plan(const ParameterStore& store, const QuantizeRequest& re
   if (request.progress) {
     const auto start = std::chrono::steady_clock::now();
     options.progress = [&request, start](int64_t done, int64_t total, double) {
-      const double seconds =
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      const double seconds = seconds_since(start);
       request.progress("steps", done, total,
                        seconds / static_cast<double>(done) * static_cast<double>(total - done));
     };

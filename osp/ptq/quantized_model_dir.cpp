@@ -83,9 +83,6 @@ void save_quantized_model_dir(const PartFolder& parts, const ModelConfig& model,
                               const QuantizedModelInfo& info, const Json& report,
                               const std::string& source_dir, const std::string& path) {
   check_output_dir(path);
-  const std::string temporary = path + ".tmp";
-  remove_tree(temporary);
-  make_directories(temporary);
   std::vector<SafetensorsFile> files;
   std::vector<TensorEntry> entries;
   for (int64_t part = -1; part < model.layers; ++part) {
@@ -94,13 +91,13 @@ void save_quantized_model_dir(const PartFolder& parts, const ModelConfig& model,
       entries.push_back({name, view.dtype, view.shape, view.data});
     }
   }
-  write_safetensors(temporary + "/" + kWeights, entries, {{"format", "pt"}});
-  copy_tokenizer(source_dir, temporary);
-  write_file_atomic(temporary + "/quantize.json", report.dump(2) + "\n");
-  write_file_atomic(temporary + "/config.json",
-                    config_with_quantization(model, info, source_dir).dump(2) + "\n");
-  fsync_directory(temporary);
-  rename_path(temporary, path);
+  write_folder_atomic(path, [&](const std::string& temporary) {
+    write_safetensors(temporary + "/" + kWeights, entries, {{"format", "pt"}});
+    copy_tokenizer(source_dir, temporary);
+    write_file_atomic(temporary + "/quantize.json", report.dump(2) + "\n");
+    write_file_atomic(temporary + "/config.json",
+                      config_with_quantization(model, info, source_dir).dump(2) + "\n");
+  });
 }
 
 bool is_quantized_model_dir(const std::string& path) {
