@@ -1,9 +1,10 @@
-// read_batch (osp/data/dataset.h): which windows a step consists of, and what is scored in them.
+#include "osp/data/batch.h"
+
 #include <algorithm>
+#include <span>
 
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
-#include "osp/data/dataset.h"
 
 namespace osp {
 namespace {

@@ -7,6 +7,7 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/printable.h"
+#include "osp/data/benchmark_parquet.h"
 #include "osp/data/text_reader_jsonl.h"
 #include "osp/tokenizer/utf8.h"
 
@@ -15,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kDeepest = 6;  // folders below the root, of the hub's cache
+constexpr int kDeepest = 6;  // folders below the root in the hub's cache
 
 // "datasets--Rowan--hellaswag", "ARC-Easy" → "hellaswag", "arc_easy"
 std::string folder_key(std::string name) {
@@ -54,7 +55,7 @@ std::vector<fs::path> files_below(const std::string& folder) {
   return files;
 }
 
-// Whether a folder on the way from `root` to the file has one of these names.
+// True if a folder on the way from `root` to the file has one of these names.
 template <class IsName>
 bool lies_in(const fs::path& file, const fs::path& root, const IsName& is_name) {
   const fs::path way = file.lexically_relative(root).parent_path();

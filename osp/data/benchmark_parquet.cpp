@@ -1,4 +1,5 @@
-// Rows of a Parquet file as JSON: strings, numbers, lists and structs of them.
+#include "osp/data/benchmark_parquet.h"
+
 #include <arrow/array.h>
 #include <arrow/record_batch.h>
 #include <arrow/type.h>
@@ -8,7 +9,6 @@
 
 #include <algorithm>
 
-#include "osp/data/benchmark_files.h"
 #include "osp/data/parquet_file.h"
 
 namespace osp {

@@ -1,8 +1,11 @@
-// One record of a benchmark's files, whatever the file: a JSON object and the place where it
-// stands.
+// One record of a benchmark's files, whatever their format: a JSON object and its place in the
+// file.
+//
+// Tested by osp/eval/task_test.cpp and tests/python/test_eval_tasks.py.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,13 +17,16 @@ namespace osp {
 struct BenchRecord {
   Json fields;
   std::string file;
-  int64_t number = 0;         // of its first line, or row of a Parquet file; from 1
-  bool is_row = false;        // of a Parquet file
+  int64_t number = 0;         // its first line, or its row in a Parquet file; from 1
+  bool is_row = false;        // true for Parquet files
   std::string where() const;  // "test.jsonl: line 3", "test.parquet: row 3"
 };
 
-// Fields, each an Error(damaged) that names the place and the field if it is absent (with the names
-// of those that are there) or of another type.
+// Receives record after record; returns false to stop the reading.
+using RecordSink = std::function<bool(BenchRecord)>;
+
+// Fields. Each is an Error(damaged) that names the place and the field if it is absent (with the
+// names of the fields that exist) or has another type.
 bool has_field(const BenchRecord& record, const std::string& name);
 std::string string_field(const BenchRecord& record, const std::string& name);
 std::vector<std::string> strings_field(const BenchRecord& record, const std::string& name);

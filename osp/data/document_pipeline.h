@@ -26,8 +26,8 @@ struct DocumentPipelineOptions {
 // Runs produce(push) on a thread of its own, work(item) on the workers, and consume(result) on the
 // calling thread, in the order of the pushes whatever the number of workers. push waits while
 // max_in_flight items are alive and returns false once the pipeline has failed. The first exception
-// in that order (an item's, or the producer's after its last item) is rethrown after all threads
-// ended.
+// in that order (an item's, or the producer's after its last item) is rethrown when all threads
+// have ended.
 template <class Item, class Result>
 class OrderedPipeline {
  public:
@@ -64,7 +64,7 @@ class OrderedPipeline {
   }
 
  private:
-  // What became of an item.
+  // The outcome of an item.
   struct Done {
     std::unique_ptr<Result> result;
     std::exception_ptr error;

@@ -32,7 +32,7 @@ std::vector<int> doubled_in_order(int count, int num_workers, size_t max_in_flig
 
 TEST(OrderedPipeline, ResultsComeInTheOrderOfTheItemsForAnyNumberOfWorkers) {
   std::vector<int> expected(200);
-  for (int i = 0; i < 200; ++i) expected[static_cast<size_t>(i)] = 2 * i;
+  for (int i = 0; i < 200; ++i) expected[i] = 2 * i;
   for (const int workers : {1, 2, 5}) {
     for (const size_t in_flight : {size_t{1}, size_t{3}, size_t{50}}) {
       EXPECT_EQ(doubled_in_order(200, workers, in_flight), expected) << workers << " " << in_flight;

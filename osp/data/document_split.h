@@ -1,4 +1,4 @@
-// Where documents begin and end in plain text, and which of them are held out.
+// The division of plain text into documents, and the choice of those that are held out.
 #pragma once
 
 #include <cstddef>
@@ -9,34 +9,34 @@
 
 namespace osp {
 
-// What one document of a text or Markdown file is. (A JSON line or a Parquet row is always one.)
+// The unit that is one document of a text or Markdown file. (A JSON line or a Parquet row always is
+// one.)
 enum class DocumentUnit {
   file,       // the whole file
   line,       // every line
   paragraph,  // lines between blank lines
   entry,      // as in a dictionary: begins at a line without indent that follows a blank line
-  separator,  // what lies between occurrences of a separator
+  separator,  // the text between two occurrences of a separator
 };
 
 struct DocumentPolicy {
   DocumentUnit unit = DocumentUnit::file;
-  std::string separator = {};  // of DocumentUnit::separator
+  std::string separator = {};  // for DocumentUnit::separator
 };
 
-// "file", "lines", "paragraphs", "entries"; a separator that is not empty (with the escapes \n \r
-// \t
-// \\ and \xHH) takes the place of the unit. Error(usage) for anything else.
+// The policy named "file", "lines", "paragraphs" or "entries". A separator that is not empty takes
+// the place of the unit; it may contain the escapes \n, \r, \t, \\ and \xHH. Error(usage) for
+// anything else.
 DocumentPolicy parse_document_policy(const std::string& name, const std::string& separator);
-// The same in words, for index.json.
+// A policy in words, for index.json.
 std::string describe(const DocumentPolicy& policy);
 
-// Whether there is nothing but white space (as in the C locale).
+// True if the text is empty or white space only (as in the C locale).
 bool is_blank(std::string_view text);
 
 // Cuts a stream of text into documents. Holds at most one document and one line. For lines,
 // paragraphs and entries, blank lines (nothing but white space) between documents and the line
-// break at the end of a document belong to none; files and separated parts are passed on byte for
-// byte.
+// break at the end of a document belong to none. Files and separated parts keep all their bytes.
 class DocumentSplitter {
  public:
   using Sink = std::function<void(std::string_view document)>;
@@ -57,7 +57,7 @@ class DocumentSplitter {
   DocumentPolicy policy_;
   Sink sink_;
   std::string document_;  // the document so far
-  std::string held_;      // blank lines that belong to it only if it goes on
+  std::string held_;      // blank lines that belong to it only if another line follows
   std::string line_;      // the beginning of a line whose end has not been seen
   bool after_blank_ = true;
   std::string where_;

@@ -1,4 +1,6 @@
 // One text from a file of documents.
+//
+// Tested by tests/python/test_eval.py.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,6 @@
 // Opening Parquet files, with Arrow's failures as Errors. Only for files that include Arrow.
+//
+// Tested by osp/data/text_reader_test.cpp and tests/python/test_eval_tasks.py.
 #pragma once
 
 #include <arrow/result.h>
@@ -17,7 +19,7 @@
 
 namespace osp::parquet_file {
 
-inline constexpr size_t kMessageBytes = 300;  // of what Arrow says
+inline constexpr size_t kMessageBytes = 300;  // longest quotation of Arrow's messages
 
 inline void check(const arrow::Status& status, const std::string& path) {
   if (!status.ok()) {
@@ -25,7 +27,7 @@ inline void check(const arrow::Status& status, const std::string& path) {
   }
 }
 
-// What `call` returns; Arrow's exceptions, of whatever type, mean that the file is damaged.
+// The result of `call`; Arrow's exceptions, of whatever type, mean that the file is damaged.
 template <class Call>
 auto guarded(const std::string& path, Call call) {
   try {
@@ -49,7 +51,7 @@ std::unique_ptr<parquet::arrow::FileReader> open(const std::string& path, Compre
 
 // The text of row `row` of an array of any text type; false for null. Throws Arrow's exceptions.
 bool text_at(const arrow::Array& array, int64_t row, std::string_view& text);
-// Whether text_at can read arrays of this type.
+// True if text_at can read arrays of this type.
 bool is_text(const arrow::DataType& type);
 
 }  // namespace osp::parquet_file

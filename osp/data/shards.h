@@ -1,9 +1,9 @@
-// Token shards on disk: what index.json says, how it is read and how strictly.
+// Token shards on disk: the content of index.json, and its strict reader.
 //
 // A shard set is a folder: index.json, tokenizer.json, and per split the files train-00000.u16,
 // train-00001.u16, …, validation-00000.u16 (or .u32). A shard is nothing but little-endian token
-// ids; the shards of a split in the order of the index are one long stream. docs/formats.md, "Token
-// shards".
+// ids; the shards of a split in the order of the index are one long stream. See "Token shards" in
+// docs/formats.md.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,8 @@
 //
 // 256 little-endian int32 of header (magic 20240520, version 1, number of tokens, zeros), then that
 // many u16 ids. The files say neither the vocabulary nor the end-of-document token.
+//
+// Tested by osp/data/dataset_test.cpp.
 #pragma once
 
 #include <cstddef>

@@ -1,11 +1,11 @@
 #include "osp/data/shards_build.h"
 
 #include <algorithm>
-#include <chrono>
 #include <optional>
 #include <utility>
 
 #include "osp/base/error.h"
+#include "osp/base/timing.h"
 #include "osp/data/document_pipeline.h"
 #include "osp/data/document_split.h"
 #include "osp/data/shards_writer.h"
@@ -13,10 +13,6 @@
 
 namespace osp {
 namespace {
-
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Ids of the documents of a chunk that belong to one split.
 struct EncodedSplit {
@@ -129,7 +125,7 @@ class ShardSink {
     }
     for (SourceEntry& source : sources_) writer_.add_source(std::move(source));
     report_.index = writer_.commit();
-    report_.seconds = now_s() - start_s_;
+    report_.seconds = clock_seconds() - start_s_;
     return std::move(report_);
   }
 
@@ -142,7 +138,7 @@ class ShardSink {
   }
 
   void show_progress(uint64_t file_bytes_read) {
-    const double elapsed_s = std::max(now_s() - start_s_, 1e-9);
+    const double elapsed_s = std::max(clock_seconds() - start_s_, 1e-9);
     const double share = total_file_bytes_ == 0 ? 1.0
                                                 : static_cast<double>(file_bytes_read) /
                                                       static_cast<double>(total_file_bytes_);
@@ -160,7 +156,7 @@ class ShardSink {
   ShardBuildReport report_;
   std::vector<SourceEntry> sources_;
   uint64_t total_file_bytes_ = 0, num_tokens_ = 0, num_train_ = 0, num_validation_ = 0;
-  double start_s_ = now_s();
+  double start_s_ = clock_seconds();
 };
 
 }  // namespace

@@ -14,7 +14,7 @@
 
 namespace osp {
 
-// What the build needs of a tokenizer.
+// The part of a tokenizer that the build needs.
 struct TextEncoder {
   // Appends the ids of a text without special tokens of its own; called from several threads.
   std::function<void(std::string_view text, std::vector<int32_t>& ids)> append;
@@ -39,7 +39,7 @@ struct ShardBuildOptions {
 
 struct ShardBuildReport {
   ShardIndex index;
-  uint64_t text_bytes = 0;         // of the documents that were encoded
+  uint64_t text_bytes = 0;         // bytes of the documents that were encoded
   uint64_t dropped_documents = 0;  // null, empty, or nothing but white space
   double seconds = 0;
 };

@@ -1,4 +1,6 @@
 // Writes a shard set: token ids in, a complete folder out, or nothing.
+//
+// Tested by osp/data/shards_build_test.cpp and osp/data/dataset_test.cpp.
 #pragma once
 
 #include <memory>

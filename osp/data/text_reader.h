@@ -12,21 +12,20 @@
 
 namespace osp {
 
-// Some consecutive documents of one file. JSON lines are still JSON here, so that the workers
-// parse.
+// Some consecutive documents of one file. JSON lines are not parsed yet; the workers do that.
 struct DocumentChunk {
-  // Where a document lies in `bytes`.
+  // The place of a document in `bytes`.
   struct Span {
     size_t begin = 0;
     size_t size = 0;
-    uint64_t line = 0;  // of a JSON lines file
+    uint64_t line = 0;  // line of a JSON lines file
   };
   size_t file = 0;  // index into the list of files
   bool json_lines = false;
   std::string bytes;
   std::vector<Span> documents;
   uint64_t num_null = 0;         // rows of a Parquet file without text
-  uint64_t file_bytes_read = 0;  // of all files up to here, for progress
+  uint64_t file_bytes_read = 0;  // sum over all files up to here, for progress
 
   std::string_view document(size_t index) const {
     return std::string_view(bytes).substr(documents[index].begin, documents[index].size);
@@ -34,8 +33,8 @@ struct DocumentChunk {
 };
 
 struct TextReadOptions {
-  std::string field = "text";  // of JSON lines and Parquet
-  DocumentPolicy policy = {};  // of text and Markdown
+  std::string field = "text";  // field of JSON lines, column of Parquet
+  DocumentPolicy policy = {};  // for text and Markdown
   // A chunk is passed on once it holds this much; only a longer single document makes a longer one.
   size_t chunk_bytes = 1 << 20;
 };

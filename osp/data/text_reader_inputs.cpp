@@ -45,7 +45,7 @@ bool strip_suffix(std::string& name, std::string_view suffix) {
   return true;
 }
 
-// What a file's name says; nothing if it says no format and none is forced.
+// Format and compression from a file's name; nothing if it has no known format and none is forced.
 std::optional<TextInput> classify(const std::string& path, std::optional<TextFormat> forced) {
   std::string name = fs::path(path).filename().string();
   std::transform(name.begin(), name.end(), name.begin(), [](char c) {

@@ -1,4 +1,6 @@
-// Which files the inputs of `osp tokenize` stand for, and what is in them.
+// The files that the inputs of `osp tokenize` stand for, and their formats.
+//
+// Tested by osp/data/text_reader_test.cpp.
 #pragma once
 
 #include <cstdint>
@@ -20,19 +22,21 @@ struct TextInput {
 
 struct TextInputs {
   std::vector<TextInput> files;
-  std::vector<std::string> ignored;  // files of folders whose names say none of the formats
+  std::vector<std::string> ignored;  // files in folders whose names have no known format
 };
 
 // Paths that match a pattern of * ? [ ], in the order of their bytes.
 std::vector<std::string> sorted_glob(const std::string& pattern);
 
 // Expands files, folders (recursively, in the order of their paths' bytes) and globs, in the order
-// of `arguments`; a file that several of them name is read once. The format follows the name (.txt
-// .text .md .markdown .dict; .jsonl .ndjson; .parquet; each also with .gz, .dz or .zst) unless
-// `format`
-// ("text", "jsonl", "parquet"; "" for none) is given. Hidden files in folders and links to folders
-// are passed over. Error(usage) if an argument stands for no file or the name of a file that was
-// named by itself says no format.
+// of `arguments`; a file that several of them name is read once. `format` is "text", "jsonl",
+// "parquet", or "" to choose by the name of each file:
+//   text       .txt .text .md .markdown .dict
+//   jsonl      .jsonl .ndjson
+//   parquet    .parquet
+// each also with .gz, .dz or .zst. Hidden files in folders and links to folders are omitted.
+// Error(usage) if an argument stands for no file, or if a file named by itself has a name without a
+// known format.
 TextInputs find_text_inputs(const std::vector<std::string>& arguments, const std::string& format);
 
 }  // namespace osp

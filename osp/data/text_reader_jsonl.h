@@ -1,4 +1,6 @@
 // JSON lines: one JSON object a line, the text in one of its fields.
+//
+// Tested by osp/data/text_reader_test.cpp.
 #pragma once
 
 #include <cstdint>

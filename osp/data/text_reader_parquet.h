@@ -1,4 +1,6 @@
 // Parquet: the rows of one text column.
+//
+// Tested by osp/data/text_reader_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,6 @@
 // Bytes of a file in order, whatever it is packed in: plain, gzip (also dictzip's .dz) or zstd.
+//
+// Tested by osp/data/text_reader_test.cpp.
 #pragma once
 
 #include <cstddef>
