@@ -10,8 +10,7 @@
 
 namespace osp {
 
-// Where a command reports progress. Results go to stdout elsewhere. Not thread-safe: one thread
-// reports.
+// The progress of a command; results go to stdout elsewhere. Not thread-safe: one thread reports.
 class Console {
  public:
   explicit Console(bool quiet = false);
@@ -45,8 +44,8 @@ class Console {
   double last_status_s_ = -1e9;
 };
 
-// Shows "label: done/total unit, time left" of work that begins now, `before` of it being done. The
-// console must outlive the result.
+// Shows "label: done/total unit, time left" of work that begins now, with `before` done already.
+// The console must outlive the result.
 std::function<void(int64_t done, int64_t total)> progress_line(Console& console, std::string label,
                                                                std::string unit,
                                                                int64_t before = 0);

@@ -9,7 +9,7 @@
 
 namespace osp {
 
-// What went wrong, as far as a caller or a script needs to tell the cases apart.
+// The kinds of errors that a caller or a script needs to tell apart.
 enum class ErrorCode {
   usage,        // wrong option, key, value or combination: exit 2
   damaged,      // a file is not what it says it is: exit 3
@@ -22,8 +22,8 @@ enum class ErrorCode {
 // The exit status of the program for an error of this kind.
 int exit_status(ErrorCode code);
 
-// Thrown for everything that a user or a file can cause. The message says where, what was found,
-// what was expected, and what to do.
+// Thrown for everything that a user or a file can cause. The message names the place, what was
+// found and expected, and what to do.
 class Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}

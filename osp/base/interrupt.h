@@ -1,4 +1,6 @@
 // SIGTERM, SIGINT and SIGUSR1 ask long work to save and leave.
+//
+// Tested by osp/train/loop_test.cpp and tests/python/test_train.py.
 #pragma once
 
 namespace osp {

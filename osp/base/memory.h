@@ -1,15 +1,14 @@
-// What this process has taken of the machine's memory.
+// The memory that this process has used.
 #pragma once
 
 #include <cstdint>
 
 namespace osp {
 
-// The largest memory that it has held so far, resident, in bytes.
+// The largest resident memory so far, in bytes.
 int64_t peak_memory_bytes();
 
-// How often it has been given a page of memory so far. A program that reuses what it holds is given
-// none.
+// The number of page faults so far. A program that reuses its memory causes none.
 int64_t page_faults();
 
 }  // namespace osp

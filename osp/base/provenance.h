@@ -1,4 +1,4 @@
-// Who made a result: the call and the machine, recorded in it so that it can be made again.
+// The origin of a result: the call and the machine, recorded in it so that it can be reproduced.
 #pragma once
 
 #include <string>

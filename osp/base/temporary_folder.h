@@ -1,5 +1,7 @@
 // A fresh folder below the system's folder for temporary files (TMPDIR), removed with everything in
 // it at the end of the object's life.
+//
+// Tested by tests/python/test_quantize.py.
 #pragma once
 
 #include <cstdlib>

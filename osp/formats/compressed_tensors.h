@@ -1,7 +1,7 @@
 // The dense packing of the compressed-tensors layout "pack-quantized": signed codes of b bits,
 // stored as code + 2^(b−1), follow each other in the bits of int32 words, least significant first.
-// A code may lie across two words. Every row begins with a new word; its last word is filled with
-// zeros.
+// A code may cross into the next word. Every row begins with a new word; its last word is filled
+// with zeros.
 #pragma once
 
 #include <cstdint>

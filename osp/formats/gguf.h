@@ -43,14 +43,14 @@ enum class GgufType : uint32_t {
 // One metadata value; `bytes` points into the file: the elements one after another, a string with
 // its length before it.
 struct GgufValue {
-  GgufType type = GgufType::u8;  // of the elements, if it is an array
+  GgufType type = GgufType::u8;  // the element type, if it is an array
   bool is_array = false;
   uint64_t count = 1;  // elements
   std::span<const std::byte> bytes;
 };
 
 // Metadata by key. The accessors throw Error(damaged) that names file and key if it is absent or of
-// another type; any integer type serves where an integer is asked for, any number for a number.
+// another type; any integer type is accepted for an integer, any number for a number.
 class GgufMetadata {
  public:
   explicit GgufMetadata(std::string where = "") : where_(std::move(where)) {}
@@ -96,7 +96,7 @@ struct GgufContents {
 // both name file, key or tensor, what was found and what was expected.
 GgufContents parse_gguf(std::span<const std::byte> bytes, const std::string& where);
 
-// Whether a path names a GGUF file rather than a folder: by its ending, ".gguf".
+// True if a path names a GGUF file rather than a folder: by its ending, ".gguf".
 bool is_gguf_path(const std::string& path);
 
 // A validated GGUF file held as a mapping.

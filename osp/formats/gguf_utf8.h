@@ -1,4 +1,6 @@
-// Whether bytes are UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
+// A check that bytes are UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
+//
+// Tested by osp/formats/gguf_test.cpp.
 #pragma once
 
 #include <cstddef>

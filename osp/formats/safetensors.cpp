@@ -1,8 +1,7 @@
 // The safetensors layout: 8 bytes little-endian header length N, N bytes of JSON, then the data.
 // The JSON maps each tensor's name to {"dtype", "shape", "data_offsets": [begin, end]}, offsets
 // counted from the start of the data, and "__metadata__" to an object of strings. docs/formats.md
-// lists the rules; they are those of the reference package (0.8.0) but for the differences named
-// there.
+// lists the rules: those of the reference package (0.8.0), and the differences from it.
 #include "osp/formats/safetensors.h"
 
 #include <algorithm>
@@ -24,7 +23,7 @@ static_assert(std::endian::native == std::endian::little, "data is used in place
 
 constexpr size_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the reference's limit
-constexpr int kMaxJsonDepth = 127;                 // what the reference's JSON reader allows
+constexpr int kMaxJsonDepth = 127;                 // the limit of the reference's JSON reader
 constexpr size_t kAlignment = 8;
 constexpr char kMetadataName[] = "__metadata__";
 

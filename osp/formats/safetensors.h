@@ -26,8 +26,8 @@ int64_t safetensors_dtype_bits(const std::string& dtype);
 // A validated safetensors file held as a mapping.
 class SafetensorsFile {
  public:
-  // Error(damaged) with file, tensor and rule that is broken; every check of docs/formats.md happens
-  // before any allocation that depends on the file's numbers.
+  // Error(damaged) with file, tensor and rule that is broken; every check of docs/formats.md
+  // happens before any allocation that depends on the file's numbers.
   static SafetensorsFile open(const std::string& path);
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }

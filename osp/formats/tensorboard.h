@@ -21,8 +21,8 @@ uint32_t masked_crc32c(std::string_view bytes);
 // readers take for the end, so the writer must not be used again.
 class EventWriter {
  public:
-  // `start_time_s` in seconds since 1970. With `resumed_at_step` viewers forget what earlier files
-  // of the folder say about that step and later ones.
+  // `start_time_s` in seconds since 1970. With `resumed_at_step` viewers drop the points of earlier
+  // files in the folder at that step and later ones.
   EventWriter(const std::string& folder, double start_time_s,
               std::optional<int64_t> resumed_at_step = {});
 

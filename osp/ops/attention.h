@@ -12,9 +12,8 @@ namespace osp {
 // elsewhere, in the given type.
 at::Tensor document_mask(const at::Tensor& documents_BT, at::ScalarType type);
 
-// Additive mask [1, 1, T, S] of the last T of S tokens: 0 where a query sees a
-// key among the `window` newest ones up to itself, −inf elsewhere (later keys
-// included).
+// Additive mask [1, 1, T, S] of the last T of S tokens: 0 where a query sees a key among the
+// `window` newest ones up to itself, −inf elsewhere (later keys included).
 at::Tensor window_mask(int64_t queries, int64_t keys, int64_t window, const at::Tensor& like);
 
 // The first key that each query sees, int32 [B, T] or [1, T]: the first token of its document
@@ -22,19 +21,19 @@ at::Tensor window_mask(int64_t queries, int64_t keys, int64_t window, const at::
 // newest ones up to itself (0: any number). Undefined where every query sees all up to itself.
 at::Tensor first_keys(const at::Tensor& documents_BT, int64_t length, int64_t window);
 
-// Which keys up to itself a query sees: all if both are undefined. first_BT serves where
-// has_fused_attention, the additive mask elsewhere.
+// The keys up to itself that a query sees: all if both are undefined. first_BT is for devices and
+// types with has_fused_attention, the additive mask for all others.
 struct VisibleKeys {
   at::Tensor first_BT;
   at::Tensor mask;
 };
 
-// Fused attention where it can be (fused_attention.h), else flash attention of the tensor library;
-// both forward and backward.
+// Fused attention where it is supported (fused_attention.h), else flash attention of the tensor
+// library; both forward and backward.
 at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
                             const at::Tensor& v_BSHK, const VisibleKeys& visible = {});
 
-// The same by explicit products in fp32. `on_logits` (may be empty) gets the scaled logits
+// The twin: explicit products in fp32. `on_logits` (may be empty) gets the scaled logits
 // [B, H, T, S] before masking and returns them or a replacement.
 at::Tensor causal_attention_reference(
     const at::Tensor& q_BTHK, const at::Tensor& k_BSHK, const at::Tensor& v_BSHK,

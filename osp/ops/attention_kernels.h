@@ -1,9 +1,11 @@
 // Passes of fused causal attention between its matrix products, on raw pointers (no tensor headers:
 // the .cpp is compiled with its own flags, see cmake/folder.cmake). bf16 values are their bits,
-// arithmetic is fp32. Wants AVX-512 with bf16.
+// arithmetic is fp32. For CPUs with AVX-512 and its bf16 products.
 //
-// "Pairs" is the layout that bf16 products want of their right operand [R, C]: [R/2, C, 2], two rows
-// side by side.
+// Tested by osp/ops/fused_attention_test.cpp.
+//
+// "Pairs" is the layout that bf16 products need for their right operand [R, C]: [R/2, C, 2], two
+// rows side by side.
 #pragma once
 
 #include <cstdint>
@@ -38,15 +40,17 @@ void round_scaled(const float* x, float factor, uint16_t* out, int64_t count);
 // Σ x y.
 float dot(const uint16_t* x, const uint16_t* y, int64_t count);
 
-// What the keys first_key … first_key + keys − 1 need of a block of queries. logits = keys · queriesᵀ
-// and d_p = values · d_outᵀ are [keys, kQueries]; with p = exp(scale · logits − log_sum) where the
-// query sees the key, else 0, and ds = p · (d_p − delta):
-//   p [keys, kQueries], ds [keys, kQueries], ds_pairs [(keys+1)/2, kQueries, 2].
-// The query of column j sees the keys first[j] … last[j]; none where log_sum is infinite.
+// A block of queries as the backward pass sees it. The query of column j sees the keys first[j] …
+// last[j]; none where log_sum is infinite.
 struct QueryBlock {
   float log_sum[kQueries], delta[kQueries];
   int32_t first[kQueries], last[kQueries];
 };
+
+// Probabilities and the gradient of the logits for the keys first_key … first_key + keys − 1. From
+// logits = keys · queriesᵀ and d_p = values · d_outᵀ, both [keys, kQueries]:
+//   p  = exp(scale · logits − log_sum) where the query sees the key, else 0    [keys, kQueries]
+//   ds = p · (d_p − delta)             [keys, kQueries], and as ds_pairs [(keys+1)/2, kQueries, 2]
 void probability_gradient(const float* logits, const float* d_p, const QueryBlock& queries,
                           int64_t first_key, int64_t keys, float scale, uint16_t* p, uint16_t* ds,
                           uint16_t* ds_pairs);

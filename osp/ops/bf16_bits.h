@@ -1,5 +1,7 @@
 // Numbers in bf16 as their bits, for kernels on raw memory. Everything is static: a file that is
 // compiled for one instruction set must not lend its copy to others.
+//
+// Tested by osp/ops/kernels_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -37,7 +37,7 @@ int64_t chunk_rows(int64_t rows, int64_t vocabulary) {
   return std::min(rows, std::max<int64_t>(256, (int64_t{1} << 22) / vocabulary));
 }
 
-// The same by the library's operators, for what has no kernels.
+// The chunk by the tensor library's operators, for devices and types without kernels.
 void cross_entropy_chunk_reference(const at::Tensor& logits, const at::Tensor& targets,
                                    const at::Tensor& losses, bool write_gradient, double scale) {
   const at::Tensor log_p = at::log_softmax(logits.to(losses.scalar_type()), -1);

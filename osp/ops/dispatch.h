@@ -5,6 +5,8 @@
 //      (TypedKernels<float> or TypedKernels<Bf16>, kernels.h) ...
 //   4. ... of the table for the instruction set in use (active_kernels(), isa.h).
 //   5. The table points into kernels_body.inc, which the build compiles once per instruction set.
+//
+// Tested by the tests of the operators.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,7 +18,7 @@
 
 namespace osp {
 
-// Whether the CPU kernels handle this tensor; if not, the reference twin runs.
+// True if the CPU kernels handle this tensor; if not, the reference twin runs.
 inline bool has_kernels(const at::Tensor& x) {
   return x.device().is_cpu() && active_isa() != Isa::reference &&
          (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);

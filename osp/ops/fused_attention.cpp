@@ -22,7 +22,7 @@ using attention_kernels::QueryBlock;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr int64_t kKeys = 128;   // of a packed block of keys, as wide as products are efficient
+constexpr int64_t kKeys = 128;   // keys of a packed block, as wide as products are efficient
 constexpr int64_t kChunk = 512;  // keys whose products with a block of queries exist at a time
 
 constexpr int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
@@ -114,7 +114,7 @@ struct Forward {
 struct ForwardState {
   Bits keys, values;  // packed: [T/kKeys][K/2, kKeys, 2] and [T/2, K, 2]
   Bits p;             // [kQueries, T]
-  Floats logits;      // the same
+  Floats logits;      // [kQueries, T]
   Floats sums;        // [kQueries, K]
   float totals[kQueries];
 
@@ -186,7 +186,7 @@ struct BackwardState {
   Bits q_columns, d_columns;  // pairs of the transposes, [K/2, kQueries, 2]
   Bits q_rows, d_rows;        // pairs, [kQueries/2, K, 2]
   Floats logits, d_p;         // [kChunk, kQueries]
-  Bits p, ds, ds_pairs;       // the same
+  Bits p, ds, ds_pairs;       // [kChunk, kQueries]
   Floats dq;                  // [K, kQueries]
   QueryBlock queries;
 
@@ -206,8 +206,8 @@ struct BackwardState {
         dq(s.K * kQueries) {}
 };
 
-// Reads what the products need of a block of queries: log-sum-exp, delta = out · d_out, visible keys,
-// and q and d_out in the layouts of both operands.
+// Reads what the products need of a block of queries: log-sum-exp, delta = out · d_out, visible
+// keys, and q and d_out in the layouts of both operands.
 void read_queries(const Backward& g, int64_t b, int64_t h, const Block& block,
                   BackwardState& state) {
   const Shape& s = g.shape;

@@ -13,7 +13,7 @@
 namespace osp {
 namespace {
 
-constexpr int64_t kColumns = 192;  // of a block of the fp32 product
+constexpr int64_t kColumns = 192;  // columns of a block of the fp32 product
 constexpr int64_t kPackedBytes = int64_t{64} << 20;
 constexpr int64_t kFewestRows = 512;
 
@@ -48,7 +48,7 @@ void add_bf16(at::Tensor& gram, const at::Tensor& x) {
   const int64_t blocks = (panels + kBlock - 1) / kBlock;
   const int64_t fitting = kPackedBytes / (panels * kPanel * 2) / 2 * 2;
   const int64_t rows_at_a_time = std::min(n + n % 2, std::max(kFewestRows, fitting));
-  const int64_t stride = rows_at_a_time / 2 * kPanel;  // of a panel
+  const int64_t stride = rows_at_a_time / 2 * kPanel;  // words of a panel
   at::Tensor packed = at::empty({panels * stride}, at::kInt);
   uint32_t* const words = reinterpret_cast<uint32_t*>(packed.data_ptr<int32_t>());
   const uint16_t* const rows = reinterpret_cast<const uint16_t*>(x.const_data_ptr());

@@ -50,7 +50,7 @@ void butterflies_on_cpu(at::Tensor& x, const HadamardFactors& factors, double di
                    });
 }
 
-// The same by the tensor library, for other devices.
+// The butterflies by the tensor library, for other devices.
 void butterflies_elsewhere(at::Tensor& x, const HadamardFactors& factors, double divisor) {
   at::Tensor current = x;
   for (int64_t distance = factors.base; distance < x.size(1); distance *= 2) {

@@ -3,6 +3,8 @@
 //
 // An element is a polynomial of degree below k over the integers modulo p; its number is the
 // polynomial's value at p with coefficients 0 … p − 1, so 0 is zero and 1 is one.
+//
+// Tested by osp/ops/hadamard_matrix_test.cpp.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +30,7 @@ class FiniteField {
   int64_t subtract(int64_t a, int64_t b) const;
   int64_t multiply(int64_t a, int64_t b) const;
   // 0 for zero, 1 for the square of another element, −1 for the rest.
-  int8_t character(int64_t a) const { return character_[static_cast<size_t>(a)]; }
+  int8_t character(int64_t a) const { return character_[a]; }
 
  private:
   int64_t size_;

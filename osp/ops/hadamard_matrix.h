@@ -29,8 +29,7 @@ HadamardFactors hadamard_factors(int64_t n);
 // Every base that hadamard_factors() can return, up to `limit`.
 std::vector<int64_t> hadamard_bases(int64_t limit = kLargestHadamardBase);
 
-// Error(unsupported) naming `what`, its size and the sizes that are possible, unless a matrix is
-// known.
+// Error(unsupported) naming `what`, its size and the possible sizes, unless a matrix is known.
 void check_hadamard_size(int64_t size, const std::string& what);
 
 // The matrix in row order, entry (i, j) at i · n + j; its first row is all ones. Costs n² steps.

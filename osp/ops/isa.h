@@ -1,4 +1,6 @@
-// Which instruction set the kernels use, decided once at run time.
+// The instruction set that the kernels use, decided once at run time.
+//
+// Tested by osp/ops/kernels_test.cpp and tests/python/test_interface.py.
 #pragma once
 
 #include <string>
@@ -21,7 +23,7 @@ Isa detect_isa();
 // Error(unsupported) for one that this CPU lacks.
 Isa active_isa();
 
-// Whether the level in use is AVX-512 (or above) and the CPU has its bf16 products.
+// True if the level in use is AVX-512 or above and the CPU has bf16 products.
 bool has_avx512_bf16();
 
 // Must run before the tensor library is first used: sets ATEN_CPU_CAPABILITY and

@@ -1,5 +1,7 @@
 // LayerNorm and the activations of networks without SwiGLU: models that osp reads, quantizes and
 // runs. Operators of the tensor library, differentiable; the paper's models do not use them.
+//
+// Tested by tests/python/test_families.py.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -17,7 +17,7 @@ using torch::autograd::variable_list;
 // Two-dimensional view of a tensor's last dimension.
 at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
 
-// x Wᵀ with the shape of x but for the last dimension.
+// x Wᵀ, in the shape of x but for the last dimension.
 at::Tensor product(const at::Tensor& x, const at::Tensor& w) {
   auto shape = x.sizes().vec();
   shape.back() = w.size(0);
@@ -48,7 +48,8 @@ struct Linear : torch::autograd::Function<Linear> {
   }
 };
 
-// What a norm's result is made from again. Autograd takes no tensors inside a struct for its own.
+// The operands that a norm's result is recomputed from. In a struct, so that autograd does not take
+// them for inputs.
 struct NormOperands {
   at::Tensor residual, inverse_rms, gain;
 };
@@ -69,7 +70,7 @@ struct LinearOfNorm : torch::autograd::Function<LinearOfNorm> {
   }
 };
 
-// What swiglu gave, beside the graph.
+// The result of swiglu, in a struct so that autograd does not take it for an input.
 struct SwigluResult {
   at::Tensor value;
 };

@@ -1,6 +1,6 @@
-// Products of bf16 matrices that lie in panels, with fp32 sums, on raw memory; nothing but this
-// header may be included where they are compiled for one instruction set. For CPUs with AVX-512 and
-// its bf16 products (has_avx512_bf16()).
+// Products of bf16 matrices stored in panels, with fp32 sums, on raw memory. Files that are
+// compiled for one instruction set may include no other header of this project. For CPUs with
+// AVX-512 and its bf16 products (has_avx512_bf16()).
 //
 // A matrix M [rows, cols] in panels: panel p holds the columns [32 p, 32 p + 32) as pairs of rows,
 //
@@ -16,7 +16,7 @@ namespace osp::panel_kernels {
 
 inline constexpr int64_t kPanel = 32;                       // columns of a panel, sides of a tile
 inline constexpr int64_t kTile = kPanel * kPanel;           // numbers of a tile
-inline constexpr int64_t kTileWords = kPanel / 2 * kPanel;  // of a tile in panels
+inline constexpr int64_t kTileWords = kPanel / 2 * kPanel;  // words of a tile in panels
 inline constexpr int64_t kBlock = 4;  // panels whose products are taken together
 
 // Writes panel p of a row-major matrix with `rows` rows of `cols` numbers, `pairs` pairs long.
@@ -27,7 +27,7 @@ void pack_panel_avx512bf16(const uint16_t* matrix, int64_t rows, int64_t cols, i
 void pack_transposed_panel_avx512bf16(const uint16_t* matrix, int64_t rows, int64_t cols, int64_t p,
                                       int64_t pairs, uint32_t* panel);
 
-// The other way round: the row-major matrix from the panel of it, or of its transpose.
+// Unpacking: the row-major matrix from its panel, or from that of its transpose.
 void unpack_panel_avx512bf16(const uint32_t* panel, int64_t rows, int64_t cols, int64_t p,
                              uint16_t* matrix);
 void unpack_transposed_panel_avx512bf16(const uint32_t* panel, int64_t rows, int64_t cols,
@@ -35,7 +35,7 @@ void unpack_transposed_panel_avx512bf16(const uint32_t* panel, int64_t rows, int
 
 // tiles[i][j][r][c] = Σ over pairs of a[i][pair][r] · b[j][pair][c], both products of a pair, for
 // i < num_a and j < num_b (at most kBlock; tiles[i] is kBlock tiles apart from tiles[i + 1]).
-// a[i] and b[j] are a_stride and b_stride words apart. With `lower` tiles of j > i are left out.
+// a[i] and b[j] are a_stride and b_stride words apart. With `lower` tiles of j > i are omitted.
 void multiply_panels_avx512bf16(const uint32_t* a, int64_t a_stride, int64_t num_a,
                                 const uint32_t* b, int64_t b_stride, int64_t num_b, int64_t pairs,
                                 bool lower, float* tiles);

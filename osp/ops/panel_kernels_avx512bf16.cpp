@@ -8,14 +8,14 @@
 namespace osp::panel_kernels {
 namespace {
 
-constexpr int kRows = 8;        // of a register tile
-constexpr int kVectors = 2;     // of 16 columns
-constexpr int64_t kPairs = 96;  // of two panels that the first cache holds
+constexpr int kRows = 8;        // rows of a register tile
+constexpr int kVectors = 2;     // vectors of 16 columns, per row of a register tile
+constexpr int64_t kPairs = 96;  // pairs of two panels that the first cache holds
 static_assert(kVectors * 16 == kPanel && kPanel % kRows == 0 && kBlock == 4);
 
 inline __m512bh as_pairs(__m512i words) { return (__m512bh)words; }
 
-// Of the two bf16 numbers of each word, the first and the second, as fp32.
+// The first and the second of the two bf16 numbers in each word, as fp32.
 inline __m512 first_of(__m512i words) { return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16)); }
 inline __m512 second_of(__m512i words) {
   return _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(-65536)));

@@ -2,6 +2,8 @@
 // again. The backward pass of a linear layer reads its input once more; where that is the result of
 // a norm or of SwiGLU, it is recomputed from the operands, which their own backward passes keep
 // anyway, to the same bits.
+//
+// Tested by osp/ops/linear_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -46,7 +46,7 @@ struct Recomputed : torch::autograd::Function<Recomputed> {
     }
     torch::autograd::backward(outputs, gradients);
     for (const at::Tensor& input : inputs) d_inputs.push_back(input.grad());
-    d_inputs.resize(3);  // of a second input that is not there, and of the function
+    d_inputs.resize(3);  // autograd also expects one for an absent second input and the function
     return d_inputs;
   }
 };

@@ -1,4 +1,4 @@
-// What is computed a second time gives the same bits, once.
+// Recomputed parts of a graph: the same bits, and gradients that are added once.
 #include "osp/ops/recompute.h"
 
 #include <ATen/TensorOperators.h>

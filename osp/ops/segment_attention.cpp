@@ -122,7 +122,7 @@ at::Tensor segment_attention(const at::Tensor& q_NHK, const at::Tensor& k_SHK,
     const std::vector<Unit>& units = levels[depth];
     for_each_task(static_cast<int64_t>(units.size()), [&](int64_t i) {
       const c10::InferenceMode no_graph;
-      const Unit& unit = units[static_cast<size_t>(i)];
+      const Unit& unit = units[i];
       const auto [part, part_sum] = attend(q, k_SHK, v_SHK, unit);
       at::Tensor out = out_NHK.narrow(0, unit.first_query, unit.queries)
                            .view({unit.queries, Hkv, H / Hkv, K})

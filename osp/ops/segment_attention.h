@@ -4,6 +4,8 @@
 // A segment is a run of queries that continues a context: it sees all keys of the context and, of
 // its own keys, those up to itself. Shapes: N queries, S rows of keys and values, H heads, Hkv
 // heads of keys and values, K head size.
+//
+// Tested by osp/eval/request_scorer_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -36,13 +38,13 @@ struct Segment {
 //
 // The softmax over a context in several ranges is put together from those of the ranges, and
 // neighbours with the same range attend to it together, so that nothing is copied:
-//   z = log(e^z₁ + e^z₂),   out = out₁ e^(z₁ − z) + out₂ e^(z₂ − z),   zᵢ the log-sum-exp of range
-//   i
+//   z = log(e^z₁ + e^z₂),   out = out₁ e^(z₁ − z) + out₂ e^(z₂ − z)
+// where zᵢ is the log-sum-exp of range i.
 at::Tensor segment_attention(const at::Tensor& q_NHK, const at::Tensor& k_SHK,
                              const at::Tensor& v_SHK, std::span<const Segment> segments,
                              int64_t window = 0);
 
-// The same, segment by segment from a copy of its keys, by explicit products in fp32.
+// The twin: segment by segment from a copy of its keys, by explicit products in fp32.
 at::Tensor segment_attention_reference(const at::Tensor& q_NHK, const at::Tensor& k_SHK,
                                        const at::Tensor& v_SHK, std::span<const Segment> segments,
                                        int64_t window = 0);

@@ -1,5 +1,7 @@
 // A weight as an operator sees it. Weight gradients do not pass through the graph: they are added
 // in fp32 into the tensor that the caller gives, so micro-batches never accumulate in bf16.
+//
+// Tested by osp/ops/rms_norm_test.cpp and osp/ops/linear_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,4 +1,6 @@
 // A result that was computed outside the graph, with its own backward pass.
+//
+// Tested by osp/ops/branch_scale_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

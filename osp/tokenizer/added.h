@@ -82,7 +82,7 @@ class AddedTokens {
   int32_t largest_id() const { return largest_id_; }
 
  private:
-  // Whether a match stands; widens it over white space as the token asks.
+  // True if a match counts; widens it over white space if the token strips it.
   static bool place(std::string_view text, size_t done, const AddedToken& token, size_t* begin,
                     size_t* end);
 

@@ -35,7 +35,7 @@ class Bpe {
 
   // Appends the ids of one word (valid UTF-8 unless in byte mode). Thread-safe.
   void encode(std::string_view word, std::vector<int32_t>& ids) const;
-  // The same by the definition above, a full scan for each merge: O(n²), the oracle of encode().
+  // The twin of encode(), by the definition above: a full scan for each merge, O(n²).
   void encode_reference(std::string_view word, std::vector<int32_t>& ids) const;
 
   // True if no merge and no unknown run crosses the start of an occurrence of `character` that

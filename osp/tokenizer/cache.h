@@ -1,6 +1,7 @@
 // A per-thread cache from short words to their ids: text repeats its words, and a hit costs one
-// cache line. Direct-mapped and of fixed size (2 MiB), so it is bounded and never needs to be
-// emptied.
+// cache line. Direct-mapped and of fixed size (2 MiB), so it needs no eviction.
+//
+// Tested by osp/tokenizer/tokenizer_test.cpp.
 #pragma once
 
 #include <cstddef>

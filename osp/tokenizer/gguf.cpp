@@ -12,7 +12,7 @@
 namespace osp {
 namespace {
 
-// tokenizer.ggml.token_type
+// Values of tokenizer.ggml.token_type.
 constexpr int64_t kUnknown = 2, kControl = 3, kUserDefined = 4, kByte = 6;
 
 std::string key(const char* name) { return std::string("tokenizer.ggml.") + name; }
@@ -34,7 +34,7 @@ Vocabulary read_vocabulary(const GgufMetadata& metadata) {
          metadata.where(), result.types.size(), count);
   }
   for (int64_t id = 0; id < count; ++id) {
-    const auto [place, is_new] = result.ids.emplace(result.tokens[static_cast<size_t>(id)], id);
+    const auto [place, is_new] = result.ids.emplace(result.tokens[id], id);
     if (!is_new) {
       fail(ErrorCode::damaged, "{}: tokenizer.ggml.tokens has \"{}\" twice, as {} and {}",
            metadata.where(), printable(place->first), place->second, id);
@@ -155,7 +155,7 @@ Json byte_level_tokenizer(const GgufMetadata& metadata, const Vocabulary& vocabu
 // ---- "llama": SentencePiece's BPE -------------------------------------------------------------
 
 struct Merge {
-  double score;  // of the token that it makes
+  double score;  // score of the token that it makes
   int64_t left, right;
 };
 

@@ -13,7 +13,7 @@
 
 namespace osp {
 
-// Whether the file has a tokenizer at all.
+// True if the file has a tokenizer at all.
 bool gguf_has_tokenizer(const GgufMetadata& metadata);
 
 // The tokenizer as tokenizer.json. Error(unsupported) names an unknown model or pre-tokenizer,
@@ -24,9 +24,8 @@ std::string gguf_tokenizer_json(const GgufMetadata& metadata);
 
 // The "pre_tokenizer" of tokenizer.json for a name in tokenizer.ggml.pre, null for an unknown name.
 Json gguf_pre_tokenizer(std::string_view name);
-// The name for a "pre_tokenizer" of tokenizer.json that cuts text as llama.cpp does under that
-// name;
-// "" if there is none.
+// The name under which llama.cpp cuts text as this "pre_tokenizer" of tokenizer.json does; "" if
+// there is none.
 std::string_view gguf_pre_tokenizer_name(const Json& pre_tokenizer);
 // All names, for messages.
 std::string gguf_pre_tokenizer_names();

@@ -1,4 +1,4 @@
-// How text is cut into words, by llama.cpp's names for it.
+// Rules for cutting text into words, under llama.cpp's names for them.
 #include <array>
 
 #include "osp/tokenizer/gguf.h"
@@ -88,7 +88,7 @@ Json pre_tokenizer_of(Cut cut) {
                                split("[0-9][0-9][0-9]"), byte_level(false)}));
 }
 
-// What decides about the words: defaults filled in, what only concerns offsets left out.
+// The keys that decide about the words: defaults filled in, keys about offsets omitted.
 Json essence(const Json& component) {
   if (!component.is_object() || !component.contains("type")) return component;
   Json result = component;

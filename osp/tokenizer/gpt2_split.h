@@ -1,6 +1,8 @@
-// GPT-2's way of cutting text into words, by hand: the pattern
+// GPT-2's way of cutting text into words, without a regular expression: the pattern
 //   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 // of the ByteLevel pre-tokenizer. Its twin is the same pattern run by PCRE2 (kGpt2Pattern).
+//
+// Tested by osp/tokenizer/pretokenizer_test.cpp.
 #pragma once
 
 #include <array>

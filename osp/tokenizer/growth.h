@@ -1,5 +1,7 @@
 // A limit on text that a tokenizer's components make from text. A few steps that each double what
 // they get, or one long replacement, could otherwise fill any memory from a small file.
+//
+// Tested by osp/tokenizer/normalizer_test.cpp and osp/tokenizer/pretokenizer_test.cpp.
 #pragma once
 
 #include <cstddef>

@@ -7,7 +7,7 @@
 namespace osp::tokenizer {
 namespace {
 
-// The same value with sorted objects; takes strings out of `value`.
+// A copy with sorted objects; takes the strings out of `value`.
 SortedJson sorted(Json&& value) {
   if (value.is_object()) {
     SortedJson object = SortedJson::object();

@@ -1,7 +1,9 @@
 // Reading the parts of a tokenizer.json: typed access to keys, with errors that name file,
 // component and key. Vocabularies have up to a quarter of a million keys, so objects are sorted
 // maps here (nlohmann::json), not the insertion-ordered lists of osp/base/json.h.
-// What messages quote from the file is printable().
+// Quotations from the file in messages are printable().
+//
+// Tested by osp/tokenizer/tokenizer_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -28,8 +28,8 @@ struct Link {
 // A merge that was possible when it was queued.
 struct Candidate {
   int32_t rank;
-  int32_t position;                               // of the left symbol
-  int32_t id;                                     // of the result
+  int32_t position;                               // position of the left symbol
+  int32_t id;                                     // id of the result
   bool operator<(const Candidate& other) const {  // std heaps keep the largest on top
     return rank != other.rank ? rank > other.rank : position > other.position;
   }

@@ -1,4 +1,6 @@
 // Merges of BPE: the table from a pair of symbols to its rank, and the two ways to apply it.
+//
+// Tested by osp/tokenizer/bpe_test.cpp.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +9,7 @@
 
 namespace osp::tokenizer {
 
-// What a pair of symbols becomes: lower ranks go first.
+// The result of merging a pair of symbols; lower ranks go first.
 struct Merge {
   int32_t rank;
   int32_t id;
@@ -46,10 +48,10 @@ class MergeTable {
   int shift_ = 63;
 };
 
-// Merges symbols[from..] in place until no pair is left in the table. merge_by_scan looks through
-// all pairs for every merge, O(n²), and is best for short words; merge_by_queue keeps a priority
-// queue over a linked list, O(n log n); Error(unsupported) from 2^31 symbols on. Both give the same
-// symbols.
+// Merges symbols[from..] in place until no pair is left in the table. Both give equal symbols:
+// merge_by_scan looks through all pairs for every merge, O(n²), and is best for short words;
+// merge_by_queue keeps a priority queue over a linked list, O(n log n), and is an
+// Error(unsupported) from 2^31 symbols on.
 void merge_by_scan(const MergeTable& table, std::vector<int32_t>& symbols, size_t from);
 void merge_by_queue(const MergeTable& table, std::vector<int32_t>& symbols, size_t from);
 

@@ -1,5 +1,7 @@
 // Post-processors of a tokenizer.json: special tokens around the ids of one text.
 // TemplateProcessing (its "single" template), ByteLevel (about offsets only), Sequence.
+//
+// Tested by osp/tokenizer/tokenizer_test.cpp and tests/python/test_tokenizer.py.
 #pragma once
 
 #include <cstdint>

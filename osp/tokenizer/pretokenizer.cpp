@@ -16,7 +16,7 @@ struct Span {
   bool delimiter;
 };
 
-// What happens to the delimiters.
+// The treatment of the delimiters.
 enum class Behavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
 
 Behavior read_behavior(const Component& component) {
@@ -105,8 +105,8 @@ void cut_digits(const Piece& piece, bool individual, PieceSink& sink) {
   const auto add = [&](const char* from, const char* to) {
     sink.add({from, static_cast<size_t>(to - from)}, piece.first && from == begin);
   };
-  const char* start = begin;  // of the run that is open
-  bool digits = false;        // what that run is made of
+  const char* start = begin;  // start of the open run
+  bool digits = false;        // true if that run is made of digits
   for (const char* p = begin; p < end;) {
     const char* const here = p;
     const bool digit = word_class(next_character(p)) == WordClass::number;

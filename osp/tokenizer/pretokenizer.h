@@ -20,7 +20,7 @@ struct Piece {
   bool first;
 };
 
-// Where a step leaves its pieces; rewritten text lives in `storage` until the call ends.
+// The pieces that a step makes; rewritten text lives in `storage` until the call ends.
 struct PieceSink {
   std::vector<Piece> pieces;
   std::deque<std::string>* storage = nullptr;

@@ -85,7 +85,7 @@ struct Tokenizer::State {
   tokenizer::PostProcessor post_processor;
   tokenizer::Decoder decoder;
   tokenizer::AddedTokens added;
-  uint64_t serial;     // of this tokenizer among all of the process
+  uint64_t serial;     // number of this tokenizer among all of the process
   bool cut_at_spaces;  // long words may be cut before U+2581 without changing any id
 };
 

@@ -23,7 +23,7 @@ class Tokenizer {
   static Tokenizer from_json(std::string_view json, const std::string& where);
   // A tokenizer.json, a folder with one, or a GGUF file.
   static Tokenizer from_file(const std::string& path);
-  // Whether a folder (or GGUF file) has a tokenizer for from_file to read.
+  // True if a folder (or GGUF file) has a tokenizer for from_file to read.
   static bool exists(const std::string& path);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
@@ -36,8 +36,8 @@ class Tokenizer {
   // Unknown ids are skipped. The result of a byte-level vocabulary is the tokens' bytes as they
   // are: ids that were not encoded from whole characters may give invalid UTF-8.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
-  // What one token adds to a text that has begun, for streaming output: its bytes in a byte-level
-  // vocabulary (which may be part of a character), else its text. Empty for an unknown id.
+  // The text that one token adds, for streaming output: its bytes in a byte-level vocabulary (which
+  // may be part of a character), else its text. Empty for an unknown id.
   std::string token_text(int32_t id) const;
   int64_t vocabulary() const;  // largest id + 1
   // Id of a token's content, or -1.

@@ -54,7 +54,7 @@ TEST(Tokenizer, DecodingSkipsUnknownIdsAndOnRequestSpecialTokens) {
   EXPECT_EQ(tokenizer.token_text(299), "");
 }
 
-// What from_json says about `json`, which it must refuse.
+// The message of from_json about `json`, which it must refuse.
 std::string refusal(const std::string& json, ErrorCode expected) {
   return message_of(expected, [&] { Tokenizer::from_json(json, "test.json"); });
 }

@@ -11,8 +11,7 @@ namespace {
 
 uint8_t byte_at(std::string_view text, size_t i) { return static_cast<uint8_t>(text[i]); }
 
-// How the bytes at the start of a text read: a whole character, or the ill-formed subpart that one
-// U+FFFD stands for.
+// The first character of a text: a whole one, or the ill-formed subpart that one U+FFFD replaces.
 struct Step {
   size_t size;
   bool valid;

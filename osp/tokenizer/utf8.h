@@ -1,6 +1,5 @@
-// Characters for the tokenizer: reading UTF-8, replacing what is not UTF-8, the classes of
-// characters that pre-tokenizers ask for, and the byte-level alphabet (one printable character per
-// byte).
+// Characters for the tokenizer: reading UTF-8, replacing bytes that are not UTF-8, the character
+// classes of pre-tokenizers, and the byte-level alphabet (one printable character per byte).
 #pragma once
 
 #include <cstddef>

@@ -63,12 +63,7 @@ void write_file_durable(const std::string& path, const std::string& bytes) {
 
 void commit_checkpoint(const std::string& run, int64_t step, const Json& manifest,
                        const std::function<void(const std::string& folder)>& write_files) {
-  const std::string final_path = checkpoint_path(run, step);
-  const std::string temporary = final_path + ".tmp";
-  bool renamed = false;
-  try {
-    remove_tree(temporary);
-    make_directories(temporary);
+  const auto write_all = [&](const std::string& temporary) {
     write_files(temporary);
     Json complete = manifest;
     complete["format"] = kCheckpointFormat;
@@ -76,15 +71,11 @@ void commit_checkpoint(const std::string& run, int64_t step, const Json& manifes
     complete["files"] = describe_files(temporary);
     complete["sha256"] = sha256_hex(complete.dump());
     write_file_durable(temporary + "/" + kManifest, complete.dump(1) + "\n");
-    fsync_directory(temporary);
-    remove_tree(final_path);  // only ever a damaged one: a valid checkpoint is not saved again
-    rename_path(temporary, final_path);
-    renamed = true;
-    fsync_directory(run);
+  };
+  try {
+    // Only ever a damaged checkpoint is replaced: a valid one is not saved again.
+    write_folder_atomic(checkpoint_path(run, step), write_all, IfExists::replace);
   } catch (const std::exception& error) {
-    std::error_code ignored;  // the failure that is reported is the first one
-    fs::remove_all(temporary, ignored);
-    if (renamed) fs::remove_all(final_path, ignored);
     fail(ErrorCode::io, "checkpoint {}{} was not saved: {}", kPrefix, step, error.what());
   }
 }

@@ -5,7 +5,8 @@
 //                       optimizer.safetensors, trainer.json, recipe.json, manifest.json
 //
 // manifest.json is written last and has the size and SHA-256 of every other file and of its own
-// content. This file knows nothing about tensors; what goes into a checkpoint is osp/train/state.h.
+// content. This file knows nothing about tensors; the content of a checkpoint is in
+// osp/train/state.h.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +24,9 @@ inline constexpr int64_t kCheckpointFormat = 1;
 std::string checkpoint_path(const std::string& run, int64_t step);
 
 // Writes RUN/step-N: `write_files` fills the temporary folder (every file fsynced by its writer),
-// then manifest.json = `manifest` plus format and files, fsync, rename, fsync. Whatever fails is an
-// Error(io) and leaves no RUN/step-N of this attempt; nothing of it is tried again.
+// then manifest.json = `manifest` plus format and files, fsync, rename, fsync. Any failure is an
+// Error(io) and leaves no RUN/step-N of this attempt; nothing is tried again. The steps are those
+// of write_folder_atomic.
 void commit_checkpoint(const std::string& run, int64_t step, const Json& manifest,
                        const std::function<void(const std::string& folder)>& write_files);
 
@@ -41,10 +43,10 @@ struct FoundCheckpoint {
   std::vector<std::string> warnings;  // one for each newer checkpoint that is damaged
 };
 
-// The newest checkpoint that verifies. Error(damaged) if there are some and none does.
+// The newest checkpoint that verifies. Error(damaged) if there are checkpoints and none verifies.
 FoundCheckpoint find_checkpoint(const std::string& run);
 
-// Removes what an interrupted save or purge has left (step-N.tmp, step-N.old) and renames
+// Removes left-overs of an interrupted save or purge (step-N.tmp, step-N.old) and renames
 // checkpoints newer than `valid_step`, which are damaged, to step-N.damaged. Only for the holder of
 // the lock.
 void clean_run_folder(const std::string& run, int64_t valid_step);

@@ -98,7 +98,7 @@ Recipe resolved(Recipe recipe, int64_t data_vocabulary) {
   if (train.steps == 0) fail(ErrorCode::usage, "train.steps and train.tokens are both 0: set one");
   train.tokens = train.steps * train.batch_tokens;
   if (train.micro_batch_sequences == 0) {
-    const double room = double(train.activation_memory_mb) * 1e6;
+    const double room = static_cast<double>(train.activation_memory_mb) * 1e6;
     // Size the micro-batch as if nothing were recomputed, so that the option cannot change results.
     Recipe kept = recipe;
     kept.train.recompute_blocks = false;
@@ -146,18 +146,20 @@ double activation_bytes_per_sequence(const Recipe& recipe) {
   // The stream in front of each branch, scaled branches; q, k, v and the output of attention; gate
   // and up. Results of norms and of SwiGLU are recomputed (osp/ops/recomputable_input.h).
   const double vectors = 2.0 + (m.branch_scale ? 2.0 : 0.0);
-  const double per_token_layer = vectors * double(m.width) +
-                                 2.0 * double((m.heads + m.kv_heads) * m.head_size) +
-                                 2.0 * double(m.inner);
+  const double per_token_layer = vectors * static_cast<double>(m.width) +
+                                 2.0 * static_cast<double>((m.heads + m.kv_heads) * m.head_size) +
+                                 2.0 * static_cast<double>(m.inner);
   double quantized = 0;
   if (parse_bits(recipe.qat.bits) != BitWidths{}) {
-    quantized = 2.0 * double(m.width) + double((2 * m.heads + 2 * m.kv_heads) * m.head_size) +
-                double(m.inner);
+    quantized = 2.0 * static_cast<double>(m.width) +
+                static_cast<double>((2 * m.heads + 2 * m.kv_heads) * m.head_size) +
+                static_cast<double>(m.inner);
   }
-  const double per_block = element * double(m.context) * (per_token_layer + quantized);
-  if (!recipe.train.recompute_blocks) return double(m.layers) * per_block;
-  const double inputs = element * double(m.context) * 2.0 * double(m.width);
-  return double(m.layers) * inputs + per_block;
+  const double per_block = element * static_cast<double>(m.context) * (per_token_layer + quantized);
+  if (!recipe.train.recompute_blocks) return static_cast<double>(m.layers) * per_block;
+  const double inputs =
+      element * static_cast<double>(m.context) * 2.0 * static_cast<double>(m.width);
+  return static_cast<double>(m.layers) * inputs + per_block;
 }
 
 }  // namespace osp

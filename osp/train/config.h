@@ -1,4 +1,6 @@
 // Recipes: everything that a training run depends on, one struct per section of the TOML file.
+//
+// Tested by osp/train/flops_test.cpp, osp/train/loop_test.cpp and tests/python/test_train.py.
 #pragma once
 
 #include <cstdint>
@@ -144,18 +146,17 @@ FieldTable recipe_table(Recipe& recipe);
 // Defaults, then the TOML file with what it inherits, then the assignments "section.key=value".
 Recipe load_recipe(const std::string& path, const std::vector<std::string>& assignments);
 
-// Fills in what is derived: the vocabulary from the data (0: unknown), model sizes, steps, the
+// Fills in the derived values: the vocabulary from the data (0: unknown), model sizes, steps, the
 // micro-batch. Error(usage) for sizes that contradict each other.
 Recipe resolved(Recipe recipe, int64_t data_vocabulary);
 
 Json recipe_json(const Recipe& recipe);
 
-// Hash of every field that decides the run's numbers or the lines of its log. Where the data lies
-// (its fingerprint counts instead), how often and how many checkpoints are kept do not.
+// Hash of every field that decides the run's numbers or the lines of its log. The path of the data
+// (its fingerprint counts instead) and the fields about checkpoints do not.
 std::string recipe_hash(const Recipe& recipe);
 
-// "train.steps (100 there, 200 here), …": the hashed fields in which two recipes differ, "" if
-// none.
+// The hashed fields in which two recipes differ: "train.steps (100 there, 200 here), …", or "".
 std::string recipe_differences(const Json& there, const Recipe& here);
 
 // Sequences of a step.
@@ -165,8 +166,8 @@ int64_t sequences_per_step(const Recipe& recipe);
 // state twice, the two branches before their scalars, q, k, v, the attention output, gate and up,
 // in the compute type; with quantization-aware training also the quantized inputs of the linear
 // layers, keys and values. With recompute_blocks the residual state of every layer and the rest of
-// one. It counts what the CPU's operators keep; on other devices results of norms and SwiGLU come
-// on top.
+// one. It counts the tensors that the CPU's operators keep; other devices also keep the results of
+// norms and of SwiGLU.
 double activation_bytes_per_sequence(const Recipe& recipe);
 
 }  // namespace osp

@@ -1,4 +1,6 @@
-// Where tensors live: the CPU, or a CUDA device whose library is loaded when it is asked for.
+// The device of the tensors: the CPU, or a CUDA device whose library is loaded on demand.
+//
+// Tested by tests/python/test_train.py.
 #pragma once
 
 #include <ATen/core/Tensor.h>

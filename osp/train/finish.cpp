@@ -17,7 +17,7 @@ constexpr double kLargestRelativeDifference = 1e-3;
 
 }  // namespace
 
-at::Tensor check_tokens(const TrainState& state, const TokenDataset& data) {
+at::Tensor first_sequences(const TrainState& state, const TokenDataset& data) {
   const int64_t T = state.recipe.model.context;
   const int64_t B = std::clamp(int64_t(data.num_tokens()) / T, int64_t{1}, int64_t{2});
   at::Tensor tokens_BT = at::empty({B, T}, at::kLong);
@@ -33,13 +33,10 @@ FinishedModel write_model(const TrainState& state, const std::string& run,
                       .difference = compare_logits(snapshot.store, fused, tokens_BT)};
   OSP_CHECK(model.difference.relative <= kLargestRelativeDifference,
             "fused logits differ by {} of the largest logit", model.difference.relative);
-  const std::string temporary = model.path + ".tmp";
-  remove_tree(temporary);
-  save_model_dir(fused, temporary, tokenizer_json);
-  fsync_directory(temporary);
-  remove_tree(model.path);
-  rename_path(temporary, model.path);
-  fsync_directory(run);
+  const auto write = [&](const std::string& temporary) {
+    save_model_dir(fused, temporary, tokenizer_json);
+  };
+  write_folder_atomic(model.path, write, IfExists::replace);
   return model;
 }
 

@@ -1,4 +1,6 @@
-// What a finished run leaves: the fused model, checked against the unfused one.
+// The end of a run: the fused model, checked against the unfused one.
+//
+// Tested by osp/train/loop_test.cpp and tests/python/test_train.py.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,11 +15,11 @@ namespace osp {
 
 struct FinishedModel {
   std::string path;            // RUN/model
-  LogitDifference difference;  // of the fused model's logits from the unfused one's, both in fp32
+  LogitDifference difference;  // between the fused and the unfused model's logits, both in fp32
 };
 
 // The first tokens of the data, [B, T] with at most 2 sequences, to compare logits on.
-at::Tensor check_tokens(const TrainState& state, const TokenDataset& data);
+at::Tensor first_sequences(const TrainState& state, const TokenDataset& data);
 
 // Fuses EmbProj and norms, compares logits on `tokens_BT`, and writes RUN/model as a whole (over an
 // older one).

@@ -5,11 +5,11 @@
 #include <ATen/ops/sum.h>
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 #include <numeric>
 #include <utility>
 
+#include "osp/base/timing.h"
 #include "osp/model/parameters.h"
 #include "osp/optim/make_optimizers.h"
 #include "osp/train/device.h"
@@ -24,10 +24,6 @@ double count(const ParameterSpec& spec) {
   return std::accumulate(spec.shape.begin(), spec.shape.end(), 1.0, std::multiplies<>());
 }
 
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 }  // namespace
 
 double model_flops_per_token(const ModelConfig& model) {
@@ -36,8 +32,8 @@ double model_flops_per_token(const ModelConfig& model) {
     const bool is_lookup = spec.kind == ParameterKind::embedding && !model.tied;
     if (spec.kind != ParameterKind::gain && !is_lookup) weights += count(spec);
   }
-  return 6.0 * weights +
-         6.0 * double(model.layers * model.heads * model.head_size) * double(model.context);
+  return 6.0 * weights + 6.0 * static_cast<double>(model.layers * model.heads * model.head_size) *
+                             static_cast<double>(model.context);
 }
 
 double measured_flops_per_s(const std::string& precision, const std::string& device) {
@@ -47,15 +43,16 @@ double measured_flops_per_s(const std::string& precision, const std::string& dev
                                  .dtype(precision == "bf16" ? at::kBFloat16 : at::kFloat)
                                  .device(open_device(device)));
   double best_s = 1e9;
-  const double begin = now_s();
-  for (int done = 0; done < kLeastProducts || now_s() - begin < kMeasuring_s; ++done) {
-    const double start = now_s();
+  const double begin = clock_seconds();
+  for (int done = 0; done < kLeastProducts || clock_seconds() - begin < kMeasuring_s; ++done) {
+    const double start = clock_seconds();
     const at::Tensor product = at::mm(x, x);
     // Reading one element waits for the device.
     product.select(0, 0).select(0, 0).item<double>();
-    best_s = std::min(best_s, now_s() - start);
+    best_s = std::min(best_s, clock_seconds() - start);
   }
-  return 2.0 * double(size) * double(size) * double(size) / best_s;
+  return 2.0 * static_cast<double>(size) * static_cast<double>(size) * static_cast<double>(size) /
+         best_s;
 }
 
 PeakRate::PeakRate(double given_flops_per_s, std::function<double()> measure) {
@@ -80,8 +77,8 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing) {
     if (recipe.train.background_save) memory.snapshot += scalars * 4;
   }
   if (recipe.train.background_save) memory.snapshot += memory.optimizer;
-  memory.activations =
-      activation_bytes_per_sequence(recipe) * double(recipe.train.micro_batch_sequences);
+  memory.activations = activation_bytes_per_sequence(recipe) *
+                       static_cast<double>(recipe.train.micro_batch_sequences);
   return memory;
 }
 
@@ -101,7 +98,7 @@ Json describe_run(const Recipe& recipe) {
           {"tokens", recipe.train.tokens},
           {"micro_batch_sequences", recipe.train.micro_batch_sequences},
           {"flops_per_token", flops},
-          {"flops", flops * double(recipe.train.tokens)},
+          {"flops", flops * static_cast<double>(recipe.train.tokens)},
           {"memory_bytes",
            {{"weights", memory.weights},
             {"gradients", memory.gradients},

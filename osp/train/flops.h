@@ -19,13 +19,12 @@ namespace osp {
 double model_flops_per_token(const ModelConfig& model);
 
 // Rate of a large product in the precision of training, in FLOP/s: the best of all that fit into
-// half a second (and of six at least), so that another process that is busy for a moment does not
-// count.
+// half a second (at least six), so that a short load by another process does not matter.
 double measured_flops_per_s(const std::string& precision, const std::string& device);
 
-// The denominator of mfu: what the recipe gives, else what `measure` found. A measured peak that
-// training exceeds was taken on a busy machine: it is measured again, and is never less than what
-// was reached.
+// The denominator of mfu: the rate in the recipe, else the result of `measure`. A measured peak
+// that training exceeds was taken on a busy machine: it is measured again, and never below the rate
+// that training reached.
 class PeakRate {
  public:
   // `given_flops_per_s`: 0 to measure.
@@ -50,7 +49,7 @@ struct MemoryEstimate {
 };
 MemoryEstimate estimate_memory(const Recipe& resolved_recipe, const Routing& routing);
 
-// What --dry-run shows, as one object.
+// The object that --dry-run shows.
 Json describe_run(const Recipe& resolved_recipe);
 
 }  // namespace osp

@@ -16,9 +16,9 @@ double z_score(const std::deque<double>& window, double value) {
   if (window.size() < kFewest) return 0;
   double mean = 0, square = 0;
   for (const double x : window) mean += x;
-  mean /= double(window.size());
+  mean /= static_cast<double>(window.size());
   for (const double x : window) square += (x - mean) * (x - mean);
-  const double deviation = std::sqrt(square / double(window.size() - 1));
+  const double deviation = std::sqrt(square / static_cast<double>(window.size() - 1));
   return deviation > 0 ? (value - mean) / deviation : 0;
 }
 

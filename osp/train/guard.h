@@ -17,8 +17,8 @@ class Guard {
  public:
   explicit Guard(const GuardConfig& config) : config_(config) {}
 
-  // Whether the step with this loss and gradient norm must be skipped, and why ("" to accept).
-  // Counts and remembers it. Error(diverged) after too many skipped steps in a row.
+  // The reason to skip the step with this loss and gradient norm, "" to accept it. Counts and
+  // remembers it. Error(diverged) after too many skipped steps in a row.
   std::string judge(int64_t step, double loss, double gradient_norm);
 
   int64_t skipped() const { return skipped_; }

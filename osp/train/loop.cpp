@@ -7,7 +7,7 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/interrupt.h"
-#include "osp/data/dataset.h"
+#include "osp/data/batch.h"
 #include "osp/optim/routing.h"
 #include "osp/optim/schedule.h"
 #include "osp/tokenizer/tokenizer.h"
@@ -19,21 +19,21 @@
 #include "osp/train/saver.h"
 #include "osp/train/state.h"
 #include "osp/train/step.h"
-#include "osp/train/watch.h"
+#include "osp/train/validation.h"
 
 namespace osp {
 namespace {
 
 // The data of a run, checked before the first step.
-struct RunData {
+struct TrainingData {
   TokenDataset train;
   std::optional<TokenDataset> validation;
   std::optional<Tokenizer> tokenizer;
-  Batch slice;  // of the validation split
+  Batch validation_slice;  // defined with `validation`
 };
 
-RunData open_data(const DataConfig& data, bool with_validation) {
-  RunData opened{TokenDataset::open(data.path, "train", data.verify), {}, {}, {}};
+TrainingData open_data(const DataConfig& data, bool with_validation) {
+  TrainingData opened{TokenDataset::open(data.path, "train", data.verify), {}, {}, {}};
   if (with_validation) {
     opened.validation.emplace(TokenDataset::open(data.path, "validation", data.verify));
   }
@@ -44,11 +44,11 @@ RunData open_data(const DataConfig& data, bool with_validation) {
   return opened;
 }
 
-void check_data(RunData& data, const Recipe& recipe) {
+void check_data(TrainingData& data, const Recipe& recipe) {
   data.train.check_ids(recipe.model.vocabulary);
   if (data.validation) {
     data.validation->check_ids(recipe.model.vocabulary);
-    data.slice = read_validation(recipe, *data.validation);
+    data.validation_slice = read_validation(recipe, *data.validation);
   }
   if (recipe.train.sample_every > 0 && !data.tokenizer) {
     fail(ErrorCode::usage,
@@ -62,7 +62,7 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 // A run in progress: the loop and what it calls at each boundary between two steps.
 class Run {
  public:
-  Run(const Recipe& recipe, const TrainOptions& options, RunData& data, RunFolder& folder,
+  Run(const Recipe& recipe, const TrainOptions& options, TrainingData& data, RunFolder& folder,
       Console& console)
       : options_(options), data_(data), console_(console), state_(make_state(recipe)) {
     start_or_resume(folder);
@@ -78,13 +78,18 @@ class Run {
                    folder.checkpoint.step, console);
   }
 
-  // Between two steps: leave if asked to, watch and save if due; then the next step.
+  // Between two steps, in this order:
+  //   1. leave with a checkpoint if a signal asked for it
+  //   2. validate and sample if due; leave if asked meanwhile
+  //   3. stop behind the last step
+  //   4. save a checkpoint if due: it includes the validation, so that a resumed run repeats none
+  //   5. run the next step and log it
   void loop() {
     TrainState& state = *state_;
     const TrainConfig& train = state.recipe.train;
     for (;;) {
       leave_if_asked();
-      watch_if_due();
+      validate_if_due();
       leave_if_asked();
       if (state.step == train.steps) break;
       if (due(state.step, train.checkpoint_every) && state.step > 0) save(train.background_save);
@@ -96,6 +101,7 @@ class Run {
   // The last checkpoint, then the last line of the log and RUN/model. A finished run that is
   // resumed comes here at once and writes both again.
   Json finish() {
+    // Save the last checkpoint; without it the run is not finished.
     save(false);
     if (saver_->last_committed() != state_->step) {
       fail(ErrorCode::io, "{}: the last checkpoint could not be saved; free space and add --resume",
@@ -103,12 +109,16 @@ class Run {
     }
     log_->end();
     log_->sync();
-    const at::Tensor tokens = check_tokens(*state_, data_.train);
+
+    // Write the fused model, after its logits were compared with the unfused one's.
+    const at::Tensor tokens = first_sequences(*state_, data_.train);
     const FinishedModel model =
         write_model(*state_, options_.out, data_.train.tokenizer_json(), tokens);
     console_.line(
         "{}: largest difference of the fused model's logits {:.2g} ({:.2g} of the largest)",
         model.path, model.difference.largest, model.difference.relative);
+
+    // Sum up.
     Json result{{"run", options_.out},
                 {"step", state_->step},
                 {"tokens", state_->step * state_->recipe.train.batch_tokens},
@@ -117,7 +127,8 @@ class Run {
                 {"model", model.path},
                 {"fused_logit_difference", model.difference.largest},
                 {"fused_logit_relative_difference", model.difference.relative}};
-    if (data_.validation) result["validation_loss"] = validation_loss(*state_, data_.slice);
+    if (data_.validation)
+      result["validation_loss"] = validation_loss(*state_, data_.validation_slice);
     return result;
   }
 
@@ -133,13 +144,14 @@ class Run {
     }
   }
 
-  void watch_if_due() {
+  void validate_if_due() {
     TrainState& state = *state_;
     if (state.watched) return;
     const TrainConfig& train = state.recipe.train;
     const bool last = state.step == train.steps;
     if (data_.validation && (last || due(state.step, train.validate_every))) {
-      log_->validation(validate(state, data_.slice, data_.tokenizer ? &*data_.tokenizer : nullptr));
+      log_->validation(
+          validate(state, data_.validation_slice, data_.tokenizer ? &*data_.tokenizer : nullptr));
     }
     if (train.sample_every > 0 && state.step > 0 && (last || due(state.step, train.sample_every))) {
       log_->sample(train.sample_prompt, sample_text(state, *data_.tokenizer));
@@ -174,10 +186,10 @@ class Run {
   }
 
   const TrainOptions& options_;
-  RunData& data_;
+  TrainingData& data_;
   Console& console_;
   std::unique_ptr<TrainState> state_;
-  uint64_t metrics_bytes_ = 0;  // of the checkpoint that the run goes on from
+  uint64_t metrics_bytes_ = 0;  // length of the log at the checkpoint that the run resumes from
   std::optional<RunLog> log_;
   std::optional<Saver> saver_;
 };
@@ -185,13 +197,17 @@ class Run {
 }  // namespace
 
 Json train(const Recipe& recipe, const TrainOptions& options, Console& console) {
+  // Open the data and complete the recipe with its vocabulary.
   open_device(recipe.train.device);
-  RunData data = open_data(recipe.data, recipe.train.validation_tokens > 0);
+  TrainingData data = open_data(recipe.data, recipe.train.validation_tokens > 0);
   const Recipe complete = resolved(recipe, data.train.vocabulary());
+
+  // Refuse a schedule, routing or data that cannot work before there is a folder.
   check_schedule(complete.schedule, complete.train.steps);
-  // Refuses what [optim] cannot do before there is a folder.
   route_parameters(parameter_specs(complete.model), complete.optim, complete.model.head_size);
   check_data(data, complete);
+
+  // Take the run folder and train.
   RunFolder folder =
       open_run_folder(options.out, options.resume, complete, data.train.fingerprint(), console);
   Run run(complete, options, data, folder, console);

@@ -11,7 +11,7 @@ namespace osp {
 
 struct TrainOptions {
   std::string out;              // run folder
-  bool resume = false;          // go on from the newest checkpoint, or start if there is none
+  bool resume = false;          // continue from the newest checkpoint, or start if there is none
   std::string init_from;        // model dir or checkpoint whose weights a new run starts with
   bool with_optimizer = false;  // take the optimizer state from there as well
 };
@@ -21,7 +21,7 @@ struct TrainOptions {
 // Error(interrupted) after SIGTERM, SIGINT or SIGUSR1, when the state was saved.
 Json train(const Recipe& recipe, const TrainOptions& options, Console& console);
 
-// What --dry-run prints: describe_run() after the data has given the vocabulary, if it is there.
+// The object that --dry-run prints: describe_run() with the vocabulary of the data, if that exists.
 // Allocates nothing.
 Json dry_run(const Recipe& recipe);
 

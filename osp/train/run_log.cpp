@@ -6,16 +6,12 @@
 #include "osp/base/error.h"
 #include "osp/base/memory.h"
 #include "osp/base/provenance.h"
+#include "osp/base/timing.h"
 #include "osp/base/version.h"
-#include "osp/optim/schedule.h"
 #include "osp/train/device.h"
 
 namespace osp {
 namespace {
-
-double wall_time_s() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 int64_t tokens_done(const TrainState& state) {
   return state.step * state.recipe.train.batch_tokens;
@@ -38,7 +34,7 @@ RunLog::RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state
       counted_to_(std::chrono::steady_clock::now()) {
   try {
     const bool resumed = metrics_bytes > 0;
-    events_.emplace(run, wall_time_s(),
+    events_.emplace(run, wall_clock_seconds(),
                     resumed ? std::optional<int64_t>(state.step + 1) : std::nullopt);
   } catch (const Error& error) {
     console_.warn("no TensorBoard events: {}", error.what());
@@ -56,7 +52,7 @@ RunLog::RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state
 
 void RunLog::count_time() {
   const auto now = std::chrono::steady_clock::now();
-  state_.seconds += std::chrono::duration<double>(now - counted_to_).count();
+  state_.seconds += seconds_between(counted_to_, now);
   counted_to_ = now;
 }
 
@@ -68,30 +64,32 @@ double RunLog::mfu(double tokens_per_s) {
 }
 
 void RunLog::step(const StepReport& report) {
+  // Time of this step, and of reading its batch.
   const double before = state_.seconds;
   count_time();
   train_seconds_ += state_.seconds - before;
   data_seconds_ += report.data_seconds;
   ++train_steps_;
-  const Recipe& recipe = state_.recipe;
   const bool logged = !report.update_norms.empty();
   if (!logged && report.skipped.empty()) return;
-  const double tokens_per_s =
-      double(train_steps_ * recipe.train.batch_tokens) / std::max(train_seconds_, 1e-9);
+
+  // Rates since the last line.
+  const double tokens_per_s = static_cast<double>(train_steps_ * state_.recipe.train.batch_tokens) /
+                              std::max(train_seconds_, 1e-9);
   const double data_share = data_seconds_ / std::max(train_seconds_, 1e-9);
   train_seconds_ = data_seconds_ = 0;
   train_steps_ = 0;
-  const int64_t total = recipe.train.steps;
+
+  // The line of metrics.jsonl.
   Json norms{{"all", report.gradient_norm}};
   norms.update(by_group(state_, report.gradient_norms));
   Json line{{"kind", "step"},
             {"step", state_.step},
             {"tokens", tokens_done(state_)},
             {"loss", report.loss},
-            {"lr", recipe.optim.lr * lr_factor(recipe.schedule, state_.step, total)},
-            {"momentum", scheduled_momentum(recipe.schedule, recipe.optim.momentum, state_.step)},
-            {"weight_decay",
-             recipe.optim.weight_decay * weight_decay_factor(recipe.schedule, state_.step, total)},
+            {"lr", report.values.lr},
+            {"momentum", report.values.momentum},
+            {"weight_decay", report.values.weight_decay},
             {"gradient_norm", norms},
             {"update_norm", by_group(state_, report.update_norms)},
             {"tokens_per_s", tokens_per_s},
@@ -106,6 +104,8 @@ void RunLog::step(const StepReport& report) {
     console_.warn("step {} was skipped: {}", state_.step, report.skipped);
   }
   add(line);
+
+  // TensorBoard and the line for people.
   for (const char* key : {"loss", "lr", "tokens_per_s", "mfu"}) {
     plot(fmt::format("train/{}", key), line[key].get<double>());
   }
@@ -120,7 +120,7 @@ void RunLog::step(const StepReport& report) {
 void RunLog::show(const Json& line) {
   const Recipe& recipe = state_.recipe;
   const double rate = line["tokens_per_s"].get<double>();
-  const double left_s = double(recipe.train.tokens - tokens_done(state_)) / rate;
+  const double left_s = static_cast<double>(recipe.train.tokens - tokens_done(state_)) / rate;
   const std::string text = fmt::format(
       "step {}/{}  loss {:.4f}{}  lr {:.2e}  |g| {:.3g}  {:.0f} tokens/s  mfu {:.1f} %  {}  ETA {}",
       state_.step, recipe.train.steps, line["loss"].get<double>(), validation_text_,
@@ -158,7 +158,7 @@ void RunLog::sample(const std::string& prompt, const std::string& text) {
   add({{"kind", "sample"}, {"step", state_.step}, {"prompt", prompt}, {"text", text}});
   if (events_) {
     try {
-      events_->text("sample", state_.step, prompt + text, wall_time_s());
+      events_->text("sample", state_.step, prompt + text, wall_clock_seconds());
     } catch (const Error& error) {
       events_.reset();
       console_.warn("no more TensorBoard events: {}", error.what());
@@ -185,7 +185,7 @@ void RunLog::add(const Json& line) {
 void RunLog::plot(const std::string& tag, double value) {
   if (!events_ || !std::isfinite(value)) return;
   try {
-    events_->scalar(tag, state_.step, value, wall_time_s());
+    events_->scalar(tag, state_.step, value, wall_clock_seconds());
   } catch (const Error& error) {
     events_.reset();
     console_.warn("no more TensorBoard events: {}", error.what());

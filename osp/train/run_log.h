@@ -1,4 +1,7 @@
-// What a run says about itself: metrics.jsonl, TensorBoard events, and a line for people.
+// The log of a run: metrics.jsonl, TensorBoard events, and a line for people.
+//
+// Tested by osp/train/loop_test.cpp, tests/python/test_train.py and
+// tests/python/test_tensorboard.py.
 #pragma once
 
 #include <chrono>
@@ -17,13 +20,13 @@ namespace osp {
 
 class RunLog {
  public:
-  // `metrics_bytes`: length of metrics.jsonl at the checkpoint that the run goes on from; 0 for a
+  // `metrics_bytes`: length of metrics.jsonl at the checkpoint that the run resumes from; 0 for a
   // new run, which gets its first line, kind "start". `peak` is 100 % in mfu.
   RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state, PeakRate peak,
          Console& console);
 
-  void step(const StepReport& report);    // kind "step", of the step that was just done
-  void validation(const Json& measured);  // kind "validation" with what validate() found
+  void step(const StepReport& report);    // kind "step", about the last step
+  void validation(const Json& measured);  // kind "validation" with the result of validate()
   void sample(const std::string& prompt, const std::string& text);  // kind "sample"
   void end();                                                       // kind "end"
 
@@ -42,11 +45,11 @@ class RunLog {
   TrainState& state_;
   Console& console_;
   MetricsLog metrics_;
-  std::optional<EventWriter> events_;  // absent after a failure: the run goes on without
+  std::optional<EventWriter> events_;  // absent after a failure: the run continues without
   PeakRate peak_;
   std::chrono::steady_clock::time_point counted_to_;  // state.seconds holds the time before
   double train_seconds_ = 0;                          // in steps, since the last logged one
-  double data_seconds_ = 0;                           // of them, reading batches
+  double data_seconds_ = 0;                           // the part of it spent reading batches
   int64_t train_steps_ = 0;
   std::string validation_text_;
 };

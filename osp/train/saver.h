@@ -1,4 +1,6 @@
-// Saving checkpoints while training goes on, and what happens when saving fails.
+// Saving checkpoints while training continues, and counting the saves that fail.
+//
+// Tested by tests/python/test_crash.py.
 #pragma once
 
 #include <cstdint>
@@ -14,13 +16,13 @@ namespace osp {
 struct SaverOptions {
   std::string run;
   std::string tokenizer_json;
-  Json manifest;  // what every manifest says beside its files
+  Json manifest;  // the entries of every manifest beside its files
   int64_t keep = 2;
   int64_t max_failures = 3;
 };
 
 // Commits snapshots one at a time, in a thread of its own or at once. A failed save is reported and
-// counted; the run goes on until max_failures have failed in a row. Older checkpoints are removed
+// counted; the run continues until max_failures have failed in a row. Older checkpoints are removed
 // only after a newer one is committed.
 class Saver {
  public:

@@ -1,4 +1,4 @@
-// The state of a run, and how it lies in a checkpoint folder.
+// The state of a run, and its files in a checkpoint folder.
 //
 //   config.json, model.safetensors, tokenizer.json   master weights in fp32: a model dir, unfused
 //   optimizer.safetensors                            every optimizer's state under its own names
@@ -6,6 +6,8 @@
 //   recipe.json                                      the resolved recipe
 //
 // The loader needs no state of its own: batches are a pure function of (seed, step).
+//
+// Tested by osp/train/loop_test.cpp, tests/python/test_train.py and tests/python/test_crash.py.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -39,15 +41,15 @@ struct TrainState {
   Guard guard;
   int64_t step = 0;      // steps done, skipped ones included
   bool watched = false;  // validation and samples of this step are in the log
-  double seconds = 0;    // of training, over all processes
+  double seconds = 0;    // time spent in training, over all processes
 };
 
-// A new state with the recipe's initial weights. Allocates everything that training needs but
+// A new state with the recipe's initial weights. Allocates everything that training needs except
 // activations.
 std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe);
 
-// What a checkpoint stores, as tensors that nothing changes any more (copy = true) or as views of
-// the state (copy = false, for a save that ends before training goes on).
+// The content of a checkpoint, as tensors that nothing changes any more (copy = true) or as views
+// of the state (copy = false, for a save that ends before training continues).
 struct Snapshot {
   int64_t step = 0;
   ParameterStore store;
@@ -62,7 +64,7 @@ void write_snapshot(const Snapshot& snapshot, const std::string& folder,
                     const std::string& tokenizer_json);
 
 // Restores weights, optimizer state, guard and counters from a verified checkpoint of the same
-// recipe, and returns the length of metrics.jsonl at that time. Error(damaged) that names file and
+// recipe, and returns the length of metrics.jsonl at that time. Error(damaged) names file and
 // tensor.
 uint64_t load_snapshot(TrainState& state, const std::string& folder);
 

@@ -2,7 +2,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/record_function.h>
@@ -17,6 +16,7 @@
 #include "osp/model/transformer.h"
 #include "osp/optim/schedule.h"
 #include "osp/quant/qat.h"
+#include "osp/train/batch_tensors.h"
 #include "osp/train/device.h"
 
 namespace osp {
@@ -28,15 +28,6 @@ BatchPlan batch_plan(const Recipe& recipe) {
           .sequences_per_step = sequences_per_step(recipe)};
 }
 
-// Rows [first, first + count) of a batch as a tensor on the device.
-template <class T>
-at::Tensor rows(std::vector<T>& values, int64_t first, int64_t count, int64_t context,
-                at::ScalarType type, at::Device device) {
-  return at::from_blob(values.data() + first * context, {count, context},
-                       at::TensorOptions().dtype(type))
-      .to(device);
-}
-
 // The quantizers of this step's forward pass; null where it has none.
 std::unique_ptr<Tap> qat_tap(const TrainState& state) {
   const QatConfig& qat = state.recipe.qat;
@@ -45,7 +36,7 @@ std::unique_ptr<Tap> qat_tap(const TrainState& state) {
   return std::make_unique<QatTap>(state.store, bits);
 }
 
-// What takes part in this step's passes: the optimizers' watchers, and the quantizers if not null.
+// The taps of this step's passes: the optimizers' watchers, and the quantizers if not null.
 TapChain step_taps(TrainState& state, Tap* quantizers) {
   std::vector<Tap*> taps;
   for (const auto& optimizer : state.optimizers) taps.push_back(optimizer->watch_step());
@@ -59,35 +50,39 @@ double accumulate_gradients(TrainState& state, const TokenDataset& data, StepRep
   const Recipe& recipe = state.recipe;
   const BatchPlan plan = batch_plan(recipe);
   const Slice slice = rank_slice(plan.sequences_per_step, 0, 1);
+
+  // Clear the gradients of the last step; let optimizers and quantizers attach to this one's
+  // passes.
   zero_gradients(state.store);
   const std::unique_ptr<Tap> quantizers = qat_tap(state);
   TapChain taps = step_taps(state, quantizers.get());
+
+  // Read the sequences of the step and count the tokens that its loss is the mean of.
   const auto start = std::chrono::steady_clock::now();
-  Batch batch =
+  const Batch batch =
       read_batch(data, plan, state.step, slice.first, slice.count, recipe.data.document_mask);
   report.data_seconds = seconds_since(start);
-  const int64_t scored =
-      std::count_if(batch.targets.begin(), batch.targets.end(), [](int64_t t) { return t >= 0; });
+  const int64_t scored = num_scored(batch);
   if (scored == 0) return 0;
+
+  // Run the micro-batches one after the other; each adds its share to the gradient.
   const at::Device device = state.store.banks[0].master.device();
   at::Tensor loss_sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
+  const BatchTensors all = as_tensors(batch, plan.context);
   for (int64_t first = 0; first < slice.count; first += recipe.train.micro_batch_sequences) {
     const int64_t count = std::min(recipe.train.micro_batch_sequences, slice.count - first);
+    const BatchTensors micro = sequences_of(all, first, count, device);
     ForwardOptions options;
     options.training = true;
     options.recompute_blocks = recipe.train.recompute_blocks;
     options.tap = taps.empty() ? nullptr : &taps;
-    if (recipe.data.document_mask) {
-      options.documents_BT = rows(batch.documents, first, count, plan.context, at::kInt, device);
-    }
-    const at::Tensor loss = forward_loss_sum(
-        state.store, rows(batch.tokens, first, count, plan.context, at::kLong, device),
-        rows(batch.targets, first, count, plan.context, at::kLong, device), options,
-        1.0 / double(scored));
+    options.documents_BT = micro.documents_BT;
+    const at::Tensor loss = forward_loss_sum(state.store, micro.tokens_BT, micro.targets_BT,
+                                             options, 1.0 / static_cast<double>(scored));
     loss.backward();
     loss_sum.add_(loss.detach());
   }
-  return loss_sum.item<double>() / double(scored);
+  return loss_sum.item<double>() / static_cast<double>(scored);
 }
 
 std::vector<at::Tensor> gradients_of_group(const ParameterStore& store, int64_t group) {
@@ -98,45 +93,66 @@ std::vector<at::Tensor> gradients_of_group(const ParameterStore& store, int64_t 
   return gradients;
 }
 
+// Fills in the norm of every group's gradient and that of all gradients together.
+void measure_gradients(const TrainState& state, StepReport& report) {
+  double square = 0;
+  for (size_t g = 0; g < state.routing.groups.size(); ++g) {
+    const double norm = gradient_norm(gradients_of_group(state.store, static_cast<int64_t>(g)));
+    report.gradient_norms.push_back(norm);
+    square += norm * norm;
+  }
+  report.gradient_norm = std::sqrt(square);
+}
+
+void clip_gradients(const ParameterStore& store, int64_t group, double largest, double norm) {
+  if (!(largest > 0 && norm > largest)) return;
+  for (const at::Tensor& gradient : gradients_of_group(store, group)) {
+    gradient.mul_(largest / norm);
+  }
+}
+
+double timed_step(Optimizer& optimizer, const StepValues& values) {
+  RECORD_USER_SCOPE("osp::optimizer");
+  const auto start = std::chrono::steady_clock::now();
+  optimizer.step(values);
+  return seconds_since(start);
+}
+
 }  // namespace
 
 StepReport train_step(TrainState& state, const TokenDataset& data, bool measure) {
+  const Recipe& recipe = state.recipe;
+  const std::vector<OptimizerGroup>& groups = state.routing.groups;
+  const auto values_of = [&](const OptimizerGroup& group) {
+    return step_values(recipe.optim, recipe.schedule, group, state.step + 1, recipe.train.steps);
+  };
   StepReport report;
+  report.values = values_of(OptimizerGroup{});
+
+  // 1. Accumulate the gradient of the step's mean loss.
   report.loss = accumulate_gradients(state, data, report);
 
+  // 2. Measure how large it is.
   const at::NoGradGuard no_grad;
-  const size_t num_groups = state.routing.groups.size();
-  double square = 0;
-  for (size_t g = 0; g < num_groups; ++g) {
-    report.gradient_norms.push_back(gradient_norm(gradients_of_group(state.store, int64_t(g))));
-    square += report.gradient_norms[g] * report.gradient_norms[g];
-  }
-  report.gradient_norm = std::sqrt(square);
+  measure_gradients(state, report);
 
-  // A branch, never a multiplication by zero: what the guard refuses touches nothing.
+  // 3. Ask the guard. A branch, never a multiplication by zero: a refused update touches nothing.
   report.skipped = state.guard.judge(state.step + 1, report.loss, report.gradient_norm);
   if (report.skipped.empty()) {
-    for (size_t g = 0; g < num_groups; ++g) {
-      const OptimizerGroup& group = state.routing.groups[g];
-      if (group.clip > 0 && report.gradient_norms[g] > group.clip) {
-        for (const at::Tensor& gradient : gradients_of_group(state.store, int64_t(g))) {
-          gradient.mul_(group.clip / report.gradient_norms[g]);
-        }
-      }
-      StepValues values = step_values(state.recipe.optim, state.recipe.schedule, group,
-                                      state.step + 1, state.recipe.train.steps);
+    for (size_t g = 0; g < groups.size(); ++g) {
+      // 4. Clip each group by its own norm.
+      clip_gradients(state.store, static_cast<int64_t>(g), groups[g].clip,
+                     report.gradient_norms[g]);
+      // 5. Update the group's weights at the scheduled rate.
+      StepValues values = values_of(groups[g]);
       values.measure = measure;
-      {
-        RECORD_USER_SCOPE("osp::optimizer");
-        const auto start = std::chrono::steady_clock::now();
-        state.optimizers[g]->step(values);
-        report.optimizer_seconds += seconds_since(start);
-      }
+      report.optimizer_seconds += timed_step(*state.optimizers[g], values);
       if (measure) report.update_norms.push_back(state.optimizers[g]->last_update_norm());
     }
+    // 6. Bring the compute copies up to date.
     sync_compute(state.store);
   } else if (measure) {
-    report.update_norms.assign(num_groups, 0.0);
+    report.update_norms.assign(groups.size(), 0.0);
   }
   ++state.step;
   state.watched = false;
@@ -173,10 +189,11 @@ double gradient_norm(const std::vector<at::Tensor>& tensors) {
         double lanes[kLanes] = {};
         int64_t i = block * kBlock;
         for (; i + kLanes <= last; i += kLanes) {
-          for (int64_t l = 0; l < kLanes; ++l) lanes[l] += double(x[i + l]) * double(x[i + l]);
+          for (int64_t l = 0; l < kLanes; ++l)
+            lanes[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
         }
-        for (; i < last; ++i) lanes[0] += double(x[i]) * double(x[i]);
-        for (const double lane : lanes) sums[size_t(block)] += lane;
+        for (; i < last; ++i) lanes[0] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+        for (const double lane : lanes) sums[block] += lane;
       }
     });
     for (const double sum : sums) total += sum;
@@ -189,7 +206,7 @@ double gradient_norm_reference(const std::vector<at::Tensor>& tensors) {
   for (const at::Tensor& tensor : tensors) {
     const at::Tensor flat = tensor.cpu().contiguous().view({-1});
     for (int64_t i = 0; i < flat.numel(); ++i) {
-      const double x = double(flat.const_data_ptr<float>()[i]);
+      const double x = static_cast<double>(flat.const_data_ptr<float>()[i]);
       total += x * x;
     }
   }

@@ -6,19 +6,21 @@
 #include <vector>
 
 #include "osp/data/dataset.h"
+#include "osp/optim/optimizer.h"
 #include "osp/train/state.h"
 
 namespace osp {
 
-// What a step found and did.
+// Measurements of one step.
 struct StepReport {
   double loss = 0;                     // mean over the scored tokens, before the update
-  double gradient_norm = 0;            // of all groups, before clipping
+  StepValues values;                   // rate, momentum and decay that the groups' scales multiply
+  double gradient_norm = 0;            // over all groups, before clipping
   std::vector<double> gradient_norms;  // per routing group, before clipping
   std::vector<double> update_norms;    // per routing group; empty unless measured, 0 if skipped
-  double data_seconds = 0;             // by the clock, of reading the batch
-  double optimizer_seconds = 0;        // by the clock, of the optimizers' steps alone
-  std::string skipped;                 // why the guard skipped the update, "" if it did not
+  double data_seconds = 0;             // wall time of reading the batch
+  double optimizer_seconds = 0;        // wall time of the optimizers' steps alone
+  std::string skipped;                 // the guard's reason to skip the update, "" if it did not
 };
 
 // The sequences of a step that one of `num_ranks` processes computes: [first, first + count). Every
@@ -29,8 +31,16 @@ struct Slice {
 };
 Slice rank_slice(int64_t num_sequences, int64_t rank, int64_t num_ranks);
 
-// Runs step state.step and adds one to it. `measure` asks for update norms. Error(diverged) from
-// the guard; then weights and optimizer state are as before the step.
+// Runs step state.step and adds one to it. `measure` asks for update norms. The order matters:
+//   1. accumulate   forward and backward over the micro-batches, with the optimizers watching; the
+//                   gradient is that of the mean over all tokens scored in the step
+//   2. norms        of each group's gradient and of all together
+//   3. guard        loss and norm decide whether the update may happen; if not, steps 4 to 6 are
+//                   skipped and weights and optimizer state stay as they are
+//   4. clip         each group's gradient by the group's own norm
+//   5. update       each group by its optimizer, at the scheduled rate, momentum and decay
+//   6. sync         the compute copies of the weights follow the masters
+// Error(diverged) from the guard; then weights and optimizer state are as before the step.
 StepReport train_step(TrainState& state, const TokenDataset& data, bool measure);
 
 // Frobenius norm over several tensors, summed in fp64 in blocks of fixed size, so that it does not

@@ -12,7 +12,7 @@
 
 #include "osp/quant/fake_quant.h"
 #include "osp/train/test_run.h"
-#include "osp/train/watch.h"
+#include "osp/train/validation.h"
 
 namespace osp {
 namespace {
@@ -269,7 +269,7 @@ TEST_F(Step, TheLossOfAnOutlierProtectedModelFallsAndItsScalarsMove) {
 
 TEST(GradientNorm, EqualsTheReferenceAndSeesWhatIsNotFinite) {
   const std::vector<at::Tensor> tensors = {at::randn({3, 100, 200}), at::randn({1, 1, 7})};
-  // The same fp64 sum in another order.
+  // An fp64 sum in another order.
   EXPECT_NEAR(gradient_norm(tensors), gradient_norm_reference(tensors), 1e-10);
   for (const float bad :
        {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
@@ -307,7 +307,7 @@ TEST_F(Step, TheLossIsThatOfTheQuantizedModelAndEveryMatrixGetsAGradient) {
   FakeQuantTap tap(state->store, parse_bits(recipe.qat.bits));
   const double quantized = validation_loss(*state, batch, &tap);
   const double plain = validation_loss(*state, batch);
-  // The same numbers; only the loss is summed by another routine: a few units of 6e-8.
+  // Equal numbers; only the loss is summed by another routine: a few units of 6e-8.
   EXPECT_NEAR(train_step(*state, tokens, false).loss, quantized, 1e-6 * quantized);
   EXPECT_GT(std::abs(quantized - plain), 1e-4);
   for (const Bank& bank : state->store.banks) {

@@ -1,7 +1,6 @@
-#include "osp/train/watch.h"
+#include "osp/train/validation.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,16 +11,10 @@
 #include "osp/model/transformer.h"
 #include "osp/quant/fake_quant.h"
 #include "osp/tokenizer/utf8.h"
+#include "osp/train/batch_tensors.h"
 
 namespace osp {
 namespace {
-
-template <class T>
-at::Tensor rows(const std::vector<T>& values, int64_t first, int64_t count, int64_t context,
-                at::ScalarType type) {
-  void* data = const_cast<T*>(values.data() + first * context);  // only read
-  return at::from_blob(data, {count, context}, at::TensorOptions().dtype(type));
-}
 
 Json describe(const LargestActivation& largest, const Tokenizer* tokenizer) {
   std::string token = std::to_string(largest.token);
@@ -65,10 +58,9 @@ Batch read_validation(const Recipe& recipe, const TokenDataset& validation) {
   for (int64_t i = 0; i < count; ++i) {
     validation.copy(uint64_t(i * T), window);
     for (int64_t t = 0; t < T; ++t) {
-      const bool ends =
-          recipe.data.document_mask && window[size_t(t)] == validation.end_of_document();
-      slice.tokens.push_back(window[size_t(t)]);
-      slice.targets.push_back(ends ? kIgnoredTarget : window[size_t(t + 1)]);
+      const bool ends = recipe.data.document_mask && window[t] == validation.end_of_document();
+      slice.tokens.push_back(window[t]);
+      slice.targets.push_back(ends ? kIgnoredTarget : window[t + 1]);
       if (recipe.data.document_mask) slice.documents.push_back(document);
       if (ends) ++document;
     }
@@ -78,39 +70,31 @@ Batch read_validation(const Recipe& recipe, const TokenDataset& validation) {
 
 double validation_loss(const TrainState& state, const Batch& slice, Tap* tap) {
   const at::NoGradGuard no_grad;
-  const int64_t T = state.recipe.model.context;
-  const int64_t sequences = int64_t(slice.tokens.size()) / T;
+  const BatchTensors all = as_tensors(slice, state.recipe.model.context);
+  const int64_t sequences = all.tokens_BT.size(0);
   const at::Device device = state.store.banks[0].master.device();
   double sum = 0;
   for (int64_t first = 0; first < sequences;) {
     const int64_t count = std::min(state.recipe.train.micro_batch_sequences, sequences - first);
+    const BatchTensors micro = sequences_of(all, first, count, device);
     ForwardOptions options;
     options.tap = tap;
-    if (state.recipe.data.document_mask) {
-      options.documents_BT = rows(slice.documents, first, count, T, at::kInt).to(device);
-    }
-    sum += forward_loss_sum(state.store, rows(slice.tokens, first, count, T, at::kLong).to(device),
-                            rows(slice.targets, first, count, T, at::kLong).to(device), options)
-               .item<double>();
+    options.documents_BT = micro.documents_BT;
+    sum += forward_loss_sum(state.store, micro.tokens_BT, micro.targets_BT, options).item<double>();
     first += count;
   }
-  const auto scored =
-      std::count_if(slice.targets.begin(), slice.targets.end(), [](int64_t t) { return t >= 0; });
-  return sum / double(std::max<int64_t>(scored, 1));
+  return sum / static_cast<double>(std::max<int64_t>(num_scored(slice), 1));
 }
 
 Json validate(const TrainState& state, const Batch& slice, const Tokenizer* tokenizer) {
-  const int64_t T = state.recipe.model.context;
-  const int64_t sequences = int64_t(slice.tokens.size()) / T;
+  // Loss and outliers in one pass.
+  const BatchTensors all = as_tensors(slice, state.recipe.model.context);
   OutlierOptions options;
-  options.targets_BT = rows(slice.targets, 0, sequences, T, at::kLong);
-  if (state.recipe.data.document_mask) {
-    options.documents_BT = rows(slice.documents, 0, sequences, T, at::kInt);
-  }
-  options.attention_length = T;
-  options.batch_tokens = state.recipe.train.micro_batch_sequences * T;
-  const OutlierReport report =
-      measure_outliers(state.store, rows(slice.tokens, 0, sequences, T, at::kLong), options);
+  options.targets_BT = all.targets_BT;
+  options.documents_BT = all.documents_BT;
+  options.attention_length = state.recipe.model.context;
+  options.batch_tokens = state.recipe.train.micro_batch_sequences * state.recipe.model.context;
+  const OutlierReport report = measure_outliers(state.store, all.tokens_BT, options);
   Json json{{"loss", report.loss},
             {"perplexity", std::exp(report.loss)},
             {"excess_kurtosis",
@@ -120,6 +104,8 @@ Json validate(const TrainState& state, const Batch& slice, const Tokenizer* toke
             {"largest_activation", describe(report.largest, tokenizer)},
             {"largest_attention_logit", report.largest_attention_logit},
             {"gains", gains(state.store)}};
+
+  // With quantization-aware training, the loss of the quantized model as well.
   const BitWidths bits = parse_bits(state.recipe.qat.bits);
   if (bits != BitWidths{}) {
     FakeQuantTap tap(state.store, bits);

@@ -1,11 +1,11 @@
-// Watching a run from outside: validation on a fixed slice, with the outlier measurement, and
-// samples of text. Nothing here changes the state.
+// Validation of a run on a fixed slice, with the outlier measurement, and samples of text. Nothing
+// here changes the state.
 #pragma once
 
 #include <string>
 
 #include "osp/base/json.h"
-#include "osp/data/dataset.h"
+#include "osp/data/batch.h"
 #include "osp/model/tap.h"
 #include "osp/tokenizer/tokenizer.h"
 #include "osp/train/state.h"
@@ -20,9 +20,8 @@ Batch read_validation(const Recipe& recipe, const TokenDataset& validation);
 double validation_loss(const TrainState& state, const Batch& slice, Tap* tap = nullptr);
 
 // Loss, perplexity, kurtosis, largest activation, largest attention logit and gains, as in a line
-// of metrics.jsonl; with quantization-aware training also the loss with quantizers, as `osp eval`
-// has them. `tokenizer` names the token of the largest activation; null for data without
-// one.
+// of metrics.jsonl; with quantization-aware training also the loss under the quantizers of
+// `osp eval`. `tokenizer` names the token of the largest activation; null for data without one.
 Json validate(const TrainState& state, const Batch& slice, const Tokenizer* tokenizer);
 
 // A greedy continuation of train.sample_prompt.

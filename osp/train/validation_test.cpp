@@ -1,5 +1,5 @@
 // Validation: the loss it reports, and the text of the token it names.
-#include "osp/train/watch.h"
+#include "osp/train/validation.h"
 
 #include <gtest/gtest.h>
 
@@ -12,13 +12,13 @@
 namespace osp {
 namespace {
 
-struct Watch : ::testing::Test {
+struct Validation : ::testing::Test {
   TestFolder folder;
   std::string shards = folder / "tokens";
   void SetUp() override { write_test_shards(shards); }
 };
 
-TEST_F(Watch, MeasuringOutliersDoesNotChangeTheLoss) {
+TEST_F(Validation, MeasuringOutliersDoesNotChangeTheLoss) {
   const TokenDataset data = TokenDataset::open(shards, "validation");
   for (const bool document_mask : {false, true}) {
     Recipe recipe = resolved_test_recipe(shards);
@@ -32,7 +32,7 @@ TEST_F(Watch, MeasuringOutliersDoesNotChangeTheLoss) {
   }
 }
 
-TEST_F(Watch, ATokenThatIsPartOfACharacterShowsAsTheReplacementCharacter) {
+TEST_F(Validation, ATokenThatIsPartOfACharacterShowsAsTheReplacementCharacter) {
   using tokenizer::SortedJson;
   SortedJson file =
       tokenizer::test_file(tokenizer::test_model(tokenizer::test_byte_alphabet(), {}));
