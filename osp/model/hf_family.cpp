@@ -290,12 +290,13 @@ std::vector<StoredTensor> stored_tensors(const ModelConfig& config,
   std::vector<StoredTensor> stored;
   for (size_t i = 0; i < specs.size(); ++i) {
     const std::string name = renamed(family, specs[i].name);
-    // q, k and v follow each other, and their weights and biases are apart.
-    if (family.fused_qkv && !stored.empty() && stored.back().name == name) {
+    // Weights (and biases) of q, k and v follow each other and have one name in the file.
+    if (family.joined_qkv && !stored.empty() && stored.back().name == name) {
       stored.back().shape[0] += specs[i].shape[0];
       stored.back().parameters.push_back(static_cast<int64_t>(i));
       continue;
     }
+    // A head under a name of its own is also found under ours, as some converters write it.
     const std::string alias = name == "embed_out.weight" ? "lm_head.weight" : "";
     stored.push_back({name, alias, specs[i].shape, {static_cast<int64_t>(i)}});
   }

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "osp/model/parameter_role.h"
+
 namespace osp {
 
 // Where the blocks of a family are not a Llama's, a point keeps its role: with norms after the
@@ -27,6 +29,10 @@ enum class TapPoint {
   final_state,       // [B,T,D] after the final norm; layer = L
   head_input,        // [B,T,D] after the output EmbProj, input of the head; layer = L
 };
+
+// The point that shows the input of the role's linear layer, or of the head. Only for roles that
+// have one: not norms, scales and tables, nor EmbProj behind the embedding.
+TapPoint input_point(ParameterRole role);
 
 // Base class of watchers and replacers. The default watches nothing and changes nothing.
 class Tap {
