@@ -1,5 +1,6 @@
 #include "osp/model/fuse.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/matmul.h>
 #include <c10/core/GradMode.h>
 

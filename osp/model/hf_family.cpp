@@ -16,7 +16,7 @@ void sizes(ConfigKeys& keys, ModelConfig& config, const char* inner, int64_t con
   keys.size("max_position_embeddings", "context", config.context, context);
 }
 
-// What every family but OPT has beside its sizes, and features that none of them has here.
+// Keys that every family except OPT has beside its sizes; osp reads no quantized weights here.
 void common(ConfigKeys& keys, ModelConfig& config) {
   keys.flag("tie_word_embeddings", config.tied, false);
   keys.number("initializer_range", "init_std", config.init_std, 0.02);

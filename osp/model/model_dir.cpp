@@ -159,8 +159,8 @@ void check_tied_copy(const TensorSource& head, const TensorSource& embedding) {
   }
 }
 
-// Where each expected tensor is: every one is there with its shape and a known type, and nothing
-// else is.
+// The place of each tensor of the model. Checks that every one is there with its shape and a known
+// type, and that nothing else is.
 std::vector<TensorSource> find_tensors(const WeightFiles& weights, const ModelConfig& config,
                                        const std::vector<StoredTensor>& stored) {
   // Find every tensor that the model needs.

@@ -22,13 +22,13 @@ std::span<float> values(const at::Tensor& t) {
   return {t.data_ptr<float>(), static_cast<size_t>(t.numel())};
 }
 
-// [rows, cols] of a parameter as it lies in a bank: vectors and scalars are one row.
+// [rows, cols] of a parameter in its bank: vectors and scalars are one row.
 std::pair<int64_t, int64_t> bank_shape(const ParameterSpec& spec) {
   return spec.shape.size() == 2 ? std::pair{spec.shape[0], spec.shape[1]}
                                 : std::pair{int64_t{1}, spec.shape[0]};
 }
 
-// The same members and shape for a tensor of another type.
+// A zero tensor for the members of a bank.
 at::Tensor allocate(const Bank& bank, at::ScalarType type, int64_t rows, int64_t cols) {
   return at::zeros({static_cast<int64_t>(bank.members.size()), rows, cols},
                    at::TensorOptions().dtype(type));

@@ -4,8 +4,7 @@
 // [count, rows, cols] (a vector or scalar is one row). A parameter is a view of its bank. Each bank
 // has a gradient bank of the same shape (fp32) and, when compute is bf16, a bf16 copy that is cast
 // once per step. Names and shapes are those of Hugging Face's LlamaForCausalLM, [out, in], whatever
-// the family; hf_family.h has the names in a family's files. parameter_role.h says what a parameter
-// is.
+// the family; hf_family.h has the names in a family's files, parameter_role.h the roles.
 //
 // Additional names (the table of all is in parameter_role.cpp):
 //   EmbProj                      model.embed_proj.weight, lm_head_proj.weight [D, D]
@@ -17,7 +16,7 @@
 //   norms after the branches     post_attention_layernorm, post_feedforward_layernorm (OLMo 2's)
 //   networks without a gate      up_proj and down_proj
 //
-// Tested by parameter_role_test.cpp (roles, names) and transformer_test.cpp (banks, initial values).
+// Tested by parameter_role_test.cpp (roles, names) and transformer_test.cpp (banks).
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -55,8 +55,7 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   }
 
   // The residual stream between two operations. A branch that is not yet added to it is pending:
-  // the next norm adds it in one pass. `ended_block` is the block whose last branch is pending, −1
-  // if none.
+  // the next norm adds it in one pass. `ended_block` is the block that it ends, −1 if none.
   struct ResidualStream {
     at::Tensor x, pending_branch;
     int64_t ended_block = -1;
@@ -87,8 +86,7 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     stream.ended_block = layer;
   }
 
-  // One block of which the graph keeps nothing but the incoming stream (and this pass): the backward
-  // pass runs it once more.
+  // One block of which the graph keeps only the incoming stream; the backward pass runs it again.
   void recomputed_block(int64_t layer, ResidualStream& stream) const {
     const auto run = [pass = shared_from_this(), layer,
                       ended = stream.ended_block](const auto& in) {
@@ -102,8 +100,7 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     stream = {out[0], out[1], layer};
   }
 
-  // The inputs of a block's two branches, with every pending branch added to the stream; the tap has
-  // not seen them yet.
+  // The inputs of a block's two branches, not yet seen by the tap; adds the pending branch.
   Activation attention_input(int64_t layer, ResidualStream& stream) const {
     if (!config_.norm_before()) return add_pending_branch(stream);
     return norm(stream, Role::input_norm, layer);
@@ -213,7 +210,7 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     if (options_.tap == nullptr || !options_.tap->wants(point, layer)) return x;
     return options_.tap->at(point, layer, x);
   }
-  // What a tap replaced is no longer what its operands give.
+  // A tensor that the tap replaced can no longer be computed from its operands.
   Activation tap(TapPoint point, int64_t layer, const Activation& x) const {
     const at::Tensor seen = tap(point, layer, x.value);
     return seen.is_same(x.value) ? x : Activation(seen);
@@ -250,8 +247,7 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     return replaced ? parameters_.norm(role, layer, stream.x) : y;
   }
 
-  // The mask of the last `length` of `total` tokens; undefined where every query sees all keys up to
-  // its own.
+  // The mask of the last `length` of `total` tokens; undefined where causality is all there is.
   at::Tensor additive_mask(int64_t length, int64_t total, int64_t window,
                            const at::Tensor& like) const {
     at::Tensor mask;
@@ -271,7 +267,6 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   void begin_packed(int64_t length) {
     OSP_CHECK(!options_.training && !options_.documents_BT.defined(),
               "packed tokens have no gradients and no documents");
-    // Positions begin anew in each text.
     std::vector<int64_t> positions;
     int64_t longest = 0;
     for (const Segment& segment : options_.segments) {
@@ -283,7 +278,6 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
               positions.size(), length);
     packed_positions_ = at::tensor(positions);
     if (config_.learned_positions) return;
-    // One row of the rotary tables per token.
     const RopeTables all =
         make_rope_tables(longest, config_.rotary_size, config_.rope_theta, config_.rope_scaling);
     set_rope(

@@ -50,14 +50,14 @@ struct ForwardOptions {
   // Keep only the input of each block for the backward pass, which runs the block once more: about
   // a fifth more time, and the memory of one block. On a CPU gradients have the same bits. With
   // `training`, the store and the tap must outlive the graph; the tap sees the points of a block
-  // twice, its linear layers only the second time. forward_block does not heed it.
+  // twice, its linear layers only the second time. forward_block ignores it.
   bool recompute_blocks = false;
 };
 
 // The pass in pieces, for callers that go through the model layer by layer:
 //   logits = forward_head(forward_block(L−1, … forward_block(0, forward_embedding(tokens)))).
-// The same functions that forward_hidden is made of, with the same taps; the residual stream x
-// [B,T,D] between them is in the compute type. Positions begin at 0, or at cache->length, which the
+// forward_hidden is made of the same functions with the same taps; the residual stream x [B,T,D]
+// between them is in the compute type. Positions begin at 0, or at cache->length, which the
 // pieces do not advance (each block appends its keys and values there). With options.training the
 // pieces are differentiable in x too.
 at::Tensor forward_embedding(const ParameterStore& store, const at::Tensor& tokens_BT,

@@ -53,8 +53,8 @@ Sides sides_of(const ModelConfig& config, ParameterRole role) {
       return {.input = Basis::inner, .output = Basis::residual};
     case ParameterRole::head:
       return {.input = Basis::residual, .norm = ParameterRole::final_norm};
-    // Norms of queries and keys act in a fixed basis; the other norms have no sides, rotate() treats
-    // their weights and biases by is_residual_norm.
+    // Norms of queries and keys act in a fixed basis; the other norms are vectors that rotate()
+    // finds by is_residual_norm.
     case ParameterRole::query_norm:
     case ParameterRole::key_norm:
     case ParameterRole::input_norm:
