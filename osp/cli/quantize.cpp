@@ -68,7 +68,7 @@ Subject read_subject(const std::string& path, const QuantizeArguments& options, 
     fail(ErrorCode::usage, "{}: is quantized already; give the model that it was made from",
          subject.dir);
   }
-  subject.source = fused(open_model(subject.dir));
+  subject.source = fused_source(open_model(subject.dir));
   if (!options.data.empty()) {
     subject.text = read_token_source(options.data, subject.dir, 0);
     if (!subject.text.warning.empty()) console.warn("{}", subject.text.warning);

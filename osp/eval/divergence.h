@@ -1,10 +1,9 @@
 // Two models on the same text: perplexity of both and the Kullback–Leibler divergence of their
-// predictions,
+// predictions, p of the original and q of the changed model,
 //
-//   KL = mean over scored positions of Σ_v p(v) (log p(v) − log q(v)),   p the original, q the
-//   other
+//   KL = mean over scored positions of Σ_v p(v) (log p(v) − log q(v))
 //
-// in nats, from fp32 logits, with its distribution over the positions. Windows as in
+// in nats, from fp32 logits, with its distribution over the positions. Windows are those of
 // osp/eval/perplexity.h.
 #pragma once
 

@@ -20,7 +20,7 @@ GgufTensorType type_of(const std::string& dtype) {
   fail(ErrorCode::usage, "--dtype {}: a GGUF file is written in f16, q8_0 or q4_0", dtype);
 }
 
-// The last part of a path that is not "model": what a reader of the file will know it by.
+// The model's name in the file: the last part of its path that is not "model".
 std::string name_of(const std::string& dir) {
   std::filesystem::path path = std::filesystem::path(dir).lexically_normal();
   if (!path.has_filename() || path.filename() == "model") path = path.parent_path();
@@ -31,6 +31,7 @@ std::string name_of(const std::string& dir) {
 
 GgufConversion convert_to_gguf(const std::string& model, const std::string& path,
                                const std::string& dtype) {
+  // What to write: the type, and a name for the model.
   const std::string dir = find_model_dir(model);
   const bool quantized = is_quantized_model_dir(dir);
   GgufConversion result;
@@ -45,6 +46,7 @@ GgufConversion convert_to_gguf(const std::string& model, const std::string& path
          "choose f16 or q8_0",
          dir);
   }
+  // The tokenizer and the tokens that end a text.
   result.has_tokenizer = Tokenizer::exists(dir);
   if (result.has_tokenizer) {
     const Tokenizer tokenizer = Tokenizer::from_file(dir);
@@ -54,6 +56,7 @@ GgufConversion convert_to_gguf(const std::string& model, const std::string& path
       options.end_tokens.push_back(tokenizer.end_of_document());
     }
   }
+  // The weights: the codes of a quantized model, or the fused model.
   if (quantized) {
     const QuantizedModel source = load_quantized_model_dir(dir);
     options.online = source.info.online;

@@ -1,5 +1,7 @@
 // A model dir, checkpoint, quantized model dir or GGUF file as a GGUF file: what `osp export
 // --format gguf` does.
+//
+// Tested by tests/python/test_gguf_export.py.
 #pragma once
 
 #include <cstdint>

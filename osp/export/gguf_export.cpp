@@ -160,12 +160,14 @@ void add_model_metadata(const ModelConfig& config, const GgufExportOptions& opti
 }  // namespace
 
 void check_gguf_export(const ParameterStore& store, const GgufExportOptions& options) {
+  // The architecture.
   if (!is_plain_llama(store.config)) {
     fail(ErrorCode::unsupported,
          "{}: llama.cpp's \"llama\" computes RMSNorm with weights per channel and nothing around "
          "the embedding: this model cannot be written as GGUF",
          options.where);
   }
+  // Features that the file could not carry.
   const Json config = parse_json(model_config_json(store.config), "config.json");
   const std::string rope = json_string(config.at("rope_parameters"), "rope_type", "config.json");
   if (rope != "default") {
@@ -182,6 +184,7 @@ void check_gguf_export(const ParameterStore& store, const GgufExportOptions& opt
   }
   OSP_CHECK((options.type == GgufTensorType::q4_0) == (options.quantized != nullptr),
             "q4_0 and codes go together");
+  // Every tensor has a name there and values that its type holds.
   for (size_t i = 0; i < store.specs.size(); ++i) {
     const ParameterSpec& spec = store.specs[i];
     if (gguf_tensor_name(spec).empty()) {
@@ -200,6 +203,7 @@ void check_gguf_export(const ParameterStore& store, const GgufExportOptions& opt
 GgufExportReport export_gguf(const ParameterStore& store, const std::string& path,
                              const GgufExportOptions& options) {
   check_gguf_export(store, options);
+  // Metadata: sizes and tokenizer.
   GgufMetadataWriter metadata;
   add_model_metadata(store.config, options, metadata);
   if (!options.tokenizer_json.empty()) {
@@ -207,6 +211,7 @@ GgufExportReport export_gguf(const ParameterStore& store, const std::string& pat
                        options.end_tokens.empty() ? -1 : options.end_tokens[0], options.where,
                        metadata);
   }
+  // Tensors, which are packed while the file is written.
   GgufExportReport report;
   std::vector<GgufTensorEntry> entries;
   for (size_t i = 0; i < store.specs.size(); ++i) {

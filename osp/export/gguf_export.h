@@ -25,7 +25,7 @@ struct GgufExportOptions {
 };
 
 struct GgufExportReport {
-  std::vector<std::string> kept_f16;  // tensors whose rows are no whole blocks of the type
+  std::vector<std::string> kept_f16;  // tensors whose rows are not whole blocks of the type
   double scale_rounding = 0;          // q4_0: largest relative change of a scale by fp16
 };
 

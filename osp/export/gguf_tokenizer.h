@@ -1,4 +1,6 @@
 // A tokenizer.json as the metadata tokenizer.ggml.* of a GGUF file.
+//
+// Tested by tests/python/test_gguf_export.py.
 #pragma once
 
 #include <cstdint>

@@ -107,6 +107,7 @@ Json quantization_config(const QuantizedModelInfo& info) {
 
 GptqExport export_gptq(const std::string& model, const std::string& path,
                        const std::string& dtype) {
+  // Check that the layout can carry the model.
   const std::string dir = find_model_dir(model);
   const PlainType plain = plain_type(dtype);
   if (!is_quantized_model_dir(dir)) {
@@ -115,9 +116,10 @@ GptqExport export_gptq(const std::string& model, const std::string& path,
   const QuantizedFolder folder(dir);
   check_model(folder.info(), dir);
   const ModelConfig config = stored_config(folder.config());
+  // Repack the tensors part by part.
   GptqExport report;
   TensorBuffers buffers;
-  for (int64_t part = -1; part < config.layers; ++part) {
+  for (int64_t part = kNoLayer; part < config.layers; ++part) {  // outside the blocks first
     QuantizedWeights weights;
     const ParameterStore store = folder.read(part, weights);
     for (const StoredTensor& stored : stored_tensors(config, store.specs)) {

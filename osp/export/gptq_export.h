@@ -10,6 +10,8 @@
 // Codes follow each other in the bits of the words, least significant first (3-bit codes lie across
 // words). Weights alone: activations and cache run in 16 bits there. Scales are rounded to fp16,
 // which those of profile `best` are already.
+//
+// Tested by tests/python/test_quantize_formats.py.
 #pragma once
 
 #include <cstdint>

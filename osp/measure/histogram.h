@@ -1,4 +1,4 @@
-// A histogram of a stream whose range is not known beforehand.
+// A histogram of a stream whose range is not known in advance.
 //
 // kBins equal bins cover [−range, range), range a power of two. A value outside doubles the range
 // until it fits, joining bins in pairs; because every edge of a wider histogram is an edge of the

@@ -81,6 +81,7 @@ void OutlierTap::measure_state(int64_t state, const at::Tensor& x_BTD) {
   const int64_t width = x_BTD.size(-1), length = x_BTD.size(1);
   OSP_CHECK(x_BTD.size(0) * length == tokens_BT_.numel(), "states of {} tokens, {} announced",
             x_BTD.size(0) * length, tokens_BT_.numel());
+  // Kurtosis of every row, and the largest activation.
   const int64_t* tokens = tokens_BT_.const_data_ptr<int64_t>();
   KurtosisMean& kurtosis = kurtosis_[static_cast<size_t>(state)];
   LargestActivation best;
@@ -97,6 +98,7 @@ void OutlierTap::measure_state(int64_t state, const at::Tensor& x_BTD) {
               .channel = find_channel(rows.subspan(i * width, width), row.largest),
               .token = tokens[index]};
     }
+    // The distribution at this state.
     if (!histograms_) return;
     PointStatistics& statistics = points_[{TapPoint::residual, state}];
     for (const RowStatistics& row : per_row) statistics.moments.merge(row.moments);
@@ -132,16 +134,18 @@ at::Tensor ClippedKurtosisTap::at(TapPoint point, int64_t layer, const at::Tenso
   OSP_CHECK(x.dim() >= 3 && x.size(-2) == 1, "sequences of length 1 expected");
   OSP_CHECK(x.size(0) == static_cast<int64_t>(weights_.size()), "{} rows, {} weights", x.size(0),
             weights_.size());
+  // The residual state that the point shows, if it shows one.
   const int64_t last = static_cast<int64_t>(kurtosis_.size()) - 1;
   KurtosisMean* state = nullptr;
   if (point == TapPoint::embedding) state = &kurtosis_[0];
   if (point == TapPoint::residual && layer + 1 < last) state = &kurtosis_[layer + 1];
   if (point == TapPoint::final_state) state = &kurtosis_[last];
-  // Filed as OutlierTap's: the embedding is residual state 0.
+  // The entry of the point, keyed as OutlierTap's: the embedding is residual state 0.
   const TapPoint filed = point == TapPoint::embedding ? TapPoint::residual : point;
   SingleTokenKurtosis unused;
   SingleTokenKurtosis& at_point =
       all_points_ ? points_[{filed, point == TapPoint::residual ? layer + 1 : layer}] : unused;
+  // Each row counts as often as its token occurs.
   const int64_t rows_per_token = x.dim() == 4 ? x.size(1) : 1;
   for_each_row_block(x, [&](int64_t first, std::span<const float>, auto per_row) {
     for (size_t i = 0; i < per_row.size(); ++i) {

@@ -47,8 +47,7 @@ class OutlierTap : public Tap {
   // states are looked at.
   explicit OutlierTap(int64_t layers, bool histograms = false);
 
-  // Before each forward pass: its tokens [B, T], and the index of their first sequence in the
-  // whole.
+  // Before each forward pass: its tokens [B, T], and the index of their first sequence among all.
   void begin(const at::Tensor& tokens_BT, int64_t first_sequence);
 
   bool wants(TapPoint point, int64_t layer) const override;

@@ -45,6 +45,8 @@ void measure_in_context(const ParameterStore& store, const at::Tensor& tokens_BT
                         const OutlierOptions& options, OutlierReport& report) {
   const int64_t sequences = tokens_BT.size(0), length = tokens_BT.size(1);
   const int64_t batch = std::max<int64_t>(1, options.batch_tokens / length);
+  // The quantizers come behind the taps that watch what they get, and before the sinks, which are
+  // measured as the model computes them.
   OutlierTap tap(store.config.layers, options.histograms);
   AttentionSinkTap sinks(store.config);
   TapChain chain({&tap, options.watcher, options.quantizers, &sinks});
@@ -54,6 +56,7 @@ void measure_in_context(const ParameterStore& store, const at::Tensor& tokens_BT
     const int64_t count = std::min(batch, sequences - first);
     const at::Tensor tokens = part_of(tokens_BT, first, count, length, store);
     const at::Tensor targets = part_of(options.targets_BT, first, count, length, store);
+    // Tell the taps which tokens come.
     ForwardOptions forward;
     forward.tap = &chain;
     forward.documents_BT = part_of(options.documents_BT, first, count, length, store);
@@ -64,6 +67,7 @@ void measure_in_context(const ParameterStore& store, const at::Tensor& tokens_BT
     } else {
       sinks.skip();
     }
+    // Run the model.
     if (targets.defined()) {
       loss_sum += forward_loss_sum(store, tokens, targets, forward).item<double>();
     } else {
@@ -71,6 +75,7 @@ void measure_in_context(const ParameterStore& store, const at::Tensor& tokens_BT
     }
     if (options.progress) options.progress((first + count) * length, tokens_BT.numel());
   }
+  // Report.
   report.loss = kNaN;
   if (options.targets_BT.defined()) {
     report.loss = loss_sum / options.targets_BT.ge(0).sum().item<double>();
@@ -85,6 +90,7 @@ void measure_in_context(const ParameterStore& store, const at::Tensor& tokens_BT
 // once and weighs as often as it occurs.
 void measure_clipped(const ParameterStore& store, const at::Tensor& tokens_BT,
                      const OutlierOptions& options, OutlierReport& report) {
+  // Count the tokens.
   std::vector<double> occurrences(static_cast<size_t>(store.config.vocabulary));
   const int64_t* ids = tokens_BT.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < tokens_BT.numel(); ++i) ++occurrences[static_cast<size_t>(ids[i])];
@@ -95,6 +101,7 @@ void measure_clipped(const ParameterStore& store, const at::Tensor& tokens_BT,
     different.push_back(static_cast<int64_t>(id));
     weights.push_back(occurrences[id]);
   }
+  // Run each different token once.
   ClippedKurtosisTap tap(store.config.layers, options.histograms);
   TapChain chain({&tap, options.quantizers});
   const int64_t count = static_cast<int64_t>(different.size());

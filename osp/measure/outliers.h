@@ -1,5 +1,7 @@
 // One call that measures a model's outliers on given tokens: used by training's validation slice
 // and by `osp analyze`.
+//
+// Tested by outlier_tap_test.cpp and tests/python/test_analyze.py.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,14 +21,14 @@ namespace osp {
 struct OutlierOptions {
   at::Tensor documents_BT = {};     // int32; if defined, attention stays within a document
   at::Tensor targets_BT = {};       // int64, -1: not scored; if defined, the loss is measured too
-  bool clipped = true;              // also the reference's mode
-  bool histograms = false;          // also the distribution at every tap point, and its profile
+  bool clipped = true;              // measure the reference's kurtosis too
+  bool histograms = false;          // measure the distribution at every tap point, and its profile
   Tap* watcher = nullptr;           // sees every point in context, in front of the quantizers
-  Tap* quantizers = nullptr;        // replace what they want in every forward pass
-  int64_t sink_tokens = 0;          // look for attention sinks in so many, whole sequences; 0: none
-  int64_t attention_sequences = 2;  // sequences whose attention logits are looked at; 0: none
-  int64_t attention_length = 512;   // and how much of them at most: logits take memory T²
-  int64_t batch_tokens = 8192;      // of one forward pass, at least one sequence
+  Tap* quantizers = nullptr;        // replaces tensors in every forward pass
+  int64_t sink_tokens = 0;          // tokens searched for attention sinks, whole sequences; 0: none
+  int64_t attention_sequences = 2;  // sequences whose attention logits are measured; 0: none
+  int64_t attention_length = 512;   // their first tokens, at most: logits take memory T²
+  int64_t batch_tokens = 8192;      // tokens of one forward pass, at least one sequence
   std::function<void(int64_t done, int64_t total)> progress = {};  // tokens
 };
 

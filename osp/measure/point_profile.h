@@ -1,5 +1,5 @@
-// What passes one tap point of one layer: kurtosis of its rows, its channels and its largest
-// numbers, as a stream of blocks of rows in memory that depends on the number of channels alone.
+// Profile of one tap point of one layer: kurtosis of its rows, size of its channels and its largest
+// numbers. It is fed blocks of rows, and its memory depends on the number of channels alone.
 //
 // A row is a token's numbers at a point, at q, k and v one head's; channels of all heads are
 // counted through. With x a row, [0, hi] its range from above 0, [lo, 0] from below, a 4-bit step
@@ -21,7 +21,7 @@
 
 namespace osp {
 
-// As many of a point and layer are kept, one of a row.
+// The number of largest activations that are kept per point and layer, at most one of a row.
 inline constexpr size_t kLargestPerPoint = 3;
 
 struct PlacedActivation {

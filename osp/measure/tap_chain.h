@@ -1,5 +1,7 @@
 // Several taps at the same points, one after the other: watchers in front of a replacer see what it
 // gets, watchers behind it what it leaves.
+//
+// Tested by tests/python/test_analyze.py (watchers with quantizers) and osp/train/step_test.cpp.
 #pragma once
 
 #include <utility>

@@ -10,35 +10,32 @@ ModelConfig resolved(ModelConfig config) {
   const auto check = [](bool ok, const std::string& message) {
     if (!ok) throw Error(ErrorCode::usage, message);
   };
+  // Derive the sizes that are 0, and check them.
   if (config.kv_heads == 0) config.kv_heads = config.heads;
   if (config.head_size == 0) {
     check(config.width % config.heads == 0,
-          fmt::format("model.heads = {} does not divide model.width = {}: "
-                      "choose a divisor, or set "
-                      "model.head_size",
+          fmt::format("model.heads = {} does not divide model.width = {}: choose a divisor, or "
+                      "set model.head_size",
                       config.heads, config.width));
     config.head_size = config.width / config.heads;
   }
   check(config.heads % config.kv_heads == 0,
-        fmt::format("model.kv_heads = {} does not divide model.heads = {}: "
-                    "choose a divisor",
+        fmt::format("model.kv_heads = {} does not divide model.heads = {}: choose a divisor",
                     config.kv_heads, config.heads));
   check(config.learned_positions || config.head_size % 2 == 0,
-        fmt::format("the head size {} is odd: the rotary embedding turns pairs "
-                    "of channels, choose "
-                    "an even model.head_size",
+        fmt::format("the head size {} is odd: the rotary embedding turns pairs of channels, "
+                    "choose an even model.head_size",
                     config.head_size));
   if (config.rotary_size == 0) config.rotary_size = config.head_size;
   check(config.learned_positions ||
             (config.rotary_size <= config.head_size && config.rotary_size % 2 == 0),
-        fmt::format("{} of {} channels of a head are rotated: the rotary "
-                    "embedding turns pairs, "
+        fmt::format("{} of {} channels of a head are rotated: the rotary embedding turns pairs, "
                     "choose an even number of them",
                     config.rotary_size, config.head_size));
   if (config.inner == 0) config.inner = (8 * config.width / 3 + 127) / 128 * 128;
+  // Refuse options that contradict each other.
   check(!(config.tied && config.embedding_projection),
-        "model.tied = true and model.embedding_projection = true contradict "
-        "each other: the two "
+        "model.tied = true and model.embedding_projection = true contradict each other: the two "
         "projections make two different tables; set one of them to false");
   check(!(config.norm == "none" && config.norm_after),
         "model.norm = \"none\" leaves no norms in the blocks that could follow the branches: "

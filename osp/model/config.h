@@ -1,5 +1,7 @@
-// Shape and options of a model: a pre-norm Llama with the paper's switches, and
-// the options by which other families differ from it.
+// Shape and options of a model: a pre-norm Llama with the paper's switches, and the options by
+// which other families differ from it.
+//
+// Tested by hf_config_test.cpp and tests/python/test_families.py.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +12,8 @@
 
 namespace osp {
 
-// The fields that fields() visits are those of a recipe, section [model]. 0
-// means "derive": see resolved(). The others describe models from elsewhere;
-// their defaults are a Llama's.
+// The fields that fields() visits are those of a recipe, section [model]. 0 means "derive": see
+// resolved(). The others describe models from elsewhere; their defaults are a Llama's.
 struct ModelConfig {
   int64_t layers = 6;
   int64_t width = 256;
@@ -34,15 +35,13 @@ struct ModelConfig {
   double branch_scale_init = 0.0;  // 0: 1 / sqrt(2 layers)
   double init_std = 0.02;
 
-  // The architecture whose config.json and tensor names the model has
-  // (hf_family.h); "": ours, that is LlamaForCausalLM where the options are a
-  // Llama's and OspForCausalLM elsewhere.
+  // The architecture whose config.json and tensor names the model has (hf_family.h); "": ours, that
+  // is LlamaForCausalLM where the options are a Llama's and OspForCausalLM elsewhere.
   std::string family = {};
-  // `norm` may also be "layer" (LayerNorm with weight and bias) or
-  // "layer-plain" (without both).
+  // `norm` may also be "layer" (LayerNorm with weight and bias) or "layer-plain" (without both).
   bool norm_after = false;  // x + norm(f(x)) instead of x + f(norm(x)), but for the final norm
-  // x + attention(norm(x)) + mlp(norm'(x)) instead of one after the other; with
-  // shared_norm both branches have the same norm.
+  // x + attention(norm(x)) + mlp(norm'(x)) instead of one after the other; with shared_norm both
+  // branches have the same norm.
   bool parallel = false;
   bool shared_norm = false;
   bool qk_norm_wide = false;  // with qk_norm: one norm over all heads of q, one over those of k
@@ -54,8 +53,7 @@ struct ModelConfig {
   double clip_qkv = 0.0;            // q, k and v are clamped to ± this; 0: not
   int64_t rotary_size = 0;          // first channels of a head that are rotated; 0: all
   RopeScaling rope_scaling = {};
-  // A table of positions instead of the rotary embedding; position p has row p
-  // + position_offset.
+  // A table of positions instead of the rotary embedding; position p has row p + position_offset.
   bool learned_positions = false;
   int64_t position_offset = 0;
   // Blocks from first_window_layer on see the newest `window` tokens; 0: all.
@@ -64,7 +62,7 @@ struct ModelConfig {
 
   bool operator==(const ModelConfig&) const = default;
   bool layer_norm() const { return norm == "layer" || norm == "layer-plain"; }
-  // Whether norms stand in front of attention and of the feed-forward network.
+  // Norms stand in front of attention and of the feed-forward network.
   bool norm_before() const { return norm != "none" && !norm_after; }
 
   template <class Visitor, class Self>
@@ -99,7 +97,7 @@ struct ModelConfig {
   }
 };
 
-// The same configuration with every derived size filled in. Error(usage) if sizes contradict each
+// The configuration with every derived size filled in. Error(usage) if sizes contradict each
 // other (heads that do not divide the width, kv_heads that do not divide heads, odd head_size,
 // EmbProj with a tied head, an initial branch scale without branch scales), or options of other
 // families those of ours, naming both and saying what to change.

@@ -1,5 +1,7 @@
 // The keys of a config.json, described once for reading and writing: a family's description calls
 // one member per key, which either takes the value from the JSON object or puts it there.
+//
+// Tested by hf_config_test.cpp and tests/python/test_families.py.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +42,7 @@ class ConfigKeys {
   void window(const char* key, int64_t& value, int64_t absent);
   // layer_types, if it is there, must repeat what config.window and first_window_layer say.
   void layer_types(const ModelConfig& config) const;
-  // The activation by its name in config.json; Error(unsupported) names those that osp has.
+  // The activation by its name in config.json; Error(unsupported) lists those that osp supports.
   void activation(const char* key, std::string& value, const std::string& absent);
   // A key that osp computes with one value only; absent or null is that value unless `absent` says
   // what transformers takes then. Error(unsupported) for another value.

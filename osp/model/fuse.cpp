@@ -1,15 +1,16 @@
 #include "osp/model/fuse.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/matmul.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <string>
+#include <optional>
 
 #include "osp/base/error.h"
-#include "osp/model/linear_layers.h"
+#include "osp/model/parameter_access.h"
 #include "osp/model/transformer.h"
 
 namespace osp {
@@ -27,47 +28,86 @@ void map_rows(const at::Tensor& table, at::Tensor out, const Function& f) {
   }
 }
 
-int64_t index_of(const ParameterStore& store, const std::string& name) {
-  const int64_t index = store.find(name);
-  OSP_CHECK(index >= 0, "the model has no parameter {}", name);
-  return index;
+// A master weight that the model must have.
+at::Tensor weight_of(const ParameterStore& store, ParameterRole role, int64_t layer = kNoLayer) {
+  const int64_t index = store.find(role, layer);
+  OSP_CHECK(index >= 0, "the model has no parameter {}", parameter_name(role, layer));
+  return store.master(index);
 }
 
-// What the embedding's norm makes of each token's row of E · P_inᵀ.
+// The embedding's norm of each token's row of E · P_inᵀ.
 void fuse_embedding(const ParameterStore& store, at::Tensor out) {
-  const at::Tensor table = store.master(index_of(store, "model.embed_tokens.weight"));
+  const at::Tensor table = weight_of(store, ParameterRole::embedding);
   at::Tensor projection;
   if (store.config.embedding_projection) {
-    projection = store.master(index_of(store, "model.embed_proj.weight")).t().to(at::kDouble);
+    projection = weight_of(store, ParameterRole::embedding_projection).t().to(at::kDouble);
   }
-  const LinearLayers layers(store, nullptr, /*training=*/false);
+  const ParameterAccess parameters(store, nullptr, /*training=*/false);
   map_rows(table, out, [&](const at::Tensor& rows) {
     const at::Tensor x = projection.defined() ? at::matmul(rows, projection) : rows;
-    return store.config.embedding_norm ? layers.norm("model.embed_norm", x).value : x;
+    if (!store.config.embedding_norm) return x;
+    return parameters.norm(ParameterRole::embedding_norm, kNoLayer, x).value;
   });
 }
 
 void fuse_head(const ParameterStore& store, at::Tensor out) {
-  const bool tied = store.config.tied;  // and not any more where the embedding has a norm
+  // A tied head gets a table of its own where the embedding's norm is fused.
   const at::Tensor table =
-      store.master(index_of(store, tied ? "model.embed_tokens.weight" : "lm_head.weight"));
+      weight_of(store, store.config.tied ? ParameterRole::embedding : ParameterRole::head);
   if (!store.config.embedding_projection) {
     out.copy_(table);
     return;
   }
-  const at::Tensor projection =
-      store.master(index_of(store, "lm_head_proj.weight")).to(at::kDouble);
+  const at::Tensor projection = weight_of(store, ParameterRole::head_projection).to(at::kDouble);
   map_rows(table, out, [&](const at::Tensor& rows) { return at::matmul(rows, projection); });
 }
 
-// The name of the scalar on the branch that ends in this parameter; "" if it ends none.
-std::string scale_of(const std::string& parameter) {
-  for (const std::string end : {"self_attn.o_proj.", "mlp.down_proj."}) {
-    const size_t at = parameter.find(end);
-    if (at == std::string::npos) continue;
-    return parameter.substr(0, at) + end.substr(0, end.find('.')) + ".branch_scale";
+// The scalar on the branch that ends in this role's weight and bias; none elsewhere.
+std::optional<ParameterRole> branch_scale_of(ParameterRole role) {
+  switch (role) {
+    case ParameterRole::attention_output:
+      return ParameterRole::attention_branch_scale;
+    case ParameterRole::down:
+      return ParameterRole::mlp_branch_scale;
+    // Inside a branch, or outside the branches.
+    case ParameterRole::embedding:
+    case ParameterRole::position_embedding:
+    case ParameterRole::embedding_projection:
+    case ParameterRole::embedding_norm:
+    case ParameterRole::input_norm:
+    case ParameterRole::query:
+    case ParameterRole::key:
+    case ParameterRole::value:
+    case ParameterRole::query_norm:
+    case ParameterRole::key_norm:
+    case ParameterRole::post_attention_norm:
+    case ParameterRole::gate:
+    case ParameterRole::up:
+    case ParameterRole::final_norm:
+    case ParameterRole::head_projection:
+    case ParameterRole::head:
+      return std::nullopt;
+    // Norms behind the branches and branch scales contradict each other (resolved(), config.h).
+    case ParameterRole::post_feedforward_norm:
+    // The fused model has no scales.
+    case ParameterRole::attention_branch_scale:
+    case ParameterRole::mlp_branch_scale:
+      break;
   }
-  return "";
+  OSP_CHECK(false, "role {} in a fused model with branch scales", static_cast<int>(role));
+}
+
+// A parameter of the fused model that has its counterpart in `store`.
+void fuse_parameter(const ParameterStore& store, const ParameterSpec& spec, at::Tensor out) {
+  const int64_t index = store.find(spec.name);
+  OSP_CHECK(index >= 0, "the model has no parameter {}", spec.name);
+  const at::Tensor weight = store.master(index);
+  const auto scale = store.config.branch_scale ? branch_scale_of(spec.role) : std::nullopt;
+  if (scale) {
+    out.copy_(weight.to(at::kDouble) * weight_of(store, *scale, spec.layer));
+  } else {
+    out.copy_(weight);  // broadcasts SSNorm's scalar over the channels
+  }
 }
 
 }  // namespace
@@ -100,13 +140,7 @@ ParameterStore fuse(const ParameterStore& store) {
     } else if (spec.kind == ParameterKind::head) {
       fuse_head(store, out);
     } else {
-      const at::Tensor weight = store.master(index_of(store, spec.name));
-      const std::string scale = store.config.branch_scale ? scale_of(spec.name) : "";
-      if (scale.empty()) {
-        out.copy_(weight);  // broadcasts SSNorm's scalar over the channels
-      } else {
-        out.copy_(weight.to(at::kDouble) * store.master(index_of(store, scale)));
-      }
+      fuse_parameter(store, spec, out);
     }
   }
   sync_compute(fused);

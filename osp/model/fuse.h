@@ -1,16 +1,16 @@
-// Fusing: a model with EmbProj, SSNorm or Simple RMSNorm becomes a plain Llama with the same
-// logits.
+// Fusing: EmbProj, SSNorm's and Simple RMSNorm's gains, and branch scales are multiplied into the
+// weights, so that a model of ours becomes a plain Llama with the same logits.
 //
 //   E' = E · P_inᵀ          x = E[tokens] · P_inᵀ
 //   W' = W_head · P_out     logits = norm(x) · P_outᵀ · W_headᵀ
 //   gain g (SSNorm) → the constant weight [g, …, g];  no gain (Simple RMSNorm) → [1, …, 1]
 //
-// A model whose embedding has a norm and whose branches have scalars loses both, too:
+// A norm of the embedding and scalars on the branches are fused as well:
 //
 //   E'[t] = norm(E[t] · P_inᵀ)     W_o' = β W_o     W_down' = β' W_down     (and their biases)
 //
-// One without norms in its blocks (norm = "none") is then embeddings, linear layers and the final
-// norm; no Llama, so it stays an OspForCausalLM.
+// A model without norms in its blocks (norm = "none") is then embeddings, linear layers and the
+// final norm: no Llama, so it stays an OspForCausalLM.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -26,13 +26,12 @@ bool needs_fusing(const ModelConfig& config);
 // embedding's norm is fused.
 ModelConfig fused_config(ModelConfig config);
 
-// EmbProj and scalars multiplied into the matrices in fp64 and rounded once to fp32; gains written
-// as weights per channel: a store with norm "rms" (or "none", or LayerNorm) and no more, of the
-// same part. A model with QK-norm keeps it, with its gains per channel, and so stays an
-// OspForCausalLM.
+// The fused model, of the same part: EmbProj and scalars are multiplied into the matrices in fp64
+// and rounded once to fp32, gains are written as weights per channel. Its norm is "rms" ("none" and
+// LayerNorm stay). QK-norm stays too, with gains per channel, so such a model is an OspForCausalLM.
 ParameterStore fuse(const ParameterStore& store);
 
-// How far the logits of two models are apart on the same tokens.
+// The distance of two models' logits on the same tokens.
 struct LogitDifference {
   double largest = 0;   // max |a − b|
   double scale = 0;     // max |a|

@@ -81,6 +81,7 @@ Generation generate(const ParameterStore& store, const Tokenizer& tokenizer,
                     const std::function<void(std::string_view)>& on_text) {
   const c10::NoGradGuard no_graph;
   check_sampling(options.sampling);
+  // The prompt, and where the text goes and ends.
   const auto start = std::chrono::steady_clock::now();
   Generation result;
   result.prompt_tokens = prompt_ids(store, tokenizer, prompt);
@@ -107,18 +108,21 @@ Generation generate(const ParameterStore& store, const Tokenizer& tokenizer,
   std::vector<int32_t> all = result.prompt_tokens;
   size_t unread = 0;  // first token that the model has not read
   for (int64_t i = 0; i < options.max_tokens; ++i) {
+    // Begin anew with half of a full context.
     if (static_cast<int64_t>(all.size() - unread) > reader.room()) {
       const size_t keep = static_cast<size_t>(std::max<int64_t>(1, store.config.context / 2));
       unread = all.size() - keep;
       result.dropped = static_cast<int64_t>(unread);
       reader.clear();
     }
+    // Read what is unread and draw the next token.
     const at::Tensor logits_V = reader.read(std::span(all).subspan(unread)).cpu();
     unread = all.size();
     const std::span<const float> logits(logits_V.const_data_ptr<float>(),
                                         static_cast<size_t>(drawable));
     const int32_t id =
         sample_token(logits, options.sampling, random.uniform(static_cast<uint64_t>(i)));
+    // Hand it on, unless it ends the text.
     if (ends(id)) {
       result.finish = "end";
       break;

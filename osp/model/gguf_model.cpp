@@ -80,7 +80,7 @@ int64_t head_size(const GgufMetadata& metadata, int64_t width, int64_t heads) {
   return result;
 }
 
-// The first is that of the end of a text, as other programs take it.
+// The ids that end a text, first the one that other programs use.
 Json end_tokens(const GgufMetadata& metadata) {
   std::vector<int64_t> ids;
   for (const char* name : {"eos_token_id", "eot_token_id", "eom_token_id"}) {
@@ -208,11 +208,13 @@ class GgufSource : public ModelSource {
 }  // namespace
 
 Json gguf_config_json(const GgufFile& file) {
+  // Refuse what osp does not compute.
   const GgufMetadata& metadata = file.metadata();
   read_architecture(metadata);
   refuse_features(metadata);
   const int64_t width = metadata.integer(key("embedding_length"));
   const int64_t heads = same_for_all_layers(metadata, key("attention.head_count"));
+  // Sizes.
   Json json;
   json["architectures"] = {"LlamaForCausalLM"};
   json["num_hidden_layers"] = metadata.integer(key("block_count"));
@@ -225,6 +227,7 @@ Json gguf_config_json(const GgufFile& file) {
   json["intermediate_size"] = same_for_all_layers(metadata, key("feed_forward_length"));
   json["vocab_size"] = vocabulary_of(file);
   json["max_position_embeddings"] = metadata.integer(key("context_length"));
+  // Norms, positions, head and end of a text.
   json["rms_norm_eps"] = metadata.number(key("attention.layer_norm_rms_epsilon"));
   json["rope_theta"] =
       metadata.has(key("rope.freq_base")) ? metadata.number(key("rope.freq_base")) : 10000.0;

@@ -1,7 +1,9 @@
 // Models in GGUF files: metadata to a configuration, tensors to parameters.
 //
 // The architecture "llama" is read. Quantized tensors become the fp32 values that their blocks
-// stand for, exactly; a model that is asked for in bf16 rounds them once more.
+// stand for, exactly; a model that is read in bf16 rounds them once more.
+//
+// Tested by gguf_names_test.cpp (names) and tests/python/test_gguf_model.py.
 #pragma once
 
 #include <memory>
@@ -14,9 +16,8 @@
 
 namespace osp {
 
-// What the metadata says, in the words of config.json. Error(unsupported) names an architecture or
-// a feature that osp does not compute; Error(damaged) a key that is missing or contradicts a
-// tensor.
+// The metadata as a config.json. Error(unsupported) names an architecture or a feature that osp
+// does not compute, Error(damaged) a key that is missing or contradicts a tensor.
 Json gguf_config_json(const GgufFile& file);
 
 // The configuration of a GGUF file; errors as gguf_config_json and parse_hf_config.

@@ -1,6 +1,5 @@
 #include "osp/model/gguf_names.h"
 
-#include <array>
 #include <string_view>
 
 #include "osp/base/error.h"
@@ -8,49 +7,77 @@
 namespace osp {
 namespace {
 
-struct NamePair {
-  std::string_view ours;
-  std::string_view theirs;
+enum class RowOrder { ours, query_heads, key_heads };
+
+// llama.cpp's name of a role's weight, in a block behind "blk.N.", and the order of its rows.
+struct GgufWeight {
+  std::string_view name = "";  // "": its llama has no such tensor
+  RowOrder rows = RowOrder::ours;
 };
 
-constexpr std::array<NamePair, 3> kOutside = {{
-    {"model.embed_tokens.weight", "token_embd.weight"},
-    {"model.norm.weight", "output_norm.weight"},
-    {"lm_head.weight", "output.weight"},
-}};
+GgufWeight gguf_weight(ParameterRole role) {
+  switch (role) {
+    case ParameterRole::embedding:
+      return {"token_embd.weight"};
+    case ParameterRole::input_norm:
+      return {"attn_norm.weight"};
+    case ParameterRole::query:
+      return {"attn_q.weight", RowOrder::query_heads};
+    case ParameterRole::key:
+      return {"attn_k.weight", RowOrder::key_heads};
+    case ParameterRole::value:
+      return {"attn_v.weight"};
+    case ParameterRole::attention_output:
+      return {"attn_output.weight"};
+    case ParameterRole::post_attention_norm:
+      return {"ffn_norm.weight"};
+    case ParameterRole::gate:
+      return {"ffn_gate.weight"};
+    case ParameterRole::up:
+      return {"ffn_up.weight"};
+    case ParameterRole::down:
+      return {"ffn_down.weight"};
+    case ParameterRole::final_norm:
+      return {"output_norm.weight"};
+    case ParameterRole::head:
+      return {"output.weight"};
+    case ParameterRole::position_embedding:
+    case ParameterRole::embedding_projection:
+    case ParameterRole::embedding_norm:
+    case ParameterRole::query_norm:
+    case ParameterRole::key_norm:
+    case ParameterRole::attention_branch_scale:
+    case ParameterRole::mlp_branch_scale:
+    case ParameterRole::post_feedforward_norm:
+    case ParameterRole::head_projection:
+      return {};
+  }
+  OSP_CHECK(false, "unknown parameter role {}", static_cast<int>(role));
+}
 
-// Behind "model.layers.N." and "blk.N.".
-constexpr std::array<NamePair, 9> kInBlock = {{
-    {"input_layernorm.weight", "attn_norm.weight"},
-    {"self_attn.q_proj.weight", "attn_q.weight"},
-    {"self_attn.k_proj.weight", "attn_k.weight"},
-    {"self_attn.v_proj.weight", "attn_v.weight"},
-    {"self_attn.o_proj.weight", "attn_output.weight"},
-    {"post_attention_layernorm.weight", "ffn_norm.weight"},
-    {"mlp.gate_proj.weight", "ffn_gate.weight"},
-    {"mlp.up_proj.weight", "ffn_up.weight"},
-    {"mlp.down_proj.weight", "ffn_down.weight"},
-}};
+// Biases have no tensor in a llama.
+GgufWeight gguf_weight(const ParameterSpec& spec) {
+  return spec.kind == ParameterKind::bias ? GgufWeight{} : gguf_weight(spec.role);
+}
 
 }  // namespace
 
 std::string gguf_tensor_name(const ParameterSpec& spec) {
-  for (const NamePair& pair : kOutside) {
-    if (pair.ours == spec.name) return std::string(pair.theirs);
-  }
-  const std::string prefix = fmt::format("model.layers.{}.", spec.layer);
-  if (spec.layer < 0 || !spec.name.starts_with(prefix)) return "";
-  const std::string_view part = std::string_view(spec.name).substr(prefix.size());
-  for (const NamePair& pair : kInBlock) {
-    if (pair.ours == part) return fmt::format("blk.{}.{}", spec.layer, pair.theirs);
-  }
-  return "";
+  const std::string_view name = gguf_weight(spec).name;
+  if (name.empty() || spec.layer < 0) return std::string(name);
+  return fmt::format("blk.{}.{}", spec.layer, name);
 }
 
 int64_t gguf_permuted_heads(const ParameterSpec& spec, const ModelConfig& config) {
-  if (spec.name.ends_with("self_attn.q_proj.weight")) return config.heads;
-  if (spec.name.ends_with("self_attn.k_proj.weight")) return config.kv_heads;
-  return 0;
+  switch (gguf_weight(spec).rows) {
+    case RowOrder::ours:
+      return 0;
+    case RowOrder::query_heads:
+      return config.heads;
+    case RowOrder::key_heads:
+      return config.kv_heads;
+  }
+  OSP_CHECK(false, "unknown order of rows");
 }
 
 std::vector<int64_t> gguf_row_order(int64_t rows, int64_t heads) {

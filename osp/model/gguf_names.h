@@ -1,4 +1,4 @@
-// What llama.cpp calls the parts of a Llama, and how it orders the rows of queries and keys.
+// llama.cpp's names of a Llama's parameters, and its order of the rows of queries and keys.
 //
 // Its rotary embedding turns neighbouring channels (2i, 2i + 1) where ours and transformers' turns
 // (i, i + K/2); so the rows of the query and key projections stand in another order in its files:

@@ -30,7 +30,7 @@ TEST(GgufNames, EveryParameterOfALlamaHasItsOwnName) {
   }
   EXPECT_TRUE(names.contains("blk.5.ffn_down.weight"));
   ParameterSpec other = specs[1];
-  other.name = "model.layers.0.self_attn.q_norm.weight";
+  other.role = ParameterRole::query_norm;
   EXPECT_EQ(gguf_tensor_name(other), "");
 }
 

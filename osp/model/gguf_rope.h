@@ -1,5 +1,7 @@
-// Scaled rotary embeddings in GGUF files: Llama 3.1 and later carry, as tensor rope_freqs.weight,
-// by what each frequency is divided. config.json says the same in four numbers.
+// Scaled rotary embeddings in GGUF files: Llama 3.1 and later carry a tensor rope_freqs.weight with
+// the divisor of each frequency. config.json says the same in four numbers.
+//
+// Tested by gguf_names_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -15,13 +15,13 @@
 
 namespace osp {
 
-// What config.json says about a model.
+// The contents of a config.json.
 struct HfConfig {
   ModelConfig model;                // resolved
   std::vector<int64_t> end_tokens;  // eos_token_id: none, one or several
 };
 
-// Whether a model is one of ours and is written as LlamaForCausalLM.
+// A model of ours that is written as LlamaForCausalLM.
 bool is_plain_llama(const ModelConfig& config);
 
 // The architecture that the model is written as.

@@ -16,7 +16,7 @@ void sizes(ConfigKeys& keys, ModelConfig& config, const char* inner, int64_t con
   keys.size("max_position_embeddings", "context", config.context, context);
 }
 
-// What every family but OPT has beside its sizes, and features that none of them has here.
+// Keys that every family except OPT has beside its sizes; osp reads no quantized weights here.
 void common(ConfigKeys& keys, ModelConfig& config) {
   keys.flag("tie_word_embeddings", config.tied, false);
   keys.number("initializer_range", "init_std", config.init_std, 0.02);
@@ -290,12 +290,13 @@ std::vector<StoredTensor> stored_tensors(const ModelConfig& config,
   std::vector<StoredTensor> stored;
   for (size_t i = 0; i < specs.size(); ++i) {
     const std::string name = renamed(family, specs[i].name);
-    // q, k and v follow each other, and their weights and biases are apart.
-    if (family.fused_qkv && !stored.empty() && stored.back().name == name) {
+    // Weights (and biases) of q, k and v follow each other and have one name in the file.
+    if (family.joined_qkv && !stored.empty() && stored.back().name == name) {
       stored.back().shape[0] += specs[i].shape[0];
       stored.back().parameters.push_back(static_cast<int64_t>(i));
       continue;
     }
+    // A head under a name of its own is also found under ours, as some converters write it.
     const std::string alias = name == "embed_out.weight" ? "lm_head.weight" : "";
     stored.push_back({name, alias, specs[i].shape, {static_cast<int64_t>(i)}});
   }

@@ -11,6 +11,8 @@
 // | GPTNeoX (Pythia)  | LayerNorm, parallel branches, part of a head rotated, biases, no gate    |
 // | StableLm          | LayerNorm, part of a head rotated, optionally parallel with one norm     |
 // | OPT               | LayerNorm, learned positions, biases, relu, no gate                      |
+//
+// Tested by hf_config_test.cpp and tests/python/test_families.py.
 #pragma once
 
 #include <cstdint>
@@ -28,11 +30,12 @@ struct Family {
   std::string model_type;
   // Names every key, in either direction; see ConfigKeys.
   void (*describe)(ConfigKeys&, ModelConfig&);
-  // Replacements, one after the other, that turn our name of a tensor into the file's.
+  // Replacements, one after the other, that turn our name of a tensor into the file's. They work on
+  // names, not roles, because a replacement of a prefix covers many roles and all layers.
   std::vector<std::pair<std::string, std::string>> renames = {};
   // q, k and v are one tensor, rows ordered [head][q, k, v][channel].
-  bool fused_qkv = false;
-  // Endings of names of stored tensors that say nothing that config.json does not.
+  bool joined_qkv = false;
+  // Endings of the names of stored tensors that hold nothing new (constants, masks).
   std::vector<std::string> ignored = {};
 };
 

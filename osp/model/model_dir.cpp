@@ -88,6 +88,7 @@ std::map<std::string, std::string> read_weight_map(const std::string& path) {
 }
 
 WeightFiles open_sharded(const std::string& dir, const std::string& index_path) {
+  // Open every file that the index names, each once.
   const std::map<std::string, std::string> map = read_weight_map(index_path);
   std::set<std::string> names;
   for (const auto& [tensor, file] : map) names.insert(file);
@@ -100,6 +101,7 @@ WeightFiles open_sharded(const std::string& dir, const std::string& index_path) 
     }
     add_file(weights, dir + "/" + name);
   }
+  // Check that index and files say the same about every tensor.
   for (const auto& [tensor, file] : map) {
     const auto found = weights.tensors.find(tensor);
     if (found == weights.tensors.end() || found->second.file != dir + "/" + file) {
@@ -157,10 +159,11 @@ void check_tied_copy(const TensorSource& head, const TensorSource& embedding) {
   }
 }
 
-// Where each expected tensor is: every one is there with its shape and a known type, and nothing
-// else is.
+// The place of each tensor of the model. Checks that every one is there with its shape and a known
+// type, and that nothing else is.
 std::vector<TensorSource> find_tensors(const WeightFiles& weights, const ModelConfig& config,
                                        const std::vector<StoredTensor>& stored) {
+  // Find every tensor that the model needs.
   std::vector<TensorSource> sources;
   std::set<std::string> expected;
   for (const StoredTensor& tensor : stored) {
@@ -182,7 +185,10 @@ std::vector<TensorSource> find_tensors(const WeightFiles& weights, const ModelCo
     expected.insert(name);
     sources.push_back(source);
   }
-  const std::set<std::string> heads = {"lm_head.weight", stored_name(config, "lm_head.weight")};
+  // Refuse every other tensor, except those that say nothing new. A tied head has no parameter, yet
+  // files may hold a copy under our name or the family's.
+  const std::string head = parameter_name(ParameterRole::head);
+  const std::set<std::string> heads = {head, stored_name(config, head)};
   for (const auto& [name, source] : weights.tensors) {
     if (expected.contains(name) || is_ignored(name, *find_family(config.family))) continue;
     if (config.tied && heads.contains(name)) {
@@ -317,6 +323,7 @@ void save_tokenizer_files(const std::string& path, const std::string& tokenizer_
 
 void save_model_dir(const ParameterStore& store, const std::string& path,
                     const std::string& tokenizer_json, const SaveOptions& options) {
+  // Convert the weights.
   make_directories(path);
   const at::ScalarType type = options.bf16 ? at::kBFloat16 : at::kFloat;
   std::vector<at::Tensor> held;  // keeps converted tensors alive until they are written
@@ -334,6 +341,7 @@ void save_model_dir(const ParameterStore& store, const std::string& path,
   }
   write_safetensors(path + "/" + kWeights, entries, {{"format", "pt"}});
 
+  // Write the tokenizer and what transformers wants beside it.
   std::vector<int64_t> end_tokens = options.end_tokens;
   if (!tokenizer_json.empty()) {
     const int32_t end =
@@ -345,6 +353,7 @@ void save_model_dir(const ParameterStore& store, const std::string& path,
       write_file_atomic(path + "/tokenizer.json", tokenizer_json);
     }
   }
+  // Write config.json last: a folder that has one is whole.
   write_file_atomic(
       path + "/config.json",
       model_config_json(store.config, options.bf16 ? "bfloat16" : "float32", end_tokens));

@@ -26,14 +26,14 @@ HfConfig load_model_config(const std::string& path);
 // with model/. Values are read and checked part by part.
 std::unique_ptr<ModelSource> open_model(const std::string& path);
 
-// All of it at once.
+// The whole model at once.
 ParameterStore load_model_dir(const std::string& path, const StoreOptions& options = {});
 
-// The ids that end a text by the model's own configuration (also a quantized model dir's): none, one
-// or several.
+// The ids that end a text by the model's own configuration (also a quantized model dir's): none,
+// one or several.
 std::vector<int64_t> load_end_tokens(const std::string& path);
 
-// How the weights are stored.
+// The form in which a model is stored.
 struct SaveOptions {
   bool bf16 = false;                     // rounded to nearest even; otherwise fp32
   std::vector<int64_t> end_tokens = {};  // none: the tokenizer's end-of-document token

@@ -49,7 +49,7 @@ class StoreSource : public ModelSource {
 
 }  // namespace
 
-std::unique_ptr<ModelSource> fused(std::unique_ptr<ModelSource> source) {
+std::unique_ptr<ModelSource> fused_source(std::unique_ptr<ModelSource> source) {
   if (!needs_fusing(source->config())) return source;
   return std::make_unique<FusedSource>(std::move(source));
 }

@@ -1,6 +1,8 @@
 // A model that is read part by part, so that a caller holds no more than one block of it at a time:
-// a folder or file (open_model of
-// osp/model/model_dir.h), another source with EmbProj and gains fused, or a store in memory.
+// a folder or file (open_model of osp/model/model_dir.h), another source with EmbProj and gains
+// fused, or a store in memory.
+//
+// Tested by tests/python/test_quantize.py and tests/python/test_model_dir.py.
 #pragma once
 
 #include <memory>
@@ -19,8 +21,9 @@ class ModelSource {
   virtual ParameterStore read(Part part, StoreOptions options = {}) const = 0;
 };
 
-// The same model as a plain Llama (osp/model/fuse.h); returns a source that needs no fusing.
-std::unique_ptr<ModelSource> fused(std::unique_ptr<ModelSource> source);
+// The source of the same model as a plain Llama: fuse() of osp/model/fuse.h, part by part. Returns
+// `source` itself if it needs no fusing.
+std::unique_ptr<ModelSource> fused_source(std::unique_ptr<ModelSource> source);
 
 // Copies of the parts of a store, which must outlive the source.
 std::unique_ptr<ModelSource> source_of(const ParameterStore& store);

@@ -6,6 +6,7 @@
 #include <ATen/ops/linalg_qr.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <span>
@@ -21,13 +22,13 @@ std::span<float> values(const at::Tensor& t) {
   return {t.data_ptr<float>(), static_cast<size_t>(t.numel())};
 }
 
-// [rows, cols] of a parameter as it lies in a bank: vectors and scalars are one row.
+// [rows, cols] of a parameter in its bank: vectors and scalars are one row.
 std::pair<int64_t, int64_t> bank_shape(const ParameterSpec& spec) {
   return spec.shape.size() == 2 ? std::pair{spec.shape[0], spec.shape[1]}
                                 : std::pair{int64_t{1}, spec.shape[0]};
 }
 
-// The same members and shape for a tensor of another type.
+// A zero tensor for the members of a bank.
 at::Tensor allocate(const Bank& bank, at::ScalarType type, int64_t rows, int64_t cols) {
   return at::zeros({static_cast<int64_t>(bank.members.size()), rows, cols},
                    at::TensorOptions().dtype(type));
@@ -38,96 +39,72 @@ at::Tensor member(const at::Tensor& bank, const ParameterStore& store, int64_t p
   return bank.select(0, store.slot_of[parameter]).view(store.specs[parameter].shape);
 }
 
-}  // namespace
-
-const char* kind_name(ParameterKind kind) {
-  switch (kind) {
-    case ParameterKind::embedding:
-      return "embedding";
-    case ParameterKind::head:
-      return "head";
-    case ParameterKind::embedding_projection:
-      return "embedding projection";
-    case ParameterKind::matrix:
-      return "matrix";
-    case ParameterKind::gain:
-      return "gain";
-    case ParameterKind::bias:
-      return "bias";
-    case ParameterKind::positions:
-      return "positions";
-  }
-  OSP_CHECK(false, "unknown parameter kind {}", static_cast<int>(kind));
+// The position of the first specification that `matches`, −1 if there is none.
+template <class Predicate>
+int64_t position_of(const std::vector<ParameterSpec>& specs, const Predicate& matches) {
+  const auto found = std::find_if(specs.begin(), specs.end(), matches);
+  return found == specs.end() ? -1 : found - specs.begin();
 }
 
-namespace {
-
-// Collects specifications under the names of one block, or of no block (layer
-// −1).
+// Collects the specifications of one block after another, or of no block (kNoLayer).
 class SpecList {
  public:
   explicit SpecList(const ModelConfig& config) : config_(config) {}
 
-  void begin_block(int64_t layer) {
-    layer_ = layer;
-    prefix_ = layer < 0 ? "" : fmt::format("model.layers.{}.", layer);
+  void begin_block(int64_t layer) { layer_ = layer; }
+  void weight(ParameterRole role, std::vector<int64_t> shape) {
+    specs_.push_back(
+        {parameter_name(role, layer_), std::move(shape), role, weight_kind(role), layer_});
   }
-  void add(const std::string& name, std::vector<int64_t> shape, ParameterKind kind) {
-    specs_.push_back({prefix_ + name, std::move(shape), kind, layer_});
+  void bias(bool wanted, ParameterRole role, int64_t out) {
+    if (!wanted) return;
+    specs_.push_back({bias_name(role, layer_), {out}, role, ParameterKind::bias, layer_});
   }
   // Weights and, for LayerNorm, biases; nothing for a norm without weights.
-  void norm(const std::string& name, int64_t channels) {
+  void norm(ParameterRole role, int64_t channels) {
     if (config_.norm == "simple" || config_.norm == "layer-plain") return;
     const bool scalar = config_.norm == "single-scale" || config_.norm == "none";
-    add(name + ".weight", {scalar ? 1 : channels}, ParameterKind::gain);
-    if (config_.norm == "layer") add(name + ".bias", {channels}, ParameterKind::bias);
+    weight(role, {scalar ? 1 : channels});
+    bias(config_.norm == "layer", role, channels);
   }
-  void matrix(const std::string& name, int64_t out, int64_t in) {
-    add(name + ".weight", {out, in}, ParameterKind::matrix);
-  }
-  // The scalar of the branch that ends in this part of the block.
-  void branch_scale(const std::string& part) {
-    if (config_.branch_scale) add(part + ".branch_scale", {1}, ParameterKind::gain);
-  }
-  void bias(bool wanted, const std::string& name, int64_t out) {
-    if (wanted) add(name + ".bias", {out}, ParameterKind::bias);
+  void branch_scale(ParameterRole role) {
+    if (config_.branch_scale) weight(role, {1});
   }
   std::vector<ParameterSpec> take() { return std::move(specs_); }
 
  private:
   const ModelConfig& config_;
   std::vector<ParameterSpec> specs_;
-  std::string prefix_;
-  int64_t layer_ = -1;
+  int64_t layer_ = kNoLayer;
 };
 
 void add_attention(SpecList& list, const ModelConfig& config) {
   const int64_t D = config.width, K = config.head_size;
   const int64_t q = config.heads * K, kv = config.kv_heads * K;
-  list.matrix("self_attn.q_proj", q, D);
-  list.matrix("self_attn.k_proj", kv, D);
-  list.matrix("self_attn.v_proj", kv, D);
-  list.bias(config.qkv_bias, "self_attn.q_proj", q);
-  list.bias(config.qkv_bias, "self_attn.k_proj", kv);
-  list.bias(config.qkv_bias, "self_attn.v_proj", kv);
+  list.weight(ParameterRole::query, {q, D});
+  list.weight(ParameterRole::key, {kv, D});
+  list.weight(ParameterRole::value, {kv, D});
+  list.bias(config.qkv_bias, ParameterRole::query, q);
+  list.bias(config.qkv_bias, ParameterRole::key, kv);
+  list.bias(config.qkv_bias, ParameterRole::value, kv);
   if (config.qk_norm) {
-    list.norm("self_attn.q_norm", config.qk_norm_wide ? q : K);
-    list.norm("self_attn.k_norm", config.qk_norm_wide ? kv : K);
+    list.norm(ParameterRole::query_norm, config.qk_norm_wide ? q : K);
+    list.norm(ParameterRole::key_norm, config.qk_norm_wide ? kv : K);
   }
-  list.matrix("self_attn.o_proj", D, q);
-  list.bias(config.output_bias, "self_attn.o_proj", D);
-  list.branch_scale("self_attn");
+  list.weight(ParameterRole::attention_output, {D, q});
+  list.bias(config.output_bias, ParameterRole::attention_output, D);
+  list.branch_scale(ParameterRole::attention_branch_scale);
 }
 
 void add_feed_forward(SpecList& list, const ModelConfig& config) {
   const int64_t D = config.width, F = config.inner;
-  if (config.gated) list.matrix("mlp.gate_proj", F, D);
-  list.matrix("mlp.up_proj", F, D);
-  list.bias(config.mlp_bias && config.gated, "mlp.gate_proj", F);
-  list.bias(config.mlp_bias, "mlp.up_proj", F);
-  list.matrix("mlp.down_proj", D, F);
-  list.bias(config.mlp_bias, "mlp.down_proj", D);
-  list.branch_scale("mlp");
+  if (config.gated) list.weight(ParameterRole::gate, {F, D});
+  list.weight(ParameterRole::up, {F, D});
+  list.bias(config.mlp_bias && config.gated, ParameterRole::gate, F);
+  list.bias(config.mlp_bias, ParameterRole::up, F);
+  list.weight(ParameterRole::down, {D, F});
+  list.bias(config.mlp_bias, ParameterRole::down, D);
+  list.branch_scale(ParameterRole::mlp_branch_scale);
 }
 
 }  // namespace
@@ -137,29 +114,29 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
   OSP_CHECK(config.head_size > 0 && config.inner > 0 && config.kv_heads > 0,
             "resolve the configuration first");
   SpecList list(config);
-  list.add("model.embed_tokens.weight", {V, D}, ParameterKind::embedding);
+  // In front of the blocks.
+  list.weight(ParameterRole::embedding, {V, D});
   if (config.learned_positions) {
-    list.add("model.embed_positions.weight", {config.position_offset + config.context, D},
-             ParameterKind::positions);
+    list.weight(ParameterRole::position_embedding, {config.position_offset + config.context, D});
   }
-  if (config.embedding_projection) {
-    list.add("model.embed_proj.weight", {D, D}, ParameterKind::embedding_projection);
-  }
-  if (config.embedding_norm) list.norm("model.embed_norm", D);
+  if (config.embedding_projection) list.weight(ParameterRole::embedding_projection, {D, D});
+  if (config.embedding_norm) list.norm(ParameterRole::embedding_norm, D);
+  // The blocks.
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     list.begin_block(layer);
-    if (config.norm_before()) list.norm("input_layernorm", D);
+    if (config.norm_before()) list.norm(ParameterRole::input_norm, D);
     add_attention(list, config);
-    if (config.norm != "none" && !config.shared_norm) list.norm("post_attention_layernorm", D);
+    if (config.norm != "none" && !config.shared_norm) {
+      list.norm(ParameterRole::post_attention_norm, D);
+    }
     add_feed_forward(list, config);
-    if (config.norm_after) list.norm("post_feedforward_layernorm", D);
+    if (config.norm_after) list.norm(ParameterRole::post_feedforward_norm, D);
   }
-  list.begin_block(-1);
-  list.norm("model.norm", D);
-  if (config.embedding_projection) {
-    list.add("lm_head_proj.weight", {D, D}, ParameterKind::embedding_projection);
-  }
-  if (!config.tied) list.add("lm_head.weight", {V, D}, ParameterKind::head);
+  // Behind the blocks.
+  list.begin_block(kNoLayer);
+  list.norm(ParameterRole::final_norm, D);
+  if (config.embedding_projection) list.weight(ParameterRole::head_projection, {D, D});
+  if (!config.tied) list.weight(ParameterRole::head, {V, D});
   return list.take();
 }
 
@@ -176,10 +153,19 @@ at::Tensor ParameterStore::compute(int64_t parameter) const {
 }
 
 int64_t ParameterStore::find(const std::string& name) const {
-  for (size_t i = 0; i < specs.size(); ++i) {
-    if (specs[i].name == name) return static_cast<int64_t>(i);
-  }
-  return -1;
+  return position_of(specs, [&](const ParameterSpec& spec) { return spec.name == name; });
+}
+
+int64_t ParameterStore::find(ParameterRole role, int64_t layer) const {
+  return position_of(specs, [&](const ParameterSpec& spec) {
+    return spec.role == role && spec.layer == layer && spec.kind != ParameterKind::bias;
+  });
+}
+
+int64_t ParameterStore::find_bias(ParameterRole role, int64_t layer) const {
+  return position_of(specs, [&](const ParameterSpec& spec) {
+    return spec.role == role && spec.layer == layer && spec.kind == ParameterKind::bias;
+  });
 }
 
 int64_t ParameterStore::num_parameters() const {
@@ -197,6 +183,7 @@ ParameterStore make_parameters(const ModelConfig& config, const StoreOptions& op
     std::erase_if(store.specs,
                   [&](const ParameterSpec& spec) { return spec.layer != *options.part; });
   }
+  // Sort the parameters into banks.
   const int64_t count = static_cast<int64_t>(store.specs.size());
   OSP_CHECK(options.group.empty() || static_cast<int64_t>(options.group.size()) == count,
             "{} groups for {} parameters", options.group.size(), count);
@@ -218,6 +205,7 @@ ParameterStore make_parameters(const ModelConfig& config, const StoreOptions& op
     store.slot_of.push_back(static_cast<int64_t>(bank.members.size()));
     bank.members.push_back(i);
   }
+  // Allocate the banks.
   for (Bank& bank : store.banks) {
     const auto [rows, cols] = bank_shape(store.specs[bank.members[0]]);
     bank.master = allocate(bank, at::kFloat, rows, cols);
@@ -226,6 +214,17 @@ ParameterStore make_parameters(const ModelConfig& config, const StoreOptions& op
   }
   return store;
 }
+
+namespace {
+
+// Q of a normal matrix's QR decomposition, columns signed so that diag(R) > 0.
+void fill_orthogonal(const RandomStream& random, at::Tensor weight) {
+  random.fill_normal(values(weight), 0.0, 1.0);
+  const auto [q, r] = at::linalg_qr(weight.to(at::kDouble));
+  weight.copy_(q * r.diagonal().sign().unsqueeze(0));
+}
+
+}  // namespace
 
 // clang-format off
 // | tensor                           | law                                    | standard deviation   |
@@ -249,18 +248,42 @@ void initialize_parameters(ParameterStore& store, uint64_t seed) {
     const ParameterSpec& spec = store.specs[i];
     at::Tensor weight = store.master(static_cast<int64_t>(i));
     const RandomStream random(seed, spec.name);
-    if (spec.kind == ParameterKind::gain) {
-      weight.fill_(spec.name.ends_with(".branch_scale") ? config.branch_scale_init : 1.0);
-    } else if (spec.kind == ParameterKind::bias) {
+    if (spec.kind == ParameterKind::bias) {
       weight.zero_();
-    } else if (spec.kind == ParameterKind::embedding_projection) {
-      random.fill_normal(values(weight), 0.0, 1.0);
-      const auto [q, r] = at::linalg_qr(weight.to(at::kDouble));
-      weight.copy_(q * r.diagonal().sign().unsqueeze(0));
-    } else {
-      const bool ends_branch =
-          spec.name.ends_with("o_proj.weight") || spec.name.ends_with("down_proj.weight");
-      random.fill_normal(values(weight), 0.0, ends_branch ? branch_std : config.init_std);
+      continue;
+    }
+    switch (spec.role) {
+      case ParameterRole::embedding:
+      case ParameterRole::position_embedding:
+      case ParameterRole::head:
+      case ParameterRole::query:
+      case ParameterRole::key:
+      case ParameterRole::value:
+      case ParameterRole::gate:
+      case ParameterRole::up:
+        random.fill_normal(values(weight), 0.0, config.init_std);
+        break;
+      case ParameterRole::attention_output:
+      case ParameterRole::down:
+        random.fill_normal(values(weight), 0.0, branch_std);
+        break;
+      case ParameterRole::embedding_projection:
+      case ParameterRole::head_projection:
+        fill_orthogonal(random, weight);
+        break;
+      case ParameterRole::embedding_norm:
+      case ParameterRole::input_norm:
+      case ParameterRole::query_norm:
+      case ParameterRole::key_norm:
+      case ParameterRole::post_attention_norm:
+      case ParameterRole::post_feedforward_norm:
+      case ParameterRole::final_norm:
+        weight.fill_(1.0);
+        break;
+      case ParameterRole::attention_branch_scale:
+      case ParameterRole::mlp_branch_scale:
+        weight.fill_(config.branch_scale_init);
+        break;
     }
   }
   sync_compute(store);

@@ -1,13 +1,12 @@
 // Parameters: names, shapes, and the banks that hold them.
 //
-// Parameters of equal shape and equal optimizer group live in one bank, a
-// contiguous fp32 tensor [count, rows, cols] (a vector or scalar is one row). A
-// parameter is a view of its bank. Each bank has a gradient bank of the same
-// shape (fp32) and, when compute is bf16, a bf16 copy that is cast once per
-// step. Names and shapes are those of Hugging Face's LlamaForCausalLM, [out,
-// in], whatever the family; hf_family.h has the names in a family's files.
+// Parameters of equal shape and equal optimizer group live in one bank, a contiguous fp32 tensor
+// [count, rows, cols] (a vector or scalar is one row). A parameter is a view of its bank. Each bank
+// has a gradient bank of the same shape (fp32) and, when compute is bf16, a bf16 copy that is cast
+// once per step. Names and shapes are those of Hugging Face's LlamaForCausalLM, [out, in], whatever
+// the family; hf_family.h has the names in a family's files, parameter_role.h the roles.
 //
-// Additional names:
+// Additional names (the table of all is in parameter_role.cpp):
 //   EmbProj                      model.embed_proj.weight, lm_head_proj.weight [D, D]
 //   SSNorm's gains               model.layers.N.input_layernorm.weight and so on with shape [1]
 //   biases                       the name of the linear layer or LayerNorm with .bias, [out]
@@ -16,6 +15,8 @@
 //   scalars on the branches      model.layers.N.self_attn.branch_scale and .mlp.branch_scale [1]
 //   norms after the branches     post_attention_layernorm, post_feedforward_layernorm (OLMo 2's)
 //   networks without a gate      up_proj and down_proj
+//
+// Tested by parameter_role_test.cpp (roles, names) and transformer_test.cpp (banks).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -26,20 +27,16 @@
 #include <vector>
 
 #include "osp/model/config.h"
+#include "osp/model/parameter_role.h"
 
 namespace osp {
-
-enum class ParameterKind { embedding, head, embedding_projection, matrix, gain, bias, positions };
-
-// "embedding", "head", "embedding projection", "matrix" (of a block), "gain" and so on: in names of
-// banks and in messages.
-const char* kind_name(ParameterKind kind);
 
 struct ParameterSpec {
   std::string name;
   std::vector<int64_t> shape;
+  ParameterRole role;
   ParameterKind kind;
-  int64_t layer = -1;  // -1: outside the blocks
+  int64_t layer = kNoLayer;
 };
 
 // All parameters of a (resolved) model, in the order of the forward pass.
@@ -55,11 +52,12 @@ struct Bank {
   at::Tensor compute;            // bf16 copy; the same tensor as master for fp32 compute
 };
 
-// Which of a model's parameters a store holds: those of one block, those outside the blocks, or
-// all of them.
+// Which of a model's parameters a store holds: all (kWhole), those of one block (its layer number),
+// or those in front of and behind the blocks (embedding, final norm, head and so on).
 using Part = std::optional<int64_t>;
 inline constexpr Part kWhole = std::nullopt;
-inline constexpr Part kOutsideBlocks = -1;
+inline constexpr Part kOutsideBlocks = kNoLayer;
+inline constexpr Part kFirstBlock = 0;
 
 struct ParameterStore {
   ModelConfig config;  // of the whole model
@@ -73,8 +71,10 @@ struct ParameterStore {
   at::Tensor master(int64_t parameter) const;
   at::Tensor gradient(int64_t parameter) const;
   at::Tensor compute(int64_t parameter) const;
-  // Index by name, or -1.
+  // Index of a parameter by its name, or of the weight or bias of a role; −1 if it is not there.
   int64_t find(const std::string& name) const;
+  int64_t find(ParameterRole role, int64_t layer = kNoLayer) const;
+  int64_t find_bias(ParameterRole role, int64_t layer = kNoLayer) const;
   int64_t num_parameters() const;  // scalars in total
 };
 

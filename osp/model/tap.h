@@ -5,14 +5,17 @@
 
 #include <cstdint>
 
+#include "osp/model/parameter_role.h"
+
 namespace osp {
 
-// Where the blocks of a family are not a Llama's, a point keeps its role: with norms after the
-// branches (OLMo 2) attention_input and mlp_input are the residual stream itself, not normalised;
-// with parallel branches both belong to the state before the block, and with one norm for both they
-// are equal; query and key are what attention uses, rotated in part or, with learned positions, not
-// at all; mlp_product of a network without a gate is the activation. linear_output includes the
-// bias.
+// A point keeps its meaning in families whose blocks are not a Llama's:
+//   norms after branches (OLMo 2)  attention_input and mlp_input are the residual stream itself
+//   parallel branches              both belong to the state before the block, and are equal where
+//                                  both branches have one norm
+//   part of a head is rotated      query and key are what attention uses
+//   learned positions              query and key are not rotated
+//   no gate                        mlp_product is the activation
 enum class TapPoint {
   embedding,         // [B,T,D] embedding (after EmbProj): residual state 0; layer = 0
   attention_input,   // [B,T,D] normalised input of q, k, v
@@ -28,22 +31,26 @@ enum class TapPoint {
   head_input,        // [B,T,D] after the output EmbProj, input of the head; layer = L
 };
 
+// The point that shows the input of the role's linear layer, or of the head. Only for roles that
+// have one: not norms, scales and tables, nor EmbProj behind the embedding.
+TapPoint input_point(ParameterRole role);
+
 // Base class of watchers and replacers. The default watches nothing and changes nothing.
 class Tap {
  public:
   virtual ~Tap() = default;
-  // Whether at() must be called for this point (a point that nobody wants may be fused away).
+  // at() is called for this point. A point that no tap wants may never exist as a tensor.
   virtual bool wants(TapPoint point, int64_t layer) const = 0;
-  // Gets the tensor, returns it or its replacement (same shape; differentiable if training). Never
-  // changes it in place and hangs no hook on it: what was made from it may be made again, and
-  // gradients may go past it (RecomputableInput, osp/ops/recomputable_input.h).
+  // Gets the tensor, returns it or its replacement (same shape; differentiable if training). It
+  // must not change the tensor in place or hang a hook on it: the backward pass may compute the
+  // tensor again, and gradients may go past it (RecomputableInput, osp/ops/recomputable_input.h).
   virtual at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) = 0;
   // The weight of a linear layer (index into ParameterStore::specs) or its replacement. Called only
   // where wants_weights(). Embedding and head are offered too.
   virtual bool wants_weights() const { return false; }
   virtual at::Tensor weight(int64_t /*parameter*/, const at::Tensor& w) { return w; }
-  // Input of a linear layer [tokens, in], its output and the gradient with respect to it,
-  // [tokens, out]; called only where wants_linear().
+  // Input of a linear layer [tokens, in], its output with the bias and the gradient with respect to
+  // that, [tokens, out]; called only where wants_linear().
   virtual bool wants_linear() const { return false; }
   virtual void linear_input(int64_t /*parameter*/, const at::Tensor& /*x*/) {}
   virtual void linear_output(int64_t /*parameter*/, const at::Tensor& /*y*/) {}

@@ -1,4 +1,4 @@
-// For tests only: a small random Llama as it is before quantization.
+// A small random Llama as it is before quantization, for tests only.
 #pragma once
 
 #include "osp/model/parameters.h"

@@ -1,5 +1,5 @@
 // From generated tokens to a stream of text: pieces end at UTF-8 boundaries, never show a character
-// of which bytes are still to come, and stop before a stop string.
+// whose last bytes are still missing, and stop before a stop string.
 #pragma once
 
 #include <cstdint>

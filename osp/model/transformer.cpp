@@ -10,7 +10,7 @@
 #include <memory>
 
 #include "osp/base/error.h"
-#include "osp/model/linear_layers.h"
+#include "osp/model/parameter_access.h"
 #include "osp/ops/attention.h"
 #include "osp/ops/branch_scale.h"
 #include "osp/ops/fused.h"
@@ -20,23 +20,29 @@
 
 namespace osp {
 
-// Everything a forward pass carries along.
+// Everything a forward pass carries along: parameters, positions, masks and the options.
 class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
+  using Role = ParameterRole;
+
  public:
   // For `length` tokens per sequence, after those that the cache holds.
   ForwardPass(const ParameterStore& store, int64_t length, const ForwardOptions& options)
-      : config_(store.config), options_(options), layers_(store, options.tap, options.training) {
+      : config_(store.config),
+        options_(options),
+        parameters_(store, options.tap, options.training) {
     OSP_CHECK(!(options.cache != nullptr && options.training), "no training through a cache");
     if (!options.segments.empty()) {
       begin_packed(length);
       return;
     }
+    // Positions and their rotations.
     first_position_ = options.cache != nullptr ? options.cache->length : 0;
     const int64_t total = first_position_ + length;
     if (!config_.learned_positions) {
       set_rope(
           make_rope_tables(total, config_.rotary_size, config_.rope_theta, config_.rope_scaling));
     }
+    // Which keys each query sees: a number per query for fused attention, else a mask.
     const at::Tensor& like = store.banks[0].compute;
     if (first_position_ == 0 &&
         has_fused_attention(like.device(), like.scalar_type(), config_.head_size)) {
@@ -48,59 +54,60 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     }
   }
 
-  // The residual stream between two operations. A branch that is not yet added to it waits for the
-  // next norm, which adds it in one pass; `ended` is the block whose last branch waits, −1 if none.
-  struct Stream {
-    at::Tensor x, branch;
-    int64_t ended = -1;
+  // The residual stream between two operations. A branch that is not yet added to it is pending:
+  // the next norm adds it in one pass. `ended_block` is the block that it ends, −1 if none.
+  struct ResidualStream {
+    at::Tensor x, pending_branch;
+    int64_t ended_block = -1;
   };
 
   at::Tensor embedding_lookup(const at::Tensor& tokens_BT) const {
-    at::Tensor x =
-        embedding(tokens_BT, layers_.table("model.embed_tokens.weight"), layers_.anchor());
+    at::Tensor x = embedding(tokens_BT, parameters_.table(Role::embedding), parameters_.anchor());
     if (config_.learned_positions) {
       x = x + learned_positions(tokens_BT.size(1));
     }
-    if (config_.embedding_projection) x = layers_.linear({"model.embed_proj"}, x, false);
-    if (config_.embedding_norm) x = layers_.norm("model.embed_norm", x).value;
+    if (config_.embedding_projection) {
+      x = parameters_.linear({Role::embedding_projection}, kNoLayer, x, false);
+    }
+    if (config_.embedding_norm) x = parameters_.norm(Role::embedding_norm, kNoLayer, x).value;
     return tap(TapPoint::embedding, 0, x);
   }
 
-  // One block; its last branch is left waiting.
-  void block(int64_t layer, Stream& stream) const {
+  // One block; its last branch is left pending.
+  void block(int64_t layer, ResidualStream& stream) const {
     const RecomputableInput y = attention_input(layer, stream);
     if (config_.parallel) {
       const RecomputableInput z = config_.shared_norm ? y : mlp_input(layer, stream);
-      stream.branch = attention(layer, y) + feed_forward(layer, z);
+      stream.pending_branch = attention(layer, y) + feed_forward(layer, z);
     } else {
-      stream.branch = attention(layer, y);
-      stream.branch = feed_forward(layer, mlp_input(layer, stream));
+      stream.pending_branch = attention(layer, y);
+      stream.pending_branch = feed_forward(layer, mlp_input(layer, stream));
     }
-    stream.ended = layer;
+    stream.ended_block = layer;
   }
 
-  // The same, of which nothing but the incoming stream is kept. The graph keeps the pass.
-  void recomputed_block(int64_t layer, Stream& stream) const {
-    const auto run = [pass = shared_from_this(), layer, ended = stream.ended](const auto& in) {
-      Stream inner{in[0], in.size() > 1 ? in[1] : at::Tensor(), ended};
+  // One block of which the graph keeps only the incoming stream; the backward pass runs it again.
+  void recomputed_block(int64_t layer, ResidualStream& stream) const {
+    const auto run = [pass = shared_from_this(), layer,
+                      ended = stream.ended_block](const auto& in) {
+      ResidualStream inner{in[0], in.size() > 1 ? in[1] : at::Tensor(), ended};
       pass->block(layer, inner);
-      return std::vector<at::Tensor>{inner.x, inner.branch};
+      return std::vector<at::Tensor>{inner.x, inner.pending_branch};
     };
     std::vector<at::Tensor> in = {stream.x};
-    if (stream.branch.defined()) in.push_back(stream.branch);
+    if (stream.pending_branch.defined()) in.push_back(stream.pending_branch);
     const std::vector<at::Tensor> out = recomputed(in, run);
     stream = {out[0], out[1], layer};
   }
 
-  // What a block's branches read of the stream, which is settled; not yet seen by the tap.
-  RecomputableInput attention_input(int64_t layer, Stream& stream) const {
-    if (!config_.norm_before()) return settled(stream);
-    return norm(stream, name(layer, "input_layernorm"));
+  // The inputs of a block's two branches, not yet seen by the tap; adds the pending branch.
+  RecomputableInput attention_input(int64_t layer, ResidualStream& stream) const {
+    if (!config_.norm_before()) return add_pending_branch(stream);
+    return norm(stream, Role::input_norm, layer);
   }
-  RecomputableInput mlp_input(int64_t layer, Stream& stream) const {
-    if (!config_.norm_before()) return settled(stream);
-    return norm(stream,
-                name(layer, config_.shared_norm ? "input_layernorm" : "post_attention_layernorm"));
+  RecomputableInput mlp_input(int64_t layer, ResidualStream& stream) const {
+    if (!config_.norm_before()) return add_pending_branch(stream);
+    return norm(stream, config_.shared_norm ? Role::input_norm : Role::post_attention_norm, layer);
   }
 
   at::Tensor attention(int64_t layer, const RecomputableInput& y) const {
@@ -113,11 +120,12 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
 
   // The input of the output projection, as the tap left it.
   at::Tensor attention_output(int64_t layer, const RecomputableInput& y) const {
-    auto [q, k, v] = projections(name(layer, "self_attn."), y);
-    // Taps see [B, heads, T, K].
+    auto [q, k, v] = projections(layer, y);
+    // Show them to the tap, as [B, heads, T, K].
     q = tap(TapPoint::query, layer, q.transpose(1, 2)).transpose(1, 2);
     k = tap(TapPoint::key, layer, k.transpose(1, 2)).transpose(1, 2);
     v = tap(TapPoint::value, layer, v.transpose(1, 2)).transpose(1, 2);
+    // Attend to this pass's keys, or to all in the cache.
     if (!options_.segments.empty()) return packed_attention(layer, q, k, v);
     if (options_.cache != nullptr) std::tie(k, v) = append_to_cache(layer, k, v);
     const bool windowed = layer >= config_.first_window_layer;
@@ -133,14 +141,14 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     return tap(TapPoint::attention_output, layer, out.flatten(2));
   }
 
-  // What is added to the stream.
+  // The attention branch: what is added to the stream.
   at::Tensor attention_branch(int64_t layer, const at::Tensor& output) const {
     const at::Tensor branch =
-        layers_.linear({name(layer, "self_attn.o_proj")}, output, config_.output_bias);
+        parameters_.linear({Role::attention_output}, layer, output, config_.output_bias);
     if (config_.norm_after) {
-      return layers_.norm(name(layer, "post_attention_layernorm"), branch).value;
+      return parameters_.norm(Role::post_attention_norm, layer, branch).value;
     }
-    return scaled(name(layer, "self_attn.branch_scale"), branch);
+    return scaled(Role::attention_branch_scale, layer, branch);
   }
 
   // The input of the down projection, as the tap left it.
@@ -148,36 +156,37 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     return tap(TapPoint::mlp_product, layer, untapped_mlp_product(layer, x));
   }
 
+  // The feed-forward branch: what is added to the stream.
   at::Tensor mlp_branch(int64_t layer, const RecomputableInput& product) const {
-    const at::Tensor branch =
-        layers_.linear({name(layer, "mlp.down_proj")}, product, config_.mlp_bias);
+    const at::Tensor branch = parameters_.linear({Role::down}, layer, product, config_.mlp_bias);
     if (config_.norm_after) {
-      return layers_.norm(name(layer, "post_feedforward_layernorm"), branch).value;
+      return parameters_.norm(Role::post_feedforward_norm, layer, branch).value;
     }
-    return scaled(name(layer, "mlp.branch_scale"), branch);
+    return scaled(Role::mlp_branch_scale, layer, branch);
   }
 
-  // The residual stream with everything added that waits; the tap sees it after
-  // a block's end.
-  at::Tensor settled(Stream& stream) const {
-    if (stream.branch.defined()) stream.x = stream.x + stream.branch;
-    stream.branch = at::Tensor();
-    if (stream.ended >= 0) stream.x = tap(TapPoint::residual, stream.ended, stream.x);
-    stream.ended = -1;
+  // Adds the pending branch, if there is one, and returns the stream. Where a block ended, the tap
+  // sees the state.
+  at::Tensor add_pending_branch(ResidualStream& stream) const {
+    if (stream.pending_branch.defined()) stream.x = stream.x + stream.pending_branch;
+    stream.pending_branch = at::Tensor();
+    if (stream.ended_block >= 0) stream.x = tap(TapPoint::residual, stream.ended_block, stream.x);
+    stream.ended_block = -1;
     return stream.x;
   }
 
   // Final norm and output EmbProj.
-  at::Tensor final_state(Stream& stream) const {
+  at::Tensor final_state(ResidualStream& stream) const {
     const RecomputableInput y =
-        tap(TapPoint::final_state, config_.layers, norm(stream, "model.norm"));
-    const at::Tensor h =
-        config_.embedding_projection ? layers_.linear({"lm_head_proj"}, y, false) : y.value;
+        tap(TapPoint::final_state, config_.layers, norm(stream, Role::final_norm, kNoLayer));
+    const at::Tensor h = config_.embedding_projection
+                             ? parameters_.linear({Role::head_projection}, kNoLayer, y, false)
+                             : y.value;
     return tap(TapPoint::head_input, config_.layers, h);
   }
 
   at::Tensor hidden(const at::Tensor& tokens_BT) const {
-    Stream stream{embedding_lookup(tokens_BT), {}};
+    ResidualStream stream{embedding_lookup(tokens_BT), {}};
     for (int64_t layer = 0; layer < config_.layers; ++layer) {
       options_.recompute_blocks ? recomputed_block(layer, stream) : block(layer, stream);
     }
@@ -195,53 +204,50 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   }
 
   // The head's weight: its own table, or the embedding's.
-  WeightRef head() const {
-    return layers_.table(config_.tied ? "model.embed_tokens.weight" : "lm_head.weight");
-  }
+  WeightRef head() const { return parameters_.table(config_.tied ? Role::embedding : Role::head); }
 
   at::Tensor tap(TapPoint point, int64_t layer, const at::Tensor& x) const {
     if (options_.tap == nullptr || !options_.tap->wants(point, layer)) return x;
     return options_.tap->at(point, layer, x);
   }
-  // What a tap replaced is no longer what its operands give.
+  // A tensor that the tap replaced can no longer be computed from its operands.
   RecomputableInput tap(TapPoint point, int64_t layer, const RecomputableInput& x) const {
     const at::Tensor seen = tap(point, layer, x.value);
     return seen.is_same(x.value) ? x : RecomputableInput(seen);
   }
 
  private:
-  static std::string name(int64_t layer, const char* rest) {
-    return fmt::format("model.layers.{}.{}", layer, rest);
-  }
-
-  // A branch times its scalar, if the model has these.
-  at::Tensor scaled(const std::string& name, const at::Tensor& branch) const {
-    return config_.branch_scale ? scale_branch(branch, layers_.scalar(name)) : branch;
+  // A branch times its scalar, if the model has branch scales.
+  at::Tensor scaled(Role role, int64_t layer, const at::Tensor& branch) const {
+    return config_.branch_scale ? scale_branch(branch, parameters_.scalar(role, layer)) : branch;
   }
 
   RecomputableInput untapped_mlp_product(int64_t layer, const RecomputableInput& x) const {
-    const std::string gate = name(layer, "mlp.gate_proj"), up = name(layer, "mlp.up_proj");
     if (!config_.gated) {
-      return activation(layers_.linear({up}, x, config_.mlp_bias), config_.activation);
+      return activation(parameters_.linear({Role::up}, layer, x, config_.mlp_bias),
+                        config_.activation);
     }
-    const at::Tensor gate_up = layers_.linear({gate, up}, x, config_.mlp_bias);
+    const at::Tensor gate_up =
+        parameters_.linear({Role::gate, Role::up}, layer, x, config_.mlp_bias);
     if (config_.activation == "silu") return swiglu(gate_up);
     const auto halves = gate_up.chunk(2, -1);
     return activation(halves[0], config_.activation) * halves[1];
   }
 
-  // Adds the branch that waits and returns the norm of the sum. Where the sum
-  // is the state after a block, the tap sees it; if the tap replaces it, the
-  // norm is computed anew.
-  RecomputableInput norm(Stream& stream, const std::string& name) const {
-    if (!stream.branch.defined()) return layers_.norm(name, settled(stream));
-    const auto [sum, y] = layers_.add_norm(name, stream.x, stream.branch);
+  // Adds the pending branch and returns the norm of the sum. Where the sum is the state after a
+  // block, the tap sees it; if the tap replaces it, the norm is computed anew.
+  RecomputableInput norm(ResidualStream& stream, Role role, int64_t layer) const {
+    if (!stream.pending_branch.defined()) {
+      return parameters_.norm(role, layer, add_pending_branch(stream));
+    }
+    const auto [sum, y] = parameters_.add_norm(role, layer, stream.x, stream.pending_branch);
     stream.x = sum;
-    stream.branch = at::Tensor();
-    return settled(stream).is_same(sum) ? y : layers_.norm(name, stream.x);
+    stream.pending_branch = at::Tensor();
+    const bool replaced = !add_pending_branch(stream).is_same(sum);  // by the tap
+    return replaced ? parameters_.norm(role, layer, stream.x) : y;
   }
 
-  // For the last `length` of `total` tokens; undefined where every query sees all up to itself.
+  // The mask of the last `length` of `total` tokens; undefined where causality is all there is.
   at::Tensor additive_mask(int64_t length, int64_t total, int64_t window,
                            const at::Tensor& like) const {
     at::Tensor mask;
@@ -280,13 +286,13 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
 
   // The tables, on the device of the weights.
   void set_rope(const RopeTables& tables) {
-    const at::Device device = layers_.device();
+    const at::Device device = parameters_.device();
     rope_ = {tables.cos.to(device), tables.sin.to(device)};
   }
 
   // Rows of the table of positions for this pass's tokens.
   at::Tensor learned_positions(int64_t length) const {
-    const at::Tensor table = layers_.leaf("model.embed_positions.weight");
+    const at::Tensor table = parameters_.table_leaf(Role::position_embedding);
     if (packed_positions_.defined()) {
       return table.index_select(0,
                                 (packed_positions_ + config_.position_offset).to(table.device()));
@@ -323,25 +329,27 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   }
 
   // Queries, keys and values [B, T, heads, K] of a block's input.
-  std::tuple<at::Tensor, at::Tensor, at::Tensor> projections(const std::string& prefix,
+  std::tuple<at::Tensor, at::Tensor, at::Tensor> projections(int64_t layer,
                                                              const RecomputableInput& x) const {
     const int64_t B = x.value.size(0), T = x.value.size(1), H = config_.heads,
                   Hkv = config_.kv_heads, K = config_.head_size;
-    at::Tensor qkv = layers_.linear({prefix + "q_proj", prefix + "k_proj", prefix + "v_proj"}, x,
-                                    config_.qkv_bias);
+    at::Tensor qkv =
+        parameters_.linear({Role::query, Role::key, Role::value}, layer, x, config_.qkv_bias);
     if (config_.clip_qkv > 0) qkv = qkv.clamp(-config_.clip_qkv, config_.clip_qkv);
     const bool rotates_all = !config_.learned_positions && config_.rotary_size == K;
+    // Most models: split and rotate in one pass.
     if (!config_.qk_norm && rotates_all) return split_rope(qkv, H, Hkv, rope_, first_position_);
+    // The others: norms over all heads or per head, then the rotation of a part or of nothing.
     at::Tensor q = qkv.narrow(2, 0, H * K), k = qkv.narrow(2, H * K, Hkv * K);
     if (config_.qk_norm && config_.qk_norm_wide) {
-      q = layers_.norm(prefix + "q_norm", q).value;
-      k = layers_.norm(prefix + "k_norm", k).value;
+      q = parameters_.norm(Role::query_norm, layer, q).value;
+      k = parameters_.norm(Role::key_norm, layer, k).value;
     }
     q = q.reshape({B, T, H, K});
     k = k.reshape({B, T, Hkv, K});
     if (config_.qk_norm && !config_.qk_norm_wide) {
-      q = layers_.norm(prefix + "q_norm", q).value;
-      k = layers_.norm(prefix + "k_norm", k).value;
+      q = parameters_.norm(Role::query_norm, layer, q).value;
+      k = parameters_.norm(Role::key_norm, layer, k).value;
     }
     return {rotated(q), rotated(k), qkv.narrow(2, (H + Hkv) * K, Hkv * K).view({B, T, Hkv, K})};
   }
@@ -370,7 +378,7 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
 
   const ModelConfig& config_;
   const ForwardOptions options_;
-  LinearLayers layers_;
+  ParameterAccess parameters_;
   int64_t first_position_ = 0;
   at::Tensor packed_positions_;  // of packed tokens, [N]
   RopeTables rope_;              // of packed tokens: one row for each
@@ -411,9 +419,9 @@ at::Tensor forward_block(const ParameterStore& store, int64_t layer, const at::T
             store.config.layers);
   const at::AutoGradMode mode(options.training);
   const ForwardPass pass(store, x_BTD.size(1), options);
-  ForwardPass::Stream stream{x_BTD, {}};
+  ForwardPass::ResidualStream stream{x_BTD, {}};
   pass.block(layer, stream);
-  return pass.settled(stream);
+  return pass.add_pending_branch(stream);
 }
 
 BlockPieces::BlockPieces(const ParameterStore& store, int64_t layer, int64_t length,
@@ -425,7 +433,7 @@ BlockPieces::BlockPieces(const ParameterStore& store, int64_t layer, int64_t len
 BlockPieces::~BlockPieces() = default;
 
 at::Tensor BlockPieces::attention_input(const at::Tensor& x_BTD) const {
-  ForwardPass::Stream stream{x_BTD, {}};
+  ForwardPass::ResidualStream stream{x_BTD, {}};
   return pass_->tap(TapPoint::attention_input, layer_, pass_->attention_input(layer_, stream))
       .value;
 }
@@ -439,7 +447,7 @@ at::Tensor BlockPieces::attention_branch(const at::Tensor& output) const {
 }
 
 at::Tensor BlockPieces::mlp_input(const at::Tensor& x_BTD) const {
-  ForwardPass::Stream stream{x_BTD, {}};
+  ForwardPass::ResidualStream stream{x_BTD, {}};
   return pass_->tap(TapPoint::mlp_input, layer_, pass_->mlp_input(layer_, stream)).value;
 }
 
@@ -455,7 +463,7 @@ at::Tensor forward_head(const ParameterStore& store, const at::Tensor& x_BTD,
                         const ForwardOptions& options) {
   const at::AutoGradMode mode(options.training);
   const ForwardPass pass(store, x_BTD.size(1), options);
-  ForwardPass::Stream stream{x_BTD, {}};
+  ForwardPass::ResidualStream stream{x_BTD, {}};
   return pass.logits(pass.final_state(stream));
 }
 

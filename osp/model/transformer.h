@@ -1,12 +1,15 @@
 // The forward pass of one transformer with options (config.h) over a ParameterStore.
 //
-// Shapes: B batch, T time, D width, H heads, K head size, F inner size, V vocabulary, L layers. A
-// model of ours:
-//   x = E[tokens] · P_inᵀ;   x += Attention(norm(x));   x += SwiGLU(norm(x));   h = norm(x) ·
-//   P_outᵀ logits = h · W_headᵀ
+// Shapes: B batch, T time, D width, H heads, K head size, F inner size, V vocabulary, L layers.
 //
-// and without norms in the blocks (norm = "none", with embedding_norm and branch_scale):
-//   x = norm(E[tokens] · P_inᵀ);   x += β Attention(x);   x += β' SwiGLU(x);   h as above
+//                            our models               without norms in the blocks (*)
+//   embedding                x = E[tokens] · P_inᵀ    x = norm(E[tokens] · P_inᵀ)
+//   each of the L blocks     x += Attention(norm(x))  x += β  Attention(x)
+//                            x += SwiGLU(norm(x))     x += β' SwiGLU(x)
+//   final state              h = norm(x) · P_outᵀ     h = norm(x) · P_outᵀ
+//   head                     logits = h · W_headᵀ     logits = h · W_headᵀ
+//
+// (*) norm = "none", with embedding_norm and branch_scale: the Outlier Protected block.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -47,14 +50,14 @@ struct ForwardOptions {
   // Keep only the input of each block for the backward pass, which runs the block once more: about
   // a fifth more time, and the memory of one block. On a CPU gradients have the same bits. With
   // `training`, the store and the tap must outlive the graph; the tap sees the points of a block
-  // twice, its linear layers only the second time. forward_block does not heed it.
+  // twice, its linear layers only the second time. forward_block ignores it.
   bool recompute_blocks = false;
 };
 
-// The pass in pieces, for whoever goes through the model layer by layer:
+// The pass in pieces, for callers that go through the model layer by layer:
 //   logits = forward_head(forward_block(L−1, … forward_block(0, forward_embedding(tokens)))).
-// The same functions that forward_hidden is made of, with the same taps; the residual stream x
-// [B,T,D] between them is in the compute type. Positions begin at 0, or at cache->length, which the
+// forward_hidden is made of the same functions with the same taps; the residual stream x [B,T,D]
+// between them is in the compute type. Positions begin at 0, or at cache->length, which the
 // pieces do not advance (each block appends its keys and values there). With options.training the
 // pieces are differentiable in x too.
 at::Tensor forward_embedding(const ParameterStore& store, const at::Tensor& tokens_BT,
@@ -62,12 +65,15 @@ at::Tensor forward_embedding(const ParameterStore& store, const at::Tensor& toke
 at::Tensor forward_block(const ParameterStore& store, int64_t layer, const at::Tensor& x_BTD,
                          const ForwardOptions& options = {});
 
-// A block cut at the inputs of its linear layers, for whoever takes many windows to one cut before
-// the next (calibration). With x the stream in front of the block:
+// A block cut at the inputs of its linear layers, for calibration, which takes many windows to one
+// cut before the next. With x the stream in front of the block:
 //
-//   a = attention_input(x)         m = mlp_input(x)          x there with the attention branch
-//   added, o = attention_output(a)        p = mlp_product(m)        but in parallel families
-//   without it x ← x + attention_branch(o)    x ← x + mlp_branch(p)
+//   a = attention_input(x)           m = mlp_input(x)
+//   o = attention_output(a)          p = mlp_product(m)
+//   x ← x + attention_branch(o)      x ← x + mlp_branch(p)
+//
+// The left column runs first; mlp_input then gets the x that has the attention branch added, except
+// in parallel families, where it gets the x in front of the block.
 //
 // Taps see the same points as in forward_block (inputs are returned as the tap left them), but not
 // the residual stream. Positions begin at 0. store and tap must outlive it.

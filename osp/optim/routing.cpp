@@ -79,9 +79,34 @@ OptimizerKind by_kind(ParameterKind kind, const OptimConfig& config) {
   return of_vectors;
 }
 
-bool is_head_projection(const std::string& name) {
-  return name.find(".q_proj.") != std::string::npos || name.find(".k_proj.") != std::string::npos ||
-         name.find(".v_proj.") != std::string::npos;
+// Whether the rows of the role's weight are those of attention heads, which Muon may take apart.
+bool has_rows_of_heads(ParameterRole role) {
+  switch (role) {
+    case ParameterRole::query:
+    case ParameterRole::key:
+    case ParameterRole::value:
+      return true;
+    case ParameterRole::embedding:
+    case ParameterRole::position_embedding:
+    case ParameterRole::embedding_projection:
+    case ParameterRole::embedding_norm:
+    case ParameterRole::input_norm:
+    case ParameterRole::query_norm:
+    case ParameterRole::key_norm:
+    case ParameterRole::attention_output:  // its columns are
+    case ParameterRole::attention_branch_scale:
+    case ParameterRole::post_attention_norm:
+    case ParameterRole::gate:
+    case ParameterRole::up:
+    case ParameterRole::down:
+    case ParameterRole::mlp_branch_scale:
+    case ParameterRole::post_feedforward_norm:
+    case ParameterRole::final_norm:
+    case ParameterRole::head_projection:
+    case ParameterRole::head:
+      return false;
+  }
+  OSP_CHECK(false, "unknown parameter role {}", static_cast<int>(role));
 }
 
 OptimizerGroup make_group(const ParameterSpec& spec, OptimizerKind kind, const OptimConfig& config,
@@ -101,7 +126,7 @@ OptimizerGroup make_group(const ParameterSpec& spec, OptimizerKind kind, const O
       group.lr_scale = config.muon_lr_scale;
       group.decays = config.decay_muon;
       group.clip = config.clip_muon;
-      if (config.per_head && is_head_projection(spec.name)) {
+      if (config.per_head && has_rows_of_heads(spec.role)) {
         group.name = "muon-heads";
         group.split_rows = head_size;
       }

@@ -11,16 +11,35 @@ namespace {
 
 std::vector<ParameterSpec> small_model() {
   std::vector<ParameterSpec> specs = {
-      {"model.embed_tokens.weight", {32, 8}, ParameterKind::embedding},
-      {"model.embed_proj.weight", {8, 8}, ParameterKind::embedding_projection}};
+      {"model.embed_tokens.weight", {32, 8}, ParameterRole::embedding, ParameterKind::embedding},
+      {"model.embed_proj.weight",
+       {8, 8},
+       ParameterRole::embedding_projection,
+       ParameterKind::embedding_projection}};
   for (int64_t layer = 0; layer < 2; ++layer) {
     const std::string block = fmt::format("model.layers.{}.", layer);
-    specs.push_back({block + "input_layernorm.weight", {1}, ParameterKind::gain, layer});
-    specs.push_back({block + "self_attn.q_proj.weight", {8, 8}, ParameterKind::matrix, layer});
-    specs.push_back({block + "self_attn.o_proj.weight", {8, 8}, ParameterKind::matrix, layer});
-    specs.push_back({block + "mlp.down_proj.weight", {8, 24}, ParameterKind::matrix, layer});
+    specs.push_back({block + "input_layernorm.weight",
+                     {1},
+                     ParameterRole::input_norm,
+                     ParameterKind::gain,
+                     layer});
+    specs.push_back({block + "self_attn.q_proj.weight",
+                     {8, 8},
+                     ParameterRole::query,
+                     ParameterKind::matrix,
+                     layer});
+    specs.push_back({block + "self_attn.o_proj.weight",
+                     {8, 8},
+                     ParameterRole::attention_output,
+                     ParameterKind::matrix,
+                     layer});
+    specs.push_back({block + "mlp.down_proj.weight",
+                     {8, 24},
+                     ParameterRole::down,
+                     ParameterKind::matrix,
+                     layer});
   }
-  specs.push_back({"lm_head.weight", {32, 8}, ParameterKind::head});
+  specs.push_back({"lm_head.weight", {32, 8}, ParameterRole::head, ParameterKind::head});
   return specs;
 }
 

@@ -71,15 +71,44 @@ Search search_scale(const ParameterStore& store, const ScaleSite& site,
   return best;
 }
 
-bool is_query_or_key(const ParameterSpec& spec) {
-  return spec.name.ends_with(".q_proj.weight") || spec.name.ends_with(".k_proj.weight");
+// Whether the weights of a layer that reads a scaled input are clipped: not those of queries and
+// keys, as in the reference, because only the product of both matters there.
+bool is_clipped(ParameterRole role) {
+  switch (role) {
+    case ParameterRole::query:
+    case ParameterRole::key:
+      return false;
+    case ParameterRole::value:
+    case ParameterRole::attention_output:
+    case ParameterRole::gate:
+    case ParameterRole::up:
+    case ParameterRole::down:
+      return true;
+    // Not linear layers of a block.
+    case ParameterRole::embedding:
+    case ParameterRole::position_embedding:
+    case ParameterRole::embedding_projection:
+    case ParameterRole::embedding_norm:
+    case ParameterRole::input_norm:
+    case ParameterRole::query_norm:
+    case ParameterRole::key_norm:
+    case ParameterRole::attention_branch_scale:
+    case ParameterRole::post_attention_norm:
+    case ParameterRole::mlp_branch_scale:
+    case ParameterRole::post_feedforward_norm:
+    case ParameterRole::final_norm:
+    case ParameterRole::head_projection:
+    case ParameterRole::head:
+      break;
+  }
+  OSP_CHECK(false, "role {} reads no scaled input", static_cast<int>(role));
 }
 
 // The weights that read the input x [n, channels], clipped.
 void clip_readers(ParameterStore& store, const ScaleSite& site, const at::Tensor& x,
                   const WeightGrid& grid) {
   for (const int64_t reader : site.readers) {
-    if (is_query_or_key(store.specs[static_cast<size_t>(reader)])) continue;
+    if (!is_clipped(store.specs[static_cast<size_t>(reader)].role)) continue;
     at::Tensor w = store.master(reader);
     w.copy_(awq_clipped(w.to(at::kFloat), x, grid));
   }

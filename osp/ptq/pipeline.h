@@ -51,7 +51,7 @@ struct PipelineResult {
   std::vector<double> block_seconds;  // of the blocks that were not resumed
 };
 
-// `source` needs no fusing (fused() of model_source.h). windows_NT: calibration windows (int64),
+// `source` needs no fusing (see fused_source()). windows_NT: calibration windows (int64),
 // undefined for none, which only round-to-nearest without activation statistics allows. Parts go to
 // `parts`. Errors: usage if a group does not divide; damaged for NaN weights and damaged parts; io
 // for the disk; those of the transform.

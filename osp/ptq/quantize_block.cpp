@@ -16,13 +16,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-TapPoint input_of(const ParameterSpec& spec) {
-  if (spec.name.find("self_attn.o_proj") != std::string::npos) return TapPoint::attention_output;
-  if (spec.name.find("self_attn.") != std::string::npos) return TapPoint::attention_input;
-  if (spec.name.find("down_proj") != std::string::npos) return TapPoint::mlp_product;
-  return TapPoint::mlp_input;
-}
-
 class BlockQuantizer {
  public:
   BlockQuantizer(const ParameterStore& block, int64_t layer, const WeightSettings& settings,
@@ -145,7 +138,7 @@ std::vector<LinearGroup> linear_groups(const ParameterStore& store, int64_t laye
   for (size_t i = 0; i < store.specs.size(); ++i) {
     const ParameterSpec& spec = store.specs[i];
     if (spec.kind != ParameterKind::matrix || spec.layer != layer) continue;
-    const TapPoint input = input_of(spec);
+    const TapPoint input = input_point(spec.role);
     for (LinearGroup& group : groups) {
       if (group.input == input) group.parameters.push_back(static_cast<int64_t>(i));
     }

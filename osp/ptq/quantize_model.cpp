@@ -132,7 +132,7 @@ Json settings_json(const QuantizeRequest& request, const QuantizedModelInfo& inf
 // Everything that parts depend on. Numbers of the first block's weights stand for the model's.
 Json fingerprint_json(const ModelSource& source, const std::string& model_dir, Json settings) {
   double sum = 0.0;
-  for (const Bank& bank : source.read(Part(0)).banks) {
+  for (const Bank& bank : source.read(kFirstBlock).banks) {
     sum += bank.master.abs().sum(at::kDouble).item<double>();
   }
   settings["model"] = model_dir;

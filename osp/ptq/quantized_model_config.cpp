@@ -47,14 +47,22 @@ Json integers(int64_t bits, bool symmetric, const std::string& strategy, int64_t
   return json;
 }
 
+// The linear layers of a block that read `point`, in the order of the forward pass.
+std::vector<ParameterRole> readers_of(const ModelConfig& model, TapPoint point) {
+  std::vector<ParameterRole> readers;
+  for (const ParameterSpec& spec : parameter_specs(model)) {
+    const bool linear = spec.layer == 0 && spec.kind == ParameterKind::matrix;
+    if (linear && input_point(spec.role) == point) readers.push_back(spec.role);
+  }
+  return readers;
+}
+
 // Modules of a block in the family's names, "self_attn.q_proj|self_attn.k_proj", each once.
-std::string module_names(const ModelConfig& model, const std::vector<std::string>& ours) {
-  const std::string block = "model.layers.0.";
-  const std::string prefix = stored_name(model, block + "input_layernorm.weight");
-  const size_t begin = prefix.find("layers.0.") + std::string("layers.0.").size();
+std::string module_names(const ModelConfig& model, const std::vector<ParameterRole>& roles) {
   std::vector<std::string> names;
-  for (const std::string& name : ours) {
-    std::string stored = stored_name(model, block + name + ".weight").substr(begin);
+  for (const ParameterRole role : roles) {
+    std::string stored = stored_name(model, parameter_name(role, 0));
+    stored = stored.substr(stored.find("layers.0.") + std::string("layers.0.").size());
     stored = stored.substr(0, stored.rfind('.'));
     if (std::find(names.begin(), names.end(), stored) == names.end()) names.push_back(stored);
   }
@@ -103,7 +111,8 @@ Json transform_config(const QuantizedModelInfo& info, const ModelConfig& model) 
   if (info.online.down_hadamard) {
     const Json input = {
         {"targets",
-         Json::array({"re:.*(" + module_names(stored_config(model), {"mlp.down_proj"}) + ")$"})},
+         Json::array(
+             {"re:.*(" + module_names(stored_config(model), {ParameterRole::down}) + ")$"})},
         {"location", "input"}};
     groups["R4"] = hadamard_scheme(Json::array({input}), info.online.down_block);
   }
@@ -117,25 +126,21 @@ Json compressed_tensors_config(const QuantizedModelInfo& info, const ModelConfig
   json["quant_method"] = info.online.down_hadamard ? "osp" : "compressed-tensors";
   json["format"] = "pack-quantized";
   json["quantization_status"] = "compressed";
-  const auto inputs = [&](TapPoint point) { return input_scheme(info, point, model.head_size); };
   const ModelConfig named = stored_config(model);
-  const auto group = [&](const std::vector<std::string>& names, TapPoint point) {
-    return layer_group(info, module_names(named, names), inputs(point));
+  const auto group = [&](TapPoint point) {
+    return layer_group(info, module_names(named, readers_of(model, point)),
+                       input_scheme(info, point, model.head_size));
   };
-  std::vector<std::string> readers = {"mlp.gate_proj", "mlp.up_proj"};
-  if (!model.gated) readers.erase(readers.begin());
-  json["config_groups"] = {
-      {"group_0", group({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"},
-                        TapPoint::attention_input)},
-      {"group_1", group({"self_attn.o_proj"}, TapPoint::attention_output)},
-      {"group_2", group(readers, TapPoint::mlp_input)},
-      {"group_3", group({"mlp.down_proj"}, TapPoint::mlp_product)}};
+  json["config_groups"] = {{"group_0", group(TapPoint::attention_input)},
+                           {"group_1", group(TapPoint::attention_output)},
+                           {"group_2", group(TapPoint::mlp_input)},
+                           {"group_3", group(TapPoint::mlp_product)}};
   // "group" with the head size: the dynamic "token" strategy pools over time, which is not causal.
   json["kv_cache_scheme"] =
       info.bits.quantizes_kv_cache()
           ? integers(info.bits.kv_cache, false, "group", model.head_size, true)
           : Json(nullptr);
-  const std::string head = stored_name(named, "lm_head.weight");
+  const std::string head = stored_name(named, parameter_name(ParameterRole::head));
   json["ignore"] = Json::array({head.substr(0, head.rfind('.'))});
   const Json transforms = transform_config(info, model);
   if (!transforms["config_groups"].empty()) json["transform_config"] = transforms;

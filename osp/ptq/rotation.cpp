@@ -6,6 +6,8 @@
 #include <ATen/ops/matmul.h>
 #include <c10/core/GradMode.h>
 
+#include <optional>
+
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
 #include "osp/ops/hadamard.h"
@@ -47,8 +49,9 @@ bool norms_are_folded(const ParameterStore& store) {
 }
 
 // The weights g of the norm in front of a linear layer in fp64; undefined if it has none.
-at::Tensor norm_weights(const ParameterStore& store, const std::string& norm) {
-  const int64_t i = norm.empty() ? -1 : store.find(norm + ".weight");
+at::Tensor norm_weights(const ParameterStore& store, std::optional<ParameterRole> norm,
+                        int64_t layer) {
+  const int64_t i = norm ? store.find(*norm, layer) : -1;
   return i < 0 ? at::Tensor() : store.master(i).to(at::kDouble);
 }
 
@@ -56,9 +59,9 @@ at::Tensor norm_weights(const ParameterStore& store, const std::string& norm) {
 at::Tensor rotated_matrix(const ParameterStore& store, int64_t parameter,
                           const RotationPlan& plan) {
   const ParameterSpec& spec = store.specs[static_cast<size_t>(parameter)];
-  const Sides sides = sides_of(store, spec);
+  const Sides sides = sides_of(store.config, spec.role);
   at::Tensor w = store.master(parameter).to(at::kDouble);
-  const at::Tensor gain = norm_weights(store, sides.norm);
+  const at::Tensor gain = norm_weights(store, sides.norm, spec.layer);
   if (plan.fold_norms && gain.defined()) w = w * gain;
   w = change_basis(w, sides.input, spec.layer, plan);
   return sides.output == Basis::fixed
@@ -71,11 +74,10 @@ at::Tensor rotated_bias(const ParameterStore& store, int64_t parameter, const Ro
   const ParameterSpec& spec = store.specs[static_cast<size_t>(parameter)];
   at::Tensor b = store.master(parameter).to(at::kDouble);
   if (!is_residual_norm_bias(spec)) {
-    return change_basis(b, sides_of(store, spec).output, spec.layer, plan);
+    return change_basis(b, sides_of(store.config, spec.role).output, spec.layer, plan);
   }
   if (plan.fold_norms) {
-    const std::string norm = spec.name.substr(0, spec.name.rfind('.'));
-    b = b / norm_weights(store, norm);
+    b = b / norm_weights(store, spec.role, spec.layer);
     if (!b.isfinite().all().item<bool>()) {
       fail(ErrorCode::unsupported,
            "{}: the norm has a weight of 0 where its bias stands; it cannot be folded", spec.name);
@@ -91,7 +93,7 @@ void rotate_parameters(ParameterStore& store, const RotationPlan& plan) {
     at::Tensor target = store.master(parameter);
     if (target.dim() == 2) {
       target.copy_(rotated_matrix(store, parameter, plan));
-    } else if (store.specs[i].name.ends_with(".bias")) {
+    } else if (store.specs[i].kind == ParameterKind::bias) {
       target.copy_(rotated_bias(store, parameter, plan));
     }
   }

@@ -2,46 +2,12 @@
 
 #include <ATen/ops/ones.h>
 
-#include <array>
-#include <string_view>
-
 #include "osp/base/error.h"
 
 namespace osp {
 namespace {
 
 constexpr double kLargestMeanError = 1e-10;  // fp64 sums over the width
-
-struct Role {
-  std::string_view name;
-  Basis input, output;
-  std::string_view norm;
-};
-
-// Linear layers of a block.
-constexpr std::array<Role, 7> kRoles = {{
-    {"self_attn.q_proj", Basis::residual, Basis::fixed, "input_layernorm"},
-    {"self_attn.k_proj", Basis::residual, Basis::fixed, "input_layernorm"},
-    {"self_attn.v_proj", Basis::residual, Basis::heads, "input_layernorm"},
-    {"self_attn.o_proj", Basis::heads, Basis::residual, ""},
-    {"mlp.gate_proj", Basis::residual, Basis::fixed, "post_attention_layernorm"},
-    {"mlp.up_proj", Basis::residual, Basis::fixed, "post_attention_layernorm"},
-    {"mlp.down_proj", Basis::inner, Basis::residual, ""},
-}};
-
-std::string block_of(const ParameterSpec& spec) {
-  return fmt::format("model.layers.{}.", spec.layer);
-}
-
-// "model.layers.3.mlp.up_proj.weight" or .bias → the row of mlp.up_proj; null if there is none.
-const Role* role_of(const ParameterSpec& spec) {
-  const size_t begin = block_of(spec).size();
-  const std::string name = spec.name.substr(begin, spec.name.rfind('.') - begin);
-  for (const Role& role : kRoles) {
-    if (role.name == name) return &role;
-  }
-  return nullptr;
-}
 
 // 1ᵀ Q = 1ᵀ
 bool keeps_mean(const Rotation& q) {
@@ -62,29 +28,48 @@ void check_residual(const ParameterStore& store, const RotationPlan& plan) {
          "R1 (rotation of the residual stream) is not exact for LayerNorm unless it keeps the mean "
          "over channels, which a learned one does not: use QuaRot, whose R1 does");
   }
-  for (const ParameterSpec& spec : store.specs) {
-    const bool known = spec.layer < 0 || spec.shape.size() != 2 || role_of(spec) != nullptr;
-    if (known) continue;
-    fail(ErrorCode::unsupported,
-         "R1 (rotation of the residual stream): not known how {} takes part in it. Use the FFN "
-         "Hadamard or GPTQ alone",
-         spec.name);
-  }
 }
 
 }  // namespace
 
-Sides sides_of(const ParameterStore& store, const ParameterSpec& spec) {
-  if (spec.name == "model.embed_tokens.weight" || spec.name == "model.embed_positions.weight") {
-    return {.input = Basis::residual};
+Sides sides_of(const ModelConfig& config, ParameterRole role) {
+  const ParameterRole mlp_norm =
+      config.shared_norm ? ParameterRole::input_norm : ParameterRole::post_attention_norm;
+  switch (role) {
+    case ParameterRole::embedding:
+    case ParameterRole::position_embedding:
+      return {.input = Basis::residual};
+    case ParameterRole::query:
+    case ParameterRole::key:
+      return {.input = Basis::residual, .norm = ParameterRole::input_norm};
+    case ParameterRole::value:
+      return {.input = Basis::residual, .output = Basis::heads, .norm = ParameterRole::input_norm};
+    case ParameterRole::attention_output:
+      return {.input = Basis::heads, .output = Basis::residual};
+    case ParameterRole::gate:
+    case ParameterRole::up:
+      return {.input = Basis::residual, .norm = mlp_norm};
+    case ParameterRole::down:
+      return {.input = Basis::inner, .output = Basis::residual};
+    case ParameterRole::head:
+      return {.input = Basis::residual, .norm = ParameterRole::final_norm};
+    // Norms of queries and keys act in a fixed basis; the other norms are vectors that rotate()
+    // finds by is_residual_norm.
+    case ParameterRole::query_norm:
+    case ParameterRole::key_norm:
+    case ParameterRole::input_norm:
+    case ParameterRole::post_attention_norm:
+    case ParameterRole::post_feedforward_norm:
+    case ParameterRole::final_norm:
+    // Fused before rotations, see rotate().
+    case ParameterRole::embedding_projection:
+    case ParameterRole::head_projection:
+    case ParameterRole::embedding_norm:
+    case ParameterRole::attention_branch_scale:
+    case ParameterRole::mlp_branch_scale:
+      return {};
   }
-  if (spec.name == "lm_head.weight") return {.input = Basis::residual, .norm = "model.norm"};
-  const Role* role = spec.layer < 0 ? nullptr : role_of(spec);
-  if (role == nullptr) return {};
-  std::string norm = role->norm.empty() ? "" : block_of(spec) + std::string(role->norm);
-  // Branches side by side may share the first norm.
-  if (store.find(norm + ".weight") < 0 && !norm.empty()) norm = block_of(spec) + "input_layernorm";
-  return {.input = role->input, .output = role->output, .norm = norm};
+  OSP_CHECK(false, "unknown parameter role {}", static_cast<int>(role));
 }
 
 void check_rotations_exact(const ParameterStore& store, const RotationPlan& plan) {

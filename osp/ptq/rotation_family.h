@@ -2,7 +2,7 @@
 // rotations are exact.
 #pragma once
 
-#include <string>
+#include <optional>
 
 #include "osp/ptq/rotation.h"
 
@@ -14,15 +14,16 @@ enum class Basis { fixed, residual, heads, inner };
 struct Sides {
   Basis input = Basis::fixed;   // columns; a table's rows are states, too
   Basis output = Basis::fixed;  // rows, and the bias
-  std::string norm = "";        // the norm whose weights scale the columns, "" if none
+  // The norm of the same block (or outside of the blocks) whose weights scale the columns.
+  std::optional<ParameterRole> norm = {};
 };
 
-// Of a weight or of the bias that belongs to one.
-Sides sides_of(const ParameterStore& store, const ParameterSpec& spec);
+// The sides of a role's weight, and of its bias.
+Sides sides_of(const ModelConfig& config, ParameterRole role);
 
 // Error(unsupported) naming the rotation and the reason where the plan would change the model: R1
-// with norms that follow the blocks (OLMo-2), that subtract a mean or have biases, and with
-// matrices that are not in the table of rotation_family.cpp.
+// with norms that follow the blocks (OLMo-2) and, unless it keeps the mean over channels, with
+// LayerNorm; R2 with clipped values.
 void check_rotations_exact(const ParameterStore& store, const RotationPlan& plan);
 
 }  // namespace osp

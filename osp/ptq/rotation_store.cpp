@@ -8,9 +8,35 @@
 namespace osp {
 namespace {
 
-bool has_norm_name(const std::string& name, const std::string& ending) {
-  return name == "model.norm" + ending || name.ends_with(".input_layernorm" + ending) ||
-         name.ends_with(".post_attention_layernorm" + ending);
+// Whether the role is a norm of the residual stream in front of linear layers.
+bool normalises_residual(ParameterRole role) {
+  switch (role) {
+    case ParameterRole::input_norm:
+    case ParameterRole::post_attention_norm:
+    case ParameterRole::final_norm:
+      return true;
+    // Norms of something else, or none.
+    case ParameterRole::embedding_norm:
+    case ParameterRole::query_norm:
+    case ParameterRole::key_norm:
+    case ParameterRole::post_feedforward_norm:
+    case ParameterRole::embedding:
+    case ParameterRole::position_embedding:
+    case ParameterRole::embedding_projection:
+    case ParameterRole::query:
+    case ParameterRole::key:
+    case ParameterRole::value:
+    case ParameterRole::attention_output:
+    case ParameterRole::attention_branch_scale:
+    case ParameterRole::gate:
+    case ParameterRole::up:
+    case ParameterRole::down:
+    case ParameterRole::mlp_branch_scale:
+    case ParameterRole::head_projection:
+    case ParameterRole::head:
+      return false;
+  }
+  OSP_CHECK(false, "unknown parameter role {}", static_cast<int>(role));
 }
 
 void set_type(ParameterStore& store, at::ScalarType type) {
@@ -38,9 +64,13 @@ ParameterStore empty_store(const ModelConfig& config, Part part, at::ScalarType 
 
 }  // namespace
 
-bool is_residual_norm(const ParameterSpec& spec) { return has_norm_name(spec.name, ".weight"); }
+bool is_residual_norm(const ParameterSpec& spec) {
+  return normalises_residual(spec.role) && spec.kind != ParameterKind::bias;
+}
 
-bool is_residual_norm_bias(const ParameterSpec& spec) { return has_norm_name(spec.name, ".bias"); }
+bool is_residual_norm_bias(const ParameterSpec& spec) {
+  return normalises_residual(spec.role) && spec.kind == ParameterKind::bias;
+}
 
 ParameterStore widened(const ParameterStore& store) {
   ParameterStore wide = empty_store(store.config, store.part, at::kDouble);
@@ -60,8 +90,8 @@ ParameterStore untied(const ParameterStore& store) {
   config.tied = false;
   ParameterStore result = empty_store(config, store.part, store.banks[0].master.scalar_type());
   copy_weights(store, result);
-  const int64_t head = result.find("lm_head.weight");
-  if (head >= 0) result.master(head).copy_(store.master(store.find("model.embed_tokens.weight")));
+  const int64_t head = result.find(ParameterRole::head);
+  if (head >= 0) result.master(head).copy_(store.master(store.find(ParameterRole::embedding)));
   sync_compute(result);
   return result;
 }

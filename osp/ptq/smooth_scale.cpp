@@ -7,19 +7,17 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "osp/base/error.h"
 
 namespace osp {
 namespace {
 
-// Those of the names that the store has.
-std::vector<int64_t> existing(const ParameterStore& store, const std::vector<std::string>& names) {
-  std::vector<int64_t> found;
-  for (const std::string& name : names) {
-    if (const int64_t i = store.find(name); i >= 0) found.push_back(i);
-  }
-  return found;
+// Without those that the store does not have.
+std::vector<int64_t> existing(std::vector<int64_t> parameters) {
+  std::erase(parameters, -1);
+  return parameters;
 }
 
 at::Tensor shared_heads(const ScaleSite& site, const at::Tensor& channels) {
@@ -39,38 +37,37 @@ void check_norm_carries_scales(const ParameterStore& store, const ScaleSite& sit
 
 std::vector<ScaleSite> scale_sites(const ParameterStore& store, int64_t layer) {
   const ModelConfig& config = store.config;
-  const std::string block = fmt::format("model.layers.{}.", layer);
-  const auto named = [&](const std::string& name) { return block + name; };
-  const auto weight_and_bias = [&](const std::string& name) {
-    return existing(store, {named(name + ".weight"), named(name + ".bias")});
+  using Role = ParameterRole;
+  const auto weight_and_bias = [&](Role role) {
+    return existing({store.find(role, layer), store.find_bias(role, layer)});
   };
-  const auto weights = [&](std::vector<std::string> names) {
-    for (std::string& name : names) name = named(name + ".weight");
-    return existing(store, names);
+  const auto weights = [&](const std::vector<Role>& roles) {
+    std::vector<int64_t> found;
+    for (const Role role : roles) found.push_back(store.find(role, layer));
+    return existing(std::move(found));
   };
-  std::vector<ScaleSite> sites = {
-      {.input = TapPoint::attention_input,
-       .layer = layer,
-       .readers = weights({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}),
-       .makers = weight_and_bias("input_layernorm"),
-       .channels = config.width},
-      {.input = TapPoint::attention_output,
-       .layer = layer,
-       .readers = weights({"self_attn.o_proj"}),
-       .makers = weight_and_bias("self_attn.v_proj"),
-       .channels = config.heads * config.head_size,
-       .group = config.heads / config.kv_heads,
-       .head_size = config.head_size},
-      {.input = TapPoint::mlp_input,
-       .layer = layer,
-       .readers = weights({"mlp.gate_proj", "mlp.up_proj"}),
-       .makers = weight_and_bias("post_attention_layernorm"),
-       .channels = config.width},
-      {.input = TapPoint::mlp_product,
-       .layer = layer,
-       .readers = weights({"mlp.down_proj"}),
-       .makers = weight_and_bias("mlp.up_proj"),
-       .channels = config.inner}};
+  std::vector<ScaleSite> sites = {{.input = TapPoint::attention_input,
+                                   .layer = layer,
+                                   .readers = weights({Role::query, Role::key, Role::value}),
+                                   .makers = weight_and_bias(Role::input_norm),
+                                   .channels = config.width},
+                                  {.input = TapPoint::attention_output,
+                                   .layer = layer,
+                                   .readers = weights({Role::attention_output}),
+                                   .makers = weight_and_bias(Role::value),
+                                   .channels = config.heads * config.head_size,
+                                   .group = config.heads / config.kv_heads,
+                                   .head_size = config.head_size},
+                                  {.input = TapPoint::mlp_input,
+                                   .layer = layer,
+                                   .readers = weights({Role::gate, Role::up}),
+                                   .makers = weight_and_bias(Role::post_attention_norm),
+                                   .channels = config.width},
+                                  {.input = TapPoint::mlp_product,
+                                   .layer = layer,
+                                   .readers = weights({Role::down}),
+                                   .makers = weight_and_bias(Role::up),
+                                   .channels = config.inner}};
   if (config.shared_norm) {  // branches side by side behind one norm
     sites[0].readers.insert(sites[0].readers.end(), sites[2].readers.begin(),
                             sites[2].readers.end());

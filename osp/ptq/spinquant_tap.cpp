@@ -21,6 +21,39 @@ at::Tensor rotate_heads(const at::Tensor& x, const at::Tensor& q) {
   return at::matmul(x.reshape({x.size(0), -1, q.size(0)}), q).reshape(x.sizes());
 }
 
+// Whether R1 would have to turn the role's bias: one that is added to the residual stream, or a
+// norm's.
+bool turns_bias(ParameterRole role) {
+  switch (role) {
+    case ParameterRole::attention_output:
+    case ParameterRole::down:
+    case ParameterRole::embedding_norm:
+    case ParameterRole::input_norm:
+    case ParameterRole::query_norm:
+    case ParameterRole::key_norm:
+    case ParameterRole::post_attention_norm:
+    case ParameterRole::post_feedforward_norm:
+    case ParameterRole::final_norm:
+      return true;
+    case ParameterRole::query:
+    case ParameterRole::key:
+    case ParameterRole::value:
+    case ParameterRole::gate:
+    case ParameterRole::up:
+      return false;
+    // No biases here.
+    case ParameterRole::embedding:
+    case ParameterRole::position_embedding:
+    case ParameterRole::embedding_projection:
+    case ParameterRole::attention_branch_scale:
+    case ParameterRole::mlp_branch_scale:
+    case ParameterRole::head_projection:
+    case ParameterRole::head:
+      break;
+  }
+  OSP_CHECK(false, "role {} with a bias", static_cast<int>(role));
+}
+
 }  // namespace
 
 SpinQuantTap::SpinQuantTap(const ParameterStore& store, const BitWidths& bits,
@@ -38,10 +71,7 @@ SpinQuantTap::SpinQuantTap(const ParameterStore& store, const BitWidths& bits,
   OSP_CHECK(static_cast<int64_t>(values.size()) == store.config.layers, "{} R2 for {} layers",
             values.size(), store.config.layers);
   for (const ParameterSpec& spec : store.specs) {
-    if (!spec.name.ends_with("o_proj.bias") && !spec.name.ends_with("down_proj.bias") &&
-        !spec.name.ends_with("norm.bias")) {
-      continue;
-    }
+    if (spec.kind != ParameterKind::bias || !turns_bias(spec.role)) continue;
     fail(ErrorCode::unsupported,
          "SpinQuant cannot learn R1 for a model with {}, which R1 would have to turn with every "
          "step: use QuaRot",
@@ -66,17 +96,35 @@ at::Tensor SpinQuantTap::at(TapPoint point, int64_t layer, const at::Tensor& x) 
 at::Tensor SpinQuantTap::rotated(int64_t parameter) const {
   const ParameterSpec& spec = store_.specs[static_cast<size_t>(parameter)];
   const at::Tensor w = store_.compute(parameter);
-  const auto is = [&](const char* name) { return spec.name.ends_with(name); };
-  if (is(".q_proj.weight") || is(".k_proj.weight") || is(".v_proj.weight") ||
-      is(".gate_proj.weight") || is(".up_proj.weight")) {
-    return at::matmul(w, residual_);
+  switch (spec.role) {
+    case ParameterRole::query:
+    case ParameterRole::key:
+    case ParameterRole::value:
+    case ParameterRole::gate:
+    case ParameterRole::up:
+      return at::matmul(w, residual_);
+    case ParameterRole::attention_output:
+      return at::matmul(residual_.t(), rotate_heads(w, values_[static_cast<size_t>(spec.layer)]));
+    case ParameterRole::down:
+      return at::matmul(residual_.t(), w);
+    // Not matrices of a block.
+    case ParameterRole::embedding:
+    case ParameterRole::position_embedding:
+    case ParameterRole::embedding_projection:
+    case ParameterRole::embedding_norm:
+    case ParameterRole::input_norm:
+    case ParameterRole::query_norm:
+    case ParameterRole::key_norm:
+    case ParameterRole::attention_branch_scale:
+    case ParameterRole::post_attention_norm:
+    case ParameterRole::mlp_branch_scale:
+    case ParameterRole::post_feedforward_norm:
+    case ParameterRole::final_norm:
+    case ParameterRole::head_projection:
+    case ParameterRole::head:
+      break;
   }
-  if (is(".o_proj.weight")) {
-    const at::Tensor& q = values_[static_cast<size_t>(spec.layer)];
-    return at::matmul(residual_.t(), rotate_heads(w, q));
-  }
-  OSP_CHECK(is(".down_proj.weight"), "{} has no rotated form", spec.name);
-  return at::matmul(residual_.t(), w);
+  OSP_CHECK(false, "{} has no rotated form", spec.name);
 }
 
 at::Tensor SpinQuantTap::weight(int64_t parameter, const at::Tensor& w) {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <string>
 
 #include "osp/base/error.h"
 
@@ -30,8 +29,8 @@ double gaussian_error(double step, int64_t bits) {
 }
 
 // The value that all channel weights of a norm share.
-double common_gain(const ParameterStore& store, const std::string& name) {
-  const int64_t parameter = store.find(name);
+double common_gain(const ParameterStore& store, ParameterRole norm, int64_t layer) {
+  const int64_t parameter = store.find(norm, layer);
   if (parameter < 0) return 1.0;  // a norm without weights
   const at::Tensor gain = store.master(parameter);
   const double low = gain.min().item<double>(), high = gain.max().item<double>();
@@ -39,7 +38,7 @@ double common_gain(const ParameterStore& store, const std::string& name) {
     fail(ErrorCode::unsupported,
          "{}: its channel weights lie between {} and {}, so one static scale does not fit all "
          "rows; fold the norms first (a rotation does) or use dynamic scales",
-         name, low, high);
+         parameter_name(norm, layer), low, high);
   }
   return std::abs(low);
 }
@@ -68,13 +67,12 @@ ActivationScales norm_scales(const ParameterStore& store, int64_t layer, int64_t
   }
   const double step = gaussian_step(bits);
   const double zero = std::ldexp(1.0, static_cast<int>(bits) - 1);
-  const std::string block = fmt::format("model.layers.{}.", layer);
   // Branches side by side may share the first norm.
-  const std::string first = block + "input_layernorm.weight";
-  const std::string second =
-      store.config.shared_norm ? first : block + "post_attention_layernorm.weight";
-  return {{{TapPoint::attention_input, layer}, {step * common_gain(store, first), zero}},
-          {{TapPoint::mlp_input, layer}, {step * common_gain(store, second), zero}}};
+  const ParameterRole first = ParameterRole::input_norm;
+  const ParameterRole second =
+      store.config.shared_norm ? first : ParameterRole::post_attention_norm;
+  return {{{TapPoint::attention_input, layer}, {step * common_gain(store, first, layer), zero}},
+          {{TapPoint::mlp_input, layer}, {step * common_gain(store, second, layer), zero}}};
 }
 
 StaticScale calibrated_scale(const at::Tensor& x, int64_t bits) {

@@ -1,4 +1,4 @@
-#include "osp/model/linear_layers.h"
+#include "osp/model/parameter_access.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -11,73 +11,86 @@
 
 namespace osp {
 
-LinearLayers::LinearLayers(const ParameterStore& store, Tap* tap, bool training)
+ParameterAccess::ParameterAccess(const ParameterStore& store, Tap* tap, bool training)
     : store_(store), config_(store.config), tap_(tap), training_(training) {
   if (training) anchor_ = at::zeros({1}, store.banks[0].compute.options()).requires_grad_(true);
 }
 
-int64_t LinearLayers::index(const std::string& name) const {
-  const int64_t i = store_.find(name);
-  OSP_CHECK(i >= 0, "no parameter {}", name);
+int64_t ParameterAccess::weight_index(ParameterRole role, int64_t layer) const {
+  const int64_t i = store_.find(role, layer);
+  OSP_CHECK(i >= 0, "no parameter {}", parameter_name(role, layer));
   return i;
 }
 
-at::Tensor LinearLayers::gradient(int64_t parameter) const {
+int64_t ParameterAccess::bias_index(ParameterRole role, int64_t layer) const {
+  const int64_t i = store_.find_bias(role, layer);
+  OSP_CHECK(i >= 0, "no parameter {}", bias_name(role, layer));
+  return i;
+}
+
+at::Tensor ParameterAccess::gradient(int64_t parameter) const {
   return training_ ? store_.gradient(parameter) : at::Tensor();
 }
 
-WeightRef LinearLayers::table(const std::string& name) const {
-  const int64_t i = index(name);
+WeightRef ParameterAccess::table(ParameterRole role) const {
+  const int64_t i = weight_index(role, kNoLayer);
   const at::Tensor w = store_.compute(i);
   return {taps_weights() ? tap_->weight(i, w) : w, gradient(i)};
 }
 
-at::Tensor LinearLayers::leaf(const std::string& name) const {
-  const int64_t i = index(name);
-  if (!training_) return store_.compute(i);
-  return weight_leaf({store_.compute(i), gradient(i)}, anchor_);
+at::Tensor ParameterAccess::table_leaf(ParameterRole role) const {
+  return leaf(weight_index(role, kNoLayer));
 }
 
-WeightRef LinearLayers::norm_parameter(const std::string& name, const char* suffix) const {
-  const int64_t i = index(name + suffix);
-  return {store_.master(i), gradient(i)};
+at::Tensor ParameterAccess::leaf(int64_t parameter) const {
+  const at::Tensor value = store_.compute(parameter);
+  return training_ ? weight_leaf({value, gradient(parameter)}, anchor_) : value;
 }
 
-WeightRef LinearLayers::gain(const std::string& name) const {
-  return config_.norm == "simple" ? WeightRef{} : norm_parameter(name, ".weight");
+WeightRef ParameterAccess::master(int64_t parameter) const {
+  return {store_.master(parameter), gradient(parameter)};
 }
 
-RecomputableInput LinearLayers::norm(const std::string& name, const at::Tensor& x) const {
-  if (!config_.layer_norm()) return rms_norm(x, gain(name), config_.norm_eps);
+WeightRef ParameterAccess::scalar(ParameterRole role, int64_t layer) const {
+  return master(weight_index(role, layer));
+}
+
+WeightRef ParameterAccess::gain(ParameterRole role, int64_t layer) const {
+  return config_.norm == "simple" ? WeightRef{} : master(weight_index(role, layer));
+}
+
+RecomputableInput ParameterAccess::norm(ParameterRole role, int64_t layer,
+                                        const at::Tensor& x) const {
+  if (!config_.layer_norm()) return rms_norm(x, gain(role, layer), config_.norm_eps);
   if (config_.norm == "layer-plain") return layer_norm(x, {}, {}, config_.norm_eps, anchor_);
-  return layer_norm(x, norm_parameter(name, ".weight"), norm_parameter(name, ".bias"),
+  return layer_norm(x, master(weight_index(role, layer)), master(bias_index(role, layer)),
                     config_.norm_eps, anchor_);
 }
 
-std::tuple<at::Tensor, RecomputableInput> LinearLayers::add_norm(const std::string& name,
-                                                                 const at::Tensor& x,
-                                                                 const at::Tensor& branch) const {
-  if (!config_.layer_norm()) return add_rms_norm(x, branch, gain(name), config_.norm_eps);
+std::tuple<at::Tensor, RecomputableInput> ParameterAccess::add_norm(
+    ParameterRole role, int64_t layer, const at::Tensor& x, const at::Tensor& branch) const {
+  if (!config_.layer_norm()) return add_rms_norm(x, branch, gain(role, layer), config_.norm_eps);
   const at::Tensor sum = x + branch;
-  return {sum, norm(name, sum)};
+  return {sum, norm(role, layer, sum)};
 }
 
-at::Tensor LinearLayers::bias(const std::string& name) const { return leaf(name + ".bias"); }
-
-at::Tensor LinearLayers::linear(const std::vector<std::string>& names, const RecomputableInput& x,
-                                bool biased) const {
+at::Tensor ParameterAccess::linear(const std::vector<ParameterRole>& roles, int64_t layer,
+                                   const RecomputableInput& x, bool biased) const {
+  // Find the parameters.
   std::vector<int64_t> parameters;
   std::vector<at::Tensor> biases, outputs;
-  for (const std::string& name : names) {
-    parameters.push_back(index(name + ".weight"));
-    if (biased) biases.push_back(bias(name));
+  for (const ParameterRole role : roles) {
+    parameters.push_back(weight_index(role, layer));
+    if (biased) biases.push_back(leaf(bias_index(role, layer)));
   }
+  // Take one product over all rows where the weights are neighbours and nobody watches.
   if (!taps_weights() && !taps_linear()) {
-    if (const auto fused = contiguous_weight(parameters)) {
-      const at::Tensor y = osp::linear(x, *fused);
+    if (const auto joined = contiguous_weight(parameters)) {
+      const at::Tensor y = osp::linear(x, *joined);
       return biased ? y + at::cat(biases) : y;
     }
   }
+  // Take the layers one by one elsewhere.
   for (size_t i = 0; i < parameters.size(); ++i) {
     outputs.push_back(single(parameters[i], x, biased ? biases[i] : at::Tensor()));
   }
@@ -85,7 +98,7 @@ at::Tensor LinearLayers::linear(const std::vector<std::string>& names, const Rec
 }
 
 // One view over several weights and their gradients if they are neighbours in a bank.
-std::optional<WeightRef> LinearLayers::contiguous_weight(
+std::optional<WeightRef> ParameterAccess::contiguous_weight(
     const std::vector<int64_t>& parameters) const {
   const int64_t bank = store_.bank_of[parameters[0]], slot = store_.slot_of[parameters[0]];
   for (size_t i = 1; i < parameters.size(); ++i) {
@@ -102,8 +115,8 @@ std::optional<WeightRef> LinearLayers::contiguous_weight(
                                                          : at::Tensor()};
 }
 
-at::Tensor LinearLayers::single(int64_t parameter, const RecomputableInput& x,
-                                const at::Tensor& bias) const {
+at::Tensor ParameterAccess::single(int64_t parameter, const RecomputableInput& x,
+                                   const at::Tensor& bias) const {
   const WeightRef own{store_.compute(parameter), gradient(parameter)};
   at::Tensor y;
   if (taps_weights()) {

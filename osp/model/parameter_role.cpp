@@ -1,0 +1,105 @@
+#include "osp/model/parameter_role.h"
+
+#include "osp/base/error.h"
+
+namespace osp {
+namespace {
+
+enum class Place { block, outside };
+
+struct RoleRow {
+  const char* module;  // its name, in a block behind "model.layers.N."
+  ParameterKind kind;  // of the weight
+  Place place = Place::block;
+  const char* ending = ".weight";
+};
+
+RoleRow row_of(ParameterRole role) {
+  using Kind = ParameterKind;
+  switch (role) {
+    case ParameterRole::embedding:
+      return {"model.embed_tokens", Kind::embedding, Place::outside};
+    case ParameterRole::position_embedding:
+      return {"model.embed_positions", Kind::positions, Place::outside};
+    case ParameterRole::embedding_projection:
+      return {"model.embed_proj", Kind::embedding_projection, Place::outside};
+    case ParameterRole::embedding_norm:
+      return {"model.embed_norm", Kind::gain, Place::outside};
+    case ParameterRole::input_norm:
+      return {"input_layernorm", Kind::gain};
+    case ParameterRole::query:
+      return {"self_attn.q_proj", Kind::matrix};
+    case ParameterRole::key:
+      return {"self_attn.k_proj", Kind::matrix};
+    case ParameterRole::value:
+      return {"self_attn.v_proj", Kind::matrix};
+    case ParameterRole::query_norm:
+      return {"self_attn.q_norm", Kind::gain};
+    case ParameterRole::key_norm:
+      return {"self_attn.k_norm", Kind::gain};
+    case ParameterRole::attention_output:
+      return {"self_attn.o_proj", Kind::matrix};
+    case ParameterRole::attention_branch_scale:
+      return {"self_attn.branch_scale", Kind::gain, Place::block, ""};
+    case ParameterRole::post_attention_norm:
+      return {"post_attention_layernorm", Kind::gain};
+    case ParameterRole::gate:
+      return {"mlp.gate_proj", Kind::matrix};
+    case ParameterRole::up:
+      return {"mlp.up_proj", Kind::matrix};
+    case ParameterRole::down:
+      return {"mlp.down_proj", Kind::matrix};
+    case ParameterRole::mlp_branch_scale:
+      return {"mlp.branch_scale", Kind::gain, Place::block, ""};
+    case ParameterRole::post_feedforward_norm:
+      return {"post_feedforward_layernorm", Kind::gain};
+    case ParameterRole::final_norm:
+      return {"model.norm", Kind::gain, Place::outside};
+    case ParameterRole::head_projection:
+      return {"lm_head_proj", Kind::embedding_projection, Place::outside};
+    case ParameterRole::head:
+      return {"lm_head", Kind::head, Place::outside};
+  }
+  OSP_CHECK(false, "unknown parameter role {}", static_cast<int>(role));
+}
+
+std::string name_of(const RoleRow& row, int64_t layer, const char* ending) {
+  OSP_CHECK((row.place == Place::block) == (layer >= 0), "{} in layer {}", row.module, layer);
+  return layer < 0 ? fmt::format("{}{}", row.module, ending)
+                   : fmt::format("model.layers.{}.{}{}", layer, row.module, ending);
+}
+
+}  // namespace
+
+const char* kind_name(ParameterKind kind) {
+  switch (kind) {
+    case ParameterKind::embedding:
+      return "embedding";
+    case ParameterKind::head:
+      return "head";
+    case ParameterKind::embedding_projection:
+      return "embedding projection";
+    case ParameterKind::matrix:
+      return "matrix";
+    case ParameterKind::gain:
+      return "gain";
+    case ParameterKind::bias:
+      return "bias";
+    case ParameterKind::positions:
+      return "positions";
+  }
+  OSP_CHECK(false, "unknown parameter kind {}", static_cast<int>(kind));
+}
+
+ParameterKind weight_kind(ParameterRole role) { return row_of(role).kind; }
+
+std::string parameter_name(ParameterRole role, int64_t layer) {
+  const RoleRow row = row_of(role);
+  return name_of(row, layer, row.ending);
+}
+
+std::string bias_name(ParameterRole role, int64_t layer) {
+  return name_of(row_of(role), layer, ".bias");
+}
+
+}  // namespace osp
