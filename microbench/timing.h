@@ -1,4 +1,4 @@
-// Times of repeated work, for the benches of this folder.
+// Timing of repeated work, for the micro-benchmarks of this folder.
 #pragma once
 
 #include <chrono>
@@ -13,8 +13,8 @@ inline double clock_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Medians of several pieces of work done in turn, by that clock; the first round of each warms up
-// and is not counted.
+// Median times by that clock of several pieces of work done in turn; the first round of each warms
+// up and is not counted.
 inline std::vector<double> median_seconds(const std::vector<std::function<void()>>& works,
                                           int repetitions, double (*clock)() = clock_seconds) {
   std::vector<std::vector<double>> times(works.size());
