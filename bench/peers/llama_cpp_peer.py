@@ -99,7 +99,9 @@ def generate(options: argparse.Namespace) -> dict[str, Any]:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--cache", choices=CACHE_TYPES, default="float16", help="type of the key and value cache")
+    parser.add_argument(
+        "--cache", choices=CACHE_TYPES, default="float16", help="type of the key and value cache"
+    )
     parser.add_argument("--verbose", action="store_true", help="show llama.cpp's log")
     commands = parser.add_subparsers(required=True)
 

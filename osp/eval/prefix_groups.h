@@ -25,8 +25,9 @@ std::vector<int64_t> lexicographic_order(std::span<const TokenSpan> sequences);
 // shares more tokens in total.
 class PrefixGrouper {
  public:
-  // Takes the next sequence, of at least one token, and returns the number of tokens that it adds to
-  // the pass: its own without the shared ones, more where it shortens its group's shared beginning.
+  // Takes the next sequence, of at least one token, and returns the number of tokens that it adds
+  // to the pass: its own without the shared ones, more where it shortens its group's shared
+  // beginning.
   int64_t add(TokenSpan sequence);
   // The number that add() would return.
   int64_t cost(TokenSpan sequence) const;

@@ -31,8 +31,8 @@ struct TaskRunOptions {
   std::vector<int64_t> end_tokens = {};  // as in ScoreOptions
 };
 
-// Answers the items after those of `answers`, chunk by chunk. Chunks begin at fixed items, so that a
-// resumed task gives the same numbers. Error(interrupted) when a stop is requested; the finished
+// Answers the items after those of `answers`, chunk by chunk. Chunks begin at fixed items, so that
+// a resumed task gives the same numbers. Error(interrupted) when a stop is requested; the finished
 // chunks are then in `answers`.
 void answer_task(const ParameterStore& store, const Tokenizer& tokenizer,
                  const TaskPrompts& prompts, const TaskRunOptions& options, TaskAnswers& answers);

@@ -18,10 +18,10 @@ struct TaskPrompts {
   std::string sha256;  // of all contexts and choices in order, each ended by a zero byte
 };
 
-// Reads the task's files below `root`. With limit > 0 only the first items are taken; of MMLU, items
-// at equal distances, so that every subject is included. The shots are the first records of their
-// split, the same for every item. Error(damaged) with file and line for a record that is not of the
-// task's layout, has a label out of range, fewer than two choices or an empty choice.
+// Reads the task's files below `root`. With limit > 0 only the first items are taken; of MMLU,
+// items at equal distances, so that every subject is included. The shots are the first records of
+// their split, the same for every item. Error(damaged) with file and line for a record that is not
+// of the task's layout, has a label out of range, fewer than two choices or an empty choice.
 TaskPrompts load_task_prompts(const std::string& root, const TaskDescription& task, Prompts prompts,
                               int64_t limit);
 

@@ -25,8 +25,8 @@ class TaskResults {
   // Error(damaged) if it is not such a document.
   static TaskResults resume(const TaskResultsHeader& header, const std::string& path);
 
-  // Adds a model; `tokens` it was trained on, 0 if unknown. Error(usage) if the document has it with
-  // another number of parameters.
+  // Adds a model; `tokens` it was trained on, 0 if unknown. Error(usage) if the document has it
+  // with another number of parameters.
   void add_model(const std::string& model, int64_t parameters, int64_t tokens);
   // True if the task is finished. Error(usage) if it was finished with other prompts.
   bool finished(const std::string& model, const std::string& bits, const TaskPrompts& prompts);
