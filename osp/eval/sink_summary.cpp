@@ -216,8 +216,7 @@ std::string sink_verdict(const AttentionSinks& sinks) {
   const SinkTotals t = sink_totals(sinks);
   const std::string shares = fmt::format(
       "{} of {} heads give the first token more than {:.0f} % of their attention (mean {:.1f} %), "
-      "{} "
-      "give it to some token",
+      "{} give it to some token",
       t.first_heads, t.heads, 100 * kSinkShare, 100 * t.first_share, t.strongest_heads);
   const double down = t.pushed_down();
   if (!std::isfinite(down)) return "Attention sinks: " + shares + ".";

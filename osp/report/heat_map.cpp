@@ -108,7 +108,7 @@ Chart kurtosis_heat_map(const std::vector<RunData>& all_runs) {
       .id = "heat",
       .title = "Excess kurtosis by layer and tokens",
       .caption =
-          "Where and when outliers grow: one panel a run, a row for each hidden state, "
+          "Where and when outliers grow: one panel per run, a row per hidden state, "
           "brighter is heavier. Colours are linear near 0, logarithmic beyond; a column has "
           "the highest value of the validations that it stands for.",
       .table = heat_table(all_runs),

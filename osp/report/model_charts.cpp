@@ -45,8 +45,8 @@ Chart kurtosis_by_layer(const std::vector<RunData>& runs, size_t layers) {
   Chart chart{.id = "layers",
               .title = "Excess kurtosis by layer",
               .caption =
-                  "Of each hidden state of the finished model: after the embedding and after "
-                  "each block. Linear near 0, logarithmic beyond."};
+                  "Every hidden state of the finished model: after the embedding and after each "
+                  "block. The axis is linear near 0 and logarithmic beyond."};
   const AsinhAxis axis;
   Extent extent;
   for (size_t r = 0; r < runs.size(); ++r) {
@@ -152,7 +152,7 @@ Json density_trace(const Density& density, const std::string& label, size_t run,
 
 Chart histogram_chart(const std::vector<RunData>& runs, size_t max_bins) {
   Chart chart{.id = "histogram",
-              .title = "How activations are spread",
+              .title = "Distribution of activations",
               .caption =
                   "Density of the entries of one hidden state on a logarithmic axis, each run "
                   "in units of its own standard deviation, beside a Gaussian of the same "

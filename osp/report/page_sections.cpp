@@ -197,7 +197,7 @@ std::string provenance_section(const std::vector<RunData>& runs, const std::stri
       notes += "<li>" + escape_html(run.label + ": " + note) + ".</li>\n";
     }
   }
-  if (!notes.empty()) out += "<h3>Not there</h3>\n<ul class=\"notes\">\n" + notes + "</ul>\n";
+  if (!notes.empty()) out += "<h3>Missing</h3>\n<ul class=\"notes\">\n" + notes + "</ul>\n";
   std::string commands;
   for (const RunData& run : runs) commands += commands_of(run);
   if (!machine.empty()) out += "<p>This page was made by " + escape_html(machine) + ".</p>\n";

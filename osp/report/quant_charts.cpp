@@ -19,7 +19,7 @@ Chart bits_chart(const std::vector<RunData>& runs) {
               .title = "Perplexity against bits",
               .caption =
                   "Perplexity on held-out text with weights, activations and key-value cache "
-                  "rounded to nearest at so many bits (16 is off); lower is better."};
+                  "rounded to nearest at each number of bits (16: not rounded); lower is better."};
   // A curve per model.
   Extent extent;
   chart.table.header = {"bits"};
@@ -291,9 +291,9 @@ std::vector<Chart> quantization_charts(const std::vector<RunData>& runs) {
       layer_chart(
           {.id = "predicted-sqnr",
            .title = "Predicted signal to noise at 4 bits",
-           .caption = "What rounding to 4 bits would leave of each tensor, in decibels, "
-                      "measured without quantizing the model: weights by row, activations per "
-                      "token (osp analyze); higher is better."},
+           .caption = "Signal to noise of each tensor rounded to 4 bits by itself, in decibels, "
+                      "without quantizing the model: weights by row, activations per token "
+                      "(osp analyze); higher is better."},
           "SQNR (dB)", runs, predicted, &LayerNoise::sqnr_db)};
   for (const Chart& chart : by_layer) {
     if (!chart.traces.empty()) charts.push_back(chart);

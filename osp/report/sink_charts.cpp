@@ -129,7 +129,7 @@ std::vector<std::string> logit_row(const std::string& name, const ReportedHistog
 // A curve per model for the first token and for the others, a choice per block.
 Chart logit_chart(const std::vector<RunData>& runs, size_t max_bins) {
   Chart chart{.id = "logits",
-              .title = "How attention logits are spread",
+              .title = "Distribution of attention logits",
               .caption =
                   "Density of the logits before the softmax, over the heads of a block, on a "
                   "logarithmic axis: towards the first token (thin) and towards all others "

@@ -132,9 +132,8 @@ std::string four_bit_sentence(const std::vector<const RunData*>& others, const R
 Verdict plain_verdict(const std::vector<RunData>& runs) {
   const auto known = [](const RunData& run) { return std::isfinite(run.outliers().kurtosis); };
   if (std::none_of(runs.begin(), runs.end(), known)) {
-    return {
-        fmt::format("What was measured of {} model{}.", runs.size(), runs.size() == 1 ? "" : "s"),
-        {}};
+    return {fmt::format("Measurements of {} model{}.", runs.size(), runs.size() == 1 ? "" : "s"),
+            {}};
   }
   if (runs.size() == 1 && !runs[0].trained_here() && runs[0].validation_loss.empty()) {
     return {fmt::format("“{}”: excess kurtosis {}.", runs[0].label,

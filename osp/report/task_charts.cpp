@@ -71,7 +71,7 @@ std::vector<Chart> task_charts(const std::vector<RunData>& runs) {
               .caption =
                   "Score of each task in percent with its standard error, every model at "
                   "each number of bits (weights-activations-cache; striped: fewer than 16); "
-                  "higher is better. Dashes: what guessing gives.",
+                  "higher is better. Dashes: the score of guessing.",
               .wide = true};
   chart.pixels_per_category = kPixelsPerTask;
   // All tasks, and their rows in the table.
