@@ -1,5 +1,5 @@
-// Feeds arbitrary bytes to the reader of .bin token files: accepted files have exactly the tokens
-// that their header says.
+// Feeds arbitrary bytes to the reader of .bin token files. An accepted file must have exactly the
+// number of tokens in its header.
 #include <cstddef>
 #include <cstdint>
 #include <span>

@@ -1,6 +1,6 @@
-// Feeds arbitrary bytes to the GGUF reader. Whatever it accepts must keep its promises: views
-// inside the file, tensors that do not overlap, sizes that fit shape and type, metadata that can be
-// read, and blocks that can be turned into numbers.
+// Feeds arbitrary bytes to the GGUF reader. An accepted file must have views inside the file,
+// tensors that do not overlap, sizes that match shape and type, readable metadata, and blocks that
+// can be dequantized.
 #include <algorithm>
 #include <cstdint>
 #include <span>

@@ -1,5 +1,5 @@
-// Feeds arbitrary bytes to the strict JSON parser. Whatever it accepts must survive being written
-// and parsed again unchanged.
+// Feeds arbitrary bytes to the strict JSON parser. An accepted value must be unchanged after it is
+// written and parsed again.
 #include <cstdint>
 #include <string_view>
 

@@ -1,5 +1,5 @@
-// Feeds arbitrary bytes to the JSON lines reader. The way in which the bytes arrive must not
-// matter, and every line must give a text, nothing, or an Error.
+// Feeds arbitrary bytes to the JSON lines reader. The result must not depend on how the bytes are
+// split into reads, and every line must give a text, nothing, or an Error.
 #include <algorithm>
 #include <cstdint>
 #include <string>

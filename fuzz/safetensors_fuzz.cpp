@@ -1,5 +1,5 @@
-// Feeds arbitrary bytes to the safetensors reader. Whatever it accepts must keep its promises:
-// views inside the data, sizes that fit shape and dtype, no byte unaccounted for.
+// Feeds arbitrary bytes to the safetensors reader. An accepted file must have views inside the
+// data, sizes that match shape and dtype, and no byte that belongs to no tensor.
 #include <cstdint>
 #include <map>
 #include <span>

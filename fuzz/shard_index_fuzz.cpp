@@ -1,5 +1,5 @@
-// Feeds arbitrary bytes to the reader of index.json. Whatever it accepts must survive being written
-// and read again, name only files inside its folder, and have counts that add up.
+// Feeds arbitrary bytes to the reader of index.json. An accepted index must be unchanged after it
+// is written and read again, name only files inside its folder, and have counts that add up.
 #include <cstdint>
 #include <string_view>
 

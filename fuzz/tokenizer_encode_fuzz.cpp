@@ -1,6 +1,6 @@
-// Feeds arbitrary bytes to three small tokenizers: byte-level, byte-level behind Digits and NFC,
-// and SentencePiece-like with byte fallback. Encoding twice (the second time from the cache) gives
-// the same ids, ids are in the vocabulary, and the byte-level one gives the text back.
+// Feeds arbitrary bytes to three small tokenizers: byte-level, byte-level after Digits and NFC, and
+// SentencePiece-like with byte fallback. Encoding twice (the second time from the cache) must give
+// the same ids, ids must be in the vocabulary, and the byte-level one must restore the text.
 #include <cstdint>
 #include <string>
 #include <string_view>

@@ -1,5 +1,5 @@
-// Feeds arbitrary bytes to the reader of tokenizer.json. Whatever it accepts must encode and decode
-// a few texts without harm: an error is fine, a crash or a read outside the text is not.
+// Feeds arbitrary bytes to the reader of tokenizer.json. An accepted file must encode and decode a
+// few texts: an error is allowed, a crash or a read outside the text is not.
 #include <cstdint>
 #include <string>
 #include <string_view>

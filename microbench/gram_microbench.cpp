@@ -1,6 +1,6 @@
 // Speed of the Hessian's symmetric product G += XᵀX of bf16 rows beside the tensor library's full
-// products of the same rows in bf16 (whose result is rounded to bf16) and in fp32, in turn in one
-// run; medians. GFLOP/s count the full product, so that all three can be compared.
+// products of the same rows in bf16 (whose result is rounded to bf16) and in fp32. All are measured
+// in turn in one run; medians. GFLOP/s count the full product, so that all three can be compared.
 //   gram_microbench [ROWS [REPETITIONS]]
 #include <ATen/ops/mm.h>
 #include <ATen/ops/randn.h>

@@ -1,6 +1,7 @@
-// What watching kurtosis costs training: the time that a validation takes beyond its loss (kurtosis
-// in both modes, largest activation and attention logit), over the training steps between two
-// validations at the default interval. All on the demo's OSP model, bf16, in one process; medians.
+// Cost of measuring kurtosis during training: the extra time of a validation beyond its loss
+// (kurtosis in both modes, largest activation and attention logit), relative to the training steps
+// between two validations at the default interval. Everything runs on the demo's OSP model in bf16,
+// in one process; medians.
 //   kurtosis_microbench [REPETITIONS [STEPS]]
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/randint.h>

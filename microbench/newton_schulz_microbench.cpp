@@ -1,9 +1,11 @@
-// Speed and error of five Newton–Schulz steps on one matrix, on one thread or several, by the ways
-// that osp can take, in turn; medians of the seconds of all threads together. "library" is the
-// tensor library's products in bf16, full or by symmetric blocks, "fp32" the same in fp32, "panels"
-// osp/optim/panel_iteration.h, "panels, paired" the same with the first two steps joined. GFLOP/s
-// count the full products of all, so that they can be compared. Errors are relative, from the same
-// iteration in fp64.
+// Speed and error of five Newton–Schulz steps on one matrix, on one thread or several, by each
+// implementation in osp, measured in turn; medians of the CPU seconds of all threads together.
+//   library          the tensor library's products in bf16, full or by symmetric blocks
+//   fp32             the tensor library's products in fp32
+//   panels           osp/optim/panel_iteration.h
+//   panels, paired   panels with the first two steps joined
+// GFLOP/s count full products everywhere, so that they can be compared. Errors are relative to the
+// same iteration in fp64.
 //   newton_schulz_microbench [THREADS [REPETITIONS]]
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>

@@ -1,15 +1,17 @@
-// How near Muon's Newton–Schulz comes to the polar factor U Vᵀ on the momentum of a real run, for
-// every set of coefficients and normalisation.
+// Distance of Muon's Newton–Schulz result from the polar factor U Vᵀ on the momentum of a real run,
+// for every set of coefficients and every normalisation.
 //
-//   polar_error_microbench CHECKPOINT        a step-N folder of `osp train` with a recipe that uses Muon
+//   polar_error_microbench CHECKPOINT     a step-N folder of `osp train` with a recipe that uses Muon
 //
-// For each kind of matrix: the singular values of its momentum over its Frobenius norm, and by
-// setting the relative error ‖O − U Vᵀ‖_F / ‖U Vᵀ‖_F (mean, least and largest over the matrices;
-// U Vᵀ from an fp64 SVD), the singular values of O, ‖O‖_F over that of U Vᵀ, and the mean error
-// once O has the norm of U Vᵀ (optim.renormalize). "fp32" is the naive twin in fp32, "trained" what
-// the trainer runs on this CPU (bf16), "8-bit" the same on momentum rounded as by
-// optim.momentum_bits = 8, against U Vᵀ of the momentum before it was rounded. All are of the
-// stored buffer: the trainer orthogonalises g + β buffer, but a checkpoint has no gradient.
+// Prints for each kind of matrix the singular values of its momentum over its Frobenius norm, and
+// for each setting:
+//   the relative error ‖O − U Vᵀ‖_F / ‖U Vᵀ‖_F (mean, least and largest over the matrices; U Vᵀ
+//   from an fp64 SVD), the singular values of O, ‖O‖_F over ‖U Vᵀ‖_F, and the mean error once O
+//   has the norm of U Vᵀ (optim.renormalize).
+// "fp32" is the naive twin in fp32; "trained" is the trainer's path on this CPU (bf16); "8-bit" is
+// that path on momentum rounded as by optim.momentum_bits = 8, against U Vᵀ of the momentum before
+// rounding. All measure the stored buffer: the trainer orthogonalises g + β buffer, but a
+// checkpoint has no gradient.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/linalg_svd.h>
@@ -45,7 +47,7 @@ std::string kind_of(const std::string& name) {
   return "other";
 }
 
-// A trained state from a checkpoint alone; fields that its recipe lacks have their defaults.
+// Reads a training state from a checkpoint alone; fields missing in its recipe have their defaults.
 std::unique_ptr<TrainState> state_of(const std::string& folder) {
   verify_checkpoint(folder);
   Recipe recipe;
@@ -57,7 +59,7 @@ std::unique_ptr<TrainState> state_of(const std::string& folder) {
   return state;
 }
 
-// Momentum of every matrix under Muon, fp32 [rows, cols], by kind.
+// The momentum of every matrix under Muon, fp32 [rows, cols], by kind.
 std::map<std::string, std::vector<at::Tensor>> momentum_by_kind(const TrainState& state) {
   std::map<std::string, at::Tensor> tensors;
   for (const auto& optimizer : state.optimizers) {
@@ -82,7 +84,7 @@ std::map<std::string, std::vector<at::Tensor>> momentum_by_kind(const TrainState
 
 double norm_of_all(const at::Tensor& x) { return at::linalg_vector_norm(x).item<double>(); }
 
-// Least, 1 %, median and largest.
+// The least value, 1 % quantile, median and largest value.
 std::string quantiles(std::vector<double> values) {
   std::ranges::sort(values);
   const auto at = [&](double q) { return values[size_t(q * double(values.size() - 1))]; };
@@ -94,7 +96,7 @@ void append(std::vector<double>& values, const at::Tensor& tensor) {
   values.insert(values.end(), flat.data_ptr<double>(), flat.data_ptr<double>() + flat.numel());
 }
 
-// Results [rows, cols] beside their exact factors, as a line.
+// One line that compares results [rows, cols] with their exact factors.
 void print_setting(const std::string& setting, const std::string& way,
                    const std::vector<at::Tensor>& results, const std::vector<at::Tensor>& exact) {
   std::vector<double> errors, values;

@@ -1,4 +1,4 @@
-// Times of repeated work, for the benches of this folder.
+// Timing of repeated work, for the micro-benchmarks of this folder.
 #pragma once
 
 #include <functional>
@@ -8,8 +8,8 @@
 
 namespace osp {
 
-// Medians of several pieces of work done in turn, by that clock; the first round of each warms up
-// and is not counted.
+// Median times by that clock of several pieces of work done in turn; the first round of each warms
+// up and is not counted.
 inline std::vector<double> median_seconds(const std::vector<std::function<void()>>& works,
                                           int repetitions, double (*clock)() = clock_seconds) {
   std::vector<std::vector<double>> times(works.size());

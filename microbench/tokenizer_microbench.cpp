@@ -67,7 +67,7 @@ void write_records(const std::vector<std::string>& items, const std::string& pat
   osp::write_file_atomic(path, records);
 }
 
-// Encodes all items with `num_threads` threads that take the next item when they are done.
+// Encodes all items with `num_threads` threads; a thread that is done takes the next item.
 std::vector<std::vector<int32_t>> encode_batch(const osp::Tokenizer& tokenizer,
                                                const std::vector<std::string>& items,
                                                int num_threads) {

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""The peer of our GPTQ: GPTQModel (PyPI package `gptqmodel`) on a CPU.
+"""The peer of osp's GPTQ: GPTQModel (PyPI package `gptqmodel`) on a CPU.
 
     gptqmodel_peer.py quantize MODEL WINDOWS --out FOLDER
     gptqmodel_peer.py evaluate FOLDER --windows WINDOWS --weights-out weights.safetensors
 
-`quantize` runs GPTQ on a Hugging Face folder, one calibration sample for each window (peer_windows.py
-has the format): by default 4 bits, symmetric, one scale for each row, no reordering, damping 0.01.
-`evaluate` loads a GPTQ folder, whoever wrote it, with GPTQModel's PyTorch kernel; it writes the weight of
-each quantized layer, [out, in] in fp32 as `<layer>.weight`, and measures perplexity. Each prints one JSON
-object on stdout (`seconds` is quantize() or the measuring alone, without loading and saving); GPTQModel's
-log goes to stderr.
+`quantize` runs GPTQ on a Hugging Face folder with one calibration sample per window (peer_windows.py
+describes the format): by default 4 bits, symmetric, one scale per row, no reordering, damping 0.01.
+`evaluate` loads a GPTQ folder of any origin with GPTQModel's PyTorch kernel; it writes the weight of each
+quantized layer, [out, in] in fp32 as `<layer>.weight`, and measures perplexity. Each prints one JSON
+object on stdout (`seconds` is quantize() or the measurement alone, without loading and saving);
+GPTQModel's log goes to stderr.
 
-Installing it, in an environment of its own (there is no wheel, but its source is pure Python, nothing is
-compiled for a CPU and no setting is needed; 2 minutes):
+Installation in an environment of its own takes 2 minutes (the package has no wheel, but its source is
+pure Python; nothing is compiled for a CPU and no setting is needed):
 
     python3 -m venv peer && peer/bin/pip install gptqmodel==7.7.0 torch==2.15.0 transformers==5.23.0
     peer/bin/python bench/peers/gptqmodel_peer.py quantize …
@@ -34,9 +34,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 def prepare_environment() -> None:
     """Settings that GPTQModel and PyTorch read when they are imported."""
-    # Its pool wants half the machine's cores and refuses to start with one worker.
+    # GPTQModel's pool takes half the machine's cores by default and refuses to start with one worker.
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(max(2, (os.cpu_count() or 1) // 2)))
-    # It compiles the dequantization, which takes longer than unpacking each weight once.
+    # It would compile the dequantization, which takes longer than unpacking each weight once.
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -75,7 +75,7 @@ def quantize(options: argparse.Namespace) -> dict[str, Any]:
     )
     model = GPTQModel.load(str(options.model.resolve()), config, dtype=getattr(torch, options.dtype))
     samples = [{"input_ids": window, "attention_mask": [1] * len(window)} for window in windows]
-    # It leaves a folder `logs` in the current directory.
+    # GPTQModel leaves a folder `logs` in the current directory.
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
         start = time.perf_counter()
         model.quantize(samples, batch_size=1, calibration_sort=None)
@@ -103,7 +103,7 @@ def load_quantized(folder: Path, dtype: str) -> Any:
     from gptqmodel.nn_modules.qlinear.torch import TorchLinear
 
     # The kernel computes scale * (code - zero) in the type of its scales and casts that to the input's.
-    # So it works in fp32, but its list of types has only the 16-bit ones and loading looks there.
+    # So it works in fp32, but loading checks its list of types, which has only the 16-bit ones.
     TorchLinear.SUPPORTS_DTYPES = [*TorchLinear.SUPPORTS_DTYPES, torch.float32]
     return GPTQModel.load(
         str(folder), backend=BACKEND.GPTQ_TORCH, device="cpu", dtype=getattr(torch, dtype)
@@ -167,7 +167,7 @@ def parse_options() -> argparse.Namespace:
     command.add_argument("windows", type=Path)
     command.add_argument("--out", type=Path, help="folder to save the quantized model in")
     command.add_argument("--bits", type=int, default=4)
-    command.add_argument("--group-size", type=int, default=-1, help="-1: one scale for each row")
+    command.add_argument("--group-size", type=int, default=-1, help="-1: one scale per row")
     command.add_argument("--damp", type=float, default=0.01)
     command.add_argument("--dtype", choices=DTYPES, default="float32")
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""The peer of our GGUF files: llama.cpp on a CPU, through the PyPI package `llama-cpp-python`.
+"""The peer of osp's GGUF files: llama.cpp on a CPU, through the PyPI package `llama-cpp-python`.
 
     llama_cpp_peer.py perplexity MODEL.gguf WINDOWS
     llama_cpp_peer.py generate MODEL.gguf "Once upon a time" --tokens 16
 
-`perplexity` evaluates each window of token ids from an empty cache (peer_windows.py has the format and the
-measure). `generate` continues a text greedily, by the largest logit. Each prints one JSON object on stdout;
+`perplexity` evaluates each window of token ids from an empty cache (peer_windows.py describes the format
+and the measure). `generate` continues a text greedily, by the largest logit. Each prints one JSON object on stdout;
 llama.cpp's log goes to stderr with --verbose. llama.cpp rounds activations to 8 bits before it multiplies
 them with quantized weights, so its perplexity differs a little from that of the same weights in fp32.
 
-Its threads wait by spinning: on a machine that does other work too, fewer of them (--threads) are faster.
+llama.cpp's threads wait by spinning: on a machine with other work, fewer threads (--threads) are faster.
 
-Installing it, in an environment of its own (compiles llama.cpp for this machine's CPU with CMake: 12
-minutes with one job):
+Installation in an environment of its own compiles llama.cpp for this machine's CPU with CMake, 12 minutes
+with one job:
 
     python3 -m venv peer
     CMAKE_ARGS=-DGGML_NATIVE=ON CMAKE_BUILD_PARALLEL_LEVEL=1 \\
@@ -99,7 +99,9 @@ def generate(options: argparse.Namespace) -> dict[str, Any]:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--cache", choices=CACHE_TYPES, default="float16", help="of keys and values")
+    parser.add_argument(
+        "--cache", choices=CACHE_TYPES, default="float16", help="type of the key and value cache"
+    )
     parser.add_argument("--verbose", action="store_true", help="show llama.cpp's log")
     commands = parser.add_subparsers(required=True)
 

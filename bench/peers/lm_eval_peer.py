@@ -3,10 +3,10 @@
 
     lm_eval_peer.py MODEL SAMPLES
 
-MODEL is a Hugging Face folder with its tokenizer, SAMPLES what `osp eval --samples` wrote: the peer answers the same
-requests in the same order of tasks. For every task it first finds the fastest of --batch-sizes on --probe requests that
-lie at equal distances, then answers all. Prints one JSON object on stdout: by task `seconds` (one call of lm-eval, from
-texts to results, without loading), `items`, `batch_size`, `largest_difference` of a log-likelihood from ours and
+MODEL is a Hugging Face folder with its tokenizer, SAMPLES a file of `osp eval --samples`: the peer answers the same
+requests in the same order of tasks. For every task it first finds the fastest of --batch-sizes on --probe requests at
+equal distances, then answers all. Prints one JSON object on stdout: by task `seconds` (one call of lm-eval, from
+texts to results, without loading), `items`, `batch_size`, `largest_difference` of a log-likelihood from osp's and
 `equal_texts`. lm-eval is in the test environment (requirements.txt).
 """
 
@@ -16,7 +16,7 @@ import os
 import time
 from pathlib import Path
 
-# Nothing is looked for in the hub.
+# Work offline: never ask the hub.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 import torch  # noqa: E402
@@ -26,7 +26,7 @@ from lm_eval.models.huggingface import HFLM  # noqa: E402
 
 
 def arguments_of(line: dict) -> list[tuple]:
-    """What lm-eval asks for one item."""
+    """The requests of lm-eval for one item."""
     if "text" in line:
         return [(line["context"], {"until": line["stop"], "max_gen_toks": line["max_tokens"]})]
     contexts = line.get("contexts") or [line["context"]] * len(line["choices"])
@@ -34,7 +34,7 @@ def arguments_of(line: dict) -> list[tuple]:
 
 
 def answer(model: HFLM, kind: str, arguments: list[tuple], batch_size: int) -> tuple[list, float]:
-    """The answers, and the seconds that they took."""
+    """The answers and the seconds they took."""
     model.batch_size_per_gpu = batch_size
     requests = [
         Instance(request_type=kind, doc={}, arguments=each, idx=i) for i, each in enumerate(arguments)
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("samples", type=Path)
     parser.add_argument("--batch-sizes", default="1,4,16")
-    parser.add_argument("--probe", type=int, default=32, help="requests that the batch sizes are tried on")
+    parser.add_argument("--probe", type=int, default=32, help="requests to try the batch sizes on")
     parser.add_argument("--threads", type=int, default=0, help="0: the default")
     options = parser.parse_args()
     if options.threads:

@@ -3,15 +3,16 @@
     optim_peer.py torch-muon|batched-muon|fused-adamw 12x768x768,… --steps N [--updates FILE]
 
 Banks are COUNTxROWSxCOLS; every matrix is a parameter of its own, fp32, as in a model. `torch-muon` is
-torch.optim.Muon, which goes from matrix to matrix; `batched-muon` is the same algorithm as one would write it
-to be faster: matrices of one shape are stacked and orthogonalised together by batched bf16 products;
-`fused-adamw` is torch.optim.AdamW(fused=True).
+torch.optim.Muon, which works matrix by matrix; `batched-muon` is a faster version of the same algorithm:
+matrices of one shape are stacked and orthogonalised together by batched bf16 products; `fused-adamw` is
+torch.optim.AdamW(fused=True).
 
-`--updates` is a file of osp bench optim --updates: the same first step is done here from its gradients.
-Prints one JSON object: seconds and cpu_seconds (of the median step; of all threads), bytes (weights and state), startup_seconds (from the start of this
-process to the first step), peak_memory_bytes; with --updates also, for the matrix where it is largest,
-largest_difference (osp's update from ours, relative Frobenius norm), and error and peer_error (osp's and ours
-from the same iteration in fp32).
+`--updates` is a file of osp bench optim --updates: this program takes the same first step from its gradients.
+Prints one JSON object: seconds and cpu_seconds (of the median step; of all threads), bytes (weights and
+state), startup_seconds (from the start of this process to the first step), peak_memory_bytes; with --updates
+also, for the matrix with the largest difference, largest_difference (osp's update from this program's,
+relative Frobenius norm), and error and peer_error (osp's and this program's error from the same iteration in
+fp32).
 """
 
 import argparse
@@ -29,7 +30,7 @@ LR, DECAY, MOMENTUM = 3e-3, 0.01, 0.95
 
 
 def newton_schulz(x):
-    """Five steps on a stack [count, rows, cols] in its own type; the norm is that type's."""
+    """Five steps on a stack [count, rows, cols] in its own type, norm included."""
     a, b, c = COEFFICIENTS
     tall = x.size(-2) > x.size(-1)
     x = x.mT if tall else x

@@ -1,6 +1,6 @@
-"""What the peers that measure perplexity share: windows of token ids, the measure, a clean stdout.
+"""Shared by the peers that measure perplexity: windows of token ids, the measure, a clean stdout.
 
-A file of windows is JSON, {"windows": [[id, ...], ...]}; every window holds two ids or more. A window's
+A file of windows is JSON, {"windows": [[id, ...], ...]}; every window has at least two ids. A window's
 first token has no context and is not counted; with p the model's probability of token t after those
 before it in its window, perplexity = exp(mean of -log p over all counted tokens of all windows), in fp64.
 """
@@ -41,7 +41,7 @@ def negative_log_likelihood(logits_TV: numpy.ndarray, targets_T: numpy.ndarray) 
 def perplexity(
     windows: list[list[int]], logits_of: Callable[[list[int]], numpy.ndarray]
 ) -> tuple[float, int]:
-    """The perplexity and how many tokens it counts; logits_of gives a window's logits, [T, V]."""
+    """The perplexity and its number of tokens; logits_of returns a window's logits, [T, V]."""
     total, tokens = 0.0, 0
     for window in windows:
         logits_TV = logits_of(window)
@@ -53,7 +53,7 @@ def perplexity(
 
 
 def claim_stdout() -> Callable[[dict], None]:
-    """Sends all that a library prints from here on to stderr; returns what prints the result."""
+    """Redirects everything that a library prints to stderr; returns a function that prints the result."""
     result_file = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 

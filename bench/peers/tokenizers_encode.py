@@ -3,8 +3,8 @@
 
     RAYON_NUM_THREADS=2 bench/peers/tokenizers_encode.py TOKENIZER TEXTS REPETITIONS
 
-TEXTS holds the records that tokenizer_microbench writes: a little-endian u32 length and that many bytes of
-UTF-8 each. Prints one JSON object: the median of the repetitions, and the ids' number and hash.
+TEXTS has the records that tokenizer_microbench writes: a little-endian u32 length and that many bytes of
+UTF-8 each. Prints one JSON object: the median of the repetitions, and the number and hash of the ids.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 // Stands in for libFuzzer in ordinary builds: runs every file of the corpus folders given as
-// arguments through the fuzz target once and prints how many there were. A folder that is missing
-// or has no files is an error, so that a lost corpus cannot pass for a test.
+// arguments through the fuzz target once and prints their number. A missing or empty folder is an
+// error, so that a lost corpus cannot pass as a test.
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -11,6 +11,7 @@
 #include "osp/base/interrupt.h"
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"
+#include "osp/eval/results_table.h"
 #include "osp/eval/task_results.h"
 #include "osp/eval/task_samples.h"
 #include "osp/model/model_dir.h"

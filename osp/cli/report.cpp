@@ -10,9 +10,9 @@
 #include "osp/base/version.h"
 #include "osp/cli/command.h"
 #include "osp/report/inputs.h"
+#include "osp/report/live_page.h"
 #include "osp/report/page.h"
 #include "osp/report/summary.h"
-#include "osp/report/watch.h"
 
 namespace osp {
 namespace {
@@ -42,25 +42,25 @@ std::string command_line(const ReportOptions& options) {
 
 int watch(const ReportOptions& options, const PageOptions& page) {
   Console console(options.common.quiet);
-  watch_runs({.inputs = options.runs,
-              .labels = options.labels,
-              .port = options.port,
-              .page = page,
-              .serving =
-                  [&](const std::string& url) {
-                    if (options.common.json) {
-                      print_json({{"url", url}});
-                    } else {
-                      fmt::print("{}\n", url);
-                    }
-                    std::fflush(stdout);
-                    console.line("report: watching; Ctrl-C ends it");
-                  },
-              .unreadable =
-                  [&](const std::string& problem) {
-                    console.line("report: the page stays as it was: {}", problem);
-                  }},
-             read_file(plotly_path()));
+  serve_live_page({.inputs = options.runs,
+                   .labels = options.labels,
+                   .port = options.port,
+                   .page = page,
+                   .serving =
+                       [&](const std::string& url) {
+                         if (options.common.json) {
+                           print_json({{"url", url}});
+                         } else {
+                           fmt::print("{}\n", url);
+                         }
+                         std::fflush(stdout);
+                         console.line("report: watching; Ctrl-C ends it");
+                       },
+                   .unreadable =
+                       [&](const std::string& problem) {
+                         console.line("report: the page stays as it was: {}", problem);
+                       }},
+                  read_file(plotly_path()));
   return 0;
 }
 

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "osp/base/error.h"
-#include "osp/eval/request_text.h"
 
 namespace osp {
 namespace {
@@ -36,7 +35,7 @@ const Json& text_or_ids(const Json& object, const std::string& key, const std::s
   return *found;
 }
 
-EncodedPair pair_of(const Json& object, const std::string& at, const ScoreModel& model) {
+ChoiceRequest choice_request(const Json& object, const std::string& at, const ScoreModel& model) {
   const Json& context = text_or_ids(object, "context", at);
   const Json& continuation = text_or_ids(object, "continuation", at);
   if (context.type() != continuation.type()) {
@@ -44,10 +43,10 @@ EncodedPair pair_of(const Json& object, const std::string& at, const ScoreModel&
          at);
   }
   if (context.is_array()) {
-    return {token_ids(context, "context", at), token_ids(continuation, "continuation", at)};
+    return {token_ids(context, "context", at), {token_ids(continuation, "continuation", at)}};
   }
-  return encode_pair(needed_tokenizer(model, at), context.get<std::string>(),
-                     continuation.get<std::string>());
+  const auto text = continuation.get<std::string>();
+  return PromptEncoder(needed_tokenizer(model, at)).choices(context.get<std::string>(), {&text, 1});
 }
 
 Json score_json(std::span<const ScoredRequest> parts, std::span<const ChoiceRequest> requests) {
@@ -76,8 +75,9 @@ void RequestBatch::add_generation(const Json& object, const std::string& at,
   GenerationRequest request;
   const Json& context = text_or_ids(object, "context", at);
   const Tokenizer& tokenizer = needed_tokenizer(model, at);
-  request.context = context.is_array() ? token_ids(context, "context", at)
-                                       : encode_context(tokenizer, context.get<std::string>());
+  request.context = context.is_array()
+                        ? token_ids(context, "context", at)
+                        : PromptEncoder(tokenizer).context(context.get<std::string>());
   request.max_tokens = json_int(object, "max_tokens", at);
   if (request.max_tokens < 0) {
     fail(ErrorCode::damaged, "{}: \"max_tokens\" is {}", at, request.max_tokens);
@@ -101,13 +101,12 @@ void RequestBatch::add(const std::string& line, int64_t number, const ScoreModel
   const size_t first = choices_.size();
   if (object.contains("text")) {
     const std::string text = json_string(object, "text", at);
-    for (EncodedPair& window :
-         rolling_windows(needed_tokenizer(model, at), text, model.store.config.context)) {
-      choices_.push_back({std::move(window.context), {std::move(window.continuation)}});
+    const PromptEncoder encoder(needed_tokenizer(model, at));
+    for (ChoiceRequest& window : encoder.rolling_windows(text, model.store.config.context)) {
+      choices_.push_back(std::move(window));
     }
   } else if (object.contains("continuation")) {
-    EncodedPair pair = pair_of(object, at, model);
-    choices_.push_back({std::move(pair.context), {std::move(pair.continuation)}});
+    choices_.push_back(choice_request(object, at, model));
   } else {
     fail(ErrorCode::damaged,
          "{}: expected \"continuation\" or \"max_tokens\" beside \"context\", or \"text\"", at);

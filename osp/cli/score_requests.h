@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "osp/base/json.h"
-#include "osp/eval/request_scorer.h"
+#include "osp/eval/prompt_encoder.h"
+#include "osp/eval/request_generator.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {

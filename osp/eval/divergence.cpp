@@ -15,7 +15,7 @@
 namespace osp {
 namespace {
 
-constexpr int64_t kRowsAtATime = 256;  // of logits
+constexpr int64_t kRowsAtATime = 256;  // rows of logits that exist at a time
 
 at::Tensor states(const ParameterStore& store, const at::Tensor& inputs, Tap* tap) {
   ForwardOptions options;
@@ -27,7 +27,7 @@ double loss_of(const at::Tensor& log_p, const at::Tensor& targets) {
   return -log_p.gather(1, targets.unsqueeze(1)).sum(at::kDouble).item<double>();
 }
 
-// The value that a share q of all is not above, by nearest rank; reorders `values`.
+// The q-quantile by nearest rank; reorders `values`.
 double quantile(std::vector<float>& values, double q) {
   const auto rank = static_cast<std::ptrdiff_t>(std::ceil(q * static_cast<double>(values.size())));
   const auto place = values.begin() + std::max<std::ptrdiff_t>(0, rank - 1);
@@ -44,6 +44,7 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
                                     std::span<const int64_t> tokens,
                                     const DivergenceOptions& options) {
   OSP_CHECK(original.config.vocabulary == changed.config.vocabulary, "vocabularies differ");
+  // Cut the text into windows.
   const int64_t window =
       options.window > 0 ? options.window : perplexity_window(original.config.context);
   int64_t windows = static_cast<int64_t>(tokens.size()) / window;
@@ -63,9 +64,10 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
   DivergenceResult result;
   result.tokens = windows * (window - 1);
   result.window = window;
-  std::vector<float> positions;  // of the divergence
+  std::vector<float> positions;  // the divergence at each
   positions.reserve(static_cast<size_t>(result.tokens));
   for (int64_t i = 0; i < windows; ++i) {
+    // Final states of both models.
     const at::Tensor tokens_1W = all.narrow(0, i, 1);
     const at::Tensor inputs = tokens_1W.narrow(1, 0, window - 1).contiguous();
     const at::Tensor targets = tokens_1W.narrow(1, 1, window - 1).flatten();
@@ -75,6 +77,7 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
                                     : states(original, inputs, options.original_tap);
     if (!known && options.original_states != nullptr) options.original_states->push_back(before);
     const at::Tensor after = states(changed, inputs, options.changed_tap);
+    // Losses and divergence from the logits, some rows at a time.
     for (int64_t row = 0; row < before.size(0); row += kRowsAtATime) {
       const int64_t rows = std::min(kRowsAtATime, before.size(0) - row);
       const at::Tensor p = logits_of_hidden(original, before.narrow(0, row, rows)).log_softmax(-1);
@@ -90,6 +93,7 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
     }
     if (options.progress) options.progress(i + 1, windows);
   }
+  // Means and quantiles.
   const double count = static_cast<double>(result.tokens);
   for (double* sum :
        {&result.original_loss, &result.changed_loss, &result.divergence, &result.same_choice}) {

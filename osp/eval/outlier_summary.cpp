@@ -4,21 +4,19 @@
 
 #include "osp/base/console.h"
 #include "osp/base/error.h"
+#include "osp/base/json_number.h"
 #include "osp/tokenizer/utf8.h"
 
 namespace osp {
 namespace {
 
-// JSON has no NaN and no infinity.
-Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
-
 Json numbers(const std::vector<double>& values) {
   Json list = Json::array();
-  for (const double value : values) list.push_back(number(value));
+  for (const double value : values) list.push_back(finite_or_null(value));
   return list;
 }
 
-// As a JSON string; a token that is half a character shows U+FFFD.
+// The token's text as a JSON string; half a character shows as U+FFFD.
 Json spelled(int64_t token, const Tokenizer& tokenizer) {
   const int32_t id = static_cast<int32_t>(token);
   return tokenizer::replace_invalid_utf8(tokenizer.decode({&id, 1}));
@@ -26,7 +24,7 @@ Json spelled(int64_t token, const Tokenizer& tokenizer) {
 
 Json largest_json(const LargestActivation& largest, const Tokenizer* tokenizer) {
   Json json;
-  json["value"] = number(largest.value);
+  json["value"] = finite_or_null(largest.value);
   json["layer"] = largest.layer;
   json["position"] = largest.position;
   json["channel"] = largest.channel;
@@ -44,8 +42,8 @@ Json histogram_json(TapPoint point, int64_t layer, const PointStatistics& statis
   json["low"] = occupied.low;
   json["high"] = occupied.high;
   json["counts"] = occupied.counts;
-  json["mean"] = number(statistics.moments.mean);
-  json["std"] = number(statistics.moments.standard_deviation());
+  json["mean"] = finite_or_null(statistics.moments.mean);
+  json["std"] = finite_or_null(statistics.moments.standard_deviation());
   return json;
 }
 
@@ -85,12 +83,12 @@ Json outlier_json(const OutlierReport& report, const Tokenizer* tokenizer) {
   Json json;
   json["tokens"] = report.tokens;
   Json& kurtosis = json["excess_kurtosis"];
-  kurtosis["mean"] = number(report.mean);
-  kurtosis["clipped_mean"] = number(report.clipped_mean);
+  kurtosis["mean"] = finite_or_null(report.mean);
+  kurtosis["clipped_mean"] = finite_or_null(report.clipped_mean);
   kurtosis["per_layer"] = numbers(report.per_layer);
   kurtosis["clipped_per_layer"] = numbers(report.clipped_per_layer);
   json["largest_activation"] = largest_json(report.largest, tokenizer);
-  json["largest_attention_logit"] = number(report.largest_attention_logit);
+  json["largest_attention_logit"] = finite_or_null(report.largest_attention_logit);
   Json& histograms = json["histograms"] = Json::array();
   for (const auto& [key, statistics] : report.points) {
     histograms.push_back(histogram_json(key.first, key.second, statistics));

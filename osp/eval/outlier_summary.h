@@ -9,20 +9,20 @@
 
 namespace osp {
 
-// A mean excess kurtosis from here on is called "has outliers". A Gaussian has 0; the models of the
-// demo lie well on either side.
+// From this mean excess kurtosis on, the verdict is "has outliers". A Gaussian has 0; the demo's
+// models are well on either side.
 inline constexpr double kOutlierKurtosis = 0.5;
 
-// Everything of the report; `tokenizer` spells the token of the largest activation, null without.
+// The whole report; `tokenizer` spells the token of the largest activation, nullptr leaves it null.
 Json outlier_json(const OutlierReport& report, const Tokenizer* tokenizer);
 
-// Table per residual state, largest activation and logit, and one sentence of verdict at the end.
+// A table with a row per residual state, the largest activation and logit, and the verdict.
 std::string outlier_text(const OutlierReport& report, const Tokenizer* tokenizer);
 
-// The verdict alone.
+// The verdict alone, one sentence.
 std::string outlier_verdict(const OutlierReport& report);
 
-// "residual", "query" … as in the JSON.
+// The name in the JSON: "residual", "query", …
 std::string tap_point_name(TapPoint point);
 
 }  // namespace osp

@@ -15,7 +15,7 @@ namespace osp {
 namespace {
 
 constexpr int64_t kLongestWindow = 2048;
-constexpr int64_t kNotScored = -1;  // as a target of forward_loss_sum
+constexpr int64_t kNotScored = -1;  // target that forward_loss_sum skips
 
 }  // namespace
 
@@ -24,8 +24,7 @@ void check_token_ids(std::span<const int64_t> tokens, int64_t vocabulary) {
     if (tokens[i] < 0 || tokens[i] >= vocabulary) {
       fail(ErrorCode::damaged,
            "token {} of the data is {}, the model's vocabulary has {}: the data was made with "
-           "another "
-           "tokenizer; tokenize it with the model's",
+           "another tokenizer; tokenize it with the model's",
            i, tokens[i], vocabulary);
     }
   }
@@ -37,6 +36,7 @@ int64_t perplexity_window(int64_t trained_context) {
 
 PerplexityResult measure_perplexity(const ParameterStore& store, std::span<const int64_t> tokens,
                                     const PerplexityOptions& options) {
+  // Settle the window, the stride and the number of windows.
   const int64_t window =
       options.window > 0 ? options.window : perplexity_window(store.config.context);
   OSP_CHECK(window >= 2, "a window of {} tokens has nothing to score", window);
@@ -61,6 +61,7 @@ PerplexityResult measure_perplexity(const ParameterStore& store, std::span<const
   const auto used = tokens.first(static_cast<size_t>((num_windows - 1) * stride + window));
   check_token_ids(used, store.config.vocabulary);
 
+  // Sum the losses over batches of windows.
   const auto start = std::chrono::steady_clock::now();
   const at::NoGradGuard no_grad;
   const at::Device device = store.banks.front().master.device();
@@ -73,10 +74,10 @@ PerplexityResult measure_perplexity(const ParameterStore& store, std::span<const
   for (int64_t first = 0; first < num_windows; first += batch) {
     const int64_t count = std::min(batch, num_windows - first);
     const at::Tensor tokens_BW = tokens_NW.narrow(0, first, count).contiguous().to(device);
-    // By causality the last token of a window predicts nothing that is scored.
+    // The last token of a window is a target only.
     const at::Tensor inputs = tokens_BW.narrow(1, 0, window - 1).contiguous();
     const at::Tensor targets = tokens_BW.narrow(1, 1, window - 1).clone();
-    if (stride < window) {  // what the window before has scored already
+    if (stride < window) {  // skip the targets that the window before has scored
       const int64_t from = first == 0 ? 1 : 0;
       targets.narrow(0, from, count - from).narrow(1, 0, window - 1 - stride).fill_(kNotScored);
     }

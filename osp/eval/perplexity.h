@@ -1,11 +1,11 @@
 // Perplexity of one long sequence of tokens, cut into windows.
 //
-// Windows of W = min(2048, trained context) tokens follow each other without overlap, the tail that
-// fills no window is dropped, all but the first token of a window are scored:
+// Windows of W = min(2048, trained context) tokens follow each other without overlap; a tail that
+// fills no window is dropped; all but the first token of each window are scored:
 //   perplexity = exp( 1 / (N (W − 1)) Σ_windows Σ_{t=1}^{W−1} −log p(x_t | x_0 … x_{t−1}) )
 // With a stride S < W the windows overlap: window i begins at token i S and only its last S tokens
-// are scored (of the first window all but one), so that every token but the first W − 1 has at
-// least W − S tokens of context. A token is scored once either way. The loss is computed in fp32
+// are scored (in the first window all but one), so that every token after the first W − 1 has at
+// least W − S tokens of context. Each token is scored once either way. The loss is computed in fp32
 // and summed over batches in fp64.
 #pragma once
 
@@ -20,8 +20,8 @@ namespace osp {
 
 struct PerplexityOptions {
   int64_t window = 0;           // 0: min(2048, trained context)
-  int64_t stride = 0;           // tokens from one window's begin to the next; 0: the window
-  int64_t batch_tokens = 8192;  // of one forward pass, at least one window
+  int64_t stride = 0;           // tokens from the start of a window to the next; 0: the window
+  int64_t batch_tokens = 8192;  // per forward pass, at least one window
   int64_t max_tokens = 0;       // 0: all; otherwise as many whole windows as fit, at least one
   Tap* tap = nullptr;           // e.g. FakeQuantTap
   std::function<void(int64_t done, int64_t total)> progress;  // windows
@@ -35,7 +35,7 @@ struct PerplexityResult {
   double seconds = 0.0;
 };
 
-// The window of a model with this trained context.
+// The window for a model with this trained context: min(2048, context).
 int64_t perplexity_window(int64_t trained_context);
 
 // Error(damaged) naming the first id that is not below the vocabulary.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/base/json_number.h"
 #include "osp/eval/outlier_summary.h"
 #include "osp/eval/weight_summary.h"
 #include "osp/tokenizer/utf8.h"
@@ -15,9 +16,7 @@ namespace osp {
 namespace {
 
 constexpr size_t kLargestListed = 20, kTopChannels = 5, kHurtListed = 5;
-constexpr int64_t kTextAround = 8;  // tokens on either side
-
-Json value_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+constexpr int64_t kTextAround = 8;  // tokens on each side
 
 Json top_channels_json(const std::vector<double>& rms) {
   std::vector<size_t> order(rms.size());
@@ -27,7 +26,7 @@ Json top_channels_json(const std::vector<double>& rms) {
                     [&](size_t a, size_t b) { return rms[a] != rms[b] ? rms[a] > rms[b] : a < b; });
   order.resize(count);
   Json list = Json::array();
-  for (const size_t c : order) list.push_back({{"channel", c}, {"rms", value_or_null(rms[c])}});
+  for (const size_t c : order) list.push_back({{"channel", c}, {"rms", finite_or_null(rms[c])}});
   return list;
 }
 
@@ -45,7 +44,7 @@ Json place_json(const std::string& point, int64_t layer, const PlacedActivation&
   const int64_t last = std::min(begin + data.length, place + 1 + kTextAround);
   return {{"point", point},
           {"layer", layer},
-          {"value", value_or_null(one.value)},
+          {"value", finite_or_null(one.value)},
           {"sequence", one.sequence},
           {"position", one.position},
           {"channel", one.channel},
@@ -77,6 +76,7 @@ Json largest_list_json(const OutlierReport& report, const SpelledData& data) {
 
 using NoisePlace = std::pair<std::pair<TapPoint, int64_t>, double>;
 
+// Places from the noisiest to the least noisy.
 std::vector<NoisePlace> by_sqnr(const NoiseByPoint& noise) {
   std::vector<NoisePlace> places;
   for (const auto& [key, one] : noise) {
@@ -91,7 +91,7 @@ double mean_or_nan(double sum, double count) {
   return count > 0 ? sum / count : std::numeric_limits<double>::quiet_NaN();
 }
 
-// A point over all its layers.
+// Sums over the layers of one tap point.
 struct PointRow {
   double kurtosis = 0, spread = 0, share = 0, layers = 0, sqnr = 0, noisy = 0;
 };
@@ -101,6 +101,7 @@ struct PointRow {
 Json point_json(const OutlierReport& report, const NoiseByPoint& noise, const SpelledData& data) {
   Json json;
   Json& points = json["points"] = Json::array();
+  // One entry per tap point and layer.
   for (const auto& [key, statistics] : report.points) {
     const PointProfile& profile = statistics.profile;
     const std::vector<double> rms = profile.channel_rms();
@@ -108,26 +109,27 @@ Json point_json(const OutlierReport& report, const NoiseByPoint& noise, const Sp
     one["point"] = tap_point_name(key.first);
     one["layer"] = key.second;
     Json& kurtosis = one["excess_kurtosis"];
-    kurtosis["context"] = value_or_null(profile.kurtosis().mean());
-    kurtosis["context_clipped"] = value_or_null(profile.clipped().mean());
+    kurtosis["context"] = finite_or_null(profile.kurtosis().mean());
+    kurtosis["context_clipped"] = finite_or_null(profile.clipped().mean());
     const auto single = report.single_token_points.find(key);
     const bool has_single = single != report.single_token_points.end();
-    kurtosis["single"] = has_single ? value_or_null(single->second.plain.mean()) : Json(nullptr);
+    kurtosis["single"] = has_single ? finite_or_null(single->second.plain.mean()) : Json(nullptr);
     kurtosis["single_clipped"] =
-        has_single ? value_or_null(single->second.clipped.mean()) : Json(nullptr);
-    one["channel_spread"] = value_or_null(spread_of(rms));
+        has_single ? finite_or_null(single->second.clipped.mean()) : Json(nullptr);
+    one["channel_spread"] = finite_or_null(largest_over_median(rms));
     one["top_channels"] = top_channels_json(rms);
-    one["step_share"] = value_or_null(profile.step_share());
+    one["step_share"] = finite_or_null(profile.step_share());
     const auto found = noise.find(key);
     const bool quantized = found != noise.end();
     const QuantizationNoise none = {};
     const QuantizationNoise& n = quantized ? found->second : none;
-    one["sqnr_db"] = value_or_null(n.sqnr_db());
-    one["sqnr_per_token_db"] = value_or_null(n.sqnr_per_token_db());
-    one["predicted_sqnr_db"] = value_or_null(n.predicted_sqnr_db());
+    one["sqnr_db"] = finite_or_null(n.sqnr_db());
+    one["sqnr_per_token_db"] = finite_or_null(n.sqnr_per_token_db());
+    one["predicted_sqnr_db"] = finite_or_null(n.predicted_sqnr_db());
     points.push_back(std::move(one));
   }
   json["largest_activations"] = largest_list_json(report, data);
+  // The places with the lowest SQNR.
   Json& hurts = json["hurts_most"] = Json::array();
   for (const auto& [key, sqnr] : by_sqnr(noise)) {
     if (hurts.size() == kHurtListed) break;
@@ -151,11 +153,12 @@ std::string point_verdict(const NoiseByPoint& noise) {
 }
 
 std::string point_text(const OutlierReport& report, const NoiseByPoint& noise) {
+  // Sum over the layers of each tap point.
   std::map<TapPoint, PointRow> rows;
   for (const auto& [key, statistics] : report.points) {
     PointRow& row = rows[key.first];
     row.kurtosis += statistics.profile.kurtosis().mean();
-    row.spread += spread_of(statistics.profile.channel_rms());
+    row.spread += largest_over_median(statistics.profile.channel_rms());
     row.share += statistics.profile.step_share();
     row.layers += 1;
     const auto found = noise.find(key);
@@ -163,6 +166,7 @@ std::string point_text(const OutlierReport& report, const NoiseByPoint& noise) {
     row.sqnr += found->second.sqnr_per_token_db();
     row.noisy += 1;
   }
+  // Print their means.
   std::string text =
       "mean over layers   kurtosis  channel spread  step share  SQNR per token at 4 bits\n";
   for (const auto& [point, row] : rows) {

@@ -1,5 +1,6 @@
-// What a model's tap points say about 4 bits, as JSON (docs/formats.md, "points"), as a table and
-// in one sentence: kurtosis, spread of channels, who sets the quantization step, SQNR.
+// The tap points of a model under 4-bit quantization, as JSON (docs/formats.md, "points"), as a
+// table and in one sentence: kurtosis, spread of channels, share of the quantization step, SQNR.
+// Tested by tests/python/test_analyze.py.
 #pragma once
 
 #include <cstdint>
@@ -19,17 +20,17 @@ inline constexpr double kHurtSqnrDb = 10.0;
 
 using NoiseByPoint = std::map<std::pair<TapPoint, int64_t>, QuantizationNoise>;
 
-// Tokens of the data, to spell what stands around a place; the tokenizer may be null.
+// The measured tokens, to spell the text around a place; the tokenizer may be null.
 struct SpelledData {
   std::span<const int64_t> tokens;
-  int64_t length = 0;  // of a sequence
+  int64_t length = 0;  // tokens per sequence
   const Tokenizer* tokenizer = nullptr;
 };
 
-// {"points", "largest_activations", "hurts_most"}.
+// The object {"points", "largest_activations", "hurts_most"}.
 Json point_json(const OutlierReport& report, const NoiseByPoint& noise, const SpelledData& data);
 
-// A line per tap point, over its layers, and the sentence.
+// One line per tap point, averaged over its layers, and the sentence.
 std::string point_text(const OutlierReport& report, const NoiseByPoint& noise);
 std::string point_verdict(const NoiseByPoint& noise);
 

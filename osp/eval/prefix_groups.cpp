@@ -6,7 +6,7 @@
 namespace osp {
 namespace {
 
-// A segment of its own costs some calls; fewer tokens are not worth it.
+// Fewest shared tokens that are worth the calls of a segment of their own.
 constexpr int64_t kWorthSharing = 8;
 
 }  // namespace
@@ -26,7 +26,7 @@ int64_t PrefixGrouper::shared_with(TokenSpan sequence) const {
   const PrefixGroup& group = groups_.back();
   const auto ends = std::mismatch(last_.begin(), last_.end(), sequence.begin(), sequence.end());
   const int64_t alike = ends.first - last_.begin();
-  // Something of every sequence remains: the last token of a context is what predicts.
+  // At least one token of every sequence stays unshared: the last token of a context predicts.
   const int64_t length = std::min(shortest_, static_cast<int64_t>(sequence.size()));
   int64_t shared = std::min(alike, length - 1);
   if (group.count > 1) shared = std::min(shared, group.shared);

@@ -1,5 +1,5 @@
-// Greedy continuations of many texts side by side. The rows of a batch lie in one packed cache:
-// what several contexts share, then each row's own tokens with room for those to come.
+#include "osp/eval/request_generator.h"
+
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
@@ -11,7 +11,6 @@
 #include "osp/base/error.h"
 #include "osp/eval/prefix_groups.h"
 #include "osp/eval/request_limits.h"
-#include "osp/eval/request_scorer.h"
 #include "osp/model/text_stream.h"
 #include "osp/model/transformer.h"
 #include "osp/tokenizer/utf8.h"
@@ -19,8 +18,8 @@
 namespace osp {
 namespace {
 
-constexpr int64_t kMostRows = 64;           // of a batch
-constexpr int64_t kCacheBytes = 1ll << 30;  // of a batch with more than one row
+constexpr int64_t kMostRows = 64;           // rows per batch
+constexpr int64_t kCacheBytes = 1ll << 30;  // cache per batch of more than one row
 
 // A request while it is answered.
 struct Row {
@@ -29,7 +28,7 @@ struct Row {
   TokenSpan context;     // after the cut
   KeyRange shared, own;  // rows of the cache that hold its tokens so far
   std::optional<TextStream> stream;
-  int32_t newest = 0;  // generated and not yet read
+  int32_t newest = 0;  // generated, not yet in the cache
 
   std::vector<KeyRange> ranges() const {
     std::vector<KeyRange> ranges;
@@ -49,8 +48,8 @@ class PackedReader {
         batch_tokens_(std::max<int64_t>(1, batch_tokens)),
         cache_(make_kv_cache(store, 1, capacity)) {}
 
-  // Queues tokens behind `context`, with slots from `slot` on; the state after the last of them is
-  // wanted if `wanted`.
+  // Queues tokens that follow `context` for the cache slots from `slot` on; finish() returns the
+  // state after the last of them if `wanted`.
   void add(TokenSpan tokens, int64_t slot, std::vector<KeyRange> context, bool wanted) {
     context.push_back({slot, 0});
     while (!tokens.empty()) {
@@ -111,7 +110,7 @@ std::vector<int32_t> most_likely(const ParameterStore& store, const at::Tensor& 
   return {first, first + ids.numel()};
 }
 
-// Takes the newest token of a row; whether more follow.
+// Adds a token to a row's text; false if it ends the text.
 bool continues(Row& row, int32_t id, const std::vector<int64_t>& end_tokens) {
   GeneratedText& result = *row.result;
   bool more = std::find(end_tokens.begin(), end_tokens.end(), id) == end_tokens.end();
@@ -126,10 +125,11 @@ bool continues(Row& row, int32_t id, const std::vector<int64_t>& end_tokens) {
   return more;
 }
 
-// Answers the rows of one batch. `leaves` is told how many are done.
+// Answers the rows of one batch; calls `leaves` with the number of rows that end at each step.
 void generate_batch(const ParameterStore& store, const Tokenizer& tokenizer, std::vector<Row> rows,
                     std::span<const PrefixGroup> groups, const ScoreOptions& options,
                     const std::function<void(int64_t)>& leaves) {
+  // Lay out the cache: each group's shared beginning, then each row's own tokens and those to come.
   int64_t capacity = 0;
   for (const PrefixGroup& group : groups) {
     const KeyRange shared{capacity, group.shared};
@@ -141,6 +141,7 @@ void generate_batch(const ParameterStore& store, const Tokenizer& tokenizer, std
       capacity += row.own.length + row.request->max_tokens;
     }
   }
+  // Read all contexts.
   PackedReader reader(store, options.tap, capacity, options.batch_tokens);
   for (const PrefixGroup& group : groups) {
     const Row& first = rows[static_cast<size_t>(group.first)];
@@ -153,7 +154,8 @@ void generate_batch(const ParameterStore& store, const Tokenizer& tokenizer, std
       reader.add(row.context.subspan(shared), row.own.begin, context, true);
     }
   }
-  // Rows of the head beyond the tokenizer's ids (padding) stand for nothing.
+  // Generate token by token; rows leave as they end. Ids of the head beyond the tokenizer's
+  // vocabulary are padding and never drawn.
   const int64_t drawable = std::min(store.config.vocabulary, tokenizer.vocabulary());
   std::vector<int64_t> end_tokens = options.end_tokens;
   end_tokens.push_back(tokenizer.end_of_document());
@@ -197,6 +199,7 @@ std::vector<GeneratedText> generate_greedy(const ParameterStore& store, const To
                                            const ScoreOptions& options) {
   const c10::NoGradGuard no_graph;
   std::vector<GeneratedText> results(requests.size());
+  // Rows in lexicographic order of their contexts, so that those that begin alike are neighbours.
   std::vector<Row> rows;
   for (size_t i = 0; i < requests.size(); ++i) {
     Row row = row_of(store, tokenizer, requests[i], i, results[i]);
@@ -206,6 +209,7 @@ std::vector<GeneratedText> generate_greedy(const ParameterStore& store, const To
   for (const Row& row : rows) contexts.push_back(row.context);
   const std::vector<int64_t> order = lexicographic_order(contexts);
 
+  // Keys and values of one token in all layers.
   const ModelConfig& config = store.config;
   const int64_t token_bytes = 2 * config.layers * config.kv_heads * config.head_size *
                               store.banks.front().compute.element_size();
@@ -216,6 +220,7 @@ std::vector<GeneratedText> generate_greedy(const ParameterStore& store, const To
       options.progress(done, static_cast<int64_t>(requests.size()));
     }
   };
+  // Batch by batch, as many rows as the cache's limits allow.
   for (size_t next = 0; next < order.size();) {
     PrefixGrouper grouper;
     std::vector<Row> batch;

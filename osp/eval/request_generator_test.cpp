@@ -1,10 +1,11 @@
 // Equality with transformers and lm-eval is in tests/python/test_lm_eval.py.
+#include "osp/eval/request_generator.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
 #include "osp/base/test_error.h"
-#include "osp/eval/request_scorer.h"
 #include "osp/model/generate.h"
 
 namespace osp {

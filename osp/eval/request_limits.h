@@ -1,4 +1,5 @@
-// What requests to a model must keep to: its vocabulary and its context.
+// Limits of requests to a model: its vocabulary and its context.
+// Tested by request_scorer_test.cpp and request_generator_test.cpp.
 #pragma once
 
 #include <cstdint>

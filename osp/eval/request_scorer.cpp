@@ -15,9 +15,9 @@
 namespace osp {
 namespace {
 
-constexpr int64_t kLogitBytes = 64 << 20;  // of the logits that exist at a time
+constexpr int64_t kLogitBytes = 64 << 20;  // limit on the logits that exist at a time
 
-// A continuation and where its score goes.
+// A continuation and the place of its score.
 struct Choice {
   TokenSpan tokens;
   int64_t request = 0;
@@ -37,17 +37,18 @@ struct Question {
   }
 };
 
-// A token whose probability is asked for, and the row of the pass that predicts it.
+// A token to score, and the row of the pass that predicts it.
 struct Target {
   int64_t row = 0;
   int32_t token = 0;
   ChoiceScore* score = nullptr;
 };
 
-// The cut contexts in lexicographic order, each with its choices; fills in the results' shape.
+// The cut contexts in lexicographic order, each with its choices; sizes `results` to match.
 std::vector<Question> questions_of(const ParameterStore& store,
                                    std::span<const ChoiceRequest> requests,
                                    std::vector<ScoredRequest>& results) {
+  // Check the ids of each choice and cut its context to fit.
   std::vector<Choice> choices;
   std::vector<TokenSpan> contexts;
   for (size_t r = 0; r < requests.size(); ++r) {
@@ -67,6 +68,7 @@ std::vector<Question> questions_of(const ParameterStore& store,
       contexts.push_back(context);
     }
   }
+  // Join choices whose contexts are equal.
   std::vector<Question> questions;
   for (const int64_t i : lexicographic_order(contexts)) {
     const TokenSpan context = contexts[static_cast<size_t>(i)];
@@ -126,14 +128,15 @@ Pass pass_of(std::span<const Question> questions, std::span<const PrefixGroup> g
 // Adds log p of every target to its choice.
 void add_log_likelihoods(const ParameterStore& store, const at::Tensor& hidden_ND,
                          std::span<const Target> targets, Tap* tap) {
-  // Targets of one row are not neighbours where a question has several choices.
+  // Sort by row: targets of one row are not neighbours where a question has several choices.
   std::vector<Target> sorted(targets.begin(), targets.end());
   std::stable_sort(sorted.begin(), sorted.end(),
                    [](const Target& a, const Target& b) { return a.row < b.row; });
   const size_t most = static_cast<size_t>(std::max<int64_t>(
       1, kLogitBytes / static_cast<int64_t>(sizeof(float)) / store.config.vocabulary));
   for (size_t begin = 0, end = 0; begin < sorted.size(); begin = end) {
-    std::vector<int64_t> rows, row_of, ids;  // row_of: index into rows of every target
+    // Take targets until they need `most` different rows; row_of[i] is target i's index into rows.
+    std::vector<int64_t> rows, row_of, ids;
     for (; end < sorted.size(); ++end) {
       if (rows.empty() || rows.back() != sorted[end].row) {
         if (rows.size() == most) break;
@@ -142,6 +145,7 @@ void add_log_likelihoods(const ParameterStore& store, const at::Tensor& hidden_N
       row_of.push_back(static_cast<int64_t>(rows.size()) - 1);
       ids.push_back(sorted[end].token);
     }
+    // Compute the logits of those rows, and of each its log-sum-exp and maximum.
     const auto on_device = [&](const std::vector<int64_t>& x) {
       return at::tensor(x).to(hidden_ND.device());
     };
@@ -151,6 +155,7 @@ void add_log_likelihoods(const ParameterStore& store, const at::Tensor& hidden_N
     const at::Tensor log_sums = to_host(at::logsumexp(logits_RV, -1));
     const at::Tensor largest = to_host(at::amax(logits_RV, -1));
     const at::Tensor logits = to_host(logits_RV.index({on_device(row_of), on_device(ids)}));
+    // log p = logit − log Σ exp(logits).
     for (size_t i = begin; i < end; ++i) {
       const int64_t row = row_of[i - begin];
       const double logit = logits.const_data_ptr<double>()[i - begin];
@@ -174,6 +179,7 @@ std::vector<ScoredRequest> score_choices(const ParameterStore& store,
   }
   int64_t done = std::ranges::count(waiting, 0);
   for (size_t first = 0; first < questions.size();) {
+    // Take as many questions as fit one pass.
     PrefixGrouper grouper;
     int64_t tokens = 0;
     size_t end = first;
@@ -183,6 +189,7 @@ std::vector<ScoredRequest> score_choices(const ParameterStore& store,
       grouper.add(questions[end].context);
       tokens += more;
     }
+    // Run the pass and score its targets.
     const std::span<const Question> taken(questions.begin() + first, questions.begin() + end);
     const Pass pass = pass_of(taken, grouper.groups());
     const at::Tensor tokens_1N =
@@ -190,6 +197,7 @@ std::vector<ScoredRequest> score_choices(const ParameterStore& store,
     const ForwardOptions forward{.tap = options.tap, .segments = pass.segments};
     add_log_likelihoods(store, forward_hidden(store, tokens_1N, forward)[0], pass.targets,
                         options.tap);
+    // Count the requests whose choices are all scored.
     for (const Question& question : taken) {
       for (const Choice& choice : question.choices) {
         if (--waiting[static_cast<size_t>(choice.request)] == 0) ++done;

@@ -1,10 +1,10 @@
-// Results as text, Markdown and CSV.
+#include "osp/eval/results_table.h"
+
 #include <algorithm>
 
 #include "osp/base/console.h"
 #include "osp/base/error.h"
-#include "osp/eval/task.h"
-#include "osp/eval/task_results.h"
+#include "osp/eval/task_table.h"
 
 namespace osp {
 namespace {
@@ -27,7 +27,7 @@ Cells all_widths(const Json& document) {
   return widths;
 }
 
-// The tasks that any model has, in the table's order.
+// The tasks that any model has results for, in the order of benchmark_tasks().
 Cells all_tasks(const Json& document) {
   Cells names;
   for (const TaskDescription& task : benchmark_tasks()) {
@@ -44,9 +44,11 @@ Cells all_tasks(const Json& document) {
 
 std::vector<Cells> table_rows(const Json& document) {
   const Cells tasks = all_tasks(document), widths = all_widths(document);
+  // The heading row.
   std::vector<Cells> rows = {{"model", "parameters", "tokens", "bits"}};
   rows[0].insert(rows[0].end(), tasks.begin(), tasks.end());
   for (const std::string& bits : widths) rows[0].push_back("average at " + bits);
+  // One row per model: scores at its first width, averages at all.
   for (const Json& model : document["models"]) {
     if (model["results"].empty()) continue;
     const Json& first = model["results"][0];

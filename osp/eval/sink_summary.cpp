@@ -6,16 +6,16 @@
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/base/json_number.h"
 #include "osp/tokenizer/utf8.h"
 
 namespace osp {
 namespace {
 
 constexpr size_t kTopPositions = 4, kTopTokens = 5;
-constexpr size_t kLogitBins = 64;  // enough for a chart; thousands of heads stay a small file
+constexpr size_t kLogitBins = 64;  // enough for a chart; keeps files of thousands of heads small
 
-Json finite_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
-
+// Means over n sequences at one key position, and at the others.
 Json side_json(const SinkSums& sums, double n) {
   Json json;
   json["share"] = finite_or_null(sums.share / n);
@@ -62,6 +62,38 @@ Json top_tokens_json(const std::map<int64_t, int64_t>& tokens, const Tokenizer* 
   return list;
 }
 
+// The q-quantile of a histogram, linear within a bin; NaN of an empty histogram.
+double histogram_quantile(const Histogram& histogram, double q) {
+  const Histogram::Occupied bins = histogram.occupied();
+  double total = 0;
+  for (const int64_t count : bins.counts) total += static_cast<double>(count);
+  if (total == 0) return std::numeric_limits<double>::quiet_NaN();
+  double below = 0;
+  for (size_t i = 0; i < bins.counts.size(); ++i) {
+    const double count = static_cast<double>(bins.counts[i]);
+    if (count > 0 && below + count >= q * total) {
+      const double part = (q * total - below) / count;
+      return bins.low + histogram.bin_width() * (static_cast<double>(i) + part);
+    }
+    below += count;
+  }
+  return bins.high;
+}
+
+// Occupied bins, joined in pairs until there are at most `bins`.
+Json coarse_histogram_json(const Histogram& histogram, size_t bins) {
+  Histogram::Occupied occupied = histogram.occupied();
+  double width = histogram.bin_width();
+  while (occupied.counts.size() > bins) {
+    std::vector<int64_t> joined((occupied.counts.size() + 1) / 2);
+    for (size_t i = 0; i < occupied.counts.size(); ++i) joined[i / 2] += occupied.counts[i];
+    occupied.counts = std::move(joined);
+    width *= 2;
+    occupied.high = occupied.low + width * static_cast<double>(occupied.counts.size());
+  }
+  return {{"low", occupied.low}, {"high", occupied.high}, {"counts", occupied.counts}};
+}
+
 Json logits_json(const LogitStatistics& logits) {
   Histogram all = logits.first;
   all.merge(logits.others);
@@ -79,7 +111,7 @@ Json logits_json(const LogitStatistics& logits) {
                                 {"0.95", 0.95},
                                 {"0.99", 0.99},
                                 {"1", 1.0}}) {
-    quantiles[name] = finite_or_null(quantile(all, q));
+    quantiles[name] = finite_or_null(histogram_quantile(all, q));
   }
   json["first_histogram"] = coarse_histogram_json(logits.first, kLogitBins);
   json["others_histogram"] = coarse_histogram_json(logits.others, kLogitBins);
@@ -111,6 +143,7 @@ SinkTotals sink_totals(const AttentionSinks& sinks) {
     sums.residual_norm += s.residual_norm;
     sums.other_residual_norm += s.other_residual_norm;
   };
+  // Sum over all heads, and over the sink heads alone.
   for (const auto& layer : sinks.heads) {
     for (const HeadSinks& head : layer) {
       ++totals.heads;
@@ -123,6 +156,7 @@ SinkTotals sink_totals(const AttentionSinks& sinks) {
       add(chosen, head.strongest);
     }
   }
+  // Means: of the sink heads where there are any, else of all heads.
   const double heads = static_cast<double>(totals.heads);
   totals.first_share /= heads;
   totals.strongest_share /= heads;
@@ -141,6 +175,7 @@ Json sink_json(const AttentionSinks& sinks, const Tokenizer* tokenizer) {
   if (sinks.sequences == 0) return nullptr;
   const double n = static_cast<double>(sinks.sequences);
   const SinkTotals totals = sink_totals(sinks);
+  // Totals over the model.
   Json json;
   json["sequences"] = sinks.sequences;
   json["length"] = sinks.length;
@@ -156,6 +191,7 @@ Json sink_json(const AttentionSinks& sinks, const Tokenizer* tokenizer) {
   json["key_norm_ratio"] = finite_or_null(totals.key_ratio);
   json["value_norm_ratio"] = finite_or_null(totals.value_ratio);
   json["residual_norm_ratio"] = finite_or_null(totals.residual_ratio);
+  // One entry per head.
   Json& list = json["per_head"] = Json::array();
   for (size_t layer = 0; layer < sinks.heads.size(); ++layer) {
     for (size_t h = 0; h < sinks.heads[layer].size(); ++h) {
@@ -180,8 +216,7 @@ std::string sink_verdict(const AttentionSinks& sinks) {
   const SinkTotals t = sink_totals(sinks);
   const std::string shares = fmt::format(
       "{} of {} heads give the first token more than {:.0f} % of their attention (mean {:.1f} %), "
-      "{} "
-      "give it to some token",
+      "{} give it to some token",
       t.first_heads, t.heads, 100 * kSinkShare, 100 * t.first_share, t.strongest_heads);
   const double down = t.pushed_down();
   if (!std::isfinite(down)) return "Attention sinks: " + shares + ".";
@@ -218,36 +253,6 @@ std::string sink_text(const AttentionSinks& sinks) {
                     100 * strongest / all, sink / all, other / all, ratio_of(value, other_value));
   }
   return text + sink_verdict(sinks) + "\n";
-}
-
-double quantile(const Histogram& histogram, double q) {
-  const Histogram::Occupied bins = histogram.occupied();
-  double total = 0;
-  for (const int64_t count : bins.counts) total += static_cast<double>(count);
-  if (total == 0) return std::numeric_limits<double>::quiet_NaN();
-  double below = 0;
-  for (size_t i = 0; i < bins.counts.size(); ++i) {
-    const double count = static_cast<double>(bins.counts[i]);
-    if (count > 0 && below + count >= q * total) {
-      const double part = (q * total - below) / count;
-      return bins.low + histogram.bin_width() * (static_cast<double>(i) + part);
-    }
-    below += count;
-  }
-  return bins.high;
-}
-
-Json coarse_histogram_json(const Histogram& histogram, size_t bins) {
-  Histogram::Occupied occupied = histogram.occupied();
-  double width = histogram.bin_width();
-  while (occupied.counts.size() > bins) {
-    std::vector<int64_t> joined((occupied.counts.size() + 1) / 2);
-    for (size_t i = 0; i < occupied.counts.size(); ++i) joined[i / 2] += occupied.counts[i];
-    occupied.counts = std::move(joined);
-    width *= 2;
-    occupied.high = occupied.low + width * static_cast<double>(occupied.counts.size());
-  }
-  return {{"low", occupied.low}, {"high", occupied.high}, {"counts", occupied.counts}};
 }
 
 }  // namespace osp

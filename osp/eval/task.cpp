@@ -3,11 +3,10 @@
 #include <algorithm>
 
 #include "osp/base/error.h"
+#include "osp/eval/task_table.h"
 
 namespace osp {
 namespace {
-
-constexpr std::string_view kEveryTask[] = {"paper", "all"};
 
 std::vector<std::string> task_names(const std::string& list) {
   std::vector<std::string> names;
@@ -19,15 +18,14 @@ std::vector<std::string> task_names(const std::string& list) {
   return names;
 }
 
-bool means_every_task(const std::string& name) {
-  return std::find(std::begin(kEveryTask), std::end(kEveryTask), name) != std::end(kEveryTask);
-}
-
-const TaskDescription* find_task(const std::string& name) {
+// The tasks that a name stands for: one, the paper's or all; none for an unknown name.
+std::vector<const TaskDescription*> tasks_named(const std::string& name) {
+  std::vector<const TaskDescription*> tasks;
   for (const TaskDescription& task : benchmark_tasks()) {
-    if (task.name == name) return &task;
+    const bool paper = name == "paper" && task.paper_weight > 0;
+    if (name == task.name || name == "all" || paper) tasks.push_back(&task);
   }
-  return nullptr;
+  return tasks;
 }
 
 }  // namespace
@@ -45,20 +43,17 @@ std::string_view prompts_name(Prompts prompts) {
 
 std::vector<const TaskDescription*> parse_tasks(const std::string& names) {
   std::vector<const TaskDescription*> tasks;
-  const auto add = [&](const TaskDescription* task) {
-    if (std::find(tasks.begin(), tasks.end(), task) == tasks.end()) tasks.push_back(task);
-  };
   for (const std::string& name : task_names(names)) {
-    if (means_every_task(name)) {
-      for (const TaskDescription& task : benchmark_tasks()) add(&task);
-    } else if (const TaskDescription* task = find_task(name)) {
-      add(task);
-    } else {
+    const auto named = tasks_named(name);
+    for (const TaskDescription* task : named) {
+      if (std::find(tasks.begin(), tasks.end(), task) == tasks.end()) tasks.push_back(task);
+    }
+    if (named.empty()) {
       std::string known;
       for (const TaskDescription& each : benchmark_tasks()) known += each.name + ", ";
       fail(ErrorCode::usage,
-           "--tasks {}: unknown task \"{}\"; osp eval knows {}paper (all of "
-           "these) and, by itself, perplexity",
+           "--tasks {}: unknown task \"{}\"; osp eval knows {}paper (all of the paper's), all, "
+           "and, by itself, perplexity",
            names, name, known);
     }
   }
@@ -67,9 +62,8 @@ std::vector<const TaskDescription*> parse_tasks(const std::string& names) {
 
 bool names_benchmark(const std::string& names) {
   const auto list = task_names(names);
-  return std::any_of(list.begin(), list.end(), [](const std::string& name) {
-    return means_every_task(name) || find_task(name) != nullptr;
-  });
+  return std::any_of(list.begin(), list.end(),
+                     [](const std::string& name) { return !tasks_named(name).empty(); });
 }
 
 }  // namespace osp

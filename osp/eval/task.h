@@ -1,6 +1,6 @@
-// Benchmark tasks: what each asks a model and how the answers are judged.
+// Benchmark tasks: the questions that a task asks a model, and how the answers are judged.
 //
-// A task is one description in the table of task_table.cpp. Two sets of prompts are known:
+// A task is one row of the table in task_table.cpp. Two sets of prompts are known:
 //   reference   those of the paper: lighteval 0.9.2 with the task file of the paper's repository
 //   lm-eval     those of lm-evaluation-harness' tasks of the same names (shots stay the paper's)
 // A task asks in one of two ways. `choices`: the log-likelihood of each choice after the question;
@@ -30,21 +30,25 @@ struct TaskItem {
   std::vector<std::string> contexts;
   std::vector<std::string> choices;  // as they continue the context, mostly with a space in front
   size_t answer = 0;                 // index of the right choice
-  std::vector<std::string> references;  // of generation: right answers
-  std::string shot_answer;              // of generation: what follows the context in a shot
-  std::string subject = {};             // of MMLU, as the data name it: "high_school_physics"
+  std::vector<std::string> references;  // generation only: right answers
+  std::string shot_answer;              // generation only: text after the context in a shot
+  std::string subject = {};             // MMLU only, as the data name it: "high_school_physics"
 };
 
 struct TaskDescription {
   std::string name;
+  // Weight in the paper's average: ARC-Easy and ARC-Challenge share one; 0: not one of its tasks.
+  double paper_weight = 0;
   BenchPlace place = {};
-  std::vector<std::string> splits = {};       // scored: the first that there is
-  std::vector<std::string> shot_splits = {};  // that the shots come from: its first records
+  std::vector<std::string> splits = {};       // scored: the first one that exists
+  std::vector<std::string> shot_splits = {};  // their first records are the shots
   int64_t shots = 0;
   int64_t max_tokens = 0;  // generated; 0: a task of choices
   std::vector<std::string> stop = {};
   std::vector<std::string> stop_lm_eval = {};  // with lm-eval's prompts
+  // Makes an item of a record.
   TaskItem (*item)(const BenchRecord&, Prompts) = nullptr;
+  // Generation only: whether the text is one of the right answers.
   bool (*matches)(std::string_view generated, std::span<const std::string> references) = nullptr;
 
   bool generates() const { return max_tokens > 0; }
@@ -53,13 +57,10 @@ struct TaskDescription {
   }
 };
 
-// The eleven tasks, in the order of the paper's list.
-const std::vector<TaskDescription>& benchmark_tasks();
-
-// Tasks by name from a list by commas; "paper" and "all" stand for all of them. Error(usage) naming
-// the known ones.
+// Tasks by name from a comma-separated list; "paper" stands for the paper's tasks, "all" for all.
+// Error(usage) naming the known ones.
 std::vector<const TaskDescription*> parse_tasks(const std::string& names);
-// Whether the list has a name of a benchmark at all (or "paper", "all").
+// True if the list has a benchmark's name at all (or "paper", "all").
 bool names_benchmark(const std::string& names);
 
 }  // namespace osp

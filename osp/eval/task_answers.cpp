@@ -11,6 +11,8 @@
 #include "osp/base/interrupt.h"
 #include "osp/base/timing.h"
 #include "osp/eval/answer_text.h"
+#include "osp/eval/request_generator.h"
+#include "osp/eval/task_table.h"
 
 namespace osp {
 namespace {
@@ -18,7 +20,7 @@ namespace {
 constexpr int64_t kChoiceChunk = 256;
 constexpr int64_t kGenerationChunk = 32;
 
-// Index of the largest value, the first of equal ones; NaN is never the largest.
+// Index of the largest value, the first among equals; NaN is never the largest.
 size_t best_of(const std::vector<double>& values) {
   size_t best = 0;
   for (size_t i = 1; i < values.size(); ++i) {
@@ -31,7 +33,7 @@ std::string_view without_space(std::string_view choice) {
   return choice.starts_with(' ') ? choice.substr(1) : choice;
 }
 
-// Whether the right choice has the largest log-likelihood divided by `size` of the choice.
+// True if the right choice has the largest log-likelihood per `size` of the choice.
 template <class Size>
 bool is_right(const TaskItem& item, std::vector<double> scores, const Size& size) {
   for (size_t i = 0; i < scores.size(); ++i) {
@@ -47,7 +49,7 @@ void score_chunk(const ParameterStore& store, const PromptEncoder& encoder,
   std::vector<ChoiceRequest> requests;
   std::vector<size_t> requests_of;
   for (const TaskItem& item : items) {
-    auto more = encoder.choices(item);
+    auto more = choice_requests(encoder, item);
     requests_of.push_back(more.size());
     std::move(more.begin(), more.end(), std::back_inserter(requests));
   }
@@ -70,7 +72,7 @@ void generate_chunk(const ParameterStore& store, const Tokenizer& tokenizer,
                     const PromptEncoder& encoder, const TaskPrompts& prompts, size_t begin,
                     size_t end, const ScoreOptions& options, TaskAnswers& answers) {
   const TaskDescription& task = *prompts.task;
-  // Of a short context the question keeps half.
+  // A short context keeps half of its room for the question.
   const int64_t max_tokens = std::min(task.max_tokens, store.config.context / 2);
   std::vector<GenerationRequest> requests;
   for (size_t i = begin; i < end; ++i) {
@@ -89,7 +91,7 @@ void check_stop(const TaskPrompts& prompts, const TaskAnswers& answers) {
        answers.items.size(), prompts.items.size());
 }
 
-// The items of one subject.
+// Marks over the items of one subject.
 struct SubjectSum {
   int64_t n = 0, acc = 0, acc_norm = 0;
 
@@ -110,7 +112,7 @@ struct SubjectSum {
 
 void answer_task(const ParameterStore& store, const Tokenizer& tokenizer,
                  const TaskPrompts& prompts, const TaskRunOptions& options, TaskAnswers& answers) {
-  const PromptEncoder encoder(tokenizer, store.config.vocabulary);
+  const PromptEncoder encoder(tokenizer);
   const bool generates = prompts.task->generates();
   const int64_t chunk = generates ? kGenerationChunk : kChoiceChunk;
   const auto total = static_cast<int64_t>(prompts.items.size());
@@ -119,6 +121,7 @@ void answer_task(const ParameterStore& store, const Tokenizer& tokenizer,
     const auto begin = static_cast<int64_t>(answers.items.size());
     const int64_t end = std::min(total, begin + chunk);
     check_stop(prompts, answers);
+    // A stop takes effect within a chunk too; its answers are then dropped.
     ScoreOptions score{options.tap, options.batch_tokens, options.end_tokens};
     score.progress = [&](int64_t done, int64_t all) {
       check_stop(prompts, answers);
@@ -165,6 +168,7 @@ Json task_result(const TaskPrompts& prompts, const TaskAnswers& answers) {
   OSP_CHECK(answers.items.size() == prompts.items.size(), "{} answers to {} items",
             answers.items.size(), prompts.items.size());
   const TaskDescription& task = *prompts.task;
+  // Mark every item.
   std::vector<double> acc, acc_norm, acc_bytes, exact_match;
   std::map<std::string, SubjectSum> subjects;
   double chance = 0;
@@ -179,6 +183,7 @@ Json task_result(const TaskPrompts& prompts, const TaskAnswers& answers) {
     chance += 1.0 / static_cast<double>(item.choices.size() * prompts.items.size());
     if (!item.subject.empty()) subjects[item.subject].add(marks);
   }
+  // The score is exact_match or acc_norm; the other metrics stand beside it.
   const Json score = mean_json(task.generates() ? exact_match : acc_norm);
   Json json = {{"score", score["value"]},
                {"standard_error", score["standard_error"]},
@@ -199,14 +204,15 @@ Json task_result(const TaskPrompts& prompts, const TaskAnswers& answers) {
 }
 
 Json paper_average(const Json& tasks) {
-  double sum = 0;
+  double sum = 0, weights = 0;
   for (const TaskDescription& task : benchmark_tasks()) {
+    if (task.paper_weight == 0) continue;
     if (!tasks.contains(task.name)) return nullptr;
-    const double weight = task.name.starts_with("arc_") ? 0.5 : 1.0;
-    sum += weight * tasks[task.name]["score"].get<double>();
+    sum += task.paper_weight * tasks[task.name]["score"].get<double>();
+    weights += task.paper_weight;
   }
   return {
-      {"value", sum / 10},
+      {"value", sum / weights},
       {"formed",
        "mean of ten scores: ARC (the mean of ARC-Easy and ARC-Challenge), CommonsenseQA, GSM8K, "
        "HellaSwag, MMLU, OpenBookQA, PIQA, SIQA, TriviaQA, WinoGrande"}};

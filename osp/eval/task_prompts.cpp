@@ -11,7 +11,7 @@ namespace {
 
 constexpr const char* kBetweenShots = "\n\n";
 
-// Every n-th record so that `limit` are left.
+// Keeps `limit` records at equal distances; all of them for 0.
 void spread(std::vector<BenchRecord>& records, int64_t limit) {
   const auto total = static_cast<int64_t>(records.size());
   if (limit == 0 || total <= limit) return;
@@ -31,7 +31,7 @@ std::vector<BenchRecord> scored_records(const std::string& root, const TaskDescr
   return records;
 }
 
-// The text of the shots, which stands in front of every item.
+// The text of the shots, in front of every item.
 std::string shots_text(const std::string& root, const TaskDescription& task, Prompts prompts) {
   if (task.shots == 0) return "";
   const auto files = find_bench_files(root, task.place, task.shot_splits);
@@ -85,57 +85,11 @@ TaskPrompts load_task_prompts(const std::string& root, const TaskDescription& ta
   return result;
 }
 
-PromptEncoder::PromptEncoder(const Tokenizer& tokenizer, int64_t vocabulary)
-    : tokenizer_(tokenizer), vocabulary_(vocabulary) {
-  const auto plain = tokenizer.encode("a");
-  const auto special = tokenizer.encode("a", {.add_special_tokens = true});
-  const auto text = std::search(special.begin(), special.end(), plain.begin(), plain.end());
-  front_.assign(special.begin(), text);
-}
-
-std::vector<int32_t> PromptEncoder::encode(const std::string& text) const {
-  std::vector<int32_t> ids = front_;
-  tokenizer_.encode_append(text, {}, ids);
-  for (const int32_t id : ids) {
-    if (id >= vocabulary_) {
-      fail(ErrorCode::damaged,
-           "the tokenizer gives id {}, but the model's vocabulary is {}: tokenizer.json belongs to "
-           "another model",
-           id, vocabulary_);
-    }
-  }
-  return ids;
-}
-
-std::vector<int32_t> PromptEncoder::context(const std::string& text) const {
-  std::vector<int32_t> ids = encode(text);
-  if (ids.empty()) {
-    if (tokenizer_.end_of_document() < 0) {
-      fail(ErrorCode::unsupported,
-           "a prompt is empty and the tokenizer has no end-of-document token to begin with");
-    }
-    ids.push_back(tokenizer_.end_of_document());
-  }
-  return ids;
-}
-
-void PromptEncoder::append_choice(ChoiceRequest& request, const std::string& context,
-                                  const std::string& choice) const {
-  const size_t moved = trailing_space_bytes(context);
-  const std::string begin = context.substr(0, context.size() - moved);
-  if (request.context.empty()) request.context = this->context(begin);
-  const std::vector<int32_t> whole = encode(context + choice);
-  // An empty context has a token of its own, which `whole` does not begin with.
-  size_t skipped = begin.empty() ? front_.size() : request.context.size();
-  skipped = std::min(skipped, whole.size() - 1);  // a choice that merged into the context's tokens
-  request.continuations.emplace_back(whole.begin() + static_cast<ptrdiff_t>(skipped), whole.end());
-}
-
-std::vector<ChoiceRequest> PromptEncoder::choices(const TaskItem& item) const {
-  std::vector<ChoiceRequest> requests(item.contexts.size());
+std::vector<ChoiceRequest> choice_requests(const PromptEncoder& encoder, const TaskItem& item) {
+  if (item.contexts.size() == 1) return {encoder.choices(item.contexts.front(), item.choices)};
+  std::vector<ChoiceRequest> requests;
   for (size_t i = 0; i < item.choices.size(); ++i) {
-    const size_t context = item.contexts.size() == 1 ? 0 : i;
-    append_choice(requests[context], item.contexts[context], item.choices[i]);
+    requests.push_back(encoder.choices(item.contexts[i], {&item.choices[i], 1}));
   }
   return requests;
 }

@@ -63,7 +63,7 @@ SampleFile::SampleFile(const std::string& path, bool resume) : path_(path) {
 
 void SampleFile::count_lines() {
   std::ifstream file(path_, std::ios::binary);
-  uint64_t whole = 0;  // bytes of the lines that have their end
+  uint64_t whole = 0;  // bytes of the complete lines
   std::string line;
   for (int64_t number = 1; std::getline(file, line) && !file.eof(); ++number) {
     const std::string at = fmt::format("{} line {}", path_, number);

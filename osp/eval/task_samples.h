@@ -1,5 +1,6 @@
 // The single items of benchmarks with a model's answers, one JSON line each (docs/formats.md,
-// "Single items"): for people who look into mistakes, and for proofs against other programs.
+// "Single items"), for people who look into mistakes and for comparison with other programs.
+// Tested by tests/python/test_eval_tasks.py.
 #pragma once
 
 #include <cstdint>
@@ -15,18 +16,18 @@ namespace osp {
 Json sample_json(const std::string& model, const std::string& bits, const TaskPrompts& prompts,
                  const TaskAnswers& answers, size_t index);
 
-// A file that grows while the work goes on; only its counts are in memory. Answers do not depend on
-// where the work stopped, so that lines which an earlier sitting wrote are never written again.
+// A file that grows during the evaluation; only its counts are in memory. Answers do not depend on
+// where the work stopped, so that lines of an earlier run are never written again.
 class SampleFile {
  public:
-  // Begins an empty file, or with `resume` goes on with the one that is there: a last line without
-  // its end is taken away. Error(damaged) naming the line if it is not such a file.
+  // Begins an empty file, or with `resume` continues an existing one, whose last line is removed if
+  // it has no end. Error(damaged) naming the line if it is not such a file.
   SampleFile(const std::string& path, bool resume);
 
-  // Appends the items that the file does not have yet.
+  // Appends the items that are not in the file yet.
   void write(const std::string& model, const std::string& bits, const TaskPrompts& prompts,
              const TaskAnswers& answers);
-  // Error(usage) if items of a task are absent whose answers are no longer kept.
+  // Error(usage) if the file lacks items of a finished task, whose answers are no longer kept.
   void check_finished(const std::string& model, const std::string& bits,
                       const TaskPrompts& prompts) const;
 

@@ -1,17 +1,17 @@
-// The table of tasks: one function that makes an item of a record, one description, per task.
+#include "osp/eval/task_table.h"
+
 #include <algorithm>
 #include <filesystem>
 
 #include "osp/base/error.h"
 #include "osp/eval/answer_text.h"
-#include "osp/eval/task.h"
 
 namespace osp {
 namespace {
 
 constexpr std::string_view kLetters = "ABCDEFGH";
 
-// Choices as they follow "Answer:".
+// Choices with a space in front, as they follow "Answer:".
 std::vector<std::string> spaced(const std::vector<std::string>& texts) {
   std::vector<std::string> choices;
   for (const std::string& text : texts) choices.push_back(" " + text);
@@ -97,7 +97,8 @@ std::string hellaswag_query(const BenchRecord& record) {
   return query.substr(0, last + 2) + capitalized(fragment);
 }
 
-// The reference leaves a space at the end, which goes to the choices beside their own.
+// The reference leaves a space at the end of the context, which moves to the choices in addition to
+// their own.
 TaskItem hellaswag(const BenchRecord& record, Prompts prompts) {
   const bool lm_eval = prompts == Prompts::lm_eval;
   const auto cleaned = [&](const std::string& text) {
@@ -176,7 +177,8 @@ TaskItem siqa(const BenchRecord& record, Prompts prompts) {
           {}};
 }
 
-// Reference: what follows "_" after each option. lm-eval: the same end after each beginning.
+// The reference scores option and end after the common beginning; lm-eval scores the common end
+// after each beginning with its option.
 TaskItem winogrande(const BenchRecord& record, Prompts prompts) {
   const std::string sentence = string_field(record, "sentence");
   const size_t blank = sentence.find('_');
@@ -224,18 +226,22 @@ const std::vector<TaskDescription>& benchmark_tasks() {
   static const std::vector<std::string> kLabelled = {"question", "choices", "answerKey"};
   static const std::vector<TaskDescription> kTasks = {
       {.name = "arc_easy",
+       .paper_weight = 0.5,
        .place = {.folders = {"arc_easy"}, .fields = kLabelled},
        .splits = {"test"},
        .item = arc},
       {.name = "arc_challenge",
+       .paper_weight = 0.5,
        .place = {.folders = {"arc_challenge"}, .fields = kLabelled},
        .splits = {"test"},
        .item = arc},
       {.name = "commonsense_qa",
+       .paper_weight = 1,
        .place = {.folders = {"commonsense_qa"}, .fields = kLabelled},
        .splits = {"validation"},
        .item = commonsense_qa},
       {.name = "gsm8k",
+       .paper_weight = 1,
        .place = {.folders = {"gsm8k"}, .config = "main", .fields = {"question", "answer"}},
        .splits = {"test"},
        .shot_splits = {"train"},
@@ -246,11 +252,13 @@ const std::vector<TaskDescription>& benchmark_tasks() {
        .item = gsm8k,
        .matches = gsm8k_matches},
       {.name = "hellaswag",
+       .paper_weight = 1,
        .place = {.folders = {"hellaswag"},
                  .fields = {"activity_label", "ctx_a", "ctx_b", "endings", "label"}},
        .splits = {"validation"},
        .item = hellaswag},
       {.name = "mmlu",
+       .paper_weight = 1,
        .place = {.folders = {"mmlu"},
                  .config = "all",
                  .fields = {"question", "subject", "choices", "answer"},
@@ -258,23 +266,27 @@ const std::vector<TaskDescription>& benchmark_tasks() {
        .splits = {"test"},
        .item = mmlu},
       {.name = "openbookqa",
+       .paper_weight = 1,
        .place = {.folders = {"openbookqa"},
                  .config = "main",
                  .fields = {"question_stem", "choices", "answerKey"}},
        .splits = {"test"},
        .item = openbookqa},
       {.name = "piqa",
+       .paper_weight = 1,
        .place = {.folders = {"piqa"},
                  .config = "plain_text",
                  .fields = {"goal", "sol1", "sol2", "label"}},
        .splits = {"validation"},
        .item = piqa},
       {.name = "siqa",
+       .paper_weight = 1,
        .place = {.folders = {"siqa", "social_i_qa"},
                  .fields = {"context", "question", "answerA", "answerB", "answerC", "label"}},
        .splits = {"validation"},
        .item = siqa},
       {.name = "trivia_qa",
+       .paper_weight = 1,
        .place = {.folders = {"trivia_qa"},
                  .config = "rc.nocontext",
                  .fields = {"question", "answer"}},
@@ -287,6 +299,7 @@ const std::vector<TaskDescription>& benchmark_tasks() {
        .item = trivia_qa,
        .matches = trivia_matches},
       {.name = "winogrande",
+       .paper_weight = 1,
        .place = {.folders = {"winogrande"},
                  .config = "winogrande_xl",
                  .fields = {"sentence", "option1", "option2", "answer"}},

@@ -1,6 +1,6 @@
-// What --data of `osp eval` and `osp analyze` names: token shards (their held-out split where they
-// have one) or a file of text, which is one sequence without special tokens; the rows of JSON lines
-// or Parquet (field "text") are joined by blank lines.
+// The data of `osp eval` and `osp analyze`: token shards (their held-out split where they have one)
+// or a file of text, which is read as one sequence without special tokens. The rows of JSON lines
+// or Parquet (field "text") are joined by blank lines. Tested by tests/python/test_eval.py.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct TokenSource {
   std::vector<int64_t> tokens;
   // The model's tokenizer, absent if the model dir has none (shards can be scored without).
   std::optional<Tokenizer> tokenizer;
-  // Something that the user should know, "" if nothing.
+  // A warning for the user, "" if there is none.
   std::string warning;
 };
 
@@ -27,7 +27,7 @@ struct TokenSource {
 TokenSource read_token_source(const std::string& data, const std::string& model_dir,
                               int64_t max_tokens);
 
-// Bytes of text that the scored tokens of the first windows stand for: all but the first of each.
+// Bytes of text of the scored tokens in the first windows: all but the first token of each window.
 int64_t scored_bytes(const Tokenizer& tokenizer, std::span<const int64_t> tokens, int64_t window,
                      int64_t windows);
 

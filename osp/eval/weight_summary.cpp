@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "osp/base/json_number.h"
 #include "osp/measure/rows.h"
 #include "osp/quant/grid.h"
 
@@ -26,11 +27,9 @@ double weight_sqnr_db(const at::Tensor& w, int64_t bits) {
                          error.square().sum(at::kDouble).item<double>());
 }
 
-Json json_number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
-
 }  // namespace
 
-double spread_of(std::vector<double> rms) {
+double largest_over_median(std::vector<double> rms) {
   if (rms.empty()) return kNoValue;
   const double largest = *std::max_element(rms.begin(), rms.end());
   const auto middle = rms.begin() + static_cast<int64_t>(rms.size() / 2);
@@ -47,6 +46,7 @@ std::vector<WeightSummary> summarize_weights(const ParameterStore& store, int64_
     const at::Tensor squares = w.square();
     WeightSummary summary{
         .name = spec.name, .layer = spec.layer, .rows = w.size(0), .columns = w.size(1)};
+    // Moments and the largest entry in one pass over the rows.
     Moments moments;
     for_each_row_block(w, [&](int64_t first, std::span<const float> rows, auto per_row) {
       for (size_t r = 0; r < per_row.size(); ++r) {
@@ -61,9 +61,10 @@ std::vector<WeightSummary> summarize_weights(const ParameterStore& store, int64_
             row.begin();
       }
     });
+    // Spread of channels, and the SQNR of matrices that are quantized.
     summary.excess_kurtosis = excess_kurtosis(moments);
-    summary.input_spread = spread_of(root_means(squares, 0));
-    summary.output_spread = spread_of(root_means(squares, 1));
+    summary.input_spread = largest_over_median(root_means(squares, 0));
+    summary.output_spread = largest_over_median(root_means(squares, 1));
     summary.sqnr_db = spec.kind == ParameterKind::matrix ? weight_sqnr_db(w, bits) : kNoValue;
     weights.push_back(summary);
   }
@@ -76,13 +77,13 @@ Json weight_json(const std::vector<WeightSummary>& weights) {
     list.push_back({{"name", w.name},
                     {"layer", w.layer < 0 ? Json(nullptr) : Json(w.layer)},
                     {"shape", {w.rows, w.columns}},
-                    {"excess_kurtosis", json_number(w.excess_kurtosis)},
-                    {"largest", json_number(w.largest)},
+                    {"excess_kurtosis", finite_or_null(w.excess_kurtosis)},
+                    {"largest", finite_or_null(w.largest)},
                     {"row", w.row},
                     {"column", w.column},
-                    {"input_channel_spread", json_number(w.input_spread)},
-                    {"output_channel_spread", json_number(w.output_spread)},
-                    {"sqnr_db", json_number(w.sqnr_db)}});
+                    {"input_channel_spread", finite_or_null(w.input_spread)},
+                    {"output_channel_spread", finite_or_null(w.output_spread)},
+                    {"sqnr_db", finite_or_null(w.sqnr_db)}});
   }
   return list;
 }

@@ -1,5 +1,6 @@
 // The weights of a model as a quantizer sees them: per matrix kurtosis, largest entry, spread of
 // channels, and SQNR after rounding to `bits` bits per output channel with the clipping search.
+// Tested by tests/python/test_analyze.py.
 #pragma once
 
 #include <cstdint>
@@ -21,12 +22,12 @@ struct WeightSummary {
   double sqnr_db = 0;                          // NaN for tables, which are not quantized
 };
 
-// Matrices of blocks, embedding, head and EmbProj, in the order of the parameters.
+// Summaries of block matrices, embedding, head and EmbProj, in the order of the parameters.
 std::vector<WeightSummary> summarize_weights(const ParameterStore& store, int64_t bits);
 
 Json weight_json(const std::vector<WeightSummary>& weights);
 
-// Largest over median, the middle of an even number being the upper one; NaN of nothing.
-double spread_of(std::vector<double> rms);
+// The largest value over the median (the upper of two middle values); NaN of an empty list.
+double largest_over_median(std::vector<double> rms);
 
 }  // namespace osp

@@ -1,11 +1,12 @@
-// What several charts are made of: axes, names, lists.
+#include "osp/report/chart_parts.h"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdlib>
 
 #include "osp/base/error.h"
-#include "osp/report/charts.h"
+#include "osp/report/html.h"
 #include "osp/report/summary.h"
 
 namespace osp {
@@ -126,11 +127,11 @@ std::vector<std::string> escaped(const std::vector<std::string>& texts) {
   return out;
 }
 
-Histogram fewer_bins(const Histogram& histogram, size_t max_bins) {
+ReportedHistogram fewer_bins(const ReportedHistogram& histogram, size_t max_bins) {
   const size_t size = histogram.counts.size();
   if (size <= max_bins || max_bins == 0) return histogram;
   const size_t join = (size + max_bins - 1) / max_bins;
-  Histogram out = histogram;
+  ReportedHistogram out = histogram;
   out.counts.assign((size + join - 1) / join, 0.0);
   for (size_t i = 0; i < size; ++i) {
     if (std::isfinite(histogram.counts[i])) out.counts[i / join] += histogram.counts[i];
@@ -143,12 +144,12 @@ Histogram fewer_bins(const Histogram& histogram, size_t max_bins) {
 
 namespace {
 
-double bin_width(const Histogram& histogram) {
+double bin_width(const ReportedHistogram& histogram) {
   return (histogram.high - histogram.low) / static_cast<double>(histogram.counts.size());
 }
 
 // Adds each bin's count where its centre lies.
-void pour(const Histogram& from, double width, Histogram& into) {
+void pour(const ReportedHistogram& from, double width, ReportedHistogram& into) {
   for (size_t i = 0; i < from.counts.size(); ++i) {
     const double centre = from.low + (static_cast<double>(i) + 0.5) * bin_width(from);
     const double place =
@@ -159,19 +160,21 @@ void pour(const Histogram& from, double width, Histogram& into) {
 
 }  // namespace
 
-Histogram joined(const Histogram& a, const Histogram& b) {
-  const auto usable = [](const Histogram& h) { return !h.counts.empty() && bin_width(h) > 0; };
+ReportedHistogram joined(const ReportedHistogram& a, const ReportedHistogram& b) {
+  const auto usable = [](const ReportedHistogram& h) {
+    return !h.counts.empty() && bin_width(h) > 0;
+  };
   if (!usable(a)) return b;
   if (!usable(b)) return a;
   constexpr double kMostBins = 4096;
   const double low = std::min(a.low, b.low), high = std::max(a.high, b.high);
   const double width = std::max({bin_width(a), bin_width(b), (high - low) / kMostBins});
   const double bins = std::max(1.0, std::ceil((high - low) / width - 1e-9));
-  Histogram out{.point = a.point,
-                .layer = a.layer,
-                .low = low,
-                .high = low + bins * width,
-                .counts = std::vector<double>(static_cast<size_t>(bins), 0.0)};
+  ReportedHistogram out{.point = a.point,
+                        .layer = a.layer,
+                        .low = low,
+                        .high = low + bins * width,
+                        .counts = std::vector<double>(static_cast<size_t>(bins), 0.0)};
   pour(a, width, out);
   pour(b, width, out);
   return out;

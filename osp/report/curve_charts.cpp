@@ -1,11 +1,12 @@
-// Charts of values against tokens: outliers while training, losses, and what explains them.
+#include "osp/report/curve_charts.h"
+
 #include <algorithm>
 #include <cmath>
 #include <functional>
 
 #include "osp/base/console.h"
 #include "osp/base/error.h"
-#include "osp/report/charts.h"
+#include "osp/report/chart_parts.h"
 #include "osp/report/summary.h"
 
 namespace osp {
@@ -24,8 +25,8 @@ bool has_numbers(const std::vector<RunData>& runs, const SeriesOf& series_of) {
   return false;
 }
 
-// Tokens and values of evenly spread points: one column per run where all were measured at the same
-// tokens, else a row per run and point. Runs without a curve are left out.
+// A table of evenly spread points: one column per run where all were measured at the same tokens,
+// else a row per run and point. Runs without a curve are omitted.
 HtmlTable curve_table(const std::vector<RunData>& runs, const std::vector<Series>& curves) {
   std::vector<size_t> shown;
   for (size_t r = 0; r < runs.size(); ++r) {
@@ -67,7 +68,7 @@ Json line_trace(const RunData& run, size_t index, const Series& curve, const std
 
 Json token_axis() { return {{"title", {{"text", "tokens trained on"}}}, {"rangemode", "tozero"}}; }
 
-// A logarithmic axis for the positive values of all runs; one without any stays linear.
+// A logarithmic axis for the positive values of all runs; linear if there are none.
 Json log_axis(const std::vector<RunData>& runs, const SeriesOf& series_of) {
   Extent extent;
   for (const RunData& run : runs) {
@@ -116,8 +117,8 @@ Chart kurtosis_chart(const std::vector<RunData>& runs, size_t max_points) {
   return chart;
 }
 
-// Every logged value faintly, and its running mean on top: the page smooths as far as the reader
-// wants, from means over groups of steps; the table has the mean over a fiftieth of the run.
+// Draws the logged values faintly and their running mean on top. The page smooths means over groups
+// of steps as far as the reader wants; the table has the mean over a fiftieth of the run.
 void add_running_mean(Chart& chart, const std::vector<RunData>& runs, const SeriesOf& series_of,
                       size_t max_points) {
   for (Json& trace : chart.traces) trace.update({{"showlegend", false}, {"hoverinfo", "skip"}});

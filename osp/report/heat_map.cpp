@@ -1,10 +1,11 @@
-// Excess kurtosis of every hidden state over the run, a panel for each run.
+#include "osp/report/heat_map.h"
+
 #include <algorithm>
 #include <cmath>
 
 #include "osp/base/console.h"
 #include "osp/base/error.h"
-#include "osp/report/charts.h"
+#include "osp/report/chart_parts.h"
 #include "osp/report/summary.h"
 
 namespace osp {
@@ -12,7 +13,7 @@ namespace {
 
 constexpr size_t kColumns = 120;
 constexpr size_t kHeatMapTableRows = 8;
-// Heights in pixels.
+// Heights in pixels: of a panel, its title, the gap between panels, above and below all.
 constexpr double kPanel = 130, kPanelTitle = 24, kPanelGap = 12, kAbove = 74, kBelow = 48;
 
 // The highest kurtosis of each layer over the validations [begin, end), so that no spike is lost.
@@ -62,7 +63,7 @@ Json heat_trace(const RunData& run, const AsinhAxis& axis, const std::string& su
           {"meta", {{"role", "heat"}}}};
 }
 
-// Names of the columns, and of each run a few moments.
+// A few validations of each run, a column per layer.
 HtmlTable heat_table(const std::vector<RunData>& runs) {
   HtmlTable table{{"run", "tokens"}, {}};
   size_t layers = 0;
@@ -107,7 +108,7 @@ Chart kurtosis_heat_map(const std::vector<RunData>& all_runs) {
       .id = "heat",
       .title = "Excess kurtosis by layer and tokens",
       .caption =
-          "Where and when outliers grow: one panel a run, a row for each hidden state, "
+          "Where and when outliers grow: one panel per run, a row per hidden state, "
           "brighter is heavier. Colours are linear near 0, logarithmic beyond; a column has "
           "the highest value of the validations that it stands for.",
       .table = heat_table(all_runs),
@@ -117,6 +118,7 @@ Chart kurtosis_heat_map(const std::vector<RunData>& all_runs) {
   Json annotations = Json::array();
   const double panels = static_cast<double>(runs.size());
   const double inner = panels * (kPanel + kPanelTitle) + (panels - 1) * kPanelGap;
+  // Panels stand on top of each other, the first run at the top, over one horizontal range.
   double furthest = 0;
   for (const RunData* run : runs) furthest = std::max(furthest, run->tokens);
   for (size_t r = 0; r < runs.size(); ++r) {

@@ -19,7 +19,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A connection that has not got its answer by then is closed.
+// Time after which a connection is closed, answered or not.
 constexpr std::chrono::seconds kPatience{30};
 
 const char* reason(int status) {
@@ -69,6 +69,7 @@ void set_nonblocking(int descriptor) {
 }  // namespace
 
 HttpRequest parse_request(std::string_view head, int port) {
+  // Request line: METHOD /path HTTP/1.x.
   HttpRequest request;
   size_t end = head.find("\r\n");
   const std::string_view line = head.substr(0, end);
@@ -81,6 +82,7 @@ HttpRequest parse_request(std::string_view head, int port) {
   }
   request.method = line.substr(0, first);
   request.path = line.substr(first + 1, second - first - 1);
+  // Fields: exactly one Host.
   int hosts = 0;
   while (end != std::string_view::npos) {
     const size_t begin = end + 2;
@@ -96,6 +98,7 @@ HttpRequest parse_request(std::string_view head, int port) {
     request.host = lower(trimmed(field.substr(colon + 1)));
     ++hosts;
   }
+  // Only this server's own names, GET and HEAD.
   const bool ours = request.host == fmt::format("127.0.0.1:{}", port) ||
                     request.host == fmt::format("localhost:{}", port);
   if (hosts != 1) {
@@ -132,9 +135,9 @@ struct LoopbackServer::Connection {
   int descriptor;
   Clock::time_point start = Clock::now();
   std::string received;
-  std::string head;  // of the answer
+  std::string head;  // the answer's
   std::shared_ptr<const std::string> body;
-  size_t sent = 0;  // bytes of head and body
+  size_t sent = 0;  // bytes of the head and body so far
 };
 
 LoopbackServer::LoopbackServer(int port) {
@@ -172,9 +175,10 @@ void LoopbackServer::accept_new() {
   }
 }
 
-// Reads or writes what can be done now; false when the connection is done with.
+// Reads or writes as much as possible without waiting; false when the connection is finished.
 bool LoopbackServer::advance(Connection& connection,
                              const std::function<HttpResponse(const std::string& path)>& answer) {
+  // Receive until the head of the request is complete.
   if (!connection.answering()) {
     char buffer[4096];
     const ssize_t count = recv(connection.descriptor, buffer, sizeof buffer, 0);
@@ -193,6 +197,7 @@ bool LoopbackServer::advance(Connection& connection,
                          request.method == "HEAD");
     }
   }
+  // Send the answer.
   const size_t total = connection.head.size() + (connection.body ? connection.body->size() : 0);
   while (connection.sent < total) {
     const bool in_head = connection.sent < connection.head.size();

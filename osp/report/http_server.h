@@ -1,6 +1,6 @@
 // A small HTTP/1.1 server for one reader on the same machine: GET and HEAD only, bound to
-// 127.0.0.1, one answer per connection. It refuses other Host names than its own, so that a page of
-// another site cannot reach it through a name that resolves to this machine (DNS rebinding).
+// 127.0.0.1, one answer per connection. It refuses any Host name other than its own, so that a page
+// of another site cannot reach it through a name that resolves to this machine (DNS rebinding).
 #pragma once
 
 #include <cstdint>
@@ -18,16 +18,16 @@ struct HttpResponse {
   std::shared_ptr<const std::string> body = std::make_shared<const std::string>();
 };
 
-// A request's head, as far as it matters here.
+// The parts of a request's head that the server uses.
 struct HttpRequest {
   std::string method;
-  std::string path;  // as it was sent
+  std::string path;  // as sent
   std::string host;
-  int refused = 0;  // the status to answer with if it is not well-formed or not allowed, else 0
+  int refused = 0;  // status to refuse a malformed or forbidden request with, else 0
 };
 
-// Reads the head of a request (up to and without the empty line) to the server at `port`: 400 for
-// what is no HTTP/1 request, 403 for another host, 405 for another method.
+// Parses the head of a request (up to the empty line, without it) to the server at `port`. Refuses
+// with 400 anything that is no HTTP/1 request, 403 another host, 405 another method.
 HttpRequest parse_request(std::string_view head, int port);
 
 // Status line, headers and, unless `head_only`, body.
@@ -38,7 +38,7 @@ class LoopbackServer {
   static constexpr size_t kMaxRequestBytes = 8192;
   static constexpr size_t kMaxConnections = 64;
 
-  // Listens; port 0 takes a free one. Error(io) if the port cannot be had.
+  // Listens; port 0 takes a free one. Error(io) if the port cannot be bound.
   explicit LoopbackServer(int port);
   ~LoopbackServer();
   LoopbackServer(const LoopbackServer&) = delete;
@@ -47,7 +47,7 @@ class LoopbackServer {
   int port() const { return port_; }
   std::string url() const;
 
-  // Takes part in open connections for at most `milliseconds`, or less once something happened.
+  // Serves open connections: waits at most `milliseconds` for an event and handles it.
   void step(int milliseconds, const std::function<HttpResponse(const std::string& path)>& answer);
 
  private:

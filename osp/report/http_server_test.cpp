@@ -1,5 +1,5 @@
-// The server of `osp report --watch`: what requests it takes, whole and in pieces, and what it
-// refuses.
+// The server of `osp report --watch`: requests that it accepts, whole and in pieces, and requests
+// that it refuses.
 #include "osp/report/http_server.h"
 
 #include <arpa/inet.h>
@@ -92,7 +92,7 @@ class Served : public testing::Test {
     });
   }
 
-  // What has come; up to the end if the server closes within the patience of a test.
+  // The bytes received so far; all of them once the server has closed the connection.
   std::string received() {
     std::string text;
     char buffer[1 << 16];

@@ -1,8 +1,6 @@
 #include "osp/report/inputs.h"
 
 #include <algorithm>
-#include <cmath>
-#include <iterator>
 #include <set>
 
 #include "osp/base/error.h"
@@ -11,13 +9,7 @@
 namespace osp {
 namespace {
 
-std::string identifier(std::string name) {
-  for (char& c : name) {
-    if (c == '-' || c == '.' || c == ' ') c = '_';
-  }
-  return name;
-}
-
+// Applies one --label.
 void set_label(std::vector<RunData>& runs, const std::string& label) {
   const size_t equals = label.find('=');
   std::string known;
@@ -32,7 +24,7 @@ void set_label(std::vector<RunData>& runs, const std::string& label) {
   fail(ErrorCode::usage, "--label {}: expected NAME=TEXT with NAME one of {}", label, known);
 }
 
-// "runs/demo/osp/model" and "…/step-300" are known by the run's name.
+// The folder that names a model: "runs/demo/osp" for "runs/demo/osp/model" and "…/step-300".
 std::filesystem::path named_folder(const std::string& model) {
   const std::filesystem::path path = clean_path(model);
   const std::string last = path.filename().string();
@@ -77,7 +69,7 @@ void read_input(const std::string& path, bool live, Inputs& inputs) {
   }
 }
 
-// Equal names get that of the folder above in front.
+// Puts the name of the folder above in front of equal names.
 void tell_apart(std::vector<RunData>& runs) {
   std::multiset<std::string> names;
   for (const RunData& run : runs) names.insert(run.key);
@@ -95,60 +87,7 @@ void tell_apart(std::vector<RunData>& runs) {
   }
 }
 
-template <class Result, class Same>
-void replace_or_add(std::vector<Result>& known, std::vector<Result>& added, Same same) {
-  std::erase_if(known, [&](const Result& old) {
-    return std::any_of(added.begin(), added.end(),
-                       [&](const Result& result) { return same(old, result); });
-  });
-  std::move(added.begin(), added.end(), std::back_inserter(known));
-}
-
-// A second evaluation at the same bits adds what the first did not measure.
-void add_evaluation(EvalResult added, std::vector<EvalResult>& known) {
-  const auto same = std::find_if(known.begin(), known.end(),
-                                 [&](const EvalResult& old) { return old.bits == added.bits; });
-  if (same == known.end()) {
-    known.push_back(std::move(added));
-    return;
-  }
-  if (std::isfinite(added.perplexity)) same->perplexity = added.perplexity;
-  if (std::isfinite(added.average)) same->average = added.average;
-  replace_or_add(same->tasks, added.tasks,
-                 [](const TaskResult& a, const TaskResult& b) { return a.task == b.task; });
-}
-
 }  // namespace
-
-std::filesystem::path clean_path(const std::string& path) {
-  const auto absolute = std::filesystem::weakly_canonical(std::filesystem::absolute(path));
-  return absolute.has_filename() ? absolute : absolute.parent_path();
-}
-
-void set_name(const std::string& name, RunData& run) {
-  run.name = run.label = name;
-  run.key = identifier(name);
-}
-
-void add_results(ModelResults results, RunData& run) {
-  if (run.model.empty()) run.model = results.model;
-  for (EvalResult& result : results.evaluation) add_evaluation(std::move(result), run.evaluation);
-  if (results.has_analysis) {
-    run.has_analysis = true;
-    run.analysis = std::move(results.analysis);
-    run.largest_activations = std::move(results.largest_activations);
-    run.histograms = std::move(results.histograms);
-    run.sinks = std::move(results.sinks);
-    run.predicted = std::move(results.predicted);
-    run.verdicts = std::move(results.verdicts);
-  }
-  // Several seeds of one method come in one file and are kept.
-  replace_or_add(run.quantized, results.quantized,
-                 [](const QuantizedResult& a, const QuantizedResult& b) {
-                   return a.method == b.method && a.bits == b.bits;
-                 });
-  std::move(results.sources.begin(), results.sources.end(), std::back_inserter(run.sources));
-}
 
 std::vector<RunData> read_inputs(const std::vector<std::string>& paths,
                                  const std::vector<std::string>& labels, bool live) {

@@ -1,6 +1,6 @@
-// Typed access to the results that the report reads: numbers may be null (not finite, or not
-// measured), keys may be absent where that is said. Everything else is Error(damaged) that names
-// file, key, what was found and what was expected.
+// Typed access to the results that the report reads. Numbers may be null (not finite, or not
+// measured); keys may be absent where the function says so. Anything else is Error(damaged) with
+// the file, the key, the type found and the type expected. Tested by run_data_test.cpp.
 #pragma once
 
 #include <string>
@@ -20,19 +20,19 @@ std::string string_or_empty(const Json& object, const char* key, const std::stri
 
 // Numbers or nulls.
 std::vector<double> number_list(const Json& object, const char* key, const std::string& where);
-// The same for a value that is not a member; `name` is what messages call it.
+// The numbers of a value that is not a member; messages call it `name`.
 std::vector<double> to_numbers(const Json& value, const std::string& name,
                                const std::string& where);
 
-// A member of that type.
+// A member of the type in the function's name.
 const Json& object_member(const Json& object, const char* key, const std::string& where);
 const Json& array_member(const Json& object, const char* key, const std::string& where);
 // An array whose items are all objects.
 const Json& objects_member(const Json& object, const char* key, const std::string& where);
-// The same or, where the key is absent or null, an empty array.
+// An array of objects; an empty one where the key is absent or null.
 const Json& objects_or_none(const Json& object, const char* key, const std::string& where);
 
-// Whether the key is there and not null.
+// True if the key is present and not null.
 bool has(const Json& object, const char* key);
 
 }  // namespace osp

@@ -1,5 +1,5 @@
-// Charts of the finished models' outliers: kurtosis by layer, and histograms of activations beside
-// a Gaussian.
+#include "osp/report/model_charts.h"
+
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -7,13 +7,14 @@
 
 #include "osp/base/console.h"
 #include "osp/base/error.h"
-#include "osp/report/charts.h"
+#include "osp/report/chart_parts.h"
+#include "osp/report/heat_map.h"
 #include "osp/report/summary.h"
 
 namespace osp {
 namespace {
 
-// Beyond this many standard deviations a linear axis would press the Gaussian into a line.
+// Reach in standard deviations beyond which a linear axis would squeeze the Gaussian into a line.
 constexpr double kLinearReach = 40;
 constexpr size_t kGaussianPoints = 161;
 
@@ -25,7 +26,7 @@ size_t most_layers(const std::vector<RunData>& runs) {
   return layers;
 }
 
-// `row` of the table: the layers' values of each run, a column per run.
+// The kurtosis of each layer, a column per run.
 HtmlTable layer_table(const std::vector<RunData>& runs, size_t layers) {
   HtmlTable table{{"layer"}, {}};
   for (const RunData& run : runs) table.header.push_back(run.label);
@@ -44,8 +45,8 @@ Chart kurtosis_by_layer(const std::vector<RunData>& runs, size_t layers) {
   Chart chart{.id = "layers",
               .title = "Excess kurtosis by layer",
               .caption =
-                  "Of each hidden state of the finished model: after the embedding and after "
-                  "each block. Linear near 0, logarithmic beyond."};
+                  "Every hidden state of the finished model: after the embedding and after each "
+                  "block. The axis is linear near 0 and logarithmic beyond."};
   const AsinhAxis axis;
   Extent extent;
   for (size_t r = 0; r < runs.size(); ++r) {
@@ -75,7 +76,7 @@ struct Density {
   std::vector<double> densities;  // NaN for an empty bin: a logarithm has no place for it
 };
 
-Density to_density(const Histogram& histogram) {
+Density to_density(const ReportedHistogram& histogram) {
   Density density;
   double total = 0;
   for (const double count : histogram.counts) total += std::isfinite(count) ? count : 0;
@@ -94,7 +95,7 @@ Density to_density(const Histogram& histogram) {
 Density gaussian(double lowest_density) {
   Density density;
   const double peak = 1 / std::sqrt(2 * std::numbers::pi);
-  // Down to the density of the rarest bin: exp(-x²/2) * peak = lowest.
+  // Reach down to the density of the rarest bin: exp(-x²/2) * peak = lowest.
   const double reach = std::sqrt(2 * std::log(peak / std::min(lowest_density, 0.5 * peak)));
   for (size_t i = 0; i < kGaussianPoints; ++i) {
     const double x = reach * (2.0 * static_cast<double>(i) / (kGaussianPoints - 1) - 1);
@@ -104,9 +105,9 @@ Density gaussian(double lowest_density) {
   return density;
 }
 
-bool is_state(const Histogram& histogram) { return histogram.point == "residual"; }
+bool is_state(const ReportedHistogram& histogram) { return histogram.point == "residual"; }
 
-std::string histogram_name(const Histogram& histogram) {
+std::string histogram_name(const ReportedHistogram& histogram) {
   const auto layer = static_cast<size_t>(std::max<int64_t>(histogram.layer, 0));
   if (is_state(histogram)) return "hidden state: " + layer_name(layer);
   return fmt::format("{}, block {}", shorten(histogram.point, 60), layer + 1);
@@ -121,8 +122,8 @@ double reach_of(const Density& density) {
   return reach;
 }
 
-// The Gaussian's points stand as they are; a histogram's are equally far apart, and the page spells
-// them out.
+// The Gaussian, point by point. (A histogram's points have equal distances, so that its trace holds
+// only their grid and the page computes them.)
 Json gaussian_trace(const Density& density, bool bent) {
   const AsinhAxis axis{.scale = 1};
   return {{"type", "scatter"},
@@ -151,17 +152,18 @@ Json density_trace(const Density& density, const std::string& label, size_t run,
 
 Chart histogram_chart(const std::vector<RunData>& runs, size_t max_bins) {
   Chart chart{.id = "histogram",
-              .title = "How activations are spread",
+              .title = "Distribution of activations",
               .caption =
                   "Density of the entries of one hidden state on a logarithmic axis, each run "
                   "in units of its own standard deviation, beside a Gaussian of the same "
                   "variance: tails that reach beyond it are outliers.",
               .table = {{"state and run", "mean", "standard deviation", "reaches (σ)"}, {}},
               .wide = true};
+  // A trace per histogram, a choice per hidden state.
   std::map<std::string, size_t> numbers;
   double reach = 0, lowest = 1, furthest_state = 0;
   for (size_t r = 0; r < runs.size(); ++r) {
-    for (const Histogram& histogram : runs[r].histograms) {
+    for (const ReportedHistogram& histogram : runs[r].histograms) {
       const Density density = to_density(fewer_bins(histogram, max_bins));
       if (density.sigmas.empty()) continue;
       const std::string name = histogram_name(histogram);
@@ -180,6 +182,7 @@ Chart histogram_chart(const std::vector<RunData>& runs, size_t max_bins) {
       chart.traces.push_back(density_trace(density, runs[r].label, r, choice->second));
     }
   }
+  // Bend the axis where tails reach far, and add the Gaussian.
   const bool bent = reach > kLinearReach;
   if (bent) {
     for (Json& trace : chart.traces) trace["meta"]["grid"]["bend"] = 1;
@@ -195,7 +198,7 @@ Chart histogram_chart(const std::vector<RunData>& runs, size_t max_bins) {
 
 }  // namespace
 
-std::vector<Chart> model_charts(const std::vector<RunData>& runs, size_t max_points) {
+std::vector<Chart> model_charts(const std::vector<RunData>& runs, size_t max_bins) {
   const auto any = [&](auto holds) { return std::any_of(runs.begin(), runs.end(), holds); };
   std::vector<Chart> charts;
   const size_t layers = most_layers(runs);
@@ -204,7 +207,7 @@ std::vector<Chart> model_charts(const std::vector<RunData>& runs, size_t max_poi
     charts.push_back(kurtosis_heat_map(runs));
   }
   if (any([](const RunData& run) { return !run.histograms.empty(); })) {
-    charts.push_back(histogram_chart(runs, max_points));
+    charts.push_back(histogram_chart(runs, max_bins));
   }
   return charts;
 }

@@ -1,12 +1,12 @@
-// The parts of the page about outliers and sinks that are text and tables.
+#include "osp/report/outlier_sections.h"
+
 #include <algorithm>
 #include <cmath>
 
 #include "osp/base/console.h"
 #include "osp/base/error.h"
-#include "osp/report/charts.h"
+#include "osp/report/chart_parts.h"
 #include "osp/report/html.h"
-#include "osp/report/page_sections.h"
 #include "osp/report/summary.h"
 
 namespace osp {
@@ -16,22 +16,22 @@ constexpr size_t kMaxContextBytes = 80;
 
 std::string index_text(int64_t value) { return value < 0 ? "–" : std::to_string(value); }
 
-std::string place_text(const LargestActivation& largest) {
+std::string place_text(const ReportedActivation& largest) {
   if (largest.layer < 0) return "–";
   const auto layer = static_cast<size_t>(largest.layer);
   if (largest.point.empty() || largest.point == "residual") return layer_name(layer);
   return fmt::format("{}, block {}", shorten(largest.point, 60), layer + 1);
 }
 
-// "…before ⟦token⟧ after…" on one line.
-std::string text_around(const LargestActivation& largest) {
+// The text around an activation on one line: "…before ⟦token⟧ after…".
+std::string text_around(const ReportedActivation& largest) {
   std::string text = largest.before + "⟦" + largest.token + "⟧" + largest.after;
   std::replace(text.begin(), text.end(), '\n', ' ');
   return largest.token.empty() && largest.before.empty() ? "–"
                                                          : shorten(text, 3 * kMaxContextBytes);
 }
 
-// "Verdict: the model has …" is "The model has …" under a heading of its own.
+// The sentence without its prefix: "Verdict: the model has …" becomes "The model has …".
 std::string without_prefix(std::string sentence) {
   const std::string prefix = "Verdict: ";
   if (!sentence.starts_with(prefix) || sentence.size() == prefix.size()) return sentence;
@@ -42,12 +42,27 @@ std::string without_prefix(std::string sentence) {
 
 }  // namespace
 
+std::string largest_section(const std::vector<RunData>& runs) {
+  HtmlTable table{{"", "value", "hidden state", "channel", "position", "token"}, {}};
+  for (const RunData& run : runs) {
+    const ReportedActivation& largest = run.outliers().largest;
+    if (!std::isfinite(largest.value)) continue;
+    table.rows.push_back({run.label, format_number(largest.value),
+                          largest.layer < 0 ? "–" : layer_name(static_cast<size_t>(largest.layer)),
+                          index_text(largest.channel), index_text(largest.position),
+                          largest.token.empty() ? "–" : "“" + shorten(largest.token, 40) + "”"});
+  }
+  if (table.rows.empty()) return "";
+  return "<h3>Where the largest activations sit</h3>\n" +
+         render_table(table, "Where the largest activations sit");
+}
+
 std::string activation_section(const std::vector<RunData>& runs) {
   std::string out;
   for (const RunData& run : runs) {
     if (run.largest_activations.empty()) continue;
     HtmlTable table{{"value", "where", "channel", "position", "text"}, {}};
-    for (const LargestActivation& largest : run.largest_activations) {
+    for (const ReportedActivation& largest : run.largest_activations) {
       table.rows.push_back({format_number(largest.value), place_text(largest),
                             index_text(largest.channel), index_text(largest.position),
                             text_around(largest)});
@@ -65,7 +80,7 @@ std::string sink_section(const std::vector<RunData>& runs) {
                   {}};
   double threshold = kNan;
   for (const RunData& run : runs) {
-    const AttentionSinks& sinks = run.sinks;
+    const ReportedSinks& sinks = run.sinks;
     if (sinks.first_share.empty()) continue;
     threshold = sinks.threshold;
     table.rows.push_back(
@@ -78,9 +93,9 @@ std::string sink_section(const std::vector<RunData>& runs) {
   return "<h3>Sinks in numbers</h3>\n" + render_table(table, "Attention sinks") +
          fmt::format(
              "<p class=\"soft\">A sink head gives more than {} of its attention to one token. "
-             "Logits "
-             "are means at the strongest key and at the others, over the sink heads, or over all "
-             "heads where there are none; norms are ratios of that key to the others.</p>\n",
+             "Logits are means at the strongest key and at the others, over the sink heads, or "
+             "over all heads where there are none; norms are ratios of that key to the "
+             "others.</p>\n",
              format_number(threshold));
 }
 

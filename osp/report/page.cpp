@@ -10,11 +10,16 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/sha256.h"
-#include "osp/report/charts.h"
+#include "osp/report/curve_charts.h"
 #include "osp/report/html.h"
+#include "osp/report/model_charts.h"
+#include "osp/report/outlier_sections.h"
 #include "osp/report/page_assets.h"
 #include "osp/report/page_sections.h"
+#include "osp/report/quant_charts.h"
+#include "osp/report/sink_charts.h"
 #include "osp/report/summary.h"
+#include "osp/report/task_charts.h"
 
 namespace osp {
 namespace {
@@ -85,8 +90,8 @@ std::string verdict_html(const Verdict& verdict) {
   return out + "</ul>\n";
 }
 
-// Of charts two in a row, which take the whole width: those that ask for it, and those that would
-// stand alone in their row.
+// Marks the charts that take the whole width: those that ask for it, and those that would stand
+// alone in their row of two.
 std::vector<bool> whole_width(const std::vector<Chart>& charts) {
   std::vector<bool> wide;
   size_t in_row = 0;
@@ -99,7 +104,7 @@ std::vector<bool> whole_width(const std::vector<Chart>& charts) {
   return wide;
 }
 
-// Charts in the order of the page; collects their data for the script.
+// Renders charts in the order of the page and collects their data for the script.
 class ChartSections {
  public:
   std::string section(const std::string& heading, const std::vector<Chart>& charts) {
@@ -124,7 +129,7 @@ class ChartSections {
   Json data_ = {{"charts", Json::array()}};
 };
 
-// Seconds of training at some tokens of each run, for the axis of time.
+// The training time in seconds at some tokens of each run, for the time axis.
 Json clocks(const std::vector<RunData>& runs, size_t max_points) {
   Json all = Json::array();
   for (const RunData& run : runs) {

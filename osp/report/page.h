@@ -1,5 +1,5 @@
-// The report: one HTML page that holds everything it shows, plotting library included, and loads
-// nothing. It reads on a phone, in the dark, and without scripts (every chart has a table).
+// The report: one self-contained HTML page, plotting library included, that loads nothing. It works
+// on a phone, in dark mode, and without scripts (every chart has a table).
 #pragma once
 
 #include <string>
@@ -9,22 +9,22 @@
 
 namespace osp {
 
-// Pages stay below this; longer runs are thinned harder until they do.
+// Size limit of a page; curves of long runs are thinned until the page fits.
 inline constexpr size_t kMaxPageBytes = 10'000'000;
 
 struct PageOptions {
   std::string title = "Report";
-  std::string command = {};       // how this page was made, printed at its end
-  std::string machine = {};       // where
+  std::string command = {};       // the command that made this page, printed at its end
+  std::string machine = {};       // the machine that made it
   std::string live_version = {};  // not "": the page asks its server for changes since this version
 };
 
 // The file of the plotting library: $OSP_PLOTLY, else the one found when osp was built. Error(io)
-// that says what to do if it is not there.
+// with instructions if it does not exist.
 std::string plotly_path();
 
-// The page. `plotly` is the library's source. Text from runs is escaped; a content security policy
-// lets only the page's own two scripts run (by their hashes) and forbids every request.
+// Renders the page. `plotly` is the library's source. Text from runs is escaped; a content security
+// policy lets only the page's own two scripts run (by their hashes) and forbids every request.
 std::string render_page(const std::vector<RunData>& runs, const PageOptions& options,
                         const std::string& plotly);
 

@@ -5,7 +5,7 @@
 
 #include "osp/base/console.h"
 #include "osp/base/error.h"
-#include "osp/report/charts.h"
+#include "osp/report/chart_parts.h"
 #include "osp/report/html.h"
 #include "osp/report/summary.h"
 
@@ -69,13 +69,13 @@ HtmlTable run_table(const std::vector<RunData>& runs) {
   return table;
 }
 
-// "osp analyze runs/…" is "osp analyze".
+// The command without its arguments: "osp analyze" of "osp analyze runs/…".
 std::string program_of(const std::string& command) {
   const size_t space = command.find(' ');
   return command.substr(0, space == std::string::npos ? space : command.find(' ', space + 1));
 }
 
-// Everything else that the first record of each run and its results say: versions, device, threads.
+// Other facts in the first record of each run and in its results: versions, device, threads.
 HtmlTable version_table(const std::vector<RunData>& runs) {
   HtmlTable table{{"model and command", "recorded"}, {}};
   for (const RunData& run : runs) {
@@ -118,23 +118,8 @@ std::vector<std::pair<std::string, std::string>> flatten_recipe(const Json& reci
   return settings;
 }
 
-std::string largest_section(const std::vector<RunData>& runs) {
-  HtmlTable table{{"", "value", "hidden state", "channel", "position", "token"}, {}};
-  for (const RunData& run : runs) {
-    const LargestActivation& largest = run.outliers().largest;
-    if (!std::isfinite(largest.value)) continue;
-    const auto index = [](int64_t value) { return value < 0 ? "–" : std::to_string(value); };
-    table.rows.push_back({run.label, format_number(largest.value),
-                          largest.layer < 0 ? "–" : layer_name(static_cast<size_t>(largest.layer)),
-                          index(largest.channel), index(largest.position),
-                          largest.token.empty() ? "–" : "“" + shorten(largest.token, 40) + "”"});
-  }
-  if (table.rows.empty()) return "";
-  return "<h3>Where the largest activations sit</h3>\n" +
-         render_table(table, "Where the largest activations sit");
-}
-
 std::string recipe_section(const std::vector<RunData>& runs) {
+  // All settings, and those in which the runs differ.
   std::vector<std::string> names;
   std::vector<std::vector<std::pair<std::string, std::string>>> recipes;
   for (const RunData& run : runs) {
@@ -157,6 +142,7 @@ std::string recipe_section(const std::vector<RunData>& runs) {
       differences.rows.push_back(row);
     }
   }
+  // The differences, then each recipe in full.
   std::string out = "<h2>Recipes</h2>\n";
   if (runs.size() > 1 && differences.rows.empty()) {
     out += "<p>All runs have the same recipe.</p>\n";
@@ -211,7 +197,7 @@ std::string provenance_section(const std::vector<RunData>& runs, const std::stri
       notes += "<li>" + escape_html(run.label + ": " + note) + ".</li>\n";
     }
   }
-  if (!notes.empty()) out += "<h3>Not there</h3>\n<ul class=\"notes\">\n" + notes + "</ul>\n";
+  if (!notes.empty()) out += "<h3>Missing</h3>\n<ul class=\"notes\">\n" + notes + "</ul>\n";
   std::string commands;
   for (const RunData& run : runs) commands += commands_of(run);
   if (!machine.empty()) out += "<p>This page was made by " + escape_html(machine) + ".</p>\n";

@@ -1,11 +1,11 @@
-// Charts of quantized models: perplexity by bits and by method, and what rounding did to each
-// layer.
+#include "osp/report/quant_charts.h"
+
 #include <algorithm>
 #include <cmath>
 #include <map>
 
 #include "osp/base/error.h"
-#include "osp/report/charts.h"
+#include "osp/report/chart_parts.h"
 #include "osp/report/summary.h"
 
 namespace osp {
@@ -19,7 +19,8 @@ Chart bits_chart(const std::vector<RunData>& runs) {
               .title = "Perplexity against bits",
               .caption =
                   "Perplexity on held-out text with weights, activations and key-value cache "
-                  "rounded to nearest at so many bits (16 is off); lower is better."};
+                  "rounded to nearest at each number of bits (16: not rounded); lower is better."};
+  // A curve per model.
   Extent extent;
   chart.table.header = {"bits"};
   std::vector<std::string> all_bits;
@@ -44,6 +45,7 @@ Chart bits_chart(const std::vector<RunData>& runs) {
                             {"y", to_json_array(values)},
                             {"meta", {{"run", r}, {"role", "points"}}}});
   }
+  // The table, a row per number of bits.
   for (const std::string& bits : all_bits) {
     std::vector<std::string> row = {bits};
     for (const size_t r : shown) row.push_back(format_number(runs[r].perplexity(bits)));
@@ -62,7 +64,7 @@ Chart bits_chart(const std::vector<RunData>& runs) {
   return chart;
 }
 
-// Mean and, of several seeds, standard deviation.
+// The mean over seeds and, for several, their standard deviation.
 struct SeedSpread {
   double mean = kNan;
   double deviation = kNan;
@@ -78,7 +80,7 @@ SeedSpread spread(const std::vector<double>& values) {
   return {mean, values.size() > 1 ? std::sqrt(squares / (count - 1)) : kNan};
 }
 
-// The methods of all models at these bits, in the order in which they come.
+// The methods of all models at these bits, in order of appearance.
 std::vector<std::string> methods_at(const std::vector<RunData>& runs, const std::string& bits) {
   std::vector<std::string> methods;
   for (const RunData& run : runs) {
@@ -91,8 +93,9 @@ std::vector<std::string> methods_at(const std::vector<RunData>& runs, const std:
   return methods;
 }
 
-std::vector<double> of_method(const RunData& run, const std::string& method,
-                              const std::string& bits, double QuantizedResult::*member) {
+// One number of every result (seed) of a method at these bits.
+std::vector<double> values_of_method(const RunData& run, const std::string& method,
+                                     const std::string& bits, double QuantizedResult::*member) {
   std::vector<double> values;
   for (const QuantizedResult& result : run.quantized) {
     if (result.method == method && result.bits == bits && std::isfinite(result.*member)) {
@@ -103,11 +106,13 @@ std::vector<double> of_method(const RunData& run, const std::string& method,
 }
 
 std::string method_cell(const RunData& run, const std::string& method, const std::string& bits) {
-  const SeedSpread perplexity = spread(of_method(run, method, bits, &QuantizedResult::perplexity));
+  const SeedSpread perplexity =
+      spread(values_of_method(run, method, bits, &QuantizedResult::perplexity));
   if (!std::isfinite(perplexity.mean)) return "–";
   std::string text = format_number(perplexity.mean);
   if (std::isfinite(perplexity.deviation)) text += " ± " + format_number(perplexity.deviation);
-  const SeedSpread divergence = spread(of_method(run, method, bits, &QuantizedResult::divergence));
+  const SeedSpread divergence =
+      spread(values_of_method(run, method, bits, &QuantizedResult::divergence));
   return std::isfinite(divergence.mean) ? text + " (" + format_number(divergence.mean) + ")" : text;
 }
 
@@ -115,17 +120,19 @@ void add_method_choice(const std::vector<RunData>& runs, const std::string& bits
                        Extent& extent) {
   const size_t choice = chart.choices.size();
   chart.choices.push_back("at " + bits + " bits");
+  // Rows of the table.
   const std::vector<std::string> methods = methods_at(runs, bits);
   for (const std::string& method : methods) {
     std::vector<std::string> row = {method + ", " + bits};
     for (const RunData& run : runs) row.push_back(method_cell(run, method, bits));
     chart.table.rows.push_back(row);
   }
+  // Marks per model, and a line at its perplexity with 16 bits.
   for (size_t r = 0; r < runs.size(); ++r) {
     std::vector<double> means, deviations;
     for (const std::string& method : methods) {
       const SeedSpread found =
-          spread(of_method(runs[r], method, bits, &QuantizedResult::perplexity));
+          spread(values_of_method(runs[r], method, bits, &QuantizedResult::perplexity));
       means.push_back(found.mean);
       deviations.push_back(found.deviation);
     }
@@ -190,7 +197,7 @@ std::string short_layer_name(const std::string& name) {
                      shorten(part, 40));
 }
 
-// A curve over a model's layers.
+// A curve over a model's layers, shown for one choice.
 struct LayerCurve {
   size_t run;
   std::string choice;
@@ -203,6 +210,7 @@ Chart layer_chart(Chart chart, const std::string& unit, const std::vector<RunDat
   chart.wide = true;
   chart.pixels_per_category = kPixelsPerLayer;
   chart.table.header = {"layer"};
+  // A trace per curve; its cells go to the rows of its layers.
   std::map<std::string, std::vector<std::string>> cells;
   std::vector<std::string> order;
   for (const LayerCurve& curve : curves) {
@@ -234,6 +242,7 @@ Chart layer_chart(Chart chart, const std::string& unit, const std::vector<RunDat
       row.push_back(format_number(values[i]));
     }
   }
+  // The table, a row per layer.
   for (const std::string& name : order) {
     std::vector<std::string> row = {name};
     cells[name].resize(chart.table.header.size() - 1, "–");
@@ -249,6 +258,7 @@ Chart layer_chart(Chart chart, const std::string& unit, const std::vector<RunDat
 }  // namespace
 
 std::vector<Chart> quantization_charts(const std::vector<RunData>& runs) {
+  // Collect the numbers of bits and the curves over layers.
   std::vector<Chart> charts;
   std::vector<std::string> all_bits;
   std::vector<LayerCurve> layers, predicted;
@@ -281,9 +291,9 @@ std::vector<Chart> quantization_charts(const std::vector<RunData>& runs) {
       layer_chart(
           {.id = "predicted-sqnr",
            .title = "Predicted signal to noise at 4 bits",
-           .caption = "What rounding to 4 bits would leave of each tensor, in decibels, "
-                      "measured without quantizing the model: weights by row, activations per "
-                      "token (osp analyze); higher is better."},
+           .caption = "Signal to noise of each tensor rounded to 4 bits by itself, in decibels, "
+                      "without quantizing the model: weights by row, activations per token "
+                      "(osp analyze); higher is better."},
           "SQNR (dB)", runs, predicted, &LayerNoise::sqnr_db)};
   for (const Chart& chart : by_layer) {
     if (!chart.traces.empty()) charts.push_back(chart);

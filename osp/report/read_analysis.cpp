@@ -5,18 +5,18 @@
 
 #include "osp/base/error.h"
 #include "osp/base/provenance.h"
-#include "osp/report/charts.h"
+#include "osp/report/chart_parts.h"
 #include "osp/report/html.h"
 #include "osp/report/json_fields.h"
 
 namespace osp {
 namespace {
 
-// More would be a file that wants memory, not a model.
+// Limits that no model reaches: beyond them a damaged file would only take memory.
 constexpr int64_t kMostLayers = 10'000, kMostHeads = 10'000;
 
-Histogram read_histogram(const Json& item, const std::string& where) {
-  Histogram histogram;
+ReportedHistogram read_histogram(const Json& item, const std::string& where) {
+  ReportedHistogram histogram;
   histogram.point = string_or_empty(item, "point", where);
   histogram.layer = int_or(item, "layer", 0, where);
   histogram.low = number_or_nan(item, "low", where, Presence::required);
@@ -27,8 +27,8 @@ Histogram read_histogram(const Json& item, const std::string& where) {
   return histogram;
 }
 
-LargestActivation read_largest(const Json& item, const std::string& where) {
-  LargestActivation largest;
+ReportedActivation read_largest(const Json& item, const std::string& where) {
+  ReportedActivation largest;
   largest.value = number_or_nan(item, "value", where, Presence::required);
   largest.layer = int_or(item, "layer", -1, where);
   largest.position = int_or(item, "position", -1, where);
@@ -40,7 +40,7 @@ LargestActivation read_largest(const Json& item, const std::string& where) {
   return largest;
 }
 
-// `value` at [layer][head].
+// Stores a value at [layer][head].
 void place_head(double value, size_t layer, size_t head, std::vector<std::vector<double>>& grid) {
   if (grid.size() <= layer) grid.resize(layer + 1);
   if (grid[layer].size() <= head) grid[layer].resize(head + 1, kNan);
@@ -57,8 +57,9 @@ void add_logits(const Json& logits, int64_t layer, const std::string& where,
       joined(block.others, read_histogram(object_member(logits, "others_histogram", where), where));
 }
 
-AttentionSinks read_sinks(const Json& object, const std::string& where) {
-  AttentionSinks sinks;
+ReportedSinks read_sinks(const Json& object, const std::string& where) {
+  // Totals of the model.
+  ReportedSinks sinks;
   const auto number = [&](const char* key) { return number_or_nan(object, key, where); };
   sinks.threshold = number("threshold");
   sinks.heads = number("heads");
@@ -68,6 +69,7 @@ AttentionSinks read_sinks(const Json& object, const std::string& where) {
   sinks.other_logit = number("other_logit");
   sinks.key_norm_ratio = number("key_norm_ratio");
   sinks.value_norm_ratio = number("value_norm_ratio");
+  // Shares and logits of each head.
   for (const Json& item : objects_member(object, "per_head", where)) {
     const int64_t layer = json_int(item, "layer", where), head = json_int(item, "head", where);
     if (layer < 0 || layer >= kMostLayers || head < 0 || head >= kMostHeads) {
@@ -97,7 +99,7 @@ void add_noise(const std::string& what, LayerNoise layer, std::vector<PredictedN
   found->layers.push_back(std::move(layer));
 }
 
-// What 4 bits leave of each tap point and of each weight.
+// The predicted noise of each tap point and weight at 4 bits.
 std::vector<PredictedNoise> read_predictions(const Json& file, const std::string& where) {
   std::vector<PredictedNoise> predicted;
   for (const Json& item : objects_or_none(file, "weights", where)) {

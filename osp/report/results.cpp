@@ -89,6 +89,7 @@ QuantizedResult read_quantization(const Json& report, const std::string& where) 
 
 // The output of osp quantize: models in their order, each with all of its methods and seeds.
 std::vector<ModelResults> read_quantize_runs(const Json& file, const std::string& where) {
+  // One result per run of the command.
   std::vector<ModelResults> models;
   for (const Json& item : objects_member(file, "runs", where)) {
     const std::string name = json_string(item, "model", where);
@@ -105,6 +106,7 @@ std::vector<ModelResults> read_quantize_runs(const Json& file, const std::string
     }
     model->quantized.push_back(result);
   }
+  // The command that would make them again, for files that do not record it.
   for (ModelResults& model : models) {
     std::string methods;
     for (const QuantizedResult& result : model.quantized) {
@@ -151,8 +153,7 @@ bool is(const Json& file, const char* key, Json::value_t type) {
   fail(ErrorCode::unsupported,
        "{}: none of the results that osp report knows; expected the JSON of osp eval (with "
        "\"results\" or \"models\"), osp analyze (\"excess_kurtosis\"), osp quantize (\"runs\") or "
-       "a quantize.json "
-       "(\"settings\" and \"layers\"); found {}",
+       "a quantize.json (\"settings\" and \"layers\"); found {}",
        where, found.empty() ? "an empty object" : found);
 }
 

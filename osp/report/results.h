@@ -1,7 +1,7 @@
-// What the JSON files of our commands tell the report: the output of `osp eval`, `osp analyze` and
-// `osp quantize`, and the quantize.json of a quantized model dir. Formats: docs/formats.md. A key
-// that is there must be of its type, one that is needed must be there; keys that are not known are
-// left alone, so that a later version may say more.
+// Results read from JSON files: the output of `osp eval`, `osp analyze` and `osp quantize`, and the
+// quantize.json of a quantized model dir. Formats: docs/formats.md. Every key must have its type,
+// required keys must be present; unknown keys are ignored, so that a later version may add some.
+// Tested by run_data_test.cpp and tests/python/test_report.py.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@
 
 namespace osp {
 
-// One of the largest absolute activations, and where it was found.
-struct LargestActivation {
+// One of the largest absolute activations, and the place where it was found.
+struct ReportedActivation {
   double value = std::numeric_limits<double>::quiet_NaN();
   int64_t layer = -1;
   int64_t position = -1;
@@ -30,11 +30,12 @@ struct Outliers {
   double kurtosis = std::numeric_limits<double>::quiet_NaN();  // excess, centred, in context
   double clipped_kurtosis = std::numeric_limits<double>::quiet_NaN();  // the reference's way
   std::vector<double> kurtosis_per_layer;                              // embedding, then each block
-  LargestActivation largest;
+  ReportedActivation largest;
 };
 
-// Counts of entries over equal bins of [low, high]: of one hidden state, or of attention logits.
-struct Histogram {
+// Counts of the entries of one hidden state, or of attention logits, over equal bins of [low,
+// high].
+struct ReportedHistogram {
   std::string point;
   int64_t layer = 0;
   double low = 0;
@@ -50,11 +51,11 @@ struct TaskResult {
   std::string metric;
   double value = std::numeric_limits<double>::quiet_NaN();
   double standard_error = std::numeric_limits<double>::quiet_NaN();
-  double chance = std::numeric_limits<double>::quiet_NaN();  // of guessing
+  double chance = std::numeric_limits<double>::quiet_NaN();  // score of guessing
   double items = std::numeric_limits<double>::quiet_NaN();
 };
 
-// A model at some number of bits.
+// A model's evaluation at some number of bits.
 struct EvalResult {
   std::string bits;  // weights-activations-cache, 16 is off
   double perplexity = std::numeric_limits<double>::quiet_NaN();
@@ -62,11 +63,12 @@ struct EvalResult {
   double average = std::numeric_limits<double>::quiet_NaN();  // of the tasks
 };
 
-// Signal to noise of one tensor after rounding. Which of the two is known depends on the source.
+// Noise of one tensor after rounding; the source determines which of the two numbers is known.
 struct LayerNoise {
   std::string name;
   double sqnr_db = std::numeric_limits<double>::quiet_NaN();
-  double output_error = std::numeric_limits<double>::quiet_NaN();  // relative, of its product
+  double output_error =
+      std::numeric_limits<double>::quiet_NaN();  // relative, of the layer's output
 };
 
 // A model quantized by a method.
@@ -80,15 +82,15 @@ struct QuantizedResult {
   std::vector<LayerNoise> layers = {};
 };
 
-// Attention logits of one block, all of its heads: towards the first token and towards the others.
+// Attention logits of all heads of one block: towards the first token and towards the others.
 struct LogitHistograms {
   int64_t layer = 0;
-  Histogram first;
-  Histogram others;
+  ReportedHistogram first;
+  ReportedHistogram others;
 };
 
-// Where attention goes.
-struct AttentionSinks {
+// The attention sinks of a model.
+struct ReportedSinks {
   std::vector<std::vector<double>> first_share = {};      // [layer][head]
   std::vector<std::vector<double>> strongest_share = {};  // of the key that gets most
   std::vector<LogitHistograms> logits = {};
@@ -102,25 +104,26 @@ struct AttentionSinks {
   double value_norm_ratio = std::numeric_limits<double>::quiet_NaN();  // sink over others
 };
 
-// Tensors rounded to 4 bits without quantizing the model, as osp analyze predicts it.
+// Noise of single tensors rounded to 4 bits, as osp analyze predicts it without quantizing the
+// model.
 struct PredictedNoise {
   std::string what = {};  // "query", "weights"
   std::vector<LayerNoise> layers = {};
 };
 
-// What one file says about one model.
+// The results for one model in one file.
 struct ModelResults {
   std::string model = {};  // its path as given to the command
   std::vector<EvalResult> evaluation = {};
-  Outliers analysis = {};  // of the finished model
+  Outliers analysis = {};  // the finished model's
   bool has_analysis = false;
-  std::vector<LargestActivation> largest_activations = {};  // in order
-  std::vector<Histogram> histograms = {};
-  AttentionSinks sinks = {};
+  std::vector<ReportedActivation> largest_activations = {};  // in order
+  std::vector<ReportedHistogram> histograms = {};
+  ReportedSinks sinks = {};
   std::vector<PredictedNoise> predicted = {};
-  std::vector<std::string> verdicts = {};  // what the analysis concludes, as sentences
+  std::vector<std::string> verdicts = {};  // the conclusions of the analysis, as sentences
   std::vector<QuantizedResult> quantized = {};
-  // Each call that made these numbers, and what it recorded about itself (versions, machine, data).
+  // A call that made these numbers, and the facts it recorded (versions, machine, data).
   struct Source {
     std::string command = {};
     Json facts = Json::object();
@@ -128,12 +131,9 @@ struct ModelResults {
   std::vector<Source> sources = {};
 };
 
-// excess_kurtosis and largest_activation, as validation records and analysis.json both have them.
-Outliers read_outliers(const Json& object, const std::string& where);
-
-// The results in a file that is recognised by its content; `where` is its path and begins every
-// message. Error(damaged) for a key that is missing or of another type, Error(unsupported) for JSON
-// that is none of ours.
+// The results in a file, whose kind is recognised by its content; `where` is its path and begins
+// every message. Error(damaged) for a key that is missing or of another type, Error(unsupported)
+// for JSON of any other kind.
 std::vector<ModelResults> read_results(const Json& file, const std::string& where);
 
 }  // namespace osp

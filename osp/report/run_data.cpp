@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
-#include "osp/report/inputs.h"
 #include "osp/report/json_fields.h"
+#include "osp/report/read_analysis.h"
 
 namespace osp {
 namespace {
@@ -40,6 +41,7 @@ void read_validation(const Json& record, const std::string& where, RunData& run)
   run.kurtosis_per_layer.push_back(run.last_validation.kurtosis_per_layer);
 }
 
+// One line of metrics.jsonl; unknown kinds are skipped.
 void read_record(const Json& record, const std::string& where, RunData& run) {
   if (!record.is_object()) {
     fail(ErrorCode::damaged, "{}: the line holds {}, expected an object", where,
@@ -59,7 +61,7 @@ void read_record(const Json& record, const std::string& where, RunData& run) {
                            json_string(record, "text", where)});
     return;
   }
-  if (kind != "step" && kind != "validation" && kind != "end") return;  // of a later version
+  if (kind != "step" && kind != "validation" && kind != "end") return;  // a later version's
   run.step = std::max(run.step, json_int(record, "step", where));
   run.tokens = std::max(run.tokens, json_number(record, "tokens", where));
   if (kind == "step") read_step(record, where, run);
@@ -92,7 +94,39 @@ void read_metrics(const std::string& path, bool live, RunData& run) {
   if (line == 0) fail(ErrorCode::damaged, "{}: the file is empty, expected records of a run", path);
 }
 
-// The results of a file that the run's folder holds about its own model, if it is there.
+// The name with '_' for '-', '.' and spaces.
+std::string identifier(std::string name) {
+  for (char& c : name) {
+    if (c == '-' || c == '.' || c == ' ') c = '_';
+  }
+  return name;
+}
+
+// Appends `added` to `known`, in place of those that are `same`.
+template <class Result, class Same>
+void replace_or_add(std::vector<Result>& known, std::vector<Result>& added, Same same) {
+  std::erase_if(known, [&](const Result& old) {
+    return std::any_of(added.begin(), added.end(),
+                       [&](const Result& result) { return same(old, result); });
+  });
+  std::move(added.begin(), added.end(), std::back_inserter(known));
+}
+
+// Adds an evaluation; a second one at the same bits adds its measurements to the first.
+void add_evaluation(EvalResult added, std::vector<EvalResult>& known) {
+  const auto same = std::find_if(known.begin(), known.end(),
+                                 [&](const EvalResult& old) { return old.bits == added.bits; });
+  if (same == known.end()) {
+    known.push_back(std::move(added));
+    return;
+  }
+  if (std::isfinite(added.perplexity)) same->perplexity = added.perplexity;
+  if (std::isfinite(added.average)) same->average = added.average;
+  replace_or_add(same->tasks, added.tasks,
+                 [](const TaskResult& a, const TaskResult& b) { return a.task == b.task; });
+}
+
+// Reads a results file in the run's folder about its own model; false if it does not exist.
 bool read_own_results(const std::string& path, RunData& run) {
   if (!path_exists(path)) return false;
   for (ModelResults& results : read_results(read_json_file(path), path)) {
@@ -130,16 +164,48 @@ double RunData::peak_learning_rate() const {
   return peak;
 }
 
+std::filesystem::path clean_path(const std::string& path) {
+  const auto absolute = std::filesystem::weakly_canonical(std::filesystem::absolute(path));
+  return absolute.has_filename() ? absolute : absolute.parent_path();
+}
+
+void set_name(const std::string& name, RunData& run) {
+  run.name = run.label = name;
+  run.key = identifier(name);
+}
+
+void add_results(ModelResults results, RunData& run) {
+  if (run.model.empty()) run.model = results.model;
+  for (EvalResult& result : results.evaluation) add_evaluation(std::move(result), run.evaluation);
+  if (results.has_analysis) {
+    run.has_analysis = true;
+    run.analysis = std::move(results.analysis);
+    run.largest_activations = std::move(results.largest_activations);
+    run.histograms = std::move(results.histograms);
+    run.sinks = std::move(results.sinks);
+    run.predicted = std::move(results.predicted);
+    run.verdicts = std::move(results.verdicts);
+  }
+  // Several seeds of one method come in one file and are kept.
+  replace_or_add(run.quantized, results.quantized,
+                 [](const QuantizedResult& a, const QuantizedResult& b) {
+                   return a.method == b.method && a.bits == b.bits;
+                 });
+  std::move(results.sources.begin(), results.sources.end(), std::back_inserter(run.sources));
+}
+
 RunData read_run(const std::string& path, bool live) {
   const std::string metrics = path + "/metrics.jsonl";
   if (!path_exists(metrics)) {
     fail(ErrorCode::usage,
          "{}: no metrics.jsonl there; expected a run folder as osp train writes it", path);
   }
+  // The run's own records.
   RunData run;
   run.path = path;
   set_name(clean_path(path).filename().string(), run);
   read_metrics(metrics, live, run);
+  // The recipe and the results beside them; note what is missing.
   if (path_exists(path + "/recipe.json")) {
     run.recipe = read_json_file(path + "/recipe.json");
   } else {

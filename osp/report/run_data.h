@@ -1,8 +1,9 @@
-// What a run folder tells the report: the records of metrics.jsonl as curves, the recipe, and the
+// A run folder as the report shows it: the records of metrics.jsonl as curves, the recipe, and the
 // results of the finished model. Formats: docs/formats.md.
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -18,13 +19,13 @@ struct TextSample {
   std::string text;
 };
 
-// One model: how it was trained, and what was measured of it. A model that comes without its run
-// folder has no curves and no recipe.
+// One model: its training and its measurements. A model without its run folder has no curves and no
+// recipe.
 struct RunData : ModelResults {
-  std::string path;              // of the run folder; "" without one
+  std::string path;              // the run folder; "" without one
   std::string name;              // the folder's name
   std::string key;               // the name as an identifier: '-' and '.' become '_'
-  std::string label;             // what people read; the name unless given
+  std::string label;             // the name shown to people; `name` unless given
   Json recipe = Json::object();  // {section: {key: value}}
   Json start = Json::object();   // the start record without the recipe
   Series loss, learning_rate, gradient_norm, tokens_per_s;     // every logged step
@@ -39,7 +40,7 @@ struct RunData : ModelResults {
   double peak_memory_bytes = 0;
   int64_t skipped_steps = 0;
   bool ended = false;
-  std::vector<std::string> missing;  // files and records that were not there, as sentences
+  std::vector<std::string> missing;  // sentences about absent files and records
 
   // The finished model's outliers where it was analyzed, else those of the last validation.
   const Outliers& outliers() const;
@@ -50,9 +51,19 @@ struct RunData : ModelResults {
   double peak_learning_rate() const;     // NaN without a step
 };
 
-// Reads a run folder. Error(usage) if it is none; Error(damaged) naming file and line for a torn or
-// malformed record; missing recipe.json, eval.json and analysis.json are noted in `missing`. Of a
-// run that is `live`, a last line that is not complete yet is left out.
+// Reads a run folder. Error(usage) if it is not one; Error(damaged) naming file and line for a torn
+// or malformed record; missing recipe.json, eval.json and analysis.json are noted in `missing`.
+// With `live`, an incomplete last line is skipped: the run is still writing it.
 RunData read_run(const std::string& path, bool live = false);
+
+// Adds results to a model: they replace older ones at the same bits, or of the same method and
+// bits.
+void add_results(ModelResults results, RunData& run);
+
+// Sets name, key and label of a model.
+void set_name(const std::string& name, RunData& run);
+
+// The absolute path without ".", ".." and a slash at the end.
+std::filesystem::path clean_path(const std::string& path);
 
 }  // namespace osp

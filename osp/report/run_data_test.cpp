@@ -1,4 +1,4 @@
-#include "osp/report/inputs.h"
+#include "osp/report/run_data.h"
 
 #include <gtest/gtest.h>
 
@@ -80,16 +80,6 @@ TEST_F(RunFolder, MalformedLineIsDamagedAndNamed) {
 
 TEST_F(RunFolder, FolderWithoutMetricsIsAUsageError) {
   EXPECT_TRUE(message_of(root_ + "/none").starts_with("2 "));
-}
-
-TEST_F(RunFolder, EqualNamesAreToldApartByTheFolderAbove) {
-  const std::string metrics = fmt::format("{}\n", kStep);
-  const auto runs = read_inputs({run("x/osp", metrics), run("y/osp", metrics)}, {"x-osp=First"});
-  EXPECT_EQ(runs[0].key, "x_osp");
-  EXPECT_EQ(runs[0].label, "First");
-  EXPECT_EQ(runs[1].label, "y-osp");
-  EXPECT_THROW(read_inputs({root_ + "/x/osp", root_ + "/x/osp/"}, {}), Error);
-  EXPECT_THROW(read_inputs({root_ + "/x/osp"}, {"other=Text"}), Error);
 }
 
 }  // namespace

@@ -32,13 +32,13 @@ struct Series {
 Series thin(const Series& series, size_t max_points);
 
 // At most `max_points` points, each the mean of a group of neighbouring points (values that are not
-// finite left out). A curve that is short enough is returned as it is.
+// finite skipped). A curve that is short enough is returned as it is.
 Series group_means(const Series& series, size_t max_points);
 
-// Mean over a window centred on each point, `window` points wide at most and shrinking evenly
-// towards both ends, so that the curve is not shifted; non-finite values are left out. O(n).
+// The mean over a window centred on each point, at most `window` points wide and shrinking evenly
+// towards both ends, so that the curve is not shifted; non-finite values are skipped. O(n).
 Series smooth(const Series& series, size_t window);
-// The same, summed afresh for every point: O(n * window), the oracle of smooth().
+// Reference twin of smooth(): sums every window anew, O(n * window).
 Series smooth_reference(const Series& series, size_t window);
 
 // The window that the report uses: a fiftieth of the curve, 1 (no smoothing) below 100 points.
@@ -47,7 +47,7 @@ size_t smoothing_window(size_t num_points);
 // The numbers as a JSON array rounded to 6 significant digits; non-finite ones as null.
 Json to_json_array(const std::vector<double>& values);
 
-// `value` rounded to 6 significant digits (a page needs no more and is half as large).
+// The value rounded to 6 significant digits: enough for a page, and half the size.
 double round_significant(double value);
 
 }  // namespace osp

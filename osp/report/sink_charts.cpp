@@ -1,19 +1,18 @@
-// Attention sinks: the share of attention that each head gives to the first token, and how the
-// logits before the softmax are spread.
+#include "osp/report/sink_charts.h"
+
 #include <algorithm>
 #include <cmath>
 
 #include "osp/base/error.h"
-#include "osp/report/charts.h"
+#include "osp/report/chart_parts.h"
 #include "osp/report/summary.h"
 
 namespace osp {
 namespace {
 
 constexpr double kRowHeight = 24;          // pixels
-constexpr size_t kMostNumbersInARow = 16;  // beyond that cells are too small for their number
-// The brightest colour stands for at least this share, so that a model without sinks looks like
-// one.
+constexpr size_t kMostNumbersInARow = 16;  // cells of longer rows are too small for a number
+// Least share of the brightest colour, so that a model without sinks looks dark.
 constexpr double kLeastColourReach = 0.3;
 
 Json share_trace(const std::string& label, const std::vector<std::vector<double>>& mass,
@@ -84,16 +83,16 @@ Chart share_chart(const std::vector<RunData>& runs) {
   return chart;
 }
 
-double sum_of(const Histogram& histogram) {
+double sum_of(const ReportedHistogram& histogram) {
   double total = 0;
   for (const double count : histogram.counts) total += std::isfinite(count) ? count : 0;
   return total;
 }
 
-// Density of a histogram; null if it is empty.
-Json logit_trace(const Histogram& all_bins, size_t max_bins, const std::string& name, size_t run,
-                 const char* role, size_t choice) {
-  const Histogram histogram = fewer_bins(all_bins, max_bins);
+// The density of a histogram as a trace; null if it is empty.
+Json logit_trace(const ReportedHistogram& all_bins, size_t max_bins, const std::string& name,
+                 size_t run, const char* role, size_t choice) {
+  const ReportedHistogram histogram = fewer_bins(all_bins, max_bins);
   const double total = sum_of(histogram);
   const double bin =
       (histogram.high - histogram.low) / static_cast<double>(histogram.counts.size());
@@ -115,7 +114,7 @@ Json logit_trace(const Histogram& all_bins, size_t max_bins, const std::string& 
 }
 
 // Name, range and mean of a histogram, from the middles of its bins.
-std::vector<std::string> logit_row(const std::string& name, const Histogram& histogram) {
+std::vector<std::string> logit_row(const std::string& name, const ReportedHistogram& histogram) {
   const double total = sum_of(histogram);
   const double bin =
       (histogram.high - histogram.low) / static_cast<double>(histogram.counts.size());
@@ -130,7 +129,7 @@ std::vector<std::string> logit_row(const std::string& name, const Histogram& his
 // A curve per model for the first token and for the others, a choice per block.
 Chart logit_chart(const std::vector<RunData>& runs, size_t max_bins) {
   Chart chart{.id = "logits",
-              .title = "How attention logits are spread",
+              .title = "Distribution of attention logits",
               .caption =
                   "Density of the logits before the softmax, over the heads of a block, on a "
                   "logarithmic axis: towards the first token (thin) and towards all others "
@@ -142,7 +141,8 @@ Chart logit_chart(const std::vector<RunData>& runs, size_t max_bins) {
       add_once(name, chart.choices);
       const auto choice = static_cast<size_t>(
           std::find(chart.choices.begin(), chart.choices.end(), name) - chart.choices.begin());
-      const auto add = [&](const Histogram& histogram, const char* towards, const char* role) {
+      const auto add = [&](const ReportedHistogram& histogram, const char* towards,
+                           const char* role) {
         const std::string label = runs[r].label + ": " + towards;
         const Json trace = logit_trace(histogram, max_bins, label, r, role, choice);
         if (trace.is_null()) return;

@@ -6,17 +6,16 @@
 
 #include "osp/base/console.h"
 #include "osp/base/error.h"
+#include "osp/base/json_number.h"
 
 namespace osp {
 namespace {
 
-// Below this size a kurtosis is noise: ratios count OSP's as at least this.
+// A kurtosis below this size is noise; ratios count OSP's as at least this.
 constexpr double kKurtosisFloor = 0.05;
 constexpr double kKurtosisLimit = 0.5;
 constexpr double kSameRateFactor = 50;
 constexpr double kOtherRateFactor = 5;
-
-Json number_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
 std::string format_fixed(double value, int digits) {
   if (!std::isfinite(value)) return "–";
@@ -24,7 +23,7 @@ std::string format_fixed(double value, int digits) {
   return fmt::format("{:.{}f}", value, digits);
 }
 
-// As in running text: two digits and a real minus sign.
+// The number as in running text: two digits and a real minus sign.
 std::string format_signed(double value) {
   const std::string text = format_fixed(std::abs(value), 2);
   return value < 0 ? "−" + text : text;
@@ -121,8 +120,7 @@ std::string four_bit_sentence(const std::vector<const RunData*>& others, const R
   const double before = osp.perplexity(kFullBits), before_theirs = best->perplexity(kFullBits);
   return fmt::format(
       "At 4 bits “{}” has perplexity {}, {} the {} of “{}”; rounding to 4 bits changed them by {} "
-      "and "
-      "{}{}",
+      "and {}{}",
       osp.label, format_fixed(own, 2), own < theirs ? "better than" : "not better than",
       format_fixed(theirs, 2), best->label, format_damage(before, own),
       format_damage(before_theirs, theirs),
@@ -134,9 +132,8 @@ std::string four_bit_sentence(const std::vector<const RunData*>& others, const R
 Verdict plain_verdict(const std::vector<RunData>& runs) {
   const auto known = [](const RunData& run) { return std::isfinite(run.outliers().kurtosis); };
   if (std::none_of(runs.begin(), runs.end(), known)) {
-    return {
-        fmt::format("What was measured of {} model{}.", runs.size(), runs.size() == 1 ? "" : "s"),
-        {}};
+    return {fmt::format("Measurements of {} model{}.", runs.size(), runs.size() == 1 ? "" : "s"),
+            {}};
   }
   if (runs.size() == 1 && !runs[0].trained_here() && runs[0].validation_loss.empty()) {
     return {fmt::format("“{}”: excess kurtosis {}.", runs[0].label,
@@ -238,12 +235,12 @@ Json summary_json(const std::vector<RunData>& runs) {
   for (const RunData& run : runs) {
     Json perplexity = Json::object();
     for (const EvalResult& result : run.evaluation) {
-      perplexity[result.bits] = number_or_null(result.perplexity);
+      perplexity[result.bits] = finite_or_null(result.perplexity);
     }
     summary[run.key] = {{"tokens", static_cast<int64_t>(std::llround(run.tokens))},
-                        {"loss", number_or_null(run.final_validation_loss())},
-                        {"excess_kurtosis", number_or_null(run.outliers().kurtosis)},
-                        {"largest_activation", number_or_null(run.outliers().largest.value)},
+                        {"loss", finite_or_null(run.final_validation_loss())},
+                        {"excess_kurtosis", finite_or_null(run.outliers().kurtosis)},
+                        {"largest_activation", finite_or_null(run.outliers().largest.value)},
                         {"perplexity", perplexity}};
   }
   return summary;
@@ -251,6 +248,7 @@ Json summary_json(const std::vector<RunData>& runs) {
 
 Verdict verdict(const std::vector<RunData>& runs) {
   OSP_CHECK(!runs.empty(), "a verdict on no run");
+  // The last run named "osp…" is compared with all others.
   const RunData* osp = nullptr;
   std::vector<const RunData*> others;
   for (const RunData& run : runs) {
@@ -261,10 +259,11 @@ Verdict verdict(const std::vector<RunData>& runs) {
     }
   }
   if (!osp || others.empty()) return plain_verdict(runs);
-  // The fairest single comparison: at the same rate if there is one, else the first.
+  // The headline compares with a run at the same learning rate if there is one, else the first.
   const auto same = std::find_if(others.begin(), others.end(),
                                  [&](const RunData* run) { return same_rate(*run, *osp); });
   const RunData& shown = same == others.end() ? *others.front() : **same;
+  // The headline, then one claim per other run, and those on OSP alone.
   Verdict result;
   result.headline = outlier_sentence(shown, *osp) + " " + four_bit_sentence(others, *osp);
   for (const RunData* other : others) result.claims.push_back(kurtosis_claim(*other, *osp));

@@ -1,5 +1,5 @@
-// The numbers that a reader takes away: the table of runs, summary.json, and sentences computed
-// from both that say whether the outlier-safe run kept its promise.
+// The summary of all runs: the table, summary.json, and computed sentences that say whether the
+// outlier-safe run has no outliers and loses least at 4 bits.
 #pragma once
 
 #include <string>
@@ -11,13 +11,13 @@
 
 namespace osp {
 
-// Bits of the two perplexities in the table: unquantized, and rounded to nearest.
+// The bits of the table's two perplexities: unquantized, and rounded to nearest.
 inline constexpr const char* kFullBits = "16-16-16";
 inline constexpr const char* kFourBits = "4-4-4";
 
 // | | tokens | loss | excess kurtosis | largest | PPL 16-16-16 | PPL 4-4-4 (RTN) | damage |, a row
-// per run: validation loss at the end, outliers of the finished model, damage = how much higher the
-// perplexity is at 4 bits. A number that is not there is "–".
+// per run: validation loss at the end, outliers of the finished model, damage = relative increase
+// of the perplexity at 4 bits. "–" stands for a missing number.
 HtmlTable summary_table(const std::vector<RunData>& runs);
 
 // The table without the columns that hold nothing but "–".
@@ -27,16 +27,16 @@ HtmlTable without_empty_columns(const HtmlTable& table);
 std::string to_markdown(const HtmlTable& table);
 
 // {key: {tokens, loss, excess_kurtosis, largest_activation, perplexity: {bits: value}}}, with null
-// for a number that is not there.
+// for a missing number.
 Json summary_json(const std::vector<RunData>& runs);
 
-// One thing that was to be shown and whether these runs show it.
+// A claim of the method, and whether these runs show it.
 struct Claim {
   bool holds;
   std::string text;
 };
 
-// What the page says at its top.
+// The text at the top of the page.
 struct Verdict {
   std::string headline;  // one or two sentences
   std::vector<Claim> claims;
@@ -51,7 +51,7 @@ Verdict verdict(const std::vector<RunData>& runs);
 
 // "–" if not finite; 4 significant digits below 1000, else whole with commas.
 std::string format_number(double value);
-// How much higher `quantized` is than `full`, "+4.5 %"; "–" if either is not finite.
+// The relative increase from `full` to `quantized`, "+4.5 %"; "–" if either is not finite.
 std::string format_damage(double full, double quantized);
 
 }  // namespace osp

@@ -1,11 +1,11 @@
-// Benchmarks: a group of bars per task, a bar per model and number of bits, what guessing would
-// give.
+#include "osp/report/task_charts.h"
+
 #include <algorithm>
 #include <cmath>
 
 #include "osp/base/console.h"
 #include "osp/base/error.h"
-#include "osp/report/charts.h"
+#include "osp/report/chart_parts.h"
 #include "osp/report/summary.h"
 
 namespace osp {
@@ -29,7 +29,8 @@ std::string score_text(double value, double error) {
   return std::isfinite(error) ? text + fmt::format(" ± {:.1f}", percent(error)) : text;
 }
 
-// The bars of one model at one number of bits. `turn` counts the numbers of bits that it has.
+// The bars of one model at one number of bits; `turn` is the index of the bits, which sets the
+// pattern of the bars.
 Json score_bars(const RunData& run, size_t index, size_t turn, const EvalResult& result,
                 const std::vector<std::string>& tasks) {
   std::vector<std::string> names;
@@ -54,7 +55,7 @@ Json score_bars(const RunData& run, size_t index, size_t turn, const EvalResult&
           {"meta", {{"run", index}, {"role", "bar"}, {"turn", turn}}}};
 }
 
-// The chance of each task as a short line across its group of bars.
+// The score of guessing as a short line across each task's group of bars.
 Json chance_trace(const std::vector<std::string>& tasks, const std::vector<double>& chances) {
   return {{"type", "scatter"},           {"mode", "markers"},
           {"name", "guessing"},          {"x", escaped(tasks)},
@@ -70,9 +71,10 @@ std::vector<Chart> task_charts(const std::vector<RunData>& runs) {
               .caption =
                   "Score of each task in percent with its standard error, every model at "
                   "each number of bits (weights-activations-cache; striped: fewer than 16); "
-                  "higher is better. Dashes: what guessing gives.",
+                  "higher is better. Dashes: the score of guessing.",
               .wide = true};
   chart.pixels_per_category = kPixelsPerTask;
+  // All tasks, and their rows in the table.
   std::vector<std::string> tasks;
   std::vector<double> chances;
   bool averages = false;
@@ -90,6 +92,7 @@ std::vector<Chart> task_charts(const std::vector<RunData>& runs) {
   }
   if (averages) chart.table.rows.push_back({kAverage, "–", "–", "–"});
   chart.table.header = {"task", "metric", "items", "guessing (%)"};
+  // Bars and columns per model and number of bits.
   for (size_t r = 0; r < runs.size(); ++r) {
     size_t turn = 0;
     for (const EvalResult& result : runs[r].evaluation) {

@@ -1,1 +1,1 @@
-"""Python beside the program `osp`."""
+"""Python programs that use the program `osp`."""

@@ -2,8 +2,8 @@
 
     PYTHONPATH=python python -m osp.lm_eval_adapter --model osp --model_args model=DIR,bits=4-4-4 --tasks piqa
 
-takes all arguments of `lm_eval`; a script of its own imports this module and asks lm-eval for the model "osp".
-The texts are split into tokens by the engine, in lm-eval's way (docs/formats.md, "osp score").
+takes all arguments of `lm_eval`. Scripts import this module and then ask lm-eval for the model "osp".
+The engine splits texts into tokens as lm-eval does (docs/formats.md, "osp score").
 """
 
 import logging
@@ -19,9 +19,10 @@ from osp.score_process import MOST_LINES, ScoreProcess
 
 logger = logging.getLogger(__name__)
 
-# Requests of one batch: enough to share beginnings among, few enough to see progress.
+# Requests per batch: enough to share common beginnings, few enough to show progress.
 BATCH = min(1024, MOST_LINES)
-# What lm-eval passes to every model: the engine packs tokens (batch_tokens) and runs on the CPU.
+# Arguments that lm-eval passes to every model and that are ignored here: the engine packs tokens
+# (batch_tokens) and runs on the CPU.
 PASSED_TO_ALL = {"batch_size", "max_batch_size", "device"}
 
 
@@ -29,8 +30,8 @@ PASSED_TO_ALL = {"batch_size", "max_batch_size", "device"}
 class OspLM(LM):
     """A model dir, a quantized folder or a GGUF file, run by `osp score`.
 
-    Arguments: `model`; `bits` (weights-activations-cache, 16 for none); `batch_tokens` of one forward pass;
-    `max_gen_toks` where a task has none; `program`, the osp to run (else $OSP_PROGRAM, the checkout's, the PATH's).
+    Arguments: `model`; `bits` (weights-activations-cache, 16 for none); `batch_tokens` per forward pass;
+    `max_gen_toks` for tasks that set none; `program`, the osp to run (default: find_program()).
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class OspLM(LM):
         self._process = ScoreProcess(self._model, bits, batch_tokens, program)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-likelihood in nats, whether it is the greedy one) of every (context, continuation)."""
+        """(log-likelihood in nats, true if it is the greedy continuation) of every (context, continuation)."""
         return self._answers(
             "loglikelihood",
             requests,
@@ -78,7 +79,7 @@ class OspLM(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """What lm-eval names its cache of requests by."""
+        """The name of lm-eval's cache of requests."""
         return self._model.strip("/").replace("/", "__")
 
     def close(self) -> None:
@@ -100,7 +101,10 @@ class OspLM(LM):
         result_of: Callable,
         disable_tqdm: bool,
     ) -> list:
-        """The results of `requests`, a batch at a time: line_of(*arguments) asks, result_of(answer) reads."""
+        """The results of `requests`, batch by batch.
+
+        line_of(*arguments) makes a request's line, result_of(answer) its result.
+        """
         lines = [line_of(*request.args) for request in requests]
         results, num_cut = [], 0
         with tqdm(total=len(lines), desc=f"osp {method}", disable=disable_tqdm) as bar:

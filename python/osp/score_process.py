@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-# What waits to be read must not fill a pipe while this side still writes: the program answers nothing
-# before the blank line, as long as a batch is smaller than the 131072 lines that it takes at once.
+# Answers must not fill their pipe while this side still writes. The program answers nothing before the
+# blank line as long as a batch is smaller than the 131072 lines that it takes at once.
 MOST_LINES = 4096
 
 
@@ -28,7 +28,7 @@ def find_program(program: str | None = None) -> str:
 
 
 class ScoreProcess:
-    """`osp score MODEL`. Raises RuntimeError with the program's own message when it ends too early."""
+    """A running `osp score MODEL`. Raises RuntimeError with its message when the program ends too early."""
 
     def __init__(
         self, model: str, bits: str = "16-16-16", batch_tokens: int = 8192, program: str | None = None

@@ -84,7 +84,7 @@ def count_calls(strace, osp_build, call, recipe, run):
 
 
 def check_intact(run):
-    """What a crash may leave: whole checkpoints, left-overs that say so, and whole lines."""
+    """A crash may leave whole checkpoints, left-overs named as such, and whole lines, nothing else."""
     for step in checkpoints(run):
         assert (run / f"step-{step}" / "manifest.json").exists()
 

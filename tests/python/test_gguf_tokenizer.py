@@ -108,7 +108,7 @@ def protobuf_fields(data: bytes):
 
 
 def write_sentencepiece(path: Path, model: bytes, **keys) -> Path:
-    """What llama.cpp's converter takes from a tokenizer.model; the types have the same numbers."""
+    """The parts of a tokenizer.model that llama.cpp's converter takes; the types have the same numbers."""
     pieces = [dict(protobuf_fields(value)) for number, value in protobuf_fields(model) if number == 1]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_tokenizer_model("llama")

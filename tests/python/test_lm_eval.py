@@ -80,7 +80,7 @@ def rms_norm(module: LlamaRMSNorm, x: torch.Tensor) -> torch.Tensor:
 
 
 def in_fp64(llama: torch.nn.Module) -> torch.nn.Module:
-    """The same weights, and fp64 also where transformers computes in fp32 whatever they are: norms and rotary angles."""
+    """The model in fp64, also where transformers always computes in fp32: norms and rotary angles."""
     exact = copy.deepcopy(llama).double()
     size = exact.config.head_dim
     rates = exact.config.rope_parameters["rope_theta"] ** (

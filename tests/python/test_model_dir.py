@@ -65,7 +65,7 @@ def transformers_llama(shape, seed=5):
 
 
 def stored_logits(folder, tokens):
-    """What transformers computes from a folder, widened to fp32."""
+    """The results of transformers for a folder, widened to fp32."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         return model.eval()(input_ids=tokens).logits

@@ -1,4 +1,4 @@
-"""`osp report --watch`: the page of a run that goes on, served on 127.0.0.1."""
+"""`osp report --watch`: the page of a run in progress, served on 127.0.0.1."""
 
 import json
 import signal

@@ -82,7 +82,7 @@ def checkpoints(run: Path) -> list:
 
 
 def state_hash(run: Path, step: int) -> str:
-    """Of the weights and the optimizer state of a checkpoint."""
+    """SHA-256 of the weights and of the optimizer state of a checkpoint."""
     digest = hashlib.sha256()
     for name in ("model.safetensors", "optimizer.safetensors"):
         digest.update((run / f"step-{step}" / name).read_bytes())

@@ -1,4 +1,4 @@
-#include "osp/report/watch.h"
+#include "osp/report/live_page.h"
 
 #include <chrono>
 #include <filesystem>
@@ -14,10 +14,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::milliseconds kLookEvery{1000};
+constexpr std::chrono::milliseconds kCheckEvery{1000};  // for changed files
 constexpr int kStepMs = 200;
 
-// Sizes and times of all files that the inputs are made of.
+// Sizes and modification times of all input files.
 std::string state_of(const std::vector<std::string>& inputs) {
   std::string state;
   const auto add = [&](const std::filesystem::path& path) {
@@ -37,14 +37,15 @@ std::string state_of(const std::vector<std::string>& inputs) {
   return state;
 }
 
-// What is served at the moment.
+// The page as it is served at the moment.
 struct Served {
   std::string version;
   std::shared_ptr<const std::string> page;
   std::shared_ptr<const std::string> update;  // the page without its library
 };
 
-Served make_page(const WatchOptions& options, const std::string& plotly, const std::string& state) {
+Served make_page(const LivePageOptions& options, const std::string& plotly,
+                 const std::string& state) {
   const std::vector<RunData> runs = read_inputs(options.inputs, options.labels, true);
   PageOptions page = options.page;
   page.live_version = sha256_hex(state).substr(0, 16);
@@ -62,16 +63,18 @@ HttpResponse answer(const Served& served, const std::string& path) {
 
 }  // namespace
 
-void watch_runs(const WatchOptions& options, const std::string& plotly) {
+void serve_live_page(const LivePageOptions& options, const std::string& plotly) {
+  // The first page, then the server.
   std::string state = state_of(options.inputs);
   Served served = make_page(options, plotly, state);
   catch_signals();
   LoopbackServer server(options.port);
   if (options.serving) options.serving(server.url());
-  Clock::time_point last_look = Clock::now();
+  // Answer requests; make the page anew when an input has changed.
+  Clock::time_point last_check = Clock::now();
   while (!stop_requested()) {
     server.step(kStepMs, [&](const std::string& path) { return answer(served, path); });
-    if (Clock::now() - last_look < kLookEvery) continue;
+    if (Clock::now() - last_check < kCheckEvery) continue;
     const std::string now = state_of(options.inputs);
     if (now != state) {
       state = now;
@@ -81,7 +84,7 @@ void watch_runs(const WatchOptions& options, const std::string& plotly) {
         if (options.unreadable) options.unreadable(error.what());
       }
     }
-    last_look = Clock::now();
+    last_check = Clock::now();
   }
 }
 

@@ -1,0 +1,18 @@
+// The document of benchmark results (task_results.h) as text, Markdown and CSV.
+// Tested by tests/python/test_eval_tasks.py.
+#pragma once
+
+#include <string>
+
+#include "osp/base/json.h"
+
+namespace osp {
+
+// All results for people, one line per task.
+std::string results_text(const Json& document);
+// The paper's table, one row per model: parameters, tokens, every task at the first of its widths,
+// the average at each width; in per cent, "–" for a missing number.
+std::string results_markdown(const Json& document);
+std::string results_csv(const Json& document);
+
+}  // namespace osp

@@ -1,0 +1,24 @@
+// The texts and tables of the report about outliers and attention sinks.
+// Tested by tests/python/test_report.py and page_test.cpp.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "osp/report/run_data.h"
+
+namespace osp {
+
+// Each function returns HTML with everything from the runs escaped; "" where there is nothing to
+// show.
+
+// Where each run's largest activation was found.
+std::string largest_section(const std::vector<RunData>& runs);
+// The largest activations with their text, folded up, one list per model.
+std::string activation_section(const std::vector<RunData>& runs);
+// Attention sinks in numbers.
+std::string sink_section(const std::vector<RunData>& runs);
+// The conclusions of the analyses, as sentences.
+std::string verdict_section(const std::vector<RunData>& runs);
+
+}  // namespace osp
