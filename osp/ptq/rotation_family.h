@@ -20,9 +20,10 @@ struct Sides {
 // Of a weight or of the bias that belongs to one.
 Sides sides_of(const ParameterStore& store, const ParameterSpec& spec);
 
-// Error(unsupported) naming the rotation and the reason where the plan would change the model: R1
-// with norms that follow the blocks (OLMo-2), that subtract a mean or have biases, and with
-// matrices that are not in the table of rotation_family.cpp.
-void check_rotations_exact(const ParameterStore& store, const RotationPlan& plan);
+// Error(unsupported) naming the rotation and the reason where the plan would change a model of this
+// configuration: R1 with norms that follow the blocks (OLMo-2) or, unless it keeps the mean, that
+// subtract one (LayerNorm); R1 with matrices that are not in the table of rotation_family.cpp; R2
+// with clipped values (OLMo). Reads no tensor of the model.
+void check_rotations_exact(const ModelConfig& config, const RotationPlan& plan);
 
 }  // namespace osp
