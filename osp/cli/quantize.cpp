@@ -60,7 +60,8 @@ struct Subject {
   std::vector<at::Tensor> states;       // of it, see DivergenceOptions
 };
 
-Subject read_subject(const std::string& path, const QuantizeArguments& options, Console& console) {
+// Opens a model and refuses it if one of the methods cannot serve it; reads no tensor.
+Subject open_subject(const std::string& path, const std::vector<QuantizeRequest>& requests) {
   Subject subject;
   subject.name = path;
   subject.dir = find_model_dir(path);
@@ -69,12 +70,19 @@ Subject read_subject(const std::string& path, const QuantizeArguments& options, 
          subject.dir);
   }
   subject.source = fused_source(open_model(subject.dir));
+  for (const QuantizeRequest& request : requests) {
+    check_method_serves(request, subject.source->config());
+  }
+  return subject;
+}
+
+// Reads what the quantized model is measured on and compared with.
+void read_measured(Subject& subject, const QuantizeArguments& options, Console& console) {
   if (!options.data.empty()) {
     subject.text = read_token_source(options.data, subject.dir, 0);
     if (!subject.text.warning.empty()) console.warn("{}", subject.text.warning);
     subject.whole = subject.source->read(kWhole);
   }
-  return subject;
 }
 
 bool wants_bf16(const std::string& type) {
@@ -194,19 +202,25 @@ int run(const QuantizeArguments& options) {
       options.method == "all" ? table_methods() : std::vector<std::string>{options.method};
   catch_signals();
   Console console(options.common.quiet);
-  for (const std::string& method : methods) {  // before any work
-    check_request(request_of(options, method, options.seed, console));
+  // Refuse before any work: for every method, then for every model.
+  std::vector<QuantizeRequest> requests;
+  for (const std::string& method : methods) {
+    requests.push_back(request_of(options, method, options.seed, console));
+    check_request(requests.back());
   }
+  std::vector<Subject> subjects;
+  for (const std::string& path : options.models) subjects.push_back(open_subject(path, requests));
   Table table;
   Json json = {{"bits", options.bits}, {"profile", options.profile}, {"runs", Json::array()}};
   record_provenance(json);
-  for (const std::string& path : options.models) {
-    Subject subject = read_subject(path, options, console);
+  for (Subject& subject : subjects) {
+    read_measured(subject, options, console);
     for (const std::string& method : methods) {
       for (TableEntry& entry : run_method(subject, method, options, console, json["runs"])) {
         table.entries.push_back(std::move(entry));
       }
     }
+    subject = {};  // one whole model in memory at a time
   }
   table.bits = options.bits;
   if (options.common.json) {
@@ -224,10 +238,7 @@ void add_quantize(CommandLine& line) {
   Command command = line.command("quantize", "integers for weights, activations and cache");
   add_common_options(command, options->common);
   command.add("model", options->models, "model dirs, checkpoints or finished runs").required();
-  command.add(
-      "--method", options->method,
-      "transform and rounding joined by +: ffn-hadamard, quarot, spinquant, spinquant-kurtosis, "
-      "smoothquant, awq; rtn, gptq, gptaq, qronos; or all, the table");
+  command.add("--method", options->method, method_help());
   command.add("--bits", options->bits, "weights-activations-cache; each 2 to 8, or 16 for none");
   command.add("--group", options->group, "columns of a weight that share a scale; 0: a whole row")
       .between(int64_t{0}, int64_t{65536});

@@ -27,14 +27,13 @@ at::Tensor candidate_scale(const at::Tensor& magnitude, double ratio) {
   return s / (s.max() * s.min()).sqrt();
 }
 
-// Without the clipping search, which would take most of the time; the rounding afterwards may have
-// it.
+// Rounded without the clipping search, which would take most of the time.
 at::Tensor rounded(const at::Tensor& weight, WeightGrid grid, const std::string& name) {
   grid.clipping_search = false;
   return round_to_nearest(weight, grid, name).dequantized();
 }
 
-// Σ ‖Q(W diag(s)) (x / s) − W x‖² over the layers of the site.
+// The error of a scale: Σ ‖Q(W diag(s)) (x / s) − W x‖² over the layers of the site.
 double output_error(const ParameterStore& store, const ScaleSite& site, const at::Tensor& x,
                     const at::Tensor& s, const WeightGrid& grid) {
   const at::Tensor columns = expand_channels(site, s).to(at::kFloat);
@@ -123,6 +122,7 @@ at::Tensor awq_clipped(const at::Tensor& weight, const at::Tensor& x, const Weig
   WeightGrid whole = grid;
   whole.group = 0;
   at::Tensor result = at::empty_like(weight);
+  // Search the limits of each group of columns; all rows at once.
   for (int64_t begin = 0; begin < weight.size(1); begin += group) {
     const at::Tensor w = weight.narrow(1, begin, group);
     const at::Tensor rows = x.narrow(1, begin, group).to(w.scalar_type());
@@ -147,23 +147,41 @@ at::Tensor awq_clipped(const at::Tensor& weight, const at::Tensor& x, const Weig
 }
 
 std::vector<AwqChoice> awq_block(ParameterStore& store, int64_t layer,
-                                 const ChannelStatisticsTap& seen, const AwqOptions& options) {
+                                 const ChannelStatisticsTap& statistics,
+                                 const AwqOptions& options) {
   const c10::NoGradGuard no_graph;
   std::vector<AwqChoice> choices;
   const std::vector<ScaleSite> sites = scale_sites(store, layer);
+  // 1. Find and fold the scale of every input.
   std::vector<at::Tensor> inputs;
   for (const ScaleSite& site : sites) {
-    const ChannelStatistics& statistics = seen.of(site);
-    const Search search = search_scale(store, site, statistics, options);
+    const ChannelStatistics& seen = statistics.of(site);
+    const Search search = search_scale(store, site, seen, options);
     fold_scale(store, site, search.scale);
     choices.push_back(search.choice);
-    inputs.push_back(statistics.rows / expand_channels(site, search.scale).to(at::kFloat));
+    inputs.push_back(seen.rows / expand_channels(site, search.scale).to(at::kFloat));
   }
-  // Afterwards, because the scales of o and down change v and up.
+  // 2. Clip the weights. All scales come first, because those of o and down change v and up.
   for (size_t i = 0; options.clip && i < sites.size(); ++i) {
     clip_readers(store, sites[i], inputs[i], options.grid);
   }
   return choices;
 }
+
+// Scales are folded wherever a model has room for them (scale_sites), so every model is served.
+constexpr TransformRow kAwq = {
+    .name = "awq",
+    .sentence = "weights of channels with large activations are scaled up, then clipped",
+    .default_rounding = "rtn",
+    .table_roundings = {"rtn"},
+    .needs_calibration = true,
+    .clips_weights = true,
+    .make = [](const TransformInputs& inputs) -> PartTransform {
+      return {.kept_rows = kAwqTokens,
+              .apply = [grid = inputs.grid](ParameterStore& part,
+                                            const ChannelStatisticsTap* statistics) {
+                if (statistics != nullptr) awq_block(part, *part.part, *statistics, {.grid = grid});
+              }};
+    }};
 
 }  // namespace osp

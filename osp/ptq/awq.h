@@ -17,6 +17,7 @@
 
 #include "osp/model/parameters.h"
 #include "osp/ptq/smooth_scale.h"
+#include "osp/ptq/transform.h"
 #include "osp/quant/weight_quantizer.h"
 
 namespace osp {
@@ -28,7 +29,7 @@ struct AwqOptions {
   bool clip = true;
 };
 
-// What the search found for one input.
+// The result of the search for one input.
 struct AwqChoice {
   std::string input;          // e.g. "input of model.layers.3.mlp.down_proj.weight"
   double ratio = 0.0;         // r
@@ -36,12 +37,15 @@ struct AwqChoice {
   double error_after = 0.0;   // at the chosen r
 };
 
-// Changes the weights of one block of a fused store; `seen` has the statistics and up to
-// kAwqTokens rows of its inputs. The logits stay, but for clipping.
+// Changes the weights of one block of a fused store. `statistics` are those of its inputs, with up
+// to kAwqTokens rows of each. The logits stay, but for clipping.
 std::vector<AwqChoice> awq_block(ParameterStore& store, int64_t layer,
-                                 const ChannelStatisticsTap& seen, const AwqOptions& options = {});
+                                 const ChannelStatisticsTap& statistics,
+                                 const AwqOptions& options = {});
 
 // W [out, in] clipped as above for inputs x [n, in].
 at::Tensor awq_clipped(const at::Tensor& weight, const at::Tensor& x, const WeightGrid& grid);
+
+extern const TransformRow kAwq;
 
 }  // namespace osp

@@ -1,6 +1,6 @@
 // Calibration windows on their way through a model: the residual stream of all of them, taken
 // through one block at a time, and within a block through one piece at a time, so that the layers
-// of a piece can be quantized before any window goes on. Every product of the forward pass is
+// of a piece can be quantized before any window continues. Every product of the forward pass is
 // computed once, however many pieces there are; only the norms are computed twice.
 #pragma once
 

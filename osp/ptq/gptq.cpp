@@ -26,7 +26,7 @@ namespace {
 constexpr double kDampingGrowth = 10.0;
 constexpr int64_t kMaxAttempts = 20;  // damping 1e18 times the diagonal makes any H diagonal
 
-// Everything about the columns in the order in which they are rounded.
+// Weights and statistics with columns in the order in which they are rounded.
 struct Problem {
   at::Tensor weight;      // fp32 [out, in], dead columns 0
   at::Tensor hessian;     // fp64 [in, in] without damping
@@ -55,11 +55,13 @@ Problem prepare(const at::Tensor& weight, const at::Tensor& hessian, const at::T
          "calibrated on it",
          what);
   }
+  // Dead channels: a unit diagonal makes H invertible, and their weights become 0.
   p.weight = weight.detach().to(at::kFloat).clone();
   const at::Tensor dead = p.hessian.diagonal().eq(0.0);
   p.num_dead = dead.sum().item<int64_t>();
   p.hessian.diagonal().masked_fill_(dead, 1.0);
   p.weight.masked_fill_(dead.unsqueeze(0), 0.0);
+  // Columns by falling diagonal, if asked for.
   p.order = act_order ? p.hessian.diagonal().argsort(/*stable=*/true, 0, /*descending=*/true)
                       : at::arange(in, at::kLong);
   if (difference.defined()) p.difference = difference.to(at::kDouble);
@@ -149,12 +151,13 @@ at::Tensor forward_matrix(const at::Tensor& difference, const at::Tensor& upper,
   return at::mm(at::mm(difference, upper.t()).triu(1), upper).mul_(alpha);
 }
 
-// Qronos: rounds the first column with regard to the original inputs and replaces the others by the
+// Qronos: rounds the first column for the unquantized inputs and replaces the others by the
 // least-squares solution given it. The damping pulls towards the original weights.
 void qronos_start(at::Tensor& weight, const Problem& p, const Factor& factor,
                   const at::Tensor& scale, const at::Tensor& zero, const WeightGrid& grid) {
   const int64_t in = weight.size(1);
   if (in == 1) return;
+  // Round the first column, given all the others.
   at::Tensor h = p.hessian.clone();
   h.diagonal().add_(factor.added);
   const at::Tensor g = h.add(p.difference.t());  // (X̃ᵀX̃ + λ) + X̃ᵀ(X − X̃)
@@ -171,7 +174,7 @@ void qronos_start(at::Tensor& weight, const Problem& p, const Factor& factor,
   code.clamp_(low, -low - 1.0);
   if (zero.defined()) code.sub_(zero.select(1, 0));
   const at::Tensor q = code.mul(s);  // on the grid: rounding it again gives the same code
-  // (H_2…)⁻¹ = U_2…ᵀ U_2…: the factor's lower right part.
+  // Solve for the other columns, given the first. (H_2…)⁻¹ = U_2…ᵀ U_2…: the factor's lower right part.
   const at::Tensor u = factor.upper.narrow(0, 1, in - 1).narrow(1, 1, in - 1);
   const at::Tensor right =
       wanted.narrow(1, 1, in - 1).sub(q.to(at::kDouble).unsqueeze(1).mul(h_row.unsqueeze(0)));
@@ -179,18 +182,28 @@ void qronos_start(at::Tensor& weight, const Problem& p, const Factor& factor,
   weight.select(1, 0).copy_(q);
 }
 
+template <Correction correction>
+RoundedLayer round_by_gptq(const LayerToRound& layer) {
+  GptqOptions options = layer.options;
+  options.correction = correction;
+  return gptq(layer.weight, layer.hessian, layer.difference, layer.grid, options, layer.name);
+}
+
 }  // namespace
 
-GptqResult gptq(const at::Tensor& weight, const at::Tensor& hessian, const at::Tensor& difference,
-                const WeightGrid& grid, const GptqOptions& options, const std::string& what) {
+RoundedLayer gptq(const at::Tensor& weight, const at::Tensor& hessian, const at::Tensor& difference,
+                  const WeightGrid& grid, const GptqOptions& options, const std::string& what) {
   OSP_CHECK(difference.defined() == (options.correction != Correction::none),
             "{}: a correction and the matrix for it belong together", what);
+  // 1. Find the grid on the weights as they are: scales and zeros stay, codes are chosen below.
   const GridParameters parameters = find_grid(weight, grid, what);
+  // 2. Order the columns, silence dead ones, and factorize the damped Hessian, H⁻¹ = UᵀU.
   Problem p = prepare(weight, hessian, difference, options.act_order, what);
   const Factor factor = factorize(p.hessian, options, what);
   const at::Tensor scale = per_column(parameters.scale, p.order, grid.group);
   const at::Tensor zero =
       grid.symmetric ? at::Tensor() : per_column(parameters.zero, p.order, grid.group);
+  // 3. Prepare the correction: Qronos replaces the weights once, GPTAQ adds P to every update.
   at::Tensor w = p.weight.contiguous();
   if (options.correction == Correction::qronos) {
     qronos_start(w, p, factor, scale, zero, grid);
@@ -200,6 +213,7 @@ GptqResult gptq(const at::Tensor& weight, const at::Tensor& hessian, const at::T
     forward =
         forward_matrix(p.difference, factor.upper, options.gptaq_alpha).to(at::kFloat).contiguous();
   }
+  // 4. Round block by block of columns: column by column inside, then one product for the rest.
   const at::Tensor upper = factor.upper.to(at::kFloat).contiguous();
   const int64_t out = w.size(0), in = w.size(1), block = std::min(options.block, in);
   at::Tensor codes = at::empty({out, in}, w.options()),
@@ -230,6 +244,7 @@ GptqResult gptq(const at::Tensor& weight, const at::Tensor& hessian, const at::T
     // Within the block w holds the numbers that were rounded.
     if (forward.defined()) tail.add_(at::mm(w.narrow(1, begin, width), right(forward)));
   }
+  // 5. Put the codes back into the order of the weight's columns.
   at::Tensor in_place = at::empty_like(codes);
   in_place.index_copy_(1, p.order, codes);
   return {.quantized = with_codes(in_place, parameters, grid),
@@ -265,5 +280,22 @@ QuantizedLinear gptq_reference(const at::Tensor& weight, const at::Tensor& hessi
   in_place.index_copy_(1, p.order, codes);
   return with_codes(in_place, parameters, grid);
 }
+
+constexpr RoundingRow kGptq = {.name = "gptq",
+                               .sentence = "errors are compensated in the columns that follow",
+                               .hessian = HessianKind::quantized,
+                               .round = round_by_gptq<Correction::none>};
+
+constexpr RoundingRow kGptaq = {.name = "gptaq",
+                                .sentence = "gptq that also corrects for changed inputs",
+                                .hessian = HessianKind::quantized_and_difference,
+                                .round = round_by_gptq<Correction::gptaq>};
+
+constexpr RoundingRow kQronos = {
+    .name = "qronos",
+    .sentence = "gptq that starts from the least-squares weights for changed inputs",
+    .hessian = HessianKind::quantized_and_difference,
+    .always_act_order = true,
+    .round = round_by_gptq<Correction::qronos>};
 
 }  // namespace osp

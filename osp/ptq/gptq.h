@@ -2,7 +2,7 @@
 // before: GPTAQ (Li et al. 2025) and Qronos (Zhang et al. 2025).
 //
 // A layer y = W x has calibration inputs X̃ [tokens, in] as the quantized model produces them and X
-// as the original model does. With H = X̃ᵀX̃ and H⁻¹ = UᵀU, U upper triangular, columns are rounded
+// as the unquantized model does. With H = X̃ᵀX̃ and H⁻¹ = UᵀU, U upper triangular, columns are rounded
 // one after the other and the error of each is spread over those that follow:
 //
 //   e = (w_i − q_i) / U_ii,   w_j ← w_j − e U_ij            for j > i            (GPTQ)
@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <string>
 
+#include "osp/ptq/rounding.h"
 #include "osp/quant/quantized_linear.h"
 #include "osp/quant/weight_quantizer.h"
 
@@ -33,22 +34,18 @@ struct GptqOptions {
   double qronos_damping = 1e-3;  // times the largest eigenvalue of H, in place of `damping`
 };
 
-struct GptqResult {
-  QuantizedLinear quantized;
-  double damping = 0.0;      // the factor that was used; larger than asked for if that failed
-  int64_t num_attempts = 1;  // Cholesky factorizations tried
-  int64_t num_dead = 0;      // input channels that are always 0; their weights become 0
-};
-
 // weight [out, in]; hessian [in, in] (any positive multiple of X̃ᵀX̃); difference [in, in], the same
 // multiple of (X − X̃)ᵀX̃, undefined without correction. The factorization runs in fp64, the rest in
 // fp32. A factorization that fails is repeated with ten times the damping until it succeeds.
 // Errors: as find_grid; Error(unsupported) naming `what` if the Hessian is not finite.
-GptqResult gptq(const at::Tensor& weight, const at::Tensor& hessian, const at::Tensor& difference,
-                const WeightGrid& grid, const GptqOptions& options, const std::string& what);
+RoundedLayer gptq(const at::Tensor& weight, const at::Tensor& hessian, const at::Tensor& difference,
+                  const WeightGrid& grid, const GptqOptions& options, const std::string& what);
 
 // Naive twin for GPTQ without correction: one column at a time over the explicit inverse, fp64.
 QuantizedLinear gptq_reference(const at::Tensor& weight, const at::Tensor& hessian,
                                const WeightGrid& grid, const GptqOptions& options);
+
+// The rows set the correction; the other options are those of the caller.
+extern const RoundingRow kGptq, kGptaq, kQronos;
 
 }  // namespace osp

@@ -47,7 +47,7 @@ class GptqSettings : public testing::TestWithParam<Setting> {};
 TEST_P(GptqSettings, AreThoseOfTheColumnByColumnTwin) {
   const auto& [grid, options] = GetParam();
   const at::Tensor w = gaussian(24, 96, "weight"), x = inputs(300, 96), h = gram(x, x);
-  const GptqResult result = gptq(w, h, {}, grid, options, "w");
+  const RoundedLayer result = gptq(w, h, {}, grid, options, "w");
   const QuantizedLinear twin = gptq_reference(w, h, grid, options);
   EXPECT_TRUE(result.quantized.scale.equal(twin.scale));
   // fp32 updates against fp64 ones: a weight that comes to lie within 1e-6 of the edge between two
@@ -115,7 +115,7 @@ TEST(Gptq, DampingGrowsUntilAnIndefiniteHessianCanBeFactorized) {
   at::Tensor h = at::eye(32);
   h.narrow(0, 0, 2).narrow(1, 0, 2).fill_(1.0);
   h[0][1] = h[1][0] = 3.0;  // eigenvalue −2
-  const GptqResult result = gptq(w, h, {}, {}, {}, "w");
+  const RoundedLayer result = gptq(w, h, {}, {}, {}, "w");
   EXPECT_GT(result.num_attempts, 1);
   EXPECT_GT(result.damping, 0.01);
   check_quantized(result.quantized, "w");
@@ -125,7 +125,7 @@ TEST(Gptq, ChannelsThatAreAlwaysZeroGetTheWeightZero) {
   const at::Tensor w = gaussian(8, 32, "weight");
   at::Tensor x = inputs(100, 32);
   x.select(1, 7).zero_();
-  const GptqResult result = gptq(w, gram(x, x), {}, {}, {}, "w");
+  const RoundedLayer result = gptq(w, gram(x, x), {}, {}, {}, "w");
   EXPECT_EQ(result.num_dead, 1);
   EXPECT_EQ(result.quantized.codes.select(1, 7).abs().max().item<int64_t>(), 0);
   EXPECT_EQ(gptq(w, at::zeros({32, 32}), {}, {}, {}, "w").num_dead, 32);

@@ -11,17 +11,18 @@
 #include "osp/ops/gram.h"
 
 namespace osp {
-void InputStatistics::add(const at::Tensor& inputs, const at::Tensor& original, int64_t sequences) {
+void InputStatistics::add(const at::Tensor& inputs, const at::Tensor& unquantized,
+                          int64_t sequences) {
   const int64_t in = inputs.size(-1);
   const at::Tensor rows = inputs.detach().reshape({-1, in});
   if (!upper_.defined()) upper_ = at::zeros({in, in}, at::kFloat);
   add_gram(upper_, rows);
-  OSP_CHECK(original.defined() == difference_.defined() || sequences_ == 0,
-            "original inputs with every call or with none");
-  if (original.defined()) {
+  OSP_CHECK(unquantized.defined() == difference_.defined() || sequences_ == 0,
+            "unquantized inputs with every call or with none");
+  if (unquantized.defined()) {
     const at::Tensor x = rows.to(at::kFloat);
     if (!difference_.defined()) difference_ = at::zeros({in, in}, at::kFloat);
-    difference_.addmm_(original.detach().reshape({-1, in}).to(at::kFloat).sub(x).t(), x);
+    difference_.addmm_(unquantized.detach().reshape({-1, in}).to(at::kFloat).sub(x).t(), x);
   }
   sequences_ += sequences;
 }

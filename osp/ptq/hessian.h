@@ -1,9 +1,9 @@
-// What calibration leaves of a layer's inputs: sums of products over tokens, in fp32.
+// Statistics of a layer's calibration inputs: sums of products over tokens, in fp32.
 //
 //   H = (2 / N) Σ x̃ x̃ᵀ,   D = (2 / N) Σ (x − x̃) x̃ᵀ      N sequences
 //
-// x̃ is the input in the quantized model, x in the original one (only the corrections of GPTQ need
-// D). Only the upper triangle of H is computed (gram.h).
+// x̃ is the input in the quantized model, x in the transformed model without quantization (only the
+// corrections of GPTQ need D). Only the upper triangle of H is computed (gram.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,12 +14,12 @@ namespace osp {
 
 class InputStatistics {
  public:
-  // Adds inputs [.., in] of `sequences` sequences. `original`, if defined, has the same shape and
-  // belongs to every call or to none.
-  void add(const at::Tensor& inputs, const at::Tensor& original, int64_t sequences);
+  // Adds inputs [.., in] of `sequences` sequences. `unquantized`, if defined, has the same shape
+  // and is given with every call or with none.
+  void add(const at::Tensor& inputs, const at::Tensor& unquantized, int64_t sequences);
 
   at::Tensor hessian() const;     // fp32 [in, in], symmetric; something must have been added
-  at::Tensor difference() const;  // fp32 [in, in], undefined without original inputs
+  at::Tensor difference() const;  // fp32 [in, in], undefined without unquantized inputs
   int64_t sequences() const { return sequences_; }
 
  private:

@@ -1,6 +1,6 @@
-// The parts of a quantized model while it is made: one safetensors file for what lies outside the
-// blocks and one per block, each with a JSON file. A part is whole once its JSON file is there, so
-// that an interrupted run can go on behind the last one; together they become the model dir.
+// The parts of a quantized model while it is made: one safetensors file for the tensors outside the
+// blocks and one per block, each with a JSON file. A part is complete once its JSON file exists, so
+// that an interrupted run can be resumed after the last one; together they become the model dir.
 #pragma once
 
 #include <cstdint>

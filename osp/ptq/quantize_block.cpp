@@ -29,32 +29,36 @@ class BlockQuantizer {
         reports_(reports),
         watcher_(watcher) {}
 
+  // For each group of layers: 1. collect the statistics of its input, with the groups before it
+  // quantized; 2. quantize its layers, whose new weights the windows meet from then on. Then the
+  // windows leave the block.
   void run() {
     for (const LinearGroup& group : linear_groups(block_, layer_)) {
-      const auto start = Clock::now();
+      const auto start = std::chrono::steady_clock::now();
       InputStatistics statistics;
       if (streams_.quantized != nullptr) collect(group.input, statistics);
       quantize_group(group, statistics, seconds_since(start));
     }
     if (streams_.quantized != nullptr) leave(*streams_.quantized, quantized_pass());
-    if (streams_.original != nullptr) leave(*streams_.original, original_pass());
+    if (streams_.unquantized != nullptr) leave(*streams_.unquantized, unquantized_pass());
   }
 
  private:
   PassSettings quantized_pass() const {
     return {settings_.online, settings_.calibration_bits, &replacements_};
   }
-  PassSettings original_pass() const { return {.online = settings_.online}; }
+  PassSettings unquantized_pass() const { return {.online = settings_.online}; }
 
   void collect(TapPoint point, InputStatistics& statistics) {
     streams_.quantized->for_each_batch([&](int64_t first, int64_t count) {
       const at::Tensor x =
           streams_.quantized->input(block_, layer_, quantized_pass(), point, first, count);
-      at::Tensor original;
-      if (streams_.original != nullptr) {
-        original = streams_.original->input(block_, layer_, original_pass(), point, first, count);
+      at::Tensor unquantized;
+      if (streams_.unquantized != nullptr) {
+        unquantized =
+            streams_.unquantized->input(block_, layer_, unquantized_pass(), point, first, count);
       }
-      statistics.add(x, original, count);
+      statistics.add(x, unquantized, count);
     });
   }
 
@@ -66,7 +70,7 @@ class BlockQuantizer {
   void quantize_group(const LinearGroup& group, const InputStatistics& statistics,
                       double shared_seconds) {
     at::Tensor hessian, difference;
-    const auto start = Clock::now();
+    const auto start = std::chrono::steady_clock::now();
     if (statistics.sequences() > 0) {
       hessian = statistics.hessian();
       difference = statistics.difference();
@@ -83,32 +87,31 @@ class BlockQuantizer {
                       double shared_seconds) {
     const std::string& name = block_.specs[static_cast<size_t>(parameter)].name;
     const at::Tensor weight = block_.master(parameter);
-    const auto start = Clock::now();
+    const auto start = std::chrono::steady_clock::now();
     LinearReport report;
     report.name = name;
     report.kurtosis_before = report.kurtosis_after = std::numeric_limits<double>::quiet_NaN();
-    QuantizedLinear quantized;
-    if (settings_.method == WeightMethod::gptq) {
-      OSP_CHECK(hessian.defined(), "GPTQ needs calibration");
-      GptqResult result = gptq(weight, hessian, difference, settings_.grid, settings_.gptq, name);
-      report.damping = result.damping;
-      report.num_attempts = result.num_attempts;
-      report.num_dead = result.num_dead;
-      quantized = std::move(result.quantized);
-      if (report.num_attempts > 1) {
-        watcher_.warn(
-            fmt::format("{}: the Hessian could not be factorized; damping was raised to {:g}", name,
-                        report.damping));
-      }
-    } else {
-      quantized = round_to_nearest(weight, settings_.grid, name);
+    // Round the weight.
+    OSP_CHECK(hessian.defined() || !settings_.rounding->needs_calibration(), "{} needs calibration",
+              settings_.rounding->name);
+    RoundedLayer rounded = settings_.rounding->round(
+        {weight, hessian, difference, settings_.grid, settings_.gptq, name});
+    report.damping = rounded.damping;
+    report.num_attempts = rounded.num_attempts;
+    report.num_dead = rounded.num_dead;
+    if (report.num_attempts > 1) {
+      watcher_.warn(
+          fmt::format("{}: the Hessian could not be factorized; damping was raised to {:g}", name,
+                      report.damping));
     }
-    const at::Tensor values = quantized.dequantized();
+    // Measure what it cost.
+    const at::Tensor values = rounded.quantized.dequantized();
     report.sqnr_db = signal_to_noise_db(weight, values);
     if (hessian.defined()) report.output_error = relative_output_error(weight, values, hessian);
     report.seconds = shared_seconds + seconds_since(start);
+    // From here on the windows meet the quantized weight.
     replacements_[parameter] = values.to(block_.compute(parameter).scalar_type());
-    weights_[name] = std::move(quantized);
+    weights_[name] = std::move(rounded.quantized);
     reports_.push_back(std::move(report));
   }
 
@@ -157,6 +160,7 @@ void pass_block(const ParameterStore& block, int64_t layer, const WeightSettings
                 const CalibrationStreams& streams, const QuantizedWeights& weights) {
   const at::NoGradGuard no_grad;
   if (streams.quantized == nullptr) return;
+  // The quantized weights take the place of the block's own.
   Replacements replacements;
   for (const LinearGroup& group : linear_groups(block, layer)) {
     for (const int64_t parameter : group.parameters) {
@@ -165,7 +169,7 @@ void pass_block(const ParameterStore& block, int64_t layer, const WeightSettings
           weights.at(name).dequantized().to(block.compute(parameter).scalar_type());
     }
   }
-  // By the same pieces as while quantizing, so that a run that goes on computes the same bits.
+  // Use the same pieces as while quantizing, so that a resumed run computes the same bits.
   const auto take = [&](CalibrationStream& stream, const PassSettings& pass) {
     stream.for_each_batch([&](int64_t first, int64_t count) {
       for (const LinearGroup& group : linear_groups(block, layer)) {
@@ -175,7 +179,7 @@ void pass_block(const ParameterStore& block, int64_t layer, const WeightSettings
     });
   };
   take(*streams.quantized, {settings.online, settings.calibration_bits, &replacements});
-  if (streams.original != nullptr) take(*streams.original, {.online = settings.online});
+  if (streams.unquantized != nullptr) take(*streams.unquantized, {.online = settings.online});
 }
 
 }  // namespace osp

@@ -1,7 +1,7 @@
 // One block's linear layers, quantized in the order of the forward pass: k, v, q → o → up, gate →
 // down. Each group is calibrated on inputs that come out of the groups before it, already
 // quantized: all windows are taken to the input of a group, its statistics are added up, its layers
-// are quantized, and the windows go on with the new weights.
+// are quantized, and the windows continue with the new weights.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,6 +15,7 @@
 #include "osp/model/tap.h"
 #include "osp/ptq/calibration_stream.h"
 #include "osp/ptq/gptq.h"
+#include "osp/ptq/rtn.h"
 #include "osp/quant/bits.h"
 #include "osp/quant/online_transforms.h"
 #include "osp/quant/quantized_linear.h"
@@ -22,24 +23,21 @@
 
 namespace osp {
 
-enum class WeightMethod { rtn, gptq };
-
 // How weights become integers, and what the forward pass looks like meanwhile.
 struct WeightSettings {
-  WeightMethod method = WeightMethod::rtn;
+  const RoundingRow* rounding = &kRtn;
   WeightGrid grid = {};
-  GptqOptions gptq = {};
+  GptqOptions gptq = {};         // the rounding sets its correction
   OnlineTransforms online = {};  // that the weights were rotated for
-  // Activation and cache quantizers that are on during calibration; 16-16-16: off, as in the
-  // reference.
+  // Activation and cache quantizers during calibration; 16-16-16: off, as in the reference.
   BitWidths calibration_bits = {};
 
-  bool wants_original() const {
-    return method == WeightMethod::gptq && gptq.correction != Correction::none;
+  bool wants_unquantized() const {
+    return rounding->hessian == HessianKind::quantized_and_difference;
   }
 };
 
-// What quantizing one linear layer gave.
+// The result of quantizing one linear layer.
 struct LinearReport {
   std::string name;
   double sqnr_db = 0.0;
@@ -51,7 +49,7 @@ struct LinearReport {
   int64_t num_dead = 0;
 };
 
-// Forward options with a tap and nothing else.
+// Default forward options with this tap.
 ForwardOptions watched_by(Tap& tap);
 
 // The linear layers of a block by the tap point of their input, in the order in which they are
@@ -62,11 +60,10 @@ struct LinearGroup {
 };
 std::vector<LinearGroup> linear_groups(const ParameterStore& store, int64_t layer);
 
-// Calibration windows in front of the block; both are taken behind it. null: no calibration, and no
-// original model where no correction is wanted.
+// Calibration windows in front of the block; both streams are taken behind it.
 struct CalibrationStreams {
-  CalibrationStream* quantized = nullptr;
-  CalibrationStream* original = nullptr;
+  CalibrationStream* quantized = nullptr;    // null: no calibration
+  CalibrationStream* unquantized = nullptr;  // null: WeightSettings::wants_unquantized is false
 };
 
 // Called with messages for the user, and after every linear layer.
@@ -76,7 +73,7 @@ struct BlockWatcher {
 };
 
 // Quantizes the layers of `block` (a part or a whole store; its weights are not changed) and adds
-// them and their reports. Errors as gptq and round_to_nearest.
+// them and their reports. Errors are those of the rounding.
 void quantize_block(const ParameterStore& block, int64_t layer, const WeightSettings& settings,
                     const CalibrationStreams& streams, QuantizedWeights& weights,
                     std::vector<LinearReport>& reports, const BlockWatcher& watcher = {});

@@ -12,8 +12,10 @@
 #include "osp/base/test_folder.h"
 #include "osp/model/test_model.h"
 #include "osp/model/transformer.h"
+#include "osp/ptq/block_by_block.h"
 #include "osp/ptq/hessian.h"
-#include "osp/ptq/pipeline.h"
+#include "osp/ptq/quarot.h"
+#include "osp/ptq/rotation_transform.h"
 #include "osp/quant/fake_quant.h"
 
 namespace osp {
@@ -28,25 +30,25 @@ at::Tensor windows() {
   return ids;
 }
 
-PipelineOptions gptq_options() {
-  PipelineOptions options;
-  options.weights.method = WeightMethod::gptq;
+BlockByBlockOptions gptq_options() {
+  BlockByBlockOptions options;
+  options.weights.rounding = &kGptq;
   options.batch_tokens = 48;
   options.warn = [](const std::string& text) { ADD_FAILURE() << text; };
   return options;
 }
 
 struct Outcome {
-  PipelineResult result;
+  BlockByBlockResult result;
   QuantizedWeights weights;
 };
 
-// The pipeline on a store; parts go to `path`.
+// Block by block on a store; parts go to `path`.
 Outcome run_in(const ParameterStore& store, const at::Tensor& windows_NT,
-               const PipelineOptions& options, const std::string& path,
+               const BlockByBlockOptions& options, const std::string& path,
                const Json& fingerprint = {}, bool resume = false) {
   const PartFolder parts(path, fingerprint, resume);
-  Outcome outcome{quantize_parts(*source_of(store), windows_NT, options, parts), {}};
+  Outcome outcome{quantize_block_by_block(*source_of(store), windows_NT, options, parts), {}};
   for (int64_t layer = 0; layer < store.config.layers; ++layer) {
     ParameterStore block = source_of(store)->read(layer);
     std::set<std::string> taken;
@@ -57,7 +59,7 @@ Outcome run_in(const ParameterStore& store, const at::Tensor& windows_NT,
 }
 
 Outcome run(const ParameterStore& store, const at::Tensor& windows_NT,
-            const PipelineOptions& options) {
+            const BlockByBlockOptions& options) {
   const TestFolder folder;
   return run_in(store, windows_NT, options, folder / "parts");
 }
@@ -92,7 +94,7 @@ TEST(QuantizeBlock, GroupsFollowTheForwardPass) {
 
 TEST(QuantizeBlock, ActivationsOnDiskAndSmallerBatchesGiveTheSameCodes) {
   const ParameterStore store = small_fused_model(/*kv_heads=*/1);
-  PipelineOptions options = gptq_options();
+  BlockByBlockOptions options = gptq_options();
   options.batch_tokens = 1 << 20;
   const Outcome whole = run(store, windows(), options);
   options.batch_tokens = 48;
@@ -141,7 +143,7 @@ TEST(CalibrationStream, PiecesOfEveryKindOfBlockGiveTheWholeBlock) {
 TEST(QuantizeBlock, LaterGroupsAreCalibratedOnQuantizedOnes) {
   // The Hessian of the second block's q, k, v by hand: a forward pass with the codes of the first.
   const ParameterStore store = small_fused_model(/*kv_heads=*/1);
-  PipelineOptions options = gptq_options();
+  BlockByBlockOptions options = gptq_options();
   const Outcome result = run(store, windows(), options);
   class Codes : public Tap {
    public:
@@ -163,17 +165,17 @@ TEST(QuantizeBlock, LaterGroupsAreCalibratedOnQuantizedOnes) {
   forward_hidden(store, windows(), watched_by(tap));
   const std::string name = "model.layers.1.self_attn.q_proj.weight";
   const at::Tensor w = store.master(store.find(name));
-  const GptqResult wanted =
+  const RoundedLayer wanted =
       gptq(w, hessian_reference(tap.seen, 6).to(at::kFloat), {}, {}, {}, name);
   expect_same_codes({{name, wanted.quantized}}, {{name, result.weights.at(name)}});
 }
 
 TEST(QuantizeBlock, GptqLeavesASmallerOutputErrorThanRounding) {
   const ParameterStore store = small_fused_model(/*kv_heads=*/1);
-  PipelineOptions options = gptq_options();
-  const PipelineResult better = run(store, windows(), options).result;
-  options.weights.method = WeightMethod::rtn;
-  const PipelineResult rounded = run(store, windows(), options).result;
+  BlockByBlockOptions options = gptq_options();
+  const BlockByBlockResult better = run(store, windows(), options).result;
+  options.weights.rounding = &kRtn;
+  const BlockByBlockResult rounded = run(store, windows(), options).result;
   for (size_t i = 0; i < better.reports.size(); ++i) {
     EXPECT_LT(better.reports[i].output_error, rounded.reports[i].output_error)
         << better.reports[i].name;
@@ -183,7 +185,7 @@ TEST(QuantizeBlock, GptqLeavesASmallerOutputErrorThanRounding) {
 
 TEST(QuantizeBlock, RoundingNeedsNoCalibrationAndIsThatOfFakeQuantization) {
   const ParameterStore store = small_fused_model(/*kv_heads=*/1);
-  PipelineOptions options;
+  BlockByBlockOptions options;
   const Outcome result = run(store, {}, options);
   FakeQuantTap tap(store, {4, 16, 16});
   for (const auto& [name, layer] : result.weights) {
@@ -195,9 +197,9 @@ TEST(QuantizeBlock, RoundingNeedsNoCalibrationAndIsThatOfFakeQuantization) {
 
 TEST(QuantizeBlock, CorrectionsAndQuantizedInputsRunAndKeepTheCodesInRange) {
   const ParameterStore store = small_fused_model(/*kv_heads=*/1);
-  for (const Correction correction : {Correction::gptaq, Correction::qronos}) {
-    PipelineOptions options = gptq_options();
-    options.weights.gptq.correction = correction;
+  for (const RoundingRow* rounding : {&kGptaq, &kQronos}) {
+    BlockByBlockOptions options = gptq_options();
+    options.weights.rounding = rounding;
     options.weights.gptq.act_order = true;
     options.weights.calibration_bits = {16, 4, 4};
     const Outcome result = run(store, windows(), options);
@@ -205,12 +207,12 @@ TEST(QuantizeBlock, CorrectionsAndQuantizedInputsRunAndKeepTheCodesInRange) {
   }
 }
 
-TEST(Pipeline, ResumesBehindTheLastFinishedBlockWithTheSameResult) {
+TEST(BlockByBlock, ResumesBehindTheLastFinishedBlockWithTheSameResult) {
   const ParameterStore store = small_fused_model(/*kv_heads=*/1);
   const TestFolder folder;
-  for (const Correction correction : {Correction::none, Correction::gptaq}) {
-    PipelineOptions options = gptq_options();
-    options.weights.gptq.correction = correction;
+  for (const RoundingRow* rounding : {&kGptq, &kGptaq}) {
+    BlockByBlockOptions options = gptq_options();
+    options.weights.rounding = rounding;
     const Outcome whole = run(store, windows(), options);
 
     class Stop : public std::exception {};
@@ -241,8 +243,8 @@ TEST(Pipeline, ResumesBehindTheLastFinishedBlockWithTheSameResult) {
   }
 }
 
-TEST(Pipeline, AGroupThatDoesNotDivideIsRefusedBeforeAnyWork) {
-  PipelineOptions options;
+TEST(BlockByBlock, AGroupThatDoesNotDivideIsRefusedBeforeAnyWork) {
+  BlockByBlockOptions options;
   options.weights.grid.group = 48;  // of 32 and 64 columns
   try {
     run(small_fused_model(/*kv_heads=*/1), {}, options);
@@ -252,12 +254,12 @@ TEST(Pipeline, AGroupThatDoesNotDivideIsRefusedBeforeAnyWork) {
   }
 }
 
-TEST(Pipeline, KurtosisOfInputsSeesOutliersBeforeAndAfterARotation) {
+TEST(BlockByBlock, KurtosisOfInputsSeesOutliersBeforeAndAfterARotation) {
   ParameterStore store = small_fused_model(/*kv_heads=*/1);
   store.master(store.find("model.layers.1.input_layernorm.weight")).select(0, 5).fill_(100.0);
-  PipelineOptions options;
-  options.transform = rotating(quarot_plan(store.config));
-  const PipelineResult result = run(store, windows(), options).result;
+  BlockByBlockOptions options;
+  options.transform = rotation_transform(quarot_plan(store.config));
+  const BlockByBlockResult result = run(store, windows(), options).result;
   for (const LinearReport& report : result.reports) {
     if (report.name != "model.layers.1.self_attn.k_proj.weight") continue;
     EXPECT_GT(report.kurtosis_before, 15.0);  // one channel of 32: up to 28
@@ -265,9 +267,9 @@ TEST(Pipeline, KurtosisOfInputsSeesOutliersBeforeAndAfterARotation) {
   }
 }
 
-TEST(Pipeline, StaticScalesCoverTheirInputs) {
+TEST(BlockByBlock, StaticScalesCoverTheirInputs) {
   const ParameterStore store = small_fused_model(/*kv_heads=*/1);
-  PipelineOptions options;
+  BlockByBlockOptions options;
   options.activation_bits = 4;
   options.activations = ActivationMode::per_tensor;
   EXPECT_EQ(run(store, windows(), options).result.scales.size(), 8u);  // four points, two blocks

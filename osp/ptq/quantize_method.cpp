@@ -3,7 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <map>
+#include <string_view>
 
 #include "osp/base/error.h"
 #include "osp/base/fields.h"
@@ -11,79 +11,86 @@
 namespace osp {
 namespace {
 
-const std::map<std::string, Transform>& transforms() {
-  static const std::map<std::string, Transform> names = {
-      {"ffn-hadamard", Transform::ffn_hadamard},
-      {"quarot", Transform::quarot},
-      {"spinquant", Transform::spinquant},
-      {"spinquant-kurtosis", Transform::spinquant_kurtosis},
-      {"smoothquant", Transform::smoothquant},
-      {"awq", Transform::awq}};
-  return names;
-}
-
-struct Rounding {
-  WeightMethod weights;
-  Correction correction;
-};
-
-const std::map<std::string, Rounding>& roundings() {
-  static const std::map<std::string, Rounding> names = {
-      {"rtn", {WeightMethod::rtn, Correction::none}},
-      {"gptq", {WeightMethod::gptq, Correction::none}},
-      {"gptaq", {WeightMethod::gptq, Correction::gptaq}},
-      {"qronos", {WeightMethod::gptq, Correction::qronos}}};
+std::vector<std::string> sorted_names(const auto& rows) {
+  std::vector<std::string> names;
+  for (const auto* row : rows) names.emplace_back(row->name);
+  std::sort(names.begin(), names.end());
   return names;
 }
 
 [[noreturn]] void fail_name(const std::string& name, const std::string& text) {
-  std::vector<std::string> known;
-  for (const auto& [key, value] : roundings()) known.push_back(key);
-  for (const auto& [key, value] : transforms()) known.push_back(key);
+  std::vector<std::string> known = sorted_names(roundings());
+  for (const std::string& transform : sorted_names(transforms())) known.push_back(transform);
   const std::string guess = nearest(name, known);
   fail(ErrorCode::usage, "--method {}: unknown part \"{}\"{}; known are {}, joined by +", text,
        name, guess.empty() ? "" : fmt::format(" (did you mean {}?)", guess),
        fmt::join(known, ", "));
 }
 
+// Takes the row that a part of the text names; one of each kind is allowed.
+template <class Row>
+void take_row(const Row*& place, const Row* row, const std::string& text) {
+  if (place != nullptr) {
+    fail(ErrorCode::usage, "--method {}: {} and {} exclude each other", text, place->name,
+         row->name);
+  }
+  place = row;
+}
+
+std::string method_name(const TransformRow* transform, std::string_view rounding) {
+  return transform == nullptr ? std::string(rounding)
+                              : fmt::format("{}+{}", transform->name, rounding);
+}
+
 }  // namespace
 
 bool QuantizeMethod::needs_calibration() const {
-  const bool draws_nothing = transform == Transform::none || transform == Transform::ffn_hadamard ||
-                             transform == Transform::quarot;
-  return weights == WeightMethod::gptq || !draws_nothing;
+  return rounding->needs_calibration() || (transform != nullptr && transform->needs_calibration);
 }
 
 QuantizeMethod parse_method(const std::string& text) {
-  QuantizeMethod method;
-  std::string transform, rounding;
+  const TransformRow* transform = nullptr;
+  const RoundingRow* rounding = nullptr;
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find('+', begin), text.size());
     const std::string name = text.substr(begin, end - begin);
-    std::string* place = transforms().contains(name)  ? &transform
-                         : roundings().contains(name) ? &rounding
-                                                      : nullptr;
-    if (place == nullptr) fail_name(name, text);
-    if (!place->empty()) {
-      fail(ErrorCode::usage, "--method {}: {} and {} exclude each other", text, *place, name);
+    if (const TransformRow* row = find_transform(name)) {
+      take_row(transform, row, text);
+    } else if (const RoundingRow* other = find_rounding(name)) {
+      take_row(rounding, other, text);
+    } else {
+      fail_name(name, text);
     }
-    *place = name;
     begin = end + 1;
   }
-  if (rounding.empty()) {
-    rounding = transform == "quarot" || transform.starts_with("spinquant") ? "gptq" : "rtn";
-  }
-  if (!transform.empty()) method.transform = transforms().at(transform);
-  method.weights = roundings().at(rounding).weights;
-  method.correction = roundings().at(rounding).correction;
-  method.name = transform.empty() ? rounding : transform + "+" + rounding;
-  return method;
+  if (rounding == nullptr) rounding = find_rounding(transform->default_rounding);
+  return {method_name(transform, rounding->name), transform, rounding};
 }
 
 std::vector<std::string> table_methods() {
-  return {"rtn",         "ffn-hadamard+rtn", "ffn-hadamard+gptq",
-          "quarot+gptq", "spinquant+gptq",   "smoothquant+rtn",
-          "awq+rtn"};
+  std::vector<std::string> methods;
+  for (const RoundingRow* row : roundings()) {
+    if (row->alone_in_table) methods.emplace_back(row->name);
+  }
+  for (const TransformRow* row : transforms()) {
+    for (const std::string_view rounding : row->table_roundings) {
+      if (!rounding.empty()) methods.push_back(method_name(row, rounding));
+    }
+  }
+  return methods;
+}
+
+std::string method_help() {
+  const auto list = [](const auto& rows) {
+    std::vector<std::string> entries;
+    for (const auto* row : rows)
+      entries.push_back(fmt::format("{} ({})", row->name, row->sentence));
+    return fmt::format("{}", fmt::join(entries, "; "));
+  };
+  return fmt::format(
+      "a transform, a rounding, or both joined by +, or all: a table of methods. Transforms: {}. "
+      "Roundings: {}",
+      list(transforms()), list(roundings()));
 }
 
 Profile parse_profile(const std::string& text) {
@@ -95,18 +102,15 @@ Profile parse_profile(const std::string& text) {
 WeightSettings weight_settings(const QuantizeMethod& method, Profile profile, const BitWidths& bits,
                                int64_t group, bool symmetric) {
   WeightSettings settings;
-  settings.method = method.weights;
-  settings.grid = {.bits = bits.weights,
-                   .group = group,
-                   .symmetric = symmetric,
-                   .clipping_search = true,
-                   .fp16_scales = profile == Profile::best};
-  // AWQ has clipped the weights by their outputs already.
-  if (method.transform == Transform::awq) settings.grid.clipping_search = false;
-  settings.gptq.correction = method.correction;
-  if (method.correction == Correction::qronos) settings.gptq.act_order = true;
+  settings.rounding = method.rounding;
+  settings.grid = {
+      .bits = bits.weights,
+      .group = group,
+      .symmetric = symmetric,
+      .clipping_search = method.transform == nullptr || !method.transform->clips_weights,
+      .fp16_scales = profile == Profile::best};
+  settings.gptq.act_order = method.rounding->always_act_order || profile == Profile::best;
   if (profile == Profile::best) {
-    settings.gptq.act_order = true;
     settings.calibration_bits = {16, bits.activations, bits.kv_cache};
   }
   return settings;

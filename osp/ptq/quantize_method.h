@@ -1,36 +1,26 @@
-// Methods by name, and profiles: what `osp quantize --method A+B --profile P` means.
+// Methods by name, and profiles: what `osp quantize --method TRANSFORM+ROUNDING --profile P` means.
 //
-//   transforms   ffn-hadamard · quarot · spinquant · spinquant-kurtosis · smoothquant · awq
-//   weights      rtn · gptq · gptaq · qronos
-//
-// At most one of each kind. A rotation alone stands for the paper's row, which has GPTQ; the others
-// are followed by rounding. The rows of the paper's table are rtn, ffn-hadamard+rtn,
-// ffn-hadamard+gptq, quarot, spinquant; smoothquant and awq are added to it.
+// At most one row of the table of transforms (transform.h) and one of the table of roundings
+// (rounding.h). A transform alone is followed by its default rounding: GPTQ for the rotations, as in
+// the paper's table, else round to nearest. The paper's table has rtn, ffn-hadamard+rtn,
+// ffn-hadamard+gptq, quarot and spinquant; `--method all` adds smoothquant and awq.
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "osp/ptq/quantize_block.h"
+#include "osp/ptq/rounding.h"
+#include "osp/ptq/rtn.h"
+#include "osp/ptq/transform.h"
 #include "osp/quant/bits.h"
 
 namespace osp {
 
-enum class Transform {
-  none,
-  ffn_hadamard,
-  quarot,
-  spinquant,           // learned end to end
-  spinquant_kurtosis,  // learned layer by layer
-  smoothquant,
-  awq
-};
-
 struct QuantizeMethod {
-  std::string name;  // complete and in order: "quarot+gptq"
-  Transform transform = Transform::none;
-  WeightMethod weights = WeightMethod::rtn;
-  Correction correction = Correction::none;
+  std::string name;                         // complete and in order: "quarot+gptq"
+  const TransformRow* transform = nullptr;  // null: none
+  const RoundingRow* rounding = &kRtn;
 
   // Whether it looks at calibration text.
   bool needs_calibration() const;
@@ -39,8 +29,11 @@ struct QuantizeMethod {
 // Error(usage) that lists the known names, with the nearest one where one was mistyped.
 QuantizeMethod parse_method(const std::string& text);
 
-// The rows of the table, "all".
+// The methods of `--method all`: roundings alone, then each transform with its roundings.
 std::vector<std::string> table_methods();
+
+// The help of --method: all names with their sentences.
+std::string method_help();
 
 enum class Profile {
   osp_paper,  // the reference's settings: fp32 scales, no act-order, activations in full precision
@@ -49,7 +42,7 @@ enum class Profile {
 };
 Profile parse_profile(const std::string& text);
 
-// Grid, GPTQ and calibration settings of a profile; `online` is left as it is by default.
+// Grid, GPTQ and calibration settings of a method in a profile; `online` keeps its default.
 WeightSettings weight_settings(const QuantizeMethod& method, Profile profile, const BitWidths& bits,
                                int64_t group, bool symmetric);
 

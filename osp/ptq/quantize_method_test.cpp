@@ -1,11 +1,14 @@
 #include "osp/ptq/quantize_method.h"
 
+#include <ATen/ops/arange.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "osp/base/error.h"
+#include "osp/model/test_model.h"
+#include "osp/ptq/quantize_model.h"
 #include "osp/ptq/quantize_report.h"
 #include "osp/ptq/quantize_table.h"
 
@@ -18,8 +21,50 @@ TEST(QuantizeMethod, NamesAreCompletedAndOrdered) {
   EXPECT_EQ(parse_method("quarot").name, "quarot+gptq");
   EXPECT_EQ(parse_method("spinquant").name, "spinquant+gptq");
   EXPECT_EQ(parse_method("smoothquant").name, "smoothquant+rtn");
-  EXPECT_EQ(parse_method("awq+qronos").correction, Correction::qronos);
+  EXPECT_EQ(parse_method("awq+qronos").rounding, &kQronos);
   for (const std::string& name : table_methods()) EXPECT_EQ(parse_method(name).name, name);
+}
+
+TEST(QuantizeMethod, TheTableHasThePapersRowsAndTwoMore) {
+  const std::vector<std::string> expected = {"rtn",         "ffn-hadamard+rtn", "ffn-hadamard+gptq",
+                                             "quarot+gptq", "spinquant+gptq",   "smoothquant+rtn",
+                                             "awq+rtn"};
+  EXPECT_EQ(table_methods(), expected);
+}
+
+TEST(QuantizeMethod, EveryRowIsCompleteAndFoundByItsName) {
+  const std::string help = method_help();
+  for (const TransformRow* row : transforms()) {
+    EXPECT_EQ(find_transform(row->name), row);
+    EXPECT_EQ(parse_method(std::string(row->name)).transform, row);
+    EXPECT_EQ(find_rounding(row->name), nullptr) << row->name;
+    EXPECT_NE(find_rounding(row->default_rounding), nullptr) << row->name;
+    EXPECT_NE(row->make, nullptr) << row->name;
+    EXPECT_NE(help.find(fmt::format("{} ({})", row->name, row->sentence)), std::string::npos);
+  }
+  for (const RoundingRow* row : roundings()) {
+    EXPECT_EQ(find_rounding(row->name), row);
+    EXPECT_EQ(parse_method(std::string(row->name)).rounding, row);
+    EXPECT_NE(row->round, nullptr) << row->name;
+    EXPECT_NE(help.find(fmt::format("{} ({})", row->name, row->sentence)), std::string::npos);
+  }
+}
+
+TEST(QuantizeMethod, RowsSayWhatTheirTransformsNeedAndLeaveOnline) {
+  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
+  const auto source = source_of(store);
+  const at::Tensor windows = at::arange(48, at::kLong).view({2, 24});
+  QuantizeRequest request;
+  request.spin = {.steps = 1, .batch = 1};
+  const WeightGrid grid;
+  for (const TransformRow* row : transforms()) {
+    const PartTransform transform = row->make({*source, request, grid, windows});
+    EXPECT_EQ(transform.online.down_hadamard, row->leaves_down_hadamard) << row->name;
+    EXPECT_EQ(!transform.learning.is_null(), row->learns) << row->name;
+    if (transform.kept_rows > 0 || !transform.learning.is_null()) {
+      EXPECT_TRUE(row->needs_calibration) << row->name;
+    }
+  }
 }
 
 TEST(QuantizeMethod, UnknownAndContradictingPartsAreUsageErrors) {

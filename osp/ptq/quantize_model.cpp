@@ -1,117 +1,16 @@
 #include "osp/ptq/quantize_model.h"
 
-#include <ATen/ops/arange.h>
-
-#include <algorithm>
-#include <chrono>
-#include <utility>
-
 #include "osp/base/error.h"
 #include "osp/base/memory.h"
 #include "osp/base/timing.h"
+#include "osp/ops/hadamard_matrix.h"
 #include "osp/ptq/quantize_report.h"
 #include "osp/ptq/quantized_model_dir.h"
-#include "osp/ptq/rotation_check.h"
-#include "osp/ptq/spinquant.h"
+#include "osp/quant/activation_scales.h"
+#include "osp/quant/quantized_linear.h"
 
 namespace osp {
 namespace {
-
-constexpr int64_t kCheckTokens = 32;
-
-// A few tokens on which logits are compared before and after a rotation: of the calibration text,
-// or else spread over the vocabulary.
-at::Tensor check_tokens(const ModelConfig& config, const at::Tensor& windows_NT) {
-  if (windows_NT.defined()) {
-    return windows_NT.narrow(0, 0, 1).narrow(1, 0, std::min(kCheckTokens, windows_NT.size(1)));
-  }
-  const int64_t count = std::min(kCheckTokens, config.context);
-  return at::arange(count, at::kLong)
-      .mul_(std::max<int64_t>(1, config.vocabulary / count))
-      .remainder_(config.vocabulary)
-      .view({1, count});
-}
-
-// The nearest orthogonal matrix, for one that is orthogonal but for rounding of the descent: the
-// error is squared twice by Q ← Q (3 I − QᵀQ) / 2.
-at::Tensor polished(at::Tensor q) {
-  for (int i = 0; i < 2; ++i) q = q.mul(1.5).sub(q.matmul(q.t().matmul(q)).mul(0.5));
-  return q;
-}
-
-// SpinQuant's rotations. Weights that GPTQ will round keep 16 bits while they are learned.
-RotationPlan learned_plan(const ParameterStore& store, const QuantizeRequest& request,
-                          SpinObjective objective, const at::Tensor& windows_NT, Json& report) {
-  SpinQuantOptions options;
-  options.down_block = request.down_block;
-  options.steps = request.spin.steps;
-  options.batch = request.spin.batch;
-  const int64_t length = request.spin.length > 0 ? std::min(request.spin.length, windows_NT.size(1))
-                                                 : windows_NT.size(1);
-  options.objective = objective;
-  options.bits = request.bits;
-  if (request.method.weights == WeightMethod::gptq) options.bits.weights = 16;
-  options.seed = request.seed;
-  if (request.progress) {
-    const auto start = std::chrono::steady_clock::now();
-    options.progress = [&request, start](int64_t done, int64_t total, double) {
-      const double seconds = seconds_since(start);
-      request.progress("steps", done, total,
-                       seconds / static_cast<double>(done) * static_cast<double>(total - done));
-    };
-  }
-  SpinQuantResult result = learn_rotations(store, windows_NT.narrow(1, 0, length), options);
-  report = {{"steps", options.steps},
-            {"windows_per_step", options.batch},
-            {"window", length},
-            {"objective", objective == SpinObjective::kurtosis ? "kurtosis" : "cross-entropy"},
-            {"objectives", result.objectives}};
-  RotationPlan plan = std::move(result.plan);
-  if (plan.residual && plan.residual->matrix.defined()) {
-    plan.residual->matrix = polished(plan.residual->matrix);
-  }
-  for (Rotation& rotation : plan.values) {
-    if (rotation.matrix.defined()) rotation.matrix = polished(rotation.matrix);
-  }
-  return plan;
-}
-
-PartTransform rotating_checked(const ModelSource& source, const RotationPlan& plan,
-                               const at::Tensor& windows_NT) {
-  check_rotations(source, plan, check_tokens(source.config(), windows_NT));
-  return rotating(plan);
-}
-
-// What the method does to the weights before they are rounded.
-PartTransform transform_of(const ModelSource& source, const QuantizeRequest& request,
-                           const WeightGrid& grid, const at::Tensor& windows_NT, Json& report) {
-  const auto learned = [&](SpinObjective objective) {
-    return rotating_checked(
-        source, learned_plan(source.read(kWhole), request, objective, windows_NT, report),
-        windows_NT);
-  };
-  switch (request.method.transform) {
-    case Transform::none:
-      return {};
-    case Transform::ffn_hadamard:
-      return rotating_checked(source, ffn_hadamard_plan(source.config(), request.down_block),
-                              windows_NT);
-    case Transform::quarot:
-      return rotating_checked(
-          source,
-          quarot_plan(source.config(), {.seed = request.seed, .down_block = request.down_block}),
-          windows_NT);
-    case Transform::spinquant:
-      return learned(SpinObjective::end_to_end);
-    case Transform::spinquant_kurtosis:
-      return learned(SpinObjective::kurtosis);
-    case Transform::smoothquant:
-      return smoothing(source.config());
-    case Transform::awq:
-      return scaling_by_awq(grid);
-  }
-  OSP_CHECK(false, "unknown transform");
-}
 
 Json settings_json(const QuantizeRequest& request, const QuantizedModelInfo& info,
                    const WeightSettings& weights, const Calibration& calibration) {
@@ -129,11 +28,17 @@ Json settings_json(const QuantizeRequest& request, const QuantizedModelInfo& inf
   return json;
 }
 
-// Everything that parts depend on. Numbers of the first block's weights stand for the model's.
-Json fingerprint_json(const ModelSource& source, const std::string& model_dir, Json settings) {
+// Everything that stored parts depend on, so that a run is resumed with the same settings only. The
+// sum of the first block's weights stands in for a hash of the whole model.
+Json fingerprint_json(const ModelSource& source, const std::string& model_dir,
+                      const QuantizeRequest& request, Json settings) {
   double sum = 0.0;
   for (const Bank& bank : source.read(kFirstBlock).banks) {
     sum += bank.master.abs().sum(at::kDouble).item<double>();
+  }
+  const TransformRow* transform = request.method.transform;
+  if (transform != nullptr && transform->learns) {
+    settings["learning"] = {request.spin.steps, request.spin.batch, request.spin.length};
   }
   settings["model"] = model_dir;
   settings["sum_of_weights"] = sum;
@@ -166,14 +71,31 @@ void check_request(const QuantizeRequest& request) {
   }
 }
 
+void check_method_serves(const QuantizeRequest& request, const ModelConfig& config) {
+  const TransformRow* transform = request.method.transform;
+  if (transform != nullptr && transform->check_serves != nullptr) {
+    transform->check_serves(config, request);
+  }
+  for (const ParameterSpec& spec : parameter_specs(config)) {
+    if (spec.kind == ParameterKind::matrix) check_group(request.group, spec.shape[1], spec.name);
+  }
+  if (request.bits.quantizes_kv_cache()) check_hadamard_size(config.head_size, "head size");
+  if (request.bits.quantizes_activations() && request.activations == ActivationMode::after_norm) {
+    check_norm_scales(config);
+  }
+}
+
 QuantizeOutcome quantize_model(const ModelSource& source, const std::string& model_dir,
                                const QuantizeRequest& request) {
+  // 1. Refuse what cannot be done before any work.
+  const ModelConfig& config = source.config();
   check_request(request);
+  check_method_serves(request, config);
   check_output_dir(request.out);
   const auto stage = [&](const std::string& text) {
     if (request.stage) request.stage(text);
   };
-  const ModelConfig& config = source.config();
+  // 2. Read the calibration windows.
   Calibration calibration;
   if (!request.calibration.empty()) {
     stage("reading calibration text");
@@ -184,42 +106,49 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
                           .seed = request.seed,
                           .reference_starts = request.profile == Profile::osp_paper});
   }
-  PipelineOptions pipeline;
-  pipeline.weights = weight_settings(request.method, request.profile, request.bits, request.group,
-                                     request.symmetric);
-  if (request.method.transform != Transform::none) {
+  // 3. Prepare the transform: rotations are drawn or learned and checked.
+  BlockByBlockOptions options;
+  options.weights = weight_settings(request.method, request.profile, request.bits, request.group,
+                                    request.symmetric);
+  if (request.method.transform != nullptr) {
     stage("preparing the transform: " + request.method.name);
+    options.transform = request.method.transform->make(
+        {source, request, options.weights.grid, calibration.windows_NT});
   }
-  Json learning;  // of rotations
-  pipeline.transform =
-      transform_of(source, request, pipeline.weights.grid, calibration.windows_NT, learning);
-  pipeline.activations = request.activations;
-  pipeline.activation_bits = request.bits.activations;
-  pipeline.bf16 = request.bf16;
+  options.activations = request.activations;
+  options.activation_bits = request.bits.activations;
+  options.bf16 = request.bf16;
+  // 4. Open the folder of parts; a run to be resumed must have had the same settings.
   QuantizedModelInfo info = {.bits = request.bits,
-                             .grid = pipeline.weights.grid,
-                             .online = pipeline.transform.online,
+                             .grid = options.weights.grid,
+                             .online = options.transform.online,
                              .clips = request.clips,
                              .method = request.method.name,
                              .profile = request.profile == Profile::best ? "best" : "osp-paper"};
-  const Json settings = settings_json(request, info, pipeline.weights, calibration);
+  const Json settings = settings_json(request, info, options.weights, calibration);
   const std::string work = request.out + ".work";
-  const PartFolder parts(work, fingerprint_json(source, model_dir, settings), request.resume);
-  pipeline.space = {.memory_bytes = request.memory_limit_bytes, .folder = work};
+  const PartFolder parts(work, fingerprint_json(source, model_dir, request, settings),
+                         request.resume);
+  options.space = {.memory_bytes = request.memory_limit_bytes, .folder = work};
   if (request.progress) {
-    pipeline.progress = [&request](int64_t done, int64_t total, double seconds_left) {
+    options.progress = [&request](int64_t done, int64_t total, double seconds_left) {
       request.progress("layers", done, total, seconds_left);
     };
   }
-  if (request.warn) pipeline.warn = request.warn;
-  pipeline.stop = request.stop;
+  if (request.warn) options.warn = request.warn;
+  options.stop = request.stop;
+  // 5. Quantize block by block.
   stage(fmt::format("quantizing {} blocks: {}", config.layers, request.method.name));
-  const PipelineResult result = quantize_parts(source, calibration.windows_NT, pipeline, parts);
+  const BlockByBlockResult result =
+      quantize_block_by_block(source, calibration.windows_NT, options, parts);
   info.scales = result.scales;
+  // 6. Report, and join the parts to a model dir.
   QuantizeOutcome outcome{quantize_report_json(result.reports), result.num_resumed};
   outcome.report["settings"] = settings;
   outcome.report["settings"]["static_scales"] = activation_scales_json(info.scales);
-  if (!learning.is_null()) outcome.report["learning"] = learning;
+  if (!options.transform.learning.is_null()) {
+    outcome.report["learning"] = options.transform.learning;
+  }
   outcome.report["totals"]["wall_seconds"] = result.seconds;
   outcome.report["totals"]["block_seconds"] = result.block_seconds;
   outcome.report["totals"]["peak_memory_bytes"] = peak_memory_bytes();

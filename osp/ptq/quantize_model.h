@@ -7,8 +7,8 @@
 #include <string>
 
 #include "osp/model/model_source.h"
+#include "osp/ptq/block_by_block.h"
 #include "osp/ptq/calibration.h"
-#include "osp/ptq/pipeline.h"
 #include "osp/ptq/quantize_method.h"
 #include "osp/quant/fake_quant.h"
 
@@ -45,7 +45,7 @@ struct QuantizeRequest {
   // `unit` is "layers" (linear ones) or, while rotations are learned, "steps".
   std::function<void(const char* unit, int64_t done, int64_t total, double seconds_left)> progress;
   std::function<void(const std::string&)> warn;
-  std::function<bool()> stop;  // see PipelineOptions
+  std::function<bool()> stop;  // see BlockByBlockOptions
 };
 
 struct QuantizeOutcome {
@@ -53,14 +53,21 @@ struct QuantizeOutcome {
   int64_t num_resumed = 0;  // blocks
 };
 
-// Refuses what no model can be quantized with. Error(usage): 16-bit weights, or no calibration where
-// the method or the activation scales need it.
+// Refuses requests that no model can serve. Error(usage): 16-bit weights, or no calibration text
+// where the method or the activation scales need it.
 void check_request(const QuantizeRequest& request);
 
+// Refuses models that the request's method cannot serve, by the configuration of the fused model
+// alone: no tensor and no calibration text is read. Errors: unsupported with the reason of the
+// transform (TransformRow::check_serves), for sizes without a Hadamard matrix that rotations or a
+// quantized key cache need, and for static scales after norms where no norm precedes the blocks;
+// usage if groups or Hadamard blocks do not divide.
+void check_method_serves(const QuantizeRequest& request, const ModelConfig& config);
+
 // Reads `source` (fused already, osp/model/model_source.h) part by part and writes request.out;
-// `model_dir` is where its tokenizer lies. Only SpinQuant holds the whole model in memory. Errors:
-// those of check_request, of the transforms, of read_calibration, of quantize_parts and of
-// save_quantized_model_dir.
+// `model_dir` has its tokenizer. Only SpinQuant holds the whole model in memory. Errors: those of
+// check_request and check_method_serves, of read_calibration, of the transforms, of
+// quantize_block_by_block and of save_quantized_model_dir.
 QuantizeOutcome quantize_model(const ModelSource& source, const std::string& model_dir,
                                const QuantizeRequest& request);
 

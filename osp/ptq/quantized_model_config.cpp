@@ -1,4 +1,5 @@
-// The entries of config.json of a quantized model dir (quantized_model_dir.h).
+#include "osp/ptq/quantized_model_config.h"
+
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -6,7 +7,7 @@
 
 #include "osp/base/error.h"
 #include "osp/model/hf_family.h"
-#include "osp/ptq/quantized_model_dir.h"
+#include "osp/ptq/quantized_model_tensors.h"
 
 namespace osp {
 namespace {

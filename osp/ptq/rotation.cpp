@@ -138,8 +138,6 @@ Rotation dense_rotation(const at::Tensor& matrix) {
   return {.matrix = matrix.detach().to(at::kDouble).contiguous()};
 }
 
-namespace {
-
 void check_down_block(const ModelConfig& config, int64_t block, const std::string& what) {
   if (block != 0 && config.inner % block != 0) {
     fail(ErrorCode::usage, "{}: blocks of {} do not divide the inner size {}", what, block,
@@ -148,34 +146,13 @@ void check_down_block(const ModelConfig& config, int64_t block, const std::strin
   check_hadamard_size(block == 0 ? config.inner : block, what + ": the block");
 }
 
-}  // namespace
-
-RotationPlan quarot_plan(const ModelConfig& config, const QuaRotOptions& options) {
-  RotationPlan plan{.fold_norms = true, .down = true, .down_block = options.down_block};
-  const std::string name = "R1 (residual stream): the width";
-  plan.residual = config.layer_norm() ? random_mean_keeping(config.width, options.seed, name)
-                                      : random_hadamard(config.width, options.seed, name);
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    plan.values.push_back(
-        random_hadamard(config.head_size, options.seed,
-                        fmt::format("R2 (values of layer {}): the head size", layer)));
-  }
-  check_down_block(config, options.down_block, "R4 (input of the down projection)");
-  return plan;
-}
-
-RotationPlan ffn_hadamard_plan(const ModelConfig& config, int64_t down_block) {
-  check_down_block(config, down_block, "FFN Hadamard (input of the down projection)");
-  return {.down = true, .down_block = down_block};
-}
-
-void rotate(ParameterStore& store, const RotationPlan& plan) {
+void rotate_model(ParameterStore& store, const RotationPlan& plan) {
   const c10::NoGradGuard no_graph;
-  check_rotations_exact(store, plan);
+  check_rotations_exact(store.config, plan);
   OSP_CHECK(!store.config.embedding_projection, "EmbProj must be fused before rotations");
   OSP_CHECK(plan.values.empty() || static_cast<int64_t>(plan.values.size()) == store.config.layers,
             "{} value rotations for {} layers", plan.values.size(), store.config.layers);
-  if (plan.fold_norms && store.config.tied) store = untied(store);
+  if (plan.fold_norms && store.config.tied) store = with_untied_head(store);
   OSP_CHECK(!plan.residual || plan.fold_norms || norms_are_folded(store),
             "R1 needs norm weights of 1");
   rotate_parameters(store, plan);

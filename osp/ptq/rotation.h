@@ -10,9 +10,9 @@
 //
 // Embeddings are not centred: RMSNorm subtracts no mean, and for LayerNorm R1 is drawn so that the
 // mean over channels stays (random_mean_keeping). A norm's bias b becomes (b / g) Q₁.
-// Sources: Ashkboos et al., "QuaRot", 2024; Liu et al., "SpinQuant", 2024; PAPER settings of the
-// reference. Everything is computed in fp64, one tensor at a time, and rounded once to the store's
-// type.
+// Plans are made by quarot.h, ffn_hadamard.h and spinquant.h. Everything is computed in fp64, one
+// tensor at a time, and rounded once to the type of the store. Sources: Ashkboos et al., "QuaRot",
+// 2024; Liu et al., "SpinQuant", 2024; the reference's settings.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -29,10 +29,10 @@ namespace osp {
 
 // An orthogonal matrix Q of order n, applied to rows.
 struct Rotation {
-  // fp64 [n] of ±1: Q = diag(signs) · H / sqrt(n), or with keeps_mean Hᵀ · diag(signs) · H / n; or
-  // undefined, and then
+  // One of the two is defined. signs, fp64 [n] of ±1: Q = diag(signs) · H / sqrt(n), or with
+  // keeps_mean Q = Hᵀ · diag(signs) · H / n. matrix, fp64 [n, n]: Q itself.
   at::Tensor signs = {};
-  at::Tensor matrix = {};  // fp64 [n, n]: Q itself
+  at::Tensor matrix = {};
   bool keeps_mean = false;
 
   int64_t size() const { return signs.defined() ? signs.numel() : matrix.size(0); }
@@ -56,7 +56,7 @@ Rotation dense_rotation(const at::Tensor& matrix);
 // max |Q Qᵀ − I|
 double orthogonality_error(const at::Tensor& matrix);
 
-// What is to be done to a model; the order is that of the list above.
+// The rotations of one model; they are applied in the order of the list above.
 struct RotationPlan {
   bool fold_norms = false;
   std::optional<Rotation> residual = {};  // R1; needs norms that are folded, here or before
@@ -68,20 +68,13 @@ struct RotationPlan {
   OnlineTransforms online() const { return {.down_hadamard = down, .down_block = down_block}; }
 };
 
-struct QuaRotOptions {
-  uint64_t seed = 0;
-  int64_t down_block = 0;
-};
-
-// Norms, R1 and R2 by random Hadamard matrices, R4.
-RotationPlan quarot_plan(const ModelConfig& config, const QuaRotOptions& options = {});
-
-// The paper's "+ FFN Hadamard": R4 alone.
-RotationPlan ffn_hadamard_plan(const ModelConfig& config, int64_t down_block = 0);
+// Error(usage) beginning with `what` if blocks of R4 do not divide the inner size (0: one block),
+// Error(unsupported) if no Hadamard matrix of their size is known.
+void check_down_block(const ModelConfig& config, int64_t block, const std::string& what);
 
 // Changes the weights as planned. The store must be fused (osp/model/fuse.h): norm weights per
 // channel, no EmbProj. A tied head becomes a matrix of its own where norms are folded. Errors of
 // check_rotations_exact (osp/ptq/rotation_family.h); OSP_CHECK that R1 meets only folded norms.
-void rotate(ParameterStore& store, const RotationPlan& plan);
+void rotate_model(ParameterStore& store, const RotationPlan& plan);
 
 }  // namespace osp

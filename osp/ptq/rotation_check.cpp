@@ -14,14 +14,14 @@
 namespace osp {
 namespace {
 
-struct Step {
+struct RotationStep {
   const char* name;
   RotationPlan plan;
 };
 
-// The plan in parts that are exact each by itself.
-std::vector<Step> steps_of(const RotationPlan& plan) {
-  std::vector<Step> steps;
+// The plan in steps, each of which is exact by itself.
+std::vector<RotationStep> steps_of(const RotationPlan& plan) {
+  std::vector<RotationStep> steps;
   if (plan.fold_norms) steps.push_back({"folding the norms' weights", {.fold_norms = true}});
   if (plan.residual) {
     RotationPlan part;
@@ -56,14 +56,15 @@ at::Tensor OnlineHadamardTap::at(TapPoint point, int64_t layer, const at::Tensor
 double check_rotations(const ModelSource& source, const RotationPlan& plan,
                        const at::Tensor& tokens_BT) {
   const c10::NoGradGuard no_graph;
-  const std::vector<Step> steps = steps_of(plan);
+  const std::vector<RotationStep> steps = steps_of(plan);
   std::vector<at::Tensor> results(steps.size() + 1);  // of the model as it is and after each step
+  // Runs one part of all models: as it is, and after each step, which follows the steps before it.
   const auto visit = [&](Part part, const auto& run) {
-    ParameterStore wide = widened(source.read(part));
+    ParameterStore wide = copy_in_fp64(source.read(part));
     OnlineTransforms online{.query_key_hadamard = false};
     results[0] = run(wide, online, results[0]);
     for (size_t i = 0; i < steps.size(); ++i) {
-      rotate(wide, steps[i].plan);
+      rotate_model(wide, steps[i].plan);
       if (steps[i].plan.down) {
         online.down_hadamard = true;
         online.down_block = steps[i].plan.down_block;
@@ -71,6 +72,7 @@ double check_rotations(const ModelSource& source, const RotationPlan& plan,
       results[i + 1] = run(wide, online, results[i + 1]);
     }
   };
+  // Embed, pass the blocks one after another, and take the logits.
   visit(kOutsideBlocks, [&](const ParameterStore& store, const OnlineTransforms&,
                             const at::Tensor&) { return forward_embedding(store, tokens_BT); });
   for (int64_t layer = 0; layer < source.config().layers; ++layer) {
@@ -84,6 +86,7 @@ double check_rotations(const ModelSource& source, const RotationPlan& plan,
   }
   visit(kOutsideBlocks, [&](const ParameterStore& store, const OnlineTransforms&,
                             const at::Tensor& x) { return forward_head(store, x); });
+  // Compare the logits after each step with those before.
   if (!results[0].isfinite().all().item<bool>()) {
     fail(ErrorCode::damaged,
          "the model's logits are not finite before any rotation: its weights are damaged or "

@@ -15,8 +15,7 @@ bool keeps_mean(const Rotation& q) {
   return q.apply(ones).sub(ones).abs().max().item<double>() < kLargestMeanError;
 }
 
-void check_residual(const ParameterStore& store, const RotationPlan& plan) {
-  const ModelConfig& config = store.config;
+void check_residual(const ModelConfig& config, const RotationPlan& plan) {
   if (config.norm_after) {
     fail(ErrorCode::unsupported,
          "R1 (rotation of the residual stream) is not exact for this family: its norms follow the "
@@ -72,20 +71,20 @@ Sides sides_of(const ModelConfig& config, ParameterRole role) {
   OSP_CHECK(false, "unknown parameter role {}", static_cast<int>(role));
 }
 
-void check_rotations_exact(const ParameterStore& store, const RotationPlan& plan) {
-  if (plan.residual || plan.fold_norms) check_residual(store, plan);
-  if (!plan.values.empty() && store.config.clip_qkv > 0) {
+void check_rotations_exact(const ModelConfig& config, const RotationPlan& plan) {
+  if (plan.residual || plan.fold_norms) check_residual(config, plan);
+  if (!plan.values.empty() && config.clip_qkv > 0) {
     fail(ErrorCode::unsupported,
          "R2 (rotation of values) is not exact for this family: it clips queries, keys and values "
          "at ±{}, channel by channel. Use the FFN Hadamard or GPTQ alone",
-         store.config.clip_qkv);
+         config.clip_qkv);
   }
-  OSP_CHECK(!plan.residual || plan.residual->size() == store.config.width,
+  OSP_CHECK(!plan.residual || plan.residual->size() == config.width,
             "R1 of order {} for a residual stream of width {}", plan.residual->size(),
-            store.config.width);
+            config.width);
   for (const Rotation& q : plan.values) {
-    OSP_CHECK(q.size() == store.config.head_size, "R2 of order {} for heads of size {}", q.size(),
-              store.config.head_size);
+    OSP_CHECK(q.size() == config.head_size, "R2 of order {} for heads of size {}", q.size(),
+              config.head_size);
   }
 }
 

@@ -21,9 +21,10 @@ struct Sides {
 // The sides of a role's weight, and of its bias.
 Sides sides_of(const ModelConfig& config, ParameterRole role);
 
-// Error(unsupported) naming the rotation and the reason where the plan would change the model: R1
-// with norms that follow the blocks (OLMo-2) and, unless it keeps the mean over channels, with
-// LayerNorm; R2 with clipped values.
-void check_rotations_exact(const ParameterStore& store, const RotationPlan& plan);
+// Error(unsupported) naming the rotation and the reason where the plan would change a model of this
+// configuration: R1 with norms that follow the blocks (OLMo-2) or, unless it keeps the mean, that
+// subtract one (LayerNorm); R2
+// with clipped values (OLMo). Reads no tensor of the model.
+void check_rotations_exact(const ModelConfig& config, const RotationPlan& plan);
 
 }  // namespace osp

@@ -46,7 +46,7 @@ void set_type(ParameterStore& store, at::ScalarType type) {
   }
 }
 
-// Every parameter of `to` that `from` has.
+// Copies every parameter of `to` that `from` has.
 void copy_weights(const ParameterStore& from, ParameterStore& to) {
   const c10::NoGradGuard no_graph;
   for (size_t i = 0; i < to.specs.size(); ++i) {
@@ -72,19 +72,19 @@ bool is_residual_norm_bias(const ParameterSpec& spec) {
   return normalises_residual(spec.role) && spec.kind == ParameterKind::bias;
 }
 
-ParameterStore widened(const ParameterStore& store) {
+ParameterStore copy_in_fp64(const ParameterStore& store) {
   ParameterStore wide = empty_store(store.config, store.part, at::kDouble);
   copy_weights(store, wide);
   return wide;
 }
 
-ParameterStore narrowed(const ParameterStore& wide) {
-  ParameterStore store = make_parameters(wide.config, {.part = wide.part});
-  copy_weights(wide, store);
-  return store;
+ParameterStore copy_in_fp32(const ParameterStore& store) {
+  ParameterStore copy = make_parameters(store.config, {.part = store.part});
+  copy_weights(store, copy);
+  return copy;
 }
 
-ParameterStore untied(const ParameterStore& store) {
+ParameterStore with_untied_head(const ParameterStore& store) {
   ModelConfig config = store.config;
   OSP_CHECK(config.tied, "the head is a matrix of its own already");
   config.tied = false;

@@ -1,4 +1,4 @@
-// Copies of a store of parameters that rotations and scalings work on.
+// Copies of a model's parameters on which rotations and scalings work.
 #pragma once
 
 #include "osp/model/parameters.h"
@@ -9,14 +9,14 @@ namespace osp {
 bool is_residual_norm(const ParameterSpec& spec);
 bool is_residual_norm_bias(const ParameterSpec& spec);
 
-// The same parameters in fp64, for transforms that are to be exact beyond fp32. It can be run by
-// the forward pass; gradients are not copied.
-ParameterStore widened(const ParameterStore& store);
+// A copy in fp64, for transforms that must be exact beyond fp32. The forward pass can run it;
+// gradients are not copied.
+ParameterStore copy_in_fp64(const ParameterStore& store);
 
-// Rounds the masters of `wide` into a new fp32 store of the same configuration.
-ParameterStore narrowed(const ParameterStore& wide);
+// A copy in fp32 of the same configuration; masters are rounded.
+ParameterStore copy_in_fp32(const ParameterStore& store);
 
-// The same model with the head as a matrix of its own, in the same type.
-ParameterStore untied(const ParameterStore& store);
+// A copy whose head is a matrix of its own, in the same type.
+ParameterStore with_untied_head(const ParameterStore& store);
 
 }  // namespace osp

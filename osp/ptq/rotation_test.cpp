@@ -9,6 +9,8 @@
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
 #include "osp/model/fuse.h"
+#include "osp/ptq/ffn_hadamard.h"
+#include "osp/ptq/quarot.h"
 #include "osp/ptq/rotation_check.h"
 #include "osp/ptq/rotation_family.h"
 #include "osp/ptq/rotation_store.h"
@@ -35,7 +37,7 @@ ParameterStore wide_model_of(const ModelConfig& config) {
     RandomStream(8, store.specs[i].name)
         .fill_normal({vector.data_ptr<float>(), static_cast<size_t>(vector.numel())}, mean, 0.5);
   }
-  return widened(store);
+  return copy_in_fp64(store);
 }
 
 ModelConfig config_of(const Shape& shape) {
@@ -70,7 +72,7 @@ at::Tensor random_orthogonal(int64_t size) {
 double change_by(const ParameterStore& before, const RotationPlan& plan) {
   ParameterStore after = before;
   for (Bank& bank : after.banks) bank.compute = bank.master = bank.master.clone();
-  rotate(after, plan);
+  rotate_model(after, plan);
   return InvarianceCheck(before, tokens()).change(after, plan.online());
 }
 
@@ -163,7 +165,7 @@ TEST(Rotation, QuaRotLeavesTheLogitsOfOtherFamiliesInFp64) {
 TEST(Rotation, RotationsThatAreNotExactAreRefusedByName) {
   const auto message = [](const ParameterStore& store, const RotationPlan& plan) {
     try {
-      check_rotations_exact(store, plan);
+      check_rotations_exact(store.config, plan);
     } catch (const Error& error) {
       return std::string(error.what());
     }
@@ -199,8 +201,8 @@ TEST(Rotation, DenseRotationsLeaveTheLogitsInFp64) {
 
 TEST(Rotation, WeightsDoMoveWhereTheLogitsDoNot) {
   const ParameterStore store = wide_model();
-  ParameterStore after = widened(store);
-  rotate(after, quarot_plan(store.config));
+  ParameterStore after = copy_in_fp64(store);
+  rotate_model(after, quarot_plan(store.config));
   for (const char* name :
        {"model.embed_tokens.weight", "lm_head.weight", "model.layers.1.self_attn.q_proj.weight",
         "model.layers.1.self_attn.v_proj.weight", "model.layers.1.self_attn.o_proj.weight",
@@ -212,34 +214,34 @@ TEST(Rotation, WeightsDoMoveWhereTheLogitsDoNot) {
 
 TEST(Rotation, WrongOnlineTransformIsNoticed) {
   const ParameterStore store = wide_model();
-  ParameterStore after = widened(store);
-  rotate(after, ffn_hadamard_plan(store.config));
+  ParameterStore after = copy_in_fp64(store);
+  rotate_model(after, ffn_hadamard_plan(store.config));
   const InvarianceCheck check(store, tokens());
   EXPECT_GT(check.change(after, {}), 1e-3);  // nobody turns the input of the down projection
   EXPECT_GT(check.change(after, {.down_hadamard = true, .down_block = 20}), 1e-3);
 }
 
 TEST(Rotation, RoundsOnce) {
-  ParameterStore store = narrowed(wide_model({.tied = true}));
-  const ParameterStore before = narrowed(widened(store));
+  ParameterStore store = copy_in_fp32(wide_model({.tied = true}));
+  const ParameterStore before = copy_in_fp32(copy_in_fp64(store));
   const RotationPlan plan = quarot_plan(store.config, {.seed = 2, .down_block = 40});
   EXPECT_TRUE(plan.online().down_hadamard);
   EXPECT_EQ(plan.online().down_block, 40);
-  rotate(store, plan);
+  rotate_model(store, plan);
   EXPECT_FALSE(store.config.tied);
   // One rounding of each weight in fp32 (6e-8), three blocks deep.
   EXPECT_LT(InvarianceCheck(before, tokens()).change(store, plan.online()), 2e-5);
 }
 
 TEST(Rotation, PartByPartGivesTheModelRotatedAtOnce) {
-  const ParameterStore store = narrowed(wide_model({.tied = true}));
+  const ParameterStore store = copy_in_fp32(wide_model({.tied = true}));
   const RotationPlan plan = quarot_plan(store.config, {.seed = 4});
-  ParameterStore together = narrowed(widened(store));
-  rotate(together, plan);
+  ParameterStore together = copy_in_fp32(copy_in_fp64(store));
+  rotate_model(together, plan);
   const auto source = source_of(store);
   for (int64_t part = -1; part < store.config.layers; ++part) {
     ParameterStore alone = source->read(part);
-    rotate(alone, plan);
+    rotate_model(alone, plan);
     EXPECT_FALSE(alone.specs.empty());
     EXPECT_EQ(alone.config, together.config);
     for (size_t i = 0; i < alone.specs.size(); ++i) {
@@ -251,7 +253,7 @@ TEST(Rotation, PartByPartGivesTheModelRotatedAtOnce) {
 }
 
 TEST(RotationCheck, ExactPlansPassAndAMatrixThatIsNotOrthogonalIsNoticed) {
-  const ParameterStore store = narrowed(wide_model({.tied = true}));
+  const ParameterStore store = copy_in_fp32(wide_model({.tied = true}));
   const auto source = source_of(store);
   RotationPlan plan = quarot_plan(store.config, {.seed = 2, .down_block = 40});
   EXPECT_LT(check_rotations(*source, plan, tokens()), kInvarianceTolerance);
@@ -278,7 +280,7 @@ TEST(Rotation, SizesWithoutAHadamardMatrixAreRefusedByName) {
 }
 
 TEST(RotationCheck, NotFiniteLogitsAreReportedAsDamage) {
-  ParameterStore store = narrowed(wide_model());
+  ParameterStore store = copy_in_fp32(wide_model());
   store.master(store.find("model.layers.1.mlp.up_proj.weight")).view(-1)[5] = NAN;
   EXPECT_THROW(check_rotations(*source_of(store), quarot_plan(store.config), tokens()), Error);
 }

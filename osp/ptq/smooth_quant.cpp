@@ -42,13 +42,29 @@ void check_smooth_quant(const ModelConfig& config) {
                              : "in this family the norms have none");
 }
 
-void smooth_quant_block(ParameterStore& store, int64_t layer, const ChannelStatisticsTap& seen,
-                        const SmoothQuantOptions& options) {
+void smooth_quant_block(ParameterStore& store, int64_t layer,
+                        const ChannelStatisticsTap& statistics, const SmoothQuantOptions& options) {
   const c10::NoGradGuard no_graph;
   for (const ScaleSite& site : scale_sites(store, layer)) {
     if (!follows_norm(site)) continue;
-    fold_scale(store, site, smoothing_scale(store, site, seen.of(site).largest, options.alpha));
+    fold_scale(store, site,
+               smoothing_scale(store, site, statistics.of(site).largest, options.alpha));
   }
 }
+
+constexpr TransformRow kSmoothQuant = {
+    .name = "smoothquant",
+    .sentence = "outliers of activations behind norms are moved into the weights",
+    .default_rounding = "rtn",
+    .table_roundings = {"rtn"},
+    .needs_calibration = true,
+    .check_serves = [](const ModelConfig& config,
+                       const QuantizeRequest&) { check_smooth_quant(config); },
+    .make = [](const TransformInputs&) -> PartTransform {
+      return {.kept_rows = 1,
+              .apply = [](ParameterStore& part, const ChannelStatisticsTap* statistics) {
+                if (statistics != nullptr) smooth_quant_block(part, *part.part, *statistics);
+              }};
+    }};
 
 }  // namespace osp

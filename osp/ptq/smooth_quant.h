@@ -11,6 +11,7 @@
 
 #include "osp/model/parameters.h"
 #include "osp/ptq/smooth_scale.h"
+#include "osp/ptq/transform.h"
 
 namespace osp {
 
@@ -21,9 +22,12 @@ struct SmoothQuantOptions {
 // Error(unsupported) naming the family's trait if no norm precedes the blocks.
 void check_smooth_quant(const ModelConfig& config);
 
-// Changes the weights of one block of a fused store that passed the check; `seen` has the
-// statistics of its inputs. The logits stay.
-void smooth_quant_block(ParameterStore& store, int64_t layer, const ChannelStatisticsTap& seen,
+// Changes the weights of one block of a fused store that passed the check. `statistics` are those
+// of its inputs. The logits stay.
+void smooth_quant_block(ParameterStore& store, int64_t layer,
+                        const ChannelStatisticsTap& statistics,
                         const SmoothQuantOptions& options = {});
+
+extern const TransformRow kSmoothQuant;
 
 }  // namespace osp

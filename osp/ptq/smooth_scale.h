@@ -40,8 +40,8 @@ struct ScaleSite {
   int64_t head_size = 0;         // of such heads; 0 where group is 1
 };
 
-// The places of one block where a scale can be folded; those whose input is not made as the table
-// above says (no norm before the block, clipped values, no gate) are left out.
+// The places of one block where a scale can be folded. Inputs that are not made as the table above
+// says (no norm before the block, clipped values, no gate) are omitted.
 std::vector<ScaleSite> scale_sites(const ParameterStore& store, int64_t layer);
 
 // One number per channel of the input from one per free channel, and back by the largest or the
@@ -53,8 +53,7 @@ at::Tensor mean_of_shared(const ScaleSite& site, const at::Tensor& channels);
 // Folds s (positive, one per free channel) into the store, in fp64, rounded once.
 void fold_scale(ParameterStore& store, const ScaleSite& site, const at::Tensor& s);
 
-// What calibration shows of every input: the largest and the mean magnitude per channel, and some
-// rows.
+// Calibration statistics of one input: largest and mean magnitude per channel, and some rows.
 struct ChannelStatistics {
   at::Tensor largest;    // fp64 [channels]
   at::Tensor magnitude;  // fp64 [channels], sum of |x|
@@ -64,7 +63,7 @@ struct ChannelStatistics {
   at::Tensor mean() const { return magnitude / static_cast<double>(num_rows); }
 };
 
-// Collects them, at most `kept_rows` rows of each input; changes nothing.
+// Collects the statistics of all inputs, at most `kept_rows` rows of each; changes nothing.
 class ChannelStatisticsTap : public Tap {
  public:
   // `expected_rows`: tokens that will pass.

@@ -64,9 +64,9 @@ TEST(ScaleSites, EveryInputOfALinearLayerHasOne) {
 }
 
 TEST(ScaleSites, FoldingAnyScaleLeavesTheLogitsInFp64) {
-  const ParameterStore store = widened(outlier_model());
+  const ParameterStore store = copy_in_fp64(outlier_model());
   for (size_t i = 0; i < 4; ++i) {
-    ParameterStore scaled = widened(store);
+    ParameterStore scaled = copy_in_fp64(store);
     const ScaleSite site = scale_sites(scaled, 0)[i];
     const int64_t free_channels = site.channels / site.group;
     fold_scale(scaled, site, at::linspace(0.1, 9.0, free_channels, at::kDouble));
@@ -88,15 +88,15 @@ TEST(ScaleSites, StatisticsAreThoseOfTheInput) {
 }
 
 TEST(SmoothQuant, LogitsStayInFp64) {
-  const ParameterStore store = widened(outlier_model());
-  ParameterStore smooth = widened(store);
+  const ParameterStore store = copy_in_fp64(outlier_model());
+  ParameterStore smooth = copy_in_fp64(store);
   smooth_quant_all(smooth, token_rows());
   EXPECT_LT(InvarianceCheck(store, token_rows()).change(smooth), 1e-12);
 }
 
 TEST(SmoothQuant, ScaleFollowsTheFormula) {
   const ParameterStore store = outlier_model();
-  ParameterStore smooth = narrowed(widened(store));
+  ParameterStore smooth = copy_in_fp32(copy_in_fp64(store));
   smooth_quant_all(smooth, token_rows(), {.alpha = 0.5});
   const ScaleSite site = scale_sites(store, 0)[0];
   const ChannelStatisticsTap tap = statistics_of(store, token_rows(), 1);
@@ -113,15 +113,15 @@ TEST(SmoothQuant, ScaleFollowsTheFormula) {
 TEST(SmoothQuant, QuantizedActivationsSufferLess) {
   const ParameterStore store = outlier_model();
   const at::Tensor exact = forward_logits(store, token_rows());
-  ParameterStore smooth = narrowed(widened(store));
+  ParameterStore smooth = copy_in_fp32(copy_in_fp64(store));
   smooth_quant_all(smooth, token_rows());
   EXPECT_LT(damage(smooth, "16-4-16", exact), 0.8 * damage(store, "16-4-16", exact));
 }
 
 TEST(SmoothQuant, ModelsWithASingleGainAreSmoothedOnceFused) {
   const ParameterStore fused = fuse(outlier_model("single-scale"));
-  const ParameterStore store = widened(fused);
-  ParameterStore smooth = widened(store);
+  const ParameterStore store = copy_in_fp64(fused);
+  ParameterStore smooth = copy_in_fp64(store);
   smooth_quant_all(smooth, token_rows());
   EXPECT_LT(InvarianceCheck(store, token_rows()).change(smooth), 1e-12);
 }
@@ -139,8 +139,8 @@ TEST(SmoothQuant, ModelsWithoutNormsInFrontOfTheirBranchesAreRefused) {
 }
 
 TEST(Awq, LogitsStayInFp64WithoutClipping) {
-  const ParameterStore store = widened(outlier_model());
-  ParameterStore scaled = widened(store);
+  const ParameterStore store = copy_in_fp64(outlier_model());
+  ParameterStore scaled = copy_in_fp64(store);
   awq_all(scaled, token_rows(), {.clip = false});
   EXPECT_LT(InvarianceCheck(store, token_rows()).change(scaled), 1e-12);
 }
@@ -160,7 +160,7 @@ TEST(Awq, ChosenScaleNeverHasALargerErrorThanNone) {
 TEST(Awq, QuantizedWeightsDoLessDamage) {
   const ParameterStore store = outlier_model();
   const at::Tensor exact = forward_logits(store, token_rows());
-  ParameterStore scaled = narrowed(widened(store));
+  ParameterStore scaled = copy_in_fp32(copy_in_fp64(store));
   awq_all(scaled, token_rows(), {.clip = false});
   EXPECT_LT(damage(scaled, "4-16-16", exact), 0.8 * damage(store, "4-16-16", exact));
 }

@@ -13,6 +13,7 @@
 #include "osp/base/error.h"
 #include "osp/model/transformer.h"
 #include "osp/ptq/cayley.h"
+#include "osp/ptq/quarot.h"
 #include "osp/ptq/rotation_family.h"
 #include "osp/ptq/rotation_store.h"
 #include "osp/ptq/spinquant_tap.h"
@@ -20,19 +21,19 @@
 namespace osp {
 namespace {
 
-// What is being learned, in fp64.
-struct Matrices {
+// The matrices that are learned, in fp64.
+struct LearnedMatrices {
   at::Tensor residual;
   std::vector<at::Tensor> values;
 };
 
-Matrices random_start(const RotationPlan& plan) {
-  Matrices matrices{plan.residual->dense(), {}};
+LearnedMatrices random_start(const RotationPlan& plan) {
+  LearnedMatrices matrices{plan.residual->dense(), {}};
   for (const Rotation& q : plan.values) matrices.values.push_back(q.dense());
   return matrices;
 }
 
-// Takes steps and keeps the account of them.
+// Takes Cayley steps and records what they did.
 class Descent {
  public:
   Descent(const SpinQuantOptions& options, SpinQuantResult& result)
@@ -58,7 +59,7 @@ class Descent {
   SpinQuantResult& result_;
 };
 
-// Windows of one step, in turn.
+// The calibration windows of one step, taken in turn.
 at::Tensor batch_of(const at::Tensor& windows_NT, int64_t step, int64_t batch) {
   const int64_t count = windows_NT.size(0), taken = std::min(batch, count);
   return windows_NT.index_select(
@@ -71,12 +72,14 @@ at::Tensor leaf_of(const at::Tensor& matrix) {
 
 void learn_end_to_end(const ParameterStore& prepared, const OnlineTransforms& online,
                       const at::Tensor& windows_NT, const SpinQuantOptions& options,
-                      Matrices& matrices, Descent& descent) {
+                      LearnedMatrices& matrices, Descent& descent) {
   for (int64_t step = 0; step < options.steps; ++step) {
+    // Make fp32 leaves of the matrices; the tap rotates and quantizes the model by them.
     const at::Tensor residual = leaf_of(matrices.residual);
     std::vector<at::Tensor> values;
     for (const at::Tensor& q : matrices.values) values.push_back(leaf_of(q));
     SpinQuantTap tap(prepared, options.bits, online, residual, values);
+    // Cross-entropy of the quantized model on the next windows.
     const at::Tensor tokens = batch_of(windows_NT, step, options.batch);
     const int64_t scored = tokens.size(1) - 1;
     const double scale = 1.0 / static_cast<double>(tokens.size(0) * scored);
@@ -87,6 +90,7 @@ void learn_end_to_end(const ParameterStore& prepared, const OnlineTransforms& on
         forward_loss_sum(prepared, tokens.narrow(1, 0, scored).contiguous(),
                          tokens.narrow(1, 1, scored).contiguous(), forward, scale);
     descent.record(loss.item<double>() * scale, step);
+    // Turn every matrix against its gradient.
     loss.backward();
     descent.step(matrices.residual, residual.grad(), step);
     for (size_t layer = 0; layer < values.size(); ++layer) {
@@ -127,13 +131,16 @@ class RowTap : public Tap {
 };
 
 void learn_by_kurtosis(const ParameterStore& prepared, const at::Tensor& windows_NT,
-                       const SpinQuantOptions& options, Matrices& matrices, Descent& descent) {
+                       const SpinQuantOptions& options, LearnedMatrices& matrices,
+                       Descent& descent) {
+  // Keep rows of the inputs and values of one forward pass.
   const int64_t layers = prepared.config.layers;
   const at::Tensor windows = batch_of(windows_NT, 0, options.batch);
   RowTap rows(options.kept_rows, layers);
   ForwardOptions forward;
   forward.tap = &rows;
   forward_hidden(prepared, windows, forward);
+  // Turn R1 by the inputs of all layers and each R2 by its layer's values.
   for (int64_t step = 0; step < options.steps; ++step) {
     KurtosisObjective objective = rotated_kurtosis(rows.inputs(), matrices.residual);
     double sum = objective.value;
@@ -164,20 +171,23 @@ SpinQuantResult learn_rotations(const ParameterStore& store, const at::Tensor& w
                                 const SpinQuantOptions& options) {
   OSP_CHECK(options.steps > 0 && windows_NT.size(0) > 0, "{} steps on {} windows", options.steps,
             windows_NT.size(0));
+  // Start from QuaRot's random rotations, which must be exact for the model.
   SpinQuantResult result;
   result.plan = quarot_plan(store.config, {.seed = options.seed, .down_block = options.down_block});
-  check_rotations_exact(store, result.plan);
+  check_rotations_exact(store.config, result.plan);
+  // Apply what is not learned: folded norms and R4.
   const RotationPlan fixed{.fold_norms = true, .down = true, .down_block = options.down_block};
-  ParameterStore prepared = narrowed(store);
-  rotate(prepared, fixed);
-  Matrices matrices = random_start(result.plan);
+  ParameterStore prepared = copy_in_fp32(store);
+  rotate_model(prepared, fixed);
+  LearnedMatrices matrices = random_start(result.plan);
+  // Learn R1 and every R2.
   Descent descent(options, result);
   if (options.objective == SpinObjective::end_to_end) {
     learn_end_to_end(prepared, fixed.online(), windows_NT, options, matrices, descent);
   } else {
     learn_by_kurtosis(prepared, windows_NT, options, matrices, descent);
   }
-  // Steps may leave 1e-6, which the logits would show.
+  // Orthonormalise: steps may leave errors of 1e-6, which the logits would show.
   result.plan.residual = dense_rotation(orthonormalized(matrices.residual));
   for (size_t layer = 0; layer < matrices.values.size(); ++layer) {
     result.plan.values[layer] = dense_rotation(orthonormalized(matrices.values[layer]));

@@ -1,9 +1,7 @@
-// SpinQuant: the rotations R1 and R2 of QuaRot are learned in place of drawn.
+// SpinQuant: the rotations R1 and R2 of QuaRot are learned instead of drawn. Objectives:
 //
-// Objectives:
 //   end_to_end   cross-entropy of the fake-quantized model, gradients straight through the
-//   rounding:
-//                for a model that will be quantized by GPTQ the weights stay in 16 bits meanwhile
+//                rounding; weights that GPTQ will round keep 16 bits meanwhile
 //   kurtosis     layer by layer, no backward pass through the model: R1 minimises the mean kurtosis
 //                m₄ / m₂² of the rotated inputs of q, k, v and of gate and up, R2 that of the
 //                rotated values of its layer (KurTail)
@@ -31,7 +29,7 @@ struct SpinQuantOptions {
   BitWidths bits = {16, 4, 4};  // during training; of the kurtosis objective: unused
   double rate = 1.5;
   int64_t steps = 100;
-  int64_t batch = 8;  // windows of a step
+  int64_t batch = 8;  // calibration windows per step
   uint64_t seed = 0;
   int64_t down_block = 0;    // of R4
   int64_t kept_rows = 4096;  // of each kind of input, for the kurtosis objective
@@ -47,7 +45,7 @@ struct SpinQuantResult {
 
 // Learns the rotations of a fused store, which is not changed, on calibration windows [N, T]; each
 // step takes the next `batch` of them in turn. Needs a copy of the weights and the graph of one
-// batch. Error(unsupported) as rotate(); Error(diverged) if the objective is not finite.
+// batch. Error(unsupported) as rotate_model(); Error(diverged) if the objective is not finite.
 SpinQuantResult learn_rotations(const ParameterStore& store, const at::Tensor& windows_NT,
                                 const SpinQuantOptions& options = {});
 

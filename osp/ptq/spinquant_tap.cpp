@@ -56,6 +56,16 @@ bool turns_bias(ParameterRole role) {
 
 }  // namespace
 
+void check_no_rotated_biases(const std::vector<ParameterSpec>& specs) {
+  for (const ParameterSpec& spec : specs) {
+    if (spec.kind != ParameterKind::bias || !turns_bias(spec.role)) continue;
+    fail(ErrorCode::unsupported,
+         "SpinQuant cannot learn R1 for a model with {}, which R1 would have to turn with every "
+         "step: use QuaRot",
+         spec.name);
+  }
+}
+
 SpinQuantTap::SpinQuantTap(const ParameterStore& store, const BitWidths& bits,
                            const OnlineTransforms& online, const at::Tensor& residual,
                            const std::vector<at::Tensor>& values)
@@ -70,13 +80,7 @@ SpinQuantTap::SpinQuantTap(const ParameterStore& store, const BitWidths& bits,
       values_(values) {
   OSP_CHECK(static_cast<int64_t>(values.size()) == store.config.layers, "{} R2 for {} layers",
             values.size(), store.config.layers);
-  for (const ParameterSpec& spec : store.specs) {
-    if (spec.kind != ParameterKind::bias || !turns_bias(spec.role)) continue;
-    fail(ErrorCode::unsupported,
-         "SpinQuant cannot learn R1 for a model with {}, which R1 would have to turn with every "
-         "step: use QuaRot",
-         spec.name);
-  }
+  check_no_rotated_biases(store.specs);
 }
 
 bool SpinQuantTap::wants(TapPoint point, int64_t layer) const {

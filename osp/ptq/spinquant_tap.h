@@ -1,10 +1,10 @@
 // The forward pass of a model as if R1 and R2 were folded into its weights, differentiable in both,
 // with fake quantization whose rounding passes gradients straight through.
 //
-// The residual stream leaves the embedding as x R1 and goes back, after the final norm, as y R1ᵀ:
-// the tables need not be rotated. Every weight of a block is offered in its rotated form, but for
-// v: values are turned by R2 when they are computed, after their bias. The store must have folded
-// norms and W_down · H already, and no biases on o and down.
+// The residual stream leaves the embedding as x R1 and is turned back, after the final norm, as
+// y R1ᵀ: the tables need not be rotated. Every weight of a block is given in its rotated form, but
+// for v: values are turned by R2 when they are computed, after their bias. The store must have
+// folded norms and W_down · H already, and no biases on o and down.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,6 +16,10 @@
 #include "osp/quant/fake_quant.h"
 
 namespace osp {
+
+// Error(unsupported) naming the first bias that R1 would have to turn with every step: those of o,
+// down and the norms.
+void check_no_rotated_biases(const std::vector<ParameterSpec>& specs);
 
 class SpinQuantTap : public Tap {
  public:

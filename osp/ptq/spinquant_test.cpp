@@ -10,6 +10,7 @@
 #include "osp/base/philox.h"
 #include "osp/model/transformer.h"
 #include "osp/ops/test_tensors.h"
+#include "osp/ptq/quarot.h"
 #include "osp/ptq/rotation_check.h"
 #include "osp/ptq/rotation_store.h"
 #include "osp/ptq/spinquant_tap.h"
@@ -51,18 +52,18 @@ ParameterStore model() {
 at::Tensor token_chain() { return at::arange(256, at::kLong).mul(7).remainder(61).view({8, 32}); }
 
 double change_by(const RotationPlan& plan) {
-  const ParameterStore before = widened(model());
-  ParameterStore after = widened(before);
-  rotate(after, plan);
+  const ParameterStore before = copy_in_fp64(model());
+  ParameterStore after = copy_in_fp64(before);
+  rotate_model(after, plan);
   return InvarianceCheck(before, token_chain()).change(after, plan.online());
 }
 
 TEST(SpinQuantTap, WeightsAreThoseOfTheRotatedModel) {
   const ParameterStore store = model();
   const RotationPlan plan = quarot_plan(store.config, {.seed = 3});
-  ParameterStore prepared = narrowed(store), rotated = narrowed(store);
-  rotate(prepared, {.fold_norms = true, .down = true});
-  rotate(rotated, plan);
+  ParameterStore prepared = copy_in_fp32(store), rotated = copy_in_fp32(store);
+  rotate_model(prepared, {.fold_norms = true, .down = true});
+  rotate_model(rotated, plan);
   std::vector<at::Tensor> values;
   for (const Rotation& q : plan.values) values.push_back(q.dense().to(at::kFloat));
   SpinQuantTap tap(prepared, parse_bits("16-16-16"), plan.online(),
@@ -81,8 +82,8 @@ TEST(SpinQuantTap, WeightsAreThoseOfTheRotatedModel) {
 TEST(SpinQuantTap, WithoutQuantizationTheLogitsStay) {
   const ParameterStore store = model();
   const RotationPlan plan = quarot_plan(store.config, {.seed = 3});
-  ParameterStore prepared = narrowed(store);
-  rotate(prepared, {.fold_norms = true, .down = true});
+  ParameterStore prepared = copy_in_fp32(store);
+  rotate_model(prepared, {.fold_norms = true, .down = true});
   std::vector<at::Tensor> values;
   for (const Rotation& q : plan.values) values.push_back(q.dense().to(at::kFloat));
   SpinQuantTap tap(prepared, parse_bits("16-16-16"), plan.online(),

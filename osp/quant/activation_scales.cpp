@@ -57,14 +57,18 @@ double gaussian_step(int64_t bits) {
   return (low + high) / 2.0;
 }
 
-ActivationScales norm_scales(const ParameterStore& store, int64_t layer, int64_t bits) {
-  if (!store.config.norm_before()) {
+void check_norm_scales(const ModelConfig& config) {
+  if (!config.norm_before()) {
     fail(ErrorCode::unsupported,
          "one static scale after each norm: {}, so linear layers read the residual stream itself, "
          "whose size changes; use per-token or per-tensor scales",
-         store.config.norm_after ? "in this family the norms follow the blocks"
-                                 : "this model has no norms in its blocks");
+         config.norm_after ? "in this family the norms follow the blocks"
+                           : "this model has no norms in its blocks");
   }
+}
+
+ActivationScales norm_scales(const ParameterStore& store, int64_t layer, int64_t bits) {
+  check_norm_scales(store.config);
   const double step = gaussian_step(bits);
   const double zero = std::ldexp(1.0, static_cast<int>(bits) - 1);
   // Branches side by side may share the first norm.

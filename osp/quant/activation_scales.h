@@ -32,8 +32,13 @@ using ActivationScales = std::map<std::pair<TapPoint, int64_t>, StaticScale>;
 // for x from a standard normal law (0.335 at 4 bits), by golden section over a sum in fp64.
 double gaussian_step(int64_t bits);
 
+// Error(unsupported) if norm_scales serves no model of this configuration: no norm precedes the
+// attention and the feed-forward network.
+void check_norm_scales(const ModelConfig& config);
+
 // That step times the norm's gain for the inputs of q, k, v and of gate and up of one block.
-// Error(unsupported) naming the norm if its channel weights differ: fold them first.
+// Error(unsupported) as check_norm_scales, and naming the norm if its channel weights differ: fold
+// them first.
 ActivationScales norm_scales(const ParameterStore& store, int64_t layer, int64_t bits);
 
 // The scale with the least squared error among 80 clipped ranges [p · low, p · high] of the numbers

@@ -7,9 +7,8 @@
 //                              the input of down after its online Hadamard, where the model has one
 //   input of o                 asymmetric per head of a token, free range
 //   values                     asymmetric per head of a token, free range
-//   keys                       after RoPE and a Hadamard, asymmetric per head of a token, contains
-//   0;
-//                              queries get the same Hadamard and are not quantized
+//   keys                       after RoPE and a Hadamard, asymmetric per head of a token, range
+//                              contains 0; queries get the same Hadamard and are not quantized
 //
 // The grids are those of osp/quant/grid.h, in fp32 (the reference computes in bf16).
 #pragma once
@@ -27,7 +26,7 @@
 
 namespace osp {
 
-// The part of their range that dynamic grids cover: QuaRot has 0.9 and 0.95.
+// Fraction of the value range that dynamic grids cover; QuaRot uses 0.9 and 0.95.
 struct ClipRatios {
   double activations = 1.0;
   double cache = 1.0;
@@ -67,8 +66,8 @@ class FakeQuantTap : public Tap {
   std::map<int64_t, at::Tensor> weights_;  // by parameter
 };
 
-// Base of watchers of the inputs of linear layers, as the layers get them: after the online
-// transforms (which the pass goes on with) and without quantizers.
+// Base of taps that look at the inputs of linear layers as the layers get them: after the online
+// transforms (with which the pass continues) and without quantizers.
 class LinearInputTap : public Tap {
  public:
   LinearInputTap(const ParameterStore& store, const OnlineTransforms& online)

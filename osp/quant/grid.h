@@ -25,8 +25,8 @@ struct SymmetricCodes {
   at::Tensor dequantized() const;
 };
 
-// Codes as fp32 whole numbers in groups, [rows, columns / group, group]; scale and zero [.., ..,
-// 1].
+// Codes as fp32 whole numbers in groups, [rows, columns / group, group]; scale and zero are
+// [rows, columns / group, 1].
 struct AsymmetricCodes {
   at::Tensor codes;
   at::Tensor scale;

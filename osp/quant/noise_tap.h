@@ -5,10 +5,9 @@
 // keys after their Hadamard, the input of down after its own where the model has one) and Q the
 // grid of FakeQuantTap at `bits` bits:
 //
-//   SQNR            10 lg(Σ x² / Σ (Q(x) − x)²)               over all numbers
-//   SQNR per token  −10 lg(mean of Σ (Q(x) − x)² / Σ x²)       the mean over groups: every one
-//   counts predicted       10 lg(Σ x² / Σ n · step² / 12)             uniform errors of a step; n
-//   numbers
+//   SQNR            10 lg(Σ x² / Σ (Q(x) − x)²)            over all numbers
+//   SQNR per token  −10 lg(mean of Σ (Q(x) − x)² / Σ x²)   the mean over groups: every one counts
+//   predicted       10 lg(Σ x² / Σ n · step² / 12)         uniform errors within a step; n numbers
 //
 // The prediction is too low where a step is so wide that most numbers round to 0 with an error of
 // their own size.

@@ -37,10 +37,11 @@ struct GridParameters {
 // does not fit fp16 where that is wanted.
 GridParameters find_grid(const at::Tensor& weight, const WeightGrid& grid, const std::string& what);
 
-// Nearest codes of a weight on given scales, and the struct around given codes (fp32 whole
-// numbers).
+// The nearest codes of a weight on given scales.
 QuantizedLinear nearest_codes(const at::Tensor& weight, const GridParameters& parameters,
                               const WeightGrid& grid);
+
+// The struct around given codes (fp32 whole numbers).
 QuantizedLinear with_codes(const at::Tensor& codes, const GridParameters& parameters,
                            const WeightGrid& grid);
 

@@ -20,6 +20,8 @@
 #include "osp/eval/token_source.h"
 #include "osp/model/fuse.h"
 #include "osp/model/model_dir.h"
+#include "osp/ptq/ffn_hadamard.h"
+#include "osp/ptq/quarot.h"
 #include "osp/ptq/rotation_check.h"
 #include "osp/ptq/spinquant.h"
 #include "osp/ptq/test_model.h"
@@ -39,10 +41,10 @@ at::Tensor windows_at(const std::vector<int64_t>& tokens, int64_t first, int64_t
   return windows;
 }
 
-osp::OnlineTransforms rotated(osp::ParameterStore& store, const osp::RotationPlan& plan,
-                              const at::Tensor& tokens) {
+osp::OnlineTransforms check_and_rotate(osp::ParameterStore& store, const osp::RotationPlan& plan,
+                                       const at::Tensor& tokens) {
   osp::check_rotations(*osp::source_of(store), plan, tokens);
-  osp::rotate(store, plan);
+  osp::rotate_model(store, plan);
   return plan.online();
 }
 
@@ -51,10 +53,10 @@ osp::OnlineTransforms apply(const std::string& method, uint64_t seed, const at::
                             osp::ParameterStore& store) {
   const at::Tensor few = windows.narrow(0, 0, 1).narrow(1, 0, kCheckedTokens);
   if (method == "ffn-hadamard") {
-    return rotated(store, osp::ffn_hadamard_plan(store.config), few);
+    return check_and_rotate(store, osp::ffn_hadamard_plan(store.config), few);
   }
   if (method == "quarot") {
-    return rotated(store, osp::quarot_plan(store.config, {.seed = seed}), few);
+    return check_and_rotate(store, osp::quarot_plan(store.config, {.seed = seed}), few);
   }
   if (method == "smoothquant") {
     osp::smooth_quant_all(store, windows);
@@ -67,7 +69,7 @@ osp::OnlineTransforms apply(const std::string& method, uint64_t seed, const at::
     const osp::SpinQuantResult result = osp::learn_rotations(store, windows, options);
     fmt::print(stderr, "{}: objective {} -> {}, {} corrections\n", method,
                result.objectives.front(), result.objectives.back(), result.num_corrections);
-    return rotated(store, result.plan, few);
+    return check_and_rotate(store, result.plan, few);
   } else {
     OSP_CHECK(method == "none", "unknown method {}", method);
   }
@@ -80,7 +82,7 @@ void fold(const std::vector<std::string>& arguments) {
   plan.down = false;
   at::Tensor few = at::empty({1, kCheckedTokens}, at::kLong);
   for (int64_t i = 0; i < kCheckedTokens; ++i) few[0][i] = i % store.config.vocabulary;
-  rotated(store, plan, few);
+  check_and_rotate(store, plan, few);
   osp::save_model_dir(store, arguments.at(1), "");
 }
 

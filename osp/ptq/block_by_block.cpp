@@ -1,4 +1,4 @@
-#include "osp/ptq/pipeline.h"
+#include "osp/ptq/block_by_block.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
@@ -15,18 +15,18 @@
 #include "osp/base/timing.h"
 #include "osp/measure/rows.h"
 #include "osp/ptq/quantize_report.h"
-#include "osp/ptq/quantized_model_dir.h"
+#include "osp/ptq/quantized_model_config.h"
 
 namespace osp {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kKurtosisWindows = 8;
-constexpr int64_t kScaleWindows = 4;
+constexpr int64_t kKurtosisWindows = 8;  // on which kurtosis is measured
+constexpr int64_t kScaleWindows = 4;     // on which static scales are found
 
-// What calibration windows show of the inputs of one block's linear layers.
-struct Seen {
+// Measurements of the inputs of one block's linear layers on calibration windows.
+struct InputMeasurements {
   std::map<TapPoint, KurtosisMean> kurtosis;
   std::map<TapPoint, std::vector<at::Tensor>> rows;  // of the first windows, for static scales
 };
@@ -41,10 +41,10 @@ void add_kurtosis(KurtosisMean& mean, const at::Tensor& input) {
                      });
 }
 
-// Time left from what was spent on the layers since the run (or its new part) began.
+// Estimates the time left by the mean time per layer since the run began or was resumed.
 class Progress {
  public:
-  Progress(const PipelineOptions& options, int64_t total) : options_(options), total_(total) {}
+  Progress(const BlockByBlockOptions& options, int64_t total) : options_(options), total_(total) {}
   void skip(int64_t layers) {
     done_ += layers;
     start_ = Clock::now();
@@ -60,15 +60,15 @@ class Progress {
   }
 
  private:
-  const PipelineOptions& options_;
+  const BlockByBlockOptions& options_;
   int64_t total_, done_ = 0, timed_ = 0;
   Clock::time_point start_ = Clock::now();
 };
 
-class Pipeline {
+class BlockByBlock {
  public:
-  Pipeline(const ModelSource& source, const at::Tensor& windows_NT, const PipelineOptions& options,
-           const PartFolder& parts)
+  BlockByBlock(const ModelSource& source, const at::Tensor& windows_NT,
+               const BlockByBlockOptions& options, const PartFolder& parts)
       : source_(source),
         windows_NT_(windows_NT),
         options_(options),
@@ -76,22 +76,21 @@ class Pipeline {
         space_(options.space),
         progress_(options, num_linear()) {}
 
-  PipelineResult run() {
+  BlockByBlockResult run() {
     const auto start = Clock::now();
-    outside();
+    start_streams();
     for (int64_t layer = 0; layer < source_.config().layers; ++layer) {
       const auto before = Clock::now();
       const int64_t resumed = result_.num_resumed;
-      block(layer);
-      const double spent = seconds_since(before);
-      if (result_.num_resumed == resumed) result_.block_seconds.push_back(spent);
+      pass_and_quantize(layer);
+      if (result_.num_resumed == resumed) result_.block_seconds.push_back(seconds_since(before));
     }
     result_.seconds = seconds_since(start);
     return std::move(result_);
   }
 
  private:
-  bool transforms() const { return static_cast<bool>(options_.transform.apply); }
+  bool has_transform() const { return static_cast<bool>(options_.transform.apply); }
 
   // Counts the linear layers and checks their groups before any work.
   int64_t num_linear() const {
@@ -114,25 +113,28 @@ class Pipeline {
                                                space_);
   }
 
-  // The tables and the final norm; the streams begin with their embeddings.
-  void outside() {
+  // Phase 1 of block_by_block.h, with the tables and the final norm. The order matters: each stream
+  // starts from the embeddings as they are at that moment.
+  void start_streams() {
     ParameterStore store = source_.read(kOutsideBlocks);
     set_compute_type(store, options_.bf16);
+    // The untransformed model shows kurtosis and, where the transform asks for them, statistics.
     if (windows_NT_.defined()) {
       const bool all = options_.transform.kept_rows > 0;
-      plain_ = stream(store, all ? windows_NT_ : first_windows(kKurtosisWindows), false);
+      untransformed_ = stream(store, all ? windows_NT_ : first_windows(kKurtosisWindows), false);
     }
-    if (transforms()) options_.transform.apply(store, nullptr);
+    if (has_transform()) options_.transform.apply(store, nullptr);
     set_compute_type(store, options_.bf16);
     if (windows_NT_.defined()) {
-      // Rounding to nearest looks at activations for the report alone.
-      const bool all = options_.weights.method == WeightMethod::gptq;
+      // A rounding without a Hessian looks at activations for the report alone.
+      const bool all = options_.weights.rounding->needs_calibration();
       quantized_ = stream(store, all ? windows_NT_ : first_windows(kKurtosisWindows), true);
-      if (options_.weights.wants_original()) {
-        original_ = stream(store, windows_NT_, true);
+      if (options_.weights.wants_unquantized()) {
+        unquantized_ = stream(store, windows_NT_, true);
       }
-      if (transforms()) transformed_ = stream(store, first_windows(kKurtosisWindows), false);
+      if (has_transform()) transformed_ = stream(store, first_windows(kKurtosisWindows), false);
     }
+    // Store what lies outside the blocks; it is transformed and not quantized.
     result_.config = store.config;
     if (parts_.has(-1)) return;
     TensorBuffers tensors;
@@ -140,44 +142,53 @@ class Pipeline {
     parts_.save(-1, tensors, Json::object());
   }
 
-  // Takes a stream of the original or of the transformed model through a block and looks at the
-  // inputs of its linear layers.
-  Seen watch(CalibrationStream& passing, const ParameterStore& store, int64_t layer,
-             const OnlineTransforms& online, ChannelStatisticsTap* statistics, bool wants_rows) {
-    Seen seen;
+  // Takes the untransformed or the transformed stream through a block and measures the inputs of
+  // its linear layers; `statistics`, if any, sees them, too.
+  InputMeasurements advance_and_measure(CalibrationStream& passing, const ParameterStore& store,
+                                        int64_t layer, const OnlineTransforms& online,
+                                        ChannelStatisticsTap* statistics, bool wants_rows) {
+    InputMeasurements inputs;
     passing.advance(
         store, layer, {.online = online}, [&](TapPoint point, const at::Tensor& x, int64_t first) {
           if (statistics != nullptr) statistics->at(point, layer, x);
           const int64_t kurtosis = std::clamp<int64_t>(kKurtosisWindows - first, 0, x.size(0));
-          if (kurtosis > 0) add_kurtosis(seen.kurtosis[point], x.narrow(0, 0, kurtosis));
+          if (kurtosis > 0) add_kurtosis(inputs.kurtosis[point], x.narrow(0, 0, kurtosis));
           const int64_t rows = std::clamp<int64_t>(kScaleWindows - first, 0, x.size(0));
-          if (wants_rows && rows > 0) seen.rows[point].push_back(x.narrow(0, 0, rows).clone());
+          if (wants_rows && rows > 0) inputs.rows[point].push_back(x.narrow(0, 0, rows).clone());
         });
-    return seen;
+    return inputs;
   }
 
-  void block(int64_t layer) {
+  // Phases 2 to 6 of block_by_block.h.
+  void pass_and_quantize(int64_t layer) {
+    // 2. Read the block.
     ParameterStore store = source_.read(layer);
     set_compute_type(store, options_.bf16);
+    // 3. Measure the inputs as they are.
     const bool wants_rows = options_.activations == ActivationMode::per_tensor;
-    Seen before, after;
+    InputMeasurements before, after;
     std::optional<ChannelStatisticsTap> statistics;
-    if (plain_) {
+    if (untransformed_) {
       if (options_.transform.kept_rows > 0) {
         statistics.emplace(options_.transform.kept_rows, windows_NT_.numel());
       }
-      before = watch(*plain_, store, layer, {.query_key_hadamard = false},
-                     statistics ? &*statistics : nullptr, wants_rows && !transforms());
+      before =
+          advance_and_measure(*untransformed_, store, layer, {.query_key_hadamard = false},
+                              statistics ? &*statistics : nullptr, wants_rows && !has_transform());
     }
-    if (transforms()) {
+    // 4. Transform the weights.
+    if (has_transform()) {
       options_.transform.apply(store, statistics ? &*statistics : nullptr);
       set_compute_type(store, options_.bf16);
     }
+    // 5. Measure the inputs of the transformed block.
     if (transformed_) {
-      after = watch(*transformed_, store, layer, options_.transform.online, nullptr, wants_rows);
+      after = advance_and_measure(*transformed_, store, layer, options_.transform.online, nullptr,
+                                  wants_rows);
     } else {
       after = before;
     }
+    // 6. Quantize and store it, or take the part of an earlier run.
     if (parts_.has(layer)) {
       take_part(store, layer);
     } else {
@@ -185,7 +196,7 @@ class Pipeline {
     }
   }
 
-  CalibrationStreams streams() const { return {quantized_.get(), original_.get()}; }
+  CalibrationStreams streams() const { return {quantized_.get(), unquantized_.get()}; }
 
   WeightSettings settings() const {
     WeightSettings settings = options_.weights;
@@ -193,7 +204,9 @@ class Pipeline {
     return settings;
   }
 
-  void quantize(const ParameterStore& store, int64_t layer, const Seen& before, const Seen& after) {
+  void quantize(const ParameterStore& store, int64_t layer, const InputMeasurements& before,
+                const InputMeasurements& after) {
+    // Quantize layer by layer; the quantized and the unquantized stream leave the block.
     QuantizedWeights weights;
     std::vector<LinearReport> reports;
     const BlockWatcher watcher{options_.warn, [&] {
@@ -206,6 +219,7 @@ class Pipeline {
                                  }
                                }};
     quantize_block(store, layer, settings(), streams(), weights, reports, watcher);
+    // Add the kurtosis of each layer's input to its report.
     for (const LinearGroup& group : linear_groups(store, layer)) {
       for (const int64_t parameter : group.parameters) {
         const std::string& name = store.specs[static_cast<size_t>(parameter)].name;
@@ -216,6 +230,7 @@ class Pipeline {
         }
       }
     }
+    // Store the part: tensors first, because its JSON file says that it is complete.
     const ActivationScales scales = static_scales(store, layer, after);
     Json info = {{"layers", Json::array()}, {"scales", activation_scales_json(scales)}};
     for (const LinearReport& report : reports) info["layers"].push_back(linear_report_json(report));
@@ -225,7 +240,7 @@ class Pipeline {
     keep(reports, scales);
   }
 
-  // A block whose part was there: the windows go through it as they did.
+  // Takes over a block that an earlier run stored: the windows pass it as they did then.
   void take_part(ParameterStore& store, int64_t layer) {
     const std::string where = parts_.info_path(layer);
     const Json info = parts_.info(layer);
@@ -247,14 +262,14 @@ class Pipeline {
   }
 
   ActivationScales static_scales(const ParameterStore& store, int64_t layer,
-                                 const Seen& seen) const {
+                                 const InputMeasurements& inputs) const {
     if (options_.activation_bits == 16 || options_.activations == ActivationMode::per_token)
       return {};
     if (options_.activations == ActivationMode::after_norm) {
       return norm_scales(store, layer, options_.activation_bits);
     }
     ActivationScales scales;
-    for (const auto& [point, rows] : seen.rows) {
+    for (const auto& [point, rows] : inputs.rows) {
       scales[{point, layer}] = calibrated_scale(at::cat(rows), options_.activation_bits);
     }
     return scales;
@@ -267,21 +282,25 @@ class Pipeline {
 
   const ModelSource& source_;
   const at::Tensor windows_NT_;
-  const PipelineOptions& options_;
+  const BlockByBlockOptions& options_;
   const PartFolder& parts_;
   ActivationSpace space_;
   Progress progress_;
-  PipelineResult result_;
-  // The model as it was; transformed; the same with quantized weights, and beside it without.
-  std::unique_ptr<CalibrationStream> plain_, transformed_, quantized_, original_;
+  BlockByBlockResult result_;
+  // The calibration windows in front of the next block, in four models; null where not wanted.
+  std::unique_ptr<CalibrationStream> untransformed_;  // as it is in the source
+  std::unique_ptr<CalibrationStream> transformed_;    // transformed, few windows, for measurements
+  std::unique_ptr<CalibrationStream> quantized_;      // transformed and quantized up to here
+  std::unique_ptr<CalibrationStream> unquantized_;    // transformed, all windows, for corrections
 };
 
 }  // namespace
 
-PipelineResult quantize_parts(const ModelSource& source, const at::Tensor& windows_NT,
-                              const PipelineOptions& options, const PartFolder& parts) {
+BlockByBlockResult quantize_block_by_block(const ModelSource& source, const at::Tensor& windows_NT,
+                                           const BlockByBlockOptions& options,
+                                           const PartFolder& parts) {
   const at::NoGradGuard no_grad;
-  return Pipeline(source, windows_NT, options, parts).run();
+  return BlockByBlock(source, windows_NT, options, parts).run();
 }
 
 }  // namespace osp

@@ -1,0 +1,255 @@
+// Refusals before any work. Whole runs of quantize_model are in tests/python/test_quantize.py.
+#include "osp/ptq/quantize_model.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/base/test_folder.h"
+#include "osp/model/test_model.h"
+
+namespace osp {
+namespace {
+
+// A model of which nothing but the configuration may be asked.
+class UnreadableSource : public ModelSource {
+ public:
+  explicit UnreadableSource(ModelConfig config) : config_(std::move(config)) {}
+  const ModelConfig& config() const override { return config_; }
+  ParameterStore read(Part, StoreOptions) const override {
+    throw std::logic_error("a tensor was read");
+  }
+
+ private:
+  ModelConfig config_;
+};
+
+ModelConfig llama() {
+  ModelConfig config;
+  config.layers = 2;
+  config.width = 48;
+  config.heads = 4;
+  config.head_size = 12;
+  config.inner = 80;
+  config.vocabulary = 61;
+  config.context = 32;
+  config.norm = "rms";
+  config.embedding_projection = false;
+  return resolved(config);
+}
+
+template <class Change>
+ModelConfig llama_with(const Change& change) {
+  ModelConfig config = llama();
+  change(config);
+  return config;
+}
+
+// With a calibration text that does not exist: reading it would be another error.
+QuantizeRequest request_for(const std::string& method) {
+  QuantizeRequest request;
+  request.method = parse_method(method);
+  request.calibration = "/nowhere/text.txt";
+  request.out = "/nowhere/out";
+  return request;
+}
+
+// Error message of quantize_model.
+std::string refusal(const ModelConfig& config, const QuantizeRequest& request,
+                    ErrorCode code = ErrorCode::unsupported) {
+  try {
+    quantize_model(UnreadableSource(config), "/nowhere/model", request);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    return error.what();
+  } catch (const std::logic_error& error) {
+    return error.what();
+  }
+  return "not refused";
+}
+
+struct FamilyCase {
+  const char* name;
+  ModelConfig config;
+  // Transforms that are refused, with the beginning of the message; all others serve the family.
+  std::vector<std::pair<const char*, const char*>> refused;
+};
+
+std::vector<FamilyCase> family_cases() {
+  const char* no_scales = "SmoothQuant needs a norm with weights";
+  const char* no_r1 = "R1 (rotation of the residual stream) is not exact for this family";
+  const char* no_r2 = "R2 (rotation of values) is not exact for this family: it clips";
+  const char* no_bias = "SpinQuant cannot learn R1 for a model with model.layers.0.";
+  const char* no_mean = "R1 (rotation of the residual stream) is not exact for LayerNorm";
+  const char* width = "R1 (residual stream): the width is 46";
+  const char* inner = "R4 (input of the down projection): the block is 92";
+  const char* head = "R2 (values of layer 0): the head size is 6";
+  return {
+      {"Llama", llama(), {}},
+      {"Qwen2", llama_with([](ModelConfig& c) { c.qkv_bias = true; }), {}},
+      {"Llama with attention_bias",
+       llama_with([](ModelConfig& c) { c.qkv_bias = c.output_bias = true; }),
+       {{"spinquant", no_bias}}},
+      {"OLMo",
+       llama_with([](ModelConfig& c) {
+         c.norm = "layer-plain";
+         c.clip_qkv = 8.0;
+       }),
+       {{"quarot", no_r2},
+        {"spinquant", no_r2},
+        {"spinquant-kurtosis", no_r2},
+        {"smoothquant", no_scales}}},
+      {"OLMo 1 without clipping",
+       llama_with([](ModelConfig& c) { c.norm = "layer-plain"; }),
+       {{"spinquant", no_mean}, {"spinquant-kurtosis", no_mean}, {"smoothquant", no_scales}}},
+      {"OLMo-2",
+       llama_with([](ModelConfig& c) { c.norm_after = c.qk_norm = c.qk_norm_wide = true; }),
+       {{"quarot", no_r1},
+        {"spinquant", no_r1},
+        {"spinquant-kurtosis", no_r1},
+        {"smoothquant", no_scales}}},
+      {"Pythia",
+       llama_with([](ModelConfig& c) {
+         c.norm = "layer";
+         c.parallel = c.qkv_bias = c.output_bias = c.mlp_bias = true;
+         c.gated = false;
+         c.activation = "gelu";
+         c.rotary_size = 4;
+       }),
+       {{"spinquant", no_bias}, {"spinquant-kurtosis", no_mean}}},
+      {"no norms",
+       llama_with([](ModelConfig& c) { c.norm = "none"; }),
+       {{"smoothquant", no_scales}}},
+      {"a width without a Hadamard matrix",
+       llama_with([](ModelConfig& c) { c.width = 46; }),
+       {{"quarot", width}, {"spinquant", width}, {"spinquant-kurtosis", width}}},
+      {"an inner size without a Hadamard matrix",
+       llama_with([](ModelConfig& c) { c.inner = 92; }),
+       {{"ffn-hadamard", "FFN Hadamard (input of the down projection): the block is 92"},
+        {"quarot", inner},
+        {"spinquant", inner},
+        {"spinquant-kurtosis", inner}}},
+      {"a head size without a Hadamard matrix",
+       llama_with([](ModelConfig& c) { c.head_size = 6; }),
+       {{"quarot", head}, {"spinquant", head}, {"spinquant-kurtosis", head}}},
+  };
+}
+
+TEST(QuantizeModel, TransformsRefuseFamiliesWithoutReadingATensorAndServeTheOthers) {
+  for (const FamilyCase& family : family_cases()) {
+    for (const TransformRow* row : transforms()) {
+      QuantizeRequest request = request_for(std::string(row->name));
+      request.bits = {4, 4, 16};  // keys need no Hadamard
+      const auto expected =
+          std::find_if(family.refused.begin(), family.refused.end(),
+                       [&](const auto& refused) { return row->name == refused.first; });
+      if (expected != family.refused.end()) {
+        const std::string message = refusal(family.config, request);
+        EXPECT_TRUE(message.starts_with(expected->second))
+            << family.name << ", " << row->name << ": " << message;
+      } else {
+        EXPECT_NO_THROW(check_method_serves(request, family.config))
+            << family.name << ", " << row->name;
+      }
+    }
+  }
+}
+
+TEST(QuantizeModel, SizesThatDoNotDivideAreRefusedWithoutReadingATensor) {
+  for (const std::string& method : table_methods()) {
+    QuantizeRequest request = request_for(method);
+    request.group = 9;
+    EXPECT_NE(refusal(llama(), request, ErrorCode::usage).find("groups of 9 do not divide"),
+              std::string::npos)
+        << method;
+  }
+  for (const TransformRow* row : transforms()) {
+    if (!row->leaves_down_hadamard) continue;
+    QuantizeRequest request = request_for(std::string(row->name));
+    request.down_block = 24;
+    EXPECT_NE(refusal(llama(), request, ErrorCode::usage).find("blocks of 24 do not divide"),
+              std::string::npos)
+        << row->name;
+  }
+}
+
+TEST(QuantizeModel, KeysWithoutAHadamardMatrixAreRefusedWithoutReadingATensor) {
+  const ModelConfig config = llama_with([](ModelConfig& c) { c.head_size = 6; });
+  for (const char* method : {"rtn", "gptq", "awq"}) {
+    QuantizeRequest request = request_for(method);
+    EXPECT_TRUE(refusal(config, request).starts_with("head size is 6")) << method;
+    request.bits = {4, 4, 16};
+    EXPECT_NO_THROW(check_method_serves(request, config)) << method;
+  }
+}
+
+TEST(QuantizeModel, ScalesAfterNormsThatAreNotThereAreRefusedWithoutReadingATensor) {
+  for (const char* norm : {"none", "after"}) {
+    const ModelConfig config = llama_with([&](ModelConfig& c) {
+      c.norm_after = norm == std::string("after");
+      if (!c.norm_after) c.norm = norm;
+    });
+    QuantizeRequest request = request_for("gptq");
+    request.activations = ActivationMode::after_norm;
+    EXPECT_TRUE(refusal(config, request).starts_with("one static scale after each norm")) << norm;
+    request.bits = {4, 16, 4};  // no activation gets a scale
+    EXPECT_NO_THROW(check_method_serves(request, config)) << norm;
+  }
+}
+
+TEST(QuantizeModel, MissingCalibrationIsRefusedWithoutReadingATensor) {
+  for (const TransformRow* row : transforms()) {
+    for (const RoundingRow* rounding : roundings()) {
+      QuantizeRequest request =
+          request_for(std::string(row->name) + "+" + std::string(rounding->name));
+      request.calibration = "";
+      if (!row->needs_calibration && !rounding->needs_calibration()) {
+        EXPECT_NO_THROW(check_request(request)) << request.method.name;
+        continue;
+      }
+      EXPECT_NE(refusal(llama(), request, ErrorCode::usage).find("needs --calibration"),
+                std::string::npos)
+          << request.method.name;
+    }
+  }
+}
+
+TEST(QuantizeModel, ARunIsResumedWithTheSameSpinQuantScheduleOnly) {
+  const TestFolder folder;
+  write_file_atomic(folder / "tokenizer.json", R"({"version":"1.0","added_tokens":[],
+    "normalizer":null,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,
+    "trim_offsets":true,"use_regex":true},"post_processor":null,"decoder":{"type":"ByteLevel"},
+    "model":{"type":"BPE","vocab":{"a":0,"b":1,"Ċ":2,"Ġ":3},"merges":[]}})");
+  write_file_atomic(folder / "text.txt", "abba baab aabb bbaa abab baba aaab bbba");
+  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
+  QuantizeRequest request;
+  request.method = parse_method("spinquant+rtn");
+  request.calibration = folder / "text.txt";
+  request.samples = 2;
+  request.length = 16;
+  request.spin = {.steps = 2, .batch = 1};
+  request.out = folder / "out";
+  request.resume = true;
+  request.stop = [] { return true; };
+  const auto run = [&] { quantize_model(*source_of(store), folder.path(), request); };
+  const auto code = [&] {
+    try {
+      run();
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ErrorCode::io;
+  };
+  EXPECT_EQ(code(), ErrorCode::interrupted);
+  EXPECT_EQ(code(), ErrorCode::interrupted);  // resumed
+  request.spin.steps = 1;
+  EXPECT_EQ(code(), ErrorCode::usage);  // begun with other settings
+}
+
+}  // namespace
+}  // namespace osp

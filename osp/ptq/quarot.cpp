@@ -1,0 +1,48 @@
+#include "osp/ptq/quarot.h"
+
+#include <string>
+
+#include "osp/ptq/quantize_model.h"
+#include "osp/ptq/rotation_family.h"
+#include "osp/ptq/rotation_transform.h"
+
+namespace osp {
+namespace {
+
+RotationPlan requested_quarot_plan(const ModelConfig& config, const QuantizeRequest& request) {
+  return quarot_plan(config, {.seed = request.seed, .down_block = request.down_block});
+}
+
+}  // namespace
+
+RotationPlan quarot_plan(const ModelConfig& config, const QuaRotOptions& options) {
+  RotationPlan plan{.fold_norms = true, .down = true, .down_block = options.down_block};
+  const std::string name = "R1 (residual stream): the width";
+  plan.residual = config.layer_norm() ? random_mean_keeping(config.width, options.seed, name)
+                                      : random_hadamard(config.width, options.seed, name);
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    plan.values.push_back(
+        random_hadamard(config.head_size, options.seed,
+                        fmt::format("R2 (values of layer {}): the head size", layer)));
+  }
+  check_down_block(config, options.down_block, "R4 (input of the down projection)");
+  return plan;
+}
+
+constexpr TransformRow kQuaRot = {
+    .name = "quarot",
+    .sentence = "random rotations of the residual stream and the values",
+    .default_rounding = "gptq",
+    .table_roundings = {"gptq"},
+    .leaves_down_hadamard = true,
+    .check_serves =
+        [](const ModelConfig& config, const QuantizeRequest& request) {
+          check_rotations_exact(config, requested_quarot_plan(config, request));
+        },
+    .make =
+        [](const TransformInputs& inputs) {
+          return checked_rotation_transform(
+              inputs, requested_quarot_plan(inputs.source.config(), inputs.request));
+        }};
+
+}  // namespace osp

@@ -1,0 +1,23 @@
+// QuaRot: norms are folded, R1 and R2 are random Hadamard matrices, R4 is an online Hadamard before
+// the down projection (osp/ptq/rotation.h). Source: Ashkboos et al., "QuaRot", 2024.
+#pragma once
+
+#include <cstdint>
+
+#include "osp/ptq/rotation.h"
+#include "osp/ptq/transform.h"
+
+namespace osp {
+
+struct QuaRotOptions {
+  uint64_t seed = 0;
+  int64_t down_block = 0;  // of R4
+};
+
+// Norms, R1 and R2 by random Hadamard matrices, R4. Errors: usage if the block does not divide the
+// inner size, unsupported for sizes without a Hadamard matrix.
+RotationPlan quarot_plan(const ModelConfig& config, const QuaRotOptions& options = {});
+
+extern const TransformRow kQuaRot;
+
+}  // namespace osp

@@ -1,0 +1,120 @@
+#include "osp/ptq/spinquant_transform.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "osp/base/timing.h"
+#include "osp/ptq/quantize_model.h"
+#include "osp/ptq/quarot.h"
+#include "osp/ptq/rotation_family.h"
+#include "osp/ptq/rotation_transform.h"
+#include "osp/ptq/spinquant.h"
+#include "osp/ptq/spinquant_tap.h"
+
+namespace osp {
+namespace {
+
+// The nearest orthogonal matrix to one that is orthogonal but for rounding: Q ← Q (3 I − QᵀQ) / 2
+// squares the error, twice.
+void sharpen_orthogonality(Rotation& rotation) {
+  at::Tensor& q = rotation.matrix;
+  if (!q.defined()) return;
+  for (int i = 0; i < 2; ++i) q = q.mul(1.5).sub(q.matmul(q.t().matmul(q)).mul(0.5));
+}
+
+// Tokens used from each calibration window.
+int64_t learning_length(const QuantizeRequest& request, const at::Tensor& windows_NT) {
+  return request.spin.length > 0 ? std::min(request.spin.length, windows_NT.size(1))
+                                 : windows_NT.size(1);
+}
+
+SpinQuantOptions learning_options(const QuantizeRequest& request, SpinObjective objective) {
+  SpinQuantOptions options;
+  options.objective = objective;
+  options.steps = request.spin.steps;
+  options.batch = request.spin.batch;
+  options.seed = request.seed;
+  options.down_block = request.down_block;
+  options.bits = request.bits;
+  // Weights that a Hessian will round keep 16 bits while rotations are learned.
+  if (request.method.rounding->needs_calibration()) options.bits.weights = 16;
+  if (!request.progress) return options;
+  options.progress = [&request, start = std::chrono::steady_clock::now()](int64_t done,
+                                                                          int64_t total, double) {
+    request.progress(
+        "steps", done, total,
+        seconds_since(start) / static_cast<double>(done) * static_cast<double>(total - done));
+  };
+  return options;
+}
+
+PartTransform learned_transform(const TransformInputs& inputs, SpinObjective objective) {
+  // Learn on the whole model, which is only in memory meanwhile.
+  const SpinQuantOptions options = learning_options(inputs.request, objective);
+  const int64_t length = learning_length(inputs.request, inputs.windows_NT);
+  SpinQuantResult result =
+      learn_rotations(inputs.source.read(kWhole), inputs.windows_NT.narrow(1, 0, length), options);
+  // Remove the last errors of the descent, which logits in fp64 would show.
+  if (result.plan.residual) sharpen_orthogonality(*result.plan.residual);
+  for (Rotation& rotation : result.plan.values) sharpen_orthogonality(rotation);
+  // Check and report.
+  PartTransform transform = checked_rotation_transform(inputs, result.plan);
+  transform.learning = {
+      {"steps", options.steps},
+      {"windows_per_step", options.batch},
+      {"window", length},
+      {"objective", objective == SpinObjective::kurtosis ? "kurtosis" : "cross-entropy"},
+      {"objectives", result.objectives}};
+  return transform;
+}
+
+// Learned rotations are possible where QuaRot's are, on whose kind of plan learning begins, and
+// where R1 need not keep the mean over channels.
+void check_learnable(const ModelConfig& config, const QuantizeRequest& request,
+                     SpinObjective objective) {
+  const QuaRotOptions start{.seed = request.seed, .down_block = request.down_block};
+  check_rotations_exact(config, quarot_plan(config, start));
+  if (objective == SpinObjective::end_to_end) check_no_rotated_biases(parameter_specs(config));
+  // A random Hadamard matrix stands in for R1 that is not learned yet: neither keeps the mean.
+  RotationPlan learned{.fold_norms = true};
+  learned.residual = random_hadamard(config.width, request.seed, "R1");
+  check_rotations_exact(config, learned);
+}
+
+}  // namespace
+
+constexpr TransformRow kSpinQuant = {
+    .name = "spinquant",
+    .sentence = "rotations like quarot's, learned end to end",
+    .default_rounding = "gptq",
+    .table_roundings = {"gptq"},
+    .needs_calibration = true,
+    .learns = true,
+    .leaves_down_hadamard = true,
+    .check_serves =
+        [](const ModelConfig& config, const QuantizeRequest& request) {
+          check_learnable(config, request, SpinObjective::end_to_end);
+        },
+    .make =
+        [](const TransformInputs& inputs) {
+          return learned_transform(inputs, SpinObjective::end_to_end);
+        }};
+
+constexpr TransformRow kSpinQuantKurtosis = {
+    .name = "spinquant-kurtosis",
+    .sentence = "rotations like quarot's, learned layer by layer",
+    .default_rounding = "gptq",
+    .needs_calibration = true,
+    .learns = true,
+    .leaves_down_hadamard = true,
+    .check_serves =
+        [](const ModelConfig& config, const QuantizeRequest& request) {
+          check_learnable(config, request, SpinObjective::kurtosis);
+        },
+    .make =
+        [](const TransformInputs& inputs) {
+          return learned_transform(inputs, SpinObjective::kurtosis);
+        }};
+
+}  // namespace osp
