@@ -61,7 +61,7 @@ struct BlockByBlockResult {
   std::vector<double> block_seconds;  // of the blocks that were not resumed
 };
 
-// Stores every part in `parts`. `source` is fused (fused() of model_source.h). windows_NT:
+// Stores every part in `parts`. `source` is fused (see fused_source()). windows_NT:
 // calibration windows (int64), undefined for none, which only roundings without a Hessian and
 // transforms that look at no activations allow. Errors: usage if a group does not divide; damaged
 // for NaN weights and damaged parts; io for the disk; those of the transform.
