@@ -1,7 +1,5 @@
-// Prints the excess kurtosis of a model's hidden states, layer by layer: a model dir is loaded, a
-// tap watches the forward pass, and nothing is changed.
-//
-//   build/release/kurtosis_by_layer MODEL DATA      DATA: token shards or a text file
+// Prints the excess kurtosis of a model's hidden states by layer, with a tap that watches the
+// forward pass: build/release/kurtosis_by_layer MODEL DATA (token shards or a text file).
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
@@ -37,9 +35,11 @@ int main(int argc, char** argv) {
   auto tokens = osp::read_token_source(argv[2], osp::find_model_dir(argv[1]), 8192).tokens;
   const int64_t count = std::ssize(tokens);
   const int64_t length = std::min(count, osp::perplexity_window(store.config.context));
+  osp::check_token_ids(tokens, store.config.vocabulary);
+  const at::Tensor tokens_BT = at::from_blob(tokens.data(), {count / length, length}, at::kLong);
   KurtosisTap tap;
   tap.states.resize(store.config.layers + 1);
-  forward_hidden(store, at::from_blob(tokens.data(), {count / length, length}, at::kLong), {&tap});
+  forward_hidden(store, tokens_BT, {.tap = &tap});
   for (size_t i = 0; i < tap.states.size(); ++i) {
     std::printf("%zu %.6f\n", i, tap.states[i].mean());
   }
