@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
@@ -60,14 +61,18 @@ std::string bin_signature(std::span<const std::byte> bytes) {
 
 }  // namespace
 
-// One mapped file of ids and its place in the stream.
+// One mapped file of ids, or ids in memory, and their place in the stream.
 struct MappedShard {
-  MappedFile file;
+  std::optional<MappedFile> file = {};
   size_t header_bytes = 0;
+  std::vector<uint32_t> in_memory = {};  // where there is no file
   uint64_t begin = 0;
   uint64_t num_tokens = 0;
 
-  const std::byte* ids() const { return file.bytes().data() + header_bytes; }
+  const std::byte* ids() const {
+    return file ? file->bytes().data() + header_bytes
+                : reinterpret_cast<const std::byte*>(in_memory.data());
+  }
 };
 
 struct TokenDataset::State {
@@ -113,14 +118,14 @@ void TokenDataset::State::open_folder(const std::string& folder, const std::stri
     }
     MappedShard shard{.file = MappedFile(path), .num_tokens = entry.num_tokens};
     const uint64_t expected = entry.num_tokens * static_cast<uint64_t>(token_bytes);
-    const uint64_t size = shard.file.bytes().size();
+    const uint64_t size = shard.file->bytes().size();
     if (size != expected) {
       fail(ErrorCode::damaged,
            "{}: {} bytes, but {} says {} tokens, which take {} bytes ({}): tokenize again", path,
            size, index_path, entry.num_tokens, expected,
            size < expected ? "truncated file" : "bytes after the last token");
     }
-    if (verify && sha256_hex(as_text(shard.file.bytes())) != entry.sha256) {
+    if (verify && sha256_hex(as_text(shard.file->bytes())) != entry.sha256) {
       fail(ErrorCode::damaged, "{}: SHA-256 differs from {} (damaged file): tokenize again", path,
            index_path);
     }
@@ -142,8 +147,8 @@ void TokenDataset::State::open_bin(const std::string& path, const std::string& s
   std::string signature;
   for (const std::string& file : find_bin_shards(path, split)) {
     MappedShard shard{.file = MappedFile(file), .header_bytes = kBinHeaderBytes};
-    shard.num_tokens = parse_bin_shard(shard.file.bytes(), file);
-    signature += bin_signature(shard.file.bytes());
+    shard.num_tokens = parse_bin_shard(shard.file->bytes(), file);
+    signature += bin_signature(shard.file->bytes());
     add(std::move(shard));
   }
   fingerprint = sha256_hex(signature);
@@ -159,6 +164,23 @@ TokenDataset TokenDataset::open(const std::string& path, const std::string& spli
   if (state->num_tokens == 0) {
     fail(ErrorCode::damaged, "{}: split \"{}\" has no tokens", path, split);
   }
+  return TokenDataset(std::move(state));
+}
+
+TokenDataset TokenDataset::from_memory(std::span<const int64_t> ids, int64_t vocabulary) {
+  if (ids.empty()) fail(ErrorCode::usage, "no tokens were given");
+  MappedShard shard{.num_tokens = ids.size()};
+  for (const int64_t id : ids) {
+    if (id < 0 || id >= vocabulary) {
+      fail(ErrorCode::usage, "token id {} is outside the vocabulary of {}", id, vocabulary);
+    }
+    shard.in_memory.push_back(static_cast<uint32_t>(id));
+  }
+  auto state = std::make_unique<State>();
+  state->token_bytes = 4;
+  state->vocabulary = vocabulary;
+  state->fingerprint = sha256_hex({reinterpret_cast<const char*>(shard.ids()), ids.size() * 4});
+  state->add(std::move(shard));
   return TokenDataset(std::move(state));
 }
 
@@ -203,7 +225,7 @@ void TokenDataset::check_ids(int64_t vocabulary) const {
         ErrorCode::damaged,
         "{}: token {} (byte {}) has id {}, beyond the vocabulary of {}: wrong tokenizer or damaged "
         "file",
-        shard.file.path(), bad,
+        shard.file ? shard.file->path() : "tokens in memory", bad,
         shard.header_bytes + bad * static_cast<uint64_t>(state_->token_bytes), id, vocabulary);
   }
 }

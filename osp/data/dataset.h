@@ -17,6 +17,9 @@ class TokenDataset {
   // one .bin shard or a folder/glob of .bin shards of llm.c / modded-nanogpt (magic 20240520),
   // whose `split` is chosen by "train"/"val" in the file names where both are present.
   static TokenDataset open(const std::string& path, const std::string& split, bool verify = false);
+  // Tokens that the caller has in memory, for programs that use the library: every id in
+  // [0, vocabulary), Error(usage) otherwise. No tokenizer, no end-of-document token.
+  static TokenDataset from_memory(std::span<const int64_t> ids, int64_t vocabulary);
   ~TokenDataset();
   TokenDataset(TokenDataset&&) noexcept;
 

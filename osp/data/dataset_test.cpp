@@ -34,6 +34,21 @@ std::string bin_bytes(const std::vector<uint16_t>& ids, int32_t magic = kBinMagi
   return bytes.append(reinterpret_cast<const char*>(ids.data()), ids.size() * 2);
 }
 
+TEST(TokenDataset, TokensInMemoryAreReadLikeThoseOfFiles) {
+  const std::vector<int64_t> ids = {3, 70000, 0, 5};
+  const TokenDataset data = TokenDataset::from_memory(ids, 70001);
+  EXPECT_EQ(all_tokens(data), ids);
+  EXPECT_EQ(data.vocabulary(), 70001);
+  EXPECT_EQ(data.end_of_document(), -1);
+  EXPECT_EQ(data.tokenizer_json(), "");
+  EXPECT_NE(data.fingerprint(), TokenDataset::from_memory({ids.data(), 3}, 70001).fingerprint());
+  const BatchPlan plan{.context = 1, .sequences_per_step = 3};
+  EXPECT_EQ(read_batch(data, plan, 0, 0, 3, false).tokens.size(), 3u);
+  expect_error(ErrorCode::usage, {"token id 70000", "70000"},
+               [&] { TokenDataset::from_memory(ids, 70000); });
+  expect_error(ErrorCode::usage, {"no tokens"}, [] { TokenDataset::from_memory({}, 10); });
+}
+
 TEST(TokenDataset, ShardsAreOneStreamOfBothWidths) {
   TestFolder folder;
   for (const int64_t vocabulary : {int64_t{100}, int64_t{70000}}) {
