@@ -150,6 +150,8 @@ Json shard_index_to_json(const ShardIndex& index) {
 ShardIndex parse_shard_index(std::string_view text, const std::string& where) {
   const Json root = parse_json(text, where);
   if (!root.is_object()) fail(ErrorCode::damaged, "{}: must be a JSON object", where);
+
+  // Format and version.
   const std::string format = json_string(root, "format", where);
   if (format != kFormatName) {
     fail(ErrorCode::damaged, "{}: \"format\" is not \"{}\": this is no index of token shards",
@@ -161,6 +163,8 @@ ShardIndex parse_shard_index(std::string_view text, const std::string& where) {
          "{}: format version {}; this program reads version {}: tokenize again", where, version,
          kShardFormatVersion);
   }
+
+  // The type of the ids, and the vocabulary that it must hold.
   ShardIndex index;
   const std::string dtype = json_string(root, "dtype", where);
   if (dtype != "u16" && dtype != "u32") {
@@ -173,6 +177,8 @@ ShardIndex parse_shard_index(std::string_view text, const std::string& where) {
     fail(ErrorCode::damaged, "{}: \"vocabulary\" is {}; expected 1 to {} with {}", where,
          index.vocabulary, limit, dtype);
   }
+
+  // The settings of `osp tokenize`.
   if (!member(root, "tokenizer", where).is_null()) {
     const Json& tokenizer = object_member(root, "tokenizer", where);
     index.tokenizer_sha256 = sha256_member(tokenizer, "sha256", where + ": tokenizer");
@@ -182,6 +188,8 @@ ShardIndex parse_shard_index(std::string_view text, const std::string& where) {
   index.document_policy = json_string(root, "document_policy", where);
   index.validation_fraction = json_number(root, "validation_fraction", where);
   index.shard_tokens = count_member(root, "shard_tokens", where);
+
+  // The splits with their shards, and the files that the text came from.
   std::set<std::string> names;
   for (const auto& [name, split] : object_member(root, "splits", where).items()) {
     index.splits[name] =

@@ -98,6 +98,8 @@ AddedTokens::AddedTokens(const Component& file, const Bpe& model, const Normaliz
   for (const Component& entry : file.list("added_tokens")) {
     AddedToken token = read_token(entry);
     if (token.content.empty() || by_content_.contains(token.content)) continue;
+
+    // Content and id must agree with the vocabulary and with the tokens before.
     const int32_t in_model = model.id(token.content);
     const std::string* other = model.token(token.id);
     if ((in_model >= 0 && in_model != token.id) || (other && *other != token.content) ||
@@ -109,6 +111,8 @@ AddedTokens::AddedTokens(const Component& file, const Bpe& model, const Normaliz
     by_content_.emplace(token.content, index);
     by_id_.emplace(token.id, index);
     largest_id_ = std::max(largest_id_, token.id);
+
+    // Normalized tokens are looked for in normalized text, the others in the original.
     Growth growth(token.content.size());
     token.found_as = token.normalized ? normalizer.apply(token.content, growth) : token.content;
     if (token.found_as.size() > kMaxNormalizedBytes) {

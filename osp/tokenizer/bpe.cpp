@@ -29,6 +29,7 @@ std::pair<std::string, std::string> read_pair(const SortedJson& merge, const Com
 }  // namespace
 
 Bpe::Bpe(const Component& model) {
+  // Options without support.
   if (model.has("dropout") && !(model.json["dropout"].is_number() && model.json["dropout"] == 0)) {
     fail(ErrorCode::unsupported, "{}: dropout is not supported; set it to null", model.where);
   }
@@ -38,6 +39,8 @@ Bpe::Bpe(const Component& model) {
            printable(model.text(key)));
     }
   }
+
+  // Vocabulary, merges and flags.
   read_vocabulary(model);
   read_merges(model);
   fuse_unknown_ = model.flag("fuse_unk", false);
@@ -50,6 +53,8 @@ Bpe::Bpe(const Component& model) {
            printable(model.text("unk_token")));
     }
   }
+
+  // The symbols of single bytes: of ASCII characters, and of bytes without a token.
   for (int byte = 0; byte < 256; ++byte) {
     const char c = static_cast<char>(byte);
     symbol_of_byte_[byte] = byte < 0x80 ? id(std::string_view(&c, 1)) : -1;

@@ -222,6 +222,8 @@ Json sentencepiece_tokenizer(const GgufMetadata& metadata, const Vocabulary& voc
     merges.push_back({vocabulary.tokens[static_cast<size_t>(merge.left)],
                       vocabulary.tokens[static_cast<size_t>(merge.right)]});
   }
+
+  // The steps around the model: spaces become U+2581 before it and spaces again behind it.
   const std::optional<int64_t> unknown = token_of(metadata, "unknown_token_id", vocabulary);
   const bool prefix = flag(metadata, "add_space_prefix", true);
   Json json;

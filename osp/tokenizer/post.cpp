@@ -28,6 +28,7 @@ void PostProcessor::add_template(const Component& component) {
   size_t num_ids = 0;
   const Component special_tokens = component.child("special_tokens");
   for (const Component& part : component.list("single")) {
+    // The text itself, once.
     if (part.json.is_object() && part.has("Sequence")) {
       const std::string id = part.child("Sequence").text("id");
       if (id != "A") {
@@ -40,6 +41,7 @@ void PostProcessor::add_template(const Component& component) {
       }
       parts.push_back({true, {}});
     } else if (part.json.is_object() && part.has("SpecialToken")) {
+      // A special token: the ids of its entry.
       const std::string name = part.child("SpecialToken").text("id");
       if (!special_tokens.json.is_object() || !special_tokens.has(name)) {
         fail(ErrorCode::damaged, "{}: special token \"{}\" has no entry in special_tokens",

@@ -83,6 +83,8 @@ void commit_checkpoint(const std::string& run, int64_t step, const Json& manifes
 Json verify_checkpoint(const std::string& folder) {
   const std::string where = folder + "/" + kManifest;
   if (!path_exists(where)) fail(ErrorCode::damaged, "{}: is missing", where);
+
+  // The manifest itself: its hash and format.
   Json manifest = read_json_file(where, 16 << 20);
   const std::string own_hash = json_string(manifest, "sha256", where);
   manifest.erase("sha256");
@@ -96,6 +98,8 @@ Json verify_checkpoint(const std::string& folder) {
   if (!manifest.contains("files") || !manifest["files"].is_object()) {
     fail(ErrorCode::damaged, "{}: has no object \"files\"", where);
   }
+
+  // Every file that it lists: size and hash.
   for (const auto& [name, entry] : manifest["files"].items()) {
     if (name.find('/') != std::string::npos || name.starts_with(".")) {
       fail(ErrorCode::damaged, "{}: {} is no name of a file in the folder", where, name);

@@ -46,6 +46,7 @@ std::deque<double> read_window(const Json& state, const std::string& key,
 }  // namespace
 
 std::string Guard::judge(int64_t step, double loss, double gradient_norm) {
+  // Values that are not finite, then spikes.
   std::string reason;
   if (!std::isfinite(loss)) {
     reason = fmt::format("the loss is {}", loss);
@@ -59,19 +60,22 @@ std::string Guard::judge(int64_t step, double loss, double gradient_norm) {
     reason = fmt::format("the gradient norm {:.4g} is {:.1f} standard deviations above the last {}",
                          gradient_norm, w, norms_.size());
   }
+
+  // Accepted: the values enter the window.
   if (reason.empty()) {
     consecutive_ = 0;
     remember(losses_, loss, config_.window);
     remember(norms_, gradient_norm, config_.window);
     return reason;
   }
+
+  // Skipped: too many in a row end the run.
   ++skipped_;
   ++consecutive_;
   if (consecutive_ >= config_.max_consecutive_skips) {
     fail(ErrorCode::diverged,
          "step {}: {}; {} steps in a row were skipped (guard.max_consecutive_skips): lower "
-         "optim.lr, "
-         "or resume from a checkpoint before it",
+         "optim.lr, or resume from a checkpoint before it",
          step, reason, consecutive_);
   }
   return reason;
