@@ -62,7 +62,7 @@ struct ModelConfig {
 
   bool operator==(const ModelConfig&) const = default;
   bool layer_norm() const { return norm == "layer" || norm == "layer-plain"; }
-  // Norms stand in front of attention and of the feed-forward network.
+  // True where norms stand in front of attention and of the feed-forward network.
   bool norm_before() const { return norm != "none" && !norm_after; }
 
   template <class Visitor, class Self>

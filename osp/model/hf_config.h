@@ -21,7 +21,7 @@ struct HfConfig {
   std::vector<int64_t> end_tokens;  // eos_token_id: none, one or several
 };
 
-// A model of ours that is written as LlamaForCausalLM.
+// True for a model of ours that is written as LlamaForCausalLM.
 bool is_plain_llama(const ModelConfig& config);
 
 // The architecture that the model is written as.

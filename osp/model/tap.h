@@ -39,7 +39,7 @@ TapPoint input_point(ParameterRole role);
 class Tap {
  public:
   virtual ~Tap() = default;
-  // at() is called for this point. A point that no tap wants may never exist as a tensor.
+  // True where at() must be called. A point that no tap wants may never exist as a tensor.
   virtual bool wants(TapPoint point, int64_t layer) const = 0;
   // Gets the tensor, returns it or its replacement (same shape; differentiable if training). It
   // must not change the tensor in place or hang a hook on it: the backward pass may compute the
