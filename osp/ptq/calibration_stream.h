@@ -24,7 +24,7 @@ namespace osp {
 // Weights that take the place of a block's own, by parameter.
 using Replacements = std::map<int64_t, at::Tensor>;
 
-// What happens to a block's tensors while calibration windows pass.
+// The treatment of a block's tensors while calibration windows pass.
 struct PassSettings {
   OnlineTransforms online = {};  // that the weights were rotated for
   BitWidths bits = {};           // of activations and cache; the weights are as they are
@@ -47,12 +47,12 @@ class CalibrationStream {
   void advance(const ParameterStore& block, int64_t layer, const PassSettings& settings,
                const std::function<void(TapPoint, const at::Tensor&, int64_t first)>& see = {});
 
-  // The input of a block's linear layers at `point`, for some windows; what was at the point before
-  // (attention_input, attention_output, mlp_input, mlp_product) must have been asked for, for the
-  // same windows. `settings` may change between points.
+  // The input of a block's linear layers at `point`, for some windows. Points are taken in the order
+  // attention_input, attention_output, mlp_input, mlp_product, each for the same windows as the one
+  // before; `settings` may change between them.
   at::Tensor input(const ParameterStore& block, int64_t layer, const PassSettings& settings,
                    TapPoint point, int64_t first, int64_t count);
-  // After mlp_product: these windows leave the block.
+  // Takes these windows out of the block, after mlp_product.
   void finish(const ParameterStore& block, int64_t layer, const PassSettings& settings,
               int64_t first, int64_t count);
 

@@ -20,11 +20,11 @@ namespace osp {
 // Allowed distance of X Xᵀ from the identity.
 inline constexpr double kOrthogonalityLimit = 1e-6;
 
-// What a step did.
+// The outcome of one step.
 struct CayleyStep {
   double length = 0.0;     // α
   double error = 0.0;      // max |X Xᵀ − I| after the iterations
-  bool corrected = false;  // orthonormalised, the error is that before it
+  bool corrected = false;  // orthonormalised; `error` is that before it
 };
 
 // One step on X [n, n] (fp64, orthogonal), in place, against the gradient G of the objective with

@@ -22,7 +22,7 @@ struct QuantizeMethod {
   const TransformRow* transform = nullptr;  // null: none
   const RoundingRow* rounding = &kRtn;
 
-  // Whether it looks at calibration text.
+  // True if the method looks at calibration text.
   bool needs_calibration() const;
 };
 

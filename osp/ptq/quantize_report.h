@@ -1,4 +1,4 @@
-// What quantizing cost: quantize.json, one entry per linear layer and totals.
+// The report of a run, quantize.json: errors and times, one entry per linear layer and totals.
 #pragma once
 
 #include <string>

@@ -36,7 +36,7 @@ void save_quantized_model_dir(const PartFolder& parts, const ModelConfig& model,
 // Error(usage) if save_quantized_model_dir would refuse the path.
 void check_output_dir(const std::string& path);
 
-// Whether the folder's config.json has "osp_quantization".
+// True if the folder's config.json has "osp_quantization".
 bool is_quantized_model_dir(const std::string& path);
 
 // An opened quantized model dir, read part by part. Errors as load_model_dir.

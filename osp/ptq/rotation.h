@@ -45,8 +45,8 @@ struct Rotation {
 // Hadamard matrix of the size is known.
 Rotation random_hadamard(int64_t size, uint64_t seed, const std::string& name);
 
-// The same kind of matrix with 1ᵀ Q = 1ᵀ, for LayerNorm, which subtracts the mean over channels: it
-// commutes with such rotations. The first row of H is all ones, so 1 Hᵀ is a multiple of the first
+// A random Hadamard matrix made to satisfy 1ᵀ Q = 1ᵀ, for LayerNorm: subtracting the mean over
+// channels commutes with such rotations. The first row of H is all ones, so 1 Hᵀ is a multiple of the first
 // unit vector, whose sign is +; entries are about normal with variance 1/n.
 Rotation random_mean_keeping(int64_t size, uint64_t seed, const std::string& name);
 
@@ -64,7 +64,7 @@ struct RotationPlan {
   bool down = false;                      // R4
   int64_t down_block = 0;                 // size of its diagonal blocks, 0: one
 
-  // What the forward pass must do from now on, beside what it did.
+  // Transforms that the forward pass must compute in addition from now on.
   OnlineTransforms online() const { return {.down_hadamard = down, .down_block = down_block}; }
 };
 

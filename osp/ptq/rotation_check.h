@@ -1,4 +1,4 @@
-// Whether rotations leave a model's logits as they are: measured before any weight is quantized.
+// The check that rotations leave a model's logits as they are, before any weight is quantized.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -9,7 +9,8 @@ namespace osp {
 // Applies the plan's rotations part by part (rotate_model of osp/ptq/rotation.h), unchecked.
 PartTransform rotation_transform(const RotationPlan& plan);
 
-// The same after check_rotations (osp/ptq/rotation_check.h) on a few tokens, whose errors it has.
+// Checks the plan on a few tokens (check_rotations of osp/ptq/rotation_check.h, with its errors),
+// then returns rotation_transform(plan).
 PartTransform checked_rotation_transform(const TransformInputs& inputs, const RotationPlan& plan);
 
 }  // namespace osp

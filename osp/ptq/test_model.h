@@ -1,4 +1,4 @@
-// For tests only: methods applied to all of a model, and a quantized model as parts.
+// For tests only: SmoothQuant and AWQ on a whole model, and a quantized model as parts.
 #pragma once
 
 #include <string>
@@ -14,7 +14,7 @@
 
 namespace osp {
 
-// What calibration windows show of the inputs of all blocks.
+// Statistics of the inputs of all blocks on calibration windows.
 inline ChannelStatisticsTap statistics_of(const ParameterStore& store, const at::Tensor& windows_NT,
                                           int64_t kept_rows) {
   ChannelStatisticsTap tap(kept_rows, windows_NT.numel());

@@ -34,7 +34,7 @@ struct PartTransform {
   Json learning = {};  // what was learned, for quantize.json; null: nothing
 };
 
-// What a transform may look at while it is made.
+// Everything that a transform may look at while it is made.
 struct TransformInputs {
   const ModelSource& source;       // fused
   const QuantizeRequest& request;  // its options, seed and bits

@@ -1,5 +1,5 @@
-// What must be computed in the forward pass so that a model whose weights were rotated beforehand
-// gives the same logits: the online Hadamards of QuaRot and SpinQuant.
+// Computations of the forward pass without which a model whose weights were rotated beforehand
+// would give other logits: the online Hadamards of QuaRot and SpinQuant.
 #pragma once
 
 #include <cstdint>
