@@ -100,6 +100,7 @@ void measure(const std::string& python, int num_threads, const std::vector<std::
   const osp::Tokenizer tokenizer = osp::Tokenizer::from_file(path);
   size_t num_bytes = 0;
   for (const std::string& item : items) num_bytes += item.size();
+  // The rate of osp, median of the repetitions, and a hash of all ids.
   std::vector<double> rates;
   std::vector<std::vector<int32_t>> ids;
   for (int i = 0; i < kRepetitions; ++i) {
@@ -116,6 +117,7 @@ void measure(const std::string& python, int num_threads, const std::vector<std::
     hash.update(item.data(), item.size() * sizeof(int32_t));
     num_tokens += item.size();
   }
+  // The peer's, in a process of its own.
   const std::string file = osp::is_directory(path) ? path + "/tokenizer.json" : path;
   const SortedJson peer =
       run_peer(fmt::format("RAYON_NUM_THREADS={} TOKENIZERS_PARALLELISM=true '{}' "

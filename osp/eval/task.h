@@ -27,12 +27,13 @@ std::string_view prompts_name(Prompts prompts);
 // One question, without shots.
 struct TaskItem {
   // Text in front of the choices: one for all, or one for each (WinoGrande in lm-eval).
-  std::vector<std::string> contexts;
-  std::vector<std::string> choices;  // as they continue the context, mostly with a space in front
-  size_t answer = 0;                 // index of the right choice
-  std::vector<std::string> references;  // generation only: right answers
-  std::string shot_answer;              // generation only: text after the context in a shot
-  std::string subject = {};             // MMLU only, as the data name it: "high_school_physics"
+  std::vector<std::string> contexts = {};
+  // Texts that continue the context, mostly with a space in front.
+  std::vector<std::string> choices = {};
+  size_t answer = 0;                         // index of the right choice
+  std::vector<std::string> references = {};  // generation only: right answers
+  std::string shot_answer = {};              // generation only: text after the context in a shot
+  std::string subject = {};  // MMLU only, as the data name it: "high_school_physics"
 };
 
 struct TaskDescription {

@@ -62,24 +62,27 @@ LabelledChoices labelled_choices(const BenchRecord& record) {
 
 TaskItem arc(const BenchRecord& record, Prompts) {
   const auto [texts, answer] = labelled_choices(record);
-  return {{question(string_field(record, "question"))}, spaced(texts), answer, {}, {}};
+  return {.contexts = {question(string_field(record, "question"))},
+          .choices = spaced(texts),
+          .answer = answer};
 }
 
 TaskItem commonsense_qa(const BenchRecord& record, Prompts prompts) {
   const auto [texts, answer] = labelled_choices(record);
   const std::string text = string_field(record, "question");
-  if (prompts == Prompts::reference) return {{text}, spaced(texts), answer, {}, {}};
-  const auto choices = letters_of(record, texts);
-  return {{"Question: " + stripped(text) + "\n" + lettered(texts) + "Answer:"},
-          choices,
-          answer,
-          {},
-          {}};
+  if (prompts == Prompts::reference) {
+    return {.contexts = {text}, .choices = spaced(texts), .answer = answer};
+  }
+  return {.contexts = {"Question: " + stripped(text) + "\n" + lettered(texts) + "Answer:"},
+          .choices = letters_of(record, texts),
+          .answer = answer};
 }
 
 TaskItem openbookqa(const BenchRecord& record, Prompts) {
   const auto [texts, answer] = labelled_choices(record);
-  return {{string_field(record, "question_stem")}, spaced(texts), answer, {}, {}};
+  return {.contexts = {string_field(record, "question_stem")},
+          .choices = spaced(texts),
+          .answer = answer};
 }
 
 // The hub has ctx_a, ctx_b and activity_label; a prepared file has "query", where ctx_b is not yet
@@ -109,7 +112,9 @@ TaskItem hellaswag(const BenchRecord& record, Prompts prompts) {
   const std::string query = hellaswag_query(record);
   const size_t answer =
       checked_label(record, "label", number_field(record, "label"), 0, endings.size());
-  return {{cleaned(lm_eval ? query : query + " ")}, spaced(endings), answer, {}, {}};
+  return {.contexts = {cleaned(lm_eval ? query : query + " ")},
+          .choices = spaced(endings),
+          .answer = answer};
 }
 
 // The hub's {subject, question, choices, answer: index}, or the original CSV (question, four
@@ -118,6 +123,7 @@ TaskItem mmlu(const BenchRecord& record, Prompts prompts) {
   std::string subject, text;
   std::vector<std::string> choices;
   size_t answer = 0;
+  // Read the record in either layout.
   if (has_field(record, "columns")) {
     const auto columns = strings_field(record, "columns");
     if (columns.size() != 6) {
@@ -136,31 +142,26 @@ TaskItem mmlu(const BenchRecord& record, Prompts prompts) {
     choices = strings_field(record, "choices");
     answer = checked_label(record, "answer", number_field(record, "answer"), 0, choices.size());
   }
+  // Write the prompt.
   const std::string words = replaced(subject, "_", " ");
   if (prompts == Prompts::reference) {
-    return {{"The following are questions about " + words + ".\n" + question(text)},
-            spaced(choices),
-            answer,
-            {},
-            {},
-            subject};
+    return {.contexts = {"The following are questions about " + words + ".\n" + question(text)},
+            .choices = spaced(choices),
+            .answer = answer,
+            .subject = subject};
   }
-  return {{"The following are multiple choice questions (with answers) about " + words + ".\n\n" +
-           stripped(text) + "\n" + lettered(choices) + "Answer:"},
-          letters_of(record, choices),
-          answer,
-          {},
-          {},
-          subject};
+  return {.contexts = {"The following are multiple choice questions (with answers) about " + words +
+                       ".\n\n" + stripped(text) + "\n" + lettered(choices) + "Answer:"},
+          .choices = letters_of(record, choices),
+          .answer = answer,
+          .subject = subject};
 }
 
 TaskItem piqa(const BenchRecord& record, Prompts) {
   const size_t answer = checked_label(record, "label", number_field(record, "label"), 0, 2);
-  return {{question(string_field(record, "goal"))},
-          spaced({string_field(record, "sol1"), string_field(record, "sol2")}),
-          answer,
-          {},
-          {}};
+  return {.contexts = {question(string_field(record, "goal"))},
+          .choices = spaced({string_field(record, "sol1"), string_field(record, "sol2")}),
+          .answer = answer};
 }
 
 TaskItem siqa(const BenchRecord& record, Prompts prompts) {
@@ -169,12 +170,10 @@ TaskItem siqa(const BenchRecord& record, Prompts prompts) {
           ? string_field(record, "context_question")
           : string_field(record, "context") + " " + string_field(record, "question");
   const size_t answer = checked_label(record, "label", number_field(record, "label"), 1, 3);
-  return {{prompts == Prompts::reference ? text : "Q: " + text + "\nA:"},
-          spaced({string_field(record, "answerA"), string_field(record, "answerB"),
-                  string_field(record, "answerC")}),
-          answer,
-          {},
-          {}};
+  return {.contexts = {prompts == Prompts::reference ? text : "Q: " + text + "\nA:"},
+          .choices = spaced({string_field(record, "answerA"), string_field(record, "answerB"),
+                             string_field(record, "answerC")}),
+          .answer = answer};
 }
 
 // The reference scores option and end after the common beginning; lm-eval scores the common end
@@ -191,9 +190,9 @@ TaskItem winogrande(const BenchRecord& record, Prompts prompts) {
   const std::string one = string_field(record, "option1"), two = string_field(record, "option2");
   const size_t answer = checked_label(record, "answer", number_field(record, "answer"), 1, 2);
   if (prompts == Prompts::reference) {
-    return {{begin}, {one + " " + end, two + " " + end}, answer, {}, {}};
+    return {.contexts = {begin}, .choices = {one + " " + end, two + " " + end}, .answer = answer};
   }
-  return {{begin + one, begin + two}, spaced({end, end}), answer, {}, {}};
+  return {.contexts = {begin + one, begin + two}, .choices = spaced({end, end}), .answer = answer};
 }
 
 TaskItem trivia_qa(const BenchRecord& record, Prompts prompts) {
@@ -205,10 +204,13 @@ TaskItem trivia_qa(const BenchRecord& record, Prompts prompts) {
   if (prompts == Prompts::lm_eval) {
     std::vector<std::string> references;
     for (const std::string& alias : aliases) references.push_back(trivia_normalized(alias));
-    return {{question(text + "?")}, {}, 0, references, " " + aliases.front()};
+    return {.contexts = {question(text + "?")},
+            .references = references,
+            .shot_answer = " " + aliases.front()};
   }
   const auto references = trivia_references(aliases);
-  return {{question(text)}, {}, 0, references, references.front()};
+  return {
+      .contexts = {question(text)}, .references = references, .shot_answer = references.front()};
 }
 
 TaskItem gsm8k(const BenchRecord& record, Prompts) {
@@ -217,7 +219,9 @@ TaskItem gsm8k(const BenchRecord& record, Prompts) {
     fail(ErrorCode::damaged, "{}: field \"answer\" has no \"#### NUMBER\" at its end",
          record.where());
   }
-  return {{question(string_field(record, "question"))}, {}, 0, {answer}, " " + answer};
+  return {.contexts = {question(string_field(record, "question"))},
+          .references = {answer},
+          .shot_answer = " " + answer};
 }
 
 }  // namespace

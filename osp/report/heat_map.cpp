@@ -121,6 +121,7 @@ Chart kurtosis_heat_map(const std::vector<RunData>& all_runs) {
   // Panels stand on top of each other, the first run at the top, over one horizontal range.
   double furthest = 0;
   for (const RunData* run : runs) furthest = std::max(furthest, run->tokens);
+  // A panel per run: its trace, its axes and its name.
   for (size_t r = 0; r < runs.size(); ++r) {
     const bool last = r + 1 == runs.size();
     const std::string suffix = r == 0 ? "" : std::to_string(r + 1);
@@ -142,6 +143,7 @@ Chart kurtosis_heat_map(const std::vector<RunData>& all_runs) {
                            {"showarrow", false}});
     if (last) chart.layout["xaxis" + suffix]["title"] = {{"text", "tokens trained on"}};
   }
+  // One colour scale and one height for all panels.
   chart.layout["coloraxis"] = colour_axis(axis, extent);
   chart.layout["annotations"] = annotations;
   chart.layout["height"] = inner + kAbove + kBelow;

@@ -47,6 +47,7 @@ Chart kurtosis_by_layer(const std::vector<RunData>& runs, size_t layers) {
               .caption =
                   "Every hidden state of the finished model: after the embedding and after each "
                   "block. The axis is linear near 0 and logarithmic beyond."};
+  // A curve per run, on an axis for all of them.
   const AsinhAxis axis;
   Extent extent;
   for (size_t r = 0; r < runs.size(); ++r) {

@@ -1,5 +1,5 @@
 // The texts and tables of the report about outliers and attention sinks.
-// Tested by tests/python/test_report.py and page_test.cpp.
+// Tested by page_test.cpp and tests/python/test_report_browser.py.
 #pragma once
 
 #include <string>

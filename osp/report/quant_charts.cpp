@@ -58,6 +58,7 @@ Chart bits_chart(const std::vector<RunData>& runs) {
                     {"categoryarray", escaped(all_bits)}}},
                   {"yaxis", {{"title", {{"text", "perplexity"}}}}},
                   {"hovermode", "x unified"}};
+  // A logarithmic axis where values differ widely.
   if (extent.low > 0 && extent.high > 20 * extent.low) {
     chart.layout["yaxis"].update(log_ticks(extent.low, extent.high));
   }
@@ -273,6 +274,7 @@ std::vector<Chart> quantization_charts(const std::vector<RunData>& runs) {
       predicted.push_back({r, noise.what, &noise.layers});
     }
   }
+  // Charts over bits, methods and layers; those without numbers are omitted.
   const Chart bits = bits_chart(runs);
   if (!bits.traces.empty()) charts.push_back(bits);
   if (!all_bits.empty()) charts.push_back(method_chart(runs, all_bits));

@@ -1,5 +1,5 @@
 // Charts of quantized models: perplexity at each number of bits and by method, and the noise of
-// rounding in each layer. Tested by tests/python/test_report.py.
+// rounding in each layer. Tested by tests/python/test_report_browser.py.
 #pragma once
 
 #include <vector>

@@ -1,5 +1,5 @@
 // Reader of the JSON of `osp analyze`, and helpers that all readers of results share.
-// Tested by run_data_test.cpp and tests/python/test_report.py.
+// Tested by run_data_test.cpp and tests/python/test_report_browser.py.
 #pragma once
 
 #include <string>

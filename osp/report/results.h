@@ -1,7 +1,7 @@
 // Results read from JSON files: the output of `osp eval`, `osp analyze` and `osp quantize`, and the
 // quantize.json of a quantized model dir. Formats: docs/formats.md. Every key must have its type,
 // required keys must be present; unknown keys are ignored, so that a later version may add some.
-// Tested by run_data_test.cpp and tests/python/test_report.py.
+// Tested by run_data_test.cpp and tests/python/test_report_browser.py.
 #pragma once
 
 #include <cstdint>

@@ -62,8 +62,10 @@ Chart share_chart(const std::vector<RunData>& runs) {
       chart.table.rows.push_back(row);
     }
   };
+  // Two choices per model.
   for (const RunData& run : runs) add(run.label + ": first token", run.sinks.first_share);
   for (const RunData& run : runs) add(run.label + ": strongest token", run.sinks.strongest_share);
+  // Columns for the model with the most heads, and the colour scale.
   for (size_t head = 0; head < most_heads; ++head) {
     chart.table.header.push_back(fmt::format("head {}", head + 1));
   }
@@ -156,6 +158,7 @@ Chart logit_chart(const std::vector<RunData>& runs, size_t max_bins) {
   chart.layout = {{"xaxis", {{"title", {{"text", "attention logit"}}}}},
                   {"yaxis", {{"title", {{"text", "density per unit of logit"}}}}},
                   {"hovermode", "closest"}};
+  // The axis covers all densities.
   Extent densities;
   for (const Json& trace : chart.traces) {
     for (const Json& value : trace["y"]) {

@@ -1,5 +1,5 @@
 // Charts of attention sinks: the share of attention that each head gives to the first token, and
-// the distribution of the logits before the softmax. Tested by tests/python/test_report.py.
+// the distribution of the logits before the softmax. Tested by tests/python/test_report_browser.py.
 #pragma once
 
 #include <vector>

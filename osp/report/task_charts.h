@@ -1,5 +1,5 @@
 // The chart of benchmarks: a group of bars per task, a bar per model and number of bits, and the
-// score of guessing. Tested by tests/python/test_report.py.
+// score of guessing. Tested by tests/python/test_report_browser.py.
 #pragma once
 
 #include <vector>
