@@ -40,7 +40,7 @@ const std::map<std::string, Rounding>& roundings() {
   std::vector<std::string> known;
   for (const auto& [key, value] : roundings()) known.push_back(key);
   for (const auto& [key, value] : transforms()) known.push_back(key);
-  const std::string guess = nearest(name, known);
+  const std::string guess = nearest_name(name, known);
   fail(ErrorCode::usage, "--method {}: unknown part \"{}\"{}; known are {}, joined by +", text,
        name, guess.empty() ? "" : fmt::format(" (did you mean {}?)", guess),
        fmt::join(known, ", "));
