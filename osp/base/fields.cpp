@@ -1,4 +1,4 @@
-// Configuration fields: assignment with checks, TOML and JSON in and out, hash, nearest key.
+// Fields: assignment with checks, TOML and JSON in and out, hash, nearest name.
 #include "osp/base/fields.h"
 
 #include <fmt/format.h>
@@ -30,6 +30,8 @@ const char* type_name(FieldRef::Type type) {
       return "a number";
     case FieldRef::Type::text:
       return "a string";
+    case FieldRef::Type::list:
+      return "a list of strings";
   }
   return "";
 }
@@ -37,28 +39,44 @@ const char* type_name(FieldRef::Type type) {
 [[noreturn]] void wrong_type(const FieldRef& field, const std::string& found,
                              const std::string& where) {
   fail(ErrorCode::usage, "{}: {} is {}, expected {} ({})", where, field.name, found,
-       type_name(field.type), field.help);
+       type_name(field.type()), field.help);
 }
 
 void check_range(const FieldRef& field, double value, const std::string& shown,
                  const std::string& where) {
-  if (std::isfinite(value) && value >= field.range.low && value <= field.range.high) return;
+  const Range& range = field.range;
+  const bool limited = std::isfinite(range.low) || std::isfinite(range.high);
+  if (!limited || (std::isfinite(value) && value >= range.low && value <= range.high)) return;
   fail(ErrorCode::usage, "{}: {} is {}, expected {} from {} to {} ({})", where, field.name, shown,
-       type_name(field.type), field.range.low, field.range.high, field.help);
+       type_name(field.type()), range.low, range.high, field.help);
 }
 
-Json value_of(const FieldRef& field) {
-  switch (field.type) {
-    case FieldRef::Type::boolean:
-      return *static_cast<const bool*>(field.storage);
-    case FieldRef::Type::integer:
-      return *static_cast<const int64_t*>(field.storage);
-    case FieldRef::Type::number:
-      return *static_cast<const double*>(field.storage);
-    case FieldRef::Type::text:
-      return *static_cast<const std::string*>(field.storage);
-  }
-  return nullptr;
+void check_choice(const FieldRef& field, const std::string& text, const std::string& shown,
+                  const std::string& where) {
+  const auto& choices = field.choices;
+  if (choices.empty() || std::find(choices.begin(), choices.end(), text) != choices.end()) return;
+  const std::string close = nearest_name(text, choices);
+  fail(ErrorCode::usage, "{}: {} is {}, expected one of {}{}", where, field.name, shown,
+       fmt::join(choices, ", "), close.empty() ? "" : "; did you mean " + close + "?");
+}
+
+bool is_list_of_strings(const Json& value) {
+  return value.is_array() &&
+         std::all_of(value.begin(), value.end(), [](const Json& item) { return item.is_string(); });
+}
+
+// The value as JSON type `Number` after the checks of an integer field.
+template <class Number>
+Number checked_integer(const FieldRef& field, const Json& value, const std::string& shown,
+                       const std::string& where) {
+  constexpr auto kLargest = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+  const bool too_large = value.is_number_unsigned() && value.get<uint64_t>() > kLargest &&
+                         std::is_same_v<Number, int64_t>;
+  if (!value.is_number_integer() || too_large) wrong_type(field, shown, where);
+  check_range(field, value.get<double>(), shown, where);
+  const bool negative = !value.is_number_unsigned() && value.get<int64_t>() < 0;
+  if (negative && std::is_same_v<Number, uint64_t>) wrong_type(field, shown, where);
+  return value.get<Number>();
 }
 
 // A TOML scalar as JSON; nothing for what no field can hold (arrays, dates).
@@ -84,7 +102,7 @@ void assign_toml(const toml::table& values, const std::string& prefix, const std
     const FieldRef& field = table.find(name, where);
     const std::optional<Json> value = to_json_value(node);
     if (!value) wrong_type(field, node.is_array() ? "an array" : "a date or time", where);
-    table.assign(name, *value, where);
+    field.assign(*value, where);
   }
 }
 
@@ -152,20 +170,75 @@ std::string key_of(const std::string& name) { return name.substr(name.rfind('.')
 
 }  // namespace
 
+FieldRef::Type FieldRef::type() const {
+  if (std::holds_alternative<bool*>(storage)) return Type::boolean;
+  if (std::holds_alternative<int64_t*>(storage)) return Type::integer;
+  if (std::holds_alternative<uint64_t*>(storage)) return Type::integer;
+  if (std::holds_alternative<double*>(storage)) return Type::number;
+  if (std::holds_alternative<std::vector<std::string>*>(storage)) return Type::list;
+  return Type::text;
+}
+
+Json FieldRef::value() const {
+  return std::visit(
+      [](const auto& held) -> Json {
+        if constexpr (std::is_same_v<std::decay_t<decltype(held)>, ParsedText>) {
+          return held.text();
+        } else {
+          return *held;
+        }
+      },
+      storage);
+}
+
+void FieldRef::assign(const Json& value, const std::string& where) const {
+  const std::string shown = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (const auto* flag = std::get_if<bool*>(&storage)) {
+    if (!value.is_boolean()) wrong_type(*this, shown, where);
+    **flag = value.get<bool>();
+  } else if (const auto* integer = std::get_if<int64_t*>(&storage)) {
+    **integer = checked_integer<int64_t>(*this, value, shown, where);
+  } else if (const auto* natural = std::get_if<uint64_t*>(&storage)) {
+    **natural = checked_integer<uint64_t>(*this, value, shown, where);
+  } else if (const auto* number = std::get_if<double*>(&storage)) {
+    if (!value.is_number()) wrong_type(*this, shown, where);
+    check_range(*this, value.get<double>(), fmt::format("{}", value.get<double>()), where);
+    **number = value.get<double>();
+  } else if (const auto* list = std::get_if<std::vector<std::string>*>(&storage)) {
+    if (!is_list_of_strings(value)) wrong_type(*this, shown, where);
+    **list = value.get<std::vector<std::string>>();
+  } else {
+    if (!value.is_string()) wrong_type(*this, shown, where);
+    const auto text = value.get<std::string>();
+    check_choice(*this, text, shown, where);
+    if (const auto* parsed = std::get_if<ParsedText>(&storage)) {
+      parsed->assign(text);
+    } else {
+      *std::get<std::string*>(storage) = text;
+    }
+  }
+}
+
+void FieldTable::Binder::add(const char* name, FieldRef::Storage storage, Range range,
+                             const Choices& choices, std::string help, FieldTraits traits) {
+  table.fields_.push_back({section.empty() ? name : section + "." + name, std::move(storage), range,
+                           choices.values, std::move(help), current_group, std::move(traits)});
+}
+
 const FieldRef& FieldTable::find(const std::string& name, const std::string& where) const {
   std::vector<std::string> known;
   for (const FieldRef& field : fields_) {
     if (field.name == name) return field;
     known.push_back(field.name);
   }
-  std::string suggestion = nearest(name, known);
+  std::string suggestion = nearest_name(name, known);
   for (const std::string& candidate : known) {  // the right key under a wrong section
     if (suggestion.empty() && key_of(candidate) == key_of(name)) suggestion = candidate;
   }
   if (suggestion.empty()) {
     std::vector<std::string> keys;
     for (const std::string& candidate : known) keys.push_back(key_of(candidate));
-    const std::string key = nearest(key_of(name), keys);
+    const std::string key = nearest_name(key_of(name), keys);
     for (size_t i = 0; i < keys.size() && suggestion.empty(); ++i) {
       if (keys[i] == key) suggestion = known[i];
     }
@@ -176,40 +249,7 @@ const FieldRef& FieldTable::find(const std::string& name, const std::string& whe
 
 void FieldTable::assign(const std::string& name, const Json& value,
                         const std::string& where) const {
-  const FieldRef& field = find(name, where);
-  const std::string shown = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  switch (field.type) {
-    case FieldRef::Type::boolean:
-      if (!value.is_boolean()) wrong_type(field, shown, where);
-      *static_cast<bool*>(field.storage) = value.get<bool>();
-      return;
-    case FieldRef::Type::integer: {
-      const bool too_large = value.is_number_unsigned() &&
-                             value.get<uint64_t>() > uint64_t(std::numeric_limits<int64_t>::max());
-      if (!value.is_number_integer() || too_large) wrong_type(field, shown, where);
-      const int64_t number = value.get<int64_t>();
-      check_range(field, double(number), shown, where);
-      *static_cast<int64_t*>(field.storage) = number;
-      return;
-    }
-    case FieldRef::Type::number:
-      if (!value.is_number()) wrong_type(field, shown, where);
-      check_range(field, value.get<double>(), fmt::format("{}", value.get<double>()), where);
-      *static_cast<double*>(field.storage) = value.get<double>();
-      return;
-    case FieldRef::Type::text: {
-      if (!value.is_string()) wrong_type(field, shown, where);
-      const std::string text = value.get<std::string>();
-      const auto& choices = field.choices;
-      if (!choices.empty() && std::find(choices.begin(), choices.end(), text) == choices.end()) {
-        const std::string close = nearest(text, choices);
-        fail(ErrorCode::usage, "{}: {} is {}, expected one of {}{}", where, field.name, shown,
-             fmt::join(choices, ", "), close.empty() ? "" : "; did you mean " + close + "?");
-      }
-      *static_cast<std::string*>(field.storage) = text;
-      return;
-    }
-  }
+  find(name, where).assign(value, where);
 }
 
 void FieldTable::assign_text(std::string_view assignment) const {
@@ -222,8 +262,8 @@ void FieldTable::assign_text(std::string_view assignment) const {
   const std::string text(assignment.substr(equals + 1));
   const FieldRef& field = find(name, where);
   const bool quoted = !text.empty() && (text.front() == '"' || text.front() == '\'');
-  if (field.type == FieldRef::Type::text && !quoted) {
-    assign(name, text, where);
+  if (field.type() == FieldRef::Type::text && !quoted) {
+    field.assign(text, where);
     return;
   }
   std::optional<Json> value;
@@ -234,7 +274,7 @@ void FieldTable::assign_text(std::string_view assignment) const {
     value = std::nullopt;
   }
   if (!value) wrong_type(field, text.empty() ? "empty" : text, where);
-  assign(name, *value, where);
+  field.assign(*value, where);
 }
 
 Json FieldTable::to_json() const {
@@ -242,9 +282,9 @@ Json FieldTable::to_json() const {
   for (const FieldRef& field : fields_) {
     const size_t dot = field.name.rfind('.');
     if (dot == std::string::npos) {
-      object[field.name] = value_of(field);
+      object[field.name] = field.value();
     } else {
-      object[field.name.substr(0, dot)][field.name.substr(dot + 1)] = value_of(field);
+      object[field.name.substr(0, dot)][field.name.substr(dot + 1)] = field.value();
     }
   }
   return object;
@@ -263,18 +303,26 @@ void load_toml(const std::string& path, const FieldTable& table) {
   load_toml_chain(path, table, chain);
 }
 
+Json results_json(const FieldTable& table) {
+  std::map<std::string, Json> values;
+  for (const FieldRef& field : table.fields()) {
+    if (field.traits.affects_results) values[field.name] = field.value();
+  }
+  return Json(values);
+}
+
 std::string config_hash(const FieldTable& table, const std::vector<std::string>& except) {
   std::map<std::string, Json> values;  // sorted: the order of declaration does not matter
   for (const FieldRef& field : table.fields()) {
     const bool skipped = std::any_of(except.begin(), except.end(), [&](const std::string& prefix) {
       return field.name.starts_with(prefix);
     });
-    if (!skipped) values[field.name] = value_of(field);
+    if (!skipped) values[field.name] = field.value();
   }
   return sha256_hex(Json(values).dump());
 }
 
-std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
+std::string nearest_name(std::string_view word, const std::vector<std::string>& candidates) {
   std::string best;
   size_t best_distance = word.size() / 3 + 1;
   for (const std::string& candidate : candidates) {

@@ -1,4 +1,4 @@
-// Configuration fields: what is accepted, what is refused, and what the refusal says.
+// Fields: what is accepted, what is refused, and what the refusal says.
 #include "osp/base/fields.h"
 
 #include <gtest/gtest.h>
@@ -174,11 +174,75 @@ TEST_F(Fields, TheHashSeesValuesButNotTheExceptedOnes) {
   EXPECT_NE(config_hash(table, {"optim.note"}), before);
 }
 
-TEST(Nearest, AcceptsAThirdOfTheLengthAndNoMore) {
-  EXPECT_EQ(nearest("layrs", {"width", "layers"}), "layers");
-  EXPECT_EQ(nearest("trian", {"train", "eval"}), "train");  // two neighbours swapped count as one
-  EXPECT_EQ(nearest("abcdef", {"abcdxy"}), "abcdxy");
-  EXPECT_EQ(nearest("abcdef", {"abcxyz"}), "");
+struct ToyOptions {
+  std::vector<std::string> inputs;
+  uint64_t seed = 3;
+  int64_t windows = 128;
+  int64_t threads = 0;
+  int64_t width = 4;
+  Toy toy;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("inputs", self.inputs, "files", {.positional = true, .required = true});
+    visit.group("Calibration");
+    visit("windows", self.windows, Range{1, 1000}, "number of windows", {.formerly = "samples"});
+    visit("seed", self.seed, Range{}, "seed of the windows");
+    visit("width", parsed_text(self.width, parse_width, show_width), "width");
+    visit.group("Speed");
+    visit("threads", self.threads, Range{0, 8}, "threads", {.affects_results = false});
+    Toy::fields(visit, self.toy);
+  }
+  static int64_t parse_width(const std::string& text) { return static_cast<int64_t>(text.size()); }
+  static std::string show_width(int64_t width) {
+    return std::string(static_cast<size_t>(width), 'x');
+  }
+};
+
+TEST(FieldTraits, GroupsAndNestedStructsKeepTheOrderOfDeclaration) {
+  ToyOptions options;
+  FieldTable table;
+  table.add("", options);
+  EXPECT_EQ(table.fields()[0].group, "");
+  EXPECT_EQ(table.find("seed", "").group, "Calibration");
+  EXPECT_EQ(table.find("windows", "").traits.formerly, "samples");
+  EXPECT_EQ(table.find("layers", "").group, "Speed");
+}
+
+TEST(FieldTraits, ListsParsedTextAndUnsignedNumbersAreAssignedAndShown) {
+  ToyOptions options;
+  FieldTable table;
+  table.add("", options);
+  table.assign("inputs", Json{"a", "b"}, "x");
+  table.assign("width", "12345", "x");
+  table.assign("seed", uint64_t{1} << 63, "x");
+  EXPECT_EQ(options.inputs, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(options.width, 5);
+  EXPECT_EQ(options.seed, uint64_t{1} << 63);
+  EXPECT_EQ(table.to_json()["width"], "xxxxx");
+  message_of(ErrorCode::usage, [&] { table.assign("seed", -1, "x"); });
+  message_of(ErrorCode::usage, [&] { table.assign("inputs", Json{"a", 1}, "x"); });
+}
+
+TEST(ResultsJson, IsSortedAndOmitsWhatDoesNotAffectResults) {
+  ToyOptions options;
+  FieldTable table;
+  table.add("", options);
+  const std::string before = results_json(table).dump();
+  EXPECT_EQ(before, R"({"flag":false,"inputs":[],"kind":"adam","layers":6,"lr":0.001,"note":"",)"
+                    R"("seed":3,"width":"xxxx","windows":128})");
+  options.threads = 4;
+  EXPECT_EQ(results_json(table).dump(), before);
+  options.seed = 4;
+  EXPECT_NE(results_json(table).dump(), before);
+}
+
+TEST(NearestName, AcceptsAThirdOfTheLengthAndNoMore) {
+  EXPECT_EQ(nearest_name("layrs", {"width", "layers"}), "layers");
+  EXPECT_EQ(nearest_name("trian", {"train", "eval"}),
+            "train");  // two neighbours swapped count as one
+  EXPECT_EQ(nearest_name("abcdef", {"abcdxy"}), "abcdxy");
+  EXPECT_EQ(nearest_name("abcdef", {"abcxyz"}), "");
 }
 
 }  // namespace

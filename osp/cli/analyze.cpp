@@ -1,4 +1,4 @@
-// osp analyze: does a model have activation outliers, where, and how large are they.
+// osp analyze: whether a model has activation outliers, where they are and how large.
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
@@ -20,7 +20,7 @@
 namespace osp {
 namespace {
 
-// As many as the reference's script measures.
+// The reference's script measures as many.
 constexpr int64_t kReferenceTokens = 128 * 2048;
 
 // Enough for shares to settle to a percent; logits cost T² where everything else costs T.
@@ -28,9 +28,30 @@ constexpr int64_t kSinkTokens = 16384;
 
 constexpr int64_t kNoiseBits = 4;  // the width that the project is about
 
-struct AnalyzeArguments : MeasureOptions {
-  std::string bits = "16-16-16";
+struct AnalyzeCommand {
+  CommonOptions common;
+  std::string model, data;
+  int64_t data_tokens = kReferenceTokens;
+  std::string bits = BitWidths().text();
   int64_t sink_tokens = kSinkTokens;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit_model(visit, self.model);
+    visit.group("Data");
+    visit("data", self.data,
+          "token shards (their validation split) or a text file that the model reads as one "
+          "sequence",
+          {.value = "PATH", .required = true});
+    visit("data_tokens", self.data_tokens, Range{0, 1099511627776.0},
+          "number of tokens at the start of --data to read, in whole windows; 0 = all",
+          {.formerly = "max_tokens"});
+    visit.group("Analysis");
+    visit_bits(visit, self.bits);
+    visit("sink_tokens", self.sink_tokens, Range{0, 1099511627776.0},
+          "number of tokens to search for attention sinks, in whole sequences; 0 = none");
+    CommonOptions::fields(visit, self.common);
+  }
 };
 
 // Tokens as [sequences, T], T the window of perplexity; a text shorter than that is one sequence.
@@ -44,13 +65,13 @@ at::Tensor sequences_of(std::vector<int64_t>& tokens, const ParameterStore& stor
   return at::from_blob(tokens.data(), {count / length, length}, at::kLong);
 }
 
-int run(const AnalyzeArguments& options) {
-  parse_bits(options.bits);  // a mistake is told before anything is read
+int run(const AnalyzeCommand& options) {
+  parse_bits(options.bits);  // report a mistake before anything is read
   Console console(options.common.quiet);
   const std::string dir = find_model_dir(options.model);
   const auto loaded = load_model_at(dir, options.bits);
   const ParameterStore& store = loaded->model.store;
-  TokenSource source = read_token_source(options.data, dir, options.max_tokens);
+  TokenSource source = read_token_source(options.data, dir, options.data_tokens);
   if (!source.warning.empty()) console.warn("{}", source.warning);
   const at::Tensor tokens_BT = sequences_of(source.tokens, store);
 
@@ -65,7 +86,7 @@ int run(const AnalyzeArguments& options) {
   console.end_status();
 
   const Tokenizer* tokenizer = source.tokenizer ? &*source.tokenizer : nullptr;
-  if (options.common.json) {
+  const auto result_json = [&] {
     Json json;
     record_provenance(json);
     json["model"] = options.model;
@@ -79,28 +100,19 @@ int run(const AnalyzeArguments& options) {
     json["quantization_verdict"] = point_verdict(noise.noise());
     json["verdict"] = outlier_verdict(report);
     json["attention_sinks"] = sink_json(report.sinks, tokenizer);
-    print_json(json);
-  } else {
+    return json;
+  };
+  print_result(options.common, result_json, [&] {
     fmt::print("{}\n{}\n{}", point_text(report, noise.noise()), sink_text(report.sinks),
                outlier_text(report, tokenizer));
-  }
+  });
   return 0;
 }
 
 }  // namespace
 
 void add_analyze(CommandLine& line) {
-  auto options = std::make_shared<AnalyzeArguments>();
-  options->max_tokens = kReferenceTokens;
-  Command command = line.command("analyze", "measure a model's activation outliers");
-  add_measure_options(command, *options, "read");
-  command.add("--bits", options->bits,
-              "weights-activations-cache; each 2 to 8, or 16 for none, of the model that runs");
-  command
-      .add("--sink-tokens", options->sink_tokens,
-           "tokens that are searched for attention sinks, in whole batches; 0: none")
-      .between(int64_t{0}, int64_t{1} << 40);
-  command.runs([options] { return run(*options); });
+  line.command<AnalyzeCommand>("analyze", "measure the activation outliers of a model", run);
 }
 
 }  // namespace osp

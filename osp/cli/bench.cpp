@@ -1,11 +1,34 @@
-// osp bench: its parts are in bench_*.cpp.
+// osp bench: speed beside other programs. Its parts are in bench_*.cpp.
 #include "osp/cli/command.h"
 #include "osp/cli/turn_options.h"
 
 namespace osp {
+namespace {
+
+// The description of TurnOptions, whose defaults differ between the parts.
+struct TurnFields {
+  TurnOptions& options;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit.group("Timing");
+    visit("steps", self.options.steps, Range{1, 100000},
+          "number of timed steps per run, after one step that is not timed");
+    visit("repetitions", self.options.repetitions, Range{1, 1000}, "number of runs of each side");
+    visit("threads", self.options.threads, Range{0, 4096},
+          "number of threads of both sides; 0 = the default of each");
+    visit.group("Peer");
+    visit("python", self.options.python, "Python interpreter that runs the peer",
+          {.value = "FILE"});
+    visit("peer", self.options.peer, "script of the peer that osp is compared with",
+          {.value = "FILE"});
+  }
+};
+
+}  // namespace
 
 void add_bench(CommandLine& line) {
-  Command command = line.command("bench", "speed beside a named peer, in turn");
+  Command command = line.command("bench", "compare the speed of osp with that of other programs");
   add_bench_train(command);
   add_bench_quantize(command);
   add_bench_eval(command);
@@ -13,14 +36,8 @@ void add_bench(CommandLine& line) {
 }
 
 void add_turn_options(Command& command, TurnOptions& options) {
-  command.add("--steps", options.steps, "timed steps of each run, after one that is not")
-      .between(int64_t{1}, int64_t{100000});
-  command.add("--repetitions", options.repetitions, "runs of each side")
-      .between(int64_t{1}, int64_t{1000});
-  command.add("--threads", options.threads, "threads of both sides; 0: the default")
-      .between(int64_t{0}, int64_t{4096});
-  command.add("--python", options.python, "interpreter of the peer");
-  command.add("--peer", options.peer, "script of the peer");
+  TurnFields fields{options};
+  command.add_options(fields);
 }
 
 }  // namespace osp

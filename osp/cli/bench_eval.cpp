@@ -36,8 +36,8 @@ AnsweredPair run_pair(const BenchEvalArguments& options) {
   const std::string samples = folder / "samples.jsonl";
   const std::string dir = find_model_dir(options.model);
   const Json ours = run_child({own_program(), "eval", dir, "--data", options.data, "--tasks",
-                               options.tasks, "--limit", std::to_string(options.limit), "--samples",
-                               samples, "--json", "--quiet"});
+                               options.tasks, "--limit", std::to_string(options.limit),
+                               "--save-items", samples, "--json", "--quiet"});
   const Json peer = run_child({options.python, options.peer, dir, samples, "--threads",
                                std::to_string(at::get_num_threads())});
   return {ours["models"][0]["results"][0]["tasks"], peer["tasks"]};

@@ -43,7 +43,7 @@ Run run_ours(const BenchQuantizeArguments& options, int64_t samples) {
   const TemporaryFolder folder;
   const Json json =
       run_child({own_program(), "quantize", options.model, "--method", "gptq", "--bits", "4-16-16",
-                 "--calibration", options.calibration, "--samples", std::to_string(samples),
+                 "--calibration", options.calibration, "--windows", std::to_string(samples),
                  "--length", std::to_string(options.length), "--calibration-type",
                  options.calibration_type, "--out", folder / "out", "--json", "--quiet"});
   const Json& totals = json["runs"][0]["report"]["totals"];
@@ -59,7 +59,7 @@ Json run_peer(const BenchQuantizeArguments& options) {
   const ModelConfig config = load_model_config(options.model).model;
   const Calibration calibration = read_calibration(
       options.calibration, find_model_dir(options.model), config.context, config.vocabulary,
-      {.samples = options.samples, .length = options.length, .reference_starts = true});
+      {.windows = options.samples, .length = options.length, .reference_starts = true});
   Json windows = Json::array();
   for (int64_t i = 0; i < calibration.windows_NT.size(0); ++i) {
     const at::Tensor window = calibration.windows_NT.select(0, i).contiguous();

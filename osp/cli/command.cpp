@@ -7,27 +7,24 @@
 #include "osp/base/error.h"
 
 namespace osp {
+namespace {
 
-void add_common_options(Command& command, CommonOptions& options) {
-  command.add("--quiet", options.quiet, "no progress on stderr");
-  command.add("--json", options.json, "print the result as one JSON object");
-}
+struct ModelOption {
+  std::string& model;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit_model(visit, self.model);
+  }
+};
+
+}  // namespace
+
+void add_common_options(Command& command, CommonOptions& options) { command.add_options(options); }
 
 void add_model_option(Command& command, std::string& model) {
-  command.add("model", model, "model dir, checkpoint or finished run").required();
-}
-
-void add_measure_options(Command& command, MeasureOptions& options, const std::string& use) {
-  add_common_options(command, options.common);
-  add_model_option(command, options.model);
-  command
-      .add("--data", options.data,
-           "token shards (their held-out split) or a text file, " + use + " as one sequence")
-      .required();
-  command
-      .add("--max-tokens", options.max_tokens,
-           "use the whole windows of the first N tokens; 0: all")
-      .between(int64_t{0}, int64_t{1} << 40);
+  ModelOption option{model};
+  command.add_options(option);
 }
 
 void print_json(const Json& object) {

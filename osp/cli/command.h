@@ -1,22 +1,41 @@
 // The command line: commands, their options and what runs them. Only command_line.cpp knows the
 // library that parses; a command's file sees this header alone.
 //
+// A command describes its options once, as fields (osp/base/fields.h). From the description come
+// parsing, checks of ranges and choices, --help and --interface:
+//
+//   struct EvalCommand {
+//     CommonOptions common;
+//     std::string model;
+//     int64_t limit = 0;
+//     template <class Visitor, class Self>
+//     static void fields(Visitor& visit, Self& self) {
+//       visit_model(visit, self.model);
+//       visit.group("Benchmarks");
+//       visit("limit", self.limit, Range{0, 1e12}, "items per benchmark; 0 = all");
+//       CommonOptions::fields(visit, self.common);
+//     }
+//   };
 //   void add_eval(CommandLine& line) {
-//     auto options = std::make_shared<Options>();
-//     Command command = line.command("eval", "perplexity of a model");
-//     command.add("model", options->model, "model dir").required();
-//     command.add("--bits", options->bits, "widths");  // shows the value it has as its default
-//     command.runs([options] { return run(*options); });
+//     line.command<EvalCommand>("eval", "measure perplexity", [](const EvalCommand& o) { … });
 //   }
+//
+// Field "data_tokens" is the option --data-tokens. A field marked positional has no dashes.
+//
+// Names: XCommand holds all options of `osp X`; XOptions or XRequest is what the library takes, and
+// is embedded in XCommand, so that an option is described where it is used; XConfig is a section of
+// a recipe.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "osp/base/console.h"
+#include "osp/base/fields.h"
 #include "osp/base/json.h"
 
 namespace CLI {
@@ -25,13 +44,14 @@ class Option;
 
 namespace osp {
 
-// What an option demands; a value, cheap to copy. Every member returns the option for the next one.
+// Checks of an option that was added by hand; a value, cheap to copy. Every member returns the
+// option for the next one.
 class Option {
  public:
   explicit Option(CLI::Option* option) : option_(option) {}
   // The command cannot run without it.
   Option& required();
-  // A number of the closed interval.
+  // A number in the closed interval.
   Option& between(int64_t low, int64_t high);
   Option& between(double low, double high);
   Option& one_of(const std::vector<std::string>& values);
@@ -48,8 +68,18 @@ class Command {
   struct Entry;
   explicit Command(Entry* entry) : entry_(entry) {}
 
-  // Names that begin with "--" are options, others are positional. The target must live until the
-  // command has run; what it holds now is the default.
+  // Adds an option for every field that `options` describes. The struct must live until the command
+  // has run; the values that it holds now are the defaults.
+  template <class Options>
+  void add_options(Options& options) {
+    FieldTable table;
+    table.add("", options);
+    add_fields(table);
+  }
+  void add_fields(const FieldTable& table);
+
+  // One option by hand. Names that begin with "--" are options, others are positional. The target
+  // must live until the command has run; its value now is the default.
   Option add(const std::string& name, bool& target, const std::string& help);
   Option add(const std::string& name, std::string& target, const std::string& help);
   Option add(const std::string& name, int64_t& target, const std::string& help);
@@ -59,10 +89,24 @@ class Command {
   // Positional: one value or more. An option: given once for each value.
   Option add(const std::string& name, std::vector<std::string>& target, const std::string& help);
 
-  // What runs it after parsing; gives the exit status (Errors are thrown, main maps them).
+  // The function that runs the command after parsing; it returns the exit status (Errors are
+  // thrown, main maps them).
   void runs(std::function<int()> run);
   // A part with options of its own; the command then needs one of its parts.
   Command part(const std::string& name, const std::string& help);
+  // A part whose options are the fields of `Options`.
+  template <class Options>
+  void part(const std::string& name, const std::string& help, int (*body)(const Options&)) {
+    part(name, help).runs_with(body);
+  }
+
+  // Adds the fields of a new `Options` and runs the command with them.
+  template <class Options>
+  void runs_with(int (*body)(const Options&)) {
+    const auto options = std::make_shared<Options>();
+    add_options(*options);
+    runs([options, body] { return body(*options); });
+  }
 
  private:
   Entry* entry_;
@@ -75,6 +119,11 @@ class CommandLine {
   ~CommandLine();
 
   Command command(const std::string& name, const std::string& help);
+  // A command whose options are the fields of `Options`.
+  template <class Options>
+  void command(const std::string& name, const std::string& help, int (*body)(const Options&)) {
+    command(name, help).runs_with(body);
+  }
   // Parses the words and runs the command they name. Error(usage) in one sentence, with the nearest
   // known name where one was mistyped. --help, --version and --interface print and give 0.
   int run(int argc, char** argv);
@@ -87,27 +136,47 @@ class CommandLine {
 struct CommonOptions {
   bool quiet = false;
   bool json = false;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit.group("General");
+    visit("quiet", self.quiet, "print no progress on stderr", {.affects_results = false});
+    visit("json", self.json, "print the result as one JSON object on stdout",
+          {.affects_results = false});
+  }
 };
 
-// Adds --quiet and --json.
+// Adds --quiet and --json to a command whose options are added by hand.
 void add_common_options(Command& command, CommonOptions& options);
-
-// Options of commands that measure a model on data: both positional model and --data are required.
-struct MeasureOptions {
-  CommonOptions common;
-  std::string model;
-  std::string data;
-  int64_t max_tokens = 0;  // 0: all
-};
-
-// Adds them; `use` says what happens to the tokens ("scored", "read").
-void add_measure_options(Command& command, MeasureOptions& options, const std::string& use);
-
-// Adds the positional `model` of every command that reads one.
+// Likewise the positional `model`.
 void add_model_option(Command& command, std::string& model);
+
+// The positional `model` of a command that reads one.
+template <class Visitor>
+void visit_model(Visitor& visit, std::string& model) {
+  visit("model", model, "model dir, training checkpoint or finished run folder",
+        {.positional = true, .required = true});
+}
+
+// The positional list `model` of a command that reads several.
+template <class Visitor>
+void visit_models(Visitor& visit, std::vector<std::string>& models) {
+  visit("model", models, "model dirs, training checkpoints or finished run folders",
+        {.positional = true, .required = true});
+}
 
 // Prints a command's result object as one line of JSON on stdout.
 void print_json(const Json& object);
+
+// Prints a command's result: the object that `json` returns with --json, else by `print_text`.
+template <class MakeJson, class PrintText>
+void print_result(const CommonOptions& common, MakeJson&& json, PrintText&& print_text) {
+  if (common.json) {
+    print_json(json());
+  } else {
+    print_text();
+  }
+}
 
 // One per file of this folder.
 void add_tokenize(CommandLine& line);

@@ -1,4 +1,5 @@
-// The one file that includes CLI11: commands, options, parsing and the messages about wrong usage.
+// Commands, options, parsing and the messages about wrong usage. Only this file and help_format.h
+// include CLI11.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <deque>
@@ -6,6 +7,8 @@
 #include "osp/base/error.h"
 #include "osp/base/fields.h"
 #include "osp/cli/command.h"
+#include "osp/cli/help_format.h"
+#include "osp/cli/option_text.h"
 
 namespace osp {
 
@@ -52,7 +55,8 @@ Option add_value(CLI::App& app, const std::string& name, T& target, const std::s
 Command::Entry& add_entry(Command::Entry& parent, const std::string& name,
                           const std::string& help) {
   Command::Entry& entry = parent.parts.emplace_back();
-  entry.app = parent.app->add_subcommand(name, help);
+  entry.app = parent.app->add_subcommand(name, help)->group("Commands");
+  entry.app->set_help_flag("-h,--help", "print this help and exit")->group("General");
   parent.app->require_subcommand(1);
   return entry;
 }
@@ -65,10 +69,14 @@ std::string words_of(const CLI::App& app) {
   return before.empty() ? app.get_name() : before + " " + app.get_name();
 }
 
-// Long and short names of all options of a command, as typed.
-std::vector<std::string> option_names(const CLI::App& app) {
+// A deprecated spelling: accepted, not shown by --help.
+bool hidden(const CLI::Option& option) { return option.get_group().empty(); }
+
+// Long and short names of a command's options, as typed.
+std::vector<std::string> option_names(const CLI::App& app, bool with_hidden) {
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options()) {
+    if (hidden(*option) && !with_hidden) continue;
     for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
     for (const std::string& name : option->get_snames()) names.push_back("-" + name);
   }
@@ -84,6 +92,10 @@ void print_interface(const Command::Entry& entry) {
   std::vector<std::string> lines;
   for (const CLI::Option* option : entry.app->get_options()) {
     if (option->check_lname("help")) continue;
+    if (hidden(*option)) {
+      lines.push_back(fmt::format("  --{} (deprecated)", option->get_lnames().at(0)));
+      continue;
+    }
     lines.push_back(fmt::format("  {}{}", option->get_name(option->get_positional(), true),
                                 option->get_required() ? " (required)" : ""));
   }
@@ -103,7 +115,7 @@ std::string did_you_mean(const std::string& guess) {
   return guess.empty() ? "" : fmt::format(" (did you mean {}?)", guess);
 }
 
-// Where a command or part is missing or mistyped; `words` are those after the ones understood.
+// The message where a command or part is missing or mistyped; `words` are those not understood.
 std::string unknown_part_message(const Command::Entry& entry,
                                  const std::vector<std::string>& words) {
   const std::string path = words_of(*entry.app);
@@ -112,7 +124,7 @@ std::string unknown_part_message(const Command::Entry& entry,
   std::vector<std::string> names;
   for (const Command::Entry& part : entry.parts) names.push_back(part.app->get_name());
   return fmt::format("unknown command or option {}{}; `{} --help` lists them", words[0],
-                     did_you_mean(nearest(words[0], names)), command);
+                     did_you_mean(nearest_name(words[0], names)), command);
 }
 
 // The parser's error in our words, with the nearest known name where one was mistyped.
@@ -123,12 +135,12 @@ std::string usage_message(const Command::Entry& root, const CLI::ParseError& err
   const std::vector<std::string> words(all_words.begin() + depth, all_words.end());
   if (!entry.parts.empty()) return unknown_part_message(entry, words);
   const std::string path = words_of(*entry.app);
-  const std::vector<std::string> known = option_names(*entry.app);
+  const std::vector<std::string> known = option_names(*entry.app, true);
   for (const std::string& typed : words) {
     const std::string word = typed.substr(0, typed.find('='));
     if (word.size() < 2 || word[0] != '-') continue;
     if (std::find(known.begin(), known.end(), word) != known.end()) continue;
-    const std::string guess = nearest(word, known);
+    const std::string guess = nearest_name(word, option_names(*entry.app, false));
     if (guess.empty() && error.get_name() != "ExtrasError") continue;
     return fmt::format("osp {}: unknown option {}{}; `osp {} --help` lists them", path, word,
                        did_you_mean(guess), path);
@@ -136,7 +148,56 @@ std::string usage_message(const Command::Entry& root, const CLI::ParseError& err
   return fmt::format("osp {}: {}; see `osp {} --help`", path, error.what(), path);
 }
 
+// Assigns what was typed for a field. Error(usage) names the command and the option.
+void assign_words(const CLI::App& app, FieldRef field, const std::vector<std::string>& words) {
+  field.name = option_name(field);
+  const std::string where = "osp " + words_of(app);
+  if (field.type() == FieldRef::Type::list) {
+    field.assign(Json(words), where);
+  } else {
+    field.assign(option_value(field, words.at(0)), where);
+  }
+}
+
+// An option called `name` that assigns the field; a deprecated name also warns.
+CLI::Option* add_field_option(CLI::App& app, const FieldRef& field, const std::string& name,
+                              bool deprecated) {
+  if (bool* const* flag = std::get_if<bool*>(&field.storage)) {
+    OSP_CHECK(!deprecated, "flag {} has a former name, which is not supported", field.name);
+    return app.add_flag(name, **flag, option_help(field))->option_text(" ");
+  }
+  const CLI::callback_t assign = [&app, field, name, deprecated](const CLI::results_t& words) {
+    if (deprecated) {
+      Console(true).warn("{} is deprecated; use {}", name, option_name(field));
+    }
+    assign_words(app, field, words);
+    return true;
+  };
+  CLI::Option* option = app.add_option(name, assign, option_help(field));
+  option->option_text(field.traits.positional ? " " : option_placeholder(field));
+  if (field.type() != FieldRef::Type::list) return option;
+  if (field.traits.positional) return option->expected(1, -1);
+  return option->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
 }  // namespace
+
+void Command::add_fields(const FieldTable& table) {
+  CLI::App& app = *entry_->app;
+  for (const FieldRef& field : table.fields()) {
+    CLI::Option* option = add_field_option(app, field, option_name(field), false);
+    option->group(field.group.empty() ? "Options" : field.group)->required(field.traits.required);
+    if (!field.traits.formerly.empty()) {
+      add_field_option(app, field, option_name(field.traits.formerly), true)
+          ->group("")
+          ->excludes(option);
+    }
+  }
+  for (const FieldRef& field : table.fields()) {
+    if (field.traits.needs.empty()) continue;
+    app.get_option(option_name(field))->needs(app.get_option(option_name(field.traits.needs)));
+  }
+}
 
 Option Command::add(const std::string& name, bool& target, const std::string& help) {
   return Option(entry_->app->add_flag(name, target, help));
@@ -181,7 +242,10 @@ CommandLine::CommandLine(const std::string& description, const std::string& vers
     : root_(std::make_unique<Command::Entry>()) {
   root_->owned = std::make_unique<CLI::App>(description, "osp");
   root_->app = root_->owned.get();
-  root_->app->set_version_flag("--version", version);
+  root_->app->formatter(std::make_shared<HelpFormatter>());
+  root_->app->set_help_flag("-h,--help", "print this help and exit")->group("General");
+  root_->app->set_version_flag("--version", version, "print the version and exit")
+      ->group("General");
 }
 
 CommandLine::~CommandLine() = default;

@@ -1,4 +1,4 @@
-#include "osp/cli/eval_perplexity.h"
+// The part of `osp eval` that measures perplexity, and divergence from another model.
 
 #include <cmath>
 #include <cstdio>
@@ -6,6 +6,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/provenance.h"
+#include "osp/cli/eval_command.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/eval/divergence.h"
 #include "osp/eval/perplexity.h"
@@ -24,11 +25,11 @@ struct Row {
   double bits_per_byte = 0.0;  // 0 without a tokenizer
 };
 
-// What stays the same for all rows.
+// Everything that all rows share.
 struct Measure {
-  const EvalPerplexity& options;
+  const EvalCommand& options;
   const TokenSource& source;
-  const ParameterStore* original;  // of the divergence; nullptr: none
+  const ParameterStore* original;  // that divergence is measured from; nullptr: none
   Console& console;
 };
 
@@ -45,16 +46,14 @@ double bits_per_byte(const PerplexityResult& result, const TokenSource& source) 
 
 Row measure_row(const Measure& measure, const ParameterStore& store, const BitWidths& bits,
                 Tap& tap) {
-  PerplexityOptions perplexity;
-  perplexity.max_tokens = measure.options.max_tokens;
-  perplexity.stride = measure.options.stride;
+  PerplexityOptions perplexity = measure.options.perplexity;
   perplexity.tap = &tap;
   perplexity.progress = progress_line(measure.console, bits.text(), "windows");
   Row row{bits, measure_perplexity(store, measure.source.tokens, perplexity), {}, 0.0};
   row.bits_per_byte = bits_per_byte(row.result, measure.source);
   if (measure.original != nullptr) {
     DivergenceOptions divergence;
-    divergence.max_tokens = measure.options.max_tokens;
+    divergence.max_tokens = measure.options.perplexity.max_tokens;
     divergence.changed_tap = &tap;
     divergence.progress = progress_line(measure.console, bits.text() + " divergence", "windows");
     row.divergence =
@@ -65,23 +64,23 @@ Row measure_row(const Measure& measure, const ParameterStore& store, const BitWi
 }
 
 void check_original(const ParameterStore& original, const ParameterStore& store,
-                    const EvalPerplexity& options) {
+                    const EvalCommand& options) {
   if (original.config.vocabulary == store.config.vocabulary &&
       original.config.context == store.config.context) {
     return;
   }
   fail(ErrorCode::usage,
-       "--divergence-from {}: vocabulary {} and context {}, but {} has {} and {}; compare a model "
-       "with what was made of it",
-       options.divergence_from, original.config.vocabulary, original.config.context, options.model,
-       store.config.vocabulary, store.config.context);
+       "--divergence-from {}: vocabulary {} and context {}, but {} has {} and {}; give the "
+       "model that it was made from",
+       options.divergence_from, original.config.vocabulary, original.config.context,
+       options.models.front(), store.config.vocabulary, store.config.context);
 }
 
 // A model dir that `osp quantize` wrote has its own widths.
 std::vector<Row> measure_quantized(const std::string& dir, const Measure& measure) {
   const QuantizedModel model = load_quantized_model_dir(dir);
   const BitWidths& bits = model.info.bits;
-  if (measure.options.bits_given && measure.options.bits != bits.text()) {
+  if (measure.options.bits_given() && measure.options.bits != bits.text()) {
     refuse_bits(measure.options.bits, dir, bits);
   }
   if (measure.original != nullptr) check_original(*measure.original, model.store, measure.options);
@@ -102,10 +101,10 @@ std::vector<Row> measure_widths(const std::string& dir, const Measure& measure) 
 
 Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
-Json rows_json(const EvalPerplexity& options, const std::vector<Row>& rows) {
+Json rows_json(const EvalCommand& options, const std::vector<Row>& rows) {
   Json json;
   record_provenance(json);
-  json["model"] = options.model;
+  json["model"] = options.models.front();
   json["data"] = options.data;
   Json& results = json["results"] = Json::array();
   for (const Row& row : rows) {
@@ -154,22 +153,22 @@ void print_rows(const std::vector<Row>& rows) {
 
 }  // namespace
 
-int run_eval_perplexity(const EvalPerplexity& options) {
-  parse_bits_list(options.bits);  // a mistake is told before anything is read
-  if (options.stride > 0 && !options.divergence_from.empty()) {
+int run_eval_perplexity(const EvalCommand& options) {
+  parse_bits_list(options.bits);  // report a mistake before anything is read
+  if (options.perplexity.stride > 0 && !options.divergence_from.empty()) {
     fail(ErrorCode::usage,
          "--stride with --divergence-from: divergence is measured in windows without overlap; give "
          "one of the two");
   }
-  Console console(options.quiet);
-  const std::string dir = find_model_dir(options.model);
+  Console console(options.common.quiet);
+  const std::string dir = find_model_dir(options.models.front());
   const TokenSource source = read_token_source(options.data, dir, 0);
   if (!source.warning.empty()) console.warn("{}", source.warning);
   std::optional<ParameterStore> original;
   if (!options.divergence_from.empty()) {
     const std::string from = find_model_dir(options.divergence_from);
     if (is_quantized_model_dir(from)) {
-      fail(ErrorCode::usage, "--divergence-from {}: is quantized; give the model it was made of",
+      fail(ErrorCode::usage, "--divergence-from {}: is quantized; give the model it was made from",
            options.divergence_from);
     }
     original.emplace(load_model_dir(from));
@@ -177,11 +176,8 @@ int run_eval_perplexity(const EvalPerplexity& options) {
   const Measure measure{options, source, original ? &*original : nullptr, console};
   const std::vector<Row> rows =
       is_quantized_model_dir(dir) ? measure_quantized(dir, measure) : measure_widths(dir, measure);
-  if (options.json) {
-    print_json(rows_json(options, rows));
-  } else {
-    print_rows(rows);
-  }
+  print_result(
+      options.common, [&] { return rows_json(options, rows); }, [&] { print_rows(rows); });
   return 0;
 }
 

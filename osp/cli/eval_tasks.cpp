@@ -1,4 +1,4 @@
-#include "osp/cli/eval_tasks.h"
+// The part of `osp eval` that runs benchmarks.
 
 #include <algorithm>
 #include <cstdio>
@@ -9,7 +9,7 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/interrupt.h"
-#include "osp/cli/command.h"
+#include "osp/cli/eval_command.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/eval/results_table.h"
 #include "osp/eval/task_results.h"
@@ -21,15 +21,15 @@
 namespace osp {
 namespace {
 
-// A model, and the widths at which it is to run.
+// A model and the widths to run it at.
 struct EvaluatedModel {
   std::string name, dir;
   std::vector<BitWidths> widths;
   bool quantized = false;
 };
 
-EvaluatedModel open_subject(const std::string& name, const EvalTasksArguments& arguments) {
-  EvaluatedModel subject{name, find_model_dir(name), parse_bits_list(arguments.bits)};
+EvaluatedModel open_subject(const std::string& name, const EvalCommand& options) {
+  EvaluatedModel subject{name, find_model_dir(name), parse_bits_list(options.bits)};
   if (!Tokenizer::exists(subject.dir)) {
     fail(ErrorCode::usage,
          "{}: no tokenizer.json, which is needed to read the benchmarks; copy it there",
@@ -39,9 +39,9 @@ EvaluatedModel open_subject(const std::string& name, const EvalTasksArguments& a
   if (subject.quantized) {
     const BitWidths bits = QuantizedFolder(subject.dir).info().bits;
     // Among several widths its own is meant for it, the others for other models.
-    if (arguments.bits_given &&
+    if (options.bits_given() &&
         std::find(subject.widths.begin(), subject.widths.end(), bits) == subject.widths.end()) {
-      refuse_bits(arguments.bits, subject.dir, bits);
+      refuse_bits(options.bits, subject.dir, bits);
     }
     subject.widths = {bits};
   }
@@ -67,16 +67,17 @@ int64_t tokens_of_run(const std::string& dir) {
   return tokens;
 }
 
-class Bench {
+// Runs every task on one model after another.
+class TaskRunner {
  public:
-  Bench(const EvalTasksArguments& arguments, TaskResults& results, Console& console)
+  TaskRunner(const EvalCommand& options, TaskResults& results, Console& console)
       : results_(results), console_(console) {
-    for (const TaskDescription* task : parse_tasks(arguments.tasks)) {
-      prompts_.push_back(load_task_prompts(arguments.data, *task, parse_prompts(arguments.prompts),
-                                           arguments.limit));
+    for (const TaskDescription* task : parse_tasks(options.tasks)) {
+      prompts_.push_back(
+          load_task_prompts(options.data, *task, parse_prompts(options.prompts), options.limit));
     }
-    if (!arguments.samples.empty()) {
-      samples_.emplace(arguments.samples, !arguments.resume.empty());
+    if (!options.save_items.empty()) {
+      samples_.emplace(options.save_items, !options.resume.empty());
     }
   }
 
@@ -109,18 +110,18 @@ class Bench {
       return;
     }
     TaskAnswers answers = results_.answers(model, bits, prompts);
-    TaskRunOptions options;
-    options.tap = &tap;
-    options.end_tokens = end_tokens_;
-    options.progress =
+    TaskRunOptions run_options;
+    run_options.tap = &tap;
+    run_options.end_tokens = end_tokens_;
+    run_options.progress =
         progress_line(console_, fmt::format("{} {} {}", model, bits, prompts.task->name), "items",
                       static_cast<int64_t>(answers.items.size()));
-    options.on_chunk = [&](const TaskAnswers& so_far) {
+    run_options.on_chunk = [&](const TaskAnswers& so_far) {
       // First the items: what is kept as answered has its lines.
       if (samples_) samples_->write(model, bits, prompts, so_far);
       results_.keep(model, bits, prompts, so_far);
     };
-    answer_task(store, tokenizer, prompts, options, answers);
+    answer_task(store, tokenizer, prompts, run_options, answers);
     console_.end_status();
     // Answers that were all kept by an earlier sitting come through no chunk.
     if (samples_) samples_->write(model, bits, prompts, answers);
@@ -145,43 +146,43 @@ void write_table(const std::string& table, const Json& document) {
                     table.ends_with(".md") ? results_markdown(document) : results_csv(document));
 }
 
-void run_all(const EvalTasksArguments& arguments, TaskResults& results, const std::string& kept) {
-  Console console(arguments.quiet);
-  std::vector<EvaluatedModel> subjects;  // mistakes are told before the first model is read
-  for (const std::string& model : arguments.models) {
-    subjects.push_back(open_subject(model, arguments));
+void run_all(const EvalCommand& options, TaskResults& results, const std::string& kept) {
+  Console console(options.common.quiet);
+  std::vector<EvaluatedModel> subjects;  // report mistakes before the first model is read
+  for (const std::string& model : options.models) {
+    subjects.push_back(open_subject(model, options));
   }
-  Bench bench(arguments, results, console);
+  TaskRunner runner(options, results, console);
   catch_signals();
   try {
-    for (const EvaluatedModel& subject : subjects) bench.run(subject);
+    for (const EvaluatedModel& subject : subjects) runner.run(subject);
   } catch (const Error& error) {
     console.end_status();
     if (error.code() != ErrorCode::interrupted) throw;
     fail(ErrorCode::interrupted, "{}; {}", error.what(),
-         kept.empty() ? "nothing is kept without --out"
-                      : fmt::format("go on with --resume {}", kept));
+         kept.empty() ? "without --out no results are kept"
+                      : fmt::format("continue with --resume {}", kept));
   }
 }
 
 }  // namespace
 
-int run_eval_tasks(const EvalTasksArguments& arguments) {
-  check_table(arguments.table);
-  const TaskResultsHeader header{arguments.data, arguments.prompts, arguments.limit};
-  const bool resumes = !arguments.resume.empty();
-  const std::string& kept = resumes ? arguments.resume : arguments.out;
+int run_eval_tasks(const EvalCommand& options) {
+  check_table(options.table);
+  const TaskResultsHeader header{options.data, options.prompts, options.limit};
+  const bool resumes = !options.resume.empty();
+  const std::string& kept = resumes ? options.resume : options.out;
   TaskResults results = resumes ? TaskResults::resume(header, kept) : TaskResults(header, kept);
-  run_all(arguments, results, kept);
-  write_table(arguments.table, results.json());
-  if (arguments.json) {
-    print_json(results.json());
-    return 0;
-  }
-  fmt::print("{}", results_text(results.json()));
-  if (arguments.models.size() > 1 || !arguments.table.empty()) {
-    fmt::print("\n{}", results_markdown(results.json()));
-  }
+  run_all(options, results, kept);
+  write_table(options.table, results.json());
+  print_result(
+      options.common, [&] { return results.json(); },
+      [&] {
+        fmt::print("{}", results_text(results.json()));
+        if (options.models.size() > 1 || !options.table.empty()) {
+          fmt::print("\n{}", results_markdown(results.json()));
+        }
+      });
   return 0;
 }
 

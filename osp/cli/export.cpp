@@ -17,12 +17,28 @@
 namespace osp {
 namespace {
 
-struct ExportArguments {
+struct ExportCommand {
   CommonOptions common;
   std::string model;
   std::string format;
   std::string out;
   std::string dtype = "auto";
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit_model(visit, self.model);
+    visit.group("Output");
+    visit("format", self.format, Choices{{"hf", "gguf", "gptq"}},
+          "format to write; hf = a LlamaForCausalLM folder, gguf = a file for llama.cpp, gptq = "
+          "the codes of a quantized model for GPTQModel, vLLM and transformers",
+          {.required = true});
+    visit("out", self.out, "folder (hf, gptq) or file (gguf) to create",
+          {.value = "PATH", .required = true});
+    visit("dtype", self.dtype, Choices{{"auto", "fp32", "bf16", "f16", "q8_0", "q4_0"}},
+          "type of the stored weights that are not quantized; auto = fp32 for hf, f16 for gguf and "
+          "gptq, q4_0 for gguf of a quantized model");
+    CommonOptions::fields(visit, self.common);
+  }
 };
 
 // Tokens on which the fused model is compared with the original.
@@ -47,7 +63,7 @@ void save_atomically(const ParameterStore& store, const std::string& out,
   });
 }
 
-int run_gguf(const ExportArguments& options, const std::string& out) {
+int run_gguf(const ExportCommand& options, const std::string& out) {
   Console console(options.common.quiet);
   const GgufConversion result = convert_to_gguf(options.model, out, options.dtype);
   if (!result.has_tokenizer) {
@@ -72,7 +88,7 @@ int run_gguf(const ExportArguments& options, const std::string& out) {
   return 0;
 }
 
-int run_hf(const ExportArguments& options, const std::string& out) {
+int run_hf(const ExportCommand& options, const std::string& out) {
   const std::string dtype = options.dtype == "auto" ? "fp32" : options.dtype;
   if (dtype != "fp32" && dtype != "bf16") {
     fail(ErrorCode::usage, "--dtype {}: --format hf is written in fp32 or bf16", dtype);
@@ -124,7 +140,7 @@ int run_hf(const ExportArguments& options, const std::string& out) {
   return 0;
 }
 
-int run_gptq(const ExportArguments& options, const std::string& out) {
+int run_gptq(const ExportCommand& options, const std::string& out) {
   Console console(options.common.quiet);
   const GptqExport result = export_gptq(options.model, out, options.dtype);
   if (result.scale_rounding > 0) {
@@ -145,7 +161,7 @@ int run_gptq(const ExportArguments& options, const std::string& out) {
   return 0;
 }
 
-int run(const ExportArguments& options) {
+int run(const ExportCommand& options) {
   std::string out = options.out;
   while (out.size() > 1 && out.ends_with('/')) out.pop_back();
   if (path_exists(out)) fail(ErrorCode::usage, "{} exists: give --out a new name", out);
@@ -157,24 +173,7 @@ int run(const ExportArguments& options) {
 }  // namespace
 
 void add_export(CommandLine& line) {
-  auto options = std::make_shared<ExportArguments>();
-  Command command = line.command("export", "write a model in the format of other programs");
-  add_common_options(command, options->common);
-  add_model_option(command, options->model);
-  command
-      .add("--format", options->format,
-           "hf: a LlamaForCausalLM folder; gguf: a file for llama.cpp; gptq: the codes of a "
-           "quantized "
-           "model for GPTQModel, vLLM and transformers")
-      .required()
-      .one_of({"hf", "gguf", "gptq"});
-  command.add("--out", options->out, "folder or file to create").required();
-  command
-      .add("--dtype", options->dtype,
-           "type of the stored weights that are not quantized; auto: fp32 for hf, f16 for gguf and "
-           "gptq, q4_0 for gguf of a quantized model")
-      .one_of({"auto", "fp32", "bf16", "f16", "q8_0", "q4_0"});
-  command.runs([options] { return run(*options); });
+  line.command<ExportCommand>("export", "write a model in the format of another program", run);
 }
 
 }  // namespace osp

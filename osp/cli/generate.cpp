@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <memory>
 
 #include "osp/base/error.h"
 #include "osp/cli/command.h"
@@ -13,11 +12,21 @@
 namespace osp {
 namespace {
 
-struct GenerateArguments {
+struct GenerateCommand {
   CommonOptions common;
   std::string model;
   std::string prompt;
   GenerateOptions generate;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit_model(visit, self.model);
+    visit.group("Prompt");
+    visit("prompt", self.prompt, "text to continue; an empty text starts a new document",
+          {.required = true});
+    GenerateOptions::fields(visit, self.generate);
+    CommonOptions::fields(visit, self.common);
+  }
 };
 
 // Writes a piece of text so that it is seen at once.
@@ -33,7 +42,7 @@ Json as_json(const std::string& text) {
   return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
-int run(const GenerateArguments& options) {
+int run(const GenerateCommand& options) {
   const std::string dir = find_model_dir(options.model);
   const HfConfig config = load_model_config(dir);
   const Tokenizer tokenizer = Tokenizer::from_file(dir);
@@ -71,23 +80,7 @@ int run(const GenerateArguments& options) {
 }  // namespace
 
 void add_generate(CommandLine& line) {
-  auto options = std::make_shared<GenerateArguments>();
-  GenerateOptions& generate = options->generate;
-  Command command = line.command("generate", "continue a prompt with a model");
-  add_common_options(command, options->common);
-  add_model_option(command, options->model);
-  command.add("--prompt", options->prompt, "text to continue; empty: a new document").required();
-  command.add("--max-tokens", generate.max_tokens, "tokens to generate at most")
-      .between(int64_t{0}, int64_t{1} << 40);
-  command.add("--temperature", generate.sampling.temperature, "0: always the most likely token");
-  command.add("--top-k", generate.sampling.top_k,
-              "draw from the k most likely tokens; 0: from all");
-  command.add("--top-p", generate.sampling.top_p,
-              "draw from the fewest tokens whose probabilities reach p");
-  command.add("--seed", generate.seed, "of the random numbers");
-  command.add("--stop", generate.stop,
-              "end the text before this string; may be given several times");
-  command.runs([options] { return run(*options); });
+  line.command<GenerateCommand>("generate", "continue a prompt with a model", run);
 }
 
 }  // namespace osp

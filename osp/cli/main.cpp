@@ -18,8 +18,8 @@ namespace {
 constexpr const char* kDescription =
     "osp: train language models that survive 4-bit quantization, measure why, and run them.\n"
     "Exit status: 0 done, 2 wrong usage, 3 damaged or unsupported input, 4 diverged, 5 disk or "
-    "I/O,\n"
-    "75 interrupted and resumable.";
+    "I/O\n"
+    "error, 75 interrupted and resumable.";
 
 constexpr void (*kCommands[])(CommandLine&) = {add_tokenize, add_train,    add_quantize, add_eval,
                                                add_analyze,  add_generate, add_score,    add_export,

@@ -1,8 +1,6 @@
-// osp report: run folders and results to one self-contained page, a table and summary.json; or,
-// with
-// --watch, the page of runs that go on, served on this machine.
+// osp report: turns run folders and results into one self-contained page, a table and summary.json;
+// with --watch it serves the page of unfinished runs on this machine.
 #include <cstdio>
-#include <memory>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
@@ -17,7 +15,7 @@
 namespace osp {
 namespace {
 
-struct ReportOptions {
+struct ReportCommand {
   CommonOptions common;
   std::vector<std::string> runs;
   std::string out;
@@ -25,11 +23,30 @@ struct ReportOptions {
   std::string title;
   std::vector<std::string> labels;
   bool watch = false;
-  int port = 0;
+  int64_t port = 0;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("run", self.runs,
+          "run folders, and JSON results of osp eval, osp analyze and osp quantize",
+          {.positional = true, .required = true});
+    visit.group("Output");
+    visit("out", self.out, "HTML page to write; required without --watch", {.value = "FILE"});
+    visit("summary", self.summary, "JSON file to write the numbers of the table to",
+          {.value = "FILE"});
+    visit.group("Page");
+    visit("title", self.title, "heading of the page");
+    visit("label", self.labels, "name shown for the run in folder NAME", {.value = "NAME=TEXT"});
+    visit.group("Live page");
+    visit("watch", self.watch,
+          "serve the page on 127.0.0.1 and refresh it while runs continue, until Ctrl-C");
+    visit("port", self.port, Range{0, 65535}, "port of the server of --watch; 0 = any free port");
+    CommonOptions::fields(visit, self.common);
+  }
 };
 
-// The call that makes the page again, printed at its end.
-std::string command_line(const ReportOptions& options) {
+// The command that makes the page again, printed at its end.
+std::string command_line(const ReportCommand& options) {
   std::string command = "osp report";
   for (const std::string& run : options.runs) command += " " + shell_word(run);
   if (options.watch) command += " --watch";
@@ -40,19 +57,20 @@ std::string command_line(const ReportOptions& options) {
   return command;
 }
 
-int watch(const ReportOptions& options, const PageOptions& page) {
+int watch(const ReportCommand& options, const PageOptions& page) {
   Console console(options.common.quiet);
   serve_live_page({.inputs = options.runs,
                    .labels = options.labels,
-                   .port = options.port,
+                   .port = static_cast<int>(options.port),
                    .page = page,
                    .serving =
                        [&](const std::string& url) {
-                         if (options.common.json) {
-                           print_json({{"url", url}});
-                         } else {
-                           fmt::print("{}\n", url);
-                         }
+                         print_result(
+                             options.common,
+                             [&] {
+                               return Json{{"url", url}};
+                             },
+                             [&] { fmt::print("{}\n", url); });
                          std::fflush(stdout);
                          console.line("report: watching; Ctrl-C ends it");
                        },
@@ -64,7 +82,7 @@ int watch(const ReportOptions& options, const PageOptions& page) {
   return 0;
 }
 
-int run_report(const ReportOptions& options) {
+int run_report(const ReportCommand& options) {
   PageOptions page_options{.command = command_line(options),
                            .machine = fmt::format("osp {} on {}", kVersion, machine_text())};
   if (!options.title.empty()) page_options.title = options.title;
@@ -82,34 +100,17 @@ int run_report(const ReportOptions& options) {
     for (const std::string& note : run.missing) console.line("{}: {}", run.path, note);
   }
   console.line("report: {} ({})", options.out, format_bytes(static_cast<double>(page.size())));
-  if (options.common.json) {
-    print_json(summary);
-  } else {
-    fmt::print("{}", to_markdown(summary_table(runs)));
-  }
+  print_result(
+      options.common, [&] { return summary; },
+      [&] { fmt::print("{}", to_markdown(summary_table(runs))); });
   return 0;
 }
 
 }  // namespace
 
 void add_report(CommandLine& line) {
-  const auto options = std::make_shared<ReportOptions>();
-  Command command =
-      line.command("report", "run folders and results to one self-contained HTML page and a table");
-  command
-      .add("RUN", options->runs, "run folders, and JSON results of osp eval, analyze and quantize")
-      .required();
-  command.add("--out", options->out, "the page to write; needed without --watch");
-  command.add("--summary", options->summary, "also write the table's numbers as JSON here");
-  command.add("--title", options->title, "heading of the page");
-  command.add("--label", options->labels,
-              "NAME=TEXT: how to call the run in folder NAME (may be repeated)");
-  command.add("--watch", options->watch,
-              "serve the page on 127.0.0.1 and refresh it while the runs go on, until Ctrl-C");
-  command.add("--port", options->port, "of the server; 0 takes a free one")
-      .between(int64_t{0}, int64_t{65535});
-  add_common_options(command, options->common);
-  command.runs([options] { return run_report(*options); });
+  line.command<ReportCommand>(
+      "report", "turn run folders and results into one HTML page and a table", run_report);
 }
 
 }  // namespace osp

@@ -1,10 +1,9 @@
 // osp score: log-likelihoods and greedy continuations of texts given as JSON lines
 // (docs/formats.md), for scripts. Lines are answered together, at a blank line and at the end, so
-// that another program can keep the model loaded and ask it again and again.
+// that another program can keep the model loaded and send it more requests.
 #include <cstdio>
 #include <fstream>
 #include <iostream>
-#include <memory>
 
 #include "osp/base/error.h"
 #include "osp/cli/command.h"
@@ -15,15 +14,28 @@
 namespace osp {
 namespace {
 
-// Lines that are answered together at most: bounds the memory of their texts.
+// Largest number of lines answered together: bounds the memory of their texts.
 constexpr int64_t kMostLines = 1 << 17;
 
-struct ScoreArguments {
+struct ScoreCommand {
   CommonOptions common;
   std::string model;
   std::string requests = "-";
-  std::string bits = "16-16-16";
-  int64_t batch_tokens = 8192;
+  std::string bits = BitWidths().text();
+  int64_t batch_tokens = ScoreOptions().batch_tokens;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit_model(visit, self.model);
+    visit.group("Scoring");
+    visit("requests", self.requests,
+          "file of JSON lines to answer; - = stdin, answered at every blank line and at the end",
+          {.value = "FILE"});
+    visit_bits(visit, self.bits);
+    visit("batch_tokens", self.batch_tokens, Range{1, 1 << 24},
+          "number of tokens per forward pass");
+    CommonOptions::fields(visit, self.common);
+  }
 };
 
 void answer(const ScoreModel& model, RequestBatch& batch, const ScoreOptions& options) {
@@ -48,8 +60,8 @@ void answer_lines(std::istream& lines, const std::string& where, const ScoreMode
   answer(model, batch, options);
 }
 
-int run(const ScoreArguments& options) {
-  parse_bits(options.bits);  // a mistake is told before anything is read
+int run(const ScoreCommand& options) {
+  parse_bits(options.bits);  // report a mistake before anything is read
   const std::string dir = find_model_dir(options.model);
   std::ifstream file;
   if (options.requests != "-") {
@@ -74,17 +86,8 @@ int run(const ScoreArguments& options) {
 }  // namespace
 
 void add_score(CommandLine& line) {
-  auto options = std::make_shared<ScoreArguments>();
-  Command command =
-      line.command("score", "log-likelihoods and greedy continuations of JSON lines, for scripts");
-  add_common_options(command, options->common);
-  add_model_option(command, options->model);
-  command.add("--requests", options->requests,
-              "file of JSON lines; -: stdin, answered at every blank line and at the end");
-  command.add("--bits", options->bits, "weights-activations-cache, each 2 to 8, or 16 for none");
-  command.add("--batch-tokens", options->batch_tokens, "tokens of one forward pass")
-      .between(int64_t{1}, int64_t{1} << 24);
-  command.runs([options] { return run(*options); });
+  line.command<ScoreCommand>(
+      "score", "compute log-likelihoods and greedy continuations of JSON lines, for scripts", run);
 }
 
 }  // namespace osp

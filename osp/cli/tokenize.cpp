@@ -1,11 +1,10 @@
-// osp tokenize: text to token shards, or lines of JSON strings to lines of ids.
+// osp tokenize: turns text into token shards, or lines of JSON strings into lines of token ids.
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <csignal>
 #include <iostream>
 #include <limits>
-#include <memory>
 #include <thread>
 
 #include "osp/base/error.h"
@@ -17,7 +16,7 @@
 namespace osp {
 namespace {
 
-struct TokenizeOptions {
+struct TokenizeCommand {
   CommonOptions common;
   std::vector<std::string> inputs;
   std::string tokenizer;
@@ -30,13 +29,58 @@ struct TokenizeOptions {
   std::string end_of_document = "auto";
   uint64_t shard_tokens = 100'000'000;
   double validation_fraction = 0;
-  int threads = 0;
+  int64_t threads = 0;
   bool overwrite = false;
   bool from_stdin = false;
   bool special_tokens = false;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("inputs", self.inputs,
+          "text files, folders or globs to read: .txt, .md, .dict, .jsonl and .parquet, each also "
+          "as .gz or .zst",
+          {.positional = true});
+    visit.group("Input");
+    visit("format", self.format,
+          "format of the input files, whatever their names say: text, jsonl or parquet");
+    visit("field", self.field, "field of JSON lines or column of Parquet that holds the text",
+          {.value = "NAME"});
+    visit("documents", self.documents,
+          "what makes a document in a text file: file, lines, paragraphs, or entries of a "
+          "dictionary",
+          {.value = "UNIT"});
+    visit("document_separator", self.document_separator,
+          "string that separates the documents of a text file, instead of --documents; escapes: "
+          "\\n, \\t, \\xHH");
+    visit("stdin", self.from_stdin,
+          "read one JSON string per line from stdin and print one JSON array of token ids for "
+          "each; writes no shards");
+    visit.group("Tokens");
+    visit("tokenizer", self.tokenizer, "tokenizer.json, or a folder that holds one",
+          {.value = "PATH", .required = true});
+    visit("begin_of_document", self.begin_of_document,
+          "token or token id to put before every document; none = no token", {.value = "TOKEN"});
+    visit("end_of_document", self.end_of_document,
+          "token or token id to put after every document; auto = the one the tokenizer defines, "
+          "none = no token",
+          {.value = "TOKEN"});
+    visit("special_tokens", self.special_tokens,
+          "add the tokenizer's own special tokens to each line of --stdin");
+    visit.group("Output");
+    visit("out", self.out, "folder to write the token shards to; required without --stdin",
+          {.value = "FOLDER"});
+    visit("overwrite", self.overwrite, "replace the shards that the --out folder holds");
+    visit("validation_fraction", self.validation_fraction, Range{0, 1},
+          "fraction of the documents, chosen by their hash, that forms the validation split");
+    visit("shard_tokens", self.shard_tokens, Range{1, 1099511627776.0},
+          "largest number of tokens per shard file");
+    visit("threads", self.threads, Range{0, 1024}, "number of encoding threads; 0 = one per core",
+          {.affects_results = false});
+    CommonOptions::fields(visit, self.common);
+  }
 };
 
-// Set by the handler; a signal can reach nothing else.
+// Set by the signal handler.
 volatile std::sig_atomic_t stop_signal = 0;
 
 // SIGINT and SIGTERM end the command in an orderly way while this object lives.
@@ -81,9 +125,8 @@ int64_t document_token(const Tokenizer& tokenizer, const char* option, const std
   const int64_t id = tokenizer.end_of_document();
   if (id < 0) {
     fail(ErrorCode::usage,
-         "the tokenizer has no special token that is known to end documents: name one with {} "
-         "TOKEN, "
-         "or pass {} none",
+         "the tokenizer has no known special token that ends documents: name one with {} TOKEN, or "
+         "pass {} none",
          option, option);
   }
   return id;
@@ -97,7 +140,7 @@ Json split_json(const ShardIndex& index, const std::string& name) {
               {"shards", split.shards.size()}};
 }
 
-Json report_json(const TokenizeOptions& options, const ShardBuildReport& report) {
+Json report_json(const TokenizeCommand& options, const ShardBuildReport& report) {
   const ShardIndex& index = report.index;
   const auto token = [](int64_t id) { return id < 0 ? Json(nullptr) : Json(id); };
   return Json{{"out", options.out},
@@ -115,7 +158,7 @@ Json report_json(const TokenizeOptions& options, const ShardBuildReport& report)
               {"mb_per_s", static_cast<double>(report.text_bytes) / 1e6 / report.seconds}};
 }
 
-void print_report(const TokenizeOptions& options, const ShardBuildReport& report) {
+void print_report(const TokenizeCommand& options, const ShardBuildReport& report) {
   uint64_t num_tokens = 0;
   for (const auto& [name, split] : report.index.splits) {
     num_tokens += split.num_tokens;
@@ -131,7 +174,7 @@ void print_report(const TokenizeOptions& options, const ShardBuildReport& report
 }
 
 // One array of ids per line of standard input, each line a JSON string.
-int encode_lines(const TokenizeOptions& options, const Tokenizer& tokenizer) {
+int encode_lines(const TokenizeCommand& options, const Tokenizer& tokenizer) {
   std::string line;
   std::vector<int32_t> ids;
   for (uint64_t number = 1; std::getline(std::cin, line); ++number) {
@@ -142,16 +185,16 @@ int encode_lines(const TokenizeOptions& options, const Tokenizer& tokenizer) {
     tokenizer.encode_append(value.get_ref<const std::string&>(),
                             {.add_special_tokens = options.special_tokens}, ids);
     fmt::print("[{}]\n", fmt::join(ids, ", "));
-    std::fflush(stdout);  // whoever writes line by line waits for the answer
+    std::fflush(stdout);  // the writer may wait for the answer to each line
   }
   return 0;
 }
 
-int write_shards(const TokenizeOptions& options, const Tokenizer& tokenizer) {
+int write_shards(const TokenizeCommand& options, const Tokenizer& tokenizer) {
   Console console(options.common.quiet);
   TextInputs inputs = find_text_inputs(options.inputs, options.format);
   if (!inputs.ignored.empty()) {
-    console.line("passed over {} files whose names say no text format, such as {}",
+    console.line("ignored {} files whose names end in no known text format, such as {}",
                  inputs.ignored.size(), inputs.ignored.front());
   }
   const StopOnSignal guard;
@@ -161,7 +204,7 @@ int write_shards(const TokenizeOptions& options, const Tokenizer& tokenizer) {
        .read = {.field = options.field,
                 .policy = parse_document_policy(options.documents, options.document_separator)},
        .out = options.out,
-       .num_threads = options.threads > 0 ? options.threads : cores,
+       .num_threads = options.threads > 0 ? static_cast<int>(options.threads) : cores,
        .shard_tokens = options.shard_tokens,
        .validation_fraction = options.validation_fraction,
        .begin_of_document =
@@ -170,15 +213,13 @@ int write_shards(const TokenizeOptions& options, const Tokenizer& tokenizer) {
        .overwrite = options.overwrite,
        .cancelled = [] { return stop_signal != 0; }},
       text_encoder(tokenizer), console);
-  if (options.common.json) {
-    print_json(report_json(options, report));
-  } else {
-    print_report(options, report);
-  }
+  print_result(
+      options.common, [&] { return report_json(options, report); },
+      [&] { print_report(options, report); });
   return 0;
 }
 
-int run(const TokenizeOptions& options) {
+int run(const TokenizeCommand& options) {
   if (options.from_stdin) {
     if (!options.inputs.empty() || !options.out.empty()) {
       fail(ErrorCode::usage, "--stdin takes neither input files nor --out");
@@ -189,7 +230,7 @@ int run(const TokenizeOptions& options) {
     fail(ErrorCode::usage, "no input: name files, folders or globs, or --stdin");
   if (options.out.empty())
     fail(ErrorCode::usage, "--out is missing: name the folder to write shards to");
-  if (options.special_tokens) fail(ErrorCode::usage, "--special-tokens goes with --stdin only");
+  if (options.special_tokens) fail(ErrorCode::usage, "--special-tokens needs --stdin");
   check_shard_destination(options.out, options.overwrite);
   return write_shards(options, Tokenizer::from_file(options.tokenizer));
 }
@@ -197,38 +238,7 @@ int run(const TokenizeOptions& options) {
 }  // namespace
 
 void add_tokenize(CommandLine& line) {
-  const auto options = std::make_shared<TokenizeOptions>();
-  Command command = line.command("tokenize", "turn text into token shards");
-  TokenizeOptions& o = *options;
-  add_common_options(command, o.common);
-  command.add("inputs", o.inputs,
-              "files, folders or globs: txt, md, dict, jsonl, parquet; each also .gz or .zst");
-  command.add("--tokenizer", o.tokenizer, "tokenizer.json, or a folder that holds one").required();
-  command.add("--out", o.out, "folder of shards to write");
-  command.add("--format", o.format, "text, jsonl or parquet, whatever the names say");
-  command.add("--field", o.field, "field or column that holds the text");
-  command.add("--documents", o.documents,
-              "what a document of a text file is: file, lines, paragraphs or entries");
-  command.add("--document-separator", o.document_separator,
-              "cut text files at this string instead (\\n, \\t, \\xHH are understood)");
-  command.add("--begin-of-document", o.begin_of_document,
-              "token or id put before every document, or none");
-  command.add("--end-of-document", o.end_of_document,
-              "token or id put after every document, auto or none");
-  command
-      .add("--validation-fraction", o.validation_fraction,
-           "share of documents, chosen by their hash, for the validation split")
-      .between(0.0, 1.0);
-  command.add("--shard-tokens", o.shard_tokens, "tokens per shard file")
-      .between(int64_t{1}, int64_t{1} << 40);
-  command.add("--threads", o.threads, "threads that encode; 0: one per core")
-      .between(int64_t{0}, int64_t{1024});
-  command.add("--overwrite", o.overwrite, "replace the shards that --out holds");
-  command.add("--stdin", o.from_stdin,
-              "read JSON strings, one a line, and print a JSON array of ids for each");
-  command.add("--special-tokens", o.special_tokens,
-              "with --stdin: add the tokenizer's own special tokens");
-  command.runs([options] { return run(*options); });
+  line.command<TokenizeCommand>("tokenize", "turn text into token shards", run);
 }
 
 }  // namespace osp

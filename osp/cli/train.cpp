@@ -1,6 +1,5 @@
-// osp train: from a recipe to a model.
+// osp train: trains the model that a recipe describes.
 #include <filesystem>
-#include <memory>
 
 #include "osp/base/interrupt.h"
 #include "osp/cli/command.h"
@@ -11,13 +10,29 @@
 namespace osp {
 namespace {
 
-struct TrainArguments {
+struct TrainCommand {
   CommonOptions common;
   std::string recipe;
   std::vector<std::string> assignments;
   std::string device;
   bool dry = false;
   TrainOptions train;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("recipe", self.recipe, "TOML file that describes the model and its training",
+          {.positional = true, .required = true});
+    visit.group("Recipe");
+    visit("set", self.assignments, "value that replaces the recipe's",
+          {.value = "SECTION.KEY=VALUE"});
+    visit("device", self.device, "device to train on instead of the recipe's: cpu or cuda",
+          {.value = "NAME", .affects_results = false});
+    TrainOptions::fields(visit, self.train);
+    visit("dry_run", self.dry,
+          "print the complete recipe, the model's size and the memory needed, without training",
+          {.affects_results = false});
+    CommonOptions::fields(visit, self.common);
+  }
 };
 
 void print_dry_run(const Json& description) {
@@ -40,19 +55,19 @@ void print_dry_run(const Json& description) {
   }
 }
 
-int run(const TrainArguments& options) {
+int run(const TrainCommand& options) {
   Recipe recipe = load_recipe(options.recipe, options.assignments);
   if (!options.device.empty()) {
     recipe_table(recipe).assign("train.device", options.device, "--device");
   }
   if (options.dry) {
-    Json description = dry_run(recipe);
-    if (options.common.json) {
-      description.erase("routing_table");
-      print_json(description);
-    } else {
-      print_dry_run(description);
-    }
+    const Json description = dry_run(recipe);
+    const auto without_table = [&] {
+      Json json = description;
+      json.erase("routing_table");
+      return json;
+    };
+    print_result(options.common, without_table, [&] { print_dry_run(description); });
     return 0;
   }
   TrainOptions train_options = options.train;
@@ -62,35 +77,16 @@ int run(const TrainArguments& options) {
   catch_signals();
   Console console(options.common.quiet);
   const Json result = train(recipe, train_options, console);
-  if (options.common.json) {
-    print_json(result);
-  } else {
-    fmt::print("{}\n", result["model"].get<std::string>());
-  }
+  print_result(
+      options.common, [&] { return result; },
+      [&] { fmt::print("{}\n", result["model"].get<std::string>()); });
   return 0;
 }
 
 }  // namespace
 
 void add_train(CommandLine& line) {
-  auto options = std::make_shared<TrainArguments>();
-  Command command = line.command("train", "train a model by a recipe");
-  add_common_options(command, options->common);
-  command.add("recipe", options->recipe, "TOML file").required();
-  command.add("--set", options->assignments,
-              "section.key=value over the recipe's; may be given several times");
-  command.add("--out", options->train.out, "run folder; runs/NAME of the recipe otherwise");
-  command.add("--resume", options->train.resume,
-              "go on from the newest checkpoint of the run folder");
-  const Option from = command.add("--init-from", options->train.init_from,
-                                  "model dir or checkpoint with the first weights");
-  command
-      .add("--with-optimizer", options->train.with_optimizer,
-           "take the optimizer state from there as well")
-      .needs(from);
-  command.add("--dry-run", options->dry, "print what would be done; allocate nothing");
-  command.add("--device", options->device, "cpu or cuda, over the recipe's");
-  command.runs([options] { return run(*options); });
+  line.command<TrainCommand>("train", "train the model that a recipe describes", run);
 }
 
 }  // namespace osp

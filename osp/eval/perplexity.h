@@ -13,6 +13,7 @@
 #include <functional>
 #include <span>
 
+#include "osp/base/fields.h"
 #include "osp/model/parameters.h"
 #include "osp/model/tap.h"
 
@@ -25,6 +26,18 @@ struct PerplexityOptions {
   int64_t max_tokens = 0;       // 0: all; otherwise as many whole windows as fit, at least one
   Tap* tap = nullptr;           // e.g. FakeQuantTap
   std::function<void(int64_t done, int64_t total)> progress;  // windows
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit.group("Perplexity");
+    visit("data_tokens", self.max_tokens, Range{0, 1099511627776.0},
+          "number of tokens at the start of --data to score, in whole windows; 0 = all",
+          {.formerly = "max_tokens"});
+    visit("stride", self.stride, Range{0, 1099511627776.0},
+          "distance between the starts of consecutive windows, less than a window to make them "
+          "overlap; 0 = the window's length",
+          {.unit = "tokens"});
+  }
 };
 
 struct PerplexityResult {

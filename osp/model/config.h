@@ -67,32 +67,38 @@ struct ModelConfig {
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
-    visit("layers", self.layers, Range{1, 1024}, "transformer blocks");
-    visit("width", self.width, Range{8, 65536}, "channels of the residual stream");
-    visit("heads", self.heads, Range{1, 1024}, "query heads");
+    visit("layers", self.layers, Range{1, 1024}, "number of transformer blocks");
+    visit("width", self.width, Range{8, 65536}, "number of channels of the residual stream");
+    visit("heads", self.heads, Range{1, 1024}, "number of query heads");
     visit("kv_heads", self.kv_heads, Range{0, 1024},
-          "key and value heads; 0: as many as query heads");
-    visit("head_size", self.head_size, Range{0, 1024}, "channels of a head; 0: width / heads");
+          "number of key and value heads; 0 = as many as query heads");
+    visit("head_size", self.head_size, Range{0, 1024},
+          "number of channels per head; 0 = width / heads");
     visit("inner", self.inner, Range{0, 1 << 20},
-          "inner size of the feed-forward network; 0: 8 width / 3 up to a "
-          "multiple of 128");
-    visit("vocabulary", self.vocabulary, Range{0, 1 << 24}, "tokens; 0: the tokenizer's");
-    visit("context", self.context, Range{2, 1 << 20}, "tokens of a training sequence");
+          "inner size of the feed-forward network; 0 = 8 width / 3, rounded up to "
+          "a multiple of 128");
+    visit("vocabulary", self.vocabulary, Range{0, 1 << 24},
+          "number of tokens in the vocabulary; 0 = the tokenizer's");
+    visit("context", self.context, Range{2, 1 << 20}, "length of a training sequence in tokens");
     visit("norm", self.norm, Choices{{"rms", "single-scale", "simple", "none"}},
-          "RMSNorm with a weight per channel, with one scalar (SSNorm), or "
-          "with neither; none: no norms in the blocks, one scalar elsewhere");
-    visit("norm_eps", self.norm_eps, Range{0, 1}, "added to the mean square");
+          "kind of norm: rms = RMSNorm with a weight per channel, single-scale = "
+          "with one scalar (SSNorm), simple = with neither, none = no norms in the "
+          "blocks and one scalar elsewhere");
+    visit("norm_eps", self.norm_eps, Range{0, 1}, "number added to the mean square in norms");
     visit("rope_theta", self.rope_theta, Range{1, 1e9}, "base of the rotary embedding");
-    visit("tied", self.tied, "the head shares the embedding's matrix");
-    visit("qk_norm", self.qk_norm, "RMSNorm of each query and key head before the rotation");
+    visit("tied", self.tied, "share the embedding's matrix with the head");
+    visit("qk_norm", self.qk_norm,
+          "apply RMSNorm to each query and key head before the rotary embedding");
     visit("embedding_projection", self.embedding_projection,
-          "full-rank projections after the embedding and before the head "
+          "add full-rank projections after the embedding and before the head "
           "(EmbProj)");
-    visit("embedding_norm", self.embedding_norm, "norm of the embedding, after EmbProj");
+    visit("embedding_norm", self.embedding_norm, "apply a norm to the embedding, after EmbProj");
     visit("branch_scale", self.branch_scale,
-          "a trained scalar on every branch before it joins the residual stream");
+          "multiply every branch by a trained scalar before it joins the residual "
+          "stream");
     visit("branch_scale_init", self.branch_scale_init, Range{0, 10},
-          "initial value of these scalars; 0: 1 / sqrt(2 layers)");
+          "initial value of the scalars of model.branch_scale; 0 = 1 / sqrt(2 "
+          "layers)");
     visit("init_std", self.init_std, Range{0, 10}, "standard deviation of the initial weights");
   }
 };

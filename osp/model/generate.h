@@ -19,6 +19,16 @@ struct GenerateOptions {
   uint64_t seed = 0;                     // of the Philox stream "generate"; number i is for token i
   std::vector<std::string> stop = {};    // the text ends before the first of these
   std::vector<int64_t> end_tokens = {};  // beside the tokenizer's end-of-document token
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit.group("Length");
+    visit("max_tokens", self.max_tokens, Range{0, 1099511627776.0},
+          "largest number of tokens to generate");
+    visit("stop", self.stop, "string at which the text ends, itself not printed");
+    SamplingOptions::fields(visit, self.sampling);
+    visit("seed", self.seed, Range{}, "seed of the random numbers that choose tokens");
+  }
 };
 
 struct Generation {

@@ -4,12 +4,26 @@
 #include <cstdint>
 #include <span>
 
+#include "osp/base/fields.h"
+
 namespace osp {
 
 struct SamplingOptions {
   double temperature = 0;  // logits are divided by it; 0: always the most likely token
   int64_t top_k = 0;       // only the k most likely tokens; 0: all
   double top_p = 1;        // only the fewest most likely tokens whose probabilities reach p
+
+  // Ranges are checked by check_sampling(), for callers without a command line too.
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit.group("Sampling");
+    visit("temperature", self.temperature, Range{},
+          "temperature that divides the logits before a token is drawn; 0 = always take the most "
+          "likely token");
+    visit("top_k", self.top_k, Range{}, "number of most likely tokens to draw from; 0 = all");
+    visit("top_p", self.top_p, Range{},
+          "total probability of the most likely tokens to draw from; 1 = all");
+  }
 };
 
 // Error(usage) that names the option that is out of range.

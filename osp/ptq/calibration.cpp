@@ -73,7 +73,7 @@ std::vector<int64_t> window_starts(int64_t num_tokens, int64_t length,
   std::vector<int64_t> starts;
   PythonRandom python(options.seed);
   const RandomStream own(options.seed, "calibration");
-  for (int64_t i = 0; i < options.samples; ++i) {
+  for (int64_t i = 0; i < options.windows; ++i) {
     if (options.reference_starts) {
       starts.push_back(python.randint(0, std::max<int64_t>(0, num_tokens - length - 1)));
     } else {
@@ -98,9 +98,9 @@ Calibration read_calibration(const std::string& source, const std::string& model
          "smaller --length",
          source, count, length - count, length);
   }
-  Calibration result{at::empty({options.samples, length}, at::kLong), count, source};
+  Calibration result{at::empty({options.windows, length}, at::kLong), count, source};
   const std::vector<int64_t> starts = window_starts(count, length, options);
-  for (int64_t i = 0; i < options.samples; ++i) {
+  for (int64_t i = 0; i < options.windows; ++i) {
     const auto window =
         std::span(tokens).subspan(static_cast<size_t>(starts[i]), static_cast<size_t>(length));
     check_ids(window, starts[i], vocabulary, source);

@@ -10,8 +10,8 @@
 namespace osp {
 
 struct CalibrationOptions {
-  int64_t samples = 128;
-  int64_t length = 2048;  // tokens of a window; cut to the trained context
+  int64_t windows = 128;
+  int64_t length = 2048;  // tokens per window, at most the trained context
   uint64_t seed = 0;
   std::string text_field = "text";  // of JSON lines and Parquet
   // Where windows start: true, Python's random.Random(seed).randint(0, n − length − 1) as in the

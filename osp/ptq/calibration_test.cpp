@@ -43,7 +43,7 @@ TEST(PythonRandom, GivesTheNumbersOfPython) {
 
 TEST(Calibration, WindowsAreDrawnFromTheWholeTextAndDependOnTheSeed) {
   const auto starts = [](uint64_t seed, bool reference) {
-    return window_starts(5000, 100, {.samples = 200, .seed = seed, .reference_starts = reference});
+    return window_starts(5000, 100, {.windows = 200, .seed = seed, .reference_starts = reference});
   };
   for (const bool reference : {true, false}) {
     const std::vector<int64_t> first = starts(0, reference);
@@ -54,8 +54,8 @@ TEST(Calibration, WindowsAreDrawnFromTheWholeTextAndDependOnTheSeed) {
     EXPECT_GT(*std::max_element(first.begin(), first.end()), 4700);
     EXPECT_LE(*std::max_element(first.begin(), first.end()), 4900);
   }
-  EXPECT_EQ(window_starts(100, 100, {.samples = 3}), (std::vector<int64_t>{0, 0, 0}));
-  EXPECT_EQ(window_starts(100, 100, {.samples = 2, .reference_starts = true}),
+  EXPECT_EQ(window_starts(100, 100, {.windows = 3}), (std::vector<int64_t>{0, 0, 0}));
+  EXPECT_EQ(window_starts(100, 100, {.windows = 2, .reference_starts = true}),
             (std::vector<int64_t>{0, 0}));
 }
 
@@ -64,14 +64,14 @@ TEST(Calibration, ReadsTextAndJoinsDocumentsByBlankLines) {
   write_file_atomic(folder / "tokenizer.json", kTokenizer);
   write_file_atomic(folder / "text.txt", "ab ab ab");
   const Calibration text =
-      read_calibration(folder / "text.txt", folder.path(), 64, 4, {.samples = 2, .length = 8});
+      read_calibration(folder / "text.txt", folder.path(), 64, 4, {.windows = 2, .length = 8});
   EXPECT_EQ(text.num_tokens, 8);
   EXPECT_EQ(text.windows_NT.sizes(), (std::vector<int64_t>{2, 8}));
   EXPECT_EQ(text.windows_NT[1][2].item<int64_t>(), 3);
   write_file_atomic(folder / "text.jsonl",
                     "{\"text\": \"ab\"}\n{\"text\": null}\n{\"text\": \"ba\"}\n");
   const Calibration lines =
-      read_calibration(folder / "text.jsonl", folder.path(), 64, 4, {.samples = 1, .length = 6});
+      read_calibration(folder / "text.jsonl", folder.path(), 64, 4, {.windows = 1, .length = 6});
   const std::vector<int64_t> wanted = {0, 1, 2, 2, 1, 0};
   for (int64_t i = 0; i < 6; ++i) {
     EXPECT_EQ(lines.windows_NT[0][i].item<int64_t>(), wanted[static_cast<size_t>(i)]) << i;

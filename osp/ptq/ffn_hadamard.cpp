@@ -1,6 +1,6 @@
 #include "osp/ptq/ffn_hadamard.h"
 
-#include "osp/ptq/quantize_model.h"
+#include "osp/ptq/quantize_request.h"
 #include "osp/ptq/rotation_transform.h"
 
 namespace osp {

@@ -21,7 +21,7 @@ std::vector<std::string> sorted_names(const auto& rows) {
 [[noreturn]] void fail_name(const std::string& name, const std::string& text) {
   std::vector<std::string> known = sorted_names(roundings());
   for (const std::string& transform : sorted_names(transforms())) known.push_back(transform);
-  const std::string guess = nearest(name, known);
+  const std::string guess = nearest_name(name, known);
   fail(ErrorCode::usage, "--method {}: unknown part \"{}\"{}; known are {}, joined by +", text,
        name, guess.empty() ? "" : fmt::format(" (did you mean {}?)", guess),
        fmt::join(known, ", "));

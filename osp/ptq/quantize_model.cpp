@@ -18,7 +18,7 @@ Json settings_json(const QuantizeRequest& request, const QuantizedModelInfo& inf
   json["seed"] = request.seed;
   json["act_order"] = weights.gptq.act_order;
   json["calibration_bits"] = weights.calibration_bits.text();
-  json["calibration_type"] = request.bf16 ? "bf16" : "fp32";
+  json["calibration_type"] = request.bf16() ? "bf16" : "fp32";
   json["calibration"] = calibration.source.empty() ? Json(nullptr) : Json(calibration.source);
   if (calibration.windows_NT.defined()) {
     json["calibration_tokens"] = calibration.num_tokens;
@@ -46,14 +46,6 @@ Json fingerprint_json(const ModelSource& source, const std::string& model_dir,
 }
 
 }  // namespace
-
-ActivationMode parse_activation_mode(const std::string& text) {
-  if (text == "per-token") return ActivationMode::per_token;
-  if (text == "after-norm") return ActivationMode::after_norm;
-  if (text == "per-tensor") return ActivationMode::per_tensor;
-  fail(ErrorCode::usage, "--activation-scales {}: expected per-token, after-norm or per-tensor",
-       text);
-}
 
 void check_request(const QuantizeRequest& request) {
   if (!request.bits.quantizes_weights()) {
@@ -101,7 +93,7 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
     stage("reading calibration text");
     calibration =
         read_calibration(request.calibration, model_dir, config.context, config.vocabulary,
-                         {.samples = request.samples,
+                         {.windows = request.windows,
                           .length = request.length,
                           .seed = request.seed,
                           .reference_starts = request.profile == Profile::osp_paper});
@@ -109,7 +101,7 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
   // 3. Prepare the transform: rotations are drawn or learned and checked.
   BlockByBlockOptions options;
   options.weights = weight_settings(request.method, request.profile, request.bits, request.group,
-                                    request.symmetric);
+                                    !request.asymmetric);
   if (request.method.transform != nullptr) {
     stage("preparing the transform: " + request.method.name);
     options.transform = request.method.transform->make(
@@ -117,19 +109,20 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
   }
   options.activations = request.activations;
   options.activation_bits = request.bits.activations;
-  options.bf16 = request.bf16;
+  options.bf16 = request.bf16();
   // 4. Open the folder of parts; a run to be resumed must have had the same settings.
   QuantizedModelInfo info = {.bits = request.bits,
                              .grid = options.weights.grid,
                              .online = options.transform.online,
                              .clips = request.clips,
                              .method = request.method.name,
-                             .profile = request.profile == Profile::best ? "best" : "osp-paper"};
+                             .profile = profile_name(request.profile)};
   const Json settings = settings_json(request, info, options.weights, calibration);
   const std::string work = request.out + ".work";
   const PartFolder parts(work, fingerprint_json(source, model_dir, request, settings),
                          request.resume);
-  options.space = {.memory_bytes = request.memory_limit_bytes, .folder = work};
+  options.space = {.memory_bytes = static_cast<int64_t>(request.memory_gib * 1073741824.0),
+                   .folder = work};
   if (request.progress) {
     options.progress = [&request](int64_t done, int64_t total, double seconds_left) {
       request.progress("layers", done, total, seconds_left);

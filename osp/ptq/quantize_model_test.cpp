@@ -230,7 +230,7 @@ TEST(QuantizeModel, ARunIsResumedWithTheSameSpinQuantScheduleOnly) {
   QuantizeRequest request;
   request.method = parse_method("spinquant+rtn");
   request.calibration = folder / "text.txt";
-  request.samples = 2;
+  request.windows = 2;
   request.length = 16;
   request.spin = {.steps = 2, .batch = 1};
   request.out = folder / "out";

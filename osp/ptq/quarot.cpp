@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "osp/ptq/quantize_model.h"
+#include "osp/ptq/quantize_request.h"
 #include "osp/ptq/rotation_family.h"
 #include "osp/ptq/rotation_transform.h"
 

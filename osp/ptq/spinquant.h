@@ -17,6 +17,7 @@
 #include <functional>
 #include <vector>
 
+#include "osp/base/fields.h"
 #include "osp/ptq/rotation.h"
 #include "osp/quant/bits.h"
 
@@ -24,12 +25,30 @@ namespace osp {
 
 enum class SpinObjective { end_to_end, kurtosis };
 
+// How the rotations are learned; the defaults are the paper's.
+struct SpinQuantSchedule {
+  int64_t steps = 100;
+  int64_t batch = 8;   // calibration windows per step
+  int64_t length = 0;  // tokens used from each window; 0: all
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit.group("SpinQuant");
+    visit("spin_steps", self.steps, Range{1, 100000},
+          "number of descent steps in which spinquant learns its rotations");
+    visit("spin_batch", self.batch, Range{1, 1 << 20},
+          "number of calibration windows per SpinQuant step");
+    visit("spin_length", self.length, Range{0, 1 << 20},
+          "number of tokens that SpinQuant uses from each calibration window; 0 = all");
+  }
+};
+
 struct SpinQuantOptions {
   SpinObjective objective = SpinObjective::end_to_end;
   BitWidths bits = {16, 4, 4};  // during training; of the kurtosis objective: unused
   double rate = 1.5;
-  int64_t steps = 100;
-  int64_t batch = 8;  // calibration windows per step
+  int64_t steps = SpinQuantSchedule().steps;
+  int64_t batch = SpinQuantSchedule().batch;  // calibration windows per step
   uint64_t seed = 0;
   int64_t down_block = 0;    // of R4
   int64_t kept_rows = 4096;  // of each kind of input, for the kurtosis objective

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "osp/base/timing.h"
-#include "osp/ptq/quantize_model.h"
+#include "osp/ptq/quantize_request.h"
 #include "osp/ptq/quarot.h"
 #include "osp/ptq/rotation_family.h"
 #include "osp/ptq/rotation_transform.h"

@@ -21,7 +21,7 @@
 
 namespace osp {
 
-struct QuantizeRequest;  // osp/ptq/quantize_model.h
+struct QuantizeRequest;  // osp/ptq/quantize_request.h
 
 // A transform that is ready to be applied, one part of the model at a time.
 struct PartTransform {

@@ -19,7 +19,7 @@ struct RunConfig {
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
     visit("seed", self.seed, Range{0, 9007199254740992.0},
-          "of initial weights and of the order of the data");
+          "seed of the initial weights and of the data order");
   }
 };
 
@@ -30,9 +30,9 @@ struct DataConfig {
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
-    visit("path", self.path, "folder made by `osp tokenize`, or .bin shards");
-    visit("document_mask", self.document_mask, "attention stays within a document");
-    visit("verify", self.verify, "compare the SHA-256 of every shard at the start");
+    visit("path", self.path, "folder written by `osp tokenize`, or .bin shards");
+    visit("document_mask", self.document_mask, "keep attention within a document");
+    visit("verify", self.verify, "check the SHA-256 of every shard at the start");
   }
 };
 
@@ -59,40 +59,44 @@ struct TrainConfig {
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
-    visit("steps", self.steps, Range{0, 1e12}, "optimizer steps; 0: as many as train.tokens needs");
-    visit("tokens", self.tokens, Range{0, 1e15}, "tokens to train on, if train.steps is 0");
+    visit("steps", self.steps, Range{0, 1e12},
+          "number of optimizer steps; 0 = as many as train.tokens needs");
+    visit("tokens", self.tokens, Range{0, 1e15},
+          "number of tokens to train on, used if train.steps is 0");
     visit("batch_tokens", self.batch_tokens, Range{1, 1e10},
-          "tokens of a step, over all micro-batches; a multiple of model.context");
+          "tokens per optimizer step, over all micro-batches; a multiple of model.context");
     visit("micro_batch_sequences", self.micro_batch_sequences, Range{0, 1e6},
-          "sequences of a forward pass; 0: as many as train.activation_memory_mb holds");
+          "sequences per forward pass; 0 = as many as train.activation_memory_mb holds");
     visit("activation_memory_mb", self.activation_memory_mb, Range{1, 1e7},
-          "memory for what the backward pass keeps, in 10^6 bytes");
+          "memory for tensors that the backward pass keeps, in 10^6 bytes");
     visit("recompute_blocks", self.recompute_blocks,
-          "keep only the inputs of blocks and compute each block again in the backward pass: a "
-          "fraction of the memory, about a fifth more time, the same result; the automatic "
-          "micro-batch stays as it is");
+          "keep only the input of each block and recompute the block in the backward pass: a "
+          "fraction of the memory, about a fifth more time, identical results; the automatic "
+          "micro-batch size does not change");
     visit("precision", self.precision, Choices{{"bf16", "fp32"}},
-          "of the forward and backward pass; master weights are always fp32");
-    visit("device", self.device, Choices{{"cpu", "cuda"}}, "where to train");
-    visit("log_every", self.log_every, Range{1, 1e9}, "steps between two lines of the log");
+          "precision of the forward and backward pass; master weights are always fp32");
+    visit("device", self.device, Choices{{"cpu", "cuda"}}, "device to train on");
+    visit("log_every", self.log_every, Range{1, 1e9}, "number of steps between lines of the log");
     visit("peak_tflops", self.peak_tflops, Range{0, 1e6},
-          "10^12 FLOP/s that count as 100 % in mfu; 0: the best matrix product of half a second");
+          "peak speed that counts as 100 % in mfu, in 10^12 FLOP/s; 0 = measure the fastest matrix "
+          "product for half a second");
     visit("validate_every", self.validate_every, Range{0, 1e9},
-          "steps between two validations; 0: only at the end");
+          "number of steps between validations; 0 = only at the end");
     visit("validation_tokens", self.validation_tokens, Range{0, 1e10},
-          "size of the fixed validation slice; 0: no validation");
+          "size of the fixed validation slice in tokens; 0 = no validation");
     visit("sample_every", self.sample_every, Range{0, 1e9},
-          "steps between two samples of text; 0: none");
-    visit("sample_prompt", self.sample_prompt, "where each sample starts");
-    visit("sample_tokens", self.sample_tokens, Range{1, 4096}, "length of a sample");
+          "number of steps between samples of generated text; 0 = no samples");
+    visit("sample_prompt", self.sample_prompt, "prompt that each sample of text continues");
+    visit("sample_tokens", self.sample_tokens, Range{1, 4096},
+          "length of each sample of text in tokens");
     visit("checkpoint_every", self.checkpoint_every, Range{0, 1e9},
-          "steps between two checkpoints; 0: only at the end");
+          "number of steps between checkpoints; 0 = only at the end");
     visit("keep_checkpoints", self.keep_checkpoints, Range{2, 1e6},
-          "newest checkpoints that are kept");
+          "number of newest checkpoints to keep");
     visit("background_save", self.background_save,
-          "write checkpoints from a copy while training goes on");
+          "write checkpoints from a copy while training continues");
     visit("max_failed_saves", self.max_failed_saves, Range{1, 1000},
-          "failed saves in a row that end the run (exit 5)");
+          "number of failed saves in a row that ends the run (exit 5)");
   }
 };
 
@@ -105,12 +109,16 @@ struct GuardConfig {
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
     visit("loss_z", self.loss_z, Range{0, 1e6},
-          "skip a step whose loss is so many standard deviations above the window; 0: never");
-    visit("gradient_norm_z", self.gradient_norm_z, Range{0, 1e6},
-          "the same for the gradient norm; 0: never");
-    visit("window", self.window, Range{8, 1e6}, "accepted steps that a spike is compared with");
+          "skip a step whose loss is more than this many standard deviations above the mean of "
+          "guard.window; 0 = never");
+    visit(
+        "gradient_norm_z", self.gradient_norm_z, Range{0, 1e6},
+        "skip a step whose gradient norm is more than this many standard deviations above the mean "
+        "of guard.window; 0 = never");
+    visit("window", self.window, Range{8, 1e6},
+          "number of accepted steps that a loss or gradient norm is compared with");
     visit("max_consecutive_skips", self.max_consecutive_skips, Range{1, 1e6},
-          "skipped steps in a row that end the run as diverged (exit 4)");
+          "number of skipped steps in a row that ends the run as diverged (exit 4)");
   }
 };
 
@@ -121,11 +129,11 @@ struct QatConfig {
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
-    visit(
-        "bits", self.bits,
-        "widths of weights-activations-cache in the training forward pass, 2 to 8 each; 16: none");
+    visit("bits", self.bits,
+          "bit widths W-A-KV of weights, activations and key/value cache in the training forward "
+          "pass; each 2 to 8, or 16 for no quantization");
     visit("start_step", self.start_step, Range{0, 1e12},
-          "steps that are trained without quantization before");
+          "number of steps to train without quantization first");
   }
 };
 

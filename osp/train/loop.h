@@ -14,6 +14,19 @@ struct TrainOptions {
   bool resume = false;          // continue from the newest checkpoint, or start if there is none
   std::string init_from;        // model dir or checkpoint whose weights a new run starts with
   bool with_optimizer = false;  // take the optimizer state from there as well
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit.group("Run");
+    visit("out", self.out, "run folder to write; runs/NAME for a recipe NAME.toml if omitted",
+          {.value = "FOLDER", .affects_results = false});
+    visit("resume", self.resume, "continue from the newest checkpoint in the run folder",
+          {.affects_results = false});
+    visit("init_from", self.init_from, "model dir or checkpoint that provides the initial weights",
+          {.value = "FOLDER"});
+    visit("with_optimizer", self.with_optimizer, "also load the optimizer state from --init-from",
+          {.needs = "init_from"});
+  }
 };
 
 // Trains until train.steps and leaves RUN/model. Returns what `osp train --json` prints. Errors

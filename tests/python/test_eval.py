@@ -80,7 +80,7 @@ def test_perplexity_equals_transformers(model, run_program):
 def test_max_tokens_scores_whole_windows_within_it(model, run_program):
     folder, llama, text, ids = model
     out = json.loads(
-        run_program(["osp", "eval", folder, "--data", text, "--max-tokens", "100", "--json"]).stdout
+        run_program(["osp", "eval", folder, "--data", text, "--data-tokens", "100", "--json"]).stdout
     )
     assert out["results"][0]["tokens"] == 3 * 31
     assert out["results"][0]["bits"] == "16-16-16"
@@ -103,7 +103,7 @@ def test_overlapping_windows_score_every_token_once(model, run_program, stride):
     folder, llama, text, ids = model
     length = SHAPE.context
     used = ids[: length + 24 * stride]
-    out = json.loads(run_program(["osp", "eval", folder, "--data", text, "--stride", stride, "--max-tokens", len(used),
+    out = json.loads(run_program(["osp", "eval", folder, "--data", text, "--stride", stride, "--data-tokens", len(used),
                                   "--json"]).stdout)["results"][0]  # fmt: skip
     losses, seen = [], 1
     for begin in range(0, len(used) - length + 1, stride):

@@ -179,7 +179,7 @@ def lines_of(path):
 def test_samples_have_every_item_and_add_up_to_the_results(model, bench, run_program, tmp_path):
     samples = tmp_path / "samples.jsonl"
     out = evaluate(
-        run_program, model, "--data", bench, "--tasks", ",".join(TASKS), "--limit", "40", "--samples", samples
+        run_program, model, "--data", bench, "--tasks", ",".join(TASKS), "--limit", "40", "--save-items", samples
     )
     (result,) = out["models"][0]["results"]
     lines = lines_of(samples)
@@ -203,7 +203,7 @@ def test_samples_have_every_item_and_add_up_to_the_results(model, bench, run_pro
 def test_mmlu_is_also_counted_by_subject(model, bench, run_program, tmp_path):
     samples = tmp_path / "samples.jsonl"
     out = evaluate(
-        run_program, model, "--data", bench, "--tasks", "mmlu", "--limit", "114", "--samples", samples
+        run_program, model, "--data", bench, "--tasks", "mmlu", "--limit", "114", "--save-items", samples
     )
     task = out["models"][0]["results"][0]["tasks"]["mmlu"]
     subjects, lines = task["subjects"], lines_of(samples)
@@ -231,7 +231,7 @@ def test_resumed_samples_are_as_if_never_stopped(model, bench, run_program, tmp_
         "16-16-16,4-4-4",
     ]
     whole, cut, kept = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl", tmp_path / "kept.json"
-    evaluate(run_program, *arguments, "--samples", whole, "--out", kept)
+    evaluate(run_program, *arguments, "--save-items", whole, "--out", kept)
     document = json.loads(kept.read_text())
     lines = lines_of(whole)
     for result in document["models"][0]["results"]:
@@ -240,13 +240,13 @@ def test_resumed_samples_are_as_if_never_stopped(model, bench, run_program, tmp_
     kept.write_text(json.dumps(document))
     text = whole.read_text().splitlines(keepends=True)
     cut.write_text("".join(text[:450]) + text[450][:40])
-    evaluate(run_program, *arguments, "--samples", cut, "--resume", kept)
+    evaluate(run_program, *arguments, "--save-items", cut, "--resume", kept)
     assert lines_of(cut) == lines and len(lines) == 1200
     cut.write_text("".join(text[:299]))
-    refused = run_program(["osp", "eval", *arguments, "--samples", cut, "--resume", kept], check=False)
+    refused = run_program(["osp", "eval", *arguments, "--save-items", cut, "--resume", kept], check=False)
     assert refused.returncode == 2 and "299 of 300 items" in refused.stderr
     cut.write_text("".join(text[1:3]))
-    refused = run_program(["osp", "eval", *arguments, "--samples", cut, "--resume", kept], check=False)
+    refused = run_program(["osp", "eval", *arguments, "--save-items", cut, "--resume", kept], check=False)
     assert refused.returncode == 3 and "cut.jsonl line 1" in refused.stderr
 
 
@@ -270,6 +270,6 @@ def test_bad_input_is_named(model, bench, run_program, tmp_path):
     assert "tokenizer.json" in error(2, bare, "--data", bench, "--tasks", "piqa")
     assert ".csv" in error(2, model, "--data", bench, "--tasks", "piqa", "--table", "t.txt")
     assert "none.d" in error(
-        5, model, "--data", bench, "--tasks", "piqa", "--samples", tmp_path / "none.d" / "x"
+        5, model, "--data", bench, "--tasks", "piqa", "--save-items", tmp_path / "none.d" / "x"
     )
-    assert "--samples" in error(2, model, "--data", bench / "README", "--samples", tmp_path / "x")
+    assert "--save-items" in error(2, model, "--data", bench / "README", "--save-items", tmp_path / "x")

@@ -153,7 +153,7 @@ def test_a_gguf_file_is_quantized_with_the_tokenizer_that_is_in_it(
     source, _ = model_dir
     export(run_program, source, tmp_path / "m.gguf", "f16")
     text = repo_root / "README.md"
-    run_program(["osp", "quantize", tmp_path / "m.gguf", "--method", "gptq", "--calibration", text, "--samples", 4,
+    run_program(["osp", "quantize", tmp_path / "m.gguf", "--method", "gptq", "--calibration", text, "--windows", 4,
                  "--out", tmp_path / "q"])  # fmt: skip
     settings = json.loads((tmp_path / "q" / "quantize.json").read_text())["settings"]
     ids = (

@@ -294,7 +294,7 @@ def test_overlapping_windows_of_a_published_model_equal_transformers(
     (path,) = (shared_data / "wikitext2").rglob("wiki.test.raw")
     text = path.read_text()[:14_000]
     (tmp_path / "text.txt").write_text(text)
-    options = ["--stride", 512, "--max-tokens", 2560, "--json"]
+    options = ["--stride", 512, "--data-tokens", 2560, "--json"]
     command = ["osp", "eval", smollm2_file(), "--data", tmp_path / "text.txt", *options]
     (ours,) = json.loads(run_program(command).stdout)["results"]
     ids = torch.tensor(token_ids(run_program, text, shared_data)[:2560])

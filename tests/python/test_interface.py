@@ -72,3 +72,67 @@ def test_a_result_that_cannot_be_written_is_an_error(osp_build, repo_root):
             timeout=60,
         )
     assert result.returncode == 5 and "stdout" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command, former, now",
+    [
+        ("quantize", "--samples", "--windows"),
+        ("quantize", "--max-tokens", "--data-tokens"),
+        ("eval", "--samples", "--save-items"),
+        ("eval", "--max-tokens", "--data-tokens"),
+        ("analyze", "--max-tokens", "--data-tokens"),
+    ],
+)
+def test_a_former_name_works_warns_once_and_is_hidden(run_program, tmp_path, command, former, now):
+    needed = [command, tmp_path / "no-model", "--data", "x", *(["--report"] if command == "quantize" else [])]
+
+    def messages(option):
+        result = run_program(["osp", *needed, option, "1"], check=False)
+        assert result.returncode == 2, result.stderr
+        return result.stderr.splitlines()
+
+    warning = f"warning: {former} is deprecated; use {now}"
+    assert messages(former) == [warning, *messages(now)]
+    assert former not in run_program(["osp", command, "--help"]).stdout
+    assert now in run_program(["osp", command, "--help"]).stdout
+    both = run_program(["osp", *needed, former, "1", now, "1"], check=False)
+    assert both.returncode == 2 and "excludes" in both.stderr
+
+
+def test_a_former_name_sets_the_option(run_program):
+    """Its value is checked like the new name's, which the message shows."""
+    result = run_program(["osp", "quantize", "x", "--samples", "0"], check=False)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[1] == (
+        "error: osp quantize: --windows is 0, expected an integer from 1 to 1048576 (number of calibration windows)"
+    )
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["generate", "x", "--prompt", "y", "--top-k", "many"], '--top-k is "many", expected an integer'),
+        (["quantize", "x", "--cache-clip", "2"], "--cache-clip is 2, expected a number from 0.1 to 1"),
+        (["quantize", "x", "--calibration-type", "fp16"], "expected one of auto, bf16, fp32"),
+        (["generate", "x"], "--prompt is required"),
+    ],
+)
+def test_a_wrong_value_names_the_command_the_option_and_what_is_expected(run_program, words, said):
+    result = run_program(["osp", *words], check=False)
+    assert result.returncode == 2 and said in result.stderr and f"osp {words[0]}: " in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_help_is_grouped(run_program):
+    help_text = run_program(["osp", "quantize", "--help"]).stdout
+    headings = [line[:-1] for line in help_text.splitlines() if re.fullmatch(r"[A-Z]\w+:", line)]
+    assert headings == [
+        "Positionals",
+        "Method",
+        "Calibration",
+        "SpinQuant",
+        "Output",
+        "Measuring",
+        "General",
+    ]

@@ -118,7 +118,7 @@ def samples_of(run_program, folder, model, bench, tasks, limit, *options) -> dic
             ",".join(tasks),
             "--limit",
             limit,
-            "--samples",
+            "--save-items",
             file,
             "--quiet",
             *options,

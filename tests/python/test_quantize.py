@@ -166,7 +166,7 @@ def small_model(tmp_path_factory):
 def quantize(run_program, small_model):
     def run(*arguments, check=True):
         return run_program(["osp", "quantize", small_model / "model", "--calibration", small_model / "text.txt",
-                            "--samples", 8, *arguments], check=check)  # fmt: skip
+                            "--windows", 8, *arguments], check=check)  # fmt: skip
 
     return run
 
@@ -264,7 +264,7 @@ def test_report_of_every_layer_is_written(best_folder):
 
 def test_table_has_a_row_per_method_and_the_spread_of_seeds(quantize, small_model):
     text = small_model / "text.txt"
-    result = quantize("--method", "all", "--report", "--data", text, "--max-tokens", 320, "--quiet")
+    result = quantize("--method", "all", "--report", "--data", text, "--data-tokens", 320, "--quiet")
     lines = result.stdout.splitlines()
     assert lines[2].startswith("| 16-16-16")
     methods = [
@@ -278,7 +278,7 @@ def test_table_has_a_row_per_method_and_the_spread_of_seeds(quantize, small_mode
     ]
     assert [line.split()[2] for line in lines[3:]] == methods
     result = quantize(
-        "--method", "gptq", "--report", "--data", text, "--max-tokens", 320, "--seeds", 3, "--quiet"
+        "--method", "gptq", "--report", "--data", text, "--data-tokens", 320, "--seeds", 3, "--quiet"
     )
     assert result.stdout.count("±") == 2
 
@@ -353,7 +353,7 @@ def test_a_full_disk_ends_with_status_5_and_the_finished_blocks_are_taken_up(
 ):
     """The file size limit stands for the disk: the model's file is larger than any part of it."""
     out = small_model / "full"
-    arguments = ["osp", "quantize", small_model / "model", "--calibration", small_model / "text.txt", "--samples", 8,
+    arguments = ["osp", "quantize", small_model / "model", "--calibration", small_model / "text.txt", "--windows", 8,
                  "--method", "gptq", "--out", out]  # fmt: skip
     parts = small_model / "parts"
     run_program([*arguments[:-1], parts])
@@ -372,7 +372,7 @@ def test_a_full_disk_ends_with_status_5_and_the_finished_blocks_are_taken_up(
 def test_a_signal_stops_with_status_75_and_resume_goes_on(quantize, osp_build, small_model, tmp_path):
     wanted = small_model / "whole"
     quantize("--method", "gptq", "--out", wanted)
-    arguments = ["osp", "quantize", small_model / "model", "--calibration", small_model / "text.txt", "--samples", 8,
+    arguments = ["osp", "quantize", small_model / "model", "--calibration", small_model / "text.txt", "--windows", 8,
                  "--method", "gptq", "--out", tmp_path / "out"]  # fmt: skip
     command = [str(osp_build / "osp"), *map(str, arguments[1:])]
     program = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -408,7 +408,7 @@ def test_memory_does_not_grow_with_the_number_of_blocks(run_program, osp_build, 
         (model / "tokenizer.json").write_bytes((small_model / "model" / "tokenizer.json").read_bytes())
         sizes.append((model / "model.safetensors").stat().st_size)
         peaks.append(peak_memory(run_program, osp_build, "quantize", model, "--method", "quarot", "--calibration",
-                                 small_model / "text.txt", "--samples", 4, "--out", tmp_path / f"out-{layers}"))  # fmt: skip
+                                 small_model / "text.txt", "--windows", 4, "--out", tmp_path / f"out-{layers}"))  # fmt: skip
     block = (sizes[1] - sizes[0]) // 20
     assert block > 4e6
     # 20 blocks more: 84 MB of weights, and 10 MB of codes that are written from a mapping. A copy of the model in

@@ -1,0 +1,72 @@
+// The options of `osp eval`.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "osp/cli/command.h"
+#include "osp/eval/perplexity.h"
+#include "osp/quant/bits.h"
+
+namespace osp {
+
+struct EvalCommand {
+  CommonOptions common;
+  std::vector<std::string> models;
+  std::string data;
+  std::string tasks = "perplexity";
+  std::string bits = BitWidths().text();
+  // Perplexity only.
+  PerplexityOptions perplexity;
+  std::string divergence_from;
+  // Benchmarks only.
+  std::string prompts = "reference";
+  int64_t limit = 0;
+  std::string out, resume, table, save_items;
+
+  bool bits_given() const { return bits != EvalCommand().bits; }
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit_models(visit, self.models);
+    visit.group("Measurement");
+    visit("data", self.data,
+          "data to measure on; for perplexity token shards (their validation split) or a text "
+          "file, for benchmarks the folder that holds their files",
+          {.value = "PATH", .required = true});
+    visit("tasks", self.tasks,
+          "perplexity, or names of benchmarks separated by commas; paper = the eleven benchmarks "
+          "of the paper",
+          {.value = "NAMES"});
+    visit("bits", self.bits,
+          "bit widths W-A-KV of weights, activations and key/value cache to measure at, a list "
+          "separated by commas; each 2 to 8, or 16 for no quantization",
+          {.value = "W-A-KV,..."});
+    PerplexityOptions::fields(visit, self.perplexity);
+    visit("divergence_from", self.divergence_from,
+          "model whose 16-bit predictions the Kullback-Leibler divergence is measured from",
+          {.value = "MODEL"});
+    visit.group("Benchmarks");
+    visit("prompts", self.prompts, Choices{{"reference", "lm-eval"}},
+          "wording of the prompts: that of the paper's reference code or of lm-evaluation-harness");
+    visit("limit", self.limit, Range{0, 1099511627776.0}, "number of items per benchmark; 0 = all");
+    visit("out", self.out, "JSON file to write the results to, after every chunk of items",
+          {.value = "FILE", .affects_results = false});
+    visit("resume", self.resume,
+          "results file of an interrupted run, which is continued and completed",
+          {.value = "FILE", .affects_results = false});
+    visit("table", self.table, "Markdown (.md) or CSV (.csv) file to write one row per model to",
+          {.value = "FILE", .affects_results = false});
+    visit("save_items", self.save_items,
+          "JSON lines file to write every item and the model's answer to",
+          {.value = "FILE", .affects_results = false, .formerly = "samples"});
+    CommonOptions::fields(visit, self.common);
+  }
+};
+
+// Both measure, print and return the exit status.
+int run_eval_perplexity(const EvalCommand& options);
+int run_eval_tasks(const EvalCommand& options);
+
+}  // namespace osp
