@@ -10,7 +10,7 @@
 #include "osp/model/config.h"
 #include "osp/model/parameters.h"
 #include "osp/optim/config.h"
-#include "osp/optim/routing.h"
+#include "osp/optim/optimizer.h"
 
 namespace osp {
 
@@ -19,20 +19,20 @@ struct TimedModel {
   Part part = kWhole;
 };
 
-// "demo", "50m", "125m": those of osp bench train. "1.4b-layer": one block of
+// "demo", "50m", "125m": the models of osp bench train. "1.4b-layer": one block of
 // recipes/osp-1.4b.toml. Error(usage) for other names.
 TimedModel timed_model(const std::string& name);
 
 struct GroupSpeed {
-  std::string name = "";  // of the optimizer group
-  OptimizerKind kind = OptimizerKind::adam;
+  std::string name = "";  // the optimizer group's
+  const OptimizerRow* optimizer = nullptr;
   std::vector<std::array<int64_t, 3>> banks = {};  // count, rows, cols of each
   int64_t parameters = 0;
-  int64_t bytes = 0;         // of the weights (fp32) and of the optimizer's state
-  double formula_bytes = 0;  // what these should be, see optimizer_state_bytes
-  // Of a step: by the clock, and of all threads' work, which other programs on the machine disturb
-  // less. The median; where inverses or bases are renewed every few steps, the mean of whole
-  // periods.
+  int64_t bytes = 0;         // weights (fp32) and state of the optimizer
+  double formula_bytes = 0;  // the same by formula, see optimizer_state_bytes
+  // Time of a step: by the clock, and that of all threads' work, which other programs on the machine
+  // disturb less. The median; where inverses or bases are renewed every few steps, the mean of
+  // whole periods.
   double seconds = 0, cpu_seconds = 0;
 };
 

@@ -16,13 +16,29 @@
 // the recipe's schedule; the paper's rate of 1/sqrt(t) is not offered.
 #pragma once
 
-#include <memory>
-
-#include "osp/optim/config.h"
+#include "osp/base/fields.h"
 #include "osp/optim/optimizer.h"
-#include "osp/optim/routing.h"
 
 namespace osp {
+
+struct AdafactorOptions {
+  double decay = 0.8;
+  double clip = 1.0;
+  double momentum = 0.0;
+  bool relative_step = false;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("adafactor_decay", self.decay, Range{0, 1},
+          "Adafactor: second moments decay by 1 - t^-adafactor_decay at step t");
+    visit("adafactor_clip", self.clip, Range{1e-9, 1e9},
+          "Adafactor: largest root mean square of a matrix's update before the rate");
+    visit("adafactor_momentum", self.momentum, Range{0, 1 - 1e-9},
+          "Adafactor: decay of the mean update; 0: none is kept");
+    visit("adafactor_relative_step", self.relative_step,
+          "Adafactor: the rate of a matrix is times max(1e-3, root mean square of its weights)");
+  }
+};
 
 // What Adafactor keeps of one matrix.
 struct AdafactorMoments {
@@ -37,11 +53,6 @@ void adafactor_step_reference(at::Tensor& weight, const at::Tensor& gradient,
                               AdafactorMoments& moments, int64_t t, const StepValues& values,
                               const OptimConfig& config);
 
-// `banks` must outlive the optimizer.
-std::unique_ptr<Optimizer> make_adafactor(std::vector<Bank*> banks, const OptimizerGroup& group,
-                                          const OptimConfig& config);
-
-// Bytes of the state of one matrix, without the counter.
-double adafactor_state_bytes(int64_t rows, int64_t cols, const OptimConfig& config);
+extern const OptimizerRow kAdafactorRow;
 
 }  // namespace osp

@@ -12,26 +12,56 @@
 #include <array>
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
-#include "osp/optim/config.h"
+#include "osp/base/fields.h"
 #include "osp/optim/panel_iteration.h"
 
 namespace osp {
+
+// Options of a recipe. "preset" for coefficients and normalisation: those of the preset.
+struct NewtonSchulzOptions {
+  std::string preset = "osp-paper";
+  int64_t ns_steps = 5;
+  std::string coefficients = "preset";
+  std::string normalisation = "preset";
+  bool renormalize = false;
+
+  // The preset stands at the beginning of the section, apart from the others.
+  template <class Visitor, class Self>
+  static void preset_field(Visitor& visit, Self& self) {
+    visit("preset", self.preset, Choices{{"osp-paper", "tight"}},
+          "Newton-Schulz settings: osp-paper (jordan, frobenius) or tight (you, s8)");
+  }
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("ns_steps", self.ns_steps, Range{1, 5}, "Muon: Newton-Schulz iterations");
+    visit("coefficients", self.coefficients, Choices{{"preset", "jordan", "you", "polar-express"}},
+          "Muon: coefficients of the Newton-Schulz iteration");
+    visit("normalisation", self.normalisation, Choices{{"preset", "frobenius", "s8"}},
+          "Muon: divide by the Frobenius norm or by the fourth root of the norm of (X Xt)^2");
+    visit(
+        "renormalize", self.renormalize,
+        "Muon: rescale each orthogonalised matrix to a Frobenius norm of sqrt(min(rows, columns))");
+  }
+};
 
 struct NewtonSchulz {
   std::vector<std::array<double, 3>> steps;  // (a, b, c) of each
   double norm_scale = 1;  // X = update / (norm_scale · ‖update‖_F + norm_eps)
   double norm_eps = 1e-8;
-  bool s8 = false;  // then divide by ‖(X Xᵀ)²‖_F^(1/4) as well, an upper bound of the largest
-                    // singular value that is much tighter than ‖X‖_F
+  // Divide by the Schatten 8-norm as well, ‖(X Xᵀ)²‖_F^(1/4) = (Σ σ⁸)^(1/8): an upper bound of the
+  // largest singular value that is much tighter than ‖X‖_F. Recipes call it s8.
+  bool by_schatten_norm = false;
   bool pair_first = true;    // the first two steps of a long matrix may be joined, see
                              // PanelIteration::two_steps; needs small singular values
   bool renormalize = false;  // scale the result to ‖·‖_F = sqrt(min(rows, cols)), that of U Vᵀ
 };
 
 // Settings of a recipe. Error(usage) if ns_steps exceeds the coefficients of the set.
-NewtonSchulz newton_schulz_settings(const OptimConfig& config);
+NewtonSchulz newton_schulz_settings(const NewtonSchulzOptions& options);
 
 // The naive twin: one fp32 matrix [rows, cols] on any device, op by op, each result rounded to
 // `type` (kDouble: the iteration in exact arithmetic, as far as tests care). Returns fp32.
@@ -63,8 +93,8 @@ class Orthogonaliser {
  private:
   void run_in_panels();
   void run_by_library();
-  void step(double a, double b, double c, bool s8);
-  double make_polynomial(double b, double c, bool s8);
+  void step(double a, double b, double c, bool by_schatten_norm);
+  double make_polynomial(double b, double c, bool by_schatten_norm);
   void round(at::Tensor& tensor) const;
 
   const NewtonSchulz& settings_;

@@ -12,23 +12,9 @@
 #include "osp/base/json.h"
 #include "osp/model/parameters.h"
 #include "osp/optim/config.h"
+#include "osp/optim/optimizer.h"
 
 namespace osp {
-
-enum class OptimizerKind { adam, muon, adafactor, shampoo, soap, kfac, gain, frozen };
-
-// The name by which recipes call it: "adam", "muon" and so on.
-const char* to_string(OptimizerKind kind);
-
-// Parameters that are stepped together and whose gradient norm is taken together.
-struct OptimizerGroup {
-  std::string name = "";  // that of the kind, or "muon-heads", "adam-gain", …
-  OptimizerKind kind = OptimizerKind::adam;
-  double lr_scale = 1;
-  bool decays = true;
-  double clip = 0;         // largest norm of the group's gradient; 0: no clipping
-  int64_t split_rows = 0;  // Muon: orthogonalise blocks of so many rows; 0: whole matrices
-};
 
 struct Routing {
   std::vector<OptimizerGroup> groups;  // only those that have members, in order of first use
