@@ -45,9 +45,9 @@ struct OptimizerSpeed {
 // Runs `steps` timed steps of every group after one that is not counted; of groups that renew
 // something every optim.precondition_every steps, as many whole periods as hold `steps`, after one.
 // K-FAC's factors are gathered in forward and backward passes, which are not run here. If `updates`
-// names a file, writes into it, for the first matrix of every bank that Muon trains, `gradient.I`
-// and `weight.I` [rows, cols], the weight being what one step at rate 1 without decay makes of
-// zero: minus the update.
+// names a file, writes `gradient.I` and `weight.I` [rows, cols] into it for the first matrix of
+// every bank that Muon trains; the weight is the result of one step from zero at rate 1 without
+// decay: minus the update.
 OptimizerSpeed measure_optimizer_speed(const TimedModel& model, const OptimConfig& config,
                                        int64_t steps, const std::string& updates = "");
 

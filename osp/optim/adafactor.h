@@ -11,9 +11,9 @@
 //
 // A vector or scalar is one row: r cᵀ / mean(r) is then c itself, a plain second moment. The
 // formula is that of transformers.optimization.Adafactor with relative_step = False and
-// scale_parameter = optim.adafactor_relative_step, but that m averages u itself and not lr · u: the
-// same as long as the rate is constant, and a falling rate takes effect at once. The rate follows
-// the recipe's schedule; the paper's rate of 1/sqrt(t) is not offered.
+// scale_parameter = optim.adafactor_relative_step, except that m averages u itself and not lr · u:
+// this is equal while the rate is constant, and a falling rate takes effect at once. The rate
+// follows the recipe's schedule; the paper's rate of 1/sqrt(t) is not supported.
 #pragma once
 
 #include "osp/base/fields.h"
@@ -40,7 +40,7 @@ struct AdafactorOptions {
   }
 };
 
-// What Adafactor keeps of one matrix.
+// State of Adafactor for one matrix.
 struct AdafactorMoments {
   at::Tensor rows;     // r [rows]
   at::Tensor columns;  // c [cols]

@@ -41,7 +41,7 @@ struct KfacOptions {
   }
 };
 
-// What the twin keeps of one matrix.
+// State of the twin for one matrix.
 struct KfacMatrix {
   at::Tensor mean;                           // m [out, in]
   at::Tensor input_factor, input_inverse;    // A, A⁻ [in, in]

@@ -29,7 +29,7 @@ Bank layer_bank(const std::string& name, std::vector<int64_t> shape, int64_t fir
   return bank;
 }
 
-// What passes through one layer in a step.
+// Input and output gradient of one layer in a step.
 struct Passage {
   at::Tensor x, dy;  // [tokens, in], [tokens, out]
 };

@@ -64,15 +64,15 @@ struct NewtonSchulz {
 NewtonSchulz newton_schulz_settings(const NewtonSchulzOptions& options);
 
 // The naive twin: one fp32 matrix [rows, cols] on any device, op by op, each result rounded to
-// `type` (kDouble: the iteration in exact arithmetic, as far as tests care). Returns fp32.
+// `type` (kDouble: exact enough for tests). Returns fp32.
 at::Tensor newton_schulz_reference(const at::Tensor& update, const NewtonSchulz& settings,
                                    at::ScalarType type = at::kBFloat16);
 
-// fp32 bank [count, rows, cols] on any device, all matrices at once by the library's batched
-// products in bf16: what other devices than the CPU take. Returns fp32.
+// The iteration on other devices than the CPU: fp32 bank [count, rows, cols], all matrices at once
+// by the library's batched products in bf16. Returns fp32.
 at::Tensor newton_schulz_batched(const at::Tensor& bank, const NewtonSchulz& settings);
 
-// fp32 bank [count, rows, cols] on the CPU, one matrix per thread. Returns fp32.
+// The iteration on the CPU: fp32 bank [count, rows, cols], one matrix per thread. Returns fp32.
 at::Tensor newton_schulz(const at::Tensor& bank, const NewtonSchulz& settings);
 
 // One thread's buffers for matrices of one shape: write data(), run(), read data().
@@ -80,7 +80,7 @@ class Orthogonaliser {
  public:
   Orthogonaliser(const NewtonSchulz& settings, int64_t rows, int64_t cols);
   bool fits(int64_t rows, int64_t cols) const { return rows == rows_ && cols == cols_; }
-  // What the update has to be divided by, given its Frobenius norm.
+  // Divisor of the update, given its Frobenius norm.
   float divisor(double norm) const {
     return static_cast<float>(settings_.norm_scale * norm + settings_.norm_eps);
   }
@@ -99,13 +99,13 @@ class Orthogonaliser {
 
   const NewtonSchulz& settings_;
   int64_t rows_, cols_;
-  std::optional<PanelIteration> panels_;  // where the CPU multiplies so; then the rest is empty
+  std::optional<PanelIteration> panels_;  // on CPUs with these products; the rest is then empty
   at::Tensor x_, next_;                   // [rows, cols]
   at::Tensor gram_, polynomial_;          // [min, min]
   at::Tensor staging_;                    // bf16 [rows, cols], only where the products are in fp32
 };
 
-// A matrix to be orthogonalised; `index` means what the caller wants it to.
+// A matrix to be orthogonalised; `index` is for the caller's own use.
 struct MatrixTask {
   int64_t index;
   int64_t rows, cols;

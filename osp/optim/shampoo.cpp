@@ -127,7 +127,7 @@ class Shampoo : public StatefulOptimizer {
     return apply_update(part.weight, update.mul_(values.lr), values);
   }
 
-  // The preconditioned mean, each block as long as the same block of `step`.
+  // The preconditioned mean, each block scaled to the norm of the same block of `step`.
   at::Tensor grafted(const ShampooBank& part, const at::Tensor& step) const {
     at::Tensor direction = at::bmm(at::bmm(part.left_root.flatten(0, 1), part.grid.cut(part.mean)),
                                    part.right_root.flatten(0, 1));

@@ -11,7 +11,7 @@
 // The roots are computed anew at every step that optim.precondition_every divides
 // (decompositions.h; eps of the eigenvalues: optim.shampoo_eps) and used in between. Before the
 // first of these steps, while L and R have seen few gradients, the step is a itself. A root that
-// fails or is not finite is not taken: the old one (at first the identity) stays, and the state
+// fails or is not finite is discarded: the old one (at first the identity) stays, and the state
 // "failures" counts it.
 #pragma once
 
@@ -34,7 +34,7 @@ struct ShampooOptions {
   }
 };
 
-// What the twin keeps of one matrix; factors and roots by block, row by row.
+// State of the twin for one matrix; factors and roots by block, row by row.
 struct ShampooMatrix {
   at::Tensor mean, square;  // m, v [rows, cols]
   std::vector<at::Tensor> left_factors, left_roots, right_factors, right_roots;

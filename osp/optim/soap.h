@@ -30,7 +30,7 @@ struct SoapOptions {
   }
 };
 
-// What the twin keeps of one matrix. Its mean gradient is that of g, turned into the bases at every
+// State of the twin for one matrix. Its mean is that of g itself, turned into the bases at every
 // step.
 struct SoapMatrix {
   at::Tensor mean, square;               // m [rows, cols], v' [rows, cols]
