@@ -27,6 +27,7 @@
 
 #include "osp/base/error.h"
 #include "osp/ops/isa.h"
+#include "osp/optim/muon.h"
 #include "osp/optim/newton_schulz.h"
 #include "osp/optim/quantized_momentum.h"
 #include "osp/train/checkpoint.h"
@@ -68,7 +69,7 @@ std::map<std::string, std::vector<at::Tensor>> momentum_by_kind(const TrainState
   std::map<std::string, std::vector<at::Tensor>> result;
   for (const Bank& bank : state.store.banks) {
     const OptimizerGroup& group = state.routing.groups[size_t(bank.group)];
-    if (group.kind != OptimizerKind::muon) continue;
+    if (group.optimizer != &kMuonRow) continue;
     if (group.split_rows > 0) fail(ErrorCode::usage, "a run with optim.per_head is not supported");
     const std::string name = fmt::format("{}.{}.momentum", group.name, bank.name);
     for (size_t i = 0; i < bank.members.size(); ++i) {

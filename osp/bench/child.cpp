@@ -1,6 +1,5 @@
 #include "osp/bench/child.h"
 
-#include <ATen/Parallel.h>
 #include <fcntl.h>
 #include <fmt/ranges.h>
 #include <spawn.h>
@@ -55,23 +54,6 @@ Json run_child(const std::vector<std::string>& command) {
          fmt::join(command, " "), status);
   }
   return parse_json(output, command[0]);
-}
-
-void check_peer(const std::string& python, const std::string& script) {
-  for (const std::string& needed : {python, script}) {
-    if (std::filesystem::exists(needed)) continue;
-    fail(ErrorCode::usage,
-         "{} does not exist; run from the repository's folder, or give --python and --peer",
-         needed);
-  }
-}
-
-void TurnOptions::use_threads() const {
-  if (threads > 0) at::set_num_threads(static_cast<int>(threads));
-}
-
-std::vector<std::string> TurnOptions::words() const {
-  return {"--steps", std::to_string(steps), "--threads", std::to_string(at::get_num_threads())};
 }
 
 }  // namespace osp

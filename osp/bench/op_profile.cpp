@@ -14,7 +14,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// The callbacks are plain functions, so what they add to is global (of the thread that listens).
+// The callbacks are plain functions, so their sums are global to the thread.
 thread_local std::map<std::string, OpTime> times_by_name;
 thread_local bool exists = false;
 

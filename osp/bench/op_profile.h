@@ -14,10 +14,10 @@ struct OpTime {
   double seconds = 0;
 };
 
-// Listens to the tensor library's operators, and to our own where they announce themselves
-// (RECORD_USER_SCOPE), in its thread from its construction to its destruction. That is the thread
-// which calls them, a CPU's backward pass included; what others do for an operator is in its time.
-// One at a time exists. Costs about a microsecond a call.
+// Times the tensor library's operators, and our own with a RECORD_USER_SCOPE, from its construction
+// to its destruction, in the thread that made it. That thread calls the operators, also in the
+// backward pass on the CPU; the work of other threads for an operator is within its time. Only one
+// profile may exist at a time. It costs about a microsecond per call.
 class OpProfile {
  public:
   OpProfile();
@@ -25,7 +25,7 @@ class OpProfile {
   OpProfile(const OpProfile&) = delete;
   OpProfile& operator=(const OpProfile&) = delete;
 
-  // Of what has ended so far, the most expensive first.
+  // Times of the operators that have ended so far, the most expensive first.
   std::vector<OpTime> times() const;
 
  private:

@@ -14,7 +14,8 @@
 #include "osp/base/timing.h"
 #include "osp/bench/speed.h"
 #include "osp/formats/safetensors.h"
-#include "osp/optim/make_optimizers.h"
+#include "osp/optim/muon.h"
+#include "osp/optim/optimizers.h"
 
 namespace osp {
 namespace {
@@ -35,13 +36,8 @@ double mean(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
-// Steps between two that renew what other steps only use; 1: all are alike.
-int64_t period_of(OptimizerKind kind, const OptimConfig& config) {
-  const bool amortises =
-      kind == OptimizerKind::shampoo || kind == OptimizerKind::soap || kind == OptimizerKind::kfac;
-  return amortises ? config.precondition_every : 1;
-}
-
+// Steps the optimizer through one period without timing, then through as many whole periods as hold
+// `steps`.
 void time_steps(Optimizer& optimizer, StepValues values, int64_t steps, int64_t period,
                 GroupSpeed& speed) {
   const int64_t timed = (steps + period - 1) / period * period;
@@ -58,6 +54,7 @@ void time_steps(Optimizer& optimizer, StepValues values, int64_t steps, int64_t 
   speed.cpu_seconds = period == 1 ? median(cpu_seconds) : mean(cpu_seconds);
 }
 
+// The first matrix of a bank, to be stored under that name.
 TensorEntry first_matrix(const at::Tensor& bank, const std::string& name) {
   const at::Tensor matrix = bank.select(0, 0);
   return {name,
@@ -66,6 +63,8 @@ TensorEntry first_matrix(const at::Tensor& bank, const std::string& name) {
           {static_cast<const std::byte*>(matrix.const_data_ptr()), matrix.nbytes()}};
 }
 
+// Writes the gradients and the updates that Muon makes of them: one step at rate 1 from zero weights
+// and zero momentum.
 void write_updates(const std::vector<Bank*>& banks, Optimizer& muon, const StepValues& values,
                    const std::string& path) {
   for (Bank* bank : banks) bank->master.zero_();
@@ -95,6 +94,7 @@ TimedModel timed_model(const std::string& name) {
 
 OptimizerSpeed measure_optimizer_speed(const TimedModel& model, const OptimConfig& config,
                                        int64_t steps, const std::string& updates) {
+  // Make the banks and the optimizers of the model, or of one block.
   std::vector<ParameterSpec> specs = parameter_specs(model.config);
   if (model.part) {
     std::erase_if(specs, [&](const ParameterSpec& spec) { return spec.layer != *model.part; });
@@ -104,13 +104,15 @@ OptimizerSpeed measure_optimizer_speed(const TimedModel& model, const OptimConfi
       model.config, {.gradients = true, .group = routing.group_of, .part = model.part});
   const auto optimizers = make_optimizers(store, routing, config);
   OptimizerSpeed speed{.startup_seconds = seconds_since_process_start()};
+  // Fill weights and gradients with random numbers.
   for (Bank& bank : store.banks) {
     bank.master.normal_(0, 0.02);
     bank.gradient.normal_(0, 1);
   }
   for (size_t i = 0; i < optimizers.size(); ++i) {
     const OptimizerGroup& group = routing.groups[i];
-    GroupSpeed row{.name = group.name, .kind = group.kind};
+    GroupSpeed row{.name = group.name, .optimizer = group.optimizer};
+    // Count parameters and bytes, the latter also by formula.
     std::vector<Bank*> members;
     for (Bank& bank : store.banks) {
       if (bank.group != static_cast<int64_t>(i)) continue;
@@ -127,12 +129,13 @@ OptimizerSpeed measure_optimizer_speed(const TimedModel& model, const OptimConfi
     for (const auto& [name, tensor] : optimizers[i]->state()) {
       row.bytes += static_cast<int64_t>(tensor.nbytes());
     }
+    // Time the steps.
     const StepValues values{.step = 1,
                             .lr = config.lr * group.lr_scale,
                             .momentum = config.momentum,
                             .weight_decay = group.decays ? config.weight_decay : 0};
-    time_steps(*optimizers[i], values, steps, period_of(group.kind, config), row);
-    if (!updates.empty() && group.kind == OptimizerKind::muon) {
+    time_steps(*optimizers[i], values, steps, group.optimizer->period(config), row);
+    if (!updates.empty() && group.optimizer == &kMuonRow) {
       write_updates(members, *optimizers[i], values, updates);
     }
     speed.groups.push_back(std::move(row));

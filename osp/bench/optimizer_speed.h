@@ -10,7 +10,7 @@
 #include "osp/model/config.h"
 #include "osp/model/parameters.h"
 #include "osp/optim/config.h"
-#include "osp/optim/routing.h"
+#include "osp/optim/optimizer.h"
 
 namespace osp {
 
@@ -19,20 +19,20 @@ struct TimedModel {
   Part part = kWhole;
 };
 
-// "demo", "50m", "125m": those of osp bench train. "1.4b-layer": one block of
+// "demo", "50m", "125m": the models of osp bench train. "1.4b-layer": one block of
 // recipes/osp-1.4b.toml. Error(usage) for other names.
 TimedModel timed_model(const std::string& name);
 
 struct GroupSpeed {
-  std::string name = "";  // of the optimizer group
-  OptimizerKind kind = OptimizerKind::adam;
+  std::string name = "";  // the optimizer group's
+  const OptimizerRow* optimizer = nullptr;
   std::vector<std::array<int64_t, 3>> banks = {};  // count, rows, cols of each
   int64_t parameters = 0;
-  int64_t bytes = 0;         // of the weights (fp32) and of the optimizer's state
-  double formula_bytes = 0;  // what these should be, see optimizer_state_bytes
-  // Of a step: by the clock, and of all threads' work, which other programs on the machine disturb
-  // less. The median; where inverses or bases are renewed every few steps, the mean of whole
-  // periods.
+  int64_t bytes = 0;         // weights (fp32) and state of the optimizer
+  double formula_bytes = 0;  // the same by formula, see optimizer_state_bytes
+  // Time of a step: by the clock, and that of all threads' work, which other programs on the machine
+  // disturb less. The median; where inverses or bases are renewed every few steps, the mean of
+  // whole periods.
   double seconds = 0, cpu_seconds = 0;
 };
 
@@ -45,9 +45,9 @@ struct OptimizerSpeed {
 // Runs `steps` timed steps of every group after one that is not counted; of groups that renew
 // something every optim.precondition_every steps, as many whole periods as hold `steps`, after one.
 // K-FAC's factors are gathered in forward and backward passes, which are not run here. If `updates`
-// names a file, writes into it, for the first matrix of every bank that Muon trains, `gradient.I`
-// and `weight.I` [rows, cols], the weight being what one step at rate 1 without decay makes of
-// zero: minus the update.
+// names a file, writes `gradient.I` and `weight.I` [rows, cols] into it for the first matrix of
+// every bank that Muon trains; the weight is the result of one step from zero at rate 1 without
+// decay: minus the update.
 OptimizerSpeed measure_optimizer_speed(const TimedModel& model, const OptimConfig& config,
                                        int64_t steps, const std::string& updates = "");
 

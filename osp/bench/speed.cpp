@@ -78,6 +78,7 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
   const TemporaryFolder folder;
   const std::string tokens = folder.path() + "/tokens";
   write_random_tokens(tokens, 2 * recipe.train.batch_tokens + 1, recipe.model.vocabulary);
+  // Make the state of a run on these tokens.
   recipe.data.path = tokens;
   recipe.train.steps = steps + 1;
   recipe = resolved(recipe, recipe.model.vocabulary);
@@ -87,6 +88,7 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
   std::vector<double> seconds, data_seconds, optimizer_seconds, faults;
   std::optional<OpProfile> operators;
   for (int64_t step = 0; step <= steps; ++step) {
+    // The first step allocates memory and is not counted, nor profiled.
     if (profile && step == 1) operators.emplace();
     const int64_t faults_before = page_faults();
     const auto start = std::chrono::steady_clock::now();
@@ -99,6 +101,7 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
     optimizer_seconds.push_back(report.optimizer_seconds);
     faults.push_back(double(page_faults() - faults_before));
   }
+  // Medians of the timed steps; operators add up to all steps, so a profile wants the mean.
   speed.batch_tokens = recipe.train.batch_tokens;
   const double all_seconds = std::accumulate(seconds.begin(), seconds.end(), 0.0);
   speed.step_seconds = profile ? all_seconds / double(steps) : median(seconds);
@@ -111,6 +114,7 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
     time.calls /= steps;
     time.seconds /= static_cast<double>(steps);
   }
+  // The machine's own product rate, measured in this process.
   speed.model_flops_per_s = speed.tokens_per_s * model_flops_per_token(state->recipe.model);
   speed.product_flops_per_s = measured_flops_per_s(recipe.train.precision, "cpu");
   speed.parameters = state->store.num_parameters();

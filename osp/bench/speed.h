@@ -17,12 +17,12 @@ struct TrainingSpeed {
   int64_t peak_memory_bytes = 0;   // of the whole process
   int64_t batch_tokens = 0;        // of a step
   double step_seconds = 0;         // the median step; with a profile, which adds up to it, the mean
-  double data_seconds = 0;         // of it, reading the batch (the median)
-  double optimizer_seconds = 0;    // of it, the optimizers' (the median)
-  double page_faults = 0;          // pages of memory that it was given (the median)
+  double data_seconds = 0;         // of a step, for reading the batch (the median)
+  double optimizer_seconds = 0;    // of a step, for the optimizers (the median)
+  double page_faults = 0;          // of a step: new pages of memory (the median)
   double model_flops_per_s = 0;    // the model's own, without recomputation and optimizer
   double product_flops_per_s = 0;  // of a large product, measured in the same process
-  std::vector<OpTime> operators;   // of one step on average, if wanted
+  std::vector<OpTime> operators;   // per step on average, with a profile
 };
 
 // "demo": the demo's OSP model; "50m" and "125m": so many million parameters, also OSP. 8,192
@@ -32,9 +32,8 @@ struct TrainingSpeed {
 Recipe speed_recipe(const std::string& model, int64_t context = 0,
                     const std::vector<std::string>& assignments = {});
 
-// Runs `steps` timed steps after one that is not counted. Writes its tokens into a folder for
-// temporary files and removes it. With `profile` the times of operators are taken too, which slows
-// the steps down a little.
+// Runs `steps` timed steps after one that is not counted, on tokens in a temporary folder. With
+// `profile` operators are timed too, which slows the steps down a little.
 TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile = false);
 
 }  // namespace osp

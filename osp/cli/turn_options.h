@@ -1,7 +1,7 @@
 // Options of `osp bench` parts that time steps of both sides in turn.
 #pragma once
 
-#include "osp/bench/child.h"
+#include "osp/bench/turn.h"
 #include "osp/cli/command.h"
 
 namespace osp {

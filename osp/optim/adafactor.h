@@ -11,20 +11,36 @@
 //
 // A vector or scalar is one row: r cᵀ / mean(r) is then c itself, a plain second moment. The
 // formula is that of transformers.optimization.Adafactor with relative_step = False and
-// scale_parameter = optim.adafactor_relative_step, but that m averages u itself and not lr · u: the
-// same as long as the rate is constant, and a falling rate takes effect at once. The rate follows
-// the recipe's schedule; the paper's rate of 1/sqrt(t) is not offered.
+// scale_parameter = optim.adafactor_relative_step, except that m averages u itself and not lr · u:
+// this is equal while the rate is constant, and a falling rate takes effect at once. The rate
+// follows the recipe's schedule; the paper's rate of 1/sqrt(t) is not supported.
 #pragma once
 
-#include <memory>
-
-#include "osp/optim/config.h"
+#include "osp/base/fields.h"
 #include "osp/optim/optimizer.h"
-#include "osp/optim/routing.h"
 
 namespace osp {
 
-// What Adafactor keeps of one matrix.
+struct AdafactorOptions {
+  double decay = 0.8;
+  double clip = 1.0;
+  double momentum = 0.0;
+  bool relative_step = false;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("adafactor_decay", self.decay, Range{0, 1},
+          "Adafactor: second moments decay by 1 - t^-adafactor_decay at step t");
+    visit("adafactor_clip", self.clip, Range{1e-9, 1e9},
+          "Adafactor: largest root mean square of a matrix's update before the rate");
+    visit("adafactor_momentum", self.momentum, Range{0, 1 - 1e-9},
+          "Adafactor: decay of the mean update; 0: none is kept");
+    visit("adafactor_relative_step", self.relative_step,
+          "Adafactor: the rate of a matrix is times max(1e-3, root mean square of its weights)");
+  }
+};
+
+// State of Adafactor for one matrix.
 struct AdafactorMoments {
   at::Tensor rows;     // r [rows]
   at::Tensor columns;  // c [cols]
@@ -37,11 +53,6 @@ void adafactor_step_reference(at::Tensor& weight, const at::Tensor& gradient,
                               AdafactorMoments& moments, int64_t t, const StepValues& values,
                               const OptimConfig& config);
 
-// `banks` must outlive the optimizer.
-std::unique_ptr<Optimizer> make_adafactor(std::vector<Bank*> banks, const OptimizerGroup& group,
-                                          const OptimConfig& config);
-
-// Bytes of the state of one matrix, without the counter.
-double adafactor_state_bytes(int64_t rows, int64_t cols, const OptimConfig& config);
+extern const OptimizerRow kAdafactorRow;
 
 }  // namespace osp

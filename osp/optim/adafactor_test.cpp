@@ -6,12 +6,13 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include "osp/optim/config.h"
 #include "osp/optim/test_banks.h"
 
 namespace osp {
 namespace {
 
-const OptimizerGroup kAdafactorGroup{.name = "adafactor", .kind = OptimizerKind::adafactor};
+const OptimizerGroup kAdafactorGroup{.name = "adafactor", .optimizer = &kAdafactorRow};
 
 StepValues adafactor_values(int64_t step) {
   return {.step = step, .lr = 0.01, .weight_decay = 0.1, .measure = true};
@@ -41,14 +42,16 @@ struct AdafactorTwins {
 };
 
 TEST(Adafactor, TwentyStepsEqualTheTwinForEveryShapeAndOption) {
-  const std::vector<OptimConfig> configs = {
-      {}, {.adafactor_momentum = 0.9}, {.adafactor_clip = 0.5}, {.adafactor_relative_step = true}};
+  const std::vector<OptimConfig> configs = {{},
+                                            {.adafactor = {.momentum = 0.9}},
+                                            {.adafactor = {.clip = 0.5}},
+                                            {.adafactor = {.relative_step = true}}};
   for (const std::vector<int64_t>& shape :
        std::vector<std::vector<int64_t>>{{3, 17, 29}, {2, 1, 31}, {2, 31, 1}, {4, 1, 1}}) {
     for (const OptimConfig& config : configs) {
       Bank bank = random_bank("adafactor", shape);
       AdafactorTwins twins(bank);
-      auto adafactor = make_adafactor({&bank}, kAdafactorGroup, config);
+      auto adafactor = kAdafactorRow.make({&bank}, kAdafactorGroup, config);
       for (int64_t t = 1; t <= 20; ++t) {
         bank.gradient.copy_(random_tensor(shape, "adafactor", t));
         const at::Tensor before = bank.master.clone();
@@ -68,7 +71,7 @@ TEST(Adafactor, TwentyStepsEqualTheTwinForEveryShapeAndOption) {
 TEST(Adafactor, ABankOfSeveralSlicesEqualsTheTwin) {
   Bank bank = random_bank("slices", {3, 600, 700});
   AdafactorTwins twins(bank);
-  auto adafactor = make_adafactor({&bank}, kAdafactorGroup, {});
+  auto adafactor = kAdafactorRow.make({&bank}, kAdafactorGroup, {});
   for (int64_t t = 1; t <= 3; ++t) {
     adafactor->step(adafactor_values(t));
     twins.step(bank.gradient, t, {});
@@ -82,7 +85,7 @@ TEST(Adafactor, ABankOfSeveralSlicesEqualsTheTwin) {
 TEST(Adafactor, AVectorHasAPlainSecondMoment) {
   Bank bank = random_bank("vector", {2, 1, 40}, ParameterKind::gain);
   at::Tensor weight = bank.master.clone(), square = at::zeros({2, 1, 40});
-  auto adafactor = make_adafactor({&bank}, kAdafactorGroup, {.adafactor_clip = 1e6});
+  auto adafactor = kAdafactorRow.make({&bank}, kAdafactorGroup, {.adafactor = {.clip = 1e6}});
   for (int64_t t = 1; t <= 10; ++t) {
     bank.gradient.copy_(random_tensor({2, 1, 40}, "vector", t));
     adafactor->step(adafactor_values(t));
@@ -95,7 +98,7 @@ TEST(Adafactor, AVectorHasAPlainSecondMoment) {
 
 TEST(Adafactor, AnUpdateHasAtMostTheRmsOfTheThreshold) {
   Bank bank = random_bank("clip", {2, 24, 40});
-  auto adafactor = make_adafactor({&bank}, kAdafactorGroup, {});
+  auto adafactor = kAdafactorRow.make({&bank}, kAdafactorGroup, {});
   StepValues values = adafactor_values(1);
   values.weight_decay = 0;
   for (int64_t t = 1; t <= 3; ++t) {
@@ -113,13 +116,13 @@ TEST(Adafactor, ZeroGradientsOnlyDecay) {
   Bank bank = random_bank("zero", {2, 5, 7});
   bank.gradient.zero_();
   const at::Tensor before = bank.master.clone();
-  make_adafactor({&bank}, kAdafactorGroup, {})->step(adafactor_values(1));
+  kAdafactorRow.make({&bank}, kAdafactorGroup, {})->step(adafactor_values(1));
   EXPECT_LT(norm_of(bank.master - before * (1 - 0.01 * 0.1)), 1e-6 * norm_of(before));
 }
 
 TEST(Adafactor, ResumesBitForBitAtEveryStep) {
   expect_bit_exact_resume({3, 9, 11}, [](Bank& bank) {
-    return make_adafactor({&bank}, kAdafactorGroup, {.adafactor_momentum = 0.9});
+    return kAdafactorRow.make({&bank}, kAdafactorGroup, {.adafactor = {.momentum = 0.9}});
   });
 }
 

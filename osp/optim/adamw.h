@@ -7,21 +7,29 @@
 // training step does not advance it.
 #pragma once
 
-#include <memory>
-
-#include "osp/optim/config.h"
+#include "osp/base/fields.h"
 #include "osp/optim/optimizer.h"
-#include "osp/optim/routing.h"
 
 namespace osp {
+
+struct AdamOptions {
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("beta1", self.beta1, Range{0, 1 - 1e-9}, "Adam: decay of the mean gradient");
+    visit("beta2", self.beta2, Range{0, 1 - 1e-9}, "Adam: decay of the mean squared gradient");
+    visit("eps", self.eps, Range{0, 1}, "Adam: added to the root");
+  }
+};
 
 // One step on one tensor, op by op: the twin of the fused step. `t` counts from 1.
 void adamw_step_reference(at::Tensor& weight, const at::Tensor& gradient, at::Tensor& mean,
                           at::Tensor& square, int64_t t, const StepValues& values,
                           const OptimConfig& config);
 
-// `banks` must outlive the optimizer.
-std::unique_ptr<Optimizer> make_adamw(std::vector<Bank*> banks, const OptimizerGroup& group,
-                                      const OptimConfig& config);
+extern const OptimizerRow kAdamRow;
 
 }  // namespace osp

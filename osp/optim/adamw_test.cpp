@@ -7,12 +7,13 @@
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
+#include "osp/optim/config.h"
 #include "osp/optim/test_banks.h"
 
 namespace osp {
 namespace {
 
-const OptimizerGroup kGroup{.name = "adam", .kind = OptimizerKind::adam};
+const OptimizerGroup kGroup{.name = "adam", .optimizer = &kAdamRow};
 
 StepValues adam_values(int64_t step) {
   return {.step = step, .lr = 0.01, .weight_decay = 0.1, .measure = true};
@@ -20,7 +21,7 @@ StepValues adam_values(int64_t step) {
 
 TEST(AdamW, TwentyStepsEqualTheReferenceTwin) {
   Bank bank = random_bank("adam", {3, 17, 29});
-  auto adam = make_adamw({&bank}, kGroup, {});
+  auto adam = kAdamRow.make({&bank}, kGroup, {});
   at::Tensor weight = bank.master.clone();
   at::Tensor mean = at::zeros_like(weight), square = at::zeros_like(weight);
   for (int64_t step = 1; step <= 20; ++step) {
@@ -36,7 +37,7 @@ TEST(AdamW, TwentyStepsEqualTheReferenceTwin) {
 
 TEST(AdamW, CountsItsOwnStepsExactlyBeyondBf16AndFp32) {
   Bank bank = random_bank("count", {1, 2, 2});
-  auto adam = make_adamw({&bank}, kGroup, {});
+  auto adam = kAdamRow.make({&bank}, kGroup, {});
   adam->state()[0].second.fill_((int64_t{1} << 24) + 1);
   adam->step(adam_values(7));  // the trainer's step number does not matter
   adam->step(adam_values(7));
@@ -45,11 +46,11 @@ TEST(AdamW, CountsItsOwnStepsExactlyBeyondBf16AndFp32) {
 
 TEST(AdamW, ResumesBitForBitAtEveryStep) {
   Bank through = random_bank("resume", {3, 9, 11});
-  auto adam = make_adamw({&through}, kGroup, {});
+  auto adam = kAdamRow.make({&through}, kGroup, {});
   for (int64_t step = 1; step <= 6; ++step) {
     Bank resumed = random_bank("resume", {3, 9, 11});
     resumed.master.copy_(through.master);
-    auto other = make_adamw({&resumed}, kGroup, {});
+    auto other = kAdamRow.make({&resumed}, kGroup, {});
     for (size_t i = 0; i < adam->state().size(); ++i) {
       EXPECT_EQ(other->state()[i].first, adam->state()[i].first);
       other->state()[i].second.copy_(adam->state()[i].second.clone());
@@ -69,7 +70,7 @@ TEST(AdamW, SameBitsForOneAndTwoThreads) {
   for (const int count : {1, 2}) {
     at::set_num_threads(count);
     Bank bank = random_bank("threads", {3, 1000, 37});
-    auto adam = make_adamw({&bank}, kGroup, {});
+    auto adam = kAdamRow.make({&bank}, kGroup, {});
     for (int64_t step = 1; step <= 3; ++step) adam->step(adam_values(step));
     results.push_back(bank.master);
   }

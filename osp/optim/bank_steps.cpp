@@ -4,6 +4,9 @@
 #include <ATen/ops/linalg_vector_norm.h>
 
 #include <algorithm>
+#include <numeric>
+
+#include "osp/ops/parallel.h"
 
 namespace osp {
 namespace {
@@ -20,6 +23,12 @@ std::vector<BankSlice> bank_slices(const at::Tensor& bank) {
     slices.push_back({first, std::min(step, bank.size(0) - first)});
   }
   return slices;
+}
+
+int64_t count_failures(int64_t count, const std::function<int64_t(int64_t)>& task) {
+  std::vector<int64_t> failures(static_cast<size_t>(count));
+  for_each_task(count, [&](int64_t i) { failures[static_cast<size_t>(i)] = task(i); });
+  return std::accumulate(failures.begin(), failures.end(), int64_t{0});
 }
 
 at::Tensor matrix_norms(const at::Tensor& x) {

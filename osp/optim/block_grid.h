@@ -1,4 +1,4 @@
-// A cut of matrices into equal blocks, for preconditioners that must not grow with the matrix.
+// Matrices cut into equal blocks, for preconditioners whose size must not grow with the matrix.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,10 +14,10 @@ struct BlockGrid {
   int64_t row_blocks, col_blocks;
   int64_t block_rows, block_cols;
 
-  // x [n, rows, cols] → its blocks [n · row_blocks · col_blocks, block_rows, block_cols], those of
-  // a matrix side by side, row by row. A copy, unless a matrix is one block.
+  // Blocks of x [n, rows, cols]: [n · row_blocks · col_blocks, block_rows, block_cols], matrix by
+  // matrix, each row by row. A copy, unless a matrix is one block.
   at::Tensor cut(const at::Tensor& x) const;
-  // The inverse of cut(); what lies over the edge is dropped.
+  // The inverse of cut(); the filling over the edge is dropped.
   at::Tensor join(const at::Tensor& blocks) const;
 
   int64_t blocks_per_matrix() const { return row_blocks * col_blocks; }

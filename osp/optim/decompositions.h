@@ -1,5 +1,5 @@
-// Decompositions of small symmetric matrices for the preconditioners, that report failure instead
-// of throwing: training goes on with what it had.
+// Decompositions of small symmetric matrices for the preconditioners. They report failure instead of
+// throwing, so that training can continue with the previous result.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,13 +16,13 @@ struct EigenPairs {
   at::Tensor vectors;  // [n, n], one in each column
 };
 
-// Of a symmetric x [n, n] in its own type, or in fp64 if that fails, cast back. None if x or both
-// results are not finite or do not converge.
+// Eigenpairs of a symmetric x [n, n], computed in its own type, or in fp64 and cast back if that
+// fails. None if x or both results are not finite or do not converge.
 std::optional<EigenPairs> eigen_pairs(const at::Tensor& x);
 
 // x^(−1/root) of a symmetric, positive semidefinite x [n, n], its eigenvalues λ taken as
-// max(λ, 1e-6 λ_max) + eps: below a millionth of the largest they are rounding of x. None where
-// there are no eigenpairs or the root is not finite.
+// max(λ, 1e-6 λ_max) + eps: those below a millionth of the largest are rounding errors of x. None
+// if there are no eigenpairs or the root is not finite.
 std::optional<at::Tensor> inverse_root(const at::Tensor& x, double root, double eps);
 
 // (x + damping · I)⁻¹ of a symmetric, positive semidefinite fp32 or fp64 x [n, n], by Cholesky in

@@ -1,4 +1,5 @@
-// Gathers what K-FAC's factors are made of from the linear layers of one step's passes.
+// The tap by which K-FAC watches the passes of one step: sums x xᵀ of the inputs and dy dyᵀ of the
+// output gradients of its linear layers.
 #pragma once
 
 #include <map>
@@ -19,9 +20,9 @@ class FactorTap : public Tap {
  public:
   // Adds a layer to be watched.
   void watch(int64_t parameter) { parameters_.insert(parameter); }
-  // Forgets all sums. Gathers until the next call, or rests.
+  // Clears all sums. Until the next call, gathers or ignores the passes.
   void restart(bool gather);
-  // By parameter; layers that were not seen are missing.
+  // Sums by parameter; layers that were not seen are missing.
   const std::map<int64_t, FactorSums>& sums() const { return sums_; }
 
   bool wants(TapPoint, int64_t) const override { return false; }

@@ -13,15 +13,15 @@
 #include <cmath>
 
 #include "osp/base/error.h"
-#include "osp/ops/parallel.h"
 #include "osp/optim/bank_steps.h"
+#include "osp/optim/config.h"
 #include "osp/optim/decompositions.h"
 #include "osp/optim/factor_tap.h"
 
 namespace osp {
 namespace {
 
-// Of a bank or a slice of it: [n, …].
+// Tensors of one bank or of a slice of it; the first dimension counts matrices.
 struct KfacBank {
   at::Tensor weight, gradient, mean;
   at::Tensor input_factor, input_inverse, output_factor, output_inverse;
@@ -56,75 +56,62 @@ int64_t refresh_inverse(const at::Tensor& factor, double damping, at::Tensor inv
   return 0;
 }
 
-class Kfac : public Optimizer {
+class Kfac : public StatefulOptimizer {
  public:
   Kfac(std::vector<Bank*> banks, const OptimizerGroup& group, const OptimConfig& config)
-      : config_(config),
+      : StatefulOptimizer(group, banks),
+        config_(config),
         members_(std::move(banks)),
-        taken_(at::zeros({1}, at::kLong)),
-        gathered_(at::zeros({1}, at::kLong)),
-        failures_(at::zeros({1}, at::kLong)) {
-    state_.emplace_back(group.name + ".step", taken_);
-    state_.emplace_back(group.name + ".gathered", gathered_);
-    state_.emplace_back(group.name + ".failures", failures_);
-    for (const Bank* bank : members_) add(*bank, group.name);
+        taken_(keep_count("step")),
+        gathered_(keep_count("gathered")),
+        failures_(keep_count("failures")) {
+    for (const Bank* bank : members_) add(*bank);
   }
 
   Tap* watch_step() override {
-    tap_.restart(taken_.item<int64_t>() % config_.kfac_gather_every == 0);
+    tap_.restart(taken_.item<int64_t>() % config_.kfac.gather_every == 0);
     return &tap_;
   }
 
   void step(const StepValues& values) override {
     const at::NoGradGuard no_grad;
+    // Average the factors of this step's passes, and renew the inverses if it is time.
     average_factors();
     if (taken_.item<int64_t>() % config_.precondition_every == 0) refresh();
+    // Average the gradient.
     taken_.add_(1);
-    for (KfacBank& bank : banks_) bank.mean.lerp_(bank.gradient, 1 - config_.beta1);
+    for (KfacBank& bank : banks_) bank.mean.lerp_(bank.gradient, 1 - config_.adam.beta1);
     const double unbiased =
-        1 / (1 - std::pow(config_.beta1, static_cast<double>(taken_.item<int64_t>())));
-    const double product = config_.kfac_clip > 0 ? direction_product() * unbiased * unbiased : 0;
-    const double rate = values.lr * unbiased * clipped_length(product, config_.kfac_clip);
+        1 / (1 - std::pow(config_.adam.beta1, static_cast<double>(taken_.item<int64_t>())));
+    // Shorten the step so that its predicted change of the model stays below the clip.
+    const double product = config_.kfac.clip > 0 ? direction_product() * unbiased * unbiased : 0;
+    const double rate = values.lr * unbiased * clipped_length(product, config_.kfac.clip);
+    // Move the weights.
     double changed = 0;
-    for_each_slice([&](const KfacBank& part) {
+    for_each_slice(banks_, [&](const KfacBank& part) {
       changed += apply_update(part.weight, direction(part).mul_(rate), values);
     });
-    last_update_norm_ = std::sqrt(changed);
+    set_squared_update(changed);
   }
 
-  std::vector<std::pair<std::string, at::Tensor>> state() const override { return state_; }
-  double last_update_norm() const override { return last_update_norm_; }
-
  private:
-  void add(const Bank& bank, const std::string& group) {
-    OSP_CHECK(bank.gradient.defined(), "bank {} has no gradient", bank.name);
+  void add(const Bank& bank) {
     const int64_t count = bank.master.size(0);
     OSP_CHECK(count == static_cast<int64_t>(bank.members.size()), "members of {}", bank.name);
-    const auto keep = [&](const char* what, const at::Tensor& tensor) {
-      state_.emplace_back(fmt::format("{}.{}.{}", group, bank.name, what), tensor);
-      return tensor;
-    };
     const at::TensorOptions options = bank.master.options();
     const auto factor = [&](int64_t size) { return at::zeros({count, size, size}, options); };
     const auto inverse = [&](int64_t size) { return at::eye(size, options).repeat({count, 1, 1}); };
     KfacBank own{bank.master, bank.gradient, {}, {}, {}, {}, {}};
-    own.mean = keep("mean", at::zeros_like(bank.master));
-    own.input_factor = keep("input_factor", factor(bank.master.size(2)));
-    own.input_inverse = keep("input_inverse", inverse(bank.master.size(2)));
-    own.output_factor = keep("output_factor", factor(bank.master.size(1)));
-    own.output_inverse = keep("output_inverse", inverse(bank.master.size(1)));
+    own.mean = keep(bank, "mean", at::zeros_like(bank.master));
+    own.input_factor = keep(bank, "input_factor", factor(bank.master.size(2)));
+    own.input_inverse = keep(bank, "input_inverse", inverse(bank.master.size(2)));
+    own.output_factor = keep(bank, "output_factor", factor(bank.master.size(1)));
+    own.output_inverse = keep(bank, "output_inverse", inverse(bank.master.size(1)));
     banks_.push_back(own);
     for (const int64_t parameter : bank.members) tap_.watch(parameter);
   }
 
-  template <class Task>
-  void for_each_slice(const Task& task) const {
-    for (const KfacBank& bank : banks_) {
-      for (const BankSlice slice : bank_slices(bank.weight)) task(bank.of(slice));
-    }
-  }
-
-  // Averages what the tap has gathered into A and G, and forgets it.
+  // Averages the sums of the tap into A and G, and clears them.
   void average_factors() {
     if (tap_.sums().empty()) return;
     gathered_.add_(1);
@@ -145,20 +132,14 @@ class Kfac : public Optimizer {
 
   // New inverses of every matrix, each on one thread.
   void refresh() {
-    std::vector<KfacBank> matrices;
-    for (const KfacBank& bank : banks_) {
-      for (int64_t i = 0; i < bank.weight.size(0); ++i) matrices.push_back(bank.of({i, 1}));
-    }
-    std::vector<int64_t> failures(matrices.size());
-    const double damping = std::sqrt(config_.kfac_damping);
-    for_each_task(static_cast<int64_t>(matrices.size()), [&](int64_t i) {
+    const std::vector<KfacBank> matrices = single_matrices(banks_);
+    const double damping = std::sqrt(config_.kfac.damping);
+    failures_.add_(count_failures(static_cast<int64_t>(matrices.size()), [&](int64_t i) {
       const KfacBank& m = matrices[size_t(i)];
       const double ratio = damping_ratio(m.input_factor[0], m.output_factor[0]);
-      failures[size_t(i)] =
-          refresh_inverse(m.input_factor[0], ratio * damping, m.input_inverse[0]) +
-          refresh_inverse(m.output_factor[0], damping / ratio, m.output_inverse[0]);
-    });
-    for (const int64_t count : failures) failures_.add_(count);
+      return refresh_inverse(m.input_factor[0], ratio * damping, m.input_inverse[0]) +
+             refresh_inverse(m.output_factor[0], damping / ratio, m.output_inverse[0]);
+    }));
   }
 
   // G⁻ m A⁻.
@@ -169,7 +150,7 @@ class Kfac : public Optimizer {
   // Σ (G⁻ m A⁻) · m over the group. The directions are made twice, rather than kept for all banks.
   double direction_product() const {
     double product = 0;
-    for_each_slice([&](const KfacBank& part) {
+    for_each_slice(banks_, [&](const KfacBank& part) {
       product += direction(part).mul_(part.mean).sum(at::kDouble).item<double>();
     });
     return product;
@@ -180,8 +161,6 @@ class Kfac : public Optimizer {
   at::Tensor taken_, gathered_, failures_;
   std::vector<KfacBank> banks_;
   FactorTap tap_;
-  std::vector<std::pair<std::string, at::Tensor>> state_;
-  double last_update_norm_ = 0;
 };
 
 at::Tensor damped_inverse_reference(const at::Tensor& x, double damping) {
@@ -194,6 +173,19 @@ void average_reference(KfacMatrix& m, const at::Tensor& x, const at::Tensor& dy,
   m.output_factor = m.output_factor * keep + at::matmul(dy.t(), dy) * ((1 - keep) * tokens);
 }
 
+std::unique_ptr<Optimizer> make_kfac(std::vector<Bank*> banks, const OptimizerGroup& group,
+                                     const OptimConfig& config) {
+  return std::make_unique<Kfac>(std::move(banks), group, config);
+}
+
+double kfac_state_bytes(int64_t rows, int64_t cols, const OptimizerGroup& /*group*/,
+                        const OptimConfig& /*config*/) {
+  const double out = static_cast<double>(rows), in = static_cast<double>(cols);
+  return 4 * (out * in + 2 * out * out + 2 * in * in);
+}
+
+bool is_in_linear_layer(const ParameterSpec& spec) { return is_linear_layer(spec.kind); }
+
 }  // namespace
 
 void kfac_step_reference(std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& gradients,
@@ -201,8 +193,8 @@ void kfac_step_reference(std::vector<at::Tensor>& weights, const std::vector<at:
                          const std::vector<at::Tensor>& output_gradients,
                          std::vector<KfacMatrix>& matrices, int64_t t, const StepValues& values,
                          const OptimConfig& config) {
-  const double damping = std::sqrt(config.kfac_damping);
-  const double unbiased = 1 / (1 - std::pow(config.beta1, static_cast<double>(t)));
+  const double damping = std::sqrt(config.kfac.damping);
+  const double unbiased = 1 / (1 - std::pow(config.adam.beta1, static_cast<double>(t)));
   std::vector<at::Tensor> directions;
   double product = 0;
   for (size_t i = 0; i < matrices.size(); ++i) {
@@ -213,25 +205,27 @@ void kfac_step_reference(std::vector<at::Tensor>& weights, const std::vector<at:
       m.input_inverse = damped_inverse_reference(m.input_factor, damping * ratio);
       m.output_inverse = damped_inverse_reference(m.output_factor, damping / ratio);
     }
-    m.mean = m.mean * config.beta1 + gradients[i] * (1 - config.beta1);
+    m.mean = m.mean * config.adam.beta1 + gradients[i] * (1 - config.adam.beta1);
     const at::Tensor mean_hat = m.mean * unbiased;
     directions.push_back(at::matmul(at::matmul(m.output_inverse, mean_hat), m.input_inverse));
     product += (directions.back() * mean_hat).sum().item<double>();
   }
-  const double rate = values.lr * clipped_length(product, config.kfac_clip);
+  const double rate = values.lr * clipped_length(product, config.kfac.clip);
   for (size_t i = 0; i < weights.size(); ++i) {
     weights[i] = weights[i] * (1 - values.lr * values.weight_decay) - directions[i] * rate;
   }
 }
 
-std::unique_ptr<Optimizer> make_kfac(std::vector<Bank*> banks, const OptimizerGroup& group,
-                                     const OptimConfig& config) {
-  return std::make_unique<Kfac>(std::move(banks), group, config);
-}
-
-double kfac_state_bytes(int64_t rows, int64_t cols) {
-  const double out = static_cast<double>(rows), in = static_cast<double>(cols);
-  return 4 * (out * in + 2 * out * out + 2 * in * in);
-}
+constinit const OptimizerRow kKfacRow{
+    .name = "kfac",
+    .coverage = Coverage::linear_layers,
+    .trainable = {.includes = is_in_linear_layer,
+                  .needs = "a linear layer",
+                  .instead = "adam or adafactor"},
+    .make = make_kfac,
+    .state_bytes = kfac_state_bytes,
+    .watches_passes = true,
+    .period = precondition_period,
+};
 
 }  // namespace osp

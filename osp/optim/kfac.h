@@ -17,16 +17,31 @@
 // that a step p predicts; clipping it bounds that of every step by lr² clip / 2.
 #pragma once
 
-#include <memory>
 #include <vector>
 
-#include "osp/optim/config.h"
+#include "osp/base/fields.h"
 #include "osp/optim/optimizer.h"
-#include "osp/optim/routing.h"
 
 namespace osp {
 
-// What the twin keeps of one matrix.
+struct KfacOptions {
+  double damping = 1e-3;
+  double clip = 1.0;
+  int64_t gather_every = 1;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("kfac_damping", self.damping, Range{0, 1e6},
+          "K-FAC: added to the Fisher information, its root split between the two factors");
+    visit(
+        "kfac_clip", self.clip, Range{0, 1e9},
+        "K-FAC: largest product of direction and gradient, to which longer ones are cut; 0: none");
+    visit("kfac_gather_every", self.gather_every, Range{1, 1e9},
+          "K-FAC: steps between two that are averaged into the factors");
+  }
+};
+
+// State of the twin for one matrix.
 struct KfacMatrix {
   at::Tensor mean;                           // m [out, in]
   at::Tensor input_factor, input_inverse;    // A, A⁻ [in, in]
@@ -42,12 +57,7 @@ void kfac_step_reference(std::vector<at::Tensor>& weights, const std::vector<at:
                          std::vector<KfacMatrix>& matrices, int64_t t, const StepValues& values,
                          const OptimConfig& config);
 
-// `banks` must outlive the optimizer; their members are the numbers by which the tap of
-// watch_step() knows the layers.
-std::unique_ptr<Optimizer> make_kfac(std::vector<Bank*> banks, const OptimizerGroup& group,
-                                     const OptimConfig& config);
-
-// Bytes of the state of one matrix, without counters.
-double kfac_state_bytes(int64_t rows, int64_t cols);
+// The members of the banks are the numbers by which the tap of watch_step() knows the layers.
+extern const OptimizerRow kKfacRow;
 
 }  // namespace osp

@@ -9,13 +9,14 @@
 #include <limits>
 
 #include "osp/model/tap.h"
+#include "osp/optim/config.h"
 #include "osp/optim/decompositions.h"
 #include "osp/optim/test_banks.h"
 
 namespace osp {
 namespace {
 
-const OptimizerGroup kKfacGroup{.name = "kfac", .kind = OptimizerKind::kfac};
+const OptimizerGroup kKfacGroup{.name = "kfac", .optimizer = &kKfacRow};
 
 StepValues kfac_values(int64_t step) {
   return {.step = step, .lr = 0.01, .weight_decay = 0.1, .measure = true};
@@ -28,7 +29,7 @@ Bank layer_bank(const std::string& name, std::vector<int64_t> shape, int64_t fir
   return bank;
 }
 
-// What passes through one layer in a step.
+// Input and output gradient of one layer in a step.
 struct Passage {
   at::Tensor x, dy;  // [tokens, in], [tokens, out]
 };
@@ -70,12 +71,12 @@ KfacMatrix zero_kfac_matrix(const at::Tensor& weight) {
 TEST(Kfac, ThirtyStepsEqualTheTwinForEveryShapeAndOption) {
   for (const OptimConfig& config : std::vector<OptimConfig>{
            {.precondition_every = 1},
-           {.precondition_every = 7, .kfac_clip = 0},
-           {.precondition_every = 7, .kfac_damping = 1e-2, .kfac_clip = 0.1}}) {
+           {.precondition_every = 7, .kfac = {.clip = 0}},
+           {.precondition_every = 7, .kfac = {.damping = 1e-2, .clip = 0.1}}}) {
     std::vector<Bank> banks = {layer_bank("wide", {3, 12, 20}), layer_bank("tall", {2, 20, 9}, 3),
                                layer_bank("row", {1, 1, 15}, 5),
                                layer_bank("column", {1, 15, 1}, 6)};
-    auto kfac = make_kfac({&banks[0], &banks[1], &banks[2], &banks[3]}, kKfacGroup, config);
+    auto kfac = kKfacRow.make({&banks[0], &banks[1], &banks[2], &banks[3]}, kKfacGroup, config);
     std::vector<at::Tensor> weights, start;
     std::vector<KfacMatrix> twins;
     for (const Bank& bank : banks) {
@@ -116,7 +117,7 @@ TEST(Kfac, ThirtyStepsEqualTheTwinForEveryShapeAndOption) {
 TEST(Kfac, ALinearLayerWithWhiteInputsAndGradientsTakesAScaledGradientStep) {
   // With A and G multiples of I and no damping, p is a multiple of m̂.
   Bank bank = layer_bank("white", {1, 3, 4});
-  auto kfac = make_kfac({&bank}, kKfacGroup, {.kfac_damping = 0, .kfac_clip = 0});
+  auto kfac = kKfacRow.make({&bank}, kKfacGroup, {.kfac = {.damping = 0, .clip = 0}});
   Tap* tap = kfac->watch_step();
   const at::Tensor x = at::eye(4) * 4, dy = at::eye(3) / 3;  // A = 4 I, G = (4/9) I with N = 4
   tap->linear_input(0, x);
@@ -133,8 +134,8 @@ TEST(Kfac, TheClipBoundsThePredictedChange) {
   for (const double clip : {1e-4, 1e4}) {
     Bank bank = layer_bank("clip", {2, 6, 8});
     Bank free = layer_bank("clip", {2, 6, 8});
-    auto clipped = make_kfac({&bank}, kKfacGroup, {.kfac_clip = clip});
-    auto unclipped = make_kfac({&free}, kKfacGroup, {.kfac_clip = 0});
+    auto clipped = kKfacRow.make({&bank}, kKfacGroup, {.kfac = {.clip = clip}});
+    auto unclipped = kKfacRow.make({&free}, kKfacGroup, {.kfac = {.clip = 0}});
     const at::Tensor before = bank.master * (1 - 0.01 * 0.1);
     whole_step(*clipped, bank, 1);
     whole_step(*unclipped, free, 1);
@@ -148,7 +149,7 @@ TEST(Kfac, TheClipBoundsThePredictedChange) {
 
 TEST(Kfac, GathersAndRestsAsAskedAndForgetsAStepWithoutAnUpdate) {
   Bank bank = layer_bank("gather", {2, 6, 8});
-  auto kfac = make_kfac({&bank}, kKfacGroup, {.kfac_gather_every = 3});
+  auto kfac = kKfacRow.make({&bank}, kKfacGroup, {.kfac = {.gather_every = 3}});
   const auto states = states_by_last_name(*kfac);
   for (int64_t step = 1; step <= 4; ++step) {
     EXPECT_EQ(kfac->watch_step()->wants_linear(), step % 3 == 1);
@@ -159,14 +160,14 @@ TEST(Kfac, GathersAndRestsAsAskedAndForgetsAStepWithoutAnUpdate) {
   }
   EXPECT_EQ(states.at("gathered").item<int64_t>(), 2);
   Bank undisturbed = layer_bank("gather", {2, 6, 8});
-  auto other = make_kfac({&undisturbed}, kKfacGroup, {.kfac_gather_every = 3});
+  auto other = kKfacRow.make({&undisturbed}, kKfacGroup, {.kfac = {.gather_every = 3}});
   for (int64_t step = 1; step <= 4; ++step) whole_step(*other, undisturbed, step);
   EXPECT_TRUE(at::equal(bank.master, undisturbed.master));
 }
 
 TEST(Kfac, AnInverseThatFailsIsNotTakenAndIsCounted) {
   Bank bank = layer_bank("failure", {2, 6, 8});
-  auto kfac = make_kfac({&bank}, kKfacGroup, {.precondition_every = 2});
+  auto kfac = kKfacRow.make({&bank}, kKfacGroup, {.precondition_every = 2});
   for (int64_t step = 1; step <= 2; ++step) whole_step(*kfac, bank, step);
   const auto states = states_by_last_name(*kfac);
   const at::Tensor before = states.at("output_inverse").clone();
@@ -181,7 +182,8 @@ TEST(Kfac, AnInverseThatFailsIsNotTakenAndIsCounted) {
 TEST(Kfac, ResumesBitForBitAtEveryStep) {
   const auto make = [](Bank& bank) {
     bank.members = {0, 1, 2};
-    return make_kfac({&bank}, kKfacGroup, {.precondition_every = 3, .kfac_gather_every = 2});
+    return kKfacRow.make({&bank}, kKfacGroup,
+                         {.precondition_every = 3, .kfac = {.gather_every = 2}});
   };
   expect_bit_exact_resume({3, 9, 11}, make, whole_step);
 }

@@ -10,11 +10,11 @@ namespace osp::momentum_kernels {
 // buffer. Sums of 1,024 squares are fp32 and added in double.
 double accumulate(const float* g, float* buffer, int64_t count, float beta, bool nesterov);
 
-// x = bf16(u / divisor) for the same u.
+// x = bf16(u / divisor) for the u of accumulate().
 void normalise(const float* g, const float* buffer, uint16_t* x, int64_t count, float beta,
                bool nesterov, float divisor);
 
-// w = keep · w − scale · x; returns Σ (change of w)².
+// w = keep · w − scale · x; returns the sum of the squared changes of w.
 double apply(float* w, const uint16_t* x, int64_t count, float keep, float scale);
 
 // Σ x².

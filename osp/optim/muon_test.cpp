@@ -3,20 +3,18 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
-#include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
+#include "osp/optim/config.h"
 #include "osp/optim/test_banks.h"
 
 namespace osp {
 namespace {
 
-const OptimizerGroup kMuonGroup{.name = "muon", .kind = OptimizerKind::muon};
-const OptimizerGroup kGainGroup{.name = "gain", .kind = OptimizerKind::gain};
+const OptimizerGroup kMuonGroup{.name = "muon", .optimizer = &kMuonRow};
 
 StepValues muon_values(int64_t step) {
   return {.step = step, .lr = 0.02, .momentum = 0.95, .weight_decay = 0.1, .measure = true};
@@ -32,10 +30,10 @@ TEST(Muon, TenStepsEqualTheReferenceTwin) {
     for (const int64_t bits : {32, 8}) {
       OptimConfig config;
       config.nesterov = nesterov;
-      config.momentum_bits = bits;
+      config.muon.momentum_bits = bits;
       std::vector<Bank> banks = {random_bank("wide", {3, 32, 88}),
                                  random_bank("tall", {2, 88, 32})};
-      auto muon = make_muon({&banks[0], &banks[1]}, kMuonGroup, config);
+      auto muon = kMuonRow.make({&banks[0], &banks[1]}, kMuonGroup, config);
       std::vector<at::Tensor> weights, buffers;
       std::vector<QuantizedMomentum> quantized;
       for (const Bank& bank : banks) {
@@ -43,7 +41,7 @@ TEST(Muon, TenStepsEqualTheReferenceTwin) {
         buffers.push_back(at::zeros_like(bank.master));
         quantized.push_back(zero_quantized_momentum(bank.master));
       }
-      const NewtonSchulz settings = newton_schulz_settings(config);
+      const NewtonSchulz settings = newton_schulz_settings(config.muon.newton_schulz);
       for (int64_t step = 1; step <= 10; ++step) {
         for (size_t b = 0; b < banks.size(); ++b) {
           next_gradient(banks[b], step);
@@ -86,7 +84,7 @@ TEST(Muon, TenStepsEqualTheReferenceTwin) {
 at::Tensor train_towards_target(int64_t bits) {
   Bank bank = random_bank("target", {2, 64, 96});
   const at::Tensor target = random_tensor({2, 64, 96}, "the target");
-  auto muon = make_muon({&bank}, kMuonGroup, {.momentum_bits = bits});
+  auto muon = kMuonRow.make({&bank}, kMuonGroup, {.muon = {.momentum_bits = bits}});
   for (int64_t step = 1; step <= 30; ++step) {
     const at::Tensor noise = random_tensor({2, 64, 96}, "noise", uint64_t(step));
     bank.gradient.copy_(bank.master - target + noise);
@@ -109,8 +107,8 @@ TEST(Muon, UpdateHasTheRmsOfAdam) {
   Bank bank = random_bank("rms", {4, 48, 128});
   const at::Tensor before = bank.master.clone();
   OptimConfig config;
-  config.renormalize = true;
-  auto muon = make_muon({&bank}, kMuonGroup, config);
+  config.muon.newton_schulz.renormalize = true;
+  auto muon = kMuonRow.make({&bank}, kMuonGroup, config);
   StepValues values = muon_values(1);
   values.weight_decay = 0;
   muon->step(values);
@@ -124,7 +122,7 @@ TEST(Muon, DecayIsDecoupled) {
   Bank bank = random_bank("decay", {2, 16, 24});
   bank.gradient.zero_();
   const at::Tensor before = bank.master.clone();
-  make_muon({&bank}, kMuonGroup, {})->step(muon_values(1));
+  kMuonRow.make({&bank}, kMuonGroup, {})->step(muon_values(1));
   EXPECT_LT(norm_of(bank.master - before * (1 - 0.02 * 0.1)), 1e-6 * norm_of(before));
 }
 
@@ -135,7 +133,7 @@ TEST(Muon, SameBitsForOneAndTwoThreads) {
     for (const int count : {1, 2}) {
       at::set_num_threads(count);
       Bank bank = random_bank("threads", {4, 64, 96});
-      auto muon = make_muon({&bank}, kMuonGroup, {.momentum_bits = bits});
+      auto muon = kMuonRow.make({&bank}, kMuonGroup, {.muon = {.momentum_bits = bits}});
       for (int64_t step = 1; step <= 3; ++step) muon->step(muon_values(step));
       results.push_back(bank.master);
     }
@@ -146,15 +144,15 @@ TEST(Muon, SameBitsForOneAndTwoThreads) {
 
 TEST(Muon, HeadsAreOrthogonalisedOneByOne) {
   for (const int64_t bits : {32, 8}) {
-    const OptimConfig config{.momentum_bits = bits};
+    const OptimConfig config{.muon = {.momentum_bits = bits}};
     Bank whole = random_bank("heads", {2, 64, 50});
     Bank split = random_bank("heads", {8, 16, 50});
     split.master.copy_(whole.master.view({8, 16, 50}));
     split.gradient.copy_(whole.gradient.view({8, 16, 50}));
     OptimizerGroup group = kMuonGroup;
     group.split_rows = 16;
-    const auto of_whole = make_muon({&whole}, group, config);
-    const auto of_split = make_muon({&split}, kMuonGroup, config);
+    const auto of_whole = kMuonRow.make({&whole}, group, config);
+    const auto of_split = kMuonRow.make({&split}, kMuonGroup, config);
     for (int64_t step = 1; step <= 2; ++step) {
       of_whole->step(muon_values(step));
       of_split->step(muon_values(step));
@@ -169,59 +167,20 @@ TEST(Muon, ResumesBitForBitAtEveryStep) {
       OptimizerGroup group = kMuonGroup;
       group.split_rows = split_rows;
       expect_bit_exact_resume({3, 32, 50}, [&](Bank& bank) {
-        return make_muon({&bank}, group, {.momentum_bits = bits});
+        return kMuonRow.make({&bank}, group, {.muon = {.momentum_bits = bits}});
       });
     }
   }
 }
 
-TEST(GainRule, ScalarMovesByAFifthOfTheRateAndDecays) {
-  Bank bank = random_bank("scalars", {5, 1, 1}, ParameterKind::gain);
-  const at::Tensor before = bank.master.clone();
-  auto rule = make_gain_rule({&bank}, kGainGroup, {});
-  rule->step(muon_values(1));
-  const at::Tensor expected = before * (1 - 0.02 * 0.1) - bank.gradient.sign() * (0.2 * 0.02);
-  EXPECT_LT(norm_of(bank.master - expected), 1e-6) << "fp32, and eps 1e-8 beside gradients near 1";
-  EXPECT_NEAR(rule->last_update_norm(), norm_of(expected - before), 1e-6);
-}
-
-TEST(GainRule, VectorMovesAFifthOfTheRatePerChannelInRms) {
-  Bank bank = random_bank("vectors", {3, 1, 64}, ParameterKind::gain);
-  const at::Tensor before = bank.master.clone();
-  StepValues values = muon_values(1);
-  values.weight_decay = 0;
-  make_gain_rule({&bank}, kGainGroup, {})->step(values);
-  for (int64_t i = 0; i < 3; ++i) {  // each gain by its own norm
-    EXPECT_NEAR(norm_of(bank.master[i] - before[i]), 0.02 * 0.2 * 8, 1e-5);
-  }
-}
-
-TEST(GainRule, MomentumOutlivesOneOppositeGradient) {
-  Bank bank = random_bank("momentum", {1, 1, 1}, ParameterKind::gain);
-  auto rule = make_gain_rule({&bank}, kGainGroup, {});
-  const auto move = [&](double gradient) {
-    const at::Tensor before = bank.master.clone();
-    bank.gradient.fill_(gradient);
-    StepValues values = muon_values(1);
-    values.weight_decay = 0;
-    rule->step(values);
-    return (bank.master - before).item<double>();
+TEST(Muon, UpdateScaleFollowsTheConfiguredRule) {
+  const auto scale = [](const char* rule, int64_t rows, int64_t cols) {
+    return kMuonRow.update_scale(rows, cols, kMuonGroup, {.muon = {.update_scale = rule}});
   };
-  EXPECT_LT(move(1.0), 0);
-  EXPECT_LT(move(1.0), 0);   // buffer 1.95
-  EXPECT_LT(move(-0.1), 0);  // buffer 1.7525, update −0.1 + 0.95 · 1.7525 > 0
-  EXPECT_GT(move(-5.0), 0);
-}
-
-TEST(UpdateScale, FollowsTheConfiguredRule) {
-  OptimConfig config;
-  EXPECT_DOUBLE_EQ(update_scale(kMuonGroup, {16, 100}, config), 2.0);
-  EXPECT_DOUBLE_EQ(update_scale(kGainGroup, {25}, config), 1.0);
-  config.update_scale = "original";
-  EXPECT_DOUBLE_EQ(update_scale(kMuonGroup, {100, 25}, config), 2.0);
-  EXPECT_DOUBLE_EQ(update_scale(kMuonGroup, {25, 100}, config), 1.0);
-  config.update_scale = "spectral";
-  EXPECT_DOUBLE_EQ(update_scale(kMuonGroup, {25, 100}, config), 0.5);
+  EXPECT_DOUBLE_EQ(scale("match-adam", 16, 100), 2.0);
+  EXPECT_DOUBLE_EQ(scale("original", 100, 25), 2.0);
+  EXPECT_DOUBLE_EQ(scale("original", 25, 100), 1.0);
+  EXPECT_DOUBLE_EQ(scale("spectral", 25, 100), 0.5);
 }
 
 }  // namespace

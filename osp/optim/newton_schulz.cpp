@@ -42,20 +42,21 @@ const Triples& coefficient_set(const std::string& name) {
   return name == "you" ? you : name == "polar-express" ? polar_express : jordan;
 }
 
-// The divisor of S8 may not vanish: a zero update stays zero.
+// The Schatten norm may not vanish as a divisor: a zero update stays zero.
 constexpr double kLeastDivisor = 1e-6;
 
-double s8_divisor(double norm_of_squared_gram) {
+// The Schatten 8-norm of X, from ‖(X Xᵀ)²‖_F.
+double schatten_norm(double norm_of_squared_gram) {
   return std::max(std::pow(norm_of_squared_gram, 0.25), kLeastDivisor);
 }
 
-// How products of bf16 numbers are taken: in panels by AVX-512's instructions; by the library in
-// bf16, which uses AMX; by the library in fp32 where the CPU multiplies no bf16.
-enum class Products { panels, bf16, fp32 };
+// Who multiplies bf16 matrices: panels by AVX-512's instructions; the library in bf16, which uses
+// AMX; the library in fp32 where the CPU has no bf16 products.
+enum class ProductBackend { panels, bf16, fp32 };
 
-Products products_by() {
-  if (active_isa() == Isa::amx) return Products::bf16;
-  return has_avx512_bf16() ? Products::panels : Products::fp32;
+ProductBackend product_backend() {
+  if (active_isa() == Isa::amx) return ProductBackend::bf16;
+  return has_avx512_bf16() ? ProductBackend::panels : ProductBackend::fp32;
 }
 
 double renormalising_factor(double sum_of_squares, int64_t rows, int64_t cols) {
@@ -64,20 +65,20 @@ double renormalising_factor(double sum_of_squares, int64_t rows, int64_t cols) {
 
 }  // namespace
 
-NewtonSchulz newton_schulz_settings(const OptimConfig& config) {
-  const bool tight = config.preset == "tight";
+NewtonSchulz newton_schulz_settings(const NewtonSchulzOptions& options) {
+  const bool tight = options.preset == "tight";
   const std::string name =
-      config.coefficients == "preset" ? (tight ? "you" : "jordan") : config.coefficients;
+      options.coefficients == "preset" ? (tight ? "you" : "jordan") : options.coefficients;
   const std::string normalisation =
-      config.normalisation == "preset" ? (tight ? "s8" : "frobenius") : config.normalisation;
+      options.normalisation == "preset" ? (tight ? "s8" : "frobenius") : options.normalisation;
   const Triples& set = coefficient_set(name);
-  if (name != "jordan" && config.ns_steps > static_cast<int64_t>(set.size())) {
+  if (name != "jordan" && options.ns_steps > static_cast<int64_t>(set.size())) {
     fail(ErrorCode::usage,
          "optim.ns_steps = {}: the coefficients \"{}\" have {} steps; use at most those, or jordan",
-         config.ns_steps, name, set.size());
+         options.ns_steps, name, set.size());
   }
   NewtonSchulz settings;
-  for (int64_t i = 0; i < config.ns_steps; ++i) {
+  for (int64_t i = 0; i < options.ns_steps; ++i) {
     settings.steps.push_back(set[name == "jordan" ? 0 : i]);
   }
   if (name == "polar-express") {
@@ -85,8 +86,8 @@ NewtonSchulz newton_schulz_settings(const OptimConfig& config) {
     settings.norm_eps = 1e-6;
     settings.pair_first = false;  // its first step is too steep: measured to be less exact
   }
-  settings.s8 = normalisation == "s8";
-  settings.renormalize = config.renormalize;
+  settings.by_schatten_norm = normalisation == "s8";
+  settings.renormalize = options.renormalize;
   return settings;
 }
 
@@ -101,9 +102,9 @@ at::Tensor newton_schulz_reference(const at::Tensor& update, const NewtonSchulz&
     const at::Tensor gram = at::mm(x, x.t());
     const at::Tensor squared = at::mm(gram, gram);
     double s = 1;
-    if (settings.s8 && i == 0) {
+    if (settings.by_schatten_norm && i == 0) {
       s = settings.norm_scale *
-          s8_divisor(at::linalg_vector_norm(squared.to(at::kDouble)).item<double>());
+          schatten_norm(at::linalg_vector_norm(squared.to(at::kDouble)).item<double>());
     }
     const at::Tensor polynomial = gram * (b / (s * s)) + squared * (c / (s * s * s * s));
     x = x * (a / s) + at::mm(polynomial, x) * (1 / s);
@@ -127,7 +128,7 @@ at::Tensor newton_schulz_batched(const at::Tensor& bank, const NewtonSchulz& set
   for (size_t i = 0; i < settings.steps.size(); ++i) {
     const auto [a, b, c] = settings.steps[i];
     const at::Tensor gram = at::bmm(x, x.mT());
-    if (settings.s8 && i == 0) {
+    if (settings.by_schatten_norm && i == 0) {
       const at::Tensor squared = at::bmm(gram, gram);
       const at::Tensor s =
           norms_of(squared, at::kDouble).pow(0.25).clamp_min(kLeastDivisor) * settings.norm_scale;
@@ -148,12 +149,12 @@ at::Tensor newton_schulz_batched(const at::Tensor& bank, const NewtonSchulz& set
 
 Orthogonaliser::Orthogonaliser(const NewtonSchulz& settings, int64_t rows, int64_t cols)
     : settings_(settings), rows_(rows), cols_(cols) {
-  if (products_by() == Products::panels) {
+  if (product_backend() == ProductBackend::panels) {
     panels_.emplace(rows, cols);
     return;
   }
   const auto bf16 = at::TensorOptions().dtype(at::kBFloat16);
-  const bool wide = products_by() == Products::fp32;
+  const bool wide = product_backend() == ProductBackend::fp32;
   const auto compute = wide ? bf16.dtype(at::kFloat) : bf16;
   const int64_t least = std::min(rows, cols);
   x_ = at::empty({rows, cols}, compute);
@@ -174,9 +175,9 @@ void Orthogonaliser::round(at::Tensor& tensor) const {
   if (staging_.defined()) tensor.copy_(tensor.to(at::kBFloat16));
 }
 
-// (b/s²) A + (c/s⁴) A A with S8's divisor s, returned; otherwise s = 1.
-double Orthogonaliser::make_polynomial(double b, double c, bool s8) {
-  if (!s8) {
+// Sets the polynomial to (b/s²) A + (c/s⁴) A A and returns s: the Schatten norm, or 1 without it.
+double Orthogonaliser::make_polynomial(double b, double c, bool by_schatten_norm) {
+  if (!by_schatten_norm) {
     symmetric_product(polynomial_, gram_, gram_, c, gram_, b);
     round(polynomial_);
     return 1;
@@ -184,19 +185,19 @@ double Orthogonaliser::make_polynomial(double b, double c, bool s8) {
   symmetric_product(polynomial_, gram_, gram_, 1, gram_, 0);
   round(polynomial_);
   const double norm = at::linalg_vector_norm(polynomial_.to(at::kFloat)).item<double>();
-  const double s = settings_.norm_scale * s8_divisor(norm);
+  const double s = settings_.norm_scale * schatten_norm(norm);
   polynomial_.mul_(c / (s * s * s * s)).add_(gram_, b / (s * s));
   round(polynomial_);
   return s;
 }
 
 // A tall X stays as it lies: with A = Xᵀ X, the transpose of P Xᵀ is X Pᵀ.
-void Orthogonaliser::step(double a, double b, double c, bool s8) {
+void Orthogonaliser::step(double a, double b, double c, bool by_schatten_norm) {
   const bool tall = rows_ > cols_;
   const at::Tensor wide = tall ? x_.t() : x_;
   symmetric_product(gram_, wide, wide.t(), 1, gram_, 0);
   round(gram_);
-  const double s = make_polynomial(b, c, s8);
+  const double s = make_polynomial(b, c, by_schatten_norm);
   if (tall) {
     at::addmm_out(next_, x_, x_, polynomial_.t(), a / s, 1 / s);
   } else {
@@ -210,7 +211,7 @@ void Orthogonaliser::run_by_library() {
   if (staging_.defined()) x_.copy_(staging_);
   for (size_t i = 0; i < settings_.steps.size(); ++i) {
     const auto [a, b, c] = settings_.steps[i];
-    step(a, b, c, i == 0 && settings_.s8);
+    step(a, b, c, i == 0 && settings_.by_schatten_norm);
   }
   if (staging_.defined()) staging_.copy_(x_);
 }
@@ -220,15 +221,15 @@ void Orthogonaliser::run_in_panels() {
   const auto& steps = settings_.steps;
   const bool is_long = 4 * std::max(rows_, cols_) >= 5 * std::min(rows_, cols_);
   size_t i = 0;
-  if (settings_.pair_first && !settings_.s8 && is_long && steps.size() >= 2) {
+  if (settings_.pair_first && !settings_.by_schatten_norm && is_long && steps.size() >= 2) {
     panels_->two_steps(steps[0], steps[1]);
     i = 2;
   }
   for (; i < steps.size(); ++i) {
     const auto [a, b, c] = steps[i];
-    if (i == 0 && settings_.s8) {
+    if (i == 0 && settings_.by_schatten_norm) {
       panels_->make_gram();
-      const double s = settings_.norm_scale * s8_divisor(std::sqrt(panels_->square_gram()));
+      const double s = settings_.norm_scale * schatten_norm(std::sqrt(panels_->square_gram()));
       panels_->apply_squared(a / s, 1 / s, b / (s * s), c / (s * s * s * s));
     } else {
       panels_->step(a, b, c);

@@ -12,37 +12,67 @@
 #include <array>
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
-#include "osp/optim/config.h"
+#include "osp/base/fields.h"
 #include "osp/optim/panel_iteration.h"
 
 namespace osp {
+
+// Options of a recipe. "preset" for coefficients and normalisation: those of the preset.
+struct NewtonSchulzOptions {
+  std::string preset = "osp-paper";
+  int64_t ns_steps = 5;
+  std::string coefficients = "preset";
+  std::string normalisation = "preset";
+  bool renormalize = false;
+
+  // The preset stands at the beginning of the section, apart from the others.
+  template <class Visitor, class Self>
+  static void preset_field(Visitor& visit, Self& self) {
+    visit("preset", self.preset, Choices{{"osp-paper", "tight"}},
+          "Newton-Schulz settings: osp-paper (jordan, frobenius) or tight (you, s8)");
+  }
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("ns_steps", self.ns_steps, Range{1, 5}, "Muon: Newton-Schulz iterations");
+    visit("coefficients", self.coefficients, Choices{{"preset", "jordan", "you", "polar-express"}},
+          "Muon: coefficients of the Newton-Schulz iteration");
+    visit("normalisation", self.normalisation, Choices{{"preset", "frobenius", "s8"}},
+          "Muon: divide by the Frobenius norm or by the fourth root of the norm of (X Xt)^2");
+    visit(
+        "renormalize", self.renormalize,
+        "Muon: rescale each orthogonalised matrix to a Frobenius norm of sqrt(min(rows, columns))");
+  }
+};
 
 struct NewtonSchulz {
   std::vector<std::array<double, 3>> steps;  // (a, b, c) of each
   double norm_scale = 1;  // X = update / (norm_scale · ‖update‖_F + norm_eps)
   double norm_eps = 1e-8;
-  bool s8 = false;  // then divide by ‖(X Xᵀ)²‖_F^(1/4) as well, an upper bound of the largest
-                    // singular value that is much tighter than ‖X‖_F
+  // Divide by the Schatten 8-norm as well, ‖(X Xᵀ)²‖_F^(1/4) = (Σ σ⁸)^(1/8): an upper bound of the
+  // largest singular value that is much tighter than ‖X‖_F. Recipes call it s8.
+  bool by_schatten_norm = false;
   bool pair_first = true;    // the first two steps of a long matrix may be joined, see
                              // PanelIteration::two_steps; needs small singular values
   bool renormalize = false;  // scale the result to ‖·‖_F = sqrt(min(rows, cols)), that of U Vᵀ
 };
 
 // Settings of a recipe. Error(usage) if ns_steps exceeds the coefficients of the set.
-NewtonSchulz newton_schulz_settings(const OptimConfig& config);
+NewtonSchulz newton_schulz_settings(const NewtonSchulzOptions& options);
 
 // The naive twin: one fp32 matrix [rows, cols] on any device, op by op, each result rounded to
-// `type` (kDouble: the iteration in exact arithmetic, as far as tests care). Returns fp32.
+// `type` (kDouble: exact enough for tests). Returns fp32.
 at::Tensor newton_schulz_reference(const at::Tensor& update, const NewtonSchulz& settings,
                                    at::ScalarType type = at::kBFloat16);
 
-// fp32 bank [count, rows, cols] on any device, all matrices at once by the library's batched
-// products in bf16: what other devices than the CPU take. Returns fp32.
+// The iteration on other devices than the CPU: fp32 bank [count, rows, cols], all matrices at once
+// by the library's batched products in bf16. Returns fp32.
 at::Tensor newton_schulz_batched(const at::Tensor& bank, const NewtonSchulz& settings);
 
-// fp32 bank [count, rows, cols] on the CPU, one matrix per thread. Returns fp32.
+// The iteration on the CPU: fp32 bank [count, rows, cols], one matrix per thread. Returns fp32.
 at::Tensor newton_schulz(const at::Tensor& bank, const NewtonSchulz& settings);
 
 // One thread's buffers for matrices of one shape: write data(), run(), read data().
@@ -50,7 +80,7 @@ class Orthogonaliser {
  public:
   Orthogonaliser(const NewtonSchulz& settings, int64_t rows, int64_t cols);
   bool fits(int64_t rows, int64_t cols) const { return rows == rows_ && cols == cols_; }
-  // What the update has to be divided by, given its Frobenius norm.
+  // Divisor of the update, given its Frobenius norm.
   float divisor(double norm) const {
     return static_cast<float>(settings_.norm_scale * norm + settings_.norm_eps);
   }
@@ -63,19 +93,19 @@ class Orthogonaliser {
  private:
   void run_in_panels();
   void run_by_library();
-  void step(double a, double b, double c, bool s8);
-  double make_polynomial(double b, double c, bool s8);
+  void step(double a, double b, double c, bool by_schatten_norm);
+  double make_polynomial(double b, double c, bool by_schatten_norm);
   void round(at::Tensor& tensor) const;
 
   const NewtonSchulz& settings_;
   int64_t rows_, cols_;
-  std::optional<PanelIteration> panels_;  // where the CPU multiplies so; then the rest is empty
+  std::optional<PanelIteration> panels_;  // on CPUs with these products; the rest is then empty
   at::Tensor x_, next_;                   // [rows, cols]
   at::Tensor gram_, polynomial_;          // [min, min]
   at::Tensor staging_;                    // bf16 [rows, cols], only where the products are in fp32
 };
 
-// A matrix to be orthogonalised; `index` means what the caller wants it to.
+// A matrix to be orthogonalised; `index` is for the caller's own use.
 struct MatrixTask {
   int64_t index;
   int64_t rows, cols;

@@ -30,7 +30,7 @@ at::Tensor polar_factor(const at::Tensor& x) {
 
 struct Case {
   const char* name;
-  OptimConfig config;
+  NewtonSchulzOptions options;
 };
 
 const std::vector<Case>& cases() {
@@ -58,7 +58,7 @@ constexpr double kBf16Iteration = 0.07;
 
 TEST(NewtonSchulz, FastBankEqualsReferenceWithinBf16) {
   for (const Case& c : cases()) {
-    const NewtonSchulz settings = newton_schulz_settings(c.config);
+    const NewtonSchulz settings = newton_schulz_settings(c.options);
     for (const auto& [rows, cols] : kShapes) {
       const at::Tensor bank = random_tensor({3, rows, cols}, c.name);
       const at::Tensor fast = newton_schulz(bank, settings);
@@ -73,7 +73,7 @@ TEST(NewtonSchulz, FastBankEqualsReferenceWithinBf16) {
 
 TEST(NewtonSchulz, BatchedProductsEqualExactArithmeticWithinBf16) {
   for (const Case& c : cases()) {
-    const NewtonSchulz settings = newton_schulz_settings(c.config);
+    const NewtonSchulz settings = newton_schulz_settings(c.options);
     for (const auto& [rows, cols] : kShapes) {
       const at::Tensor bank = random_tensor({3, rows, cols}, c.name);
       const at::Tensor batched = newton_schulz_batched(bank, settings);
@@ -101,7 +101,7 @@ TEST(NewtonSchulz, LargeMatricesEqualTheReferenceWithinBf16) {
 
 TEST(NewtonSchulz, FastBankIsAsCloseToExactArithmeticAsTheReference) {
   for (const Case& c : cases()) {
-    const NewtonSchulz settings = newton_schulz_settings(c.config);
+    const NewtonSchulz settings = newton_schulz_settings(c.options);
     for (const auto& [rows, cols] : kShapes) {
       if (std::min(rows, cols) < 2) continue;  // one singular value: one draw of rounding errors
       const at::Tensor bank = random_tensor({8, rows, cols}, c.name);
@@ -125,7 +125,7 @@ TEST(NewtonSchulz, SingularVectorsStayAndSingularValuesApproachOne) {
       {{"jordan", {}}, 0.35}, {{"you, s8", {.preset = "tight"}}, 0.062}, {cases()[2], 0.171}};
   for (const auto& [c, limit] : limits) {
     const at::Tensor update = random_tensor({1, 64, 176}, "polar");
-    const at::Tensor result = newton_schulz(update, newton_schulz_settings(c.config))[0];
+    const at::Tensor result = newton_schulz(update, newton_schulz_settings(c.options))[0];
     EXPECT_LT(relative_error(result, polar_factor(update[0])), limit) << c.name;
   }
 }
@@ -142,7 +142,7 @@ TEST(NewtonSchulz, TallMatrixEqualsTransposedWide) {
 TEST(NewtonSchulz, ScaleOfTheUpdateDoesNotMatter) {
   const at::Tensor update = random_tensor({1, 32, 80}, "scale");
   for (const Case& c : cases()) {
-    const NewtonSchulz settings = newton_schulz_settings(c.config);
+    const NewtonSchulz settings = newton_schulz_settings(c.options);
     const at::Tensor expected = newton_schulz(update, settings);
     // Powers of two leave every rounding as it is, but for eps (1e-8, 1e-6) beside norms of 50 and
     // 3e15: that turns single roundings.
@@ -155,7 +155,7 @@ TEST(NewtonSchulz, ScaleOfTheUpdateDoesNotMatter) {
 TEST(NewtonSchulz, SmallUpdatesAreNotFlattened) {
   const at::Tensor update = random_tensor({1, 32, 80}, "small");
   for (const Case& c : cases()) {
-    const NewtonSchulz settings = newton_schulz_settings(c.config);
+    const NewtonSchulz settings = newton_schulz_settings(c.options);
     EXPECT_LT(
         relative_error(newton_schulz(update * 0x1p-14, settings), newton_schulz(update, settings)),
         0.05)
@@ -166,25 +166,25 @@ TEST(NewtonSchulz, SmallUpdatesAreNotFlattened) {
 TEST(NewtonSchulz, ZeroStaysZero) {
   for (const Case& c : cases()) {
     const at::Tensor zero = at::zeros({2, 16, 24}, at::kFloat);
-    EXPECT_TRUE(at::equal(newton_schulz(zero, newton_schulz_settings(c.config)), zero)) << c.name;
+    EXPECT_TRUE(at::equal(newton_schulz(zero, newton_schulz_settings(c.options)), zero)) << c.name;
   }
 }
 
 TEST(NewtonSchulz, RenormalisedResultHasThePolarFactorsNorm) {
-  const OptimConfig config{.renormalize = true};
+  const NewtonSchulzOptions options{.renormalize = true};
   const at::Tensor result =
-      newton_schulz(random_tensor({1, 48, 112}, "norm"), newton_schulz_settings(config));
+      newton_schulz(random_tensor({1, 48, 112}, "norm"), newton_schulz_settings(options));
   // The norm of bf16 values is taken in fp32 and applied in fp32.
   EXPECT_NEAR(norm_of(result), std::sqrt(48.0), 1e-5 * std::sqrt(48.0));
 }
 
-TEST(NewtonSchulz, S8BoundsTheSpectralNormMuchTighterThanFrobenius) {
+TEST(NewtonSchulz, TheSchattenNormBoundsTheSpectralNormMuchTighterThanFrobenius) {
   const at::Tensor x = random_tensor({64, 176}, "s8");
   const at::Tensor gram = x.matmul(x.t());
-  const double s8 = std::pow(norm_of(gram.matmul(gram)), 0.25);
+  const double schatten_norm = std::pow(norm_of(gram.matmul(gram)), 0.25);
   const double spectral = at::linalg_matrix_norm(x, 2).item<double>();
-  EXPECT_GE(s8, spectral);
-  EXPECT_LT(s8, 1.6 * spectral);
+  EXPECT_GE(schatten_norm, spectral);
+  EXPECT_LT(schatten_norm, 1.6 * spectral);
   EXPECT_GT(norm_of(x), 3 * spectral);
 }
 

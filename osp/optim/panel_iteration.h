@@ -18,7 +18,7 @@ namespace osp {
 
 class PanelIteration {
  public:
-  // Matrices of `rows` x `cols`, of which the smaller number becomes n.
+  // For matrices of `rows` x `cols`; n is the smaller of the two.
   PanelIteration(int64_t rows, int64_t cols);
 
   // bf16 bits of X, row-major as given to the constructor: written before begin(), read after
@@ -32,8 +32,8 @@ class PanelIteration {
   //   P = b A + c A²;  A' = (a + P)² A;  P' = b' A' + c' A'²;  X ← (a' + P') (a + P) X
   // As exact as two of step() while singular values are small (tested); not later.
   void two_steps(const std::array<double, 3>& first, const std::array<double, 3>& second);
-  // The parts of step(), for who needs a look in between: A; then A² rounded to bf16, of which the
-  // sum of squares is returned; then X ← alpha X + beta (b A + c A²) X.
+  // step() in three calls, for callers that need the norm of A² in between: A; then A² rounded to
+  // bf16, whose sum of squares is returned; then X ← alpha X + beta (b A + c A²) X.
   void make_gram();
   double square_gram();
   void apply_squared(double alpha, double beta, double b, double c);
@@ -45,8 +45,8 @@ class PanelIteration {
     return reinterpret_cast<uint32_t*>(tensor.data_ptr<int32_t>());
   }
   Words square() const;  // a matrix [n, n]
-  // out = factor · l r + x + y for symmetric matrices that commute, a multiple of which x and y
-  // are.
+  // out = factor · l r + x + y, which must be symmetric; x and y are multiples of symmetric
+  // matrices.
   void symmetric_product(const Words& l, const Words& r, double factor, panel_kernels::Term x,
                          panel_kernels::Term y, const Words& out) const;
   void apply(double alpha, double beta, const Words& polynomial);

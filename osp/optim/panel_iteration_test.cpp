@@ -23,7 +23,7 @@ namespace {
 
 using Steps = std::vector<std::array<double, 3>>;
 
-// What `iterate` makes of x (bf16).
+// Result of `iterate` on x (bf16).
 at::Tensor iterated(const at::Tensor& x, const std::function<void(PanelIteration&)>& iterate) {
   PanelIteration iteration(x.size(0), x.size(1));
   std::memcpy(iteration.data(), x.const_data_ptr(), x.nbytes());

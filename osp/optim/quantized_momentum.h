@@ -21,19 +21,19 @@ struct QuantizedMomentum {
   QuantizedMomentum select(int64_t i) const { return {codes.select(0, i), scales.select(0, i)}; }
 };
 
-// Blocks of a matrix of so many numbers.
+// Number of blocks in a matrix of so many numbers.
 int64_t momentum_blocks(int64_t numbers);
 
 // Zero momentum of a bank [count, rows, cols], on its device.
 QuantizedMomentum zero_quantized_momentum(const at::Tensor& bank);
 
-// The naive twins, on any device, of one matrix [rows, cols] with its codes [rows, cols] and scales
-// [blocks]. A number that is not finite leaves a scale that is none.
+// The naive twins, on any device, for one matrix [rows, cols] with its codes [rows, cols] and scales
+// [blocks]. A block with a number that is not finite gets a scale that is not finite.
 QuantizedMomentum quantize_momentum_reference(const at::Tensor& momentum);
 void store_momentum_reference(const at::Tensor& momentum, const QuantizedMomentum& into);
 at::Tensor dequantize_momentum_reference(const QuantizedMomentum& momentum);
 
-// The passes of the active instruction set.
+// The single passes over a matrix, compiled for the active instruction set.
 const kernels::QuantizedMomentumKernels& quantized_momentum_kernels();
 
 }  // namespace osp

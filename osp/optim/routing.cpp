@@ -5,14 +5,14 @@
 #include <algorithm>
 
 #include "osp/base/error.h"
-#include "osp/optim/muon.h"
+#include "osp/optim/optimizers.h"
 
 namespace osp {
 namespace {
 
 struct NameRule {
   std::string pattern;
-  OptimizerKind kind;
+  const OptimizerRow* optimizer;
   int64_t used = 0;
 };
 
@@ -22,18 +22,13 @@ std::string trimmed(const std::string& text) {
   return text.substr(first, text.find_last_not_of(" \t\n") - first + 1);
 }
 
-constexpr OptimizerKind kOptimizerKinds[] = {
-    OptimizerKind::adam, OptimizerKind::muon, OptimizerKind::adafactor, OptimizerKind::shampoo,
-    OptimizerKind::soap, OptimizerKind::kfac, OptimizerKind::gain,      OptimizerKind::frozen};
-
-OptimizerKind parse_kind(const std::string& word, const std::string& rule) {
-  std::vector<std::string> names;
-  for (const OptimizerKind kind : kOptimizerKinds) {
-    if (word == to_string(kind)) return kind;
-    names.push_back(to_string(kind));
+const OptimizerRow* parse_optimizer(const std::string& word, const std::string& rule) {
+  const OptimizerRow* row = find_optimizer(word);
+  if (row == nullptr) {
+    fail(ErrorCode::usage, "optim.routes: \"{}\" names the optimizer \"{}\"; write one of {}", rule,
+         word, fmt::join(optimizer_names(), ", "));
   }
-  fail(ErrorCode::usage, "optim.routes: \"{}\" names the optimizer \"{}\"; write one of {}", rule,
-       word, fmt::join(names, ", "));
+  return row;
 }
 
 std::vector<NameRule> parse_routes(const std::string& routes) {
@@ -49,137 +44,45 @@ std::vector<NameRule> parse_routes(const std::string& routes) {
       fail(ErrorCode::usage, "optim.routes: \"{}\" is not of the form pattern=optimizer", rule);
     }
     rules.push_back(
-        {trimmed(rule.substr(0, equals)), parse_kind(trimmed(rule.substr(equals + 1)), rule)});
+        {trimmed(rule.substr(0, equals)), parse_optimizer(trimmed(rule.substr(equals + 1)), rule)});
   }
   return rules;
 }
 
-// Matrices of the blocks and of EmbProj: an input is multiplied by them in every forward pass.
-bool is_linear_layer(ParameterKind kind) {
-  return kind == ParameterKind::matrix || kind == ParameterKind::embedding_projection;
-}
-
-// The rule that optim.name has for this kind; not called for name = "routes".
-OptimizerKind by_kind(ParameterKind kind, const OptimConfig& config) {
-  const bool uses_muon = config.name == "osp" || config.name == "muon";
-  const OptimizerKind of_vectors =
-      config.name == "adafactor" ? OptimizerKind::adafactor : OptimizerKind::adam;
+// The optimizer that optim.name gives to parameters of this kind; not called for name = "routes".
+const OptimizerRow& optimizer_of_kind(ParameterKind kind, const OptimConfig& config) {
+  const auto [row, coverage] = recipe_optimizer(config.name);
+  const OptimizerRow& of_vectors = coverage == Coverage::everything ? *row : optimizer_row("adam");
   if (kind == ParameterKind::gain) {
-    if (config.gain_rule == "frozen") return OptimizerKind::frozen;
-    if (config.gain_rule == "adam") return OptimizerKind::adam;
-    const bool by_reference = config.gain_rule == "reference" || uses_muon;
-    return by_reference ? OptimizerKind::gain : of_vectors;
+    const std::string& rule = config.gain.rule;
+    if (rule == "frozen" || rule == "adam") return optimizer_row(rule);
+    return rule == "reference" || row->with_gain_rule ? optimizer_row("gain") : of_vectors;
   }
-  const bool hidden = is_linear_layer(kind);
-  const bool table = kind == ParameterKind::embedding || kind == ParameterKind::head;
-  if (uses_muon && (hidden || (table && config.name == "muon"))) return OptimizerKind::muon;
-  if (config.name == "shampoo" && hidden) return OptimizerKind::shampoo;
-  if (config.name == "soap" && hidden) return OptimizerKind::soap;
-  if (config.name == "kfac" && hidden) return OptimizerKind::kfac;
+  const bool is_table = kind == ParameterKind::embedding || kind == ParameterKind::head;
+  if (is_linear_layer(kind) || (is_table && coverage == Coverage::matrices)) return *row;
   return of_vectors;
 }
 
-// Whether the rows of the role's weight are those of attention heads, which Muon may take apart.
-bool has_rows_of_heads(ParameterRole role) {
-  switch (role) {
-    case ParameterRole::query:
-    case ParameterRole::key:
-    case ParameterRole::value:
-      return true;
-    case ParameterRole::embedding:
-    case ParameterRole::position_embedding:
-    case ParameterRole::embedding_projection:
-    case ParameterRole::embedding_norm:
-    case ParameterRole::input_norm:
-    case ParameterRole::query_norm:
-    case ParameterRole::key_norm:
-    case ParameterRole::attention_output:  // its columns are
-    case ParameterRole::attention_branch_scale:
-    case ParameterRole::post_attention_norm:
-    case ParameterRole::gate:
-    case ParameterRole::up:
-    case ParameterRole::down:
-    case ParameterRole::mlp_branch_scale:
-    case ParameterRole::post_feedforward_norm:
-    case ParameterRole::final_norm:
-    case ParameterRole::head_projection:
-    case ParameterRole::head:
-      return false;
-  }
-  OSP_CHECK(false, "unknown parameter role {}", static_cast<int>(role));
-}
-
-OptimizerGroup make_group(const ParameterSpec& spec, OptimizerKind kind, const OptimConfig& config,
-                          int64_t head_size) {
-  OptimizerGroup group;
-  group.name = to_string(kind);
-  group.kind = kind;
-  const bool is_gain = spec.kind == ParameterKind::gain;
-  switch (kind) {
-    case OptimizerKind::adam:
-      group.lr_scale = config.adam_lr_scale;
-      group.decays = is_gain ? config.decay_gain : config.decay_adam;
-      group.clip = config.clip_adam;
-      if (group.decays != config.decay_adam) group.name = "adam-gain";
-      break;
-    case OptimizerKind::muon:
-      group.lr_scale = config.muon_lr_scale;
-      group.decays = config.decay_muon;
-      group.clip = config.clip_muon;
-      if (config.per_head && has_rows_of_heads(spec.role)) {
-        group.name = "muon-heads";
-        group.split_rows = head_size;
-      }
-      break;
-    case OptimizerKind::adafactor:
-    case OptimizerKind::shampoo:
-    case OptimizerKind::soap:
-    case OptimizerKind::kfac:
-      group.lr_scale = config.preconditioned_lr_scale;
-      group.decays = is_gain ? config.decay_gain : config.decay_preconditioned;
-      group.clip = config.clip_preconditioned;
-      if (group.decays != config.decay_preconditioned) group.name += "-gain";
-      break;
-    case OptimizerKind::gain:
-      group.lr_scale = config.gain_lr_scale;
-      group.decays = config.decay_gain;
-      group.clip = config.clip_gain;
-      break;
-    case OptimizerKind::frozen:
-      group.lr_scale = 0;
-      group.decays = false;
-      break;
-  }
+OptimizerGroup make_group(const ParameterSpec& spec, const OptimizerRow& row,
+                          const OptimConfig& config, int64_t head_size) {
+  const GroupSettings settings = row.settings(config, spec.kind);
+  OptimizerGroup group{.name = row.name,
+                       .optimizer = &row,
+                       .lr_scale = settings.lr_scale,
+                       .decays = settings.decays,
+                       .clip = settings.clip,
+                       .split_rows = row.split_rows(spec, config, head_size)};
+  // Gains that decay otherwise than matrices, and matrices of heads, are groups of their own.
+  if (settings.decays != row.settings(config, ParameterKind::matrix).decays) group.name += "-gain";
+  if (group.split_rows > 0) group.name += "-heads";
   return group;
 }
 
-void check_shape(const ParameterSpec& spec, const OptimizerGroup& group, const std::string& rule) {
-  const auto shape = fmt::format("[{}]", fmt::join(spec.shape, ", "));
-  const bool needs_matrix = group.kind == OptimizerKind::muon ||
-                            group.kind == OptimizerKind::shampoo ||
-                            group.kind == OptimizerKind::soap;
-  if (needs_matrix && spec.shape.size() != 2) {
-    fail(ErrorCode::usage,
-         "{} {} cannot be trained by {}, which needs a matrix (rule {}); use adam, adafactor, gain "
-         "or frozen",
-         spec.name, shape, to_string(group.kind), rule);
-  }
-  if (group.kind == OptimizerKind::kfac && !is_linear_layer(spec.kind)) {
-    fail(ErrorCode::usage,
-         "{} {} cannot be trained by kfac, which needs a linear layer (rule {}); use adam or "
-         "adafactor",
-         spec.name, shape, rule);
-  }
-  if (group.kind == OptimizerKind::gain && spec.shape.size() > 1) {
-    fail(ErrorCode::usage,
-         "{} {} cannot be trained by the gain rule, which needs a vector or scalar (rule {}); use "
-         "adam, adafactor, muon or frozen",
-         spec.name, shape, rule);
-  }
-  if (group.name == "muon-heads") {
-    OSP_CHECK(group.split_rows > 0 && spec.shape[0] % group.split_rows == 0,
-              "{} {} does not divide into heads of {}", spec.name, shape, group.split_rows);
-  }
+void check_trainable(const ParameterSpec& spec, const OptimizerRow& row, const std::string& rule) {
+  if (row.trainable.includes(spec)) return;
+  fail(ErrorCode::usage, "{} [{}] cannot be trained by {}, which needs {} (rule {}); use {}",
+       spec.name, fmt::join(spec.shape, ", "), row.title, row.trainable.needs, rule,
+       row.trainable.instead);
 }
 
 // Layer numbers (whole parts of the name) become *.
@@ -198,28 +101,6 @@ std::string pattern_of(const std::string& name) {
 }
 
 }  // namespace
-
-const char* to_string(OptimizerKind kind) {
-  switch (kind) {
-    case OptimizerKind::adam:
-      return "adam";
-    case OptimizerKind::muon:
-      return "muon";
-    case OptimizerKind::adafactor:
-      return "adafactor";
-    case OptimizerKind::shampoo:
-      return "shampoo";
-    case OptimizerKind::soap:
-      return "soap";
-    case OptimizerKind::kfac:
-      return "kfac";
-    case OptimizerKind::gain:
-      return "gain";
-    case OptimizerKind::frozen:
-      return "frozen";
-  }
-  return "";
-}
 
 bool glob_match(const std::string& pattern, const std::string& name) {
   size_t p = 0, n = 0;
@@ -243,13 +124,11 @@ bool glob_match(const std::string& pattern, const std::string& name) {
 
 Routing route_parameters(const std::vector<ParameterSpec>& specs, const OptimConfig& config,
                          int64_t head_size) {
-  if (config.momentum_bits != 32 && config.momentum_bits != 8) {
-    fail(ErrorCode::usage, "optim.momentum_bits = {}: Muon keeps momentum in 32 bits or in 8",
-         config.momentum_bits);
-  }
+  for (const OptimizerRow* row : optimizer_rows()) row->check_options(config);
   std::vector<NameRule> rules = parse_routes(config.routes);
   Routing routing;
   for (const ParameterSpec& spec : specs) {
+    // Find the exception that names the parameter; more than one is an error.
     NameRule* found = nullptr;
     for (NameRule& rule : rules) {
       if (!glob_match(rule.pattern, spec.name)) continue;
@@ -258,7 +137,7 @@ Routing route_parameters(const std::vector<ParameterSpec>& specs, const OptimCon
         fail(ErrorCode::usage,
              "optim.routes: {} matches two rules, \"{}={}\" and \"{}={}\"; make their patterns "
              "disjoint",
-             spec.name, found->pattern, to_string(found->kind), rule.pattern, to_string(rule.kind));
+             spec.name, found->pattern, found->optimizer->name, rule.pattern, rule.optimizer->name);
       }
       found = &rule;
     }
@@ -268,11 +147,13 @@ Routing route_parameters(const std::vector<ParameterSpec>& specs, const OptimCon
            "{}; add one",
            spec.name, config.routes, kind_name(spec.kind));
     }
-    const OptimizerKind kind = found ? found->kind : by_kind(spec.kind, config);
-    const std::string rule = found ? fmt::format("{}={}", found->pattern, to_string(kind))
+    // Without one, its kind decides.
+    const OptimizerRow& row = found ? *found->optimizer : optimizer_of_kind(spec.kind, config);
+    const std::string rule = found ? fmt::format("{}={}", found->pattern, row.name)
                                    : fmt::format("{}: {}", config.name, kind_name(spec.kind));
-    const OptimizerGroup group = make_group(spec, kind, config, head_size);
-    check_shape(spec, group, rule);
+    check_trainable(spec, row, rule);
+    const OptimizerGroup group = make_group(spec, row, config, head_size);
+    // Join the group of that name, or begin it.
     const auto known = std::find_if(routing.groups.begin(), routing.groups.end(),
                                     [&](const OptimizerGroup& g) { return g.name == group.name; });
     routing.group_of.push_back(known - routing.groups.begin());
@@ -283,7 +164,7 @@ Routing route_parameters(const std::vector<ParameterSpec>& specs, const OptimCon
     if (rule.used == 0) {
       fail(ErrorCode::usage,
            "optim.routes: \"{}={}\" matches no parameter; `osp train --dry-run` lists the names",
-           rule.pattern, to_string(rule.kind));
+           rule.pattern, rule.optimizer->name);
     }
   }
   return routing;
@@ -299,7 +180,7 @@ Json routing_json(const std::vector<ParameterSpec>& specs, const Routing& routin
     row["shape"] = specs[i].shape;
     row["count"] = 1;
     row["group"] = group.name;
-    row["optimizer"] = to_string(group.kind);
+    row["optimizer"] = group.optimizer->name;
     row["lr"] = config.lr * group.lr_scale;
     row["weight_decay"] = group.decays ? config.weight_decay : 0.0;
     row["clip"] = group.clip;

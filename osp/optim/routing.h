@@ -12,33 +12,19 @@
 #include "osp/base/json.h"
 #include "osp/model/parameters.h"
 #include "osp/optim/config.h"
+#include "osp/optim/optimizer.h"
 
 namespace osp {
 
-enum class OptimizerKind { adam, muon, adafactor, shampoo, soap, kfac, gain, frozen };
-
-// The name by which recipes call it: "adam", "muon" and so on.
-const char* to_string(OptimizerKind kind);
-
-// Parameters that are stepped together and whose gradient norm is taken together.
-struct OptimizerGroup {
-  std::string name = "";  // that of the kind, or "muon-heads", "adam-gain", …
-  OptimizerKind kind = OptimizerKind::adam;
-  double lr_scale = 1;
-  bool decays = true;
-  double clip = 0;         // largest norm of the group's gradient; 0: no clipping
-  int64_t split_rows = 0;  // Muon: orthogonalise blocks of so many rows; 0: whole matrices
-};
-
 struct Routing {
   std::vector<OptimizerGroup> groups;  // only those that have members, in order of first use
-  std::vector<int64_t> group_of;       // per parameter, what StoreOptions::group wants
+  std::vector<int64_t> group_of;       // per parameter, for StoreOptions::group
   std::vector<std::string> rule_of;    // per parameter, the rule that placed it
 };
 
 // Places every parameter. `head_size` is needed for per_head alone. Error(usage) that names the
-// parameter and the rules if one matches none or two, if a rule matches nothing, or if an optimizer
-// cannot train that shape, or if momentum_bits is neither 8 nor 32.
+// parameter and the rules if one matches none or two, if a rule matches nothing, if an optimizer
+// cannot train that shape, or if its options contradict each other.
 Routing route_parameters(const std::vector<ParameterSpec>& specs, const OptimConfig& config,
                          int64_t head_size = 0);
 
@@ -48,8 +34,8 @@ bool glob_match(const std::string& pattern, const std::string& name);
 // One line per (name with layer numbers as *, shape, group): count, optimizer, rate, decay, scale.
 std::string routing_table(const std::vector<ParameterSpec>& specs, const Routing& routing,
                           const OptimConfig& config);
-// The same as an array of objects {pattern, shape, count, group, optimizer, lr, weight_decay, clip,
-// update_scale, rule}.
+// The lines of routing_table() as an array of objects {pattern, shape, count, group, optimizer, lr,
+// weight_decay, clip, update_scale, rule}.
 Json routing_json(const std::vector<ParameterSpec>& specs, const Routing& routing,
                   const OptimConfig& config);
 

@@ -5,6 +5,8 @@
 #include <cmath>
 
 #include "osp/base/test_error.h"
+#include "osp/optim/adafactor.h"
+#include "osp/optim/adamw.h"
 
 namespace osp {
 namespace {
@@ -82,10 +84,10 @@ TEST(Routing, ShampooSoapAndKfacTakeHiddenMatricesAndEmbProjAndAdamTheRest) {
 TEST(Routing, AdamAndAdafactorTakeEverythingAndMuonEveryMatrix) {
   const Routing adam = route_parameters(small_model(), {.name = "adam"});
   ASSERT_EQ(adam.groups.size(), 1u);
-  EXPECT_EQ(adam.groups[0].kind, OptimizerKind::adam);
+  EXPECT_EQ(adam.groups[0].optimizer, &kAdamRow);
   const Routing adafactor = route_parameters(small_model(), {.name = "adafactor"});
   ASSERT_EQ(adafactor.groups.size(), 1u);
-  EXPECT_EQ(adafactor.groups[0].kind, OptimizerKind::adafactor);
+  EXPECT_EQ(adafactor.groups[0].optimizer, &kAdafactorRow);
   const Routing muon = route_parameters(small_model(), {.name = "muon"});
   EXPECT_EQ(group_of(muon, "model.embed_tokens.weight"), "muon");
   EXPECT_EQ(group_of(muon, "lm_head.weight"), "muon");
@@ -94,10 +96,12 @@ TEST(Routing, AdamAndAdafactorTakeEverythingAndMuonEveryMatrix) {
 
 TEST(Routing, GainsFollowTheirRule) {
   const std::string gain = "model.layers.0.input_layernorm.weight";
-  EXPECT_EQ(group_of(route_parameters(small_model(), {.gain_rule = "adam"}), gain), "adam");
-  EXPECT_EQ(group_of(route_parameters(small_model(), {.gain_rule = "frozen"}), gain), "frozen");
+  EXPECT_EQ(group_of(route_parameters(small_model(), {.gain = {.rule = "adam"}}), gain), "adam");
+  EXPECT_EQ(group_of(route_parameters(small_model(), {.gain = {.rule = "frozen"}}), gain),
+            "frozen");
   EXPECT_EQ(
-      group_of(route_parameters(small_model(), {.name = "adam", .gain_rule = "reference"}), gain),
+      group_of(route_parameters(small_model(), {.name = "adam", .gain = {.rule = "reference"}}),
+               gain),
       "gain");
   const Routing undecayed = route_parameters(small_model(), {.name = "adam", .decay_gain = false});
   EXPECT_EQ(group_of(undecayed, gain), "adam-gain");
@@ -110,7 +114,7 @@ TEST(Routing, GainsFollowTheirRule) {
 }
 
 TEST(Routing, PerHeadSplitsQueriesKeysAndValuesOnly) {
-  const Routing routing = route_parameters(small_model(), {.per_head = true}, 4);
+  const Routing routing = route_parameters(small_model(), {.muon = {.per_head = true}}, 4);
   EXPECT_EQ(group_of(routing, "model.layers.0.self_attn.q_proj.weight"), "muon-heads");
   EXPECT_EQ(group_of(routing, "model.layers.0.self_attn.o_proj.weight"), "muon");
   for (const OptimizerGroup& group : routing.groups) {
@@ -153,7 +157,7 @@ TEST(Routing, RefusesShapesThatAnOptimizerCannotTrain) {
 
 TEST(Routing, RefusesMomentumInOtherBitsThan8And32) {
   for (const int64_t bits : {9, 16, 31}) {
-    expect_refusal({.momentum_bits = bits}, {"optim.momentum_bits", "32 bits or in 8"});
+    expect_refusal({.muon = {.momentum_bits = bits}}, {"optim.momentum_bits", "32 bits or in 8"});
   }
 }
 

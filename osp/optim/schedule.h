@@ -23,7 +23,7 @@ double scheduled_momentum(const ScheduleConfig& schedule, double momentum, int64
 // Fraction of optim.weight_decay at `step`, falling over the whole run (no warm-up).
 double weight_decay_factor(const ScheduleConfig& schedule, int64_t step, int64_t total_steps);
 
-// All values of one group at one step, scales of the group included.
+// All values for one group at one step, with the group's scale and decay applied.
 StepValues step_values(const OptimConfig& optim, const ScheduleConfig& schedule,
                        const OptimizerGroup& group, int64_t step, int64_t total_steps);
 

@@ -11,20 +11,30 @@
 // The roots are computed anew at every step that optim.precondition_every divides
 // (decompositions.h; eps of the eigenvalues: optim.shampoo_eps) and used in between. Before the
 // first of these steps, while L and R have seen few gradients, the step is a itself. A root that
-// fails or is not finite is not taken: the old one (at first the identity) stays, and the state
+// fails or is not finite is discarded: the old one (at first the identity) stays, and the state
 // "failures" counts it.
 #pragma once
 
-#include <memory>
 #include <vector>
 
-#include "osp/optim/config.h"
+#include "osp/base/fields.h"
 #include "osp/optim/optimizer.h"
-#include "osp/optim/routing.h"
 
 namespace osp {
 
-// What the twin keeps of one matrix; factors and roots by block, row by row.
+struct ShampooOptions {
+  int64_t block = 1024;
+  double eps = 1e-12;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("shampoo_block", self.block, Range{1, 1e6},
+          "Shampoo: larger matrices are cut into blocks of at most so many rows and columns");
+    visit("shampoo_eps", self.eps, Range{0, 1}, "Shampoo: added to the eigenvalues of the factors");
+  }
+};
+
+// State of the twin for one matrix; factors and roots by block, row by row.
 struct ShampooMatrix {
   at::Tensor mean, square;  // m, v [rows, cols]
   std::vector<at::Tensor> left_factors, left_roots, right_factors, right_roots;
@@ -39,11 +49,6 @@ ShampooMatrix make_shampoo_matrix(const at::Tensor& weight, const OptimConfig& c
 void shampoo_step_reference(at::Tensor& weight, const at::Tensor& gradient, ShampooMatrix& matrix,
                             const StepValues& values, const OptimConfig& config);
 
-// `banks` must outlive the optimizer.
-std::unique_ptr<Optimizer> make_shampoo(std::vector<Bank*> banks, const OptimizerGroup& group,
-                                        const OptimConfig& config);
-
-// Bytes of the state of one matrix, without counters.
-double shampoo_state_bytes(int64_t rows, int64_t cols, const OptimConfig& config);
+extern const OptimizerRow kShampooRow;
 
 }  // namespace osp

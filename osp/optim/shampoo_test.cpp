@@ -10,13 +10,14 @@
 #include <limits>
 
 #include "osp/optim/adamw.h"
+#include "osp/optim/config.h"
 #include "osp/optim/decompositions.h"
 #include "osp/optim/test_banks.h"
 
 namespace osp {
 namespace {
 
-const OptimizerGroup kShampooGroup{.name = "shampoo", .kind = OptimizerKind::shampoo};
+const OptimizerGroup kShampooGroup{.name = "shampoo", .optimizer = &kShampooRow};
 
 StepValues shampoo_values(int64_t step) {
   return {.step = step, .lr = 0.01, .weight_decay = 0.1, .measure = true};
@@ -24,11 +25,11 @@ StepValues shampoo_values(int64_t step) {
 
 TEST(Shampoo, ThirtyStepsEqualTheTwinForEveryShapeInBlocksAndWhole) {
   for (const int64_t block : {1024, 8}) {
-    const OptimConfig config{.precondition_every = 5, .shampoo_block = block};
+    const OptimConfig config{.precondition_every = 5, .shampoo = {.block = block}};
     for (const std::vector<int64_t>& shape : std::vector<std::vector<int64_t>>{
              {3, 12, 20}, {2, 20, 9}, {2, 1, 19}, {2, 19, 1}, {2, 1, 1}}) {
       Bank bank = random_bank("shampoo", shape);
-      auto shampoo = make_shampoo({&bank}, kShampooGroup, config);
+      auto shampoo = kShampooRow.make({&bank}, kShampooGroup, config);
       const at::Tensor start = bank.master.clone();
       std::vector<at::Tensor> weights;
       std::vector<ShampooMatrix> twins;
@@ -61,8 +62,8 @@ TEST(Shampoo, ThirtyStepsEqualTheTwinForEveryShapeInBlocksAndWhole) {
 
 TEST(Shampoo, IsAdamBeforeTheFirstRootsAndAsLongAfterwards) {
   Bank bank = random_bank("graft", {2, 6, 8}), plain = random_bank("graft", {2, 6, 8});
-  auto shampoo = make_shampoo({&bank}, kShampooGroup, {.precondition_every = 4});
-  auto adam = make_adamw({&plain}, {.name = "adam"}, {});
+  auto shampoo = kShampooRow.make({&bank}, kShampooGroup, {.precondition_every = 4});
+  auto adam = kAdamRow.make({&plain}, {.name = "adam"}, {});
   StepValues values = shampoo_values(1);
   values.weight_decay = 0;
   for (int64_t step = 1; step <= 8; ++step) {
@@ -80,7 +81,7 @@ TEST(Shampoo, IsAdamBeforeTheFirstRootsAndAsLongAfterwards) {
 
 TEST(Shampoo, ARootThatFailsIsNotTakenAndIsCounted) {
   Bank bank = random_bank("failure", {2, 6, 8});
-  auto shampoo = make_shampoo({&bank}, kShampooGroup, {.precondition_every = 2});
+  auto shampoo = kShampooRow.make({&bank}, kShampooGroup, {.precondition_every = 2});
   for (int64_t step = 1; step <= 3; ++step) shampoo->step(shampoo_values(step));
   const auto states = states_by_last_name(*shampoo);
   const at::Tensor before = states.at("left_root").clone();
@@ -97,14 +98,15 @@ TEST(Shampoo, ZeroGradientsOnlyDecay) {
   Bank bank = random_bank("zero", {2, 5, 7});
   bank.gradient.zero_();
   const at::Tensor before = bank.master.clone();
-  auto shampoo = make_shampoo({&bank}, kShampooGroup, {.precondition_every = 1});
+  auto shampoo = kShampooRow.make({&bank}, kShampooGroup, {.precondition_every = 1});
   shampoo->step(shampoo_values(1));
   EXPECT_LT(norm_of(bank.master - before * (1 - 0.01 * 0.1)), 1e-6 * norm_of(before));
 }
 
 TEST(Shampoo, ResumesBitForBitAtEveryStep) {
   expect_bit_exact_resume({3, 9, 11}, [](Bank& bank) {
-    return make_shampoo({&bank}, kShampooGroup, {.precondition_every = 3, .shampoo_block = 4});
+    return kShampooRow.make({&bank}, kShampooGroup,
+                            {.precondition_every = 3, .shampoo = {.block = 4}});
   });
 }
 

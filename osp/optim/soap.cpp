@@ -13,14 +13,15 @@
 #include <cmath>
 
 #include "osp/base/error.h"
-#include "osp/ops/parallel.h"
 #include "osp/optim/bank_steps.h"
+#include "osp/optim/config.h"
 #include "osp/optim/decompositions.h"
 
 namespace osp {
 namespace {
 
-// Of a bank, a slice of it or one matrix: [n, …]. Sides without a basis have undefined tensors.
+// Tensors of one bank, of a slice of it, or of one matrix; the first dimension counts matrices.
+// Sides without a basis have undefined tensors.
 struct SoapBank {
   at::Tensor weight, gradient, mean, square;
   at::Tensor left_factor, left_basis, right_factor, right_basis;
@@ -57,8 +58,10 @@ int64_t make_basis(const at::Tensor& factor, at::Tensor basis) {
 // the number of failures.
 int64_t turn_basis(const at::Tensor& factor, at::Tensor basis, at::Tensor square, int64_t dim) {
   if (!basis.defined()) return 0;
+  // Sort the columns by qᵀ L q, falling.
   const at::Tensor image = at::bmm(factor, basis);
   const at::Tensor order = at::argsort((basis * image).sum(1), /*stable=*/true, 1, true)[0];
+  // Take the orthonormal factor of L Q, unless it fails.
   const at::Tensor turned = std::get<0>(at::linalg_qr(image.index_select(2, order)));
   if (!all_finite(turned)) return 1;
   basis.copy_(turned);
@@ -66,6 +69,8 @@ int64_t turn_basis(const at::Tensor& factor, at::Tensor basis, at::Tensor square
   return 0;
 }
 
+// Turns both bases of one matrix, and m' from the old ones into the new ones. Returns the number of
+// failures.
 int64_t turn_bases(const SoapBank& matrix) {
   const at::Tensor mean = from_bases(matrix, matrix.mean);
   const int64_t failures = turn_basis(matrix.left_factor, matrix.left_basis, matrix.square, 1) +
@@ -74,71 +79,63 @@ int64_t turn_bases(const SoapBank& matrix) {
   return failures;
 }
 
-class Soap : public Optimizer {
+class Soap : public StatefulOptimizer {
  public:
   Soap(const std::vector<Bank*>& banks, const OptimizerGroup& group, const OptimConfig& config)
-      : config_(config),
-        num_gradients_(at::zeros({1}, at::kLong)),
-        failures_(at::zeros({1}, at::kLong)) {
-    state_.emplace_back(group.name + ".gradients", num_gradients_);
-    state_.emplace_back(group.name + ".failures", failures_);
-    for (const Bank* bank : banks) add(*bank, group.name);
+      : StatefulOptimizer(group, banks),
+        config_(config),
+        num_gradients_(keep_count("gradients")),
+        failures_(keep_count("failures")) {
+    for (const Bank* bank : banks) add(*bank);
   }
 
   void step(const StepValues& values) override {
     const at::NoGradGuard no_grad;
     const int64_t updates = num_gradients_.item<int64_t>();  // with this one
     num_gradients_.add_(1);
+    // Move the weights, except with the first gradient; then add the gradient to the factors.
     double changed = 0;
-    for (const SoapBank& bank : banks_) {
-      for (const BankSlice slice : bank_slices(bank.weight)) {
-        const SoapBank part = bank.of(slice);
-        if (updates > 0) changed += update(part, static_cast<double>(updates), values);
-        accumulate(part);
-      }
-    }
-    last_update_norm_ = std::sqrt(changed);
+    for_each_slice(banks_, [&](const SoapBank& part) {
+      if (updates > 0) changed += update(part, static_cast<double>(updates), values);
+      accumulate(part);
+    });
+    set_squared_update(changed);
+    // Make the bases, or turn them if it is time.
     if (updates % config_.precondition_every == 0) refresh(updates == 0);
   }
 
-  std::vector<std::pair<std::string, at::Tensor>> state() const override { return state_; }
-  double last_update_norm() const override { return last_update_norm_; }
-
  private:
-  void add(const Bank& bank, const std::string& group) {
-    OSP_CHECK(bank.gradient.defined(), "bank {} has no gradient", bank.name);
-    const auto keep = [&](const char* what, const at::Tensor& tensor) {
-      state_.emplace_back(fmt::format("{}.{}.{}", group, bank.name, what), tensor);
-      return tensor;
-    };
+  void add(const Bank& bank) {
     const int64_t count = bank.master.size(0), rows = bank.master.size(1),
                   cols = bank.master.size(2);
     const at::TensorOptions options = bank.master.options();
     const auto factor = [&](int64_t size) { return at::zeros({count, size, size}, options); };
     const auto basis = [&](int64_t size) { return at::eye(size, options).repeat({count, 1, 1}); };
     SoapBank own{bank.master, bank.gradient, {}, {}, {}, {}, {}, {}};
-    own.mean = keep("mean", at::zeros_like(bank.master));
-    own.square = keep("square", at::zeros_like(bank.master));
-    if (rows <= config_.soap_largest_basis) {
-      own.left_factor = keep("left_factor", factor(rows));
-      own.left_basis = keep("left_basis", basis(rows));
+    own.mean = keep(bank, "mean", at::zeros_like(bank.master));
+    own.square = keep(bank, "square", at::zeros_like(bank.master));
+    if (rows <= config_.soap.largest_basis) {
+      own.left_factor = keep(bank, "left_factor", factor(rows));
+      own.left_basis = keep(bank, "left_basis", basis(rows));
     }
-    if (cols <= config_.soap_largest_basis) {
-      own.right_factor = keep("right_factor", factor(cols));
-      own.right_basis = keep("right_basis", basis(cols));
+    if (cols <= config_.soap.largest_basis) {
+      own.right_factor = keep(bank, "right_factor", factor(cols));
+      own.right_basis = keep(bank, "right_basis", basis(cols));
     }
     banks_.push_back(own);
   }
 
   // Adam's step t in the bases. Returns the squared norm of the change if measured.
   double update(SoapBank bank, double t, const StepValues& values) const {
+    // Average the gradient and its square in the bases.
     const at::Tensor gradient = to_bases(bank, bank.gradient);
-    bank.mean.lerp_(gradient, 1 - config_.beta1);
-    bank.square.mul_(config_.beta2).addcmul_(gradient, gradient, 1 - config_.beta2);
+    bank.mean.lerp_(gradient, 1 - config_.adam.beta1);
+    bank.square.mul_(config_.adam.beta2).addcmul_(gradient, gradient, 1 - config_.adam.beta2);
+    // Form Adam's step there, and turn it back.
     const at::Tensor root =
-        (bank.square / (1 - std::pow(config_.beta2, t))).sqrt_().add_(config_.eps);
+        (bank.square / (1 - std::pow(config_.adam.beta2, t))).sqrt_().add_(config_.adam.eps);
     const at::Tensor direction = bank.mean / root;
-    const double rate = values.lr / (1 - std::pow(config_.beta1, t));
+    const double rate = values.lr / (1 - std::pow(config_.adam.beta1, t));
     return apply_update(bank.weight, from_bases(bank, direction).mul_(rate), values);
   }
 
@@ -151,25 +148,18 @@ class Soap : public Optimizer {
 
   // New bases of every matrix, each on one thread.
   void refresh(bool first) {
-    std::vector<SoapBank> matrices;
-    for (const SoapBank& bank : banks_) {
-      for (int64_t i = 0; i < bank.weight.size(0); ++i) matrices.push_back(bank.of({i, 1}));
-    }
-    std::vector<int64_t> failures(matrices.size());
-    for_each_task(static_cast<int64_t>(matrices.size()), [&](int64_t i) {
+    const std::vector<SoapBank> matrices = single_matrices(banks_);
+    failures_.add_(count_failures(static_cast<int64_t>(matrices.size()), [&](int64_t i) {
       const SoapBank& matrix = matrices[size_t(i)];
-      failures[size_t(i)] = first ? make_basis(matrix.left_factor, matrix.left_basis) +
-                                        make_basis(matrix.right_factor, matrix.right_basis)
-                                  : turn_bases(matrix);
-    });
-    for (const int64_t count : failures) failures_.add_(count);
+      return first ? make_basis(matrix.left_factor, matrix.left_basis) +
+                         make_basis(matrix.right_factor, matrix.right_basis)
+                   : turn_bases(matrix);
+    }));
   }
 
   OptimConfig config_;
   at::Tensor num_gradients_, failures_;
   std::vector<SoapBank> banks_;
-  std::vector<std::pair<std::string, at::Tensor>> state_;
-  double last_update_norm_ = 0;
 };
 
 // The new basis and the order of the old one's columns.
@@ -187,6 +177,19 @@ at::Tensor eigenbasis_reference(const at::Tensor& factor) {
   return pairs->vectors.flip(1);
 }
 
+std::unique_ptr<Optimizer> make_soap(std::vector<Bank*> banks, const OptimizerGroup& group,
+                                     const OptimConfig& config) {
+  return std::make_unique<Soap>(banks, group, config);
+}
+
+double soap_state_bytes(int64_t rows, int64_t cols, const OptimizerGroup& /*group*/,
+                        const OptimConfig& config) {
+  const auto side = [&](int64_t size) {
+    return size <= config.soap.largest_basis ? 2 * double(size) * double(size) : 0;
+  };
+  return 4 * (2 * double(rows) * double(cols) + side(rows) + side(cols));
+}
+
 }  // namespace
 
 void soap_step_reference(at::Tensor& weight, const at::Tensor& gradient, SoapMatrix& matrix,
@@ -197,13 +200,13 @@ void soap_step_reference(at::Tensor& weight, const at::Tensor& gradient, SoapMat
     const auto turned = [&](const at::Tensor& x) {
       return at::matmul(at::matmul(matrix.left_basis.t(), x), matrix.right_basis);
     };
-    matrix.mean.copy_(matrix.mean * config.beta1 + gradient * (1 - config.beta1));
-    matrix.square.copy_(matrix.square * config.beta2 +
-                        turned(gradient).square() * (1 - config.beta2));
+    matrix.mean.copy_(matrix.mean * config.adam.beta1 + gradient * (1 - config.adam.beta1));
+    matrix.square.copy_(matrix.square * config.adam.beta2 +
+                        turned(gradient).square() * (1 - config.adam.beta2));
     const double t = static_cast<double>(updates);
-    const at::Tensor mean_hat = turned(matrix.mean) / (1 - std::pow(config.beta1, t));
-    const at::Tensor square_hat = matrix.square / (1 - std::pow(config.beta2, t));
-    const at::Tensor step = mean_hat / (square_hat.sqrt() + config.eps);
+    const at::Tensor mean_hat = turned(matrix.mean) / (1 - std::pow(config.adam.beta1, t));
+    const at::Tensor square_hat = matrix.square / (1 - std::pow(config.adam.beta2, t));
+    const at::Tensor step = mean_hat / (square_hat.sqrt() + config.adam.eps);
     weight.copy_(weight * (1 - values.lr * values.weight_decay) -
                  at::matmul(at::matmul(matrix.left_basis, step), matrix.right_basis.t()) *
                      values.lr);
@@ -224,16 +227,13 @@ void soap_step_reference(at::Tensor& weight, const at::Tensor& gradient, SoapMat
   }
 }
 
-std::unique_ptr<Optimizer> make_soap(std::vector<Bank*> banks, const OptimizerGroup& group,
-                                     const OptimConfig& config) {
-  return std::make_unique<Soap>(banks, group, config);
-}
-
-double soap_state_bytes(int64_t rows, int64_t cols, const OptimConfig& config) {
-  const auto side = [&](int64_t size) {
-    return size <= config.soap_largest_basis ? 2 * double(size) * double(size) : 0;
-  };
-  return 4 * (2 * double(rows) * double(cols) + side(rows) + side(cols));
-}
+constinit const OptimizerRow kSoapRow{
+    .name = "soap",
+    .coverage = Coverage::linear_layers,
+    .trainable = kMatrices,
+    .make = make_soap,
+    .state_bytes = soap_state_bytes,
+    .period = precondition_period,
+};
 
 }  // namespace osp

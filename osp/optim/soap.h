@@ -15,15 +15,22 @@
 // "failures" counts it.
 #pragma once
 
-#include <memory>
-
-#include "osp/optim/config.h"
+#include "osp/base/fields.h"
 #include "osp/optim/optimizer.h"
-#include "osp/optim/routing.h"
 
 namespace osp {
 
-// What the twin keeps of one matrix. Its mean gradient is that of g, turned into the bases at every
+struct SoapOptions {
+  int64_t largest_basis = 10000;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("soap_largest_basis", self.largest_basis, Range{1, 1e6},
+          "SOAP: a side of a matrix that is longer keeps its own coordinates");
+  }
+};
+
+// State of the twin for one matrix. Its mean is that of g itself, turned into the bases at every
 // step.
 struct SoapMatrix {
   at::Tensor mean, square;               // m [rows, cols], v' [rows, cols]
@@ -37,11 +44,6 @@ struct SoapMatrix {
 void soap_step_reference(at::Tensor& weight, const at::Tensor& gradient, SoapMatrix& matrix,
                          const StepValues& values, const OptimConfig& config);
 
-// `banks` must outlive the optimizer.
-std::unique_ptr<Optimizer> make_soap(std::vector<Bank*> banks, const OptimizerGroup& group,
-                                     const OptimConfig& config);
-
-// Bytes of the state of one matrix, without counters.
-double soap_state_bytes(int64_t rows, int64_t cols, const OptimConfig& config);
+extern const OptimizerRow kSoapRow;
 
 }  // namespace osp

@@ -10,13 +10,14 @@
 #include <cmath>
 #include <limits>
 
+#include "osp/optim/config.h"
 #include "osp/optim/decompositions.h"
 #include "osp/optim/test_banks.h"
 
 namespace osp {
 namespace {
 
-const OptimizerGroup kSoapGroup{.name = "soap", .kind = OptimizerKind::soap};
+const OptimizerGroup kSoapGroup{.name = "soap", .optimizer = &kSoapRow};
 
 StepValues soap_values(int64_t step) {
   return {.step = step, .lr = 0.01, .weight_decay = 0.1, .measure = true};
@@ -37,12 +38,12 @@ SoapMatrix twin_after_first(const Optimizer& optimizer, int64_t i) {
 
 TEST(Soap, ThirtyStepsEqualTheTwinForEveryShape) {
   // After seven updates every factor has full rank, so that orthogonal iteration has one result.
-  const OptimConfig config{.beta1 = 0.95, .precondition_every = 7};
+  const OptimConfig config{.adam = {.beta1 = 0.95}, .precondition_every = 7};
   for (const std::vector<int64_t>& shape :
        std::vector<std::vector<int64_t>>{{3, 12, 20}, {2, 20, 12}, {2, 1, 6}, {2, 6, 1}}) {
     Bank bank = random_bank("soap", shape);
     const at::Tensor start = bank.master.clone();
-    auto soap = make_soap({&bank}, kSoapGroup, config);
+    auto soap = kSoapRow.make({&bank}, kSoapGroup, config);
     soap->step(soap_values(1));
     EXPECT_TRUE(at::equal(bank.master, start)) << "the first gradient only makes the bases";
     EXPECT_EQ(soap->last_update_norm(), 0);
@@ -76,7 +77,7 @@ TEST(Soap, ThirtyStepsEqualTheTwinForEveryShape) {
 
 TEST(Soap, TheFirstBasesAreEigenvectorsByFallingValue) {
   Bank bank = random_bank("basis", {2, 16, 9});
-  auto soap = make_soap({&bank}, kSoapGroup, {});
+  auto soap = kSoapRow.make({&bank}, kSoapGroup, {});
   soap->step(soap_values(1));
   const auto states = states_by_last_name(*soap);
   for (const std::string side : {"left", "right"}) {
@@ -95,18 +96,19 @@ TEST(Soap, TheFirstBasesAreEigenvectorsByFallingValue) {
 
 TEST(Soap, WithoutBasesItIsAdamOneStepLater) {
   Bank bank = random_bank("plain", {2, 6, 8});
-  const OptimConfig config{.soap_largest_basis = 1};
-  auto soap = make_soap({&bank}, kSoapGroup, config);
+  const OptimConfig config{.soap = {.largest_basis = 1}};
+  auto soap = kSoapRow.make({&bank}, kSoapGroup, config);
   at::Tensor weight = bank.master.clone();
   at::Tensor mean = at::zeros({2, 6, 8}), square = at::zeros({2, 6, 8});
   soap->step(soap_values(1));
   for (int64_t t = 1; t <= 10; ++t) {
     bank.gradient.copy_(random_tensor({2, 6, 8}, "plain", t));
     soap->step(soap_values(t + 1));
-    mean.lerp_(bank.gradient, 1 - config.beta1);
-    square.lerp_(bank.gradient.square(), 1 - config.beta2);
-    const at::Tensor root = (square / (1 - std::pow(config.beta2, t))).sqrt() + config.eps;
-    weight.mul_(1 - 0.01 * 0.1).sub_(mean / (1 - std::pow(config.beta1, t)) / root * 0.01);
+    mean.lerp_(bank.gradient, 1 - config.adam.beta1);
+    square.lerp_(bank.gradient.square(), 1 - config.adam.beta2);
+    const at::Tensor root =
+        (square / (1 - std::pow(config.adam.beta2, t))).sqrt() + config.adam.eps;
+    weight.mul_(1 - 0.01 * 0.1).sub_(mean / (1 - std::pow(config.adam.beta1, t)) / root * 0.01);
   }
   // fp32 roundings of weights near 1.
   EXPECT_LT((bank.master - weight).abs().max().item<double>(), 2e-6);
@@ -115,7 +117,7 @@ TEST(Soap, WithoutBasesItIsAdamOneStepLater) {
 
 TEST(Soap, ALongSideKeepsItsCoordinates) {
   Bank bank = random_bank("long", {2, 6, 30});
-  auto soap = make_soap({&bank}, kSoapGroup, {.soap_largest_basis = 10});
+  auto soap = kSoapRow.make({&bank}, kSoapGroup, {.soap = {.largest_basis = 10}});
   for (int64_t step = 1; step <= 25; ++step) soap->step(soap_values(step));
   const auto states = states_by_last_name(*soap);
   EXPECT_TRUE(states.contains("left_basis"));
@@ -124,7 +126,7 @@ TEST(Soap, ALongSideKeepsItsCoordinates) {
 
 TEST(Soap, ABasisThatIsNotFiniteIsNotTakenAndIsCounted) {
   Bank bank = random_bank("failure", {2, 6, 8});
-  auto soap = make_soap({&bank}, kSoapGroup, {.precondition_every = 3});
+  auto soap = kSoapRow.make({&bank}, kSoapGroup, {.precondition_every = 3});
   for (int64_t step = 1; step <= 3; ++step) soap->step(soap_values(step));
   const auto states = states_by_last_name(*soap);
   const at::Tensor before = states.at("left_basis").clone();
@@ -139,7 +141,7 @@ TEST(Soap, ABasisThatIsNotFiniteIsNotTakenAndIsCounted) {
 
 TEST(Soap, BasesStayOrthonormal) {
   Bank bank = random_bank("orthonormal", {1, 20, 20});
-  auto soap = make_soap({&bank}, kSoapGroup, {.precondition_every = 1});
+  auto soap = kSoapRow.make({&bank}, kSoapGroup, {.precondition_every = 1});
   for (int64_t step = 1; step <= 50; ++step) {
     bank.gradient.copy_(random_tensor({1, 20, 20}, "orthonormal", step));
     soap->step(soap_values(step));
@@ -151,7 +153,7 @@ TEST(Soap, BasesStayOrthonormal) {
 
 TEST(Soap, ResumesBitForBitAtEveryStep) {
   expect_bit_exact_resume({3, 9, 11}, [](Bank& bank) {
-    return make_soap({&bank}, kSoapGroup, {.precondition_every = 3});
+    return kSoapRow.make({&bank}, kSoapGroup, {.precondition_every = 3});
   });
 }
 

@@ -49,9 +49,9 @@ inline std::map<std::string, at::Tensor> states_by_last_name(const Optimizer& op
   return states;
 }
 
-// Trains a bank of that shape and, from each step on, another with a copy of weights and state:
+// Trains a bank of that shape and, at each step, another one with a copy of its weights and state:
 // both must have the same bits after the step. `make(bank)` makes the optimizer;
-// `take_step(optimizer, bank, step)` brings the gradient.
+// `take_step(optimizer, bank, step)` sets the gradient and steps.
 template <class Make, class TakeStep>
 void expect_bit_exact_resume(const std::vector<int64_t>& shape, const Make& make,
                              const TakeStep& take_step) {
@@ -75,7 +75,7 @@ void expect_bit_exact_resume(const std::vector<int64_t>& shape, const Make& make
   }
 }
 
-// The same with random gradients.
+// Trains as above with random gradients.
 template <class Make>
 void expect_bit_exact_resume(const std::vector<int64_t>& shape, const Make& make) {
   expect_bit_exact_resume(shape, make, [&](Optimizer& optimizer, Bank& bank, int64_t step) {

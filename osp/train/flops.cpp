@@ -11,7 +11,7 @@
 
 #include "osp/base/timing.h"
 #include "osp/model/parameters.h"
-#include "osp/optim/make_optimizers.h"
+#include "osp/optim/optimizers.h"
 #include "osp/train/device.h"
 
 namespace osp {

@@ -12,6 +12,7 @@
 #include "osp/base/sha256.h"
 #include "osp/base/test_error.h"
 #include "osp/model/model_dir.h"
+#include "osp/optim/optimizers.h"
 #include "osp/train/checkpoint.h"
 #include "osp/train/state.h"
 #include "osp/train/step.h"
@@ -64,11 +65,11 @@ void forget_checkpoints_after(const std::string& run, int64_t step) {
 
 TEST_F(Loop, ResumingFromEveryStepIsBitExactTwiceInARow) {
   std::vector<Recipe> recipes;
-  for (const char* optimizer : {"adam", "osp", "adafactor", "shampoo", "soap", "kfac"}) {
+  for (const std::string& optimizer : recipe_optimizer_names()) {
     recipes.push_back(test_recipe(shards, optimizer));
   }
   recipes.push_back(test_recipe(shards, "osp"));
-  recipes.back().optim.momentum_bits = 8;
+  recipes.back().optim.muon.momentum_bits = 8;
   for (size_t i = 0; i < recipes.size(); ++i) {
     const Recipe& recipe = recipes[i];
     const std::string name_of_whole = fmt::format("whole-{}", i);

@@ -10,7 +10,7 @@
 #include "osp/base/file.h"
 #include "osp/formats/safetensors.h"
 #include "osp/model/model_dir.h"
-#include "osp/optim/make_optimizers.h"
+#include "osp/optim/optimizers.h"
 #include "osp/train/checkpoint.h"
 #include "osp/train/device.h"
 

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <limits>
 
+#include "osp/optim/optimizers.h"
 #include "osp/quant/fake_quant.h"
 #include "osp/train/test_run.h"
 #include "osp/train/validation.h"
@@ -130,7 +131,7 @@ TEST_F(Step, WithNothingToLearnEveryWeightOnlyDecays) {
   for (const char* split : {"train", "validation"}) writer.append(split, zeros, 200);
   writer.commit();
   const TokenDataset tokens = TokenDataset::open(one_document, "train");
-  for (const char* optimizer : {"adam", "osp", "muon", "adafactor", "shampoo", "soap", "kfac"}) {
+  for (const std::string& optimizer : recipe_optimizer_names()) {
     Recipe recipe = test_recipe(one_document, optimizer);
     recipe.data.document_mask = true;
     recipe.optim.weight_decay = 0.1;
@@ -139,7 +140,7 @@ TEST_F(Step, WithNothingToLearnEveryWeightOnlyDecays) {
     recipe.schedule.warmup_steps = 0;
     const auto state = make_state(resolved(recipe, 64));
     // SOAP spends its first step on its bases.
-    if (std::string(optimizer) == "soap") train_step(*state, tokens, false);
+    if (optimizer == "soap") train_step(*state, tokens, false);
     std::vector<at::Tensor> before;
     for (const Bank& bank : state->store.banks) before.push_back(bank.master.clone());
     const StepReport report = train_step(*state, tokens, false);
@@ -186,7 +187,7 @@ TEST_F(Step, TheGradientIsThatOfThisStepAlone) {
 
 TEST_F(Step, ANanReachesNeitherWeightsNorOptimizerState) {
   const TokenDataset tokens = data();
-  for (const char* optimizer : {"adam", "osp", "adafactor", "shampoo", "soap", "kfac"}) {
+  for (const std::string& optimizer : recipe_optimizer_names()) {
     const auto state = make_state(resolved_test_recipe(shards, optimizer));
     train_step(*state, tokens, false);
     const int64_t poisoned = state->store.find("model.layers.0.mlp.up_proj.weight");
@@ -237,7 +238,7 @@ TEST_F(Step, MeasuringChangesNothing) {
 
 TEST_F(Step, TheLossFalls) {
   const TokenDataset tokens = data();
-  for (const char* optimizer : {"adam", "osp", "adafactor", "shampoo", "soap", "kfac"}) {
+  for (const std::string& optimizer : recipe_optimizer_names()) {
     Recipe recipe = resolved_test_recipe(shards, optimizer);
     recipe.optim.lr = 0.01;
     recipe.train.steps = 60;

@@ -3,8 +3,8 @@
 //
 // Input: "weight" [count, rows, cols] and "gradient.1" … "gradient.N", fp32; for K-FAC also
 // "input.S" [count, tokens, cols] and "output_gradient.S" [count, tokens, rows]. Options: {"kind":
-// "adam"|"muon"|"adafactor"|"shampoo"|"soap"|"kfac"|"gain", "lr", "weight_decay", "momentum",
-// "steps", "optim": {fields of [optim]}}. Output: "weight.S" after every step S and every state
+// NAME of a row of osp/optim/optimizers.cpp, "lr", "weight_decay", "momentum", "steps", "optim":
+// {fields of [optim]}}. Output: "weight.S" after every step S and every state
 // tensor "state.NAME" after the last.
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
@@ -14,12 +14,7 @@
 
 #include "osp/base/error.h"
 #include "osp/formats/safetensors.h"
-#include "osp/optim/adafactor.h"
-#include "osp/optim/adamw.h"
-#include "osp/optim/kfac.h"
-#include "osp/optim/muon.h"
-#include "osp/optim/shampoo.h"
-#include "osp/optim/soap.h"
+#include "osp/optim/optimizers.h"
 
 namespace osp {
 namespace {
@@ -30,17 +25,6 @@ at::Tensor read_tensor(const SafetensorsFile& file, const std::string& name) {
   OSP_CHECK(view.dtype == "F32" && view.data.size() == tensor.nbytes(), "{} is not F32", name);
   std::memcpy(tensor.data_ptr(), view.data.data(), view.data.size());
   return tensor;
-}
-
-std::unique_ptr<Optimizer> make(const std::string& kind, Bank& bank, const OptimConfig& config) {
-  if (kind == "adam") return make_adamw({&bank}, {.name = kind}, config);
-  if (kind == "adafactor") return make_adafactor({&bank}, {.name = kind}, config);
-  if (kind == "shampoo") return make_shampoo({&bank}, {.name = kind}, config);
-  if (kind == "kfac") return make_kfac({&bank}, {.name = kind}, config);
-  if (kind == "soap") return make_soap({&bank}, {.name = kind}, config);
-  if (kind == "muon") return make_muon({&bank}, {.name = kind}, config);
-  OSP_CHECK(kind == "gain", "kind {}", kind);
-  return make_gain_rule({&bank}, {.name = kind}, config);
 }
 
 // Sends a step's tokens through the matrices as linear layers.
@@ -65,7 +49,8 @@ void run(const std::string& input, const std::string& output, const std::string&
   bank.master = read_tensor(file, "weight");
   bank.gradient = at::empty(bank.master.sizes(), at::kFloat);
   for (int64_t i = 0; i < bank.master.size(0); ++i) bank.members.push_back(i);
-  const auto optimizer = make(options["kind"], bank, config);
+  const OptimizerRow& row = optimizer_row(options["kind"]);
+  const auto optimizer = row.make({&bank}, {.name = row.name, .optimizer = &row}, config);
 
   std::vector<std::pair<std::string, at::Tensor>> results;
   for (int64_t step = 1; step <= options["steps"].get<int64_t>(); ++step) {

@@ -1,0 +1,72 @@
+#include "osp/bench/eval_bench.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include "osp/base/temporary_folder.h"
+#include "osp/base/timing.h"
+#include "osp/bench/child.h"
+#include "osp/bench/summary.h"
+#include "osp/model/model_dir.h"
+
+namespace osp {
+
+EvalRuns run_eval_sides(const EvalBench& bench) {
+  const TemporaryFolder folder;
+  const std::string samples = folder / "samples.jsonl";
+  const std::string dir = find_model_dir(bench.model);
+  // Ours writes the requests that the peer answers.
+  const Json ours = run_child({own_program(), "eval", dir, "--data", bench.data, "--tasks",
+                               bench.tasks, "--limit", std::to_string(bench.limit), "--save-items",
+                               samples, "--json", "--quiet"});
+  const Json peer = run_child(
+      {bench.python, bench.peer, dir, samples, "--threads", std::to_string(at::get_num_threads())});
+  return {ours["models"][0]["results"][0]["tasks"], peer["tasks"]};
+}
+
+Json summarize_task(const std::string& task, const std::vector<EvalRuns>& pairs) {
+  std::vector<Json> ours, peer;
+  for (const EvalRuns& pair : pairs) {
+    ours.push_back(pair.ours[task]);
+    peer.push_back(pair.peer[task]);
+  }
+  const Json& last = peer.back();
+  const double items = last["items"];
+  Json json = {{"items", last["items"]},
+               {"items_per_s", items / median_of(ours, "seconds")},
+               {"peer_items_per_s", items / median_of(peer, "seconds")},
+               {"ratio", median_ratio(peer, ours, "seconds")},
+               {"ratios", ratios_by_pair(peer, ours, "seconds")},
+               {"peer_batch_size", last["batch_size"]}};
+  for (const char* key : {"largest_difference", "equal_texts"}) {
+    if (last.contains(key)) json[key] = last[key];
+  }
+  return json;
+}
+
+double ratio_of_all_tasks(const std::vector<EvalRuns>& pairs) {
+  std::vector<double> ratios;
+  for (const EvalRuns& pair : pairs) {
+    double ours = 0, peer = 0;
+    for (const auto& [task, result] : pair.ours.items()) {
+      ours += result["seconds"].get<double>();
+      peer += pair.peer[task]["seconds"].get<double>();
+    }
+    ratios.push_back(peer / ours);
+  }
+  return median(ratios);
+}
+
+std::string items_per_s_table(const Json& tasks, double ratio) {
+  std::string table = fmt::format("{:<16} {:>6} {:>12} {:>14} {:>7} {:>11}\n", "task", "items",
+                                  "osp items/s", "peer items/s", "ratio", "peer batch");
+  for (const auto& [name, task] : tasks.items()) {
+    table += fmt::format("{:<16} {:>6} {:>12.2f} {:>14.2f} {:>7.2f} {:>11}\n", name,
+                         task["items"].get<int64_t>(), task["items_per_s"].get<double>(),
+                         task["peer_items_per_s"].get<double>(), task["ratio"].get<double>(),
+                         task["peer_batch_size"].get<int64_t>());
+  }
+  return table + fmt::format("all together: {:.2f} times as fast\n", ratio);
+}
+
+}  // namespace osp

@@ -1,0 +1,39 @@
+// `osp bench eval`: benchmarks of a model folder beside lm-eval on transformers, which answers the
+// same requests. Seconds are those of a task from its texts to its numbers, without loading the
+// model.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "osp/base/json.h"
+
+namespace osp {
+
+struct EvalBench {
+  std::string model, data;
+  std::string tasks = "arc_easy,hellaswag,trivia_qa";  // by commas
+  int64_t limit = 100;                                 // items of each
+  std::string python = ".venv/bin/python";
+  std::string peer = "bench/peers/lm_eval_peer.py";
+};
+
+// One run of each side, by task.
+struct EvalRuns {
+  Json ours, peer;
+};
+
+// Runs osp and the peer, one after the other, each in a process of its own.
+EvalRuns run_eval_sides(const EvalBench& bench);
+
+// Medians over the pairs; the ratio, the peer's seconds over ours, is the median of each pair's.
+Json summarize_task(const std::string& task, const std::vector<EvalRuns>& pairs);
+
+// The peer's seconds for all tasks together over ours, the median of the pairs.
+double ratio_of_all_tasks(const std::vector<EvalRuns>& pairs);
+
+// One line per task of {task: summary}, and the ratio of all.
+std::string items_per_s_table(const Json& tasks, double ratio);
+
+}  // namespace osp

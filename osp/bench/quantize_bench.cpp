@@ -1,0 +1,98 @@
+#include "osp/bench/quantize_bench.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "osp/base/console.h"
+#include "osp/base/file.h"
+#include "osp/base/temporary_folder.h"
+#include "osp/base/timing.h"
+#include "osp/bench/child.h"
+#include "osp/model/model_dir.h"
+#include "osp/ptq/calibration.h"
+
+namespace osp {
+namespace {
+
+// By how much osp is faster than the peer, and the share of its memory that it takes.
+struct PeerRatios {
+  double speed, memory;
+};
+
+PeerRatios ratios_to_peer(const QuantizeRun& ours, const Json& peer) {
+  return {peer["seconds"].get<double>() / ours.seconds,
+          ours.peak_memory_bytes / peer["peak_memory_bytes"].get<double>()};
+}
+
+}  // namespace
+
+QuantizeRun run_our_quantize(const QuantizeBench& bench, int64_t samples) {
+  const TemporaryFolder folder;
+  const Json json =
+      run_child({own_program(), "quantize", bench.model, "--method", "gptq", "--bits", "4-16-16",
+                 "--calibration", bench.calibration, "--windows", std::to_string(samples),
+                 "--length", std::to_string(bench.length), "--calibration-type",
+                 bench.calibration_type, "--out", folder / "out", "--json", "--quiet"});
+  const Json& totals = json["runs"][0]["report"]["totals"];
+  return {.samples = samples,
+          .seconds = totals["wall_seconds"],
+          .peak_memory_bytes = totals["peak_memory_bytes"],
+          .blocks = totals["block_seconds"].get<std::vector<double>>()};
+}
+
+Json run_peer_quantize(const QuantizeBench& bench) {
+  // Cut the windows as ours does, and write their ids.
+  const TemporaryFolder folder;
+  const ModelConfig config = load_model_config(bench.model).model;
+  const Calibration calibration = read_calibration(
+      bench.calibration, find_model_dir(bench.model), config.context, config.vocabulary,
+      {.windows = bench.samples, .length = bench.length, .reference_starts = true});
+  Json windows = Json::array();
+  for (int64_t i = 0; i < calibration.windows_NT.size(0); ++i) {
+    const at::Tensor window = calibration.windows_NT.select(0, i).contiguous();
+    const int64_t* const ids = window.const_data_ptr<int64_t>();
+    windows.push_back(std::vector<int64_t>(ids, ids + window.numel()));
+  }
+  write_file_atomic(folder / "windows.json", Json{{"windows", windows}}.dump());
+  // Run the peer on them.
+  return run_child(
+      {bench.python, bench.peer, "quantize", find_model_dir(bench.model), folder / "windows.json"});
+}
+
+Json quantize_bench_json(const std::string& model, const std::vector<QuantizeRun>& runs,
+                         const Json& peer) {
+  Json result = {{"model", model}, {"runs", Json::array()}, {"peer", peer}};
+  for (const QuantizeRun& run : runs) {
+    result["runs"].push_back({{"samples", run.samples},
+                              {"seconds", run.seconds},
+                              {"peak_memory_bytes", run.peak_memory_bytes},
+                              {"block_seconds", run.blocks}});
+  }
+  if (peer.is_null()) return result;
+  const PeerRatios ratios = ratios_to_peer(runs.back(), peer);
+  result["ratio"] = ratios.speed;
+  result["peak_memory_ratio"] = ratios.memory;
+  return result;
+}
+
+std::string quantize_bench_table(const std::vector<QuantizeRun>& runs, const Json& peer) {
+  std::string table = fmt::format("{:>8} {:>10} {:>14} {:>26} {:>10}\n", "windows", "seconds",
+                                  "s per window", "block: least, median, most", "peak");
+  for (const QuantizeRun& run : runs) {
+    const auto [least, most] = std::minmax_element(run.blocks.begin(), run.blocks.end());
+    table += fmt::format("{:>8} {:>10.1f} {:>14.2f} {:>10.2f} {:>7.2f} {:>7.2f} {:>10}\n",
+                         run.samples, run.seconds, run.seconds / static_cast<double>(run.samples),
+                         *least, median(run.blocks), *most, format_bytes(run.peak_memory_bytes));
+  }
+  if (peer.is_null()) return table;
+  const PeerRatios ratios = ratios_to_peer(runs.back(), peer);
+  return table +
+         fmt::format(
+             "GPTQModel {}: {:.1f} s, peak {}; osp is {:.2f} times as fast at {:.2f} of its "
+             "memory\n",
+             peer["versions"]["gptqmodel"].get<std::string>(), peer["seconds"].get<double>(),
+             format_bytes(peer["peak_memory_bytes"].get<double>()), ratios.speed, ratios.memory);
+}
+
+}  // namespace osp
