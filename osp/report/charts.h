@@ -1,5 +1,5 @@
 // Charts as data: plotly traces and axes, and beside each the same numbers as a table. Colours,
-// fonts and line styles are chosen in the page (page_assets.cpp) from each trace's `meta.run`.
+// fonts and line styles are chosen in the page (page.js) from each trace's `meta.run`.
 // Plotly reads markup in names and categories, so those are escaped here.
 #pragma once
 

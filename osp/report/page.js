@@ -1,10 +1,3 @@
-// The page's own script, in parts that a compiler takes as strings.
-#include "osp/report/page_assets.h"
-
-namespace osp {
-namespace {
-
-constexpr const char* kStyleOfTraces = R"js(
 'use strict';
 (function () {
   let data = JSON.parse(document.getElementById('charts').textContent);
@@ -120,9 +113,7 @@ constexpr const char* kStyleOfTraces = R"js(
     return Math.max(shown_width(chart), 80 + (chart.pixels_per_category || 0) * categories(chart));
   }
   const on_time = () => { const axis = by_id('axis'); return axis !== null && axis.value === 'time'; };
-)js";
 
-constexpr const char* kDrawing = R"js(
   function themed(chart) {
     const layout = chart.layout;
     const ink = css('--ink'), soft = css('--soft'), grid = css('--grid'), paper = css('--panel');
@@ -227,9 +218,7 @@ constexpr const char* kDrawing = R"js(
   if (axis) axis.addEventListener('change', draw_all);
   dark.addEventListener('change', draw_all);
   draw_all();
-)js";
 
-constexpr const char* kRefreshing = R"js(
   // Takes over a newer state of the page: numbers and tables in place, so that scroll position, zoom
   // and open tables stay; a page with other charts or choices is loaded anew.
   function take_over(next) {
@@ -265,13 +254,3 @@ constexpr const char* kRefreshing = R"js(
   }
   if (data.live) setTimeout(poll, 3000);
 })();
-)js";
-
-}  // namespace
-
-const std::string& page_script() {
-  static const std::string script = std::string(kStyleOfTraces) + kDrawing + kRefreshing;
-  return script;
-}
-
-}  // namespace osp
