@@ -8,10 +8,10 @@ to be faster: matrices of one shape are stacked and orthogonalised together by b
 `fused-adamw` is torch.optim.AdamW(fused=True).
 
 `--updates` is a file of osp bench optim --updates: the same first step is done here from its gradients.
-Prints one JSON object: seconds and cpu_seconds (of the median step; of all threads), bytes (weights and state), startup_seconds (from the start of this
-process to the first step), peak_memory_bytes; with --updates also, for the matrix where it is largest,
-largest_difference (osp's update from ours, relative Frobenius norm), and error and peer_error (osp's and ours
-from the same iteration in fp32).
+Prints one JSON object: seconds and cpu_seconds (of the median step; of all threads), bytes (weights and
+state), startup_seconds (from the start of this process to the first step), peak_memory_bytes; with --updates
+also, for the matrix where it is largest, largest_difference (osp's update from ours, relative Frobenius
+norm), and error and peer_error (osp's and ours from the same iteration in fp32).
 """
 
 import argparse
@@ -21,6 +21,7 @@ import resource
 import statistics
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import torch
 
@@ -100,7 +101,7 @@ def compare_updates(kind, path):
 
 
 def seconds_since_process_start():
-    ticks = int(open("/proc/self/stat").read().rsplit(")", 1)[1].split()[19])
+    ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 

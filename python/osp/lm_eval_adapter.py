@@ -2,8 +2,8 @@
 
     PYTHONPATH=python python -m osp.lm_eval_adapter --model osp --model_args model=DIR,bits=4-4-4 --tasks piqa
 
-takes all arguments of `lm_eval`; a script of its own imports this module and asks lm-eval for the model "osp".
-The texts are split into tokens by the engine, in lm-eval's way (docs/formats.md, "osp score").
+takes all arguments of `lm_eval`; a script of its own imports this module and asks lm-eval for the model
+"osp". The texts are split into tokens by the engine, in lm-eval's way (docs/formats.md, "osp score").
 """
 
 import logging
@@ -30,7 +30,8 @@ class OspLM(LM):
     """A model dir, a quantized folder or a GGUF file, run by `osp score`.
 
     Arguments: `model`; `bits` (weights-activations-cache, 16 for none); `batch_tokens` of one forward pass;
-    `max_gen_toks` where a task has none; `program`, the osp to run (else $OSP_PROGRAM, the checkout's, the PATH's).
+    `max_gen_toks` where a task has none; `program`, the osp to run (else $OSP_PROGRAM, the checkout's, the
+    PATH's).
     """
 
     def __init__(

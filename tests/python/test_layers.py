@@ -197,7 +197,7 @@ def unsafe_includes(root, files):
 
 
 def kernel_files(root):
-    """The files each object of one instruction set starts from: a body is compiled with its family's header."""
+    """The files that each object of one instruction set starts from: a body has its family's header."""
     for path in sources(root, ["osp"]):
         name = path.relative_to(root).as_posix()
         if KERNEL_FILE.search(name):
