@@ -45,7 +45,7 @@ files() { git ls-files --cached --others --exclude-standard -- "$@" | while read
 
 # ---- formatters and linters: some seconds -------------------------------------------------------
 if format=$(llvm clang-format); then
-  mapfile -t sources < <(files '*.cpp' '*.h' '*.inc')
+  mapfile -t sources < <(files '*.cpp' '*.h' '*.inc' '*.js')
   check clang-format "$format" --dry-run --Werror "${sources[@]}"
 else
   skip clang-format "no clang-format of version 14"
