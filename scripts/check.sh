@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Checks the sources: formatters, linters, clang-tidy, and the sanitizers over the byte-level folders.
 # Usage: scripts/check.sh [--fast | --all] [--base COMMIT]
+#   (no option)     formatters and linters, clang-tidy on changed lines for at most 3 minutes, sanitizers
 #   --fast          formatters and linters only, some seconds; scripts/test.sh runs this
-#   --all           clang-tidy on all C++ files without a limit of time, instead of on changed ones
-#   --base COMMIT   changed since COMMIT; default: since leaving origin/main, or the last commit
+#   --all           clang-tidy on all C++ files without a time limit
+#   --base COMMIT   lines changed since COMMIT; default: since the branch left origin/main, else HEAD~1
 # Every check runs; the status is 1 if any failed. A check whose program is missing is skipped with a message.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -92,12 +93,29 @@ changed_units() {
   done | sort -u
 }
 
+# The changed lines as clang-tidy's --line-filter wants them: [{"name":"FILE","lines":[[FIRST,LAST],…]},…];
+# of a new file all lines.
+changed_lines() {
+  {
+    git diff --unified=0 --diff-filter=d --src-prefix=a/ --dst-prefix=b/ "$1" -- '*.cpp' '*.h' '*.inc'
+    git ls-files --others --exclude-standard -- '*.cpp' '*.h' '*.inc' | sed 's/^/untracked: /'
+  } | awk '
+    function close_file() { if (ranges != "") entries = entries ",{\"name\":\"" file "\",\"lines\":[" substr(ranges, 2) "]}" }
+    /^\+\+\+ b\// { close_file(); file = substr($0, 7); ranges = "" }
+    /^@@ / {
+      parts = split($3, at, ","); first = substr(at[1], 2); count = parts > 1 ? at[2] : 1
+      if (count > 0) ranges = ranges ",[" first "," first + count - 1 "]"
+    }
+    /^untracked: / { entries = entries ",{\"name\":\"" substr($0, 12) "\"}" }
+    END { close_file(); print "[" substr(entries, 2) "]" }'
+}
+
 # tidy_one FILE: nothing after the time limit, but a note in build/check/skipped.
 tidy_one() {
   if [ "$TIDY_UNTIL" -gt 0 ] && [ "$(date +%s)" -ge "$TIDY_UNTIL" ]; then
     echo "$1" >> build/check/skipped
   else
-    "$TIDY" -p build/check --quiet "$1" 2>/dev/null
+    "$TIDY" -p build/check --quiet ${TIDY_LINES:+--line-filter="$TIDY_LINES"} "$1" 2>/dev/null
   fi
 }
 export -f tidy_one
@@ -131,8 +149,12 @@ if [ "$mode" != fast ]; then
     skip clang-tidy "no C++ file changed since ${since:0:12}"
   else
     TIDY_UNTIL=0
-    [ "$mode" = all ] || TIDY_UNTIL=$(($(date +%s) + 180))
-    export TIDY TIDY_UNTIL
+    TIDY_LINES=
+    if [ "$mode" = changed ]; then
+      TIDY_UNTIL=$(($(date +%s) + 180))
+      TIDY_LINES=$(changed_lines "$since")
+    fi
+    export TIDY TIDY_UNTIL TIDY_LINES
     check "clang-tidy of ${#units[@]} files" run_tidy "${units[@]}"
     if [ -s build/check/skipped ]; then
       skip "clang-tidy of $(wc -l < build/check/skipped) of these files" "3 minutes are over; --all has no limit"
