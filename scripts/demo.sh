@@ -4,7 +4,7 @@
 # Usage: scripts/demo.sh [--long]
 #   (no option)  7M parameters, 3M tokens a run: half an hour to an hour on two cores
 #   --long       a wider, deeper model on 50M tokens: many hours; runs/demo-long
-# A second call does only what is missing; a run that was interrupted goes on from its checkpoint.
+# A second call does only what is missing; an interrupted run resumes from its checkpoint.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ esac
 start=$SECONDS
 say() { printf 'demo [%d min]: %s\n' $(((SECONDS - start) / 60)) "$*" >&2; }
 
-say "installing what is missing"
+say "installing missing packages"
 scripts/setup.sh
 say "building the program"
 scripts/build.sh osp
@@ -35,7 +35,7 @@ if [ ! -f "$corpus" ]; then
     || { echo "demo: cannot download the Debian package dict-gcide; check the network and 'apt-get update'" >&2; exit 5; }
 fi
 if [ ! -f runs/demo/tokens/index.json ]; then
-  say "turning the text into tokens"
+  say "tokenizing the text"
   "$osp" tokenize "$corpus" --tokenizer recipes/gcide-4096 --documents entries --validation-fraction 0.01 --out runs/demo/tokens
 fi
 
@@ -53,7 +53,7 @@ for run in "${runs[@]}"; do
     mv "$folder/$run/eval.json.tmp" "$folder/$run/eval.json"
   fi
   if [ ! -f "$folder/$run/analysis.json" ]; then
-    say "looking for outliers in $run"
+    say "measuring the outliers of $run"
     "$osp" analyze "$folder/$run/model" --data runs/demo/tokens --json > "$folder/$run/analysis.json.tmp"
     mv "$folder/$run/analysis.json.tmp" "$folder/$run/analysis.json"
   fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fuzzes the parsers: builds every fuzz target with clang, libFuzzer, ASan and UBSan and runs each for
-# some seconds on a copy of its corpus. A finding stays in build/fuzz/findings and ends the script with
+# some seconds on a copy of its corpus. A finding is kept in build/fuzz/findings and ends the script with
 # status 1; to keep it as a test, copy it to fuzz/corpus/NAME, which scripts/test.sh replays.
 #
 #   scripts/fuzz.sh [SECONDS [TARGET...]]     60 s, all targets; a target is NAME of fuzz/NAME_fuzz.cpp

@@ -3,11 +3,12 @@
 
     lm_eval_peer.py MODEL SAMPLES
 
-MODEL is a Hugging Face folder with its tokenizer, SAMPLES a file of `osp eval --save-items`: the peer answers the same
-requests in the same order of tasks. For every task it first finds the fastest of --batch-sizes on --probe requests at
-equal distances, then answers all. Prints one JSON object on stdout: by task `seconds` (one call of lm-eval, from
-texts to results, without loading), `items`, `batch_size`, `largest_difference` of a log-likelihood from osp's and
-`equal_texts`. lm-eval is in the test environment (requirements.txt).
+MODEL is a Hugging Face folder with its tokenizer, SAMPLES what `osp eval --save-items` wrote: the peer answers
+the same requests in the same order of tasks. For every task it first finds the fastest of --batch-sizes on
+--probe requests that lie at equal distances, then answers all. Prints one JSON object on stdout: by task
+`seconds` (one call of lm-eval, from texts to results, without loading), `items`, `batch_size`,
+`largest_difference` of a log-likelihood from ours and `equal_texts`. lm-eval is in the test environment
+(requirements.txt).
 """
 
 import argparse
@@ -19,10 +20,10 @@ from pathlib import Path
 # Work offline: never ask the hub.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from lm_eval.api.instance import Instance  # noqa: E402
-from lm_eval.models.huggingface import HFLM  # noqa: E402
+import torch
+import transformers
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 
 
 def arguments_of(line: dict) -> list[tuple]:

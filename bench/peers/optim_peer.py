@@ -22,6 +22,7 @@ import resource
 import statistics
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import torch
 
@@ -101,7 +102,7 @@ def compare_updates(kind, path):
 
 
 def seconds_since_process_start():
-    ticks = int(open("/proc/self/stat").read().rsplit(")", 1)[1].split()[19])
+    ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 

@@ -80,7 +80,7 @@ class Model(nn.Module):
         cos, sin = rope_tables(context, width // heads)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
-        for name, parameter in self.named_parameters():
+        for parameter in self.parameters():
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
         nn.init.orthogonal_(self.input_projection.weight)

@@ -237,6 +237,7 @@ const FieldRef& FieldTable::find(const std::string& name, const std::string& whe
   }
   if (suggestion.empty()) {
     std::vector<std::string> keys;
+    keys.reserve(known.size());
     for (const std::string& candidate : known) keys.push_back(key_of(candidate));
     const std::string key = nearest_name(key_of(name), keys);
     for (size_t i = 0; i < keys.size() && suggestion.empty(); ++i) {

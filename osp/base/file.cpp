@@ -228,8 +228,10 @@ void release_pages(std::span<const std::byte> mapped) {
   const uintptr_t begin = reinterpret_cast<uintptr_t>(mapped.data());
   const uintptr_t first = (begin + page - 1) / page * page;
   const uintptr_t end = (begin + mapped.size()) / page * page;
+  if (first >= end) return;
+  std::byte* whole_pages = const_cast<std::byte*>(mapped.data()) + (first - begin);
   // Advice: where it is not taken, memory is only given back later.
-  if (first < end) ::madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
+  ::madvise(whole_pages, end - first, MADV_DONTNEED);
 }
 
 FileLock::FileLock(const std::string& path) {

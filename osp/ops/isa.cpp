@@ -64,7 +64,7 @@ void apply_isa_environment() {
 
 const kernels::Kernels& active_kernels() {
   static const kernels::Kernels& table = for_active_isa<const kernels::Kernels&>(
-      kernels::portable_kernels, kernels::avx2_kernels, kernels::avx512_kernels);
+      kernels::row_kernels_portable, kernels::row_kernels_avx2, kernels::row_kernels_avx512);
   return table;
 }
 

@@ -55,8 +55,8 @@ struct Kernels {
   TypedKernels<Bf16> bf16;
 };
 
-const Kernels& portable_kernels();
-const Kernels& avx2_kernels();
-const Kernels& avx512_kernels();
+const Kernels& row_kernels_portable();
+const Kernels& row_kernels_avx2();
+const Kernels& row_kernels_avx512();
 
 }  // namespace osp::kernels

@@ -21,9 +21,9 @@ namespace {
 
 // Calls visit(name, table) for every level that this CPU has.
 void for_each_table(const std::function<void(const kernels::Kernels&)>& visit) {
-  visit(kernels::portable_kernels());
-  if (detect_isa() >= Isa::avx2) visit(kernels::avx2_kernels());
-  if (detect_isa() >= Isa::avx512) visit(kernels::avx512_kernels());
+  visit(kernels::row_kernels_portable());
+  if (detect_isa() >= Isa::avx2) visit(kernels::row_kernels_avx2());
+  if (detect_isa() >= Isa::avx512) visit(kernels::row_kernels_avx512());
 }
 
 TEST(Kernels, EqualThePortableOnesOnEveryInstructionSet) {
@@ -34,7 +34,7 @@ TEST(Kernels, EqualThePortableOnesOnEveryInstructionSet) {
   for_each_table([&](const kernels::Kernels& table) {
     std::vector<at::Tensor> results[2];
     for (int side = 0; side < 2; ++side) {
-      const auto& k = (side == 0 ? kernels::portable_kernels() : table).f32;
+      const auto& k = (side == 0 ? kernels::row_kernels_portable() : table).f32;
       at::Tensor y = at::zeros({rows, D}), s = at::zeros({rows}), dx = at::zeros({rows, D});
       at::Tensor dg = at::zeros({D}), out = at::zeros({rows, D}), z = wide.clone();
       at::Tensor losses = at::zeros({rows});

@@ -185,10 +185,11 @@ std::string render(const std::vector<RunData>& runs, const PageOptions& options,
   Json data = sections.data();
   data["clocks"] = clocks(runs, max_points);
   data["live"] = options.live_version;
+  const std::string script = "\n" + page_js();
   const std::string policy = fmt::format(
       "default-src 'none'; script-src {} {}; style-src 'unsafe-inline'; img-src data: "
       "blob:; base-uri 'none'; form-action 'none'{}",
-      script_hash(plotly), script_hash(page_script()),
+      script_hash(plotly), script_hash(script),
       options.live_version.empty() ? "" : "; connect-src 'self'");
   std::string page =
       "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
@@ -197,10 +198,11 @@ std::string render(const std::vector<RunData>& runs, const PageOptions& options,
       "\">\n"
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
       "<meta name=\"color-scheme\" content=\"light dark\">\n<title>" +
-      escape_html(options.title) + "</title>\n<style>" + kPageStyle + "</style>\n</head>\n<body>\n";
+      escape_html(options.title) + "</title>\n<style>\n" + page_css() +
+      "</style>\n</head>\n<body>\n";
   page += body;
   page += "<script type=\"application/json\" id=\"charts\">" + json_for_script(data) +
-          "</script>\n<script>" + plotly + "</script>\n<script>" + page_script() +
+          "</script>\n<script>" + plotly + "</script>\n<script>" + script +
           "</script>\n</body>\n</html>\n";
   return page;
 }

@@ -1,4 +1,5 @@
-// The style sheet and the script of the report's page.
+// The style sheet and the script of the report's page: the files page.css and page.js, which the
+// build embeds (cmake/embed.cmake).
 #pragma once
 
 #include <string>
@@ -6,12 +7,12 @@
 namespace osp {
 
 // Colours for light and dark, layout from a phone to a wide screen, print.
-extern const char* const kPageStyle;
+const std::string& page_css();
 
 // Reads the charts from the page's JSON, gives them the colours of the current scheme and draws
 // them; redraws when the scheme, the axis, the smoothing or a chart's choice changes. A page that
 // is served polls for changes and takes them over in place. Sets data-drawn="N" on <html> when
 // done.
-const std::string& page_script();
+const std::string& page_js();
 
 }  // namespace osp

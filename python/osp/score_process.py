@@ -3,6 +3,7 @@
 Requests and answers are the JSON lines of docs/formats.md, "osp score".
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -36,7 +37,7 @@ class ScoreProcess:
         """Starts the program and waits until it has loaded the model."""
         self._command = [find_program(program), "score", str(model), "--bits", str(bits)]
         self._command += ["--batch-tokens", str(batch_tokens), "--quiet"]
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
         )
@@ -62,10 +63,8 @@ class ScoreProcess:
     def close(self) -> None:
         """Ends the program. A second call does nothing."""
         if not self._process.stdin.closed:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-            except BrokenPipeError:
-                pass
         self._process.stdout.close()
         self._process.wait()
 

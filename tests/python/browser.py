@@ -1,6 +1,7 @@
 """A headless Chromium, driven over its debugging pipe: pages in light and dark, wide and as on a phone.
 
-As a program it takes a picture:  browser.py PAGE OUT.png [--width 1200] [--height 900] [--dark] [--element CSS]
+As a program it takes a picture:
+browser.py PAGE OUT.png [--width 1200] [--height 900] [--dark] [--element CSS]
 """
 
 import argparse
@@ -23,15 +24,16 @@ def find_chromium():
 
 
 class Browser:
-    """One browser with one page. Messages are JSON objects that end in a zero byte, on the descriptors 3 and 4."""
+    """One browser with one page. Messages are JSON objects ended by a zero byte, on descriptors 3 and 4."""
 
     def __init__(self, profile):
         commands, self.commands = os.pipe()
         self.answers, answers = os.pipe()
         self.child = subprocess.Popen(
             ["bash", "-c", f'exec 3<&{commands} 4>&{answers} "$@"', "-", find_chromium(), "--headless=new",
-             "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run",
-             "--disable-background-networking", f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"],
+             "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
+             "--no-first-run", "--disable-background-networking", f"--user-data-dir={profile}",
+             "--remote-debugging-pipe", "about:blank"],
             pass_fds=(commands, answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
         os.close(commands)
         os.close(answers)
@@ -105,8 +107,8 @@ class Browser:
     def open(self, url, *, width=1200, height=900, dark=False, scale=1, ready="true"):
         """Loads a page, as a phone does where it is narrow, and waits until the expression `ready` holds."""
         self.complaints, self.requests = [], []
-        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale,
-                     mobile=width < 600)  # fmt: skip
+        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height,
+                     deviceScaleFactor=scale, mobile=width < 600)  # fmt: skip
         self.scheme(dark)
         self.command("Page.navigate", url=url)
         self.wait(f"document.readyState === 'complete' && ({ready})")
@@ -126,7 +128,8 @@ class Browser:
         if element:
             box = self.evaluate(
                 f"(() => {{ const r = document.querySelector({json.dumps(element)}).getBoundingClientRect();"
-                "return {x: r.x + scrollX, y: r.y + scrollY, width: r.width, height: r.height}; })()")  # fmt: skip
+                "return {x: r.x + scrollX, y: r.y + scrollY,"
+                " width: r.width, height: r.height}; })()")  # fmt: skip
             params = {"clip": {**box, "scale": 1}, "captureBeyondViewport": True}
         Path(path).write_bytes(base64.b64decode(self.command("Page.captureScreenshot", **params)["data"]))
 
@@ -153,8 +156,9 @@ def main():
     parser.add_argument("--scroll-to", help="a CSS selector that is brought to the top")
     options = parser.parse_args()
     with browsing() as browser:
-        browser.open(options.page.resolve().as_uri(), width=options.width, height=options.height, dark=options.dark,
-                     scale=options.scale, ready="document.documentElement.dataset.drawn")  # fmt: skip
+        browser.open(options.page.resolve().as_uri(), width=options.width, height=options.height,
+                     dark=options.dark, scale=options.scale,
+                     ready="document.documentElement.dataset.drawn")  # fmt: skip
         if options.scroll_to:
             browser.evaluate(f"document.querySelector({json.dumps(options.scroll_to)}).scrollIntoView()")
             time.sleep(0.3)

@@ -1,7 +1,8 @@
 """How colours look to people of different colour vision, and how far apart they are then.
 
-Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency" (2009),
-severity 1, on linear RGB; distances in OKLab (Ottosson 2020), times 100; contrast as WCAG 2.1 defines it.
+Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency"
+(2009), severity 1, on linear RGB; distances in OKLab (Ottosson 2020), times 100; contrast as WCAG 2.1 defines
+it.
 """
 
 import math
@@ -38,7 +39,8 @@ def linear(colour):
 
 def oklab(rgb):
     cones = product(((0.4122214708, 0.5363325363, 0.0514459929), (0.2119034982, 0.6806995451, 0.1073969566),
-                     (0.0883024619, 0.2817188376, 0.6299787005)), [min(1, max(0, c)) for c in rgb])  # fmt: skip
+                     (0.0883024619, 0.2817188376, 0.6299787005)),
+               [min(1, max(0, c)) for c in rgb])  # fmt: skip
     return product(((0.2104542553, 0.7936177850, -0.0040720468), (1.9779984951, -2.4285922050, 0.4505937099),
                     (0.0259040371, 0.7827717662, -0.8086757660)), [math.cbrt(c) for c in cones])  # fmt: skip
 

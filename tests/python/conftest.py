@@ -35,7 +35,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def run_program(osp_build):
-    """run_program(["osp", "tokenize", ...], check=True, input=None, timeout=300) -> CompletedProcess (text)."""
+    """run_program(["osp", "eval", ...], check=True, timeout=300, input=None) -> CompletedProcess (text)."""
 
     def run(args, check=True, timeout=300, **keywords):
         command = [str(osp_build / args[0])] + [str(a) for a in args[1:]]

@@ -1,8 +1,9 @@
 """Weight quantization in plain PyTorch, independent of osp: grids per channel or group, and GPTQ.
 
-Written from the description of the reference's settings: symmetric scale = absmax / 7 with floor 1e-5, clipping
-search over 1 - i/100 with error |e|^2.4 and the first strict minimum; GPTQ with dead columns, damping 0.01 of the
-mean diagonal, the upper Cholesky factor of the inverse Hessian in fp32, blocks of 128 columns, scales found once.
+Written from the description of the reference's settings: symmetric scale = absmax / 7 with floor 1e-5,
+clipping search over 1 - i/100 with error |e|^2.4 and the first strict minimum; GPTQ with dead columns,
+damping 0.01 of the mean diagonal, the upper Cholesky factor of the inverse Hessian in fp32, blocks of 128
+columns, scales found once.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """An independent model for the parity tests: transformers' LlamaForCausalLM, to which SSNorm, Simple
-RMSNorm, EmbProj, QK-norm and the Outlier Protected block (no norms in the blocks, a norm of the embedding, a scalar
-on each branch) are added here in plain PyTorch.
+RMSNorm, EmbProj, QK-norm and the Outlier Protected block (no norms in the blocks, a norm of the embedding, a
+scalar on each branch) are added here in plain PyTorch.
 
 Weights live in one dict under osp's names; `write_model_dir` stores them as a model dir and
 `ReferenceModel` computes with them.
@@ -195,8 +195,8 @@ class Rotary(nn.Module):
 class ReferenceModel:
     """`parameters[name]` is the leaf of each of osp's tensors; gradients accumulate there.
 
-    `dtype`: of weights and activations. In fp64 nothing is rounded to fp32 on the way, as transformers does in
-    its rotary embedding, softmax and norms.
+    `dtype`: of weights and activations. In fp64 nothing is rounded to fp32 on the way, as transformers does
+    in its rotary embedding, softmax and norms.
     """
 
     def __init__(self, shape: Shape, weights: dict[str, torch.Tensor], dtype=torch.float32):

@@ -68,7 +68,7 @@ def test_gap_of_logits_equals_that_of_log_attention(analysis):
 
 
 def test_points_equal_the_independent_computation(analysis):
-    out, _, batch, seen, _ = analysis
+    out, _, _, seen, _ = analysis
     points = {(p["point"], p["layer"]): p for p in out["points"]}
     for name, key in (("attention_input", "input"), ("mlp_product", "product")):
         for layer in range(SHAPE.layers):

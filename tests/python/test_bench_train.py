@@ -4,8 +4,8 @@ import json
 
 
 def test_both_sides_are_timed_at_the_given_context(run_program):
-    printed = run_program(["osp", "bench", "train", "--model", "demo", "--context", 64, "--steps", 1, "--repetitions", 1,
-                           "--json", "--quiet"], timeout=600).stdout  # fmt: skip
+    printed = run_program(["osp", "bench", "train", "--model", "demo", "--context", 64, "--steps", 1,
+                           "--repetitions", 1, "--json", "--quiet"], timeout=600).stdout  # fmt: skip
     result = json.loads(printed)
     assert result["model"] == "demo" and result["context"] == 64 and result["parameters"] == 7340045
     for side in ["", "peer_"]:
@@ -36,8 +36,8 @@ def test_a_context_that_does_not_divide_the_step_is_refused(run_program):
 
 
 def test_settings_change_what_is_timed_alone(run_program):
-    words = ["osp", "bench", "train", "--model", "demo", "--context", 64, "--steps", 1, "--set", "model.layers=2", "--set",
-             "train.batch_tokens=512"]  # fmt: skip
+    words = ["osp", "bench", "train", "--model", "demo", "--context", 64, "--steps", 1, "--set",
+             "model.layers=2", "--set", "train.batch_tokens=512"]  # fmt: skip
     result = json.loads(run_program([*words, "--alone", "--quiet"], timeout=600).stdout)
     assert result["batch_tokens"] == 512 and 0 < result["optimizer_seconds"] < result["step_seconds"]
     assert 0 < result["data_seconds"] < result["step_seconds"]

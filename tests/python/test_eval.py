@@ -78,7 +78,7 @@ def test_perplexity_equals_transformers(model, run_program):
 
 
 def test_max_tokens_scores_whole_windows_within_it(model, run_program):
-    folder, llama, text, ids = model
+    folder, _, text, _ = model
     out = json.loads(
         run_program(["osp", "eval", folder, "--data", text, "--data-tokens", "100", "--json"]).stdout
     )
@@ -103,8 +103,8 @@ def test_overlapping_windows_score_every_token_once(model, run_program, stride):
     folder, llama, text, ids = model
     length = SHAPE.context
     used = ids[: length + 24 * stride]
-    out = json.loads(run_program(["osp", "eval", folder, "--data", text, "--stride", stride, "--data-tokens", len(used),
-                                  "--json"]).stdout)["results"][0]  # fmt: skip
+    out = json.loads(run_program(["osp", "eval", folder, "--data", text, "--stride", stride, "--data-tokens",
+                                  len(used), "--json"]).stdout)["results"][0]  # fmt: skip
     losses, seen = [], 1
     for begin in range(0, len(used) - length + 1, stride):
         window = torch.tensor([used[begin : begin + length]])
@@ -134,8 +134,8 @@ def test_divergence_equals_transformers(model, run_program, tmp_path):
             weight += 0.2 * weight.std() * torch.randn(weight.shape, generator=generator)
     other.save_pretrained(tmp_path / "other")
     (tmp_path / "other" / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-    out = json.loads(run_program(["osp", "eval", tmp_path / "other", "--divergence-from", folder, "--data", text,
-                                  "--json"]).stdout)["results"][0]["divergence"]  # fmt: skip
+    out = json.loads(run_program(["osp", "eval", tmp_path / "other", "--divergence-from", folder, "--data",
+                                  text, "--json"]).stdout)["results"][0]["divergence"]  # fmt: skip
     batch = windows(ids)
     with torch.no_grad():
         p, q = (x(batch).logits[:, :-1].flatten(0, 1).double().log_softmax(-1) for x in (llama, other))
@@ -212,7 +212,7 @@ def test_shards_are_scored_on_their_held_out_split(model, run_program, tmp_path,
     )
     out = json.loads(run_program(["osp", "eval", folder, "--data", tmp_path / "shards", "--json"]).stdout)
     held_out = made["validation"]["tokens"]
-    assert 0 < held_out and out["results"][0]["tokens"] == held_out // 32 * 31
+    assert held_out > 0 and out["results"][0]["tokens"] == held_out // 32 * 31
     out = json.loads(run_program(["osp", "analyze", folder, "--data", tmp_path / "shards", "--json"]).stdout)
     assert out["tokens"] == held_out // 32 * 32
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_gguf_model import gguf_name, heads_of, permuted, random_llama  # noqa: E402
+from test_gguf_model import gguf_name, heads_of, permuted, random_llama
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_codes_of_a_quantized_model_come_back_with_half_scales(group, model_dir,
     names = [n.removesuffix("_packed") for n in stored if n.endswith("_packed")]
     assert len(names) == 7 * llama.config.num_hidden_layers
     for name in names:
-        rows, columns = stored[name + "_shape"]
+        _, columns = stored[name + "_shape"]
         scale = stored[name + "_scale"].astype(np.float16).astype(np.float32)
         scale = np.repeat(scale, columns // scale.shape[1], axis=1)
         values = unpacked(stored[name + "_packed"], columns).astype(np.float32) * scale
@@ -153,8 +153,8 @@ def test_a_gguf_file_is_quantized_with_the_tokenizer_that_is_in_it(
     source, _ = model_dir
     export(run_program, source, tmp_path / "m.gguf", "f16")
     text = repo_root / "README.md"
-    run_program(["osp", "quantize", tmp_path / "m.gguf", "--method", "gptq", "--calibration", text, "--windows", 4,
-                 "--out", tmp_path / "q"])  # fmt: skip
+    run_program(["osp", "quantize", tmp_path / "m.gguf", "--method", "gptq", "--calibration", text,
+                 "--windows", 4, "--out", tmp_path / "q"])  # fmt: skip
     settings = json.loads((tmp_path / "q" / "quantize.json").read_text())["settings"]
     ids = (
         Tokenizer.from_file(str(source / "tokenizer.json"))

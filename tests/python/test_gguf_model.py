@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_gguf import finish, smollm2_file  # noqa: E402
+from test_gguf import finish, smollm2_file
 
 NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -232,7 +232,10 @@ def test_other_architectures_are_refused_by_name(tmp_path, run_program):
 def smollm2() -> LlamaForCausalLM:
     """transformers' model with the weights that the package `gguf` takes from the published file."""
     reader = gguf.GGUFReader(smollm2_file())
-    key = lambda name: reader.fields[f"llama.{name}"].contents()  # noqa: E731
+
+    def key(name):
+        return reader.fields[f"llama.{name}"].contents()
+
     config = LlamaConfig(
         num_hidden_layers=key("block_count"),
         hidden_size=key("embedding_length"),
@@ -279,7 +282,8 @@ def test_perplexity_of_a_published_model_equals_transformers(
         loss = torch.nn.functional.cross_entropy(logits.double(), ids[0, 1:]).item()
     with capsys.disabled():
         print(
-            f"\nperplexity of {smollm2_file().name}: osp {ours['perplexity']:.6f}, transformers {math.exp(loss):.6f}"
+            f"\nperplexity of {smollm2_file().name}: osp {ours['perplexity']:.6f},"
+            f" transformers {math.exp(loss):.6f}"
         )
     assert ours["tokens"] == 2047
     # transformers' angles of the rotary embedding are fp32: at position 2000 they are off by 1e-4, and

@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import gguf
@@ -12,8 +13,8 @@ from gguf import TokenType
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_gguf import finish, smollm2_file  # noqa: E402
-from tokenizer_cases import random_texts  # noqa: E402
+from test_gguf import finish, smollm2_file
+from tokenizer_cases import random_texts
 
 
 @pytest.fixture
@@ -137,16 +138,19 @@ def test_the_published_model_agrees_with_transformers(shared_data, encode):
     peer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     texts = vectors(shared_data, "smollm2")[0] + ["<|im_start|>user\nHi<|im_end|>\n", "a<|endoftext|>b"]
     texts += [t.decode("utf-8", errors="replace") for t in random_texts(500, 3, ["<|im_start|>"])]
+
     # transformers cuts "smollm" text without the step that sets numbers apart, which the model had in
     # training and llama.cpp has (the published vectors hold it to that): it takes the space before a
     # number from the spaces before it.
-    before_number = lambda t: any(a.isspace() and b.isnumeric() for a, b in zip(t, t[1:]))  # noqa: E731
+    def before_number(t):
+        return any(a.isspace() and b.isnumeric() for a, b in pairwise(t))
+
     texts = [
         t for t in texts if not before_number(t) and not any(c.isnumeric() and not c.isascii() for c in t)
     ]
     assert len(texts) > 200
     expected = [peer(t, add_special_tokens=False)["input_ids"] for t in texts]
-    for text, ours, theirs in zip(texts, encode(path, texts), expected):
+    for text, ours, theirs in zip(texts, encode(path, texts), expected, strict=True):
         assert ours == theirs, repr(text)
 
 
@@ -166,7 +170,7 @@ def test_sentencepiece_files_get_their_merges_from_the_scores(shared_data, tmp_p
     texts = [t.decode("utf-8", errors="replace") for t in random_texts(1000, 5, ["</s>"])]
     peer = Tokenizer.from_str(json.dumps(source))
     assert encode(path, texts) == [e.ids for e in peer.encode_batch(texts, add_special_tokens=False)]
-    assert encode(path, ["a"], "encode-special") == [[1] + peer.encode("a").ids]
+    assert encode(path, ["a"], "encode-special") == [[1, *peer.encode("a").ids]]
 
 
 # The expressions as the models' own tokenizer.json files have them.
@@ -192,7 +196,7 @@ def test_words_are_cut_as_the_named_models_cut_them(pre, expression, shared_data
     texts += [t.decode("utf-8", errors="replace") for t in random_texts(500, 4, [])]
     expected = [peer.encode(t).ids for t in texts]
     found = encode(path, texts)
-    for text, ours, theirs in zip(texts, found, expected):
+    for text, ours, theirs in zip(texts, found, expected, strict=True):
         assert ours == theirs, repr(text)
 
 

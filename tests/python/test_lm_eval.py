@@ -1,7 +1,8 @@
-"""Benchmarks and the lm-eval adapter against lm-eval's own HFLM (transformers, fp32, CPU) on the same weights.
+"""Benchmarks and the lm-eval adapter against lm-eval's own HFLM (transformers, fp32, CPU) on the same
+weights.
 
-OSP_LONG_TESTS=1 compares 200 items of every task for the published model too, which takes half an hour; without it
-a few, and 200 only for a small random model. Every comparison prints its largest difference.
+OSP_LONG_TESTS=1 compares 200 items of every task for the published model too, which takes half an hour;
+without it a few, and 200 only for a small random model. Every comparison prints its largest difference.
 """
 
 import copy
@@ -19,24 +20,24 @@ import torch
 # Before anything of the hub is imported: nothing here may reach for the network.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
-from lm_eval.api.instance import Instance  # noqa: E402
-from lm_eval.models.huggingface import HFLM  # noqa: E402
-from transformers import PreTrainedTokenizerFast  # noqa: E402
-from transformers.models.llama.modeling_llama import LlamaRMSNorm  # noqa: E402
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedTokenizerFast
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "python")]
 from osp.lm_eval_adapter import OspLM  # noqa: E402
 from test_gguf import smollm2_file  # noqa: E402
-from test_gguf_model import random_llama, smollm2  # noqa: E402, F401
+from test_gguf_model import random_llama, smollm2  # noqa: E402, F401 (smollm2 is a fixture)
 
 LONG = os.environ.get("OSP_LONG_TESTS") == "1"
 CHOICES = ["arc_easy", "arc_challenge", "commonsense_qa", "hellaswag", "mmlu", "openbookqa", "piqa", "siqa"]
 CHOICES += ["winogrande"]
 GENERATION = ["gsm8k", "trivia_qa"]
-# In nats against the model in fp64. Against transformers in fp32 it is relative to a log-likelihood (absolute below 1),
-# because that itself is up to 7e-4 nats away from fp64: it rounds the angles of the rotary embedding to fp32, and lm-eval
-# adds a hundred terms in fp32.
+# In nats against the model in fp64. Against transformers in fp32 it is relative to a log-likelihood (absolute
+# below 1), because that itself is up to 7e-4 nats away from fp64: it rounds the angles of the rotary
+# embedding to fp32, and lm-eval adds a hundred terms in fp32.
 TOLERANCE = 1e-4
 
 
@@ -135,7 +136,7 @@ def pairs_of(line: dict) -> list[tuple[str, str]]:
 
 
 def marks(line: dict, scores: list[float]) -> dict[str, tuple[bool, float]]:
-    """By acc and acc_norm whether the right choice is the best, and by how much the best is above the second."""
+    """By acc and acc_norm: whether the right choice is the best, and its margin over the second best."""
     sizes = [len(choice.removeprefix(" ")) for choice in line["choices"]]
     result = {}
     for name, values in {
@@ -174,8 +175,8 @@ def compare(task: str, lines: list[dict], peer: HFLM, capsys) -> None:
             f"{task}: {n} items, {len(pairs)} choices, largest difference {max(differences):.2e} (relative "
             f"{max(d / max(1, abs(b)) for d, b in zip(differences, theirs, strict=True)):.2e}); acc "
             f"{sum(line['acc'] for line in lines) / n:.4f} and {right['acc'] / n:.4f}, acc_norm "
-            f"{sum(line['acc_norm'] for line in lines) / n:.4f} and {right['acc_norm'] / n:.4f}, ties {ties}; "
-            f"lm-eval {seconds:.1f} s"
+            f"{sum(line['acc_norm'] for line in lines) / n:.4f} and {right['acc_norm'] / n:.4f}, "
+            f"ties {ties}; lm-eval {seconds:.1f} s"
         )
     assert not wrong
     assert all(d <= tolerance(b) for d, b in zip(differences, theirs, strict=True))
@@ -187,11 +188,9 @@ def compare_texts(task: str, lines: list[dict], peer: HFLM, capsys) -> None:
     ]
     start = time.perf_counter()
     theirs = peer.generate_until(instances("generate_until", requests), disable_tqdm=True)
+    equal = sum(line["text"] == text for line, text in zip(lines, theirs, strict=True))
     with capsys.disabled():
-        print(
-            f"{task}: {len(lines)} texts, {sum(a['text'] == b for a, b in zip(lines, theirs, strict=True))} equal; "
-            f"lm-eval {time.perf_counter() - start:.1f} s"
-        )
+        print(f"{task}: {len(lines)} texts, {equal} equal; lm-eval {time.perf_counter() - start:.1f} s")
     assert [line["text"] for line in lines] == theirs
 
 
@@ -206,8 +205,13 @@ def test_log_likelihoods_of_a_random_model_equal_lm_evals(
 
 
 def test_log_likelihoods_of_a_published_model_are_exact(
-    smollm2, bench, shared_data, run_program, tmp_path, capsys
-):  # noqa: F811
+    smollm2,  # noqa: F811
+    bench,
+    shared_data,
+    run_program,
+    tmp_path,
+    capsys,
+):
     tokenizer = fast_tokenizer(shared_data / "tokenizers" / "smollm2" / "tokenizer.json", "<|im_end|>")
     exact = HFLM(pretrained=in_fp64(smollm2), tokenizer=tokenizer, batch_size=1)
     found = samples_of(run_program, tmp_path, smollm2_file(), bench, ["mmlu", "piqa"], 24 if LONG else 3)
@@ -265,7 +269,8 @@ def test_the_adapter_answers_as_hflm_does(adapter, random_peer):
     ):
         # The long one is a sum of thousands.
         assert ours == pytest.approx(theirs, abs=TOLERANCE, rel=TOLERANCE / 10)
-    arguments = [{"until": ["\n", " the "], "max_gen_toks": 24}, {"until": "e", "max_gen_toks": 40, "do_sample": False},
+    arguments = [{"until": ["\n", " the "], "max_gen_toks": 24},
+                 {"until": "e", "max_gen_toks": 40, "do_sample": False},
                  {"until": [], "max_gen_toks": 7}]  # fmt: skip
     asked = instances(
         "generate_until", [(context, each) for context in ["To run", text] for each in arguments]
@@ -275,7 +280,7 @@ def test_the_adapter_answers_as_hflm_does(adapter, random_peer):
 
 def test_the_adapter_names_what_went_wrong(random_folder, osp_build, tmp_path):
     program = str(osp_build / "osp")
-    with pytest.raises(RuntimeError, match="status 2: .*none"):
+    with pytest.raises(RuntimeError, match=r"status 2: .*none"):
         OspLM(model=str(tmp_path / "none"), program=program)
     with pytest.raises(RuntimeError, match="--bits 9"):
         OspLM(model=str(random_folder), bits="9-9-9", program=program)
@@ -287,7 +292,7 @@ def test_the_adapter_names_what_went_wrong(random_folder, osp_build, tmp_path):
     with pytest.raises(ValueError, match="do_sample"):
         model.generate_until(instances("generate_until", [("a", {"temperature": 0.7, "do_sample": True})]))
     for _ in range(2):  # and the second time, when the program is gone
-        with pytest.raises(RuntimeError, match="status 3: .*leave no room"):
+        with pytest.raises(RuntimeError, match=r"status 3: .*leave no room"):
             model.generate_until(instances("generate_until", [("a", {"max_gen_toks": 9999})]))
 
 

@@ -56,7 +56,7 @@ def transformers_llama(shape, seed=5):
     torch.manual_seed(seed)
     model = LlamaForCausalLM(llama_config(shape)).eval()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.uniform_(0.5, 1.5)
             else:

@@ -35,11 +35,11 @@ CASES = {
 # each, in two or three blocks one after the other; softmax and the norms amplify it a few times. The
 # bound is relative to the largest entry of the tensor and about ten times what is seen.
 FP32 = 2e-5
-# The gradient of SSNorm's one gain is a sum of 5,328 products of both signs that mostly cancel, so what rounding
-# does to it depends on the example. Hence the measure is the same model in fp64: over all gains of the model, osp's
-# distance to it is at most this many times PyTorch's, which computes in the same type. In fp32 osp adds row after
-# row and PyTorch by halves (0.4 to 3.2 times is seen over three batches and all kernels); in bf16 the roundings of the
-# states decide, which osp makes less often (0.3 to 1.3 times is seen).
+# The gradient of SSNorm's one gain is a sum of 5,328 products of both signs that mostly cancel, so what
+# rounding does to it depends on the example. Hence the measure is the same model in fp64: over all gains of
+# the model, osp's distance to it is at most this many times PyTorch's, which computes in the same type. In
+# fp32 osp adds row after row and PyTorch by halves (0.4 to 3.2 times is seen over three batches and all
+# kernels); in bf16 the roundings of the states decide, which osp makes less often (0.3 to 1.3 times is seen).
 GAINS_FP32, GAINS_BF16 = 4, 2
 
 

@@ -76,8 +76,9 @@ def test_muon_is_nearer_to_fp64_than_the_papers_operations(run_program, tmp_path
             paper.step(gradients[step][i])
             exact.step(gradients[step][i].double())
             # Against the same algorithm in fp64: the paper's bf16 operations err by 2-3 % of the first update
-            # (15 roundings of 2^-9, amplified), and less of the way of many steps, whose errors are independent.
-            # osp rounds half as often and is half as far away (0.43 to 0.52 of the paper's is seen).
+            # (15 roundings of 2^-9, amplified), and less of the way of many steps, whose errors are
+            # independent. osp rounds half as often and is half as far away (0.43 to 0.52 of the paper's is
+            # seen).
             start = weight[i].double()
             allowed = 0.75 * error(paper.weight.double(), exact.weight, start)
             assert error(ours[step][i].double(), exact.weight, start) < allowed, step
@@ -105,8 +106,8 @@ def test_momentum_in_eight_bits_has_the_codes_of_its_formula(run_program, tmp_pa
         # Each operation is one of IEEE's: the same bits.
         assert torch.equal(codes[i].flatten(), torch.cat(rounded).to(torch.int8))
         assert torch.equal(scales[i], torch.stack(steps))
-    # Rounding errors are 0.7 % of the momentum a step, of which about 1 / sqrt(1 - 0.95^2) = 3.2 times as much is
-    # seen; the updates of 50 steps err independently of each other, not in one direction.
+    # Rounding errors are 0.7 % of the momentum a step, of which about 1 / sqrt(1 - 0.95^2) = 3.2 times as
+    # much is seen; the updates of 50 steps err independently of each other, not in one direction.
     distance = error(ours[-1], fp32[-1], start)
     assert 1e-5 < distance < 0.03
 
@@ -123,8 +124,9 @@ def test_muon_is_as_near_to_fp64_as_torch_muon(run_program, tmp_path):
             theirs.grad = gradients[step][i].clone()
             muon.step()
             exact.step(gradients[step][i].double())
-            # The same number of bf16 roundings at other places (PyTorch rounds before it normalises, too): osp is
-            # as near to the same algorithm in fp64 (both 1.4 % of the first update or less away); 0.97 to 1.09 times is seen.
+            # The same number of bf16 roundings at other places (PyTorch rounds before it normalises, too):
+            # osp is as near to the same algorithm in fp64 (both 1.4 % of the first update or less away);
+            # 0.97 to 1.09 times is seen.
             start = weight[i].double()
             allowed = 1.25 * error(theirs.detach().double(), exact.weight, start)
             assert error(ours[step][i].double(), exact.weight, start) < allowed, step
@@ -165,8 +167,8 @@ def test_shampoo_equals_the_formula_over_50_steps(run_program, tmp_path, shape, 
         exact = Shampoo(weight[i].double(), LR, (0.95, 0.95), 0.95, 1e-8, DECAY, 10, largest)
         for step in range(STEPS):
             exact.step(gradients[step][i].double())
-            # fp32 rounds weights near 1 by 6e-8, 6e-6 of a first step of 0.01; the roots of the smallest eigenvalues add as
-            # much (1.3e-5 is seen).
+            # fp32 rounds weights near 1 by 6e-8, 6e-6 of a first step of 0.01; the roots of the smallest
+            # eigenvalues add as much (1.3e-5 is seen).
             assert error(ours[step][i].double(), exact.weight, weight[i].double()) < 5e-5, step
 
 
@@ -185,19 +187,20 @@ def test_soap_equals_the_papers_operations_over_50_steps(run_program, tmp_path, 
     for i in range(shape[0]):
         bases = [first[f"state.soap.bank.{side}_basis"][i].double() for side in ("left", "right")]
         gradient = gradients[0][i].double()
-        for basis, factor in zip(bases, (gradient @ gradient.T, gradient.T @ gradient)):
+        for basis, factor in zip(bases, (gradient @ gradient.T, gradient.T @ gradient), strict=True):
             # fp32 eigenvectors: a few 1e-7 of the largest eigenvalue stay beside the diagonal.
             turned, values = basis.T @ factor @ basis, torch.linalg.eigvalsh(factor).flip(0)
             assert (turned - torch.diag(values)).abs().max() < 1e-5 * values[0]
         exact = Soap(weight[i].double(), gradient, *bases, LR, (0.95, 0.95), 0.95, 1e-8, DECAY, 10)
         for step in range(1, STEPS):
             exact.step(gradients[step][i].double())
-            # fp32 rounds weights near 1 by 6e-8, 6e-6 of a first step of 0.01; turned bases add less (7e-6 is seen).
+            # fp32 rounds weights near 1 by 6e-8, 6e-6 of a first step of 0.01; turned bases add less (7e-6 is
+            # seen).
             assert error(ours[step][i].double(), exact.weight, weight[i].double()) < 3e-5, step
 
 
 def test_soap_equals_the_papers_operations_from_its_own_bases(run_program, tmp_path):
-    """Eigenvectors are unique (but for signs, which cancel) where a square gradient separates the eigenvalues."""
+    """A square gradient separates the eigenvalues: eigenvectors are unique but for signs, which cancel."""
     options = {"beta1": 0.95, "beta2": 0.95, "precondition_every": 10}
     weight, gradients, ours, _ = run_probe(run_program, tmp_path, "soap", (2, 8, 8), 8, options, steps=30)
     for i in range(2):
@@ -222,7 +225,7 @@ def test_kfac_equals_the_kronecker_product_written_out_over_50_steps(run_program
         torch.randn(shape[0], tokens, shape[1], generator=generator) / tokens for _ in range(STEPS)
     ]
     tensors = {}
-    for i, (x, dy) in enumerate(zip(inputs, output_gradients)):
+    for i, (x, dy) in enumerate(zip(inputs, output_gradients, strict=True)):
         tensors |= {f"input.{i + 1}": x, f"output_gradient.{i + 1}": dy, f"gradient.{i + 1}": dy.mT @ x}
     options = {"beta1": 0.9, "precondition_every": 10, "kfac_damping": 1e-3, "kfac_clip": clip}
     ours, out = run_probe_on(run_program, tmp_path, "kfac", weight, tensors, STEPS, options)
@@ -231,8 +234,8 @@ def test_kfac_equals_the_kronecker_product_written_out_over_50_steps(run_program
     for step in range(STEPS):
         exact.step(inputs[step].double(), output_gradients[step].double())
         for i in range(shape[0]):
-            # fp32 rounds weights near 1 by 6e-8, up to 2e-5 of a first step; inverses err by 6e-8 times a condition of
-            # up to 1e4 in directions that carry little of the way (4e-5 is seen).
+            # fp32 rounds weights near 1 by 6e-8, up to 2e-5 of a first step; inverses err by 6e-8 times a
+            # condition of up to 1e4 in directions that carry little of the way (4e-5 is seen).
             assert error(ours[step][i].double(), exact.weights[i], weight[i].double()) < 2e-4, step
 
 
@@ -251,4 +254,4 @@ def test_the_oracles_rounding_is_bf16_and_no_more():
     """The oracle itself: in fp64 its singular values lie where the coefficients put them."""
     update = torch.randn(48, 128, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     values = torch.linalg.svdvals(newton_schulz(update, dtype=torch.float64))
-    assert 0.68 < values.min() and values.max() < 1.14
+    assert values.min() > 0.68 and values.max() < 1.14

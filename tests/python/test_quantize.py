@@ -1,5 +1,5 @@
-"""`osp quantize` against independent programs: integer codes against quantize_reference.py, the written folder
-against transformers and compressed-tensors, and the command itself on a small model."""
+"""`osp quantize` against independent programs: integer codes against quantize_reference.py, the written
+folder against transformers and compressed-tensors, and the command itself on a small model."""
 
 import importlib.util
 import json
@@ -69,7 +69,8 @@ GRIDS = [
 
 def name_of(method, bits, group, is_symmetric, fp16, ordered, label):
     kind = "symmetric" if is_symmetric else "asymmetric"
-    return f"{method}.{bits}.{group}.{kind}.{'fp16' if fp16 else 'fp32'}.{'ordered' if ordered else 'plain'}.{label}"
+    scale, order = "fp16" if fp16 else "fp32", "ordered" if ordered else "plain"
+    return f"{method}.{bits}.{group}.{kind}.{scale}.{order}.{label}"
 
 
 def check_rtn(weights, quantized_by_osp):
@@ -110,8 +111,8 @@ def check_gptq(w, x, quantized_by_osp):
         assert torch.equal(out[f"{name}/scale"], scale), name
         difference = (out[f"{name}/codes"] - codes).abs()
         # osp factorizes in fp64 and updates in fp32, this program does all in fp64. An updated weight within
-        # about 1e-6 of the edge between two codes is decided by that rounding, and the code that it gets moves
-        # what follows in its row by at most one code where that lies near an edge too.
+        # about 1e-6 of the edge between two codes is decided by that rounding, and the code that it gets
+        # moves what follows in its row by at most one code where that lies near an edge too.
         assert difference.max() <= 1, name
         assert (difference != 0).float().mean() <= 0.001, (name, (difference != 0).float().mean())
 
@@ -135,7 +136,7 @@ def test_gptq_handles_dead_columns_like_the_reference(quantized_by_osp):
     assert (out[f"{name}/codes"] != codes).float().mean() <= 0.001
 
 
-# ---- the command ------------------------------------------------------------------------------------------------
+# ---- the command ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,8 @@ def small_model(tmp_path_factory):
     vocabulary = {c: i for i, c in enumerate(alphabet)} | {"Ċ": 94, "Ġ": 95}
     tokenizer = {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                          "use_regex": True},
         "post_processor": None,
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
@@ -165,8 +167,8 @@ def small_model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def quantize(run_program, small_model):
     def run(*arguments, check=True):
-        return run_program(["osp", "quantize", small_model / "model", "--calibration", small_model / "text.txt",
-                            "--windows", 8, *arguments], check=check)  # fmt: skip
+        return run_program(["osp", "quantize", small_model / "model", "--calibration",
+                            small_model / "text.txt", "--windows", 8, *arguments], check=check)  # fmt: skip
 
     return run
 
@@ -353,12 +355,15 @@ def test_a_full_disk_ends_with_status_5_and_the_finished_blocks_are_taken_up(
 ):
     """The file size limit stands for the disk: the model's file is larger than any part of it."""
     out = small_model / "full"
-    arguments = ["osp", "quantize", small_model / "model", "--calibration", small_model / "text.txt", "--windows", 8,
-                 "--method", "gptq", "--out", out]  # fmt: skip
+    arguments = ["osp", "quantize", small_model / "model", "--calibration", small_model / "text.txt",
+                 "--windows", 8, "--method", "gptq", "--out", out]  # fmt: skip
     parts = small_model / "parts"
     run_program([*arguments[:-1], parts])
     size = (parts / "model.safetensors").stat().st_size
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1000, resource.RLIM_INFINITY))  # noqa: E731
+
+    def limit():
+        return resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1000, resource.RLIM_INFINITY))
+
     result = run_program(arguments, check=False, preexec_fn=limit)
     assert result.returncode == 5, result.stderr
     assert "model.safetensors" in result.stderr and "File too large" in result.stderr
@@ -372,8 +377,8 @@ def test_a_full_disk_ends_with_status_5_and_the_finished_blocks_are_taken_up(
 def test_a_signal_stops_with_status_75_and_resume_goes_on(quantize, osp_build, small_model, tmp_path):
     wanted = small_model / "whole"
     quantize("--method", "gptq", "--out", wanted)
-    arguments = ["osp", "quantize", small_model / "model", "--calibration", small_model / "text.txt", "--windows", 8,
-                 "--method", "gptq", "--out", tmp_path / "out"]  # fmt: skip
+    arguments = ["osp", "quantize", small_model / "model", "--calibration", small_model / "text.txt",
+                 "--windows", 8, "--method", "gptq", "--out", tmp_path / "out"]  # fmt: skip
     command = [str(osp_build / "osp"), *map(str, arguments[1:])]
     program = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for line in program.stderr:
@@ -390,7 +395,8 @@ def test_a_signal_stops_with_status_75_and_resume_goes_on(quantize, osp_build, s
 
 
 def peak_memory(run_program, osp_build, *arguments):
-    code = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, capture_output=True); "
+    code = ("import resource, subprocess, sys; "
+            "subprocess.run(sys.argv[1:], check=True, capture_output=True); "
             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")  # fmt: skip
     command = [sys.executable, "-c", code, osp_build / "osp", *arguments]
     return (
@@ -407,12 +413,14 @@ def test_memory_does_not_grow_with_the_number_of_blocks(run_program, osp_build, 
         write_model_dir(model, shape, random_weights(shape))
         (model / "tokenizer.json").write_bytes((small_model / "model" / "tokenizer.json").read_bytes())
         sizes.append((model / "model.safetensors").stat().st_size)
-        peaks.append(peak_memory(run_program, osp_build, "quantize", model, "--method", "quarot", "--calibration",
-                                 small_model / "text.txt", "--windows", 4, "--out", tmp_path / f"out-{layers}"))  # fmt: skip
+        peaks.append(peak_memory(run_program, osp_build, "quantize", model, "--method", "quarot",
+                                 "--calibration", small_model / "text.txt", "--windows", 4, "--out",
+                                 tmp_path / f"out-{layers}"))  # fmt: skip
     block = (sizes[1] - sizes[0]) // 20
     assert block > 4e6
-    # 20 blocks more: 84 MB of weights, and 10 MB of codes that are written from a mapping. A copy of the model in
-    # memory would show as 84 MB and more; 30 MB were measured, of which the allocator keeps the larger part.
+    # 20 blocks more: 84 MB of weights, and 10 MB of codes that are written from a mapping. A copy of the
+    # model in memory would show as 84 MB and more; 30 MB were measured, of which the allocator keeps the
+    # larger part.
     assert peaks[1] - peaks[0] < 10 * block, (peaks, block)
 
 
@@ -429,14 +437,15 @@ print(json.dumps({"seconds": 50.0, "peak_memory_bytes": 1, "shape": [len(given),
                   "first": given[0], "versions": {"gptqmodel": "0"}}))
 """)
     text = small_model / "text.txt"
-    arguments = ["osp", "bench", "quantize", small_model / "model", "--calibration", text, "--samples", 8, "--python",
-                 sys.executable, "--peer", peer]  # fmt: skip
+    arguments = ["osp", "bench", "quantize", small_model / "model", "--calibration", text, "--windows", 8,
+                 "--python", sys.executable, "--peer", peer]  # fmt: skip
     result = json.loads(run_program([*arguments, "--json"]).stdout)
     assert [run["samples"] for run in result["runs"]] == [2, 4, 8]
     assert all(len(run["block_seconds"]) == 2 and run["peak_memory_bytes"] > 1e6 for run in result["runs"])
     assert result["peer"]["shape"] == [8, 32]
     assert math.isclose(result["ratio"], 50.0 / result["runs"][2]["seconds"])
-    # The first window begins where the reference's does: randint(0, n - 33) after seed(0), here of 4,000 characters.
+    # The first window begins where the reference's does: randint(0, n - 33) after seed(0), here of 4,000
+    # characters.
     start = Random(0).randint(0, 4000 - 33)
     assert result["peer"]["first"] == [ord(c) - 33 for c in text.read_text()[start : start + 32]]
     assert "times as fast" in run_program(arguments).stdout

@@ -1,5 +1,5 @@
-"""Quantized models in the formats of other programs: the GPTQ layout unpacked here by hand, and the folders of
-every family that keeps its own tensor names, loaded by transformers (compressed-tensors)."""
+"""Quantized models in the formats of other programs: the GPTQ layout unpacked here by hand, and the folders
+of every family that keeps its own tensor names, loaded by transformers (compressed-tensors)."""
 
 import json
 import sys
@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parent))
-from reference_llama import Shape, random_weights, write_model_dir  # noqa: E402
+from reference_llama import Shape, random_weights, write_model_dir
 
 
 def unpack(words: torch.Tensor, bits: int, count: int) -> torch.Tensor:
-    """Unsigned numbers of `bits` bits that follow each other in the 32-bit words of each row, lowest bits first."""
+    """Unsigned numbers of `bits` bits, packed into the 32-bit words of a row, lowest bits first."""
     bit = (words.long().unsqueeze(-1) >> torch.arange(32)) & 1
     stream = bit.flatten(1)[:, : count * bits].reshape(len(words), count, bits)
     return (stream << torch.arange(bits)).sum(-1)
@@ -133,8 +133,8 @@ def test_a_model_that_is_not_quantized_has_no_codes_to_export(model_dir, tmp_pat
 
 
 FAMILIES = {
-    "gpt_neox": dict(hidden_size=64, num_attention_heads=4, num_hidden_layers=2, intermediate_size=128, vocab_size=96,
-                     max_position_embeddings=32),
+    "gpt_neox": dict(hidden_size=64, num_attention_heads=4, num_hidden_layers=2, intermediate_size=128,
+                     vocab_size=96, max_position_embeddings=32),
     "opt": dict(hidden_size=64, num_attention_heads=4, num_hidden_layers=2, ffn_dim=128, vocab_size=96,
                 max_position_embeddings=32, word_embed_proj_dim=64, pad_token_id=1),
     "stablelm": dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2,

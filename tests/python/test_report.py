@@ -7,7 +7,6 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
-
 import report_fixture
 
 LABELS = ["--label", "adam=Adam, same rate", "--label", "adam-best=Adam, best rate", "--label", "osp=OSP"]

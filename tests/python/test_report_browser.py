@@ -29,7 +29,8 @@ CHARTS = """[...document.querySelectorAll('.plot')].map((plot) => {
     background: rgb(getComputedStyle(figure).backgroundColor),
     texts: [...plot.querySelectorAll('svg text')].filter((t) => t.textContent && !t.closest('.heatmaplayer'))
       .map((t) => rgb(getComputedStyle(t).fill)),
-    lines: plot.data.filter((t) => t.line && t.visible !== false && t.meta.run !== undefined).map((t) => t.line.color),
+    lines: plot.data.filter((t) => t.line && t.visible !== false && t.meta.run !== undefined)
+      .map((t) => t.line.color),
     rows: [...figure.querySelectorAll('details tbody tr')].map((r) => [...r.cells].map((c) => c.textContent)),
     values: plot.data.filter((t) => t.meta.role !== 'raw')
       .flatMap((t) => (t.customdata && t.meta.grid === undefined ? t.customdata : t.z || t.y).flat())
@@ -64,7 +65,8 @@ def results(folder, runs):
     bench = {"models": [
         {"model": str(run), "results": [{"bits": bits, "tasks": scores} for bits in ("16-16-16", "4-4-4")]}
         for run in runs]}  # fmt: skip
-    layers = [{"name": f"model.layers.{block}.{part}.weight", "sqnr_db": 18.25 + block, "relative_output_error": 0.0625}
+    layers = [{"name": f"model.layers.{block}.{part}.weight", "sqnr_db": 18.25 + block,
+               "relative_output_error": 0.0625}
               for block in range(6) for part in ("self_attn.q_proj", "mlp.down_proj")]  # fmt: skip
     quantized = {"runs": [
         {"model": name, "report": {"settings": {"method": method, "bits": "4-4-4"}, "layers": layers},
@@ -109,8 +111,9 @@ def test_page_draws_all_without_complaint_and_asks_for_nothing(charts):
     _, chromium, found = charts
     assert chromium.complaints == []
     assert [url for url in chromium.requests if not url.startswith(("file:", "data:"))] == []
-    assert {chart["id"] for chart in found} >= {"training-loss", "kurtosis", "heat", "histogram", "sinks", "logits",
-                                                "bits", "methods", "layer-sqnr", "layer-error", "tasks"}  # fmt: skip
+    assert {chart["id"] for chart in found} >= {"training-loss", "kurtosis", "heat", "histogram", "sinks",
+                                                "logits", "bits", "methods", "layer-sqnr", "layer-error",
+                                                "tasks"}  # fmt: skip
     for chart in found:
         assert chart["marks"] > 0 and chart["width"] > 100 and chart["height"] > 200, chart["id"]
 
@@ -209,8 +212,8 @@ def test_colours_are_told_apart_by_everyone(page, palette, backgrounds):
     papers = [re.search(rf"--{name}: (#\w{{6}})", style)[1] for name in ("paper", "panel")]
     assert len(colours) == 6
     for vision in colour_sight.VISIONS:
-        # A step of 2 is just noticeable side by side; lines apart from each other need several. The first three,
-        # which most pages have, are held to more.
+        # A step of 2 is just noticeable side by side; lines apart from each other need several. The first
+        # three, which most pages have, are held to more.
         for count, least in ((3, 20), (6, 12)):
             for a, b in itertools.combinations(colours[:count], 2):
                 assert colour_sight.distance(a, b, vision) >= least, (vision, a, b)

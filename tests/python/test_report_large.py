@@ -1,4 +1,4 @@
-"""`osp report` of a long run of a deep model: a small page, made in bounded time and memory, no spike lost."""
+"""`osp report` of a long run of a deep model: a small page in bounded time and memory, no spike lost."""
 
 import json
 import re
@@ -16,7 +16,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def write_long_run(folder):
-    """A step record for every step and a validation for every 20: 37 MB, with one spike in loss and in kurtosis."""
+    """A record of every step, a validation every 20: 37 MB, with one spike in loss and kurtosis."""
     folder.mkdir()
     start = {"kind": "start", "step": 0, "tokens": 0, "recipe": {}, "parameters": 1, "osp_version": "0.1.0"}
     end = {"kind": "end", "step": STEPS, "tokens": STEPS * 1000, "seconds": STEPS * 0.5}
@@ -24,7 +24,8 @@ def write_long_run(folder):
             '"tokens_per_s":2000,"seconds":%.1f,"peak_memory_bytes":1000}\n')  # fmt: skip
     validation = ('{"kind":"validation","step":%d,"tokens":%d,"loss":3.1,'
                   '"excess_kurtosis":{"mean":%.3f,"per_layer":%s},'
-                  '"largest_activation":{"value":%.3f,"layer":3},"largest_attention_logit":8.5}\n')  # fmt: skip
+                  '"largest_activation":{"value":%.3f,"layer":3},'
+                  '"largest_attention_logit":8.5}\n')  # fmt: skip
     with open(folder / "metrics.jsonl", "w") as file:
         file.write(json.dumps(start) + "\n")
         for i in range(1, STEPS + 1):

@@ -1,5 +1,5 @@
-"""Rotations and Hadamard matrices against independent programs: Paley's matrices in plain Python, transformers, and
-the demo's models where they have been trained."""
+"""Rotations and Hadamard matrices against independent programs: Paley's matrices in plain Python,
+transformers, and the demo's models where they have been trained."""
 
 import json
 import os
@@ -85,7 +85,8 @@ def perplexities(run_program, runs, model, bits, methods):
     folder = os.path.join(runs, model, "model")
     if not os.path.exists(os.path.join(folder, "config.json")):
         pytest.skip(
-            f"no trained model at {folder}: run scripts/demo.sh, or set OSP_DEMO_RUNS to the folder of its runs"
+            f"no trained model at {folder}: run scripts/demo.sh,"
+            " or set OSP_DEMO_RUNS to the folder of its runs"
         )
     tokens = os.path.join(runs, "tokens")
     result = run_program(["rotation_probe", "perplexity", folder, tokens, bits, "8192", "0", *methods])

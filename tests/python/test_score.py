@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_gguf_model import random_llama  # noqa: E402
+from test_gguf_model import random_llama
 
 # Log-likelihoods are sums of up to ten fp32 logarithms of about 8.
 TOLERANCE = 1e-4

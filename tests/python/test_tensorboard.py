@@ -32,7 +32,7 @@ def test_scalars_come_back_with_step_and_time(run_program, tmp_path):
     rng = random.Random(1)
     steps = sorted(rng.sample(range(2**40), 200))
     values = [rng.uniform(-1, 1) * 10 ** rng.randrange(-30, 30) for _ in steps]
-    points = [["train/loss", s, v, 1.7e9 + i / 8] for i, (s, v) in enumerate(zip(steps, values))]
+    points = [["train/loss", s, v, 1.7e9 + i / 8] for i, (s, v) in enumerate(zip(steps, values, strict=True))]
     points += [["lr é", 0, 0.1, 1.7e9], ["lr é", 1, None, 1.7e9]]
     write(run_program, tmp_path / "run", tmp_path / "in.json", points)
     events = load(tmp_path / "run")
@@ -56,7 +56,7 @@ def test_text_comes_back_for_the_text_plugin(run_program, tmp_path):
     assert events.SummaryMetadata("sample").plugin_data.plugin_name == "text"
     read = events.Tensors("sample")
     assert [(e.step, e.tensor_proto.string_val[0].decode()) for e in read] == [(s, t) for _, s, t, _ in texts]
-    assert all(list(e.tensor_proto.tensor_shape.dim)[0].size == 1 for e in read)
+    assert all(next(iter(e.tensor_proto.tensor_shape.dim)).size == 1 for e in read)
 
 
 def test_a_resumed_run_replaces_the_steps_after_its_checkpoint(run_program, tmp_path):

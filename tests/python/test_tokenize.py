@@ -109,9 +109,9 @@ def json_lines(texts) -> bytes:
     return "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(texts)).encode()
 
 
-def parquet(texts, kind=pa.string(), **options) -> bytes:
+def parquet(texts, kind=None, **options) -> bytes:
     sink = pa.BufferOutputStream()
-    column = pa.array(texts, kind)
+    column = pa.array(texts, kind or pa.string())
     table = pa.table({"id": list(range(len(texts))), "text": column})
     pq.write_table(table, sink, row_group_size=3, **options)
     return sink.getvalue().to_pybytes()
@@ -189,10 +189,10 @@ def test_split_and_shards_do_not_depend_on_threads(tokenize, peer, tmp_path):
     assert files[0] == files[1] == files[2]
     held_out = [int.from_bytes(hashlib.sha256(e.encode()).digest()[:8], "big") < 0.1 * 2**64 for e in ENTRIES]
     assert read_split(folders[0], "train") == expected_ids(
-        peer, [e for e, h in zip(ENTRIES, held_out) if not h]
+        peer, [e for e, h in zip(ENTRIES, held_out, strict=True) if not h]
     )
     assert read_split(folders[0], "validation") == expected_ids(
-        peer, [e for e, h in zip(ENTRIES, held_out) if h]
+        peer, [e for e, h in zip(ENTRIES, held_out, strict=True) if h]
     )
 
 
@@ -348,7 +348,10 @@ def test_a_signal_ends_the_work_and_leaves_nothing(osp_build, tokenizer_path, tm
 def test_a_full_disk_ends_the_work_and_leaves_nothing(osp_build, tokenizer_path, tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("\n".join(ENTRIES) * 20)
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # noqa: E731
+
+    def limit():
+        return resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
     command = [osp_build / "osp", "tokenize", path, "--documents", "lines", "--quiet",
                "--tokenizer", tokenizer_path, "--out", tmp_path / "out"]  # fmt: skip
     # Python ignores SIGXFSZ; the program must inherit that to see the failed write instead.

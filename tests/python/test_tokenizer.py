@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tokenizer_cases import all_cases, random_texts  # noqa: E402
+from tokenizer_cases import all_cases, random_texts
 
 REAL = ["gpt2", "smollm2", "mistral_v1"]
 TEXTS_PER_REAL_TOKENIZER = 22_000  # four of them and the small cases: over 100,000 strings
@@ -24,7 +24,9 @@ def probe(osp_build):
     """probe(tokenizer, mode, records) -> records; texts are bytes, ids lists."""
 
     def run(tokenizer: Path, mode: str, records: list) -> list:
-        pack = lambda r: r if isinstance(r, bytes) else struct.pack(f"<{len(r)}I", *r)  # noqa: E731
+        def pack(r):
+            return r if isinstance(r, bytes) else struct.pack(f"<{len(r)}I", *r)
+
         stdin = b"".join(struct.pack("<I", len(r)) + pack(r) for r in records)
         command = [str(osp_build / "tokenizer_probe"), str(tokenizer), mode]
         result = subprocess.run(command, input=stdin, capture_output=True, timeout=600)
@@ -57,11 +59,13 @@ def compare(path: Path, texts: list[bytes], probe, special: bool = False) -> Non
     expected = [e.ids for e in peer.encode_batch(decoded, add_special_tokens=special)]
     found = probe(path, "encode-special" if special else "encode", texts)
     assert len(found) == len(expected)
-    for text, ours, theirs in zip(decoded, found, expected):
+    for text, ours, theirs in zip(decoded, found, expected, strict=True):
         assert ours == theirs, repr(text)
     for skip in (False, True):
         back = probe(path, "decode-skip-special" if skip else "decode", expected)
-        for text, ours, theirs in zip(decoded, back, peer.decode_batch(expected, skip_special_tokens=skip)):
+        for text, ours, theirs in zip(
+            decoded, back, peer.decode_batch(expected, skip_special_tokens=skip), strict=True
+        ):
             assert ours.decode("utf-8", errors="replace") == theirs, repr(text)
 
 

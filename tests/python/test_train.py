@@ -108,7 +108,7 @@ def test_the_same_recipe_gives_the_same_bits(train, tmp_path):
 
 
 def test_blocks_computed_again_give_the_same_bits_in_the_same_micro_batches(train, tmp_path):
-    """Also where the estimate of memory decides the micro-batch: a run may be resumed with the other value."""
+    """Also where the memory estimate decides the micro-batch: a run may resume with the other value."""
     small = [
         "--quiet",
         "--set",

@@ -63,7 +63,8 @@ def small_model(byte_level: bool, **settings) -> dict:
     vocabulary = ["<unk>", *settings.pop("extra", []), *alphabet]
     vocabulary += [m.replace(" ", "") for m in merges if m.replace(" ", "") not in vocabulary]
     model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False}  # fmt: skip
+             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
+             "ignore_merges": False}  # fmt: skip
     model |= settings
     return model | {"vocab": {token: i for i, token in enumerate(vocabulary)}, "merges": merges}
 
@@ -82,7 +83,10 @@ def added_token(number: int, content: str, **flags) -> dict:
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 BYTE_FALLBACK = [f"<0x{b:02X}>" for b in range(256)]
-SPLIT_DIGITS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLIT_DIGITS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def split(pattern: dict, behavior: str, invert: bool = False) -> dict:
@@ -114,7 +118,8 @@ def pre_tokenizer_cases() -> dict[str, dict]:
         digits = {"type": "Digits", "individual_digits": individual}
         cases[f"digits, individual {individual}"] = tokenizer_json(small_model(False), pre_tokenizer=digits)
         cases[f"digits, individual {individual}, byte level"] = tokenizer_json(
-            small_model(True), pre_tokenizer=sequence("pretokenizers", digits, BYTE_LEVEL), decoder=BYTE_LEVEL)  # fmt: skip
+            small_model(True), pre_tokenizer=sequence("pretokenizers", digits, BYTE_LEVEL),
+            decoder=BYTE_LEVEL)  # fmt: skip
     for scheme in ("always", "first", "never"):
         for cut in (False, True):
             meta = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": cut}
@@ -140,16 +145,19 @@ def model_cases() -> dict[str, dict]:
     cases = {}
     for fuse in (False, True):
         cases[f"unknown, fuse {fuse}"] = tokenizer_json(
-            small_model(False, unk_token="<unk>", fuse_unk=fuse), normalizer=spaces, decoder=llama)  # fmt: skip
+            small_model(False, unk_token="<unk>", fuse_unk=fuse), normalizer=spaces,
+            decoder=llama)  # fmt: skip
         cases[f"some byte tokens, fuse {fuse}"] = tokenizer_json(
-            small_model(False, unk_token="<unk>", fuse_unk=fuse, byte_fallback=True, extra=BYTE_FALLBACK[:0xC4]),
+            small_model(False, unk_token="<unk>", fuse_unk=fuse, byte_fallback=True,
+                        extra=BYTE_FALLBACK[:0xC4]),
             normalizer=spaces, decoder=llama)  # fmt: skip
     cases["byte fallback"] = tokenizer_json(
         small_model(False, unk_token="<unk>", byte_fallback=True, extra=BYTE_FALLBACK), normalizer=spaces,
         decoder=llama)  # fmt: skip
     cases["ignore merges"] = tokenizer_json(
         small_model(False, ignore_merges=True, extra=["hello", "▁b"]),
-        pre_tokenizer={"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True})  # fmt: skip
+        pre_tokenizer={"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always",
+                       "split": True})  # fmt: skip
     pairs = small_model(True)
     pairs["merges"] = [m.split(" ") for m in pairs["merges"]]
     cases["merges as pairs"] = tokenizer_json(pairs, pre_tokenizer=BYTE_LEVEL, decoder=BYTE_LEVEL)
@@ -158,8 +166,8 @@ def model_cases() -> dict[str, dict]:
 
 def normalizer_cases() -> dict[str, dict]:
     regex = {"type": "Replace", "pattern": {"Regex": r"\s{2,}|é"}, "content": "_"}
-    steps = [{"type": "NFC"}, {"type": "NFD"}, {"type": "NFKC"}, {"type": "NFKD"}, {"type": "Lowercase"}, regex,
-             {"type": "Strip", "strip_left": True, "strip_right": True},
+    steps = [{"type": "NFC"}, {"type": "NFD"}, {"type": "NFKC"}, {"type": "NFKD"}, {"type": "Lowercase"},
+             regex, {"type": "Strip", "strip_left": True, "strip_right": True},
              {"type": "Strip", "strip_left": True, "strip_right": False},
              {"type": "Strip", "strip_left": False, "strip_right": True}]  # fmt: skip
     return {
@@ -175,21 +183,26 @@ def added_token_cases() -> dict[str, dict]:
         added_token(0, "<x>"), added_token(1, "<x><y>"), added_token(2, "<l>", lstrip=True),
         added_token(3, "<r>", rstrip=True), added_token(4, "word", single_word=True),
         added_token(5, "ÉTÉ", normalized=True), added_token(6, "  ", lstrip=True, rstrip=True),
-        added_token(7, "<sp>", special=True, lstrip=True, rstrip=True), added_token(8, "then", single_word=True, rstrip=True),
+        added_token(7, "<sp>", special=True, lstrip=True, rstrip=True),
+        added_token(8, "then", single_word=True, rstrip=True),
     ]  # fmt: skip
     template = {"type": "TemplateProcessing",
-                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+                           {"Sequence": {"id": "A", "type_id": 0}},
                            {"SpecialToken": {"id": "</s>", "type_id": 0}}],
                 "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
                 "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]},
-                                   "</s>": {"id": "</s>", "ids": [2, 3], "tokens": ["</s>", "a"]}}}  # fmt: skip
+                                   "</s>": {"id": "</s>", "ids": [2, 3],
+                                            "tokens": ["</s>", "a"]}}}  # fmt: skip
     byte_level = {"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}, "decoder": BYTE_LEVEL}
     return {
         "added tokens": tokenizer_json(small_model(True), added_tokens=tokens, **byte_level),
-        "added tokens, lower case": tokenizer_json(small_model(True), added_tokens=tokens, normalizer=upper, **byte_level),
+        "added tokens, lower case": tokenizer_json(small_model(True), added_tokens=tokens, normalizer=upper,
+                                                   **byte_level),
         "added tokens, no decoder": tokenizer_json(small_model(False), added_tokens=tokens),
         "template": tokenizer_json(small_model(True), added_tokens=tokens, post_processor=sequence(
-            "processors", {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True},
+            "processors", {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False,
+                           "use_regex": True},
             template), **byte_level),
     }  # fmt: skip
 

@@ -21,7 +21,7 @@ class Kfac:
         """Inputs [N, in] and gradients [N, out] of the mean loss, for each layer."""
         self.t += 1
         directions, means = [], []
-        for i, (x, dy) in enumerate(zip(inputs, output_gradients)):
+        for i, (x, dy) in enumerate(zip(inputs, output_gradients, strict=True)):
             self.average(i, x, dy)
             if (self.t - 1) % self.every == 0:
                 self.fishers[i] = self.damped_fisher(*self.factors[i])
@@ -29,7 +29,7 @@ class Kfac:
             means.append(self.means[i] / (1 - self.beta1**self.t))
             flat = torch.linalg.solve(self.fishers[i], means[i].flatten())
             directions.append(flat.reshape(means[i].shape))
-        product = sum((d * m).sum().item() for d, m in zip(directions, means))
+        product = sum((d * m).sum().item() for d, m in zip(directions, means, strict=True))
         length = min(1.0, math.sqrt(self.clip / product))
         for i, direction in enumerate(directions):
             kept = (1 - self.lr * self.weight_decay) * self.weights[i]
@@ -39,10 +39,12 @@ class Kfac:
         keep = min(1 - 1 / self.t, self.beta)
         per_token = dy * len(dy)  # gradients of each token's own loss
         new = x.T @ x / len(x), per_token.T @ per_token / len(x)
-        self.factors[i] = [keep * old + (1 - keep) * now for old, now in zip(self.factors[i], new)]
+        self.factors[i] = [
+            keep * old + (1 - keep) * now for old, now in zip(self.factors[i], new, strict=True)
+        ]
 
     def damped_fisher(self, a, g) -> torch.Tensor:
-        """(G + sqrt(damping) / pi) ⊗ (A + pi sqrt(damping)), which acts on a weight's rows one after the other."""
+        """(G + sqrt(damping) / pi) ⊗ (A + pi sqrt(damping)); it acts on the rows of a weight in order."""
         pi = math.sqrt((a.trace() / len(a)) / (g.trace() / len(g)))
         root = math.sqrt(self.damping)
         return torch.kron(

@@ -11,7 +11,7 @@ import torch
 def inverse_fourth_root(factor: torch.Tensor, eps: float) -> torch.Tensor:
     values, vectors = torch.linalg.eigh(factor)
     values = values.clamp(min=1e-6 * values.max().item()) + eps
-    return sum(torch.outer(v, v) * value**-0.25 for value, v in zip(values, vectors.T))
+    return sum(torch.outer(v, v) * value**-0.25 for value, v in zip(values, vectors.T, strict=True))
 
 
 class ShampooBlock:
@@ -52,6 +52,8 @@ class Shampoo:
         self.mean = beta1 * self.mean + (1 - beta1) * gradient
         self.square = beta2 * self.square + (1 - beta2) * gradient**2
         adam = self.mean / (1 - beta1**self.t) / ((self.square / (1 - beta2**self.t)).sqrt() + self.eps)
-        parts = zip(self.blocks, self.split(gradient), self.split(self.mean), self.split(adam))
-        update = torch.cat([torch.cat([b.update(*x) for b, *x in zip(*row)], dim=1) for row in parts])
+        parts = zip(self.blocks, self.split(gradient), self.split(self.mean), self.split(adam), strict=True)
+        update = torch.cat(
+            [torch.cat([b.update(*x) for b, *x in zip(*row, strict=True)], dim=1) for row in parts]
+        )
         self.weight = (1 - self.lr * self.weight_decay) * self.weight - self.lr * update

@@ -1,6 +1,7 @@
 """SOAP for one matrix in plain PyTorch, after the paper's Algorithm 3 and the authors' order of operations.
 
-In any floating-point type. The mean gradient is kept in the matrix's own coordinates and turned at every step.
+In any floating-point type. The mean gradient is kept in the matrix's own coordinates and turned at every
+step.
 """
 
 import torch
