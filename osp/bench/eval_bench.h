@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "osp/base/fields.h"
 #include "osp/base/json.h"
 
 namespace osp {
@@ -17,6 +18,20 @@ struct EvalBench {
   int64_t limit = 100;                                 // items of each
   std::string python = ".venv/bin/python";
   std::string peer = "bench/peers/lm_eval_peer.py";
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("model", self.model, "model dir, training checkpoint or finished run folder",
+          {.positional = true, .required = true});
+    visit.group("Benchmarks");
+    visit("data", self.data, "folder that holds the benchmarks' files",
+          {.value = "FOLDER", .required = true});
+    visit("tasks", self.tasks, "names of the benchmarks, separated by commas", {.value = "NAMES"});
+    visit("limit", self.limit, Range{1, 1099511627776.0}, "number of items per benchmark");
+    visit.group("Peer");
+    visit("python", self.python, "Python interpreter that runs the peer", {.value = "FILE"});
+    visit("peer", self.peer, "script of the peer that osp is compared with", {.value = "FILE"});
+  }
 };
 
 // One run of each side, by task.

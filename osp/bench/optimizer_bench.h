@@ -2,6 +2,8 @@
 // throughput of whole training steps with each of them.
 #pragma once
 
+#include <fmt/ranges.h>
+
 #include <cstdint>
 #include <map>
 #include <string>
@@ -11,6 +13,7 @@
 #include "osp/base/json.h"
 #include "osp/bench/optimizer_speed.h"
 #include "osp/bench/turn.h"
+#include "osp/optim/optimizers.h"
 
 namespace osp {
 
@@ -19,6 +22,22 @@ struct OptimizerBench {
   std::vector<std::string> optimizers = {"osp"};
   int64_t batch_tokens = 131072;  // tokens of the step whose throughput is estimated; 0: none
   TurnOptions turn = {.peer = "bench/peers/optim_peer.py"};
+
+  // All but `turn`.
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit.group("Optimizers");
+    visit("model", self.model, Choices{{"demo", "50m", "125m", "1.4b-layer"}},
+          "model whose weights the optimizers step; 1.4b-layer = one block of the 1.4B model");
+    visit("optimizers", self.optimizers,
+          fmt::format("optimizer to time, as optim.name in a recipe: {}; may be repeated",
+                      fmt::join(recipe_optimizer_names(), ", ")),
+          {.value = "NAME"});
+    visit("batch_tokens", self.batch_tokens, Range{0, 1099511627776.0},
+          "tokens of the step whose throughput is estimated from forward, backward and optimizer; "
+          "0 = no estimate",
+          {.unit = "tokens"});
+  }
 };
 
 // One row of the table: a group of one optimizer over all repetitions.

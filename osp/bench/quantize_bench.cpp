@@ -47,7 +47,7 @@ Json run_peer_quantize(const QuantizeBench& bench) {
   const ModelConfig config = load_model_config(bench.model).model;
   const Calibration calibration = read_calibration(
       bench.calibration, find_model_dir(bench.model), config.context, config.vocabulary,
-      {.windows = bench.samples, .length = bench.length, .reference_starts = true});
+      {.windows = bench.windows, .length = bench.length, .reference_starts = true});
   Json windows = Json::array();
   for (int64_t i = 0; i < calibration.windows_NT.size(0); ++i) {
     const at::Tensor window = calibration.windows_NT.select(0, i).contiguous();

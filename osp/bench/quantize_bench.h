@@ -6,18 +6,41 @@
 #include <string>
 #include <vector>
 
+#include "osp/base/fields.h"
 #include "osp/base/json.h"
+#include "osp/ptq/calibration.h"
 
 namespace osp {
 
 struct QuantizeBench {
   std::string model;
   std::string calibration;
-  int64_t samples = 128;
-  int64_t length = 2048;
+  int64_t windows = CalibrationOptions().windows;
+  int64_t length = CalibrationOptions().length;
   std::string calibration_type = "auto";
   std::string python = ".venv/bin/python";
   std::string peer = "bench/peers/gptqmodel_peer.py";
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("model", self.model, "model dir, training checkpoint or finished run folder",
+          {.positional = true, .required = true});
+    visit.group("Calibration");
+    visit("calibration", self.calibration,
+          "calibration text: token shards, or a file of text, JSON lines or Parquet",
+          {.value = "PATH", .required = true});
+    visit("windows", self.windows, Range{1, 1 << 20},
+          "number of calibration windows; osp also runs with a half and a quarter of them",
+          {.formerly = "samples"});
+    visit("length", self.length, Range{2, 1 << 20},
+          "length of a calibration window, at most the trained context", {.unit = "tokens"});
+    visit("calibration_type", self.calibration_type, Choices{{"auto", "bf16", "fp32"}},
+          "precision of the calibration forward pass; auto picks bf16 on CPUs with bf16 "
+          "instructions");
+    visit.group("Peer");
+    visit("python", self.python, "Python interpreter that runs the peer", {.value = "FILE"});
+    visit("peer", self.peer, "script of the peer that osp is compared with", {.value = "FILE"});
+  }
 };
 
 // Numbers of one run of ours.

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "osp/base/fields.h"
 #include "osp/base/json.h"
 
 namespace osp {
@@ -20,6 +21,19 @@ struct TurnOptions {
   int64_t threads = 0;
   std::string python = ".venv/bin/python";
   std::string peer;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit.group("Timing");
+    visit("steps", self.steps, Range{1, 100000},
+          "number of timed steps per run, after one step that is not timed");
+    visit("repetitions", self.repetitions, Range{1, 1000}, "number of runs of each side");
+    visit("threads", self.threads, Range{0, 4096},
+          "number of threads of both sides; 0 = the default of each");
+    visit.group("Peer");
+    visit("python", self.python, "Python interpreter that runs the peer", {.value = "FILE"});
+    visit("peer", self.peer, "script of the peer that osp is compared with", {.value = "FILE"});
+  }
 
   // Sets the tensor library's threads, unless 0.
   void use_threads() const;

@@ -13,13 +13,20 @@
 namespace osp {
 namespace {
 
-struct BenchEvalArguments {
+struct BenchEvalCommand {
   CommonOptions common;
   EvalBench bench;
   int64_t repetitions = 3;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    EvalBench::fields(visit, self.bench);
+    visit("repetitions", self.repetitions, Range{1, 1000}, "number of runs of each side");
+    CommonOptions::fields(visit, self.common);
+  }
 };
 
-int run_bench_eval(const BenchEvalArguments& options) {
+int run_bench_eval(const BenchEvalCommand& options) {
   const EvalBench& bench = options.bench;
   check_peer(bench.python, bench.peer);
   const auto tasks = parse_tasks(bench.tasks);
@@ -48,19 +55,8 @@ int run_bench_eval(const BenchEvalArguments& options) {
 }  // namespace
 
 void add_bench_eval(Command& bench) {
-  auto options = std::make_shared<BenchEvalArguments>();
-  Command command = bench.part("eval", "benchmarks beside lm-eval on transformers");
-  add_common_options(command, options->common);
-  add_model_option(command, options->bench.model);
-  command.add("--data", options->bench.data, "the folder that the benchmarks are in").required();
-  command.add("--tasks", options->bench.tasks, "benchmarks by commas");
-  command.add("--limit", options->bench.limit, "items of each")
-      .between(int64_t{1}, int64_t{1} << 40);
-  command.add("--repetitions", options->repetitions, "runs of each side")
-      .between(int64_t{1}, int64_t{1000});
-  command.add("--python", options->bench.python, "interpreter with the peer's packages");
-  command.add("--peer", options->bench.peer, "script of the peer");
-  command.runs([options] { return run_bench_eval(*options); });
+  bench.part<BenchEvalCommand>(
+      "eval", "compare benchmarks of a model folder with lm-eval on transformers", run_bench_eval);
 }
 
 }  // namespace osp

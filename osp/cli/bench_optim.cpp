@@ -13,17 +13,28 @@
 #include "osp/base/provenance.h"
 #include "osp/bench/optimizer_bench.h"
 #include "osp/cli/command.h"
-#include "osp/cli/turn_options.h"
 #include "osp/optim/optimizers.h"
 
 namespace osp {
 namespace {
 
-struct BenchOptimArguments {
+struct BenchOptimCommand {
   CommonOptions common;
   OptimizerBench bench;
   std::string updates;
   bool alone = false;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    OptimizerBench::fields(visit, self.bench);
+    visit.group("Measuring");
+    visit("alone", self.alone, "time osp in this process, without the peers");
+    visit("updates", self.updates,
+          "safetensors file to write gradients and Muon's updates to; needs --alone",
+          {.value = "FILE", .needs = "alone"});
+    TurnOptions::fields(visit, self.bench.turn);
+    CommonOptions::fields(visit, self.common);
+  }
 };
 
 void check_names(const std::vector<std::string>& optimizers) {
@@ -45,7 +56,7 @@ int time_alone(const OptimizerBench& bench, const std::string& updates) {
   return 0;
 }
 
-int run_bench_optim(const BenchOptimArguments& options) {
+int run_bench_optim(const BenchOptimCommand& options) {
   const OptimizerBench& bench = options.bench;
   check_names(bench.optimizers);
   bench.turn.use_threads();
@@ -75,25 +86,8 @@ int run_bench_optim(const BenchOptimArguments& options) {
 }  // namespace
 
 void add_bench_optim(Command& bench) {
-  auto options = std::make_shared<BenchOptimArguments>();
-  Command command = bench.part("optim", "the optimizer's step beside PyTorch's");
-  add_common_options(command, options->common);
-  command
-      .add("--model", options->bench.model,
-           "whose banks are stepped; 1.4b-layer is one block of it")
-      .one_of({"demo", "50m", "125m", "1.4b-layer"});
-  command.add("--optimizers", options->bench.optimizers,
-              fmt::format("as in optim.name, of {}; may be repeated",
-                          fmt::join(recipe_optimizer_names(), ", ")));
-  command
-      .add("--batch-tokens", options->bench.batch_tokens,
-           "tokens of the step whose throughput is reckoned with forward and backward; 0: none")
-      .between(int64_t{0}, int64_t{1} << 40);
-  add_turn_options(command, options->bench.turn);
-  command.add("--updates", options->updates,
-              "with --alone: safetensors file for gradients and what Muon makes of them");
-  command.add("--alone", options->alone, "time osp in this process, without the peers");
-  command.runs([options] { return run_bench_optim(*options); });
+  bench.part<BenchOptimCommand>("optim", "compare the optimizer's step with PyTorch",
+                                run_bench_optim);
 }
 
 }  // namespace osp

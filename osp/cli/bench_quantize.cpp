@@ -13,19 +13,26 @@
 namespace osp {
 namespace {
 
-struct BenchQuantizeArguments {
+struct BenchQuantizeCommand {
   CommonOptions common;
   QuantizeBench bench;
   bool alone = false;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    QuantizeBench::fields(visit, self.bench);
+    visit("alone", self.alone, "time osp alone, without the peer");
+    CommonOptions::fields(visit, self.common);
+  }
 };
 
-int run_bench_quantize(const BenchQuantizeArguments& options) {
+int run_bench_quantize(const BenchQuantizeCommand& options) {
   const QuantizeBench& bench = options.bench;
   if (!options.alone) check_peer(bench.python, bench.peer);
   Console console(options.common.quiet);
   std::vector<QuantizeRun> runs;
   for (const int64_t part : {4, 2, 1}) {
-    runs.push_back(run_our_quantize(bench, std::max<int64_t>(1, bench.samples / part)));
+    runs.push_back(run_our_quantize(bench, std::max<int64_t>(1, bench.windows / part)));
     console.line("osp, {} windows: {:.1f} s", runs.back().samples, runs.back().seconds);
   }
   Json peer;
@@ -41,26 +48,8 @@ int run_bench_quantize(const BenchQuantizeArguments& options) {
 }  // namespace
 
 void add_bench_quantize(Command& bench) {
-  auto options = std::make_shared<BenchQuantizeArguments>();
-  Command command = bench.part("quantize", "GPTQ of a model folder beside GPTQModel");
-  add_common_options(command, options->common);
-  add_model_option(command, options->bench.model);
-  command
-      .add("--calibration", options->bench.calibration,
-           "token shards, or a text or JSON lines file")
-      .required();
-  command
-      .add("--samples", options->bench.samples,
-           "calibration windows; osp also runs on ½ and ¼ of them")
-      .between(int64_t{1}, int64_t{1} << 20);
-  command.add("--length", options->bench.length, "tokens of a window")
-      .between(int64_t{2}, int64_t{1} << 20);
-  command.add("--calibration-type", options->bench.calibration_type, "as in osp quantize")
-      .one_of({"auto", "bf16", "fp32"});
-  command.add("--python", options->bench.python, "interpreter with the peer's packages");
-  command.add("--peer", options->bench.peer, "script of the peer");
-  command.add("--alone", options->alone, "without the peer");
-  command.runs([options] { return run_bench_quantize(*options); });
+  bench.part<BenchQuantizeCommand>("quantize", "compare GPTQ of a model folder with GPTQModel",
+                                   run_bench_quantize);
 }
 
 }  // namespace osp

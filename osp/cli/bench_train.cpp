@@ -9,24 +9,43 @@
 #include "osp/base/provenance.h"
 #include "osp/bench/train_bench.h"
 #include "osp/cli/command.h"
-#include "osp/cli/turn_options.h"
 
 namespace osp {
 namespace {
 
-struct BenchTrainArguments {
+struct BenchTrainCommand {
   CommonOptions common;
   std::string model = "all";
   int64_t context = 0;
-  TurnOptions turn = {.steps = 5, .peer = "bench/peers/train_eager.py"};
-  std::vector<std::string> assignments;
-  bool compile = false;
-  bool alone = false;
-  bool profile = false;
-};
+  TurnOptions turn = {.steps = 5,
+                      .peer = "bench/peers/train_eager.py" template <class Visitor, class Self>
+                      static void fields(Visitor & visit, Self& self){visit.group("Model");
+  visit("model", self.model, Choices{{"demo", "50m", "125m", "all"}},
+        "model to train; all = demo and 50m");
+  visit("context", self.context, Range{0, 8192}, "length of a sequence; 0 = the model's own",
+        {.unit = "tokens"});
+  visit("set", self.assignments,
+        "section.key=value of a recipe, as for osp train; may be repeated; needs --alone or "
+        "--profile",
+        {.value = "KEY=VALUE"});
+  visit.group("Measuring");
+  visit("compile", self.compile,
+        "also time the peer through torch.compile; ratios are to the faster of the two");
+  visit("alone", self.alone, "time osp in this process, without the peer");
+  visit("profile", self.profile,
+        "print the time of osp's step by operator instead, without the peer");
+  TurnOptions::fields(visit, self.turn);
+  CommonOptions::fields(visit, self.common);
+}
+};  // namespace
+std::vector<std::string> assignments;
+bool compile = false;
+bool alone = false;
+bool profile = false;
+};  // namespace osp
 
 // The part that is timed, in a process of its own.
-int time_training_alone(const BenchTrainArguments& options) {
+int time_training_alone(const BenchTrainCommand& options) {
   const Recipe recipe = speed_recipe(options.model, options.context, options.assignments);
   const TrainingSpeed speed = measure_training_speed(recipe, options.turn.steps, options.profile);
   if (options.profile && !options.common.json) {
@@ -38,8 +57,7 @@ int time_training_alone(const BenchTrainArguments& options) {
 }
 
 // All repetitions of both sides on one model.
-Json bench_training(const BenchTrainArguments& options, const std::string& model,
-                    Console& console) {
+Json bench_training(const BenchTrainCommand& options, const std::string& model, Console& console) {
   std::vector<TrainingRuns> all;
   for (int64_t i = 0; i < options.turn.repetitions; ++i) {
     all.push_back(run_training_sides(options.turn, model, options.context, options.compile));
@@ -50,7 +68,7 @@ Json bench_training(const BenchTrainArguments& options, const std::string& model
   return summarize_training(model, all);
 }
 
-int run_bench_train(const BenchTrainArguments& options) {
+int run_bench_train(const BenchTrainCommand& options) {
   options.turn.use_threads();
   if (options.profile && options.model == "all") {
     fail(ErrorCode::usage, "--profile is of one --model: demo, 50m or 125m");
@@ -83,22 +101,7 @@ int run_bench_train(const BenchTrainArguments& options) {
 }  // namespace
 
 void add_bench_train(Command& bench) {
-  auto options = std::make_shared<BenchTrainArguments>();
-  Command train = bench.part("train", "the training step beside PyTorch");
-  add_common_options(train, options->common);
-  train.add("--model", options->model, "demo, 50m, 125m, or all: the first two")
-      .one_of({"demo", "50m", "125m", "all"});
-  train.add("--context", options->context, "tokens of a sequence; 0: the model's own")
-      .between(int64_t{0}, int64_t{8192});
-  add_turn_options(train, options->turn);
-  train.add("--compile", options->compile,
-            "also time the peer through torch.compile; ratios are to the faster of the two");
-  train.add("--set", options->assignments,
-            "with --alone or --profile: section.key=value of a recipe, as for osp train");
-  train.add("--alone", options->alone, "time osp in this process, without the peer");
-  train.add("--profile", options->profile,
-            "the time of osp's step by operator instead, without the peer");
-  train.runs([options] { return run_bench_train(*options); });
+  bench.part<BenchTrainCommand>("train", "compare the training step with PyTorch", run_bench_train);
 }
 
 }  // namespace osp

@@ -38,29 +38,7 @@
 #include "osp/base/fields.h"
 #include "osp/base/json.h"
 
-namespace CLI {
-class Option;
-}
-
 namespace osp {
-
-// Checks of an option that was added by hand; a value, cheap to copy. Every member returns the
-// option for the next one.
-class Option {
- public:
-  explicit Option(CLI::Option* option) : option_(option) {}
-  // The command cannot run without it.
-  Option& required();
-  // A number in the closed interval.
-  Option& between(int64_t low, int64_t high);
-  Option& between(double low, double high);
-  Option& one_of(const std::vector<std::string>& values);
-  // Only together with the other option.
-  Option& needs(const Option& other);
-
- private:
-  CLI::Option* option_;
-};
 
 // A command, or a part of one ("osp bench train").
 class Command {
@@ -77,17 +55,6 @@ class Command {
     add_fields(table);
   }
   void add_fields(const FieldTable& table);
-
-  // One option by hand. Names that begin with "--" are options, others are positional. The target
-  // must live until the command has run; its value now is the default.
-  Option add(const std::string& name, bool& target, const std::string& help);
-  Option add(const std::string& name, std::string& target, const std::string& help);
-  Option add(const std::string& name, int64_t& target, const std::string& help);
-  Option add(const std::string& name, uint64_t& target, const std::string& help);
-  Option add(const std::string& name, int& target, const std::string& help);
-  Option add(const std::string& name, double& target, const std::string& help);
-  // Positional: one value or more. An option: given once for each value.
-  Option add(const std::string& name, std::vector<std::string>& target, const std::string& help);
 
   // The function that runs the command after parsing; it returns the exit status (Errors are
   // thrown, main maps them).
@@ -145,11 +112,6 @@ struct CommonOptions {
           {.affects_results = false});
   }
 };
-
-// Adds --quiet and --json to a command whose options are added by hand.
-void add_common_options(Command& command, CommonOptions& options);
-// Likewise the positional `model`.
-void add_model_option(Command& command, std::string& model);
 
 // The positional `model` of a command that reads one.
 template <class Visitor>

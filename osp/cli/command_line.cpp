@@ -20,37 +20,7 @@ struct Command::Entry {
   std::unique_ptr<CLI::App> owned;  // the root's
 };
 
-Option& Option::required() {
-  option_->required();
-  return *this;
-}
-
-Option& Option::between(int64_t low, int64_t high) {
-  option_->check(CLI::Range(low, high));
-  return *this;
-}
-
-Option& Option::between(double low, double high) {
-  option_->check(CLI::Range(low, high));
-  return *this;
-}
-
-Option& Option::one_of(const std::vector<std::string>& values) {
-  option_->check(CLI::IsMember(values));
-  return *this;
-}
-
-Option& Option::needs(const Option& other) {
-  option_->needs(other.option_);
-  return *this;
-}
-
 namespace {
-
-template <class T>
-Option add_value(CLI::App& app, const std::string& name, T& target, const std::string& help) {
-  return Option(app.add_option(name, target, help)->capture_default_str());
-}
 
 Command::Entry& add_entry(Command::Entry& parent, const std::string& name,
                           const std::string& help) {
@@ -197,39 +167,6 @@ void Command::add_fields(const FieldTable& table) {
     if (field.traits.needs.empty()) continue;
     app.get_option(option_name(field))->needs(app.get_option(option_name(field.traits.needs)));
   }
-}
-
-Option Command::add(const std::string& name, bool& target, const std::string& help) {
-  return Option(entry_->app->add_flag(name, target, help));
-}
-
-Option Command::add(const std::string& name, std::string& target, const std::string& help) {
-  return add_value(*entry_->app, name, target, help);
-}
-
-Option Command::add(const std::string& name, int64_t& target, const std::string& help) {
-  return add_value(*entry_->app, name, target, help);
-}
-
-Option Command::add(const std::string& name, uint64_t& target, const std::string& help) {
-  return add_value(*entry_->app, name, target, help);
-}
-
-Option Command::add(const std::string& name, int& target, const std::string& help) {
-  return add_value(*entry_->app, name, target, help);
-}
-
-Option Command::add(const std::string& name, double& target, const std::string& help) {
-  return add_value(*entry_->app, name, target, help);
-}
-
-Option Command::add(const std::string& name, std::vector<std::string>& target,
-                    const std::string& help) {
-  CLI::Option* option = entry_->app->add_option(name, target, help);
-  if (name.starts_with("-")) {
-    option->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  }
-  return Option(option);
 }
 
 void Command::runs(std::function<int()> run) { entry_->run = std::move(run); }
