@@ -146,7 +146,7 @@ CLI::Option* add_field_option(CLI::App& app, const FieldRef& field, const std::s
   CLI::Option* option = app.add_option(name, assign, option_help(field));
   option->option_text(field.traits.positional ? " " : option_placeholder(field));
   if (field.type() != FieldRef::Type::list) return option;
-  if (field.traits.positional) return option->expected(1, -1);
+  if (field.traits.positional) return option->expected(1, -1)->allow_extra_args();
   return option->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
