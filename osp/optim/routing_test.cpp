@@ -7,6 +7,7 @@
 #include "osp/base/test_error.h"
 #include "osp/optim/adafactor.h"
 #include "osp/optim/adamw.h"
+#include "osp/optim/optimizers.h"
 
 namespace osp {
 namespace {
@@ -71,7 +72,9 @@ TEST(Routing, OspGivesTablesToAdamAndEveryMatrixToMuon) {
 }
 
 TEST(Routing, ShampooSoapAndKfacTakeHiddenMatricesAndEmbProjAndAdamTheRest) {
-  for (const std::string name : {"shampoo", "soap", "kfac"}) {
+  for (const OptimizerRow* row : optimizer_rows()) {
+    if (row->coverage != Coverage::linear_layers) continue;
+    const std::string name = row->name;
     const Routing routing = route_parameters(small_model(), {.name = name});
     EXPECT_EQ(group_of(routing, "model.embed_proj.weight"), name);
     EXPECT_EQ(group_of(routing, "model.layers.1.mlp.down_proj.weight"), name);
