@@ -121,7 +121,7 @@ bool add_once(const std::string& text, std::vector<std::string>& list) {
   return true;
 }
 
-std::vector<std::string> escaped(const std::vector<std::string>& texts) {
+std::vector<std::string> escaped_list(const std::vector<std::string>& texts) {
   std::vector<std::string> out;
   for (const std::string& text : texts) out.push_back(escape_html(text));
   return out;
@@ -160,7 +160,7 @@ void pour(const ReportedHistogram& from, double width, ReportedHistogram& into) 
 
 }  // namespace
 
-ReportedHistogram joined(const ReportedHistogram& a, const ReportedHistogram& b) {
+ReportedHistogram joined_histogram(const ReportedHistogram& a, const ReportedHistogram& b) {
   const auto usable = [](const ReportedHistogram& h) {
     return !h.counts.empty() && bin_width(h) > 0;
   };

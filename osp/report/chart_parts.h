@@ -45,12 +45,12 @@ std::vector<size_t> spread_indices(size_t size, size_t count);
 bool add_once(const std::string& text, std::vector<std::string>& list);
 
 // The texts with markup escaped, for plotly's names and categories.
-std::vector<std::string> escaped(const std::vector<std::string>& texts);
+std::vector<std::string> escaped_list(const std::vector<std::string>& texts);
 
 // The histogram with neighbouring bins joined until at most `max_bins` remain.
 ReportedHistogram fewer_bins(const ReportedHistogram& histogram, size_t max_bins);
 
 // The sum of two histograms, over bins as wide as the wider of theirs; an empty one adds nothing.
-ReportedHistogram joined(const ReportedHistogram& a, const ReportedHistogram& b);
+ReportedHistogram joined_histogram(const ReportedHistogram& a, const ReportedHistogram& b);
 
 }  // namespace osp

@@ -19,7 +19,7 @@ const Json& typed_member(const Json& object, const char* key, Json::value_t type
 
 }  // namespace
 
-bool has(const Json& object, const char* key) {
+bool has_value(const Json& object, const char* key) {
   const auto found = object.find(key);
   return found != object.end() && !found->is_null();
 }
@@ -35,11 +35,11 @@ double number_or_nan(const Json& object, const char* key, const std::string& whe
 }
 
 int64_t int_or(const Json& object, const char* key, int64_t otherwise, const std::string& where) {
-  return has(object, key) ? json_int(object, key, where) : otherwise;
+  return has_value(object, key) ? json_int(object, key, where) : otherwise;
 }
 
 std::string string_or_empty(const Json& object, const char* key, const std::string& where) {
-  return has(object, key) ? json_string(object, key, where) : "";
+  return has_value(object, key) ? json_string(object, key, where) : "";
 }
 
 std::vector<double> to_numbers(const Json& value, const std::string& name,
@@ -85,7 +85,7 @@ const Json& objects_member(const Json& object, const char* key, const std::strin
 
 const Json& objects_or_none(const Json& object, const char* key, const std::string& where) {
   static const Json none = Json::array();
-  return has(object, key) ? objects_member(object, key, where) : none;
+  return has_value(object, key) ? objects_member(object, key, where) : none;
 }
 
 }  // namespace osp

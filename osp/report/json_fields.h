@@ -33,6 +33,6 @@ const Json& objects_member(const Json& object, const char* key, const std::strin
 const Json& objects_or_none(const Json& object, const char* key, const std::string& where);
 
 // True if the key is present and not null.
-bool has(const Json& object, const char* key);
+bool has_value(const Json& object, const char* key);
 
 }  // namespace osp

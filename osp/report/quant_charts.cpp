@@ -41,7 +41,7 @@ Chart bits_chart(const std::vector<RunData>& runs) {
     chart.traces.push_back({{"type", "scatter"},
                             {"mode", "lines+markers"},
                             {"name", escape_html(runs[r].label)},
-                            {"x", escaped(bits)},
+                            {"x", escaped_list(bits)},
                             {"y", to_json_array(values)},
                             {"meta", {{"run", r}, {"role", "points"}}}});
   }
@@ -55,7 +55,7 @@ Chart bits_chart(const std::vector<RunData>& runs) {
                    {{"title", {{"text", "bits: weights-activations-cache"}}},
                     {"type", "category"},
                     {"categoryorder", "array"},
-                    {"categoryarray", escaped(all_bits)}}},
+                    {"categoryarray", escaped_list(all_bits)}}},
                   {"yaxis", {{"title", {{"text", "perplexity"}}}}},
                   {"hovermode", "x unified"}};
   // A logarithmic axis where values differ widely.
@@ -144,7 +144,7 @@ void add_method_choice(const std::vector<RunData>& runs, const std::string& bits
     chart.traces.push_back({{"type", "scatter"},
                             {"mode", "markers"},
                             {"name", escape_html(runs[r].label)},
-                            {"x", escaped(methods)},
+                            {"x", escaped_list(methods)},
                             {"y", to_json_array(means)},
                             {"error_y", {{"type", "data"}, {"array", to_json_array(deviations)}}},
                             {"hovertemplate", "%{y:.4g}"},
@@ -155,7 +155,7 @@ void add_method_choice(const std::vector<RunData>& runs, const std::string& bits
     chart.traces.push_back({{"type", "scatter"},
                             {"mode", "lines"},
                             {"name", escape_html(runs[r].label) + ", 16 bits"},
-                            {"x", escaped(methods)},
+                            {"x", escaped_list(methods)},
                             {"y", to_json_array(std::vector<double>(methods.size(), full))},
                             {"hovertemplate", "%{y:.4g}"},
                             {"meta", {{"run", r}, {"role", "level"}, {"choice", choice}}}});
@@ -230,7 +230,7 @@ Chart layer_chart(Chart chart, const std::string& unit, const std::vector<RunDat
         {{"type", "scatter"},
          {"mode", "lines+markers"},
          {"name", escape_html(runs[curve.run].label)},
-         {"x", escaped(names)},
+         {"x", escaped_list(names)},
          {"y", to_json_array(values)},
          {"hovertemplate", "%{y:.3g}"},
          {"meta",

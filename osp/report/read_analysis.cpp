@@ -51,10 +51,10 @@ void place_head(double value, size_t layer, size_t head, std::vector<std::vector
 void add_logits(const Json& logits, int64_t layer, const std::string& where,
                 LogitHistograms& block) {
   block.layer = layer;
-  block.first =
-      joined(block.first, read_histogram(object_member(logits, "first_histogram", where), where));
-  block.others =
-      joined(block.others, read_histogram(object_member(logits, "others_histogram", where), where));
+  block.first = joined_histogram(
+      block.first, read_histogram(object_member(logits, "first_histogram", where), where));
+  block.others = joined_histogram(
+      block.others, read_histogram(object_member(logits, "others_histogram", where), where));
 }
 
 ReportedSinks read_sinks(const Json& object, const std::string& where) {
@@ -82,7 +82,7 @@ ReportedSinks read_sinks(const Json& object, const std::string& where) {
     };
     place_head(share("first"), l, h, sinks.first_share);
     place_head(share("strongest"), l, h, sinks.strongest_share);
-    if (!has(item, "logits")) continue;
+    if (!has_value(item, "logits")) continue;
     if (sinks.logits.size() <= l) sinks.logits.resize(l + 1);
     add_logits(object_member(item, "logits", where), layer, where, sinks.logits[l]);
   }
@@ -103,12 +103,12 @@ void add_noise(const std::string& what, LayerNoise layer, std::vector<PredictedN
 std::vector<PredictedNoise> read_predictions(const Json& file, const std::string& where) {
   std::vector<PredictedNoise> predicted;
   for (const Json& item : objects_or_none(file, "weights", where)) {
-    if (!has(item, "sqnr_db")) continue;
+    if (!has_value(item, "sqnr_db")) continue;
     add_noise("weights", {json_string(item, "name", where), number_or_nan(item, "sqnr_db", where)},
               predicted);
   }
   for (const Json& item : objects_or_none(file, "points", where)) {
-    if (!has(item, "sqnr_db")) continue;
+    if (!has_value(item, "sqnr_db")) continue;
     const std::string point = json_string(item, "point", where);
     const int64_t layer = json_int(item, "layer", where);
     const bool state = point == "residual" && layer >= 0;
@@ -144,12 +144,12 @@ ModelResults read_analysis(const Json& file, const std::string& where) {
   }
   model.predicted = read_predictions(file, where);
   for (const char* key : {"verdict", "quantization_verdict"}) {
-    if (has(file, key)) model.verdicts.push_back(json_string(file, key, where));
+    if (has_value(file, key)) model.verdicts.push_back(json_string(file, key, where));
   }
-  if (has(file, "attention_sinks")) {
+  if (has_value(file, "attention_sinks")) {
     const Json& sinks = object_member(file, "attention_sinks", where);
     model.sinks = read_sinks(sinks, where);
-    if (has(sinks, "verdict")) model.verdicts.push_back(json_string(sinks, "verdict", where));
+    if (has_value(sinks, "verdict")) model.verdicts.push_back(json_string(sinks, "verdict", where));
   }
   model.sources.push_back(source_of(
       file, {"data", "verdict", "quantization_verdict", "largest_attention_logit"},

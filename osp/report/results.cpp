@@ -28,14 +28,14 @@ TaskResult read_task(const std::string& name, const Json& item, const std::strin
 
 EvalResult read_eval_result(const Json& item, const std::string& where) {
   EvalResult result{.bits = json_string(item, "bits", where)};
-  const bool benchmarks = has(item, "tasks");
+  const bool benchmarks = has_value(item, "tasks");
   result.perplexity = number_or_nan(item, "perplexity", where,
                                     benchmarks ? Presence::optional : Presence::required);
   if (!benchmarks) return result;
   for (const auto& [name, task] : object_member(item, "tasks", where).items()) {
     result.tasks.push_back(read_task(name, task, where));
   }
-  if (has(item, "average")) {
+  if (has_value(item, "average")) {
     result.average = number_or_nan(object_member(item, "average", where), "value", where);
   }
   return result;
@@ -97,7 +97,7 @@ std::vector<ModelResults> read_quantize_runs(const Json& file, const std::string
                               [&](const ModelResults& known) { return known.model == name; });
     if (model == models.end()) model = models.insert(models.end(), ModelResults{.model = name});
     QuantizedResult result = read_quantization(object_member(item, "report", where), where);
-    if (has(item, "measured")) {
+    if (has_value(item, "measured")) {
       const Json& measured = object_member(item, "measured", where);
       result.perplexity_16 = number_or_nan(measured, "perplexity_16", where);
       result.perplexity = number_or_nan(measured, "perplexity", where, Presence::required);

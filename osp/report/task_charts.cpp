@@ -58,7 +58,7 @@ Json score_bars(const RunData& run, size_t index, size_t turn, const EvalResult&
 // The score of guessing as a short line across each task's group of bars.
 Json chance_trace(const std::vector<std::string>& tasks, const std::vector<double>& chances) {
   return {{"type", "scatter"},           {"mode", "markers"},
-          {"name", "guessing"},          {"x", escaped(tasks)},
+          {"name", "guessing"},          {"x", escaped_list(tasks)},
           {"y", to_json_array(chances)}, {"hovertemplate", "%{y:.1f}"},
           {"meta", {{"role", "chance"}}}};
 }
