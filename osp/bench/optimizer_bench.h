@@ -30,7 +30,7 @@ struct OptimizerBench {
     visit("model", self.model, Choices{{"demo", "50m", "125m", "1.4b-layer"}},
           "model whose weights the optimizers step; 1.4b-layer = one block of the 1.4B model");
     visit("optimizers", self.optimizers,
-          fmt::format("optimizer to time, as optim.name in a recipe: {}; may be repeated",
+          fmt::format("optimizer to time, as optim.name in a recipe: {}",
                       fmt::join(recipe_optimizer_names(), ", ")),
           {.value = "NAME"});
     visit("batch_tokens", self.batch_tokens, Range{0, 1099511627776.0},

@@ -29,8 +29,7 @@ struct BenchOptimCommand {
     OptimizerBench::fields(visit, self.bench);
     visit.group("Measuring");
     visit("alone", self.alone, "time osp in this process, without the peers");
-    visit("updates", self.updates,
-          "safetensors file to write gradients and Muon's updates to; needs --alone",
+    visit("updates", self.updates, "safetensors file to write gradients and Muon's updates to",
           {.value = "FILE", .needs = "alone"});
     TurnOptions::fields(visit, self.bench.turn);
     CommonOptions::fields(visit, self.common);

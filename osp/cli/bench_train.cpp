@@ -17,32 +17,32 @@ struct BenchTrainCommand {
   CommonOptions common;
   std::string model = "all";
   int64_t context = 0;
-  TurnOptions turn = {.steps = 5,
-                      .peer = "bench/peers/train_eager.py" template <class Visitor, class Self>
-                      static void fields(Visitor & visit, Self& self){visit.group("Model");
-  visit("model", self.model, Choices{{"demo", "50m", "125m", "all"}},
-        "model to train; all = demo and 50m");
-  visit("context", self.context, Range{0, 8192}, "length of a sequence; 0 = the model's own",
-        {.unit = "tokens"});
-  visit("set", self.assignments,
-        "section.key=value of a recipe, as for osp train; may be repeated; needs --alone or "
-        "--profile",
-        {.value = "KEY=VALUE"});
-  visit.group("Measuring");
-  visit("compile", self.compile,
-        "also time the peer through torch.compile; ratios are to the faster of the two");
-  visit("alone", self.alone, "time osp in this process, without the peer");
-  visit("profile", self.profile,
-        "print the time of osp's step by operator instead, without the peer");
-  TurnOptions::fields(visit, self.turn);
-  CommonOptions::fields(visit, self.common);
-}
-};  // namespace
-std::vector<std::string> assignments;
-bool compile = false;
-bool alone = false;
-bool profile = false;
-};  // namespace osp
+  TurnOptions turn = {.steps = 5, .peer = "bench/peers/train_eager.py"};
+  std::vector<std::string> assignments;
+  bool compile = false;
+  bool alone = false;
+  bool profile = false;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit.group("Model");
+    visit("model", self.model, Choices{{"demo", "50m", "125m", "all"}},
+          "model to train; all = demo and 50m");
+    visit("context", self.context, Range{0, 8192}, "length of a sequence; 0 = the model's own",
+          {.unit = "tokens"});
+    visit("set", self.assignments,
+          "section.key=value of a recipe, as for osp train; needs --alone or --profile",
+          {.value = "KEY=VALUE"});
+    visit.group("Measuring");
+    visit("compile", self.compile,
+          "also time the peer through torch.compile; ratios are to the faster of the two");
+    visit("alone", self.alone, "time osp in this process, without the peer");
+    visit("profile", self.profile,
+          "print the time of osp's step by operator instead, without the peer");
+    TurnOptions::fields(visit, self.turn);
+    CommonOptions::fields(visit, self.common);
+  }
+};
 
 // The part that is timed, in a process of its own.
 int time_training_alone(const BenchTrainCommand& options) {
