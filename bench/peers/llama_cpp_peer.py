@@ -5,8 +5,8 @@
     llama_cpp_peer.py generate MODEL.gguf "Once upon a time" --tokens 16
 
 `perplexity` evaluates each window of token ids from an empty cache (peer_windows.py describes the format
-and the measure). `generate` continues a text greedily, by the largest logit. Each prints one JSON object on stdout;
-llama.cpp's log goes to stderr with --verbose. llama.cpp rounds activations to 8 bits before it multiplies
+and the measure). `generate` continues a text greedily, by the largest logit. Each prints one JSON object on
+stdout; llama.cpp's log goes to stderr with --verbose. llama.cpp rounds activations to 8 bits before it multiplies
 them with quantized weights, so its perplexity differs a little from that of the same weights in fp32.
 
 llama.cpp's threads wait by spinning: on a machine with other work, fewer threads (--threads) are faster.

@@ -3,7 +3,7 @@
 
     lm_eval_peer.py MODEL SAMPLES
 
-MODEL is a Hugging Face folder with its tokenizer, SAMPLES what `osp eval --save-items` wrote: the peer answers
+MODEL is a Hugging Face folder with its tokenizer, SAMPLES a file of `osp eval --save-items`: the peer answers
 the same requests in the same order of tasks. For every task it first finds the fastest of --batch-sizes on
 --probe requests that lie at equal distances, then answers all. Prints one JSON object on stdout: by task
 `seconds` (one call of lm-eval, from texts to results, without loading), `items`, `batch_size`,

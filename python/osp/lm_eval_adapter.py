@@ -52,7 +52,7 @@ class OspLM(LM):
         self._process = ScoreProcess(self._model, bits, batch_tokens, program)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-likelihood in nats, true if it is the greedy continuation) of every (context, continuation)."""
+        """For every (context, continuation): log-likelihood in nats, and true if greedy decoding gives it."""
         return self._answers(
             "loglikelihood",
             requests,

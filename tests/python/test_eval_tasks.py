@@ -179,7 +179,16 @@ def lines_of(path):
 def test_samples_have_every_item_and_add_up_to_the_results(model, bench, run_program, tmp_path):
     samples = tmp_path / "samples.jsonl"
     out = evaluate(
-        run_program, model, "--data", bench, "--tasks", ",".join(TASKS), "--limit", "40", "--save-items", samples
+        run_program,
+        model,
+        "--data",
+        bench,
+        "--tasks",
+        ",".join(TASKS),
+        "--limit",
+        "40",
+        "--save-items",
+        samples,
     )
     (result,) = out["models"][0]["results"]
     lines = lines_of(samples)

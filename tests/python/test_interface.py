@@ -105,7 +105,8 @@ def test_a_former_name_sets_the_option(run_program):
     result = run_program(["osp", "quantize", "x", "--samples", "0"], check=False)
     assert result.returncode == 2
     assert result.stderr.splitlines()[1] == (
-        "error: osp quantize: --windows is 0, expected an integer from 1 to 1048576 (number of calibration windows)"
+        "error: osp quantize: --windows is 0, expected an integer from 1 to 1048576 "
+        "(number of calibration windows)"
     )
 
 
