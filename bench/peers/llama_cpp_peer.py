@@ -6,8 +6,9 @@
 
 `perplexity` evaluates each window of token ids from an empty cache (peer_windows.py describes the format
 and the measure). `generate` continues a text greedily, by the largest logit. Each prints one JSON object on
-stdout; llama.cpp's log goes to stderr with --verbose. llama.cpp rounds activations to 8 bits before it multiplies
-them with quantized weights, so its perplexity differs a little from that of the same weights in fp32.
+stdout; llama.cpp's log goes to stderr with --verbose. llama.cpp rounds activations to 8 bits before it
+multiplies them with quantized weights, so its perplexity differs a little from that of the same weights in
+fp32.
 
 llama.cpp's threads wait by spinning: on a machine with other work, fewer threads (--threads) are faster.
 
