@@ -257,3 +257,8 @@ def test_no_build_file_asks_for_fast_math(repo_root):
     assert any(f.name == "CMakeLists.txt" for f in files)
     for file in files:
         assert not re.search(r"-ffast-math|-Ofast|fast-math", file.read_text()), file
+
+
+def test_no_source_file_is_over_500_lines(repo_root):
+    lengths = {str(path): len(path.read_text().splitlines()) for path in sources(repo_root)}
+    assert not {path: length for path, length in lengths.items() if length > 500}
