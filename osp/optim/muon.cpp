@@ -176,7 +176,8 @@ double muon_state_bytes(int64_t rows, int64_t cols, const OptimizerGroup& group,
   const double numbers = double(rows) * double(cols);
   if (config.muon.momentum_bits == 32) return 4 * numbers;
   const int64_t height = group.split_rows > 0 ? group.split_rows : rows;
-  return numbers + 4 * double(rows / height) * double(momentum_blocks(height * cols));
+  const int64_t matrices = rows / height;
+  return numbers + 4 * double(matrices) * double(momentum_blocks(height * cols));
 }
 
 double muon_update_scale(int64_t rows, int64_t cols, const OptimizerGroup& group,
