@@ -1,9 +1,9 @@
-// What quantize_model() is asked to do: the one struct between the command line and the library.
+// The request that quantize_model() carries out: the one struct between the command line and the library.
 //
 //   QuantizeCommand (osp/cli/quantize.cpp)  the options of `osp quantize`: several models, methods,
 //                                           seeds and what is measured, and a QuantizeRequest
 //   QuantizeRequest                         one model, one method, one seed
-//   BlockByBlockOptions, WeightSettings         inside the library: what a block needs to know
+//   BlockByBlockOptions, WeightSettings     inside the library: what a block needs to know
 #pragma once
 
 #include <cstdint>
