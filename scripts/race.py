@@ -84,7 +84,7 @@ def divergence(model: Path, method: str, seeds: int) -> tuple[float, float]:
     """KL in nats a token at 4-4-4 by the method: mean and standard deviation over seeds of rotations."""
     result = osp("quantize", model, "--method", method, "--bits", "4-4-4", "--report", "--data", TOKENS,
                  "--data-tokens", MEASURED_TOKENS, "--seeds", seeds)  # fmt: skip
-    values = [run["measured"]["divergence"] for run in result["runs"]]
+    values = [run["measured"]["kl_divergence"] for run in result["runs"]]
     mean = sum(values) / len(values)
     spread = (sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)) ** 0.5
     return mean, spread
