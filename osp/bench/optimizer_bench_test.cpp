@@ -9,7 +9,7 @@ Json group_run(double seconds) {
   return {{"group", "muon"},        {"kind", "muon"},
           {"banks", {{2, 4, 8}}},   {"parameters", 64},
           {"bytes", 512},           {"seconds", seconds},
-          {"formula_bytes", 512.0}, {"cpu_seconds", 2 * seconds}};
+          {"formula_bytes", 448.0}, {"cpu_seconds", 2 * seconds}};
 }
 
 Json peer_run(double seconds) {
@@ -26,7 +26,9 @@ TEST(OptimizerBench, AGroupsRatiosAreMediansOverPairs) {
                        .peers = {{"torch-muon", {peer_run(3), peer_run(20), peer_run(2)}}}};
   const Json json = summarize_group(runs);
   EXPECT_EQ(json["seconds"], 2);
+  EXPECT_EQ(json["cpu_seconds"], 4);
   EXPECT_EQ(json["bytes_per_parameter"], 8);
+  EXPECT_EQ(json["formula_bytes_per_parameter"], 7);
   const Json& peer = json["peers"][0];
   EXPECT_EQ(peer["ratios"], (std::vector<double>{3, 2, 1}));
   EXPECT_EQ(peer["ratio"], 2);
@@ -43,6 +45,7 @@ TEST(OptimizerBench, AnOptimizersStepIsTheSumOfItsGroups) {
       summarize_optimizer("osp", groups, {{{"startup_seconds", 1.0}, {"peak_memory_bytes", 5.0}}});
   EXPECT_EQ(json["step_seconds"], 3);
   EXPECT_EQ(json["bytes_per_parameter"], 8);
+  EXPECT_EQ(json["formula_bytes_per_parameter"], 7);
   EXPECT_EQ(json["groups"].size(), 2u);
   EXPECT_NE(group_table(Json::array({json})).find("osp"), std::string::npos);
 }

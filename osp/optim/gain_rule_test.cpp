@@ -53,6 +53,22 @@ TEST(GainRule, MomentumOutlivesOneOppositeGradient) {
   EXPECT_GT(move(-5.0), 0);
 }
 
+TEST(GainRule, OnlyNesterovLooksAheadByOneStepOfTheMomentum) {
+  for (const bool nesterov : {true, false}) {
+    Bank bank = random_bank("nesterov", {1, 1, 1}, ParameterKind::gain);
+    auto rule = kGainRow.make({&bank}, kGainGroup, {.nesterov = nesterov});
+    StepValues values = gain_values(1);
+    values.weight_decay = 0;
+    bank.gradient.fill_(1.0);
+    rule->step(values);
+    const double before = bank.master.item<double>();
+    bank.gradient.fill_(-0.7);  // buffer 0.25; with Nesterov −0.7 + 0.95 · 0.25 < 0
+    rule->step(values);
+    const double moved = bank.master.item<double>() - before;
+    EXPECT_NEAR(moved, (nesterov ? 1 : -1) * 0.2 * 0.02, 1e-6) << "fp32 weights near 1";
+  }
+}
+
 TEST(GainRule, UpdateScaleIsThatOfAMatrixOfOneRow) {
   EXPECT_DOUBLE_EQ(kGainRow.update_scale(1, 25, kGainGroup, {}), 1.0);
 }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "osp/base/error.h"
@@ -139,6 +140,54 @@ TEST(OptimizerTable, OptimizersWatchPassesAsTheirRowsSay) {
     const auto optimizer = row->make({&bank}, {.name = row->name, .optimizer = row}, {});
     EXPECT_EQ(optimizer->watch_step() != nullptr, row->watches_passes) << row->name;
     EXPECT_GE(row->period({}), 1) << row->name;
+  }
+}
+
+// Options of different optimizers differ, so that a row that reads another's is noticed.
+TEST(OptimizerTable, EveryRowTakesRateDecayAndClippingFromItsOwnOptions) {
+  OptimConfig config{.adam_lr_scale = 2, .muon_lr_scale = 3, .gain_lr_scale = 5};
+  config.preconditioned_lr_scale = 7;
+  config.clip_adam = 0.2;
+  config.clip_muon = 0.3;
+  config.clip_gain = 0.5;
+  config.clip_preconditioned = 0.7;
+  struct Expected {
+    double lr_scale, clip;
+    bool OptimConfig::*decay_of_matrices;
+    bool OptimConfig::*decay_of_gains;
+  };
+  const Expected preconditioned{7, 0.7, &OptimConfig::decay_preconditioned,
+                                &OptimConfig::decay_gain};
+  const std::map<std::string, Expected> expected = {
+      {"adam", {2, 0.2, &OptimConfig::decay_adam, &OptimConfig::decay_gain}},
+      {"muon", {3, 0.3, &OptimConfig::decay_muon, &OptimConfig::decay_muon}},
+      {"gain", {5, 0.5, &OptimConfig::decay_gain, &OptimConfig::decay_gain}},
+      {"adafactor", preconditioned},
+      {"shampoo", preconditioned},
+      {"soap", preconditioned},
+      {"kfac", preconditioned},
+      {"frozen", {0, 0, nullptr, nullptr}}};
+  const auto decays = {&OptimConfig::decay_adam, &OptimConfig::decay_muon, &OptimConfig::decay_gain,
+                       &OptimConfig::decay_preconditioned};
+  for (const OptimizerRow* row : optimizer_rows()) {
+    const Expected& e = expected.at(row->name);
+    EXPECT_EQ(row->settings(config, ParameterKind::matrix).lr_scale, e.lr_scale) << row->name;
+    EXPECT_EQ(row->settings(config, ParameterKind::matrix).clip, e.clip) << row->name;
+    for (const auto decay : decays) {  // the only one that is on
+      for (const auto other : decays) config.*other = other == decay;
+      EXPECT_EQ(row->settings(config, ParameterKind::matrix).decays, decay == e.decay_of_matrices)
+          << row->name;
+      EXPECT_EQ(row->settings(config, ParameterKind::gain).decays, decay == e.decay_of_gains)
+          << row->name;
+    }
+  }
+}
+
+TEST(OptimizerTable, ShampooSoapAndKfacRenewAsOftenAsTheRecipeSaysAndTheOthersNever) {
+  for (const OptimizerRow* row : optimizer_rows()) {
+    const std::string name = row->name;
+    const bool renews = name == "shampoo" || name == "soap" || name == "kfac";
+    EXPECT_EQ(row->period({.precondition_every = 17}), renews ? 17 : 1) << name;
   }
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 
 #include "osp/base/test_error.h"
 #include "osp/optim/adafactor.h"
@@ -154,6 +155,7 @@ TEST(Routing, RefusesShapesThatAnOptimizerCannotTrain) {
   expect_refusal({.routes = "*layernorm*=muon"},
                  {"model.layers.0.input_layernorm.weight [1] cannot be trained by muon"});
   expect_refusal({.routes = "*layernorm*=soap"}, {"cannot be trained by soap"});
+  expect_refusal({.routes = "*layernorm*=shampoo"}, {"cannot be trained by shampoo"});
   expect_refusal({.routes = "lm_head.*=kfac"}, {"cannot be trained by kfac", "linear layer"});
   expect_refusal({.routes = "lm_head.*=gain"}, {"lm_head.weight [32, 8] cannot"});
 }
@@ -195,6 +197,17 @@ TEST(Routing, TableJoinsLayersAndCountsEveryParameter) {
   EXPECT_NE(
       routing_table(small_model(), routing, config).find("model.layers.*.mlp.down_proj.weight"),
       std::string::npos);
+}
+
+TEST(Routing, TheTableHasTheUpdateScaleOfRowsAndColumnsAndOfOneHead) {
+  const OptimConfig config{.muon = {.per_head = true, .update_scale = "spectral"}};
+  const Routing routing = route_parameters(small_model(), config, 4);
+  std::map<std::string, double> scales;
+  for (const Json& row : routing_json(small_model(), routing, config)) {
+    scales[row["pattern"]] = row["update_scale"].get<double>();
+  }
+  EXPECT_DOUBLE_EQ(scales.at("model.layers.*.mlp.down_proj.weight"), std::sqrt(8.0 / 24));
+  EXPECT_DOUBLE_EQ(scales.at("model.layers.*.self_attn.q_proj.weight"), std::sqrt(4.0 / 8));
 }
 
 }  // namespace

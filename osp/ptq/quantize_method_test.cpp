@@ -61,9 +61,34 @@ TEST(QuantizeMethod, RowsSayWhatTheirTransformsNeedAndLeaveOnline) {
     const PartTransform transform = row->make({*source, request, grid, windows});
     EXPECT_EQ(transform.online.down_hadamard, row->leaves_down_hadamard) << row->name;
     EXPECT_EQ(!transform.learning.is_null(), row->learns) << row->name;
-    if (transform.kept_rows > 0 || !transform.learning.is_null()) {
-      EXPECT_TRUE(row->needs_calibration) << row->name;
-    }
+    EXPECT_EQ(transform.kept_rows > 0 || row->learns, row->needs_calibration) << row->name;
+  }
+}
+
+TEST(QuantizeMethod, TheTwoSpinQuantsDifferInWhatTheyMinimize) {
+  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
+  const auto source = source_of(store);
+  const at::Tensor windows = at::arange(48, at::kLong).view({2, 24});
+  QuantizeRequest request;
+  request.spin = {.steps = 1, .batch = 1};
+  const auto objective = [&](const char* name) {
+    return find_transform(name)->make({*source, request, {}, windows}).learning["objective"];
+  };
+  EXPECT_EQ(objective("spinquant"), "cross-entropy");
+  EXPECT_EQ(objective("spinquant-kurtosis"), "kurtosis");
+}
+
+TEST(QuantizeMethod, EveryDownHadamardHasBlocksOfTheRequestedSize) {
+  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
+  const auto source = source_of(store);
+  const at::Tensor windows = at::arange(48, at::kLong).view({2, 24});
+  QuantizeRequest request;
+  request.spin = {.steps = 1, .batch = 1};
+  request.down_block = 16;
+  for (const TransformRow* row : transforms()) {
+    if (!row->leaves_down_hadamard) continue;
+    const PartTransform transform = row->make({*source, request, {}, windows});
+    EXPECT_EQ(transform.online.down_block, 16) << row->name;
   }
 }
 
@@ -95,6 +120,20 @@ TEST(QuantizeMethod, ProfilesDifferInScalesOrderAndInputs) {
   EXPECT_TRUE(best.grid.fp16_scales && best.gptq.act_order);
   EXPECT_EQ(best.calibration_bits, (BitWidths{16, 4, 4}));
   EXPECT_EQ(best.grid.group, 32);
+}
+
+TEST(QuantizeMethod, AwqClipsByItselfAndQronosAlwaysOrdersColumns) {
+  const auto settings = [](const std::string& method) {
+    return weight_settings(parse_method(method), Profile::osp_paper, {4, 4, 4}, 0, true);
+  };
+  for (const TransformRow* row : transforms()) {
+    const std::string method = std::string(row->name) + "+rtn";
+    EXPECT_EQ(settings(method).grid.clipping_search, row->name != "awq") << method;
+  }
+  for (const RoundingRow* row : roundings()) {
+    const std::string method(row->name);
+    EXPECT_EQ(settings(method).gptq.act_order, method == "qronos") << method;
+  }
 }
 
 TEST(QuantizeReport, ReadsBackWhatItWrote) {

@@ -219,7 +219,17 @@ TEST(QuantizeModel, MissingCalibrationIsRefusedWithoutReadingATensor) {
   }
 }
 
-TEST(QuantizeModel, ARunIsResumedWithTheSameSpinQuantScheduleOnly) {
+TEST(QuantizeModel, OneScalePerTensorNeedsCalibrationWhateverTheMethod) {
+  QuantizeRequest request = request_for("rtn");
+  request.calibration = "";
+  request.activations = ActivationMode::per_tensor;
+  const std::string message = refusal(llama(), request, ErrorCode::usage);
+  EXPECT_EQ(message,
+            "--method rtn with --activation-scales per-tensor needs --calibration: token shards or "
+            "a text");
+}
+
+TEST(QuantizeModel, ARunIsResumedWithTheSameSpinQuantScheduleAndSeedOnly) {
   const TestFolder folder;
   write_file_atomic(folder / "tokenizer.json", R"({"version":"1.0","added_tokens":[],
     "normalizer":null,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,
@@ -249,6 +259,9 @@ TEST(QuantizeModel, ARunIsResumedWithTheSameSpinQuantScheduleOnly) {
   EXPECT_EQ(code(), ErrorCode::interrupted);  // resumed
   request.spin.steps = 1;
   EXPECT_EQ(code(), ErrorCode::usage);  // begun with other settings
+  request.spin.steps = 2;
+  request.seed = 1;
+  EXPECT_EQ(code(), ErrorCode::usage);
 }
 
 }  // namespace

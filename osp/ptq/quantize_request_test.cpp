@@ -33,6 +33,12 @@ TEST(RequestJson, DoesNotDependOnWhereAndHowTheModelIsWritten) {
   EXPECT_NE(request_json(request), request_json(gptq_request()));
 }
 
+TEST(RequestJson, NamesTheTypeThatAutoStandsForOnThisMachine) {
+  QuantizeRequest request = gptq_request();
+  request.calibration_type = "auto";
+  EXPECT_EQ(request_json(request)["calibration_type"], request.bf16() ? "bf16" : "fp32");
+}
+
 TEST(RequestJson, NamesAreReadBackAsTheyAreShown) {
   QuantizeRequest request = gptq_request();
   FieldTable table;

@@ -75,6 +75,34 @@ TEST(ScaleSites, FoldingAnyScaleLeavesTheLogitsInFp64) {
   }
 }
 
+TEST(ScaleSites, BiasesOfScaledOutputsAreScaledToo) {
+  ModelConfig config = outlier_model().config;
+  config.qkv_bias = config.mlp_bias = true;
+  ParameterStore store = make_parameters(config, {});
+  initialize_parameters(store, 7);
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    if (store.specs[i].kind != ParameterKind::bias) continue;
+    at::Tensor bias = store.master(static_cast<int64_t>(i));
+    RandomStream(8, store.specs[i].name)
+        .fill_normal({bias.data_ptr<float>(), static_cast<size_t>(bias.numel())}, 0.0, 0.5);
+  }
+  const ParameterStore exact = copy_in_fp64(store);
+  for (const ScaleSite& site : scale_sites(exact, 0)) {
+    ParameterStore scaled = copy_in_fp64(exact);
+    fold_scale(scaled, site, at::linspace(0.1, 9.0, site.channels / site.group, at::kDouble));
+    EXPECT_LT(InvarianceCheck(exact, token_rows()).change(scaled), 1e-12)
+        << static_cast<int>(site.input);
+  }
+}
+
+TEST(ScaleSites, ClippedValuesCarryNoScale) {
+  ModelConfig config = outlier_model().config;
+  config.clip_qkv = 8.0;
+  const auto sites = scale_sites(make_parameters(config, {}), 0);
+  ASSERT_EQ(sites.size(), 3u);
+  for (const ScaleSite& site : sites) EXPECT_NE(site.input, TapPoint::attention_output);
+}
+
 TEST(ScaleSites, StatisticsAreThoseOfTheInput) {
   const ParameterStore store = outlier_model();
   const ScaleSite site = scale_sites(store, 0)[0];
@@ -163,6 +191,19 @@ TEST(Awq, QuantizedWeightsDoLessDamage) {
   ParameterStore scaled = copy_in_fp32(copy_in_fp64(store));
   awq_all(scaled, token_rows(), {.clip = false});
   EXPECT_LT(damage(scaled, "4-16-16", exact), 0.8 * damage(store, "4-16-16", exact));
+}
+
+TEST(Awq, ClipsEveryMatrixOfABlockButQueriesAndKeys) {
+  ParameterStore scaled = outlier_model(), clipped = outlier_model();
+  awq_all(scaled, token_rows(), {.clip = false});
+  awq_all(clipped, token_rows());
+  for (size_t i = 0; i < scaled.specs.size(); ++i) {
+    const ParameterSpec& spec = scaled.specs[i];
+    if (spec.kind != ParameterKind::matrix) continue;
+    const bool same = scaled.master(static_cast<int64_t>(i)).equal(clipped.master(int64_t(i)));
+    EXPECT_EQ(same, spec.role == ParameterRole::query || spec.role == ParameterRole::key)
+        << spec.name;
+  }
 }
 
 TEST(Awq, ClippingLowersTheOutputErrorOfALayer) {

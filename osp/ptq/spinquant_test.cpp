@@ -58,6 +58,21 @@ double change_by(const RotationPlan& plan) {
   return InvarianceCheck(before, token_chain()).change(after, plan.online());
 }
 
+TEST(SpinQuantTap, RefusesBiasesOfNormsAndOfWhatIsAddedToTheResidualStream) {
+  using Role = ParameterRole;
+  for (const Role role : {Role::query, Role::key, Role::value, Role::gate, Role::up}) {
+    EXPECT_NO_THROW(check_no_rotated_biases({{"b", {8}, role, ParameterKind::bias, 0}}));
+  }
+  for (const Role role :
+       {Role::attention_output, Role::down, Role::embedding_norm, Role::input_norm,
+        Role::query_norm, Role::key_norm, Role::post_attention_norm, Role::post_feedforward_norm,
+        Role::final_norm}) {
+    EXPECT_THROW(check_no_rotated_biases({{"b", {8}, role, ParameterKind::bias, 0}}), Error)
+        << static_cast<int>(role);
+    EXPECT_NO_THROW(check_no_rotated_biases({{"w", {8}, role, ParameterKind::gain, 0}}));
+  }
+}
+
 TEST(SpinQuantTap, WeightsAreThoseOfTheRotatedModel) {
   const ParameterStore store = model();
   const RotationPlan plan = quarot_plan(store.config, {.seed = 3});

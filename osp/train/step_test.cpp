@@ -197,6 +197,7 @@ TEST_F(Step, ANanReachesNeitherWeightsNorOptimizerState) {
     sync_compute(state->store);
     const StepReport report = train_step(*state, tokens, true);
     EXPECT_NE(report.skipped, "");
+    EXPECT_EQ(report.update_norms, std::vector<double>(state->routing.groups.size(), 0.0));
     EXPECT_EQ(state->guard.skipped(), 1);
     EXPECT_EQ(state->step, 2) << "a skipped step counts";
     state->store.master(poisoned).copy_(healthy);
@@ -234,6 +235,20 @@ TEST_F(Step, MeasuringChangesNothing) {
     results.push_back(contents(*state));
   }
   expect_equal(results[0], results[1]);
+}
+
+TEST_F(Step, TheReportHasTheScheduledRateWithoutTheScaleOfAnyGroup) {
+  const TokenDataset tokens = data();
+  Recipe recipe = test_recipe(shards);
+  recipe.optim.lr = 0.5;
+  recipe.optim.adam_lr_scale = recipe.optim.muon_lr_scale = recipe.optim.gain_lr_scale = 0.25;
+  recipe.optim.decay_adam = recipe.optim.decay_muon = recipe.optim.decay_gain = false;
+  const auto state = make_state(resolved(recipe, 64));
+  for (const double lr : {0.25, 0.5, 0.5}) {  // two steps of warm-up
+    const StepReport report = train_step(*state, tokens, false);
+    EXPECT_EQ(report.values.lr, lr);
+    EXPECT_EQ(report.values.weight_decay, recipe.optim.weight_decay);
+  }
 }
 
 TEST_F(Step, TheLossFalls) {

@@ -125,6 +125,38 @@ def test_a_wrong_value_names_the_command_the_option_and_what_is_expected(run_pro
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+def test_a_former_name_is_never_suggested(run_program):
+    result = run_program(["osp", "quantize", "x", "--sampels", "3"], check=False)
+    assert result.returncode == 2 and "--samples" not in result.stderr
+
+
+def test_an_option_that_may_be_repeated_is_accepted_twice(run_program):
+    result = run_program(["osp", "generate", "x", "--prompt", "y", "--stop", "a", "--stop", "b"], check=False)
+    assert "x: no config.json" in result.stderr
+
+
+def test_an_option_without_the_one_that_it_needs_is_refused(run_program):
+    result = run_program(["osp", "bench", "optim", "--updates", "x", "--optimizers", "none"], check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: osp bench optim: --updates requires --alone;")
+
+
+@pytest.mark.parametrize(
+    "command, option, note",
+    [
+        ("generate", "--prompt TEXT", "(required)"),
+        ("generate", "--stop TEXT", "(may be repeated)"),
+        ("bench optim", "--updates FILE", "(needs --alone)"),
+        ("bench optim", "--steps N", "(at least 1; default 3)"),
+        ("quantize", "--memory X", "(0.001 to 65536; default 4 GiB)"),
+        ("quantize", "--seed N", "(default 0)"),
+    ],
+)
+def test_help_says_what_an_option_accepts(run_program, command, option, note):
+    help_text = " ".join(run_program(["osp", *command.split(), "--help"]).stdout.split())
+    assert re.search(re.escape(f" {option} ") + r"[^()]*(\([^()]*\))", help_text)[1] == note
+
+
 def test_help_is_grouped(run_program):
     help_text = run_program(["osp", "quantize", "--help"]).stdout
     headings = [line[:-1] for line in help_text.splitlines() if re.fullmatch(r"[A-Z]\w+:", line)]

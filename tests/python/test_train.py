@@ -81,6 +81,8 @@ def test_a_run_leaves_a_model_metrics_and_events(train, tmp_path, optimizer):
         "model.layers.0.post_attention_layernorm.weight",
         "model.norm.weight",
     }
+    rates = [line["lr"] for line in lines if line["kind"] == "step"]
+    assert rates == [0.0015, 0.003, 0.003, 0.003, 0.003, 0.003]  # two steps of warm-up
     step = [line for line in lines if line["kind"] == "step"][-1]
     assert set(step["update_norm"]) | {"all"} == set(step["gradient_norm"])
     total = sum(v * v for k, v in step["gradient_norm"].items() if k != "all") ** 0.5
