@@ -111,7 +111,8 @@ std::string usage_message(const Command::Entry& root, const CLI::ParseError& err
     if (word.size() < 2 || word[0] != '-') continue;
     if (std::find(known.begin(), known.end(), word) != known.end()) continue;
     const std::string guess = nearest_name(word, option_names(*entry.app, false));
-    if (guess.empty() && error.get_name() != "ExtrasError") continue;
+    if (guess.empty() && error.get_exit_code() != static_cast<int>(CLI::ExitCodes::ExtrasError))
+      continue;
     return fmt::format("osp {}: unknown option {}{}; `osp {} --help` lists them", path, word,
                        did_you_mean(guess), path);
   }

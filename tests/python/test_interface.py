@@ -169,3 +169,11 @@ def test_help_is_grouped(run_program):
         "Measuring",
         "General",
     ]
+
+
+def test_an_unknown_option_without_a_near_name_is_named(run_program):
+    result = run_program(["osp", "quantize", "x", "--zzzzzzz", "3"], check=False)
+    assert result.returncode == 2
+    assert (
+        result.stderr == "error: osp quantize: unknown option --zzzzzzz; `osp quantize --help` lists them\n"
+    )
