@@ -40,8 +40,8 @@ struct AnalyzeCommand {
     visit_model(visit, self.model);
     visit.group("Data");
     visit("data", self.data,
-          "token shards (their validation split) or a text file that the model reads as one "
-          "sequence",
+          "token shards (their validation split) or a text file, read in windows of the model's "
+          "context, at most 2048 tokens",
           {.value = "PATH", .required = true});
     visit("data_tokens", self.data_tokens, Range{0, 1099511627776.0},
           "number of tokens at the start of --data to read, in whole windows; 0 = all",

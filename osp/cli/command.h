@@ -116,14 +116,14 @@ struct CommonOptions {
 // The positional `model` of a command that reads one.
 template <class Visitor>
 void visit_model(Visitor& visit, std::string& model) {
-  visit("model", model, "model dir, training checkpoint or finished run folder",
+  visit("model", model, "model dir, GGUF file, training checkpoint or finished run folder",
         {.positional = true, .required = true});
 }
 
 // The positional list `model` of a command that reads several.
 template <class Visitor>
 void visit_models(Visitor& visit, std::vector<std::string>& models) {
-  visit("model", models, "model dirs, training checkpoints or finished run folders",
+  visit("model", models, "model dirs, GGUF files, training checkpoints or finished run folders",
         {.positional = true, .required = true});
 }
 

@@ -16,7 +16,8 @@ namespace osp {
 namespace {
 
 constexpr const char* kDescription =
-    "osp: train language models that survive 4-bit quantization, measure why, and run them.\n"
+    "osp: train language models that survive 4-bit quantization, show why they do, and measure "
+    "it.\n"
     "Exit status: 0 done, 2 wrong usage, 3 damaged or unsupported input, 4 diverged, 5 disk or "
     "I/O\n"
     "error, 75 interrupted and resumable.";

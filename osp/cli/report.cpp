@@ -28,7 +28,8 @@ struct ReportCommand {
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
     visit("run", self.runs,
-          "run folders, and JSON results of osp eval, osp analyze and osp quantize",
+          "run folders, folders written by osp quantize, and JSON results of osp eval, osp analyze "
+          "and osp quantize",
           {.positional = true, .required = true});
     visit.group("Output");
     visit("out", self.out, "HTML page to write; required without --watch", {.value = "FILE"});

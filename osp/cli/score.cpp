@@ -29,7 +29,8 @@ struct ScoreCommand {
     visit_model(visit, self.model);
     visit.group("Scoring");
     visit("requests", self.requests,
-          "file of JSON lines to answer; - = stdin, answered at every blank line and at the end",
+          "file of JSON lines to answer, each with context and continuation, context and "
+          "max_tokens, or text; - = stdin, answered at every blank line and at the end",
           {.value = "FILE"});
     visit_bits(visit, self.bits);
     visit("batch_tokens", self.batch_tokens, Range{1, 1 << 24},

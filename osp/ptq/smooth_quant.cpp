@@ -54,7 +54,7 @@ void smooth_quant_block(ParameterStore& store, int64_t layer,
 
 constexpr TransformRow kSmoothQuant = {
     .name = "smoothquant",
-    .sentence = "outliers of activations behind norms are moved into the weights",
+    .sentence = "outliers of activations after norms are moved into the weights",
     .default_rounding = "rtn",
     .table_roundings = {"rtn"},
     .needs_calibration = true,
