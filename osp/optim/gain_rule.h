@@ -1,4 +1,4 @@
-// The rule for gains of norms (PAPER: part 1 of OSP), for vectors and scalars: momentum of norm 1,
+// The rule for gains of norms (arXiv 2506.19697, the first part of OSP), for vectors and scalars: momentum of norm 1,
 // scaled as Muon scales a matrix of one row.
 //
 //   buffer ← g + β buffer;   u = g + β buffer (Nesterov; else u = buffer)

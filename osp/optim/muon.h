@@ -1,4 +1,4 @@
-// Muon: momentum orthogonalised by Newton–Schulz (PAPER: part 1 of OSP).
+// Muon: momentum orthogonalised by Newton–Schulz (arXiv 2506.19697, the first part of OSP).
 //
 //   buffer ← g + β buffer;   u = g + β buffer (Nesterov; else u = buffer)
 //   w ← (1 − lr·decay) w − lr · s · NewtonSchulz(u),  s = 0.2 sqrt(max(rows, cols))

@@ -4,7 +4,7 @@
 // transposed if it has more rows than columns:
 //   A = X Xᵀ;   X ← a X + (b A + c A A) X
 // Normalisation is in fp32, the products are in bf16 with fp32 accumulation; every product and sum
-// is rounded to bf16. The defaults are the paper's (PAPER: Muon on every hidden matrix).
+// is rounded to bf16. The defaults are the paper's (arXiv 2506.19697).
 #pragma once
 
 #include <ATen/core/Tensor.h>
