@@ -179,7 +179,7 @@ void check_gguf_export(const ParameterStore& store, const GgufExportOptions& opt
     fail(
         ErrorCode::unsupported,
         "{}: the model needs a Hadamard transform before each down projection while it runs, which "
-        "no GGUF file can ask for; quantize without it (R4) to export",
+        "no GGUF file can ask for; quantize by a method without it, such as gptq, to export",
         options.where);
   }
   OSP_CHECK((options.type == GgufTensorType::q4_0) == (options.quantized != nullptr),

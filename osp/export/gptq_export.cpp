@@ -22,9 +22,10 @@ namespace {
 
 void check_model(const QuantizedModelInfo& info, const std::string& where) {
   if (info.online.down_hadamard) {
-    refuse(where,
-           "the model needs a Hadamard transform before each down projection while it runs, which "
-           "the GPTQ layout cannot ask for; quantize without it (R4) to export");
+    refuse(
+        where,
+        "the model needs a Hadamard transform before each down projection while it runs, which "
+        "the GPTQ layout cannot ask for; quantize by a method without it, such as gptq, to export");
   }
   const int64_t bits = info.grid.bits;
   if (bits != 2 && bits != 3 && bits != 4 && bits != 8) {
