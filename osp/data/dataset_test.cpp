@@ -10,6 +10,7 @@
 #include "osp/base/file.h"
 #include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
+#include "osp/data/batch.h"
 #include "osp/data/shards_bin.h"
 #include "osp/data/shards_writer.h"
 #include "osp/data/test_shards.h"
