@@ -8,6 +8,7 @@
 #include "osp/report/chart_parts.h"
 #include "osp/report/html.h"
 #include "osp/report/json_fields.h"
+#include "osp/report/series.h"
 
 namespace osp {
 namespace {
