@@ -1,10 +1,10 @@
 // The part of `osp eval` that measures perplexity, and divergence from another model.
 
-#include <cmath>
 #include <cstdio>
 #include <optional>
 
 #include "osp/base/error.h"
+#include "osp/base/json_number.h"
 #include "osp/base/provenance.h"
 #include "osp/cli/eval_command.h"
 #include "osp/cli/loaded_model.h"
@@ -99,8 +99,6 @@ std::vector<Row> measure_widths(const std::string& dir, const Measure& measure) 
   return rows;
 }
 
-Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
-
 Json rows_json(const EvalCommand& options, const std::vector<Row>& rows) {
   Json json;
   record_provenance(json);
@@ -110,19 +108,19 @@ Json rows_json(const EvalCommand& options, const std::vector<Row>& rows) {
   for (const Row& row : rows) {
     Json result;
     result["bits"] = row.bits.text();
-    result["perplexity"] = finite(row.result.perplexity);
-    result["loss"] = finite(row.result.loss);
-    if (row.bits_per_byte > 0) result["bits_per_byte"] = finite(row.bits_per_byte);
+    result["perplexity"] = finite_or_null(row.result.perplexity);
+    result["loss"] = finite_or_null(row.result.loss);
+    if (row.bits_per_byte > 0) result["bits_per_byte"] = finite_or_null(row.bits_per_byte);
     result["tokens"] = row.result.tokens;
     result["window"] = row.result.window;
     result["stride"] = row.result.stride;
     result["seconds"] = row.result.seconds;
     if (row.divergence) {
       result["divergence"] = {{"from", options.divergence_from},
-                              {"mean", finite(row.divergence->divergence)},
-                              {"median", finite(row.divergence->divergence_median)},
-                              {"p95", finite(row.divergence->divergence_95)},
-                              {"p99", finite(row.divergence->divergence_99)},
+                              {"mean", finite_or_null(row.divergence->divergence)},
+                              {"median", finite_or_null(row.divergence->divergence_median)},
+                              {"p95", finite_or_null(row.divergence->divergence_95)},
+                              {"p99", finite_or_null(row.divergence->divergence_99)},
                               {"same_choice", row.divergence->same_choice}};
     }
     results.push_back(result);

@@ -3,10 +3,10 @@
 #include <cmath>
 #include <limits>
 
+#include "osp/base/json_number.h"
+
 namespace osp {
 namespace {
-
-Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
 double number_or_nan(const Json& json, const std::string& key, const std::string& where) {
   const auto found = json.find(key);
@@ -34,11 +34,11 @@ class Mean {
 Json linear_report_json(const LinearReport& report) {
   Json json;
   json["name"] = report.name;
-  json["sqnr_db"] = number(report.sqnr_db);
+  json["sqnr_db"] = finite_or_null(report.sqnr_db);
   json["relative_output_error"] =
-      report.output_error < 0.0 ? Json(nullptr) : number(report.output_error);
-  json["input_kurtosis_before"] = number(report.kurtosis_before);
-  json["input_kurtosis_after"] = number(report.kurtosis_after);
+      report.output_error < 0.0 ? Json(nullptr) : finite_or_null(report.output_error);
+  json["input_kurtosis_before"] = finite_or_null(report.kurtosis_before);
+  json["input_kurtosis_after"] = finite_or_null(report.kurtosis_after);
   json["seconds"] = report.seconds;
   if (report.num_attempts > 0) {
     json["damping"] = report.damping;
@@ -81,13 +81,13 @@ Json quantize_report_json(const std::vector<LinearReport>& reports) {
   }
   Json totals;
   totals["layers"] = reports.size();
-  totals["mean_sqnr_db"] = number(sqnr.value());
-  totals["mean_relative_output_error"] = number(error.value());
-  totals["mean_input_kurtosis_before"] = number(before.value());
-  totals["mean_input_kurtosis_after"] = number(after.value());
+  totals["mean_sqnr_db"] = finite_or_null(sqnr.value());
+  totals["mean_relative_output_error"] = finite_or_null(error.value());
+  totals["mean_input_kurtosis_before"] = finite_or_null(before.value());
+  totals["mean_input_kurtosis_after"] = finite_or_null(after.value());
   totals["seconds"] = seconds;
   if (worst != nullptr && worst->output_error >= 0.0) {
-    totals["largest_relative_output_error"] = number(worst->output_error);
+    totals["largest_relative_output_error"] = finite_or_null(worst->output_error);
     totals["largest_relative_output_error_layer"] = worst->name;
   }
   return {{"layers", layers}, {"totals", totals}};

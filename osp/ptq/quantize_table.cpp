@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include "osp/base/json_number.h"
+
 namespace osp {
 namespace {
 
@@ -112,16 +114,13 @@ Spread spread_of(const std::vector<double>& values) {
 }
 
 Json table_entry_json(const TableEntry& entry) {
-  const auto number = [](double value) {
-    return std::isfinite(value) ? Json(value) : Json(nullptr);
-  };
   return {{"method", entry.method},
-          {"perplexity_16", number(entry.original_perplexity)},
-          {"perplexity", number(entry.perplexity)},
-          {"kl_divergence", number(entry.divergence)},
-          {"same_choice", number(entry.same_choice)},
-          {"bits_per_byte_16", number(bits_per_byte(entry.original_perplexity, entry))},
-          {"bits_per_byte", number(bits_per_byte(entry.perplexity, entry))},
+          {"perplexity_16", finite_or_null(entry.original_perplexity)},
+          {"perplexity", finite_or_null(entry.perplexity)},
+          {"kl_divergence", finite_or_null(entry.divergence)},
+          {"same_choice", finite_or_null(entry.same_choice)},
+          {"bits_per_byte_16", finite_or_null(bits_per_byte(entry.original_perplexity, entry))},
+          {"bits_per_byte", finite_or_null(bits_per_byte(entry.perplexity, entry))},
           {"tokens", entry.tokens},
           {"window", entry.window}};
 }
