@@ -312,16 +312,7 @@ Json results_json(const FieldTable& table) {
   return Json(values);
 }
 
-std::string config_hash(const FieldTable& table, const std::vector<std::string>& except) {
-  std::map<std::string, Json> values;  // sorted: the order of declaration does not matter
-  for (const FieldRef& field : table.fields()) {
-    const bool skipped = std::any_of(except.begin(), except.end(), [&](const std::string& prefix) {
-      return field.name.starts_with(prefix);
-    });
-    if (!skipped) values[field.name] = field.value();
-  }
-  return sha256_hex(Json(values).dump());
-}
+std::string config_hash(const FieldTable& table) { return sha256_hex(results_json(table).dump()); }
 
 std::string nearest_name(std::string_view word, const std::vector<std::string>& candidates) {
   std::string best;

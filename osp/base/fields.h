@@ -62,9 +62,11 @@ ParsedText parsed_text(T& value, Parse parse, Show show) {
 
 // What else can be said about a field.
 struct FieldTraits {
-  std::string unit = {};        // of a number, shown behind the default: "tokens"
-  std::string value = {};       // placeholder of the value in --help: "FILE"
-  bool affects_results = true;  // false: the numbers that come out do not depend on it
+  std::string unit = {};   // of a number, shown behind the default: "tokens"
+  std::string value = {};  // placeholder of the value in --help: "FILE"
+  // False for what a run may be resumed with another value of: results do not depend on it, or, as
+  // for the path of the data and the device, are meant to be the same.
+  bool affects_results = true;
   // Command line only.
   bool positional = false;
   bool required = false;
@@ -166,8 +168,8 @@ void load_toml(const std::string& path, const FieldTable& table);
 // for equal options whatever their order of declaration.
 Json results_json(const FieldTable& table);
 
-// SHA-256 of the canonical JSON of all fields whose name does not start with one of `except`.
-std::string config_hash(const FieldTable& table, const std::vector<std::string>& except);
+// SHA-256 of results_json(): what a run that is resumed must share.
+std::string config_hash(const FieldTable& table);
 
 // The candidate with the smallest edit distance to `word` if that is at most a third of its length,
 // else "".

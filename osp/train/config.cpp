@@ -11,27 +11,13 @@
 namespace osp {
 namespace {
 
-const std::vector<std::string>& unhashed_fields() {
-  static const std::vector<std::string> names = {"data.path",
-                                                 "data.verify",
-                                                 "train.checkpoint_every",
-                                                 "train.device",
-                                                 "train.keep_checkpoints",
-                                                 "train.background_save",
-                                                 "train.recompute_blocks",
-                                                 "train.max_failed_saves"};
-  return names;
-}
-
 // {"section.key": value} of a nested object.
-void flatten(const Json& object, const std::string& prefix, std::vector<std::string>& names,
-             Json& values) {
+void flatten(const Json& object, const std::string& prefix, Json& values) {
   for (const auto& [key, value] : object.items()) {
     const std::string name = prefix.empty() ? key : prefix + "." + key;
     if (value.is_object()) {
-      flatten(value, name, names, values);
+      flatten(value, name, values);
     } else {
-      names.push_back(name);
       values[name] = value;
     }
   }
@@ -116,22 +102,22 @@ Json recipe_json(const Recipe& recipe) {
 
 std::string recipe_hash(const Recipe& recipe) {
   Recipe copy = recipe;
-  return config_hash(recipe_table(copy), unhashed_fields());
+  return config_hash(recipe_table(copy));
 }
 
 std::string recipe_differences(const Json& there, const Recipe& here) {
-  std::vector<std::string> names, ignored;
-  Json old_values = Json::object(), new_values = Json::object();
-  flatten(recipe_json(here), "", names, new_values);
-  flatten(there, "", ignored, old_values);
+  Recipe copy = here;
+  const FieldTable table = recipe_table(copy);
+  Json old_values = Json::object();
+  flatten(there, "", old_values);
   std::vector<std::string> differences;
-  for (const std::string& name : names) {
-    const auto& skip = unhashed_fields();
-    if (std::find(skip.begin(), skip.end(), name) != skip.end()) continue;
-    const Json old_value = old_values.contains(name) ? old_values[name] : Json(nullptr);
-    if (old_value == new_values[name]) continue;
+  for (const FieldRef& field : table.fields()) {
+    if (!field.traits.affects_results) continue;
+    const Json old_value = old_values.contains(field.name) ? old_values[field.name] : Json(nullptr);
+    const Json new_value = field.value();
+    if (old_value == new_value) continue;
     differences.push_back(
-        fmt::format("{} ({} there, {} here)", name, old_value.dump(), new_values[name].dump()));
+        fmt::format("{} ({} there, {} here)", field.name, old_value.dump(), new_value.dump()));
   }
   return fmt::format("{}", fmt::join(differences, ", "));
 }

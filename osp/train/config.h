@@ -30,9 +30,11 @@ struct DataConfig {
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
-    visit("path", self.path, "folder written by `osp tokenize`, or .bin shards");
+    visit("path", self.path, "folder written by `osp tokenize`, or .bin shards",
+          {.affects_results = false});
     visit("document_mask", self.document_mask, "keep attention within a document");
-    visit("verify", self.verify, "check the SHA-256 of every shard at the start");
+    visit("verify", self.verify, "check the SHA-256 of every shard at the start",
+          {.affects_results = false});
   }
 };
 
@@ -72,10 +74,12 @@ struct TrainConfig {
     visit("recompute_blocks", self.recompute_blocks,
           "keep only the input of each block and recompute the block in the backward pass: a "
           "fraction of the memory, about a fifth more time, identical results; the automatic "
-          "micro-batch size does not change");
+          "micro-batch size does not change",
+          {.affects_results = false});
     visit("precision", self.precision, Choices{{"bf16", "fp32"}},
           "precision of the forward and backward pass; master weights are always fp32");
-    visit("device", self.device, Choices{{"cpu", "cuda"}}, "device to train on");
+    visit("device", self.device, Choices{{"cpu", "cuda"}}, "device to train on",
+          {.affects_results = false});
     visit("log_every", self.log_every, Range{1, 1e9}, "number of steps between lines of the log");
     visit("peak_tflops", self.peak_tflops, Range{0, 1e6},
           "peak speed that counts as 100 % in mfu, in 10^12 FLOP/s; 0 = measure the fastest matrix "
@@ -90,13 +94,13 @@ struct TrainConfig {
     visit("sample_tokens", self.sample_tokens, Range{1, 4096},
           "length of each sample of text in tokens");
     visit("checkpoint_every", self.checkpoint_every, Range{0, 1e9},
-          "number of steps between checkpoints; 0 = only at the end");
+          "number of steps between checkpoints; 0 = only at the end", {.affects_results = false});
     visit("keep_checkpoints", self.keep_checkpoints, Range{2, 1e6},
-          "number of newest checkpoints to keep");
+          "number of newest checkpoints to keep", {.affects_results = false});
     visit("background_save", self.background_save,
-          "write checkpoints from a copy while training continues");
+          "write checkpoints from a copy while training continues", {.affects_results = false});
     visit("max_failed_saves", self.max_failed_saves, Range{1, 1000},
-          "number of failed saves in a row that ends the run (exit 5)");
+          "number of failed saves in a row that ends the run (exit 5)", {.affects_results = false});
   }
 };
 
