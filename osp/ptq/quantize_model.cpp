@@ -36,10 +36,7 @@ Json fingerprint_json(const ModelSource& source, const std::string& model_dir,
   for (const Bank& bank : source.read(kFirstBlock).banks) {
     sum += bank.master.abs().sum(at::kDouble).item<double>();
   }
-  const TransformRow* transform = request.method.transform;
-  if (transform != nullptr && transform->learns) {
-    settings["learning"] = {request.spin.steps, request.spin.batch, request.spin.length};
-  }
+  settings["request"] = request_json(request);
   settings["model"] = model_dir;
   settings["sum_of_weights"] = sum;
   return settings;

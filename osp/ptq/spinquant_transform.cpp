@@ -90,7 +90,6 @@ constexpr TransformRow kSpinQuant = {
     .default_rounding = "gptq",
     .table_roundings = {"gptq"},
     .needs_calibration = true,
-    .learns = true,
     .leaves_down_hadamard = true,
     .check_serves =
         [](const ModelConfig& config, const QuantizeRequest& request) {
@@ -106,7 +105,6 @@ constexpr TransformRow kSpinQuantKurtosis = {
     .sentence = "rotations like quarot's, learned layer by layer",
     .default_rounding = "gptq",
     .needs_calibration = true,
-    .learns = true,
     .leaves_down_hadamard = true,
     .check_serves =
         [](const ModelConfig& config, const QuantizeRequest& request) {

@@ -49,7 +49,6 @@ struct TransformRow {
   // Roundings that follow it in the table of `--method all`; "": no more.
   std::array<std::string_view, 2> table_roundings = {};
   bool needs_calibration = false;
-  bool learns = false;  // by QuantizeRequest::spin, which a resumed run must then share
   // The model needs an online Hadamard before its down projections afterwards, which other
   // programs do not compute.
   bool leaves_down_hadamard = false;
