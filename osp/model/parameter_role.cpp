@@ -91,6 +91,41 @@ const char* kind_name(ParameterKind kind) {
   OSP_CHECK(false, "unknown parameter kind {}", static_cast<int>(kind));
 }
 
+std::optional<BlockLinear> block_linear(ParameterRole role) {
+  switch (role) {
+    case ParameterRole::query:
+      return BlockLinear::query;
+    case ParameterRole::key:
+      return BlockLinear::key;
+    case ParameterRole::value:
+      return BlockLinear::value;
+    case ParameterRole::attention_output:
+      return BlockLinear::attention_output;
+    case ParameterRole::gate:
+      return BlockLinear::gate;
+    case ParameterRole::up:
+      return BlockLinear::up;
+    case ParameterRole::down:
+      return BlockLinear::down;
+    case ParameterRole::embedding:
+    case ParameterRole::position_embedding:
+    case ParameterRole::embedding_projection:
+    case ParameterRole::embedding_norm:
+    case ParameterRole::input_norm:
+    case ParameterRole::query_norm:
+    case ParameterRole::key_norm:
+    case ParameterRole::attention_branch_scale:
+    case ParameterRole::post_attention_norm:
+    case ParameterRole::mlp_branch_scale:
+    case ParameterRole::post_feedforward_norm:
+    case ParameterRole::final_norm:
+    case ParameterRole::head_projection:
+    case ParameterRole::head:
+      return std::nullopt;
+  }
+  OSP_CHECK(false, "unknown parameter role {}", static_cast<int>(role));
+}
+
 ParameterKind weight_kind(ParameterRole role) { return row_of(role).kind; }
 
 std::string parameter_name(ParameterRole role, int64_t layer) {

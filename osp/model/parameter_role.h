@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace osp {
@@ -47,6 +48,13 @@ const char* kind_name(ParameterKind kind);
 
 // The kind of the role's weight.
 ParameterKind weight_kind(ParameterRole role);
+
+// The linear layers of a block. Code that is about these alone switches over them, again without
+// `default`; block_linear() is the one place that sorts the roles.
+enum class BlockLinear { query, key, value, attention_output, gate, up, down };
+
+// The role as a linear layer of a block, or none.
+std::optional<BlockLinear> block_linear(ParameterRole role);
 
 // The layer number of parameters outside the blocks.
 inline constexpr int64_t kNoLayer = -1;

@@ -189,34 +189,22 @@ GroupSettings muon_settings(const OptimConfig& config, ParameterKind /*kind*/) {
   return {config.muon_lr_scale, config.decay_muon, config.clip_muon};
 }
 
-// Whether the rows of the role's weight are those of attention heads, which Muon may take apart.
+// True if the rows of the role's weight are those of attention heads, which Muon may take apart.
 bool has_rows_of_heads(ParameterRole role) {
-  switch (role) {
-    case ParameterRole::query:
-    case ParameterRole::key:
-    case ParameterRole::value:
+  const std::optional<BlockLinear> layer = block_linear(role);
+  if (!layer) return false;
+  switch (*layer) {
+    case BlockLinear::query:
+    case BlockLinear::key:
+    case BlockLinear::value:
       return true;
-    case ParameterRole::embedding:
-    case ParameterRole::position_embedding:
-    case ParameterRole::embedding_projection:
-    case ParameterRole::embedding_norm:
-    case ParameterRole::input_norm:
-    case ParameterRole::query_norm:
-    case ParameterRole::key_norm:
-    case ParameterRole::attention_output:  // its columns are
-    case ParameterRole::attention_branch_scale:
-    case ParameterRole::post_attention_norm:
-    case ParameterRole::gate:
-    case ParameterRole::up:
-    case ParameterRole::down:
-    case ParameterRole::mlp_branch_scale:
-    case ParameterRole::post_feedforward_norm:
-    case ParameterRole::final_norm:
-    case ParameterRole::head_projection:
-    case ParameterRole::head:
+    case BlockLinear::attention_output:  // its columns are
+    case BlockLinear::gate:
+    case BlockLinear::up:
+    case BlockLinear::down:
       return false;
   }
-  OSP_CHECK(false, "unknown parameter role {}", static_cast<int>(role));
+  OSP_CHECK(false, "unknown linear layer {}", static_cast<int>(*layer));
 }
 
 // Rows of a head, for the projections that optim.per_head orthogonalises head by head.

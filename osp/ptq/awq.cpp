@@ -70,37 +70,23 @@ Search search_scale(const ParameterStore& store, const ScaleSite& site,
   return best;
 }
 
-// Whether the weights of a layer that reads a scaled input are clipped: not those of queries and
+// True if the weights of a layer that reads a scaled input are clipped: not those of queries and
 // keys, as in the reference, because only the product of both matters there.
 bool is_clipped(ParameterRole role) {
-  switch (role) {
-    case ParameterRole::query:
-    case ParameterRole::key:
+  const std::optional<BlockLinear> layer = block_linear(role);
+  OSP_CHECK(layer, "role {} reads no scaled input", static_cast<int>(role));
+  switch (*layer) {
+    case BlockLinear::query:
+    case BlockLinear::key:
       return false;
-    case ParameterRole::value:
-    case ParameterRole::attention_output:
-    case ParameterRole::gate:
-    case ParameterRole::up:
-    case ParameterRole::down:
+    case BlockLinear::value:
+    case BlockLinear::attention_output:
+    case BlockLinear::gate:
+    case BlockLinear::up:
+    case BlockLinear::down:
       return true;
-    // Not linear layers of a block.
-    case ParameterRole::embedding:
-    case ParameterRole::position_embedding:
-    case ParameterRole::embedding_projection:
-    case ParameterRole::embedding_norm:
-    case ParameterRole::input_norm:
-    case ParameterRole::query_norm:
-    case ParameterRole::key_norm:
-    case ParameterRole::attention_branch_scale:
-    case ParameterRole::post_attention_norm:
-    case ParameterRole::mlp_branch_scale:
-    case ParameterRole::post_feedforward_norm:
-    case ParameterRole::final_norm:
-    case ParameterRole::head_projection:
-    case ParameterRole::head:
-      break;
   }
-  OSP_CHECK(false, "role {} reads no scaled input", static_cast<int>(role));
+  OSP_CHECK(false, "unknown linear layer {}", static_cast<int>(*layer));
 }
 
 // The weights that read the input x [n, channels], clipped.

@@ -100,35 +100,21 @@ at::Tensor SpinQuantTap::at(TapPoint point, int64_t layer, const at::Tensor& x) 
 at::Tensor SpinQuantTap::rotated(int64_t parameter) const {
   const ParameterSpec& spec = store_.specs[static_cast<size_t>(parameter)];
   const at::Tensor w = store_.compute(parameter);
-  switch (spec.role) {
-    case ParameterRole::query:
-    case ParameterRole::key:
-    case ParameterRole::value:
-    case ParameterRole::gate:
-    case ParameterRole::up:
+  const std::optional<BlockLinear> layer = block_linear(spec.role);
+  OSP_CHECK(layer, "{} has no rotated form", spec.name);
+  switch (*layer) {
+    case BlockLinear::query:
+    case BlockLinear::key:
+    case BlockLinear::value:
+    case BlockLinear::gate:
+    case BlockLinear::up:
       return at::matmul(w, residual_);
-    case ParameterRole::attention_output:
+    case BlockLinear::attention_output:
       return at::matmul(residual_.t(), rotate_heads(w, values_[static_cast<size_t>(spec.layer)]));
-    case ParameterRole::down:
+    case BlockLinear::down:
       return at::matmul(residual_.t(), w);
-    // Not matrices of a block.
-    case ParameterRole::embedding:
-    case ParameterRole::position_embedding:
-    case ParameterRole::embedding_projection:
-    case ParameterRole::embedding_norm:
-    case ParameterRole::input_norm:
-    case ParameterRole::query_norm:
-    case ParameterRole::key_norm:
-    case ParameterRole::attention_branch_scale:
-    case ParameterRole::post_attention_norm:
-    case ParameterRole::mlp_branch_scale:
-    case ParameterRole::post_feedforward_norm:
-    case ParameterRole::final_norm:
-    case ParameterRole::head_projection:
-    case ParameterRole::head:
-      break;
   }
-  OSP_CHECK(false, "{} has no rotated form", spec.name);
+  OSP_CHECK(false, "unknown linear layer {}", static_cast<int>(*layer));
 }
 
 at::Tensor SpinQuantTap::weight(int64_t parameter, const at::Tensor& w) {
