@@ -7,6 +7,7 @@
 
 #include "osp/base/test_error.h"
 #include "osp/model/generate.h"
+#include "osp/model/test_model.h"
 
 namespace osp {
 namespace {
@@ -17,19 +18,10 @@ const Tokenizer& test_tokenizer() {
 }
 
 ParameterStore generating_model(int64_t window = 0) {
-  ModelConfig config;
-  config.layers = 2;
-  config.width = 32;
-  config.heads = 4;
-  config.kv_heads = 2;
-  config.inner = 48;
-  config.vocabulary = test_tokenizer().vocabulary();
-  config.context = 96;
+  ModelConfig config = grouped_query_config(test_tokenizer().vocabulary(), 96);
   config.init_std = 0.2;
   config.window = window;
-  ParameterStore store = make_parameters(resolved(config), {});
-  initialize_parameters(store, 4);
-  return store;
+  return initialized_model(config, 4);
 }
 
 const std::vector<std::string> kPrompts = {

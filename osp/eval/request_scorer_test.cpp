@@ -6,6 +6,7 @@
 
 #include "osp/base/philox.h"
 #include "osp/base/test_error.h"
+#include "osp/model/test_model.h"
 #include "osp/model/transformer.h"
 #include "osp/quant/fake_quant.h"
 
@@ -13,23 +14,12 @@ namespace osp {
 namespace {
 
 ModelConfig small_config() {
-  ModelConfig config;
-  config.layers = 2;
-  config.width = 32;
-  config.heads = 4;
-  config.kv_heads = 2;
-  config.inner = 48;
-  config.vocabulary = 61;
-  config.context = 48;
+  ModelConfig config = grouped_query_config(61, 48);
   config.init_std = 0.3;
   return config;
 }
 
-ParameterStore model_of(const ModelConfig& config) {
-  ParameterStore store = make_parameters(resolved(config), {});
-  initialize_parameters(store, 3);
-  return store;
-}
+ParameterStore model_of(const ModelConfig& config) { return initialized_model(config, 3); }
 
 std::vector<int32_t> tokens_of(const RandomStream& random, uint64_t& counter, int64_t count) {
   std::vector<int32_t> tokens;

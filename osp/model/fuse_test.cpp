@@ -9,26 +9,20 @@
 
 #include "osp/base/philox.h"
 #include "osp/model/hf_config.h"
+#include "osp/model/test_model.h"
 
 namespace osp {
 namespace {
 
 ParameterStore random_model(const std::string& norm, bool projection, bool qk_norm = false) {
-  ModelConfig config;
-  config.layers = 2;
-  config.width = 32;
-  config.heads = 4;
-  config.kv_heads = 2;
-  config.inner = 48;
-  config.vocabulary = 1500;  // more than the rows that fusing takes at a time
-  config.context = 32;
+  // more than the rows that fusing takes at a time
+  ModelConfig config = grouped_query_config(1500, 32);
   config.norm = norm;
   config.embedding_projection = projection;
   config.tied = !projection;
   config.qk_norm = qk_norm;
   config.init_std = 0.2;
-  ParameterStore store = make_parameters(resolved(config), {});
-  initialize_parameters(store, 3);
+  ParameterStore store = initialized_model(config, 3);
   for (size_t i = 0; i < store.specs.size(); ++i) {
     if (store.specs[i].kind == ParameterKind::gain) {
       store.master(static_cast<int64_t>(i)).mul_(1.0 + 0.1 * static_cast<double>(i + 1));
@@ -92,8 +86,7 @@ TEST(Fuse, OutlierProtectedBlocksKeepNeitherScalarsNorTheEmbeddingsNorm) {
 TEST(Fuse, NormsOfTheEmbeddingAndBranchScalesOfALlamaLeaveALlama) {
   ModelConfig config = random_model("rms", true).config;
   config.embedding_norm = config.branch_scale = true;
-  ParameterStore store = make_parameters(resolved(config), {});
-  initialize_parameters(store, 4);
+  ParameterStore store = initialized_model(config, 4);
   const ParameterStore fused = fuse(store);
   EXPECT_TRUE(is_plain_llama(fused.config));
   EXPECT_LT(compare_logits(store, fused, random_tokens()).relative, 1e-5);

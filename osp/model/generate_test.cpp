@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/model/test_model.h"
 #include "osp/model/transformer.h"
 
 namespace osp {
@@ -20,18 +21,9 @@ const Tokenizer& tokenizer() {
 }
 
 ParameterStore random_model(int64_t context = 64) {
-  ModelConfig config;
-  config.layers = 2;
-  config.width = 32;
-  config.heads = 4;
-  config.kv_heads = 2;
-  config.inner = 48;
-  config.vocabulary = tokenizer().vocabulary();
-  config.context = context;
+  ModelConfig config = grouped_query_config(tokenizer().vocabulary(), context);
   config.init_std = 0.2;
-  ParameterStore store = make_parameters(resolved(config), {});
-  initialize_parameters(store, 4);
-  return store;
+  return initialized_model(config, 4);
 }
 
 // The most likely next token by a pass over the whole text, without a cache.

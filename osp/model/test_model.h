@@ -5,6 +5,26 @@
 
 namespace osp {
 
+// Two blocks of width 32 with four query heads over two of keys and values; inner size 48.
+inline ModelConfig grouped_query_config(int64_t vocabulary, int64_t context) {
+  ModelConfig config;
+  config.layers = 2;
+  config.width = 32;
+  config.heads = 4;
+  config.kv_heads = 2;
+  config.inner = 48;
+  config.vocabulary = vocabulary;
+  config.context = context;
+  return config;
+}
+
+// A model with initial weights, a pure function of its arguments.
+inline ParameterStore initialized_model(const ModelConfig& config, uint64_t seed) {
+  ParameterStore store = make_parameters(resolved(config), {});
+  initialize_parameters(store, seed);
+  return store;
+}
+
 // Two blocks of width 32 with two query heads, 50 tokens, context 24; EmbProj is fused already.
 inline ParameterStore small_fused_model(int64_t kv_heads) {
   ModelConfig config;
@@ -18,9 +38,7 @@ inline ParameterStore small_fused_model(int64_t kv_heads) {
   config.norm = "rms";
   config.embedding_projection = false;
   config.init_std = 0.15;
-  ParameterStore store = make_parameters(resolved(config), {});
-  initialize_parameters(store, 3);
-  return store;
+  return initialized_model(config, 3);
 }
 
 }  // namespace osp

@@ -7,6 +7,7 @@
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
 #include "osp/model/fuse.h"
+#include "osp/model/test_model.h"
 #include "osp/model/transformer.h"
 #include "osp/ptq/awq.h"
 #include "osp/ptq/rotation_check.h"
@@ -22,19 +23,11 @@ namespace {
 
 // A fused model whose normalised states have a few channels 30 times as large as the others.
 ParameterStore outlier_model(const char* norm = "rms") {
-  ModelConfig config;
-  config.layers = 2;
-  config.width = 32;
-  config.heads = 4;
-  config.kv_heads = 2;
-  config.inner = 48;
-  config.vocabulary = 61;
-  config.context = 32;
+  ModelConfig config = grouped_query_config(61, 32);
   config.norm = norm;
   config.embedding_projection = false;
   config.init_std = 0.15;
-  ParameterStore store = make_parameters(resolved(config), {});
-  initialize_parameters(store, 7);
+  ParameterStore store = initialized_model(config, 7);
   for (size_t i = 0; i < store.specs.size() && std::string(norm) == "rms"; ++i) {
     at::Tensor w = store.master(static_cast<int64_t>(i));
     if (store.specs[i].kind == ParameterKind::gain) {

@@ -8,6 +8,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
+#include "osp/model/test_model.h"
 #include "osp/model/transformer.h"
 #include "osp/ops/test_tensors.h"
 #include "osp/ptq/quarot.h"
@@ -22,19 +23,11 @@ namespace {
 // Two channels of the residual stream are outliers; token t + 7 (mod 61) follows token t, and the
 // model predicts it: the embedding outweighs what the blocks add to it.
 ParameterStore model() {
-  ModelConfig config;
-  config.layers = 2;
-  config.width = 32;
-  config.heads = 4;
-  config.kv_heads = 2;
-  config.inner = 48;
-  config.vocabulary = 61;
-  config.context = 32;
+  ModelConfig config = grouped_query_config(61, 32);
   config.norm = "rms";
   config.embedding_projection = false;
   config.init_std = 0.2;
-  ParameterStore store = make_parameters(resolved(config), {});
-  initialize_parameters(store, 7);
+  ParameterStore store = initialized_model(config, 7);
   for (size_t i = 0; i < store.specs.size(); ++i) {
     at::Tensor w = store.master(static_cast<int64_t>(i));
     if (store.specs[i].kind == ParameterKind::embedding) {
