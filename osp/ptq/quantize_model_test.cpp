@@ -229,7 +229,7 @@ TEST(QuantizeModel, OneScalePerTensorNeedsCalibrationWhateverTheMethod) {
             "a text");
 }
 
-TEST(QuantizeModel, ARunIsResumedWithTheSameSpinQuantScheduleAndSeedOnly) {
+TEST(QuantizeModel, ARunIsResumedWithTheSameOptionsThatAffectResultsOnly) {
   const TestFolder folder;
   write_file_atomic(folder / "tokenizer.json", R"({"version":"1.0","added_tokens":[],
     "normalizer":null,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,
@@ -262,6 +262,12 @@ TEST(QuantizeModel, ARunIsResumedWithTheSameSpinQuantScheduleAndSeedOnly) {
   request.spin.steps = 2;
   request.seed = 1;
   EXPECT_EQ(code(), ErrorCode::usage);
+  request.seed = 0;
+  request.activations = ActivationMode::per_tensor;
+  EXPECT_EQ(code(), ErrorCode::usage);
+  request.activations = ActivationMode::per_token;
+  request.memory_gib = 2.0;  // where activations are kept, not what they are
+  EXPECT_EQ(code(), ErrorCode::interrupted);
 }
 
 }  // namespace
