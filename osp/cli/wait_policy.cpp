@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <initializer_list>
 
 namespace osp {
 namespace {

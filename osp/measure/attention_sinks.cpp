@@ -1,6 +1,7 @@
 #include "osp/measure/attention_sinks.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/softmax.h>

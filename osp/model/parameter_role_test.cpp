@@ -1,6 +1,7 @@
 // The role of every parameter of every family, against a table of names written by hand.
 #include "osp/model/parameter_role.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <map>

@@ -1,5 +1,7 @@
 #include "osp/ptq/quarot.h"
 
+#include <fmt/format.h>
+
 #include <string>
 
 #include "osp/ptq/quantize_request.h"

@@ -16,6 +16,7 @@
 // static activation scale of such models, which needs rows of one mean square.
 #pragma once
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>

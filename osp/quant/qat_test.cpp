@@ -1,6 +1,7 @@
 // Quantization-aware training: forward values of the grids, straight-through gradients.
 #include "osp/quant/qat.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>

@@ -1,6 +1,7 @@
 // The training step: micro-batches, the guard's branch, norms, determinism.
 #include "osp/train/step.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/isfinite.h>
