@@ -24,7 +24,7 @@ int main() {
   recipe.train.steps = 10;
   recipe.train.batch_tokens = 512;
 
-  const auto state = osp::make_state(osp::resolved(recipe, data.vocabulary()));
+  const auto state = osp::make_state(osp::resolved_recipe(recipe, data.vocabulary()));
   while (state->step < recipe.train.steps) {
     const osp::StepReport report = osp::train_step(*state, data, false);
     std::printf("step %ld: loss %.4f\n", long(state->step), report.loss);

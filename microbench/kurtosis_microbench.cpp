@@ -21,7 +21,8 @@ int main(int argc, char** argv) {
   const int64_t steps = argc > 2 ? std::atoll(argv[2]) : 5;
   const osp::Recipe recipe = osp::speed_recipe("demo");
   const osp::TrainConfig& train = recipe.train;
-  osp::ParameterStore store = osp::make_parameters(osp::resolved(recipe.model), {.bf16 = true});
+  osp::ParameterStore store =
+      osp::make_parameters(osp::resolved_config(recipe.model), {.bf16 = true});
   osp::initialize_parameters(store, 1);
   const int64_t context = recipe.model.context, sequences = train.validation_tokens / context;
   const at::Tensor ids = at::randint(recipe.model.vocabulary, {sequences, context + 1}, at::kLong);

@@ -36,16 +36,28 @@
 namespace osp {
 namespace {
 
-constexpr std::pair<const char*, const char*> kKinds[] = {
-    {"q_proj", "query"},   {"k_proj", "key"},         {"v_proj", "value"},
-    {"o_proj", "output"},  {"gate_proj", "gate"},     {"up_proj", "up"},
-    {"down_proj", "down"}, {"embed_proj", "EmbProj"}, {"lm_head_proj", "EmbProj"}};
-
-std::string kind_of(const std::string& name) {
-  for (const auto& [part, kind] : kKinds) {
-    if (name.find(part) != std::string::npos) return kind;
+// The row of the table that a matrix of the role is counted in.
+std::string kind_of(ParameterRole role) {
+  if (weight_kind(role) == ParameterKind::embedding_projection) return "EmbProj";
+  const std::optional<BlockLinear> layer = block_linear(role);
+  if (!layer) return "other";
+  switch (*layer) {
+    case BlockLinear::query:
+      return "query";
+    case BlockLinear::key:
+      return "key";
+    case BlockLinear::value:
+      return "value";
+    case BlockLinear::attention_output:
+      return "output";
+    case BlockLinear::gate:
+      return "gate";
+    case BlockLinear::up:
+      return "up";
+    case BlockLinear::down:
+      return "down";
   }
-  return "other";
+  OSP_CHECK(false, "unknown linear layer {}", static_cast<int>(*layer));
 }
 
 // Reads a training state from a checkpoint alone; fields missing in its recipe have their defaults.
@@ -74,7 +86,7 @@ std::map<std::string, std::vector<at::Tensor>> momentum_by_kind(const TrainState
     const std::string name = fmt::format("{}.{}.momentum", group.name, bank.name);
     for (size_t i = 0; i < bank.members.size(); ++i) {
       const auto at = [&](const std::string& part) { return tensors.at(name + part)[int64_t(i)]; };
-      result[kind_of(state.store.specs[size_t(bank.members[i])].name)].push_back(
+      result[kind_of(state.store.specs[size_t(bank.members[i])].role)].push_back(
           tensors.count(name) > 0 ? at("")
                                   : dequantize_momentum_reference({at("_codes"), at("_scales")}));
     }

@@ -87,9 +87,9 @@ TimedModel timed_model(const std::string& name) {
     config.width = 2048;
     config.heads = 16;
     config.vocabulary = 49152;
-    return {resolved(config), 0};
+    return {resolved_config(config), 0};
   }
-  return {resolved(speed_recipe(name).model)};
+  return {resolved_config(speed_recipe(name).model)};
 }
 
 OptimizerSpeed measure_optimizer_speed(const TimedModel& model, const OptimConfig& config,

@@ -81,7 +81,7 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
   // Make the state of a run on these tokens.
   recipe.data.path = tokens;
   recipe.train.steps = steps + 1;
-  recipe = resolved(recipe, recipe.model.vocabulary);
+  recipe = resolved_recipe(recipe, recipe.model.vocabulary);
   const TokenDataset data = TokenDataset::open(tokens, "train");
   const auto state = make_state(recipe);
   TrainingSpeed speed;

@@ -23,7 +23,7 @@ ParameterStore small_model(uint64_t seed) {
   config.vocabulary = 40;
   config.context = 16;
   config.init_std = 0.3;
-  ParameterStore store = make_parameters(resolved(config), {});
+  ParameterStore store = make_parameters(resolved_config(config), {});
   initialize_parameters(store, seed);
   return store;
 }

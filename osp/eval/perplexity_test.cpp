@@ -20,7 +20,7 @@ ParameterStore small_model() {
   config.vocabulary = 30;
   config.context = 8;
   config.init_std = 0.3;
-  ParameterStore store = make_parameters(resolved(config), {});
+  ParameterStore store = make_parameters(resolved_config(config), {});
   initialize_parameters(store, 9);
   return store;
 }

@@ -27,7 +27,7 @@ ModelConfig small_config() {
   config.vocabulary = 50;
   config.norm = "rms";
   config.embedding_projection = false;
-  return resolved(config);
+  return resolved_config(config);
 }
 
 ParameterStore random_store(const ModelConfig& config) {

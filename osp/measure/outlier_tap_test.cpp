@@ -27,7 +27,7 @@ ParameterStore small_model() {
   config.vocabulary = 40;
   config.context = 16;
   config.init_std = 0.2;
-  ParameterStore store = make_parameters(resolved(config), {});
+  ParameterStore store = make_parameters(resolved_config(config), {});
   initialize_parameters(store, 1);
   return store;
 }

@@ -6,7 +6,7 @@
 
 namespace osp {
 
-ModelConfig resolved(ModelConfig config) {
+ModelConfig resolved_config(ModelConfig config) {
   const auto check = [](bool ok, const std::string& message) {
     if (!ok) throw Error(ErrorCode::usage, message);
   };

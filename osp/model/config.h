@@ -13,7 +13,7 @@
 namespace osp {
 
 // The fields that fields() visits are those of a recipe, section [model]. 0 means "derive": see
-// resolved(). The others describe models from elsewhere; their defaults are a Llama's.
+// resolved_config(). The others describe models from elsewhere; their defaults are a Llama's.
 struct ModelConfig {
   int64_t layers = 6;
   int64_t width = 256;
@@ -107,6 +107,6 @@ struct ModelConfig {
 // other (heads that do not divide the width, kv_heads that do not divide heads, odd head_size,
 // EmbProj with a tied head, an initial branch scale without branch scales), or options of other
 // families those of ours, naming both and saying what to change.
-ModelConfig resolved(ModelConfig config);
+ModelConfig resolved_config(ModelConfig config);
 
 }  // namespace osp

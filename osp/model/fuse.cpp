@@ -87,7 +87,7 @@ std::optional<ParameterRole> branch_scale_of(ParameterRole role) {
     case ParameterRole::head_projection:
     case ParameterRole::head:
       return std::nullopt;
-    // Norms behind the branches and branch scales contradict each other (resolved(), config.h).
+    // Norms behind the branches and branch scales contradict each other (resolved_config(), config.h).
     case ParameterRole::post_feedforward_norm:
     // The fused model has no scales.
     case ParameterRole::attention_branch_scale:

@@ -61,7 +61,7 @@ TEST(Fuse, OutlierProtectedBlocksKeepNeitherScalarsNorTheEmbeddingsNorm) {
     ModelConfig config = random_model("none", projection, true).config;
     config.embedding_norm = config.branch_scale = true;
     config.output_bias = config.mlp_bias = true;
-    ParameterStore store = make_parameters(resolved(config), {});
+    ParameterStore store = make_parameters(resolved_config(config), {});
     initialize_parameters(store, 4);
     for (size_t i = 0; i < store.specs.size(); ++i) {
       at::Tensor weight = store.master(static_cast<int64_t>(i));

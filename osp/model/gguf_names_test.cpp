@@ -20,7 +20,7 @@ TEST(GgufNames, EveryParameterOfALlamaHasItsOwnName) {
   config.norm = "rms";
   config.embedding_projection = false;
   config.vocabulary = 100;
-  config = resolved(config);
+  config = resolved_config(config);
   const std::vector<ParameterSpec> specs = parameter_specs(config);
   std::set<std::string> names;
   for (const ParameterSpec& spec : specs) {

@@ -73,7 +73,7 @@ ModelConfig read_model(const Json& json, const Family& family, const std::string
   ConfigKeys keys = ConfigKeys::reader(json, where);
   family.describe(keys, model);
   try {
-    return resolved(model);
+    return resolved_config(model);
   } catch (const Error& error) {
     fail(ErrorCode::damaged, "{}: {}", where, error.what());
   }

@@ -23,7 +23,7 @@ ModelConfig small() {
   config.norm_eps = 3e-6;
   config.rope_theta = 12345.5;
   config.init_std = 0.03;
-  return resolved(config);
+  return resolved_config(config);
 }
 
 std::string all_fields(ModelConfig config) {
@@ -133,7 +133,7 @@ TEST(HfConfig, OutlierProtectedBlocksAreWrittenAsOurs) {
   ModelConfig config = small();
   config.norm = "none";
   config.embedding_norm = config.branch_scale = true;
-  config = resolved(config);
+  config = resolved_config(config);
   EXPECT_EQ(architecture_name(config), "OspForCausalLM");
   EXPECT_TRUE(parse(model_config_json(config)).model == config);
   config.branch_scale_init = 0.2;

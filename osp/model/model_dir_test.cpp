@@ -27,7 +27,7 @@ class ModelDir : public ::testing::Test {
     config.inner = 48;
     config.vocabulary = 64;
     config.context = 32;
-    store_ = make_parameters(resolved(config), {});
+    store_ = make_parameters(resolved_config(config), {});
     initialize_parameters(store_, 9);
   }
   void TearDown() override { fs::remove_all(folder_); }
@@ -54,7 +54,7 @@ TEST_F(ModelDir, OutlierProtectedModelsSurviveSavingAndLoadingBitForBit) {
   ModelConfig config = store_.config;
   config.norm = "none";
   config.qk_norm = config.embedding_norm = config.branch_scale = true;
-  ParameterStore store = make_parameters(resolved(config), {});
+  ParameterStore store = make_parameters(resolved_config(config), {});
   initialize_parameters(store, 9);
   store.master(store.find("model.layers.1.mlp.branch_scale")).fill_(0.125);
   save_model_dir(store, folder_, "");

@@ -75,9 +75,9 @@ std::vector<ModelConfig> every_family() {
   ours.vocabulary = 40;
   ours.norm = "none";
   ours.qk_norm = ours.embedding_norm = ours.branch_scale = true;
-  configs.push_back(resolved(ours));
+  configs.push_back(resolved_config(ours));
   ours.norm = "layer";
-  configs.push_back(resolved(ours));
+  configs.push_back(resolved_config(ours));
   return configs;
 }
 

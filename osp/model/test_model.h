@@ -20,7 +20,7 @@ inline ModelConfig grouped_query_config(int64_t vocabulary, int64_t context) {
 
 // A model with initial weights, a pure function of its arguments.
 inline ParameterStore initialized_model(const ModelConfig& config, uint64_t seed) {
-  ParameterStore store = make_parameters(resolved(config), {});
+  ParameterStore store = make_parameters(resolved_config(config), {});
   initialize_parameters(store, seed);
   return store;
 }

@@ -37,7 +37,7 @@ ModelConfig small_config() {
 
 ParameterStore random_store(const StoreOptions& options = {},
                             const ModelConfig& config = small_config()) {
-  ParameterStore store = make_parameters(resolved(config), options);
+  ParameterStore store = make_parameters(resolved_config(config), options);
   initialize_parameters(store, 3);
   return store;
 }
@@ -390,7 +390,7 @@ TEST(ModelConfig, OptionsOfTheOutlierProtectedBlockThatContradictOthersAreNamed)
   const auto refuse = [](const std::vector<std::string>& parts, auto change) {
     ModelConfig config = outlier_protected();
     change(config);
-    expect_error(ErrorCode::usage, parts, [&] { resolved(config); });
+    expect_error(ErrorCode::usage, parts, [&] { resolved_config(config); });
   };
   refuse({"model.norm", "none"}, [](ModelConfig& c) { c.norm_after = true; });
   refuse({"model.norm", "none"}, [](ModelConfig& c) { c.shared_norm = true; });

@@ -15,7 +15,7 @@ namespace osp {
 namespace {
 
 TEST(Optimizers, EveryBankIsSteppedByItsGroupAndFrozenOnesStay) {
-  ModelConfig model = resolved({.layers = 1, .width = 16, .heads = 2, .vocabulary = 32});
+  ModelConfig model = resolved_config({.layers = 1, .width = 16, .heads = 2, .vocabulary = 32});
   const auto specs = parameter_specs(model);
   const OptimConfig config{.gain = {.rule = "frozen"}};
   const Routing routing = route_parameters(specs, config, model.head_size);
@@ -39,7 +39,8 @@ TEST(Optimizers, EveryBankIsSteppedByItsGroupAndFrozenOnesStay) {
 }
 
 TEST(Optimizers, StateBytesAreThoseOfTheStatesWithoutCounters) {
-  const ModelConfig model = resolved({.layers = 2, .width = 16, .heads = 2, .vocabulary = 32});
+  const ModelConfig model =
+      resolved_config({.layers = 2, .width = 16, .heads = 2, .vocabulary = 32});
   const auto specs = parameter_specs(model);
   // Every name with its defaults, and options that change the size.
   std::vector<OptimConfig> configs = {
@@ -71,7 +72,7 @@ TEST(Optimizers, StateBytesAreThoseOfTheStatesWithoutCounters) {
 // A parameter of each shape that models have.
 const std::vector<ParameterSpec>& specs_of_each_kind() {
   static const std::vector<ParameterSpec> specs =
-      parameter_specs(resolved({.layers = 1, .width = 16, .heads = 2, .vocabulary = 32}));
+      parameter_specs(resolved_config({.layers = 1, .width = 16, .heads = 2, .vocabulary = 32}));
   return specs;
 }
 

@@ -40,7 +40,7 @@ ModelConfig llama() {
   config.context = 32;
   config.norm = "rms";
   config.embedding_projection = false;
-  return resolved(config);
+  return resolved_config(config);
 }
 
 template <class Change>

@@ -28,7 +28,7 @@ struct Shape {
 
 // Random weights in fp64; norm weights differ by channel, biases are not zero.
 ParameterStore wide_model_of(const ModelConfig& config) {
-  ParameterStore store = make_parameters(resolved(config), {});
+  ParameterStore store = make_parameters(resolved_config(config), {});
   initialize_parameters(store, 7);
   for (size_t i = 0; i < store.specs.size(); ++i) {
     if (store.master(static_cast<int64_t>(i)).dim() != 1) continue;

@@ -64,7 +64,7 @@ ParameterStore small_model() {
   config.context = 16;
   config.norm = "rms";
   config.embedding_projection = false;
-  ParameterStore store = make_parameters(resolved(config), {});
+  ParameterStore store = make_parameters(resolved_config(config), {});
   initialize_parameters(store, 3);
   return store;
 }

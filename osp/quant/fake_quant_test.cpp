@@ -19,7 +19,7 @@ ParameterStore model_of_head_size(int64_t head_size = 16) {
   config.vocabulary = 50;
   config.context = 32;
   config.init_std = 0.2;  // large enough that attention is not uniform
-  ParameterStore store = make_parameters(resolved(config), {});
+  ParameterStore store = make_parameters(resolved_config(config), {});
   initialize_parameters(store, 3);
   return store;
 }

@@ -21,7 +21,7 @@ ParameterStore small_model(int64_t head_size) {
   config.inner = 64;
   config.vocabulary = 32;
   config.context = 16;
-  ParameterStore store = make_parameters(resolved(config), {});
+  ParameterStore store = make_parameters(resolved_config(config), {});
   initialize_parameters(store, 3);
   return store;
 }

@@ -46,7 +46,7 @@ Recipe load_recipe(const std::string& path, const std::vector<std::string>& assi
   return recipe;
 }
 
-Recipe resolved(Recipe recipe, int64_t data_vocabulary) {
+Recipe resolved_recipe(Recipe recipe, int64_t data_vocabulary) {
   TrainConfig& train = recipe.train;
   ModelConfig& model = recipe.model;
   if (model.vocabulary == 0) model.vocabulary = data_vocabulary;
@@ -63,7 +63,7 @@ Recipe resolved(Recipe recipe, int64_t data_vocabulary) {
         "to take the data's",
         model.vocabulary, data_vocabulary, recipe.data.path);
   }
-  model = resolved(model);
+  model = resolved_config(model);
   const BitWidths bits = parse_bits(recipe.qat.bits);
   if (bits.quantizes_kv_cache()) check_hadamard_size(model.head_size, "head size");
   if (train.batch_tokens % model.context != 0) {

@@ -160,7 +160,7 @@ Recipe load_recipe(const std::string& path, const std::vector<std::string>& assi
 
 // Fills in the derived values: the vocabulary from the data (0: unknown), model sizes, steps, the
 // micro-batch. Error(usage) for sizes that contradict each other.
-Recipe resolved(Recipe recipe, int64_t data_vocabulary);
+Recipe resolved_recipe(Recipe recipe, int64_t data_vocabulary);
 
 Json recipe_json(const Recipe& recipe);
 

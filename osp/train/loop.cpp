@@ -200,7 +200,7 @@ Json train(const Recipe& recipe, const TrainOptions& options, Console& console) 
   // Open the data and complete the recipe with its vocabulary.
   open_device(recipe.train.device);
   TrainingData data = open_data(recipe.data, recipe.train.validation_tokens > 0);
-  const Recipe complete = resolved(recipe, data.train.vocabulary());
+  const Recipe complete = resolved_recipe(recipe, data.train.vocabulary());
 
   // Refuse a schedule, routing or data that cannot work before there is a folder.
   check_schedule(complete.schedule, complete.train.steps);
@@ -220,7 +220,7 @@ Json dry_run(const Recipe& recipe) {
   if (path_exists(recipe.data.path)) {
     vocabulary = TokenDataset::open(recipe.data.path, "train").vocabulary();
   }
-  const Recipe complete = resolved(recipe, vocabulary);
+  const Recipe complete = resolved_recipe(recipe, vocabulary);
   check_schedule(complete.schedule, complete.train.steps);
   return describe_run(complete);
 }

@@ -90,7 +90,7 @@ TEST_F(Step, BlocksThatAreComputedAgainGiveTheSameBits) {
       Recipe recipe = recipes[i];
       recipe.train.recompute_blocks = again;
       recipe.train.micro_batch_sequences = 3;
-      const auto state = make_state(resolved(recipe, 64));
+      const auto state = make_state(resolved_recipe(recipe, 64));
       for (int step = 0; step < 3; ++step) train_step(*state, tokens, false);
       if (again) {
         SCOPED_TRACE(i);
@@ -139,7 +139,7 @@ TEST_F(Step, WithNothingToLearnEveryWeightOnlyDecays) {
     recipe.optim.lr = 0.5;
     recipe.optim.muon_lr_scale = recipe.optim.adam_lr_scale = 1;
     recipe.schedule.warmup_steps = 0;
-    const auto state = make_state(resolved(recipe, 64));
+    const auto state = make_state(resolved_recipe(recipe, 64));
     // SOAP spends its first step on its bases.
     if (optimizer == "soap") train_step(*state, tokens, false);
     std::vector<at::Tensor> before;
@@ -165,7 +165,7 @@ TEST_F(Step, OneTokenIsABatch) {
     Recipe recipe = test_recipe(shards);
     recipe.model.context = recipe.train.batch_tokens = 1;
     recipe.train.precision = precision;
-    const auto state = make_state(resolved(recipe, 64));
+    const auto state = make_state(resolved_recipe(recipe, 64));
     for (int i = 0; i < 3; ++i) {
       const StepReport report = train_step(*state, tokens, false);
       EXPECT_NEAR(report.loss, std::log(64.0), 0.5) << precision;
@@ -244,7 +244,7 @@ TEST_F(Step, TheReportHasTheScheduledRateWithoutTheScaleOfAnyGroup) {
   recipe.optim.lr = 0.5;
   recipe.optim.adam_lr_scale = recipe.optim.muon_lr_scale = recipe.optim.gain_lr_scale = 0.25;
   recipe.optim.decay_adam = recipe.optim.decay_muon = recipe.optim.decay_gain = false;
-  const auto state = make_state(resolved(recipe, 64));
+  const auto state = make_state(resolved_recipe(recipe, 64));
   for (const double lr : {0.25, 0.5, 0.5}) {  // two steps of warm-up
     const StepReport report = train_step(*state, tokens, false);
     EXPECT_EQ(report.values.lr, lr);
@@ -270,7 +270,7 @@ TEST_F(Step, TheLossFalls) {
 TEST_F(Step, TheLossOfAnOutlierProtectedModelFallsAndItsScalarsMove) {
   const TokenDataset tokens = data();
   for (const char* optimizer : {"adam", "osp"}) {
-    Recipe recipe = resolved(outlier_protected(test_recipe(shards, optimizer)), 64);
+    Recipe recipe = resolved_recipe(outlier_protected(test_recipe(shards, optimizer)), 64);
     recipe.optim.lr = 0.01;
     recipe.train.steps = 60;
     const auto state = make_state(recipe);
@@ -335,10 +335,10 @@ TEST_F(Step, TheLossIsThatOfTheQuantizedModelAndEveryMatrixGetsAGradient) {
 TEST_F(Step, QuantizersStartAtTheirStepAndChangeNothingBefore) {
   const TokenDataset tokens = data();
   Recipe recipe = test_recipe(shards);
-  const auto plain = make_state(resolved(recipe, 64));
+  const auto plain = make_state(resolved_recipe(recipe, 64));
   recipe.qat.bits = "4-4-4";
   recipe.qat.start_step = 2;
-  const auto aware = make_state(resolved(recipe, 64));
+  const auto aware = make_state(resolved_recipe(recipe, 64));
   for (int step = 0; step < 2; ++step) {
     train_step(*plain, tokens, false);
     train_step(*aware, tokens, false);

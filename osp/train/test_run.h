@@ -65,7 +65,7 @@ inline Recipe outlier_protected(Recipe recipe) {
 
 inline Recipe resolved_test_recipe(const std::string& shards,
                                    const std::string& optimizer = "osp") {
-  return resolved(test_recipe(shards, optimizer), 64);
+  return resolved_recipe(test_recipe(shards, optimizer), 64);
 }
 
 }  // namespace osp

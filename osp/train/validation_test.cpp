@@ -40,7 +40,7 @@ TEST_F(Validation, ATokenThatIsPartOfACharacterShowsAsTheReplacementCharacter) {
   const Tokenizer bytes = Tokenizer::from_json(file.dump(), "test.json");
   const int32_t lead = 0xC3;  // the first of two bytes
   ASSERT_EQ(bytes.decode({&lead, 1}), "\xC3");
-  const auto state = make_state(resolved(test_recipe(shards), bytes.vocabulary()));
+  const auto state = make_state(resolved_recipe(test_recipe(shards), bytes.vocabulary()));
   Batch slice;
   slice.tokens.assign(size_t(state->recipe.model.context), lead);
   slice.targets = slice.tokens;
