@@ -5,11 +5,12 @@
 
 Each job runs at the lowest priority on one thread. The script knows what is next: a run that was interrupted
 resumes from its last checkpoint, a finished one is measured, a measured one is left alone; so the same call
-continues after every stop. Within a stage every optimizer first runs its whole grid of learning rates with
-the first seed; the rate with the lowest validation loss, and nothing else, then runs with the other seeds.
+continues after every stop. Within a stage every optimizer first tries learning rates with the first seed; the
+rate with the lowest validation loss, and nothing else, then runs with the other seeds.
 
 FOLDER (default runs/race) gets a folder per run, with row.json when it is measured: the numbers of the table
-and the command that printed them.
+and the command that printed them. The environment's OSP names another program than build/release/osp: a copy
+can run on while the project is rebuilt.
 """
 
 import argparse
@@ -18,21 +19,45 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-OSP = ROOT / "build" / "release" / "osp"
+PROGRAM = Path(os.environ.get("OSP", ROOT / "build" / "release" / "osp"))
 TOKENS = ROOT / "runs" / "demo" / "tokens"
 GRID = [3e-4, 6e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 6e-3]  # the same for both optimizers
 SEEDS = [1, 2, 3]
 MEASURED_TOKENS = 65536
-# Stages in the order in which they run: recipe prefix, steps, whether the grid is searched. A stage without
-# a grid takes the best rates of the stage named.
+DECAY = {"optim.weight_decay": 0.1}
+QK_NORM = {"model.qk_norm": "true"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Runs of one length of one kind of model.
+
+    search: "grid" tries every rate of GRID with the first seed; "around" starts at the best rate of `before`
+    and its two neighbours in GRID, and goes on outwards while the best is the outermost tried; "none" takes
+    the best rate of `before`. The best rate then runs with the other seeds.
+    """
+
+    steps: int
+    search: str = "grid"
+    before: str = ""
+    prefix: str = "tiny"
+    settings: dict = field(default_factory=dict)
+
+
+# In the order in which they run.
 STAGES = {
-    "tiny-2000": {"prefix": "tiny", "steps": 2000, "rates": GRID},
-    "tiny-10000": {"prefix": "tiny", "steps": 10000, "rates": GRID},
-    "tiny-50000": {"prefix": "tiny", "steps": 50000, "rates": GRID},
-    "tiny-100000": {"prefix": "tiny", "steps": 100000, "rates_of": "tiny-50000"},
+    "tiny-2000": Stage(2000),
+    "tiny-2000-decay": Stage(2000, settings=DECAY),
+    "tiny-2000-qknorm": Stage(2000, settings=QK_NORM),
+    "tiny-10000": Stage(10000),
+    "tiny-50000": Stage(50000, search="around", before="tiny-10000"),
+    "tiny-100000": Stage(100000, search="none", before="tiny-50000"),
+    "tiny-10000-decay": Stage(10000, search="around", before="tiny-2000-decay", settings=DECAY),
+    "tiny-10000-qknorm": Stage(10000, search="around", before="tiny-2000-qknorm", settings=QK_NORM),
 }
 OPTIMIZERS = ["adam", "osp"]
 
@@ -59,7 +84,7 @@ class Run:
 
 def osp(*words: object) -> dict:
     """Runs `osp` on one thread at the lowest priority and returns what it prints."""
-    command = ["nice", "-n", "19", str(OSP), *map(str, words), "--quiet", "--json"]
+    command = ["nice", "-n", "19", str(PROGRAM), *map(str, words), "--quiet", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, stdout=subprocess.PIPE, env=environment, cwd=ROOT)
     if result.returncode:
@@ -69,12 +94,14 @@ def osp(*words: object) -> dict:
 
 def train(run: Run) -> None:
     stage = STAGES[run.stage]
-    words = ["train", f"recipes/race/{stage['prefix']}-{run.optimizer}.toml", "--out", run.folder]
+    words = ["train", f"recipes/race/{stage.prefix}-{run.optimizer}.toml", "--out", run.folder]
     for key, value in {
         "optim.lr": run.rate,
         "run.seed": run.seed,
-        "train.steps": stage["steps"],
+        "train.steps": stage.steps,
+        "train.checkpoint_every": min(stage.steps, 5000),
         "data.path": TOKENS,
+        **stage.settings,
     }.items():
         words += ["--set", f"{key}={value}"]
     osp(*words, *(["--resume"] if run.state() == "interrupted" else []))
@@ -121,31 +148,46 @@ def measure(run: Run) -> None:
     temporary.rename(run.folder / "row.json")
 
 
-def best_rate(out: Path, stage: str, optimizer: str) -> float | None:
-    """The rate of the lowest validation loss; None until the whole grid is measured."""
-    source = STAGES[stage].get("rates_of", stage)
-    rows = [Run(out, source, optimizer, rate, SEEDS[0]).row() for rate in STAGES[source]["rates"]]
-    if any(row is None for row in rows):
-        return None
-    return min(rows, key=lambda row: row["loss"])["rate"]
+def searched(out: Path, stage: str, optimizer: str) -> tuple[list[float], float | None]:
+    """The rates to try with the first seed as far as they are known, and the best once all are measured."""
+    plan = STAGES[stage]
+    before = searched(out, plan.before, optimizer)[1] if plan.before else None
+    if plan.before and before is None:
+        return [], None
+    if plan.search == "none":
+        return [], before
+    if plan.search == "grid":
+        tried = range(len(GRID))
+    else:
+        at = GRID.index(before)
+        tried = range(max(0, at - 1), min(len(GRID), at + 2))
+    while True:
+        rows = {i: Run(out, stage, optimizer, GRID[i], SEEDS[0]).row() for i in tried}
+        rates = [GRID[i] for i in tried]
+        if any(row is None for row in rows.values()):
+            return rates, None
+        best = min(rows, key=lambda i: rows[i]["loss"])
+        if best == tried[0] and best > 0:
+            tried = range(best - 1, tried.stop)
+        elif best == tried[-1] and best + 1 < len(GRID):
+            tried = range(tried.start, best + 2)
+        else:
+            return rates, GRID[best]
 
 
 def runs_of(out: Path, stage: str) -> list[Run]:
     """The runs of a stage that can be named so far, in order."""
-    runs = [
-        Run(out, stage, optimizer, rate, SEEDS[0])
-        for rate in STAGES[stage].get("rates", [])
-        for optimizer in OPTIMIZERS
-    ]
-    best = {optimizer: best_rate(out, stage, optimizer) for optimizer in OPTIMIZERS}
-    seeds = SEEDS[1:] if "rates" in STAGES[stage] else SEEDS
-    for seed in seeds:
-        runs += [Run(out, stage, name, rate, seed) for name, rate in best.items() if rate is not None]
-    # Adam at OSP's rate, for the comparison at one rate.
-    if best["osp"] is not None:
-        same = [Run(out, stage, "adam", best["osp"], seed) for seed in SEEDS]
-        runs += [run for run in same if run.name not in {other.name for other in runs}]
-    return runs
+    search = {optimizer: searched(out, stage, optimizer) for optimizer in OPTIMIZERS}
+    best = {optimizer: rate for optimizer, (_, rate) in search.items() if rate is not None}
+    names = []
+    longest = max(len(rates) for rates, _ in search.values())
+    for i in range(longest):
+        names += [(o, rates[i], SEEDS[0]) for o, (rates, _) in search.items() if i < len(rates)]
+    names += [(optimizer, rate, seed) for seed in SEEDS for optimizer, rate in best.items()]
+    if "osp" in best and not STAGES[stage].settings:
+        # Adam at OSP's rate, for the comparison at one rate.
+        names += [("adam", best["osp"], seed) for seed in SEEDS]
+    return [Run(out, stage, *name) for name in dict.fromkeys(names)]
 
 
 def print_table(out: Path, stages: list[str]) -> None:
@@ -217,7 +259,7 @@ def main() -> int:
             for run in runs_of(options.out, stage):
                 print(f"{run.state():12} {run.name}")
         return 0
-    for needed, how in ((OSP, "scripts/build.sh osp"), (TOKENS / "index.json", "scripts/demo.sh")):
+    for needed, how in ((PROGRAM, "scripts/build.sh osp"), (TOKENS / "index.json", "scripts/demo.sh")):
         if not needed.exists():
             print(f"race: {needed} is missing; run {how} first", file=sys.stderr)
             return 2
