@@ -3,12 +3,16 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 
 #include "osp/base/error.h"
 #include "osp/base/provenance.h"
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"
+#include "osp/diagnose/cost_report.h"
 #include "osp/eval/outlier_summary.h"
 #include "osp/eval/perplexity.h"
 #include "osp/eval/point_summary.h"
@@ -34,6 +38,7 @@ struct AnalyzeCommand {
   int64_t data_tokens = kReferenceTokens;
   std::string bits = BitWidths().text();
   int64_t sink_tokens = kSinkTokens;
+  CostOptions cost;
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
@@ -50,9 +55,20 @@ struct AnalyzeCommand {
     visit_bits(visit, self.bits);
     visit("sink_tokens", self.sink_tokens, Range{0, 1099511627776.0},
           "number of tokens to search for attention sinks, in whole sequences; 0 = none");
+    CostOptions::fields(visit, self.cost);
     CommonOptions::fields(visit, self.common);
   }
 };
+
+// Why the cost of few bits is not measured; "" if it is.
+std::string why_no_cost(const AnalyzeCommand& options, const BitWidths& bits) {
+  if (options.cost.tokens == 0) return "--cost-tokens is 0";
+  if (bits != BitWidths{}) {
+    return fmt::format("the model runs at {}; analyze the model at 16 bits that it was made from",
+                       bits.text());
+  }
+  return "";
+}
 
 // Tokens as [sequences, T], T the window of perplexity; a text shorter than that is one sequence.
 at::Tensor sequences_of(std::vector<int64_t>& tokens, const ParameterStore& store) {
@@ -66,7 +82,12 @@ at::Tensor sequences_of(std::vector<int64_t>& tokens, const ParameterStore& stor
 }
 
 int run(const AnalyzeCommand& options) {
-  parse_bits(options.bits);  // report a mistake before anything is read
+  // Report a mistake before anything is read.
+  parse_bits(options.bits);
+  if (parse_bits(options.cost.bits) == BitWidths{}) {
+    fail(ErrorCode::usage, "--cost-bits {}: nothing is rounded; give fewer bits",
+         options.cost.bits);
+  }
   Console console(options.common.quiet);
   const std::string dir = find_model_dir(options.model);
   const auto loaded = load_model_at(dir, options.bits);
@@ -83,7 +104,24 @@ int run(const AnalyzeCommand& options) {
   outliers.sink_tokens = options.sink_tokens;
   outliers.progress = progress_line(console, "analyze", "tokens");
   const OutlierReport report = measure_outliers(store, tokens_BT, outliers);
+  const std::vector<WeightSummary> weights = summarize_weights(store, kNoiseBits);
   console.end_status();
+  // The cost of few bits; it takes the model.
+  std::optional<CostReport> cost;
+  const std::string no_cost = why_no_cost(options, loaded->bits);
+  if (no_cost.empty()) {
+    CostOptions wanted = options.cost;
+    std::map<std::string, std::function<void(int64_t, int64_t)>> lines;
+    wanted.progress = [&](const std::string& phase, int64_t done, int64_t total) {
+      auto& line = lines[phase];
+      if (!line) line = progress_line(console, phase, "measurements");
+      line(done, total);
+    };
+    const at::Tensor measured = tokens_BT.flatten();
+    cost = measure_cost(std::move(loaded->model.store),
+                        {measured.const_data_ptr<int64_t>(), size_t(measured.numel())}, wanted);
+    console.end_status();
+  }
 
   const Tokenizer* tokenizer = source.tokenizer ? &*source.tokenizer : nullptr;
   const auto result_json = [&] {
@@ -95,16 +133,19 @@ int run(const AnalyzeCommand& options) {
     json.update(outlier_json(report, tokenizer));
     const SpelledData data{source.tokens, tokens_BT.size(1), tokenizer};
     json.update(point_json(report, noise.noise(), data));
-    json["weights"] = weight_json(summarize_weights(store, kNoiseBits));
+    json["weights"] = weight_json(weights);
     json["noise_bits"] = kNoiseBits;
     json["quantization_verdict"] = point_verdict(noise.noise());
     json["verdict"] = outlier_verdict(report);
     json["attention_sinks"] = sink_json(report.sinks, tokenizer);
+    json["cost"] = cost ? cost_json(*cost) : Json{{"not_measured", no_cost}};
     return json;
   };
   print_result(options.common, result_json, [&] {
-    fmt::print("{}\n{}\n{}", point_text(report, noise.noise()), sink_text(report.sinks),
+    fmt::print("{}\n{}\n{}\n", point_text(report, noise.noise()), sink_text(report.sinks),
                outlier_text(report, tokenizer));
+    fmt::print("{}", cost ? cost_text(*cost)
+                          : fmt::format("Cost of few bits: not measured: {}\n", no_cost));
   });
   return 0;
 }

@@ -27,8 +27,9 @@ int run(const EvalCommand& options) {
     check_perplexity(options);
     return run_eval_perplexity(options);
   }
-  if (options.perplexity.stride > 0 || !options.divergence_from.empty()) {
-    fail(ErrorCode::usage, "--stride and --divergence-from are for perplexity, not for benchmarks");
+  if (options.perplexity.stride > 0 || !options.divergence_from.empty() || options.tax) {
+    fail(ErrorCode::usage,
+         "--stride, --divergence-from and --tax are for perplexity, not for benchmarks");
   }
   return run_eval_tasks(options);
 }

@@ -20,6 +20,8 @@ struct EvalCommand {
   // Perplexity only.
   PerplexityOptions perplexity;
   std::string divergence_from;
+  bool tax = false;
+  int64_t rotations = 3;
   // Benchmarks only.
   std::string prompts = "reference";
   int64_t limit = 0;
@@ -47,6 +49,11 @@ struct EvalCommand {
     visit("divergence_from", self.divergence_from,
           "model whose 16-bit predictions the Kullback-Leibler divergence is measured from",
           {.value = "MODEL"});
+    visit("tax", self.tax,
+          "measure the outlier tax as well: the divergence from 16 bits in the model's own basis "
+          "minus that in a random one, both with a Hadamard in front of the down projection");
+    visit("rotations", self.rotations, Range{1, 1000},
+          "random rotations that the outlier tax is measured with");
     visit.group("Benchmarks");
     visit("prompts", self.prompts, Choices{{"reference", "lm-eval"}},
           "wording of the prompts: that of the paper's reference code or of lm-evaluation-harness");

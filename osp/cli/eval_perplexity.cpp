@@ -8,6 +8,7 @@
 #include "osp/base/provenance.h"
 #include "osp/cli/eval_command.h"
 #include "osp/cli/loaded_model.h"
+#include "osp/diagnose/cost_report.h"
 #include "osp/eval/divergence.h"
 #include "osp/eval/perplexity.h"
 #include "osp/eval/token_source.h"
@@ -23,6 +24,7 @@ struct Row {
   PerplexityResult result;
   std::optional<DivergenceResult> divergence;
   double bits_per_byte = 0.0;  // 0 without a tokenizer
+  std::optional<OutlierTax> tax;
 };
 
 // Everything that all rows share.
@@ -49,7 +51,7 @@ Row measure_row(const Measure& measure, const ParameterStore& store, const BitWi
   PerplexityOptions perplexity = measure.options.perplexity;
   perplexity.tap = &tap;
   perplexity.progress = progress_line(measure.console, bits.text(), "windows");
-  Row row{bits, measure_perplexity(store, measure.source.tokens, perplexity), {}, 0.0};
+  Row row{bits, measure_perplexity(store, measure.source.tokens, perplexity), {}, 0.0, {}};
   row.bits_per_byte = bits_per_byte(row.result, measure.source);
   if (measure.original != nullptr) {
     DivergenceOptions divergence;
@@ -88,6 +90,22 @@ std::vector<Row> measure_quantized(const std::string& dir, const Measure& measur
   return {measure_row(measure, model.store, bits, *tap)};
 }
 
+// The outlier tax of a model dir at each of the rows' widths that round anything.
+void measure_taxes(const std::string& dir, const Measure& measure, std::vector<Row>& rows) {
+  for (Row& row : rows) {
+    if (row.bits == BitWidths{}) continue;
+    TurnedModel model(load_model_dir(dir));
+    row.tax = measure_outlier_tax(
+        model, measure.source.tokens,
+        {.bits = row.bits,
+         .rotations = measure.options.rotations,
+         .max_tokens = measure.options.perplexity.max_tokens,
+         .split = false,
+         .progress = progress_line(measure.console, row.bits.text() + " tax", "measurements")});
+    measure.console.end_status();
+  }
+}
+
 std::vector<Row> measure_widths(const std::string& dir, const Measure& measure) {
   const ParameterStore store = load_model_dir(dir);
   if (measure.original != nullptr) check_original(*measure.original, store, measure.options);
@@ -123,6 +141,7 @@ Json rows_json(const EvalCommand& options, const std::vector<Row>& rows) {
                               {"p99", finite_or_null(row.divergence->divergence_99)},
                               {"same_choice", row.divergence->same_choice}};
     }
+    if (row.tax) result["outlier_tax"] = tax_json(*row.tax);
     results.push_back(result);
   }
   return json;
@@ -147,6 +166,9 @@ void print_rows(const std::vector<Row>& rows) {
     }
     fmt::print("\n");
   }
+  for (const Row& row : rows) {
+    if (row.tax) fmt::print("{}: {}\n", row.bits.text(), tax_text(*row.tax));
+  }
 }
 
 }  // namespace
@@ -160,6 +182,9 @@ int run_eval_perplexity(const EvalCommand& options) {
   }
   Console console(options.common.quiet);
   const std::string dir = find_model_dir(options.models.front());
+  if (options.tax && is_quantized_model_dir(dir)) {
+    fail(ErrorCode::usage, "--tax: {} is quantized; give the model that it was made from", dir);
+  }
   const TokenSource source = read_token_source(options.data, dir, 0);
   if (!source.warning.empty()) console.warn("{}", source.warning);
   std::optional<ParameterStore> original;
@@ -172,8 +197,9 @@ int run_eval_perplexity(const EvalCommand& options) {
     original.emplace(load_model_dir(from));
   }
   const Measure measure{options, source, original ? &*original : nullptr, console};
-  const std::vector<Row> rows =
+  std::vector<Row> rows =
       is_quantized_model_dir(dir) ? measure_quantized(dir, measure) : measure_widths(dir, measure);
+  if (options.tax) measure_taxes(dir, measure, rows);
   print_result(
       options.common, [&] { return rows_json(options, rows); }, [&] { print_rows(rows); });
   return 0;

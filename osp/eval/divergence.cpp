@@ -15,7 +15,8 @@
 namespace osp {
 namespace {
 
-constexpr int64_t kRowsAtATime = 256;  // rows of logits that exist at a time
+constexpr int64_t kRowsAtATime = 256;    // rows of logits that exist at a time
+constexpr int64_t kBatchTokens = 8192;  // of one forward pass, at least one window
 
 at::Tensor states(const ParameterStore& store, const at::Tensor& inputs, Tap* tap) {
   ForwardOptions options;
@@ -66,14 +67,16 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
   result.window = window;
   std::vector<float> positions;  // the divergence at each
   positions.reserve(static_cast<size_t>(result.tokens));
-  for (int64_t i = 0; i < windows; ++i) {
+  const int64_t batch = std::max<int64_t>(1, kBatchTokens / window);
+  for (int64_t i = 0; i < windows; i += batch) {
     // Final states of both models.
-    const at::Tensor tokens_1W = all.narrow(0, i, 1);
-    const at::Tensor inputs = tokens_1W.narrow(1, 0, window - 1).contiguous();
-    const at::Tensor targets = tokens_1W.narrow(1, 1, window - 1).flatten();
-    const bool known = options.original_states != nullptr &&
-                       static_cast<int64_t>(options.original_states->size()) > i;
-    const at::Tensor before = known ? options.original_states->at(static_cast<size_t>(i))
+    const at::Tensor tokens_BW = all.narrow(0, i, std::min(batch, windows - i));
+    const at::Tensor inputs = tokens_BW.narrow(1, 0, window - 1).contiguous();
+    const at::Tensor targets = tokens_BW.narrow(1, 1, window - 1).flatten();
+    const auto place = static_cast<size_t>(i / batch);
+    const bool known =
+        options.original_states != nullptr && options.original_states->size() > place;
+    const at::Tensor before = known ? options.original_states->at(place)
                                     : states(original, inputs, options.original_tap);
     if (!known && options.original_states != nullptr) options.original_states->push_back(before);
     const at::Tensor after = states(changed, inputs, options.changed_tap);
@@ -91,7 +94,7 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
       positions.insert(positions.end(), begin, begin + rows);
       result.same_choice += p.argmax(-1).eq(q.argmax(-1)).sum().item<double>();
     }
-    if (options.progress) options.progress(i + 1, windows);
+    if (options.progress) options.progress(i + tokens_BW.size(0), windows);
   }
   // Means and quantiles.
   const double count = static_cast<double>(result.tokens);

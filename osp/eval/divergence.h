@@ -22,8 +22,8 @@ struct DivergenceOptions {
   int64_t max_tokens = 0;  // 0: all; otherwise as many whole windows as fit, at least one
   Tap* original_tap = nullptr;
   Tap* changed_tap = nullptr;
-  // Final states of the original, one per window; filled where it is empty and used where it is
-  // not, for whoever compares several models with one original.
+  // Final states of the original, one per batch of windows; filled where it is empty and used where
+  // it is not, for whoever compares several models with one original on the same tokens.
   std::vector<at::Tensor>* original_states = nullptr;
   std::function<void(int64_t done, int64_t total)> progress = {};  // windows
 };
