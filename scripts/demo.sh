@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# The demo: on real text, the same model trained three times (OSP, Adam at OSP's learning rate, Adam at
-# its own best rate), its activation outliers measured, and each quantized to 4 bits.
-# Usage: scripts/demo.sh [--long]
-#   (no option)  7M parameters, 3M tokens a run: half an hour to an hour on two cores
+# The demo: on real text, the same small model trained by OSP, by Adam at its own best rate and by Adam at
+# OSP's rate, with three seeds each; what their outliers cost when they are rounded to 4 bits; one page.
+# Usage: scripts/demo.sh [--7m | --long]
+#   (no option)  1.4M parameters, 1M tokens, nine runs of one thread side by side: about ten minutes on two cores
+#   --7m         7M parameters, 3M tokens, three runs: half an hour to an hour on two cores; runs/demo-7m
 #   --long       a wider, deeper model on 50M tokens: many hours; runs/demo-long
 # A second call does only what is missing; an interrupted run resumes from its checkpoint.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
-  "") name=demo; runs=(adam adam-best osp); prefix=demo ;;
-  --long) name=demo-long; runs=(adam adam-best osp); prefix=demo-long ;;
-  *) echo "usage: scripts/demo.sh [--long]" >&2; exit 2 ;;
+  "") name=demo; prefix=demo ;;
+  --7m) name=demo-7m; prefix=demo-7m ;;
+  --long) name=demo-long; prefix=demo-long ;;
+  *) echo "usage: scripts/demo.sh [--7m | --long]" >&2; exit 2 ;;
 esac
 start=$SECONDS
 say() { printf 'demo [%d min]: %s\n' $(((SECONDS - start) / 60)) "$*" >&2; }
@@ -39,28 +41,62 @@ if [ ! -f runs/demo/tokens/index.json ]; then
   "$osp" tokenize "$corpus" --tokenizer recipes/gcide-4096 --documents entries --validation-fraction 0.01 --out runs/demo/tokens
 fi
 
-arguments=()
-for run in "${runs[@]}"; do
-  if [ ! -f "$folder/$run/model/config.json" ]; then
+# $1: recipe after the prefix, $2: folder of the run, then more words for `osp train`.
+train() {
+  local recipe=recipes/$prefix-$1.toml run=$folder/$2
+  shift 2
+  if [ -f "$run/model/config.json" ]; then return; fi
+  local resume=()
+  if compgen -G "$run/step-*" >/dev/null; then resume=(--resume); fi
+  "$osp" train "$recipe" --out "$run" "${resume[@]}" "$@"
+}
+# $1: folder of the run, $2: the result, then the words of the command that prints it as JSON.
+measure() {
+  local run=$folder/$1 result=$folder/$1/$2
+  shift 2
+  if [ -f "$result" ]; then return; fi
+  "$osp" "$1" "$run/model" --data runs/demo/tokens "${@:2}" --json >"$result.tmp"
+  mv "$result.tmp" "$result"
+}
+
+# Three large runs, one after the other with all threads.
+if [ "$name" != demo ]; then
+  for run in adam adam-best osp; do
     say "training $run (recipes/$prefix-$run.toml)"
-    resume=()
-    if compgen -G "$folder/$run/step-*" >/dev/null; then resume=(--resume); fi
-    "$osp" train "recipes/$prefix-$run.toml" --out "$folder/$run" "${resume[@]}"
-  fi
-  if [ ! -f "$folder/$run/eval.json" ]; then
+    train "$run" "$run"
     say "quantizing $run to 4 bits and measuring its perplexity"
-    "$osp" eval "$folder/$run/model" --data runs/demo/tokens --bits 16-16-16,4-4-4 --json > "$folder/$run/eval.json.tmp"
-    mv "$folder/$run/eval.json.tmp" "$folder/$run/eval.json"
-  fi
-  if [ ! -f "$folder/$run/analysis.json" ]; then
-    say "measuring the outliers of $run"
-    "$osp" analyze "$folder/$run/model" --data runs/demo/tokens --json > "$folder/$run/analysis.json.tmp"
-    mv "$folder/$run/analysis.json.tmp" "$folder/$run/analysis.json"
-  fi
-  arguments+=("$folder/$run")
-done
+    measure "$run" eval.json eval --bits 16-16-16,4-4-4
+    say "measuring the outliers of $run, and what they cost"
+    measure "$run" analysis.json analyze
+  done
+  runs=("$folder"/adam "$folder"/adam-best "$folder"/osp)
+  labels=(--label "adam=Adam, same rate" --label "adam-best=Adam, best rate" --label "osp=OSP")
+fi
+
+# Nine small runs side by side, one thread each.
+if [ "$name" = demo ]; then
+  export OMP_NUM_THREADS=1
+  small_run() {
+    train "$1" "$1-$2" --set run.seed="$2" --quiet
+    measure "$1-$2" eval.json eval --bits 16-16-16,4-4-4 --quiet
+    measure "$1-$2" analysis.json analyze --data-tokens 65536 --cost-tokens 16384 --quiet
+    say "$1, seed $2: trained, rounded to 4 bits and measured"
+  }
+  trap 'trap "" INT TERM; kill $(jobs -p) 2>/dev/null; wait; echo "demo: stopped; the same command goes on from here" >&2; exit 130' INT TERM
+  say "nine runs of one thread, $(nproc) at a time"
+  for seed in 1 2 3; do
+    for recipe in osp adam-best adam; do
+      while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
+      small_run "$recipe" "$seed" &
+    done
+  done
+  while [ -n "$(jobs -p)" ]; do wait -n; done
+  trap - INT TERM
+  runs=("$folder"/adam-1 "$folder"/adam-best-1 "$folder"/osp-1)
+  labels=(--label "adam-1=Adam, same rate" --label "adam-best-1=Adam, best rate" --label "osp-1=OSP")
+fi
 
 say "writing $folder/report.html"
-"$osp" report "${arguments[@]}" --out "$folder/report.html" --summary "$folder/summary.json" \
-  --label "adam=Adam, same rate" --label "adam-best=Adam, best rate" --label "osp=OSP"
+"$osp" report "${runs[@]}" --out "$folder/report.html" --summary "$folder/summary.json" "${labels[@]}"
+if [ "$name" = demo ]; then .venv/bin/python scripts/demo_table.py "$folder"; fi
 say "done; open $folder/report.html in a browser"

@@ -21,6 +21,7 @@ import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean, stdev
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = Path(os.environ.get("OSP", ROOT / "build" / "release" / "osp"))
@@ -28,6 +29,7 @@ TOKENS = ROOT / "runs" / "demo" / "tokens"
 GRID = [3e-4, 6e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 6e-3]  # the same for both optimizers
 SEEDS = [1, 2, 3]
 MEASURED_TOKENS = 65536
+COST_TOKENS = 16384  # of what readers and generators cost, attribution and other bases
 DECAY = {"optim.weight_decay": 0.1}
 QK_NORM = {"model.qk_norm": "true"}
 
@@ -53,6 +55,7 @@ STAGES = {
     "tiny-2000": Stage(2000),
     "tiny-2000-decay": Stage(2000, settings=DECAY),
     "tiny-2000-qknorm": Stage(2000, settings=QK_NORM),
+    "tiny-5000": Stage(5000),
     "tiny-10000": Stage(10000),
     "tiny-50000": Stage(50000, search="around", before="tiny-10000"),
     "tiny-100000": Stage(100000, search="none", before="tiny-50000"),
@@ -112,16 +115,16 @@ def divergence(model: Path, method: str, seeds: int) -> tuple[float, float]:
     result = osp("quantize", model, "--method", method, "--bits", "4-4-4", "--report", "--data", TOKENS,
                  "--data-tokens", MEASURED_TOKENS, "--seeds", seeds)  # fmt: skip
     values = [run["measured"]["kl_divergence"] for run in result["runs"]]
-    mean = sum(values) / len(values)
-    spread = (sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)) ** 0.5
-    return mean, spread
+    return mean(values), stdev(values) if len(values) > 1 else 0.0
 
 
 def measure(run: Run) -> None:
     model = run.folder / "model"
     bits = osp("eval", model, "--data", TOKENS, "--bits", "16-16-16,4-4-4", "--data-tokens", MEASURED_TOKENS)
     loss, loss4 = (result["loss"] for result in bits["results"])
-    kurtosis = osp("analyze", model, "--data", TOKENS, "--data-tokens", MEASURED_TOKENS)["excess_kurtosis"]
+    analysis = osp("analyze", model, "--data", TOKENS, "--data-tokens", MEASURED_TOKENS,
+                   "--cost-tokens", COST_TOKENS)  # fmt: skip
+    cost = analysis["cost"]
     hadamard, _ = divergence(model, "ffn-hadamard+rtn", 1)
     rotated, spread = divergence(model, "quarot+rtn", 3)
     row = {
@@ -131,7 +134,7 @@ def measure(run: Run) -> None:
         "seed": run.seed,
         "tokens": json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])["tokens"],
         "loss": loss,
-        "excess_kurtosis": kurtosis["mean"],
+        "excess_kurtosis": analysis["excess_kurtosis"]["mean"],
         "added_nats": loss4 - loss,
         "kl": divergence(model, "rtn", 1)[0],
         "kl_hadamard": hadamard,
@@ -139,6 +142,11 @@ def measure(run: Run) -> None:
         "kl_rotated_deviation": spread,
         "tax": hadamard - rotated,
         "tax_share": (hadamard - rotated) / hadamard,
+        "readers": cost["outlier_tax"]["readers"],
+        "generators": cost["outlier_tax"]["generators"],
+        "sites": cost["attribution"]["sites"],
+        "noise_gain": mean(one["noise_gain"] for one in cost["linears"]),
+        "bases": cost["bases"],
         "version": bits["version"],
         "machine": bits["machine"],
         "command": bits["command"],

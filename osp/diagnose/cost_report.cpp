@@ -176,6 +176,7 @@ Json tax_json(const OutlierTax& tax) {
   json["wide_bits"] = tax.wide.text();
   json["wide_kl"] = finite_or_null(tax.wide_kl);
   json["down_block"] = tax.down_block;
+  json["own_added_nats"] = finite_or_null(tax.own_added_nats);
   json.update(tax_part_json(tax.all));
   if (tax.readers.own > 0) json["readers"] = tax_part_json(tax.readers);
   if (tax.generators.own > 0) json["generators"] = tax_part_json(tax.generators);

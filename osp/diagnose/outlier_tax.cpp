@@ -86,7 +86,9 @@ OutlierTax measure_outlier_tax(TurnedModel& model, std::span<const int64_t> toke
   tax.down_block = model.add_down_hadamard();
   states.clear();
   for (const auto& [part, selected] : parts) {
-    (tax.*part).own = measure(options.bits, selected, states).divergence;
+    const DivergenceResult own = measure(options.bits, selected, states);
+    (tax.*part).own = own.divergence;
+    if (part == &OutlierTax::all) tax.own_added_nats = own.changed_loss - own.original_loss;
   }
   if (!tax.refusal.empty()) return tax;
   // Random bases.

@@ -51,11 +51,12 @@ struct TaxPart {
 struct OutlierTax {
   std::string refusal;  // why it was not measured; "" where it was
   BitWidths bits, wide;
-  int64_t tokens = 0;      // scored
-  int64_t down_block = 0;  // of R4; 0: one block
-  double added_nats = 0;   // of loss, own basis without R4
-  double kl = 0;           // own basis without R4
-  double wide_kl = 0;      // the same at the widths `wide`
+  int64_t tokens = 0;         // scored
+  int64_t down_block = 0;     // of R4; 0: one block
+  double added_nats = 0;      // of loss, own basis without R4
+  double kl = 0;              // own basis without R4
+  double wide_kl = 0;         // the same at the widths `wide`
+  double own_added_nats = 0;  // of loss, own basis with R4
   TaxPart all, readers, generators;
 };
 

@@ -10,6 +10,7 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/sha256.h"
+#include "osp/report/cost_charts.h"
 #include "osp/report/curve_charts.h"
 #include "osp/report/html.h"
 #include "osp/report/model_charts.h"
@@ -150,7 +151,10 @@ constexpr const char* kLegend =
     "token over channels, mean over tokens and hidden states, 0 for a Gaussian. Largest: the "
     "largest absolute value in any hidden state. PPL: perplexity with weights, activations and "
     "key-value cache at so many bits, rounded to nearest (RTN). Damage: how much 4 bits add to "
-    "it.</p>\n<noscript><p>The charts need scripts; the tables below them do not.</p></noscript>\n";
+    "it; with a Hadamard transform in front of the down projection beside it. Outlier tax: the "
+    "divergence that a random rotation of the residual stream gives back, in nats per token and "
+    "as a share; the rotation changes the basis and nothing else.</p>\n<noscript><p>The charts "
+    "need scripts; the tables below them do not.</p></noscript>\n";
 
 constexpr const char* kAxisChoice =
     "<p><label>Horizontal axis of the curves <select id=\"axis\" autocomplete=\"off\"><option "
@@ -171,6 +175,7 @@ std::string render_body(const std::vector<RunData>& runs, const PageOptions& opt
   out += sections.section("Outliers", outliers) + largest_section(runs) + activation_section(runs) +
          verdict_section(runs);
   out += sections.section("Attention sinks", sink_charts(runs, bins)) + sink_section(runs);
+  out += sections.section("What outliers cost", cost_charts(runs));
   out += sections.section("Quantization", quantization_charts(runs));
   out += sections.section("Benchmarks", task_charts(runs));
   out += sample_section(runs) + recipe_section(runs) +

@@ -121,6 +121,47 @@ std::vector<PredictedNoise> read_predictions(const Json& file, const std::string
   return predicted;
 }
 
+std::string basis_name(const Json& item, const std::string& where) {
+  const std::string basis = json_string(item, "basis", where);
+  if (basis == "own") return "own basis";
+  if (basis == "principal") return "principal axes";
+  return fmt::format("{} axes mixed", int_or(item, "block", 0, where));
+}
+
+ReportedCost read_cost(const Json& object, const std::string& where) {
+  ReportedCost cost;
+  // The tax.
+  if (has_value(object, "outlier_tax")) {
+    const Json& tax = object_member(object, "outlier_tax", where);
+    const auto number = [&](const char* key) { return number_or_nan(tax, key, where); };
+    cost.bits = string_or_empty(tax, "bits", where);
+    cost.own = number("own");
+    cost.rotated = number("rotated");
+    cost.deviation = number("rotated_deviation");
+    cost.tax = number("tax");
+    cost.error = number("error");
+    cost.share = number("share");
+    cost.own_added_nats = number("own_added_nats");
+    if (has_value(tax, "readers")) {
+      cost.readers_share = number_or_nan(object_member(tax, "readers", where), "share", where);
+    }
+  }
+  // Attribution and the other bases.
+  if (has_value(object, "attribution")) {
+    const Json& attribution = object_member(object, "attribution", where);
+    cost.all_sites = number_or_nan(attribution, "all", where);
+    for (const Json& item : objects_or_none(attribution, "sites", where)) {
+      cost.sites.push_back({json_string(item, "site", where), number_or_nan(item, "only", where),
+                            number_or_nan(item, "without", where)});
+    }
+  }
+  for (const Json& item : objects_or_none(object, "bases", where)) {
+    cost.bases.push_back({basis_name(item, where), number_or_nan(item, "reader_kurtosis", where),
+                          number_or_nan(item, "kl", where)});
+  }
+  return cost;
+}
+
 }  // namespace
 
 Outliers read_outliers(const Json& object, const std::string& where) {
@@ -151,6 +192,15 @@ ModelResults read_analysis(const Json& file, const std::string& where) {
     const Json& sinks = object_member(file, "attention_sinks", where);
     model.sinks = read_sinks(sinks, where);
     if (has_value(sinks, "verdict")) model.verdicts.push_back(json_string(sinks, "verdict", where));
+  }
+  if (has_value(file, "cost")) {
+    const Json& cost = object_member(file, "cost", where);
+    model.cost = read_cost(cost, where);
+    if (has_value(cost, "verdict")) {
+      for (const Json& sentence : array_member(cost, "verdict", where)) {
+        if (sentence.is_string()) model.verdicts.push_back(sentence);
+      }
+    }
   }
   model.sources.push_back(source_of(
       file, {"data", "verdict", "quantization_verdict", "largest_attention_logit"},

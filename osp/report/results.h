@@ -111,6 +111,33 @@ struct PredictedNoise {
   std::vector<LayerNoise> layers = {};
 };
 
+// What outliers cost a model at few bits, and what else does (osp analyze, "cost"). Divergences from
+// the model at 16 bits in nats per token, rounded to nearest.
+struct ReportedCost {
+  struct Basis {
+    std::string name;
+    double kurtosis = std::numeric_limits<double>::quiet_NaN();  // of what the readers get
+    double divergence = std::numeric_limits<double>::quiet_NaN();
+  };
+  struct Site {
+    std::string name;
+    double only = std::numeric_limits<double>::quiet_NaN();     // this quantizer alone
+    double without = std::numeric_limits<double>::quiet_NaN();  // all but this one
+  };
+  std::string bits = {};
+  double own = std::numeric_limits<double>::quiet_NaN();  // own basis, Hadamard in front of down
+  double rotated = std::numeric_limits<double>::quiet_NaN();  // the same in random bases, the mean
+  double deviation = std::numeric_limits<double>::quiet_NaN();
+  double tax = std::numeric_limits<double>::quiet_NaN();
+  double error = std::numeric_limits<double>::quiet_NaN();  // of the tax
+  double share = std::numeric_limits<double>::quiet_NaN();
+  double readers_share = std::numeric_limits<double>::quiet_NaN();
+  double own_added_nats = std::numeric_limits<double>::quiet_NaN();  // of loss
+  double all_sites = std::numeric_limits<double>::quiet_NaN();       // every quantizer, no Hadamard
+  std::vector<Basis> bases = {};
+  std::vector<Site> sites = {};
+};
+
 // The results for one model in one file.
 struct ModelResults {
   std::string model = {};  // its path as given to the command
@@ -121,6 +148,7 @@ struct ModelResults {
   std::vector<ReportedHistogram> histograms = {};
   ReportedSinks sinks = {};
   std::vector<PredictedNoise> predicted = {};
+  ReportedCost cost = {};
   std::vector<std::string> verdicts = {};  // the conclusions of the analysis, as sentences
   std::vector<QuantizedResult> quantized = {};
   // A call that made these numbers, and the facts it recorded (versions, machine, data).

@@ -184,6 +184,7 @@ void add_results(ModelResults results, RunData& run) {
     run.histograms = std::move(results.histograms);
     run.sinks = std::move(results.sinks);
     run.predicted = std::move(results.predicted);
+    run.cost = std::move(results.cost);
     run.verdicts = std::move(results.verdicts);
   }
   // Several seeds of one method come in one file and are kept.

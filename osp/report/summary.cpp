@@ -16,6 +16,8 @@ constexpr double kKurtosisFloor = 0.05;
 constexpr double kKurtosisLimit = 0.5;
 constexpr double kSameRateFactor = 50;
 constexpr double kOtherRateFactor = 5;
+constexpr double kTaxShare = 0.15;    // an outlier tax from here on counts as one
+constexpr double kNoTaxShare = 0.05;  // and below it as none
 
 std::string format_fixed(double value, int digits) {
   if (!std::isfinite(value)) return "–";
@@ -69,6 +71,53 @@ Claim kurtosis_claim(const RunData& other, const RunData& osp) {
                   "as {}); wanted: at least {} times.",
                   other.label, rate, format_signed(other.outliers().kurtosis), format_number(ratio),
                   osp.label, kKurtosisFloor, kKurtosisFloor, wanted)};
+}
+
+// "0.0050 (31 %)", nats and share.
+std::string tax_cell(const ReportedCost& cost) {
+  if (!std::isfinite(cost.tax)) return "–";
+  return fmt::format("{:.4f} ({:.0f} %)", cost.tax, 100 * cost.share);
+}
+
+// "0.0050 ± 0.0001 nats a token for outliers, 31 % of …".
+std::string tax_phrase(const ReportedCost& cost) {
+  return fmt::format("{:.4f} ± {:.4f} nats a token ({:.1f} %)", cost.tax, cost.error,
+                     100 * cost.share);
+}
+
+std::vector<Claim> tax_claims(const std::vector<const RunData*>& others, const RunData& osp) {
+  std::vector<Claim> claims;
+  if (!std::isfinite(osp.cost.share)) return claims;
+  for (const RunData* other : others) {
+    if (!std::isfinite(other->cost.share)) continue;
+    claims.push_back({other->cost.share >= kTaxShare,
+                      fmt::format("“{}”: outlier tax {}; wanted: at least {:.0f} %. In the paper's "
+                                  "table of post-training methods Adam's is 5.41 nats.",
+                                  other->label, tax_phrase(other->cost), 100 * kTaxShare)});
+  }
+  claims.push_back({std::abs(osp.cost.share) < kNoTaxShare,
+                    fmt::format("“{}”: outlier tax {}; wanted: below {:.0f} % in absolute value. "
+                                "In the paper's table OSP's is −0.006 nats.",
+                                osp.label, tax_phrase(osp.cost), 100 * kNoTaxShare)});
+  return claims;
+}
+
+// What the outliers of both cost; "" where it was not measured.
+std::string tax_sentence(const RunData& other, const RunData& osp) {
+  if (!std::isfinite(other.cost.share) || !std::isfinite(osp.cost.share)) return "";
+  std::string readers = ".";
+  if (std::isfinite(other.cost.readers_share) && std::isfinite(osp.cost.readers_share)) {
+    readers = fmt::format(
+        "; of what rounding the inputs of the layers that read the residual stream costs, {:.0f} % "
+        "and {:.1f} %.",
+        100 * other.cost.readers_share, 100 * osp.cost.readers_share);
+  }
+  return fmt::format(
+      "Rounded to {}, “{}” pays {:.4f} nats a token for its outliers, {:.0f} % of its loss of "
+      "precision, “{}” {:.4f} ({:.1f} %): so much a rotation gives back that changes nothing but "
+      "the basis{} ",
+      other.cost.bits, other.label, other.cost.tax, 100 * other.cost.share, osp.label, osp.cost.tax,
+      100 * osp.cost.share, readers);
 }
 
 Claim perplexity_claim(const std::vector<const RunData*>& others, const RunData& osp) {
@@ -175,6 +224,9 @@ HtmlTable summary_table(const std::vector<RunData>& runs) {
   HtmlTable table{{"", "tokens", "loss", "excess kurtosis", "largest", "PPL 16-16-16",
                    "PPL 4-4-4 (RTN)", "damage"},
                   {}};
+  const bool taxed = std::any_of(runs.begin(), runs.end(),
+                                 [](const RunData& run) { return std::isfinite(run.cost.tax); });
+  if (taxed) table.header.insert(table.header.end(), {"with FFN Hadamard", "outlier tax"});
   for (const RunData& run : runs) {
     const Outliers& outliers = run.outliers();
     const double full = run.perplexity(kFullBits), four = run.perplexity(kFourBits);
@@ -183,6 +235,9 @@ HtmlTable summary_table(const std::vector<RunData>& runs) {
                           format_fixed(outliers.kurtosis, 2),
                           format_fixed(outliers.largest.value, 1), format_fixed(full, 2),
                           format_fixed(four, 2), format_damage(full, four)});
+    if (!taxed) continue;
+    table.rows.back().push_back(format_damage(1, std::exp(run.cost.own_added_nats)));
+    table.rows.back().push_back(tax_cell(run.cost));
   }
   return table;
 }
@@ -241,6 +296,11 @@ Json summary_json(const std::vector<RunData>& runs) {
                         {"loss", finite_or_null(run.final_validation_loss())},
                         {"excess_kurtosis", finite_or_null(run.outliers().kurtosis)},
                         {"largest_activation", finite_or_null(run.outliers().largest.value)},
+                        {"outlier_tax",
+                         {{"nats", finite_or_null(run.cost.tax)},
+                          {"error", finite_or_null(run.cost.error)},
+                          {"share", finite_or_null(run.cost.share)},
+                          {"readers_share", finite_or_null(run.cost.readers_share)}}},
                         {"perplexity", perplexity}};
   }
   return summary;
@@ -265,7 +325,9 @@ Verdict verdict(const std::vector<RunData>& runs) {
   const RunData& shown = same == others.end() ? *others.front() : **same;
   // The headline, then one claim per other run, and those on OSP alone.
   Verdict result;
-  result.headline = outlier_sentence(shown, *osp) + " " + four_bit_sentence(others, *osp);
+  result.headline = tax_sentence(shown, *osp) + outlier_sentence(shown, *osp) + " " +
+                    four_bit_sentence(others, *osp);
+  for (const Claim& claim : tax_claims(others, *osp)) result.claims.push_back(claim);
   for (const RunData* other : others) result.claims.push_back(kurtosis_claim(*other, *osp));
   const double own = osp->outliers().kurtosis;
   result.claims.push_back(

@@ -15,9 +15,11 @@ namespace osp {
 inline constexpr const char* kFullBits = "16-16-16";
 inline constexpr const char* kFourBits = "4-4-4";
 
-// | | tokens | loss | excess kurtosis | largest | PPL 16-16-16 | PPL 4-4-4 (RTN) | damage |, a row
-// per run: validation loss at the end, outliers of the finished model, damage = relative increase
-// of the perplexity at 4 bits. "–" stands for a missing number.
+// | | tokens | loss | excess kurtosis | largest | PPL 16-16-16 | PPL 4-4-4 (RTN) | damage | with FFN
+// Hadamard | outlier tax |, a row per run: validation loss at the end, outliers of the finished
+// model, damage = relative increase of the perplexity at 4 bits, the same with a Hadamard in front
+// of the down projection, and the outlier tax in nats with its share (both columns only where a run
+// has them). "–" for a missing number.
 HtmlTable summary_table(const std::vector<RunData>& runs);
 
 // The table without the columns that hold nothing but "–".
@@ -26,8 +28,8 @@ HtmlTable without_empty_columns(const HtmlTable& table);
 // The table as aligned Markdown, for a terminal.
 std::string to_markdown(const HtmlTable& table);
 
-// {key: {tokens, loss, excess_kurtosis, largest_activation, perplexity: {bits: value}}}, with null
-// for a missing number.
+// {key: {tokens, loss, excess_kurtosis, largest_activation, outlier_tax: {nats, error, share,
+// readers_share}, perplexity: {bits: value}}}, with null for a missing number.
 Json summary_json(const std::vector<RunData>& runs);
 
 // A claim of the method, and whether these runs show it.
@@ -42,7 +44,8 @@ struct Verdict {
   std::vector<Claim> claims;
 };
 
-// Compares the runs whose name begins with "osp" (the last of them) with the others: excess
+// Compares the runs whose name begins with "osp" (the last of them) with the others: where it was
+// measured, an outlier tax of at least 15 % for them and below 5 % for OSP; excess
 // kurtosis at least 50 times max(|OSP's|, 0.05) for a run at the same peak learning rate and 5
 // times for another, OSP's below 0.5 in absolute value, OSP's perplexity at 4 bits the lowest.
 // Without such a run, or without others, only says which run has the lowest and the highest

@@ -71,8 +71,13 @@ def hadamard(x: torch.Tensor) -> torch.Tensor:
     return torch.stack(columns, -1) / size**0.5
 
 
-def quantized_logits(weights, shape, tokens, weight_bits=16, activation_bits=16, cache_bits=16):
-    """Logits [B,T,V] of a plain Llama under osp's names."""
+def quantized_logits(
+    weights, shape, tokens, weight_bits=16, activation_bits=16, cache_bits=16, down_hadamard=False
+):
+    """Logits [B,T,V] of a plain Llama under osp's names.
+
+    down_hadamard: the input of the down projection is turned by a Hadamard matrix, its weight as well.
+    """
 
     def linear(x, name):
         w = weights[name]
@@ -119,5 +124,6 @@ def quantized_logits(weights, shape, tokens, weight_bits=16, activation_bits=16,
         x = x + linear(mixed, block + "self_attn.o_proj.weight")
         h = activation(norm(x, block + "post_attention_layernorm.weight"))
         gate, up = linear(h, block + "mlp.gate_proj.weight"), linear(h, block + "mlp.up_proj.weight")
-        x = x + linear(activation(F.silu(gate) * up), block + "mlp.down_proj.weight")
+        product = hadamard(F.silu(gate) * up) if down_hadamard else F.silu(gate) * up
+        x = x + linear(activation(product), block + "mlp.down_proj.weight")
     return norm(x, "model.norm.weight") @ weights["lm_head.weight"].T
