@@ -75,18 +75,27 @@ fi
 
 # Nine small runs side by side, one thread each.
 if [ "$name" = demo ]; then
+  cores=$(nproc)  # which OMP_NUM_THREADS would change
   export OMP_NUM_THREADS=1
   small_run() {
-    train "$1" "$1-$2" --set run.seed="$2" --quiet
+    train "$1" "$1-$2" --set run.seed="$2" --quiet >/dev/null
     measure "$1-$2" eval.json eval --bits 16-16-16,4-4-4 --quiet
     measure "$1-$2" analysis.json analyze --data-tokens 65536 --cost-tokens 16384 --quiet
     say "$1, seed $2: trained, rounded to 4 bits and measured"
   }
-  trap 'trap "" INT TERM; kill $(jobs -p) 2>/dev/null; wait; echo "demo: stopped; the same command goes on from here" >&2; exit 130' INT TERM
-  say "nine runs of one thread, $(nproc) at a time"
+  set -m  # each job is a process group, so that stopping reaches the program in it
+  stop() {
+    trap "" INT TERM
+    for job in $(jobs -p); do kill -- "-$job" 2>/dev/null || true; done
+    wait || true
+    echo "demo: stopped; the same command goes on from here" >&2
+    exit 130
+  }
+  trap stop INT TERM
+  say "nine runs of one thread, $cores at a time"
   for seed in 1 2 3; do
     for recipe in osp adam-best adam; do
-      while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
+      while [ "$(jobs -rp | wc -l)" -ge "$cores" ]; do wait -n; done
       small_run "$recipe" "$seed" &
     done
   done
