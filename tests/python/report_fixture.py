@@ -34,6 +34,24 @@ def histogram(layer, spread, tail):
             "counts": counts, "mean": 0.0, "std": spread}  # fmt: skip
 
 
+def cost(own, rotated):
+    """What osp analyze measures at few bits, with an outlier tax of own - rotated."""
+    part = {"own": own, "rotated": rotated, "rotated_deviation": 2e-4, "rotated_values": [rotated, rotated],
+            "tax": own - rotated, "error": 1e-4, "share": (own - rotated) / own}  # fmt: skip
+    sites = ["attention_input", "mlp_input", "attention_output", "mlp_product", "cache", "weights"]
+    return {
+        "outlier_tax": {"bits": "4-4-4", "tokens": 8128, "kl": 2 * own, "added_nats": 0.03,
+                        "own_added_nats": 0.02, "readers": part, "generators": part, **part},
+        "attribution": {"tokens": 1024, "all": 2 * own, "layers": [],
+                        "sites": [{"site": site, "only": own / (i + 1), "without": own}
+                                  for i, site in enumerate(sites)]},
+        "bases": [{"basis": "own", "block": 0, "reader_kurtosis": 1.0, "kl": own, "added_nats": own},
+                  {"basis": "principal", "block": 0, "reader_kurtosis": 9, "kl": 2 * own, "added_nats": own},
+                  {"basis": "mixed", "block": 4, "reader_kurtosis": 4.0, "kl": own, "added_nats": own}],
+        "verdict": ["What outliers cost at 4-4-4: nothing <b>here</b>.", "What to do: nothing."],
+    }  # fmt: skip
+
+
 def write_run(
     folder: Path,
     *,
@@ -47,6 +65,7 @@ def write_run(
     log_every=1,
     text="a word",
     extra_files=True,
+    tax=None,
 ):
     """A run whose kurtosis grows to `final_kurtosis` and whose largest activation grows to `peak`."""
     folder.mkdir(parents=True)
@@ -89,7 +108,8 @@ def write_run(
         "model": str(folder / "model"), "data": text, "tokens": 65536,
         "excess_kurtosis": last["excess_kurtosis"], "largest_activation": last["largest_activation"],
         "histograms": [histogram(i, 1 + i / 2, max(final_kurtosis, 0) / 10 * i / layers)
-                       for i in range(layers + 1)]}))  # fmt: skip
+                       for i in range(layers + 1)],
+        **({} if tax is None else {"cost": cost(*tax)})}))  # fmt: skip
 
 
 def write_demo(root: Path, text="a word"):

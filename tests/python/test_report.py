@@ -31,9 +31,31 @@ def test_table_summary_and_json_agree(run_program, demo, tmp_path):
     written = json.loads(summary.read_text())
     assert list(written) == ["adam", "adam_best", "osp"]
     assert written["adam"]["perplexity"] == {"16-16-16": 28.4, "4-4-4": 29.0}
-    assert set(written["osp"]) == {"tokens", "loss", "excess_kurtosis", "largest_activation", "perplexity"}
+    assert set(written["osp"]) == {"tokens", "loss", "excess_kurtosis", "largest_activation", "outlier_tax",
+                                   "perplexity"}  # fmt: skip
+    assert written["osp"]["outlier_tax"]["nats"] is None and "outlier tax" not in table
     assert json.loads(run_program([*args, "--json"]).stdout) == written
     assert page.stat().st_size < 10_000_000
+
+
+def test_the_outlier_tax_is_in_table_headline_and_claims(run_program, tmp_path):
+    for name, rate, kurtosis, tax in (
+        ("adam", 2e-3, 3.0, (0.016, 0.011)),
+        ("osp", 1e-3, 0.0, (0.015, 0.0149)),
+    ):
+        report_fixture.write_run(tmp_path / name, rate=rate, final_kurtosis=kurtosis, peak=9.0, tax=tax,
+                                 perplexities={"16-16-16": 40.0, "4-4-4": 41.0})  # fmt: skip
+    page, summary = tmp_path / "report.html", tmp_path / "summary.json"
+    args = ["osp", "report", tmp_path / "adam", tmp_path / "osp", "--out", page, "--summary", summary]
+    table = run_program(args).stdout
+    # exp(0.02) - 1, and 0.005 of 0.016.
+    assert re.search(r"^\| adam .*\| +\+2\.5 % \| +\+2\.0 % \| 0\.0050 \(31 %\) \|$", table, re.M), table
+    assert json.loads(summary.read_text())["adam"]["outlier_tax"]["share"] == pytest.approx(0.3125)
+    text = page.read_text()
+    assert "“adam” pays 0.0050 nats a token for its outliers, 31 %" in text
+    assert text.count("wanted: at least 15 %") == 1 and text.count("wanted: below 5 %") == 1
+    assert "Shown.</b> “osp”: outlier tax 0.0001 ± 0.0001 nats a token (0.7 %)" in text
+    assert "nothing &lt;b&gt;here&lt;/b&gt;" in text  # the verdict of osp analyze, as text
 
 
 def test_missing_results_are_named_in_the_page(run_program, tmp_path):

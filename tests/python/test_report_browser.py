@@ -79,6 +79,7 @@ def results(folder, runs):
     for run, name in zip(runs, names, strict=True):
         analysis = json.loads((run / "analysis.json").read_text())
         analysis["model"] = name
+        analysis["cost"] = report_fixture.cost(0.016, 0.016 if "osp" in run.name else 0.011)
         analysis["attention_sinks"] = {"threshold": 0.3, "heads": 24, "per_head": [
             {"layer": layer, "head": head, "first": {"share": 0.125 * (head + 1)},
              "strongest": {"share": 0.1875 * (head + 1)},
@@ -113,7 +114,8 @@ def test_page_draws_all_without_complaint_and_asks_for_nothing(charts):
     assert [url for url in chromium.requests if not url.startswith(("file:", "data:"))] == []
     assert {chart["id"] for chart in found} >= {"training-loss", "kurtosis", "heat", "histogram", "sinks",
                                                 "logits", "bits", "methods", "layer-sqnr", "layer-error",
-                                                "tasks"}  # fmt: skip
+                                                "tasks", "outlier-tax", "dose-response",
+                                                "quantizer-cost"}  # fmt: skip
     for chart in found:
         assert chart["marks"] > 0 and chart["width"] > 100 and chart["height"] > 200, chart["id"]
 
