@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the races of docs/evidence.md one after the other, and prints their table.
 
-    scripts/race.py [--jobs N] [--stage NAME] [--out FOLDER] [--table] [--dry-run]
+    scripts/race.py [--jobs N] [--stage NAME] [--out FOLDER] [--table | --export FILE | --dry-run]
 
 Each job runs at the lowest priority on one thread. The script knows what is next: a run that was interrupted
 resumes from its last checkpoint, a finished one is measured, a measured one is left alone; so the same call
@@ -198,21 +198,31 @@ def runs_of(out: Path, stage: str) -> list[Run]:
     return [Run(out, stage, *name) for name in dict.fromkeys(names)]
 
 
-def print_table(out: Path, stages: list[str]) -> None:
-    names = ["stage", "optimizer", "rate", "seed", "loss", "kurtosis", "added nats", "KL", "KL, Hadamard"]
-    print(f"| {' | '.join([*names, 'KL, rotated', 'tax', 'share'])} |")
-    print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
-    for stage in stages:
-        for run in runs_of(out, stage):
-            row = run.row()
-            if not row:
-                continue
-            print(
-                f"| {stage} | {row['optimizer']} | {row['rate']:g} | {row['seed']} | {row['loss']:.3f}"
-                f" | {row['excess_kurtosis']:.2f} | {row['added_nats']:.4f} | {row['kl']:.4f}"
-                f" | {row['kl_hadamard']:.4f} | {row['kl_rotated']:.4f} ± {row['kl_rotated_deviation']:.4f}"
-                f" | {row['tax']:.4f} | {100 * row['tax_share']:.1f} % |"
-            )
+COLUMNS = ["stage", "optimizer", "rate", "seed", "loss", "kurtosis", "added nats", "KL", "KL, Hadamard"]
+COLUMNS += ["KL, rotated", "tax", "share", "share of readers"]
+
+
+def table_row(row: dict) -> str:
+    """A measured run as a line of the table in docs/evidence.md."""
+    readers = f"{100 * row['readers']['share']:.1f} %" if "readers" in row else "–"
+    return (
+        f"| {row['stage']} | {row['optimizer']} | {row['rate']:g} | {row['seed']} | {row['loss']:.3f}"
+        f" | {row['excess_kurtosis']:.2f} | {row['added_nats']:.4f} | {row['kl']:.4f}"
+        f" | {row['kl_hadamard']:.4f} | {row['kl_rotated']:.4f} ± {row['kl_rotated_deviation']:.4f}"
+        f" | {row['tax']:.4f} | {100 * row['tax_share']:.1f} % | {readers} |"
+    )
+
+
+def measured_rows(out: Path, stages: list[str]) -> list[dict]:
+    rows = [run.row() for stage in stages for run in runs_of(out, stage)]
+    return [row for row in rows if row]
+
+
+def print_table(rows: list[dict]) -> None:
+    print(f"| {' | '.join(COLUMNS)} |")
+    print("|---|---|" + "---:|" * (len(COLUMNS) - 2))
+    for row in rows:
+        print(table_row(row))
 
 
 class Queue:
@@ -256,11 +266,16 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "race", help="folder of the runs")
     parser.add_argument("--table", action="store_true", help="print the table of measured runs and stop")
+    parser.add_argument("--export", type=Path, metavar="FILE", help="write the rows as JSON lines and stop")
     parser.add_argument("--dry-run", action="store_true", help="print every run with its state and stop")
     options = parser.parse_args()
     stages = options.stage or list(STAGES)
     if options.table:
-        print_table(options.out, stages)
+        print_table(measured_rows(options.out, stages))
+        return 0
+    if options.export:
+        lines = [json.dumps(row) + "\n" for row in measured_rows(options.out, stages)]
+        options.export.write_text("".join(lines))
         return 0
     if options.dry_run:
         for stage in stages:

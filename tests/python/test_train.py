@@ -342,7 +342,6 @@ def test_cuda_is_refused_clearly_where_there_is_none(refused, tmp_path):
     [
         "demo-osp",
         "demo-adam",
-        "demo-adam-best",
         "demo-7m-osp",
         "demo-7m-adam",
         "demo-7m-adam-best",
