@@ -2,7 +2,6 @@
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <memory>
 
 #include "osp/base/error.h"
@@ -103,7 +102,7 @@ int run(const AnalyzeCommand& options) {
     return json;
   };
   print_result(options.common, result_json, [&] {
-    fmt::print("{}\n{}\n{}", point_text(report, noise.noise()), sink_text(report.sinks),
+    print_out("{}\n{}\n{}", point_text(report, noise.noise()), sink_text(report.sinks),
                outlier_text(report, tokenizer));
   });
   return 0;
