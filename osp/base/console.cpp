@@ -1,9 +1,13 @@
 #include "osp/base/console.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
+#include <system_error>
 
+#include "osp/base/error.h"
 #include "osp/base/timing.h"
 
 namespace osp {
@@ -12,7 +16,38 @@ namespace {
 constexpr double kStatusIntervalTerminal_s = 0.1;
 constexpr double kStatusIntervalFile_s = 15.0;
 
+[[noreturn]] void fail_stdout(int error) {
+  fail(ErrorCode::io, "stdout: cannot write the result: {}",
+       std::generic_category().message(error));
+}
+
 }  // namespace
+
+void write_stderr(std::string_view text) noexcept {
+  while (!text.empty()) {
+    const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return;
+    text.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+void write_stdout(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) fail_stdout(errno);
+}
+
+void flush_stdout() {
+  if (std::fflush(stdout) != 0) fail_stdout(errno);
+  if (std::ferror(stdout) != 0) fail_stdout(EIO);
+}
+
+void open_standard_streams() noexcept {
+  for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(descriptor, F_GETFD) != -1 || errno != EBADF) continue;
+    // The lowest free number is this one. The wrong direction: a read or write fails as before.
+    if (::open("/dev/null", descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0) return;
+  }
+}
 
 Console::Console(bool quiet) : quiet_(quiet), terminal_(isatty(STDERR_FILENO) == 1) {}
 
@@ -23,32 +58,28 @@ void Console::status(const std::string& text) {
     return;
   last_status_s_ = now;
   if (terminal_) {
-    fmt::print(stderr, "\r\033[K{}", text);
+    write_stderr("\r\033[K" + text);
     status_shown_ = true;
   } else {
-    fmt::print(stderr, "{}\n", text);
+    write_stderr(text + "\n");
   }
-  std::fflush(stderr);
 }
 
 void Console::end_status() {
   if (!status_shown_) return;
-  fmt::print(stderr, "\n");
-  std::fflush(stderr);
+  write_stderr("\n");
   status_shown_ = false;
 }
 
 void Console::print_line(const std::string& text) {
   if (quiet_) return;
   end_status();
-  fmt::print(stderr, "{}\n", text);
-  std::fflush(stderr);
+  write_stderr(text + "\n");
 }
 
 void Console::print_warning(const std::string& text) {
   end_status();
-  fmt::print(stderr, "warning: {}\n", text);
-  std::fflush(stderr);
+  write_stderr("warning: " + text + "\n");
 }
 
 std::function<void(int64_t, int64_t)> progress_line(Console& console, std::string label,

@@ -1,4 +1,8 @@
-// Progress for people: stderr only, silent with --quiet, one refreshing line on a terminal.
+// What a program prints: progress for people on stderr, results on stdout.
+//
+// A stderr that cannot be written (a closed pipe, /dev/full, a log on a full disk) is ignored: the
+// work matters more than its log, so nothing here that writes to stderr throws for it. A result that
+// cannot be written to stdout is an Error(io).
 #pragma once
 
 #include <fmt/format.h>
@@ -6,11 +10,31 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace osp {
 
-// The progress of a command; results go to stdout elsewhere. Not thread-safe: one thread reports.
+// Writes text to stderr, as much of it as the system takes.
+void write_stderr(std::string_view text) noexcept;
+
+// Writes a part of the result to stdout, which flush_stdout() completes. Error(io).
+void write_stdout(std::string_view text);
+// Everything written to stdout has reached the system on return. Error(io), also if a write before
+// it has failed.
+void flush_stdout();
+
+// A part of the result in fmt's syntax, see write_stdout().
+template <class... Args>
+void print_out(fmt::format_string<Args...> format, Args&&... args) {
+  write_stdout(fmt::format(format, std::forward<Args>(args)...));
+}
+
+// Opens what the caller has closed of stdin, stdout and stderr, so that no file of ours gets their
+// numbers and with it what is printed. Results to a closed stdout then fail as they should.
+void open_standard_streams() noexcept;
+
+// The progress of a command. Not thread-safe: one thread reports.
 class Console {
  public:
   explicit Console(bool quiet = false);

@@ -1,8 +1,13 @@
 #include "osp/base/console.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <cstdio>
 #include <limits>
+
+#include "osp/base/test_error.h"
 
 namespace osp {
 namespace {
@@ -43,6 +48,36 @@ TEST(Console, QuietSilencesLinesAndStatusButNotWarnings) {
   quiet.status("status");
   quiet.warn("disk {}", "full");
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "warning: disk full\n");
+}
+
+// The kind: a stream that cannot be written.
+TEST(Console, AStderrThatFailsIsIgnored) {
+  const int kept = dup(STDERR_FILENO), full = open("/dev/full", O_WRONLY);
+  ASSERT_GE(full, 0);
+  dup2(full, STDERR_FILENO);
+  Console console;
+  console.line("line");
+  console.warn("warning");
+  console.status("status");
+  console.end_status();
+  dup2(kept, STDERR_FILENO);
+  close(full);
+  close(kept);
+}
+
+TEST(Console, AStdoutThatFailsIsAnIoError) {
+  const int kept = dup(STDOUT_FILENO), full = open("/dev/full", O_WRONLY);
+  ASSERT_GE(full, 0);
+  flush_stdout();
+  dup2(full, STDOUT_FILENO);
+  expect_error(ErrorCode::io, {"stdout", "No space left"}, [] {
+    print_out("{}\n", 1);
+    flush_stdout();
+  });
+  dup2(kept, STDOUT_FILENO);
+  clearerr(stdout);
+  close(full);
+  close(kept);
 }
 
 TEST(Console, AwayFromATerminalStatusLinesAreRare) {

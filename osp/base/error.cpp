@@ -12,6 +12,7 @@ int exit_status(ErrorCode code) {
     case ErrorCode::diverged:
       return 4;
     case ErrorCode::io:
+    case ErrorCode::memory:
       return 5;
     case ErrorCode::interrupted:
       return 75;

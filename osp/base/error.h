@@ -16,6 +16,7 @@ enum class ErrorCode {
   unsupported,  // a valid input that osp cannot handle: exit 3
   diverged,     // training went to NaN or spiked beyond the guard's limits: exit 4
   io,           // disk or operating system: exit 5
+  memory,       // more memory is needed than the machine has: exit 5
   interrupted,  // stopped by a signal, can be resumed: exit 75
 };
 

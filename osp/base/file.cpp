@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "osp/base/error.h"
+#include "osp/base/output.h"
 
 namespace osp {
 namespace {
@@ -68,7 +69,10 @@ std::string parent_of(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
-void commit_file(const std::string& temporary, const std::string& path, const WriteAt& write) {
+// Writes `name` + `suffix` and renames it to what `name` leads to.
+void commit_file(const std::string& name, const std::string& suffix, const WriteAt& write) {
+  const std::string path = resolved_output(name, "writing");
+  const std::string temporary = path + suffix;
   try {
     write(temporary);
     rename_path(temporary, path);
@@ -108,7 +112,7 @@ std::string read_file(const std::string& path, size_t max_bytes) {
 }
 
 void write_file_atomic(const std::string& path, std::string_view bytes) {
-  commit_file(path + ".tmp-" + std::to_string(::getpid()), path, [&](const std::string& temporary) {
+  commit_file(path, ".tmp-" + std::to_string(::getpid()), [&](const std::string& temporary) {
     FileWriter writer(temporary);
     writer.write(bytes.data(), bytes.size());
     writer.close();
@@ -116,10 +120,11 @@ void write_file_atomic(const std::string& path, std::string_view bytes) {
 }
 
 void write_file_atomic(const std::string& path, const WriteAt& write) {
-  commit_file(path + ".tmp", path, write);
+  commit_file(path, ".tmp", write);
 }
 
-void write_folder_atomic(const std::string& path, const WriteAt& write, IfExists existing) {
+void write_folder_atomic(const std::string& name, const WriteAt& write, IfExists existing) {
+  const std::string path = resolved_output(name, "writing");
   const std::string temporary = path + ".tmp";
   bool renamed = false;
   try {

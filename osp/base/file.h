@@ -1,5 +1,6 @@
 // Files: whole-file reads, atomic and durable writes, mapping, locking. Every failure is an
-// Error(io) that names the path and the system's reason; no write ever happens at a final name.
+// Error(io) that names the path and the system's reason; no write ever happens at a final name. Where
+// that is a link, its target is written (osp/base/output.h).
 #pragma once
 
 #include <cstddef>

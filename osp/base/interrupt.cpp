@@ -1,6 +1,9 @@
 #include "osp/base/interrupt.h"
 
 #include <csignal>
+#include <cstring>
+
+#include "osp/base/error.h"
 
 namespace osp {
 namespace {
@@ -18,9 +21,22 @@ void catch_signals() {
   action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);
   for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaction(signal, &action, nullptr);
+  struct sigaction hang_up {};
+  sigaction(SIGHUP, nullptr, &hang_up);
+  if (hang_up.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);
 }
 
 int stop_requested() { return stop_signal; }
+
+std::string stop_signal_name() {
+  const char* name = sigabbrev_np(stop_signal);
+  return name == nullptr ? "a signal" : std::string("SIG") + name;
+}
+
+void leave_if_stopped(const char* work) {
+  if (stop_requested() == 0) return;
+  fail(ErrorCode::interrupted, "stopped by {} while {}", stop_signal_name(), work);
+}
 
 void clear_stop_request() { stop_signal = 0; }
 

@@ -1,14 +1,37 @@
-// The memory that this process has used.
+// Memory: what this process has used, what there is, and what to say when it does not suffice.
 #pragma once
 
 #include <cstdint>
+#include <exception>
+#include <string>
 
 namespace osp {
 
 // The largest resident memory so far, in bytes.
 int64_t peak_memory_bytes();
 
+// The resident memory now, in bytes.
+int64_t resident_memory_bytes();
+
 // The number of page faults so far. A program that reuses its memory causes none.
 int64_t page_faults();
+
+// What this process can have: the machine's memory with swap, or the smaller limit of its control
+// group or of the process (ulimit -v, -d).
+int64_t memory_limit_bytes();
+
+// The part of the machine's memory that no process needs now, at most memory_limit_bytes().
+int64_t free_memory_bytes();
+
+// Error(memory) if `bytes` exceed memory_limit_bytes(): "WORK needs about 40.00 GB of memory, and
+// this machine has 23.00 GB: ADVICE".
+void require_memory(double bytes, const std::string& work, const std::string& advice);
+
+// Whether an exception says that memory could not be had: std::bad_alloc or that of the tensor
+// library.
+bool is_out_of_memory(const std::exception& error);
+
+// One sentence for people about such an exception: what the process holds and the machine has.
+std::string out_of_memory_text();
 
 }  // namespace osp

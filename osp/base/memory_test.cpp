@@ -4,7 +4,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <new>
+#include <stdexcept>
 #include <vector>
+
+#include "osp/base/test_error.h"
 
 namespace osp {
 namespace {
@@ -25,6 +29,24 @@ TEST(Memory, EveryPageThatIsTouchedFirstIsOneFault) {
   EXPECT_GE(touch(), kPages);
   EXPECT_LT(touch(), kPages / 8);
   munmap(memory, bytes);
+}
+
+TEST(Memory, WhatExceedsTheMachineIsRefusedWithBothNumbers) {
+  const int64_t limit = memory_limit_bytes();
+  EXPECT_GT(limit, 1 << 20);
+  EXPECT_LE(free_memory_bytes(), limit);
+  EXPECT_GT(resident_memory_bytes(), 1 << 20);
+  require_memory(static_cast<double>(limit), "work", "advice");
+  expect_error(ErrorCode::memory, {"work needs about 1000000.00 TB", "this machine has", "advice"},
+               [] { require_memory(1e18, "work", "advice"); });
+}
+
+TEST(Memory, AnAllocationThatFailsIsTold) {
+  EXPECT_TRUE(is_out_of_memory(std::bad_alloc()));
+  EXPECT_TRUE(is_out_of_memory(std::runtime_error(
+      "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory")));
+  EXPECT_FALSE(is_out_of_memory(std::runtime_error("a file is missing")));
+  EXPECT_NE(out_of_memory_text().find("this machine has"), std::string::npos);
 }
 
 TEST(Memory, ThePeakCoversWhatIsHeld) {

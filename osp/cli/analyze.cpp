@@ -2,7 +2,6 @@
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <functional>
 #include <map>
 #include <memory>
@@ -142,10 +141,10 @@ int run(const AnalyzeCommand& options) {
     return json;
   };
   print_result(options.common, result_json, [&] {
-    fmt::print("{}\n{}\n{}\n", point_text(report, noise.noise()), sink_text(report.sinks),
-               outlier_text(report, tokenizer));
-    fmt::print("{}", cost ? cost_text(*cost)
-                          : fmt::format("Cost of few bits: not measured: {}\n", no_cost));
+    print_out("{}\n{}\n{}\n", point_text(report, noise.noise()), sink_text(report.sinks),
+              outlier_text(report, tokenizer));
+    print_out("{}", cost ? cost_text(*cost)
+                         : fmt::format("Cost of few bits: not measured: {}\n", no_cost));
   });
   return 0;
 }

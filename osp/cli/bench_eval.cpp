@@ -47,7 +47,7 @@ int run_bench_eval(const BenchEvalCommand& options) {
   if (options.common.json) {
     print_json(result);
   } else {
-    fmt::print("{}", items_per_s_table(result["tasks"], result["ratio"]));
+    print_out("{}", items_per_s_table(result["tasks"], result["ratio"]));
   }
   return 0;
 }

@@ -8,8 +8,10 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "osp/base/error.h"
+#include "osp/base/output.h"
 #include "osp/base/provenance.h"
 #include "osp/bench/optimizer_bench.h"
 #include "osp/cli/command.h"
@@ -48,6 +50,8 @@ void check_names(const std::vector<std::string>& optimizers) {
 
 // The part that is timed, in a process of its own.
 int time_alone(const OptimizerBench& bench, const std::string& updates) {
+  std::optional<ReservedOutput> place;
+  if (!updates.empty()) place.emplace(updates, OutputKind::file, "--updates");
   OptimConfig config;
   config.name = bench.optimizers[0];
   print_json(optimizer_speed_json(
@@ -65,9 +69,9 @@ int run_bench_optim(const BenchOptimCommand& options) {
   const Json measured = bench_optimizers(bench, console);
   const Json& optimizers = measured["optimizers"];
   if (!options.common.json) {
-    fmt::print("{}", group_table(optimizers));
+    print_out("{}", group_table(optimizers));
     if (optimizers[0].contains("tokens_per_s")) {
-      fmt::print("\n{}", throughput_table(optimizers, measured["overhead"], bench.batch_tokens));
+      print_out("\n{}", throughput_table(optimizers, measured["overhead"], bench.batch_tokens));
     }
     return 0;
   }

@@ -40,7 +40,7 @@ int run_bench_quantize(const BenchQuantizeCommand& options) {
   if (options.common.json) {
     print_json(quantize_bench_json(bench.model, runs, peer));
   } else {
-    fmt::print("{}", quantize_bench_table(runs, peer));
+    print_out("{}", quantize_bench_table(runs, peer));
   }
   return 0;
 }

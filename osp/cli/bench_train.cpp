@@ -49,7 +49,7 @@ int time_training_alone(const BenchTrainCommand& options) {
   const Recipe recipe = speed_recipe(options.model, options.context, options.assignments);
   const TrainingSpeed speed = measure_training_speed(recipe, options.turn.steps, options.profile);
   if (options.profile && !options.common.json) {
-    fmt::print("{}", profile_table(speed));
+    print_out("{}", profile_table(speed));
   } else {
     print_json(training_speed_json(speed, recipe.model.context, options.profile));
   }
@@ -85,7 +85,7 @@ int run_bench_train(const BenchTrainCommand& options) {
   Json models = Json::array();
   for (const std::string& name : names) models.push_back(bench_training(options, name, console));
   if (!options.common.json) {
-    fmt::print("{}", training_table(models));
+    print_out("{}", training_table(models));
     return 0;
   }
   Json result = models[0];  // the first model's numbers at the top level, all in `models`

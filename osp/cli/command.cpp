@@ -1,18 +1,11 @@
 #include "osp/cli/command.h"
 
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
-
-#include "osp/base/error.h"
-
 namespace osp {
 
 void print_json(const Json& object) {
-  const std::string line = object.dump() + "\n";
-  if (std::fwrite(line.data(), 1, line.size(), stdout) != line.size() || std::fflush(stdout) != 0) {
-    fail(ErrorCode::io, "stdout: cannot write the result ({})", std::strerror(errno));
-  }
+  // Paths may hold bytes that are not UTF-8.
+  write_stdout(object.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+  flush_stdout();
 }
 
 }  // namespace osp

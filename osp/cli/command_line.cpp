@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <deque>
+#include <sstream>
 
 #include "osp/base/error.h"
 #include "osp/base/fields.h"
@@ -58,7 +59,7 @@ std::vector<std::string> option_names(const CLI::App& app, bool with_hidden) {
 void print_interface(const Command::Entry& entry) {
   for (const Command::Entry& part : entry.parts) print_interface(part);
   if (!entry.parts.empty()) return;
-  fmt::print("{}\n", words_of(*entry.app));
+  print_out("{}\n", words_of(*entry.app));
   std::vector<std::string> lines;
   for (const CLI::Option* option : entry.app->get_options()) {
     if (option->check_lname("help")) continue;
@@ -70,7 +71,7 @@ void print_interface(const Command::Entry& entry) {
                                 option->get_required() ? " (required)" : ""));
   }
   std::sort(lines.begin(), lines.end());
-  for (const std::string& line : lines) fmt::print("{}\n", line);
+  for (const std::string& line : lines) print_out("{}\n", line);
 }
 
 // The entry that the words on the command line reached, and how many words led there.
@@ -201,7 +202,10 @@ int CommandLine::run(int argc, char** argv) {
   try {
     root_->app->parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version
-    return root_->app->exit(success);
+    std::ostringstream text;
+    root_->app->exit(success, text, text);
+    write_stdout(text.str());
+    return 0;
   } catch (const CLI::ParseError& error) {
     throw Error(ErrorCode::usage, usage_message(*root_, error, words));
   }

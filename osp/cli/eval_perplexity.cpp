@@ -1,6 +1,5 @@
 // The part of `osp eval` that measures perplexity, and divergence from another model.
 
-#include <cstdio>
 #include <optional>
 
 #include "osp/base/error.h"
@@ -149,25 +148,25 @@ Json rows_json(const EvalCommand& options, const std::vector<Row>& rows) {
 
 void print_rows(const std::vector<Row>& rows) {
   const bool divergence = !rows.empty() && rows.front().divergence.has_value();
-  fmt::print("{:<10} {:>12} {:>10} {:>10} {:>10} {:>9}{}\n", "bits", "perplexity", "loss",
-             "bits/byte", "tokens", "time",
-             divergence ? fmt::format(" {:>9} {:>9} {:>9} {:>9} {:>12}", "mean KL", "median",
-                                      "95 %", "99 %", "same choice")
-                        : "");
+  print_out("{:<10} {:>12} {:>10} {:>10} {:>10} {:>9}{}\n", "bits", "perplexity", "loss",
+            "bits/byte", "tokens", "time",
+            divergence ? fmt::format(" {:>9} {:>9} {:>9} {:>9} {:>12}", "mean KL", "median", "95 %",
+                                     "99 %", "same choice")
+                       : "");
   for (const Row& row : rows) {
-    fmt::print("{:<10} {:>12.4f} {:>10.5f} {:>10} {:>10} {:>9}", row.bits.text(),
-               row.result.perplexity, row.result.loss,
-               row.bits_per_byte > 0 ? fmt::format("{:.4f}", row.bits_per_byte) : "-",
-               row.result.tokens, format_duration(row.result.seconds));
+    print_out("{:<10} {:>12.4f} {:>10.5f} {:>10} {:>10} {:>9}", row.bits.text(),
+              row.result.perplexity, row.result.loss,
+              row.bits_per_byte > 0 ? fmt::format("{:.4f}", row.bits_per_byte) : "-",
+              row.result.tokens, format_duration(row.result.seconds));
     if (row.divergence) {
       const DivergenceResult& d = *row.divergence;
-      fmt::print(" {:>9.5f} {:>9.5f} {:>9.5f} {:>9.5f} {:>10.2f} %", d.divergence,
-                 d.divergence_median, d.divergence_95, d.divergence_99, 100 * d.same_choice);
+      print_out(" {:>9.5f} {:>9.5f} {:>9.5f} {:>9.5f} {:>10.2f} %", d.divergence,
+                d.divergence_median, d.divergence_95, d.divergence_99, 100 * d.same_choice);
     }
-    fmt::print("\n");
+    print_out("\n");
   }
   for (const Row& row : rows) {
-    if (row.tax) fmt::print("{}: {}\n", row.bits.text(), tax_text(*row.tax));
+    if (row.tax) print_out("{}: {}\n", row.bits.text(), tax_text(*row.tax));
   }
 }
 

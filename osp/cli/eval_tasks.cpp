@@ -1,14 +1,17 @@
 // The part of `osp eval` that runs benchmarks.
 
 #include <algorithm>
-#include <cstdio>
+#include <deque>
 #include <filesystem>
+#include <initializer_list>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/interrupt.h"
+#include "osp/base/output.h"
 #include "osp/cli/eval_command.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/eval/results_table.h"
@@ -172,15 +175,28 @@ int run_eval_tasks(const EvalCommand& options) {
   const TaskResultsHeader header{options.data, options.prompts, options.limit};
   const bool resumes = !options.resume.empty();
   const std::string& kept = resumes ? options.resume : options.out;
+  // Hold every name that will be written.
+  check_distinct_outputs({{"--out", options.out},
+                          {"--resume", options.resume},
+                          {"--table", options.table},
+                          {"--save-items", options.save_items}});
+  std::deque<ReservedOutput> places;
+  for (const auto& [option, path] :
+       std::initializer_list<std::pair<const char*, const std::string&>>{
+           {resumes ? "--resume" : "--out", kept},
+           {"--table", options.table},
+           {"--save-items", options.save_items}}) {
+    if (!path.empty()) places.emplace_back(path, OutputKind::file, option);
+  }
   TaskResults results = resumes ? TaskResults::resume(header, kept) : TaskResults(header, kept);
   run_all(options, results, kept);
   write_table(options.table, results.json());
   print_result(
       options.common, [&] { return results.json(); },
       [&] {
-        fmt::print("{}", results_text(results.json()));
+        print_out("{}", results_text(results.json()));
         if (options.models.size() > 1 || !options.table.empty()) {
-          fmt::print("\n{}", results_markdown(results.json()));
+          print_out("\n{}", results_markdown(results.json()));
         }
       });
   return 0;

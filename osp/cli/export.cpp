@@ -6,6 +6,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/output.h"
 #include "osp/base/philox.h"
 #include "osp/cli/command.h"
 #include "osp/export/gguf_convert.h"
@@ -162,9 +163,9 @@ int run_gptq(const ExportCommand& options, const std::string& out) {
 }
 
 int run(const ExportCommand& options) {
-  std::string out = options.out;
-  while (out.size() > 1 && out.ends_with('/')) out.pop_back();
-  if (path_exists(out)) fail(ErrorCode::usage, "{} exists: give --out a new name", out);
+  const bool is_file = options.format == "gguf";
+  const ReservedOutput place(options.out, is_file ? OutputKind::new_file : OutputKind::new_folder);
+  const std::string& out = place.path();
   if (options.format == "gguf") return run_gguf(options, out);
   if (options.format == "gptq") return run_gptq(options, out);
   return run_hf(options, out);

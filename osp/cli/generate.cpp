@@ -3,7 +3,6 @@
 
 #include <unistd.h>
 
-#include <cstdio>
 
 #include "osp/base/error.h"
 #include "osp/cli/command.h"
@@ -31,9 +30,8 @@ struct GenerateCommand {
 
 // Writes a piece of text so that it is seen at once.
 void stream_to_stdout(std::string_view piece) {
-  if (std::fwrite(piece.data(), 1, piece.size(), stdout) != piece.size() || std::fflush(stdout)) {
-    fail(ErrorCode::io, "stdout: cannot write the generated text");
-  }
+  write_stdout(piece);
+  flush_stdout();
 }
 
 // Text from the command line for JSON: bytes that are not UTF-8 become U+FFFD, as the tokenizer

@@ -3,11 +3,12 @@
 #include <malloc.h>
 
 #include <csignal>
-#include <cstdio>
 #include <exception>
-#include <new>
+#include <string>
 
+#include "osp/base/console.h"
 #include "osp/base/error.h"
+#include "osp/base/memory.h"
 #include "osp/base/version.h"
 #include "osp/cli/command.h"
 #include "osp/ops/isa.h"
@@ -18,9 +19,8 @@ namespace {
 constexpr const char* kDescription =
     "osp: train language models that survive 4-bit quantization, show why they do, and measure "
     "it.\n"
-    "Exit status: 0 done, 2 wrong usage, 3 damaged or unsupported input, 4 diverged, 5 disk or "
-    "I/O\n"
-    "error, 75 interrupted and resumable.";
+    "Exit status: 0 done, 2 wrong usage, 3 damaged or unsupported input, 4 diverged, 5 disk, I/O\n"
+    "or memory, 75 interrupted and resumable.";
 
 constexpr void (*kCommands[])(CommandLine&) = {add_tokenize, add_train,    add_quantize, add_eval,
                                                add_analyze,  add_generate, add_score,    add_export,
@@ -35,13 +35,33 @@ void keep_freed_memory() {
 }
 
 int run(int argc, char** argv) {
+  open_standard_streams();
   keep_freed_memory();
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an I/O error, not a silent death
   std::signal(SIGXFSZ, SIG_IGN);  // and so is a write beyond the limit of a file's size
   apply_isa_environment();
   CommandLine line(kDescription, kVersion);
   for (const auto add : kCommands) add(line);
-  return line.run(argc, argv);
+  const int status = line.run(argc, argv);
+  flush_stdout();
+  return status;
+}
+
+int report_error(const char* message, int status) noexcept {
+  write_stderr("error: ");
+  write_stderr(message);
+  write_stderr("\n");
+  return status;
+}
+
+// Frees nothing and allocates little: what failed was a large block.
+int report_out_of_memory() noexcept {
+  try {
+    const std::string text = out_of_memory_text() + "; use a smaller model or batch";
+    return report_error(text.c_str(), exit_status(ErrorCode::memory));
+  } catch (const std::exception&) {
+    return report_error("out of memory", exit_status(ErrorCode::memory));
+  }
 }
 
 }  // namespace
@@ -51,13 +71,9 @@ int main(int argc, char** argv) {
   try {
     return osp::run(argc, argv);
   } catch (const osp::Error& error) {
-    fmt::print(stderr, "error: {}\n", error.what());
-    return osp::exit_status(error.code());
-  } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "error: out of memory; use a smaller batch or model\n");
-    return 5;
+    return osp::report_error(error.what(), osp::exit_status(error.code()));
   } catch (const std::exception& error) {
-    fmt::print(stderr, "error: {}\n", error.what());
-    return 1;
+    if (osp::is_out_of_memory(error)) return osp::report_out_of_memory();
+    return osp::report_error(error.what(), 1);
   }
 }

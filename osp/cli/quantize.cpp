@@ -1,16 +1,19 @@
 // osp quantize: quantizes the linear layers of models by one method, or compares several in a table.
 #include <algorithm>
-#include <cmath>
-#include <cstdio>
+#include <map>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/base/file.h"
 #include "osp/base/interrupt.h"
+#include "osp/base/output.h"
 #include "osp/base/provenance.h"
 #include "osp/base/temporary_folder.h"
 #include "osp/cli/command.h"
+#include "osp/cli/quantize_runs.h"
 #include "osp/eval/divergence.h"
 #include "osp/eval/token_source.h"
 #include "osp/model/model_dir.h"
@@ -55,13 +58,23 @@ struct QuantizeCommand {
 // One model, opened and prepared for every method.
 struct Subject {
   std::string name, dir;
+  std::map<std::string, std::string> refusals;  // of --method all: the method, and why
   std::unique_ptr<ModelSource> source;
   TokenSource text;                     // of --data; empty without it
   std::optional<ParameterStore> whole;  // the original, where something is measured
   std::vector<at::Tensor> states;       // of the original, see DivergenceOptions
 };
 
-// Opens a model and refuses it if one of the methods cannot serve it; reads no tensor.
+bool wants_all(const QuantizeCommand& options) { return options.method == "all"; }
+
+// What is said about one method and leaves the others of --method all untouched.
+bool is_refusal(const Error& error) {
+  return error.code() == ErrorCode::unsupported || error.code() == ErrorCode::usage ||
+         error.code() == ErrorCode::diverged;
+}
+
+// Opens a model and refuses it if the method cannot serve it; of --method all, if none can. Reads
+// no tensor.
 Subject open_subject(const std::string& path, const std::vector<QuantizeRequest>& requests) {
   Subject subject;
   subject.name = path;
@@ -72,7 +85,12 @@ Subject open_subject(const std::string& path, const std::vector<QuantizeRequest>
   }
   subject.source = fused_source(open_model(subject.dir));
   for (const QuantizeRequest& request : requests) {
-    check_method_serves(request, subject.source->config());
+    try {
+      check_method_serves(request, subject.source->config());
+    } catch (const Error& error) {
+      if (!is_refusal(error) || subject.refusals.size() + 1 == requests.size()) throw;
+      subject.refusals[request.method.name] = error.what();
+    }
   }
   return subject;
 }
@@ -129,33 +147,92 @@ TableEntry measure(Subject& subject, const std::string& folder, const QuantizeCo
           .vocabulary = quantized.store.config.vocabulary};
 }
 
-// All seeds of one method on one model. The first seed's model is written to --out; the others are
-// measured and removed.
-std::vector<TableEntry> run_method(Subject& subject, const std::string& method,
-                                   const QuantizeCommand& options, Console& console, Json& json) {
-  std::vector<TableEntry> entries;
-  for (int64_t i = 0; i < options.seeds; ++i) {
-    QuantizeRequest request =
-        request_of(options, method, options.request.seed + static_cast<uint64_t>(i), console);
-    const bool kept = i == 0 && !options.request.out.empty();
-    std::optional<TemporaryFolder> temporary;
-    if (!kept) temporary.emplace();
-    if (!kept) request.out = *temporary / "model";
-    if (!kept) request.resume = false;
-    const QuantizeOutcome outcome = quantize_model(*subject.source, subject.dir, request);
-    console.end_status();
-    if (outcome.num_resumed > 0) {
-      console.line("{} blocks had been quantized before", outcome.num_resumed);
-    }
-    if (kept) console.line("wrote {}", request.out);
-    Json run = {{"model", subject.name}, {"seed", request.seed}, {"report", outcome.report}};
-    if (subject.whole) {
-      entries.push_back(measure(subject, request.out, options, console));
-      run["measured"] = table_entry_json(entries.back());
-    }
-    json.push_back(run);
+// Everything that is computed, with what it is written to.
+struct Work {
+  const QuantizeCommand& options;  // --out resolved
+  Console& console;
+  QuantizeRuns& runs;
+  Table& table;
+};
+
+// The folder that keeps the first seed's model; "" without --out.
+std::string kept_folder(const QuantizeCommand& options, const std::string& method) {
+  const std::string& out = options.request.out;
+  return out.empty() || !wants_all(options) ? out : out + "/" + method;
+}
+
+void add_refusal(Work& work, const Subject& subject, const std::string& method, uint64_t seed,
+                 const std::string& reason) {
+  work.table.entries.push_back({.model = subject.name, .method = method, .refused = reason});
+  work.runs.add({{"model", subject.name}, {"method", method}, {"seed", seed}, {"refused", reason}});
+  work.console.line("{} is refused: {}", method, reason);
+}
+
+// Takes over a run of an earlier call.
+void take_run(Work& work, const Subject& subject, const Json& run) {
+  if (run.contains("refused")) {
+    work.table.entries.push_back({.model = subject.name,
+                                  .method = json_string(run, "method", "results.json"),
+                                  .refused = json_string(run, "refused", "results.json")});
+  } else if (run.contains("measured")) {
+    work.table.entries.push_back(parse_table_entry(run["measured"], "results.json"));
+    work.table.entries.back().model = subject.name;
   }
-  return entries;
+}
+
+// One seed of one method on one model. The first seed's model is written to --out; the others are
+// measured and removed.
+void run_seed(Work& work, Subject& subject, const std::string& method, int64_t index) {
+  const QuantizeCommand& options = work.options;
+  QuantizeRequest request = request_of(options, method,
+                                       options.request.seed + static_cast<uint64_t>(index),
+                                       work.console);
+  request.out = index == 0 ? kept_folder(options, method) : "";
+  const bool kept = !request.out.empty();
+  std::optional<TemporaryFolder> temporary;
+  if (!kept) {
+    temporary.emplace();
+    request.out = *temporary / "model";
+    request.resume = false;
+  }
+  const QuantizeOutcome outcome = quantize_model(*subject.source, subject.dir, request);
+  work.console.end_status();
+  if (outcome.num_resumed > 0) {
+    work.console.line("{} blocks had been quantized before", outcome.num_resumed);
+  }
+  if (kept) work.console.line("wrote {}", request.out);
+  Json run = {{"model", subject.name},
+              {"method", request.method.name},
+              {"seed", request.seed},
+              {"report", outcome.report}};
+  if (subject.whole) {
+    work.table.entries.push_back(measure(subject, request.out, options, work.console));
+    run["measured"] = table_entry_json(work.table.entries.back());
+  }
+  work.runs.add(std::move(run));
+}
+
+// All seeds of one method on one model.
+void run_method(Work& work, Subject& subject, const std::string& method) {
+  const std::string name = parse_method(method).name;
+  for (int64_t i = 0; i < work.options.seeds; ++i) {
+    const uint64_t seed = work.options.request.seed + static_cast<uint64_t>(i);
+    if (const Json* run = work.runs.find(subject.name, name, seed)) {
+      take_run(work, subject, *run);
+      continue;
+    }
+    const auto refused = subject.refusals.find(name);
+    if (refused != subject.refusals.end()) {
+      return add_refusal(work, subject, name, seed, refused->second);
+    }
+    try {
+      run_seed(work, subject, method, i);
+    } catch (const Error& error) {
+      if (!wants_all(work.options) || !is_refusal(error)) throw;
+      work.console.end_status();
+      return add_refusal(work, subject, name, seed, error.what());
+    }
+  }
 }
 
 void check_options(const QuantizeCommand& options) {
@@ -163,9 +240,6 @@ void check_options(const QuantizeCommand& options) {
   if (options.models.size() > 1 && !out.empty()) {
     fail(ErrorCode::usage, "--out {}: one model at a time can be written, {} were given", out,
          options.models.size());
-  }
-  if (options.method == "all" && !out.empty()) {
-    fail(ErrorCode::usage, "--out {}: --method all measures methods; choose one to write", out);
   }
   if (options.report && options.data.empty()) {
     fail(ErrorCode::usage, "--report needs --data: the text on which perplexity is measured");
@@ -178,16 +252,54 @@ void check_options(const QuantizeCommand& options) {
     fail(ErrorCode::usage,
          "--resume continues an interrupted run in its --out folder; give the same --out");
   }
-  if (!out.empty()) check_output_dir(out);
 }
 
-int run(const QuantizeCommand& options) {
-  check_options(options);
+// What a document is kept and resumed by: everything that its numbers depend on.
+Json call_json(const QuantizeCommand& options, const QuantizeRequest& request) {
+  Json call = request_json(request);
+  call["method"] = options.method;
+  call["models"] = options.models;
+  call["data"] = options.data;
+  call["data_tokens"] = options.data_tokens;
+  call["seeds"] = options.seeds;
+  return call;
+}
+
+void print_runs(const QuantizeCommand& options, const QuantizeRuns& runs, const Table& table) {
+  print_result(
+      options.common, [&] { return runs.json(); },
+      [&] {
+        if (!table.entries.empty()) print_out("{}", table_text(table));
+      });
+}
+
+// Prints what was done before a call ended early, and says how it goes on.
+[[noreturn]] void end_early(const Work& work, const Error& error) {
+  work.console.end_status();
+  if (!work.runs.json()["runs"].empty()) print_runs(work.options, work.runs, work.table);
+  const std::string text = error.what();
+  if (error.code() != ErrorCode::interrupted || text.find("--resume") != std::string::npos) {
+    throw error;
+  }
+  fail(ErrorCode::interrupted, "{}; {}", text,
+       work.options.request.out.empty() ? "without --out nothing is kept"
+                                        : "the same command with --resume goes on there");
+}
+
+int run(const QuantizeCommand& given) {
+  check_options(given);
   const std::vector<std::string> methods =
-      options.method == "all" ? table_methods() : std::vector<std::string>{options.method};
+      wants_all(given) ? table_methods() : std::vector<std::string>{given.method};
   catch_signals();
-  Console console(options.common.quiet);
-  // Refuse before any work: for every method, then for every model.
+  Console console(given.common.quiet);
+  // Refuse before any work: a name that cannot be written, then every method, then every model.
+  QuantizeCommand options = given;
+  std::optional<ReservedOutput> place;
+  if (!given.request.out.empty()) {
+    const bool resume = given.request.resume;
+    place.emplace(given.request.out, resume ? OutputKind::folder : OutputKind::new_folder);
+    options.request.out = place->path();
+  }
   std::vector<QuantizeRequest> requests;
   for (const std::string& method : methods) {
     requests.push_back(request_of(options, method, options.request.seed, console));
@@ -195,26 +307,26 @@ int run(const QuantizeCommand& options) {
   }
   std::vector<Subject> subjects;
   for (const std::string& path : options.models) subjects.push_back(open_subject(path, requests));
+  // Run every method on every model.
   Table table;
-  const std::string bits = options.request.bits.text();
-  Json json = {
-      {"bits", bits}, {"profile", profile_name(options.request.profile)}, {"runs", Json::array()}};
-  record_provenance(json);
-  for (Subject& subject : subjects) {
-    read_measured(subject, options, console);
-    for (const std::string& method : methods) {
-      for (TableEntry& entry : run_method(subject, method, options, console, json["runs"])) {
-        table.entries.push_back(std::move(entry));
-      }
+  table.bits = options.request.bits.text();
+  Json header = {{"bits", table.bits}, {"profile", profile_name(options.request.profile)}};
+  if (wants_all(options)) header["call"] = call_json(options, requests.front());
+  record_provenance(header);
+  const bool keeps = wants_all(options) && place;
+  QuantizeRuns runs(header, keeps ? place->path() + "/results.json" : "", options.request.resume);
+  if (keeps) make_directories(place->path());
+  Work work{options, console, runs, table};
+  try {
+    for (Subject& subject : subjects) {
+      read_measured(subject, options, console);
+      for (const std::string& method : methods) run_method(work, subject, method);
+      subject = {};  // one whole model in memory at a time
     }
-    subject = {};  // one whole model in memory at a time
+  } catch (const Error& error) {
+    end_early(work, error);
   }
-  table.bits = bits;
-  print_result(
-      options.common, [&] { return json; },
-      [&] {
-        if (!table.entries.empty()) fmt::print("{}", table_text(table));
-      });
+  print_runs(options, runs, table);
   return 0;
 }
 

@@ -1,9 +1,11 @@
 // osp report: turns run folders and results into one self-contained page, a table and summary.json;
 // with --watch it serves the page of unfinished runs on this machine.
-#include <cstdio>
+
+#include <optional>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/output.h"
 #include "osp/base/provenance.h"
 #include "osp/base/version.h"
 #include "osp/cli/command.h"
@@ -71,8 +73,8 @@ int watch(const ReportCommand& options, const PageOptions& page) {
                              [&] {
                                return Json{{"url", url}};
                              },
-                             [&] { fmt::print("{}\n", url); });
-                         std::fflush(stdout);
+                             [&] { print_out("{}\n", url); });
+                         flush_stdout();
                          console.line("report: watching; Ctrl-C ends it");
                        },
                    .unreadable =
@@ -91,19 +93,25 @@ int run_report(const ReportCommand& options) {
   if (options.out.empty()) {
     fail(ErrorCode::usage, "osp report: --out is missing; name the page to write, or give --watch");
   }
+  check_distinct_outputs({{"--out", options.out}, {"--summary", options.summary}});
+  const ReservedOutput out(options.out, OutputKind::file);
+  std::optional<ReservedOutput> summary_place;
+  if (!options.summary.empty()) {
+    summary_place.emplace(options.summary, OutputKind::file, "--summary");
+  }
   Console console(options.common.quiet);
   const std::vector<RunData> runs = read_inputs(options.runs, options.labels);
   const std::string page = render_page(runs, page_options, read_file(plotly_path()));
   const Json summary = summary_json(runs);
-  if (!options.summary.empty()) write_file_atomic(options.summary, summary.dump(2) + "\n");
-  write_file_atomic(options.out, page);
+  if (summary_place) write_file_atomic(summary_place->path(), summary.dump(2) + "\n");
+  write_file_atomic(out.path(), page);
   for (const RunData& run : runs) {
     for (const std::string& note : run.missing) console.line("{}: {}", run.path, note);
   }
   console.line("report: {} ({})", options.out, format_bytes(static_cast<double>(page.size())));
   print_result(
       options.common, [&] { return summary; },
-      [&] { fmt::print("{}", to_markdown(summary_table(runs))); });
+      [&] { print_out("{}", to_markdown(summary_table(runs))); });
   return 0;
 }
 

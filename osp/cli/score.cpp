@@ -1,7 +1,6 @@
 // osp score: log-likelihoods and greedy continuations of texts given as JSON lines
 // (docs/formats.md), for scripts. Lines are answered together, at a blank line and at the end, so
 // that another program can keep the model loaded and send it more requests.
-#include <cstdio>
 #include <fstream>
 #include <iostream>
 
@@ -41,9 +40,9 @@ struct ScoreCommand {
 
 void answer(const ScoreModel& model, RequestBatch& batch, const ScoreOptions& options) {
   for (const Json& result : batch.answer(model, options)) {
-    fmt::print("{}\n", result.dump(-1, ' ', false, Json::error_handler_t::replace));
+    print_out("{}\n", result.dump(-1, ' ', false, Json::error_handler_t::replace));
   }
-  if (std::fflush(stdout) != 0) fail(ErrorCode::io, "stdout: cannot write the results");
+  flush_stdout();
 }
 
 void answer_lines(std::istream& lines, const std::string& where, const ScoreModel& model,

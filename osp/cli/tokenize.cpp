@@ -2,12 +2,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <csignal>
 #include <iostream>
 #include <limits>
 #include <thread>
 
 #include "osp/base/error.h"
+#include "osp/base/interrupt.h"
+#include "osp/base/output.h"
 #include "osp/cli/command.h"
 #include "osp/data/shards_build.h"
 #include "osp/data/shards_writer.h"
@@ -80,32 +81,6 @@ struct TokenizeCommand {
   }
 };
 
-// Set by the signal handler.
-volatile std::sig_atomic_t stop_signal = 0;
-
-// SIGINT and SIGTERM end the command in an orderly way while this object lives.
-class StopOnSignal {
- public:
-  StopOnSignal() {
-    stop_signal = 0;
-    struct sigaction action {};
-    action.sa_handler = [](int number) { stop_signal = number; };
-    action.sa_flags = SA_RESETHAND | SA_RESTART;  // a second signal kills
-    sigaction(SIGINT, &action, &old_int_);
-    sigaction(SIGTERM, &action, &old_term_);
-  }
-  ~StopOnSignal() {
-    sigaction(SIGINT, &old_int_, nullptr);
-    sigaction(SIGTERM, &old_term_, nullptr);
-  }
-  StopOnSignal(const StopOnSignal&) = delete;
-  StopOnSignal& operator=(const StopOnSignal&) = delete;
-
- private:
-  struct sigaction old_int_ {
-  }, old_term_{};
-};
-
 // A number is an id, anything else the content of a token.
 int64_t named_token(const Tokenizer& tokenizer, const char* option, const std::string& name) {
   const bool number =
@@ -162,12 +137,12 @@ void print_report(const TokenizeCommand& options, const ShardBuildReport& report
   uint64_t num_tokens = 0;
   for (const auto& [name, split] : report.index.splits) {
     num_tokens += split.num_tokens;
-    fmt::print("{:<10} {:>15} tokens  {:>11} documents  {:>4} shards\n", name,
+    print_out("{:<10} {:>15} tokens  {:>11} documents  {:>4} shards\n", name,
                format_count(static_cast<long long>(split.num_tokens)),
                format_count(static_cast<long long>(split.num_documents)), split.shards.size());
   }
   const auto bytes = static_cast<double>(report.text_bytes);
-  fmt::print(
+  print_out(
       "{} of text, {:.2f} bytes a token, {} empty documents dropped; {:.1f} MB/s; wrote {}\n",
       format_bytes(bytes), bytes / static_cast<double>(num_tokens), report.dropped_documents,
       bytes / 1e6 / report.seconds, options.out);
@@ -184,26 +159,28 @@ int encode_lines(const TokenizeCommand& options, const Tokenizer& tokenizer) {
     ids.clear();
     tokenizer.encode_append(value.get_ref<const std::string&>(),
                             {.add_special_tokens = options.special_tokens}, ids);
-    fmt::print("[{}]\n", fmt::join(ids, ", "));
-    std::fflush(stdout);  // the writer may wait for the answer to each line
+    print_out("[{}]\n", fmt::join(ids, ", "));
+    flush_stdout();  // the writer may wait for the answer to each line
   }
   return 0;
 }
 
 int write_shards(const TokenizeCommand& options, const Tokenizer& tokenizer) {
+  const ReservedOutput place(options.out, OutputKind::folder);
+  check_shard_destination(place.path(), options.overwrite);
   Console console(options.common.quiet);
   TextInputs inputs = find_text_inputs(options.inputs, options.format);
   if (!inputs.ignored.empty()) {
     console.line("ignored {} files whose names end in no known text format, such as {}",
                  inputs.ignored.size(), inputs.ignored.front());
   }
-  const StopOnSignal guard;
+  catch_signals();
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   const ShardBuildReport report = build_shards(
       {.files = std::move(inputs.files),
        .read = {.field = options.field,
                 .policy = parse_document_policy(options.documents, options.document_separator)},
-       .out = options.out,
+       .out = place.path(),
        .num_threads = options.threads > 0 ? static_cast<int>(options.threads) : cores,
        .shard_tokens = options.shard_tokens,
        .validation_fraction = options.validation_fraction,
@@ -211,7 +188,7 @@ int write_shards(const TokenizeCommand& options, const Tokenizer& tokenizer) {
            document_token(tokenizer, "--begin-of-document", options.begin_of_document),
        .end_of_document = document_token(tokenizer, "--end-of-document", options.end_of_document),
        .overwrite = options.overwrite,
-       .cancelled = [] { return stop_signal != 0; }},
+       .cancelled = [] { return stop_requested() != 0; }},
       text_encoder(tokenizer), console);
   print_result(
       options.common, [&] { return report_json(options, report); },
@@ -231,7 +208,7 @@ int run(const TokenizeCommand& options) {
   if (options.out.empty())
     fail(ErrorCode::usage, "--out is missing: name the folder to write shards to");
   if (options.special_tokens) fail(ErrorCode::usage, "--special-tokens needs --stdin");
-  check_shard_destination(options.out, options.overwrite);
+  check_shard_destination(resolved_output(options.out), options.overwrite);
   return write_shards(options, Tokenizer::from_file(options.tokenizer));
 }
 

@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "osp/base/interrupt.h"
+#include "osp/base/output.h"
 #include "osp/cli/command.h"
 #include "osp/optim/routing.h"
 #include "osp/train/flops.h"
@@ -37,21 +38,21 @@ struct TrainCommand {
 
 void print_dry_run(const Json& description) {
   for (const auto& [section, values] : description["recipe"].items()) {
-    fmt::print("[{}]\n", section);
-    for (const auto& [key, value] : values.items()) fmt::print("{} = {}\n", key, value.dump());
-    fmt::print("\n");
+    print_out("[{}]\n", section);
+    for (const auto& [key, value] : values.items()) print_out("{} = {}\n", key, value.dump());
+    print_out("\n");
   }
-  fmt::print("{}\n", description["routing_table"].get<std::string>());
-  fmt::print("parameters          {}\n", format_count(description["parameters"].get<int64_t>()));
-  fmt::print("steps               {}\n", format_count(description["steps"].get<int64_t>()));
-  fmt::print("tokens              {}\n", format_count(description["tokens"].get<int64_t>()));
-  fmt::print("micro-batch         {} sequences\n",
+  print_out("{}\n", description["routing_table"].get<std::string>());
+  print_out("parameters          {}\n", format_count(description["parameters"].get<int64_t>()));
+  print_out("steps               {}\n", format_count(description["steps"].get<int64_t>()));
+  print_out("tokens              {}\n", format_count(description["tokens"].get<int64_t>()));
+  print_out("micro-batch         {} sequences\n",
              description["micro_batch_sequences"].get<int64_t>());
-  fmt::print("model FLOPs         {:.3g} a token, {:.3g} in all\n",
+  print_out("model FLOPs         {:.3g} a token, {:.3g} in all\n",
              description["flops_per_token"].get<double>(), description["flops"].get<double>());
-  fmt::print("memory (estimated)\n");
+  print_out("memory (estimated)\n");
   for (const auto& [part, bytes] : description["memory_bytes"].items()) {
-    fmt::print("  {:<18}{}\n", part, format_bytes(bytes.get<double>()));
+    print_out("  {:<18}{}\n", part, format_bytes(bytes.get<double>()));
   }
 }
 
@@ -74,12 +75,13 @@ int run(const TrainCommand& options) {
   if (train_options.out.empty()) {
     train_options.out = "runs/" + std::filesystem::path(options.recipe).stem().string();
   }
+  train_options.out = resolved_output(train_options.out);  // held by the lock inside
   catch_signals();
   Console console(options.common.quiet);
   const Json result = train(recipe, train_options, console);
   print_result(
       options.common, [&] { return result; },
-      [&] { fmt::print("{}\n", result["model"].get<std::string>()); });
+      [&] { print_out("{}\n", result["model"].get<std::string>()); });
   return 0;
 }
 

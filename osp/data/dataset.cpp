@@ -6,6 +6,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/interrupt.h"
 #include "osp/base/printable.h"
 #include "osp/base/sha256.h"
 #include "osp/data/shards.h"
@@ -125,6 +126,7 @@ void TokenDataset::State::open_folder(const std::string& folder, const std::stri
            size, index_path, entry.num_tokens, expected,
            size < expected ? "truncated file" : "bytes after the last token");
     }
+    if (verify && !shards.empty()) leave_if_stopped("the data was verified");
     if (verify && sha256_hex(as_text(shard.file->bytes())) != entry.sha256) {
       fail(ErrorCode::damaged, "{}: SHA-256 differs from {} (damaged file): tokenize again", path,
            index_path);
@@ -215,6 +217,7 @@ void TokenDataset::copy(uint64_t begin, std::span<int64_t> out) const {
 
 void TokenDataset::check_ids(int64_t vocabulary) const {
   for (const MappedShard& shard : state_->shards) {
+    if (&shard != &state_->shards.front()) leave_if_stopped("the data was checked");
     const uint64_t bad = state_->token_bytes == 2
                              ? first_bad_id<uint16_t>(shard.ids(), shard.num_tokens, vocabulary)
                              : first_bad_id<uint32_t>(shard.ids(), shard.num_tokens, vocabulary);

@@ -5,9 +5,12 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
+#include <charconv>
 #include <cstring>
+#include <filesystem>
 
 #include "osp/base/error.h"
 
@@ -75,16 +78,34 @@ constexpr uint32_t kFileVersion = 3;
 constexpr uint32_t kSummary = 5;
 constexpr uint32_t kSessionLog = 7;
 
-// A file name that no file of the folder has.
-std::string unused_path(const std::string& folder, double start_time_s) {
-  for (int n = 0;; ++n) {
-    const std::string path = fmt::format("{}/events.out.tfevents.{:010}.osp.{}.{}", folder,
-                                         static_cast<long long>(start_time_s), ::getpid(), n);
-    if (!path_exists(path)) return path;
+constexpr std::string_view kFilePrefix = "events.out.tfevents.";
+
+// The largest <seconds> in the names of the folder's event files, -1 without any.
+int64_t newest_seconds(const std::string& folder) {
+  int64_t newest = -1;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end;
+       it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (!name.starts_with(kFilePrefix)) continue;
+    int64_t seconds = 0;
+    std::from_chars(name.data() + kFilePrefix.size(), name.data() + name.size(), seconds);
+    newest = std::max(newest, seconds);
   }
+  if (error) fail(ErrorCode::io, "{}: cannot list: {}", folder, error.message());
+  return newest;
+}
+
+// The name of a file that is read after every other one in the folder.
+std::string last_path(const std::string& folder, double start_time_s) {
+  const int64_t seconds =
+      std::max(static_cast<int64_t>(start_time_s), newest_seconds(folder) + 1);
+  return fmt::format("{}/{}{:010}.osp.{}.0", folder, kFilePrefix, seconds, ::getpid());
 }
 
 }  // namespace
+
+bool has_event_files(const std::string& folder) { return newest_seconds(folder) >= 0; }
 
 uint32_t crc32c(std::string_view bytes) {
   static constexpr std::array<uint32_t, 256> kTable = crc_table();
@@ -97,7 +118,7 @@ uint32_t masked_crc32c(std::string_view bytes) { return std::rotr(crc32c(bytes),
 
 EventWriter::EventWriter(const std::string& folder, double start_time_s,
                          std::optional<int64_t> resumed_at_step)
-    : path_(unused_path(folder, start_time_s)), file_(path_) {
+    : path_(last_path(folder, start_time_s)), file_(path_) {
   write_record(event(start_time_s, 0, kFileVersion, "brain.Event:2"));
   if (resumed_at_step) {
     // SessionLog: status = 1, START = 1.

@@ -92,6 +92,19 @@ TEST(EventWriter, ASecondWriterAddsAFileAndLeavesTheFirst) {
   EXPECT_EQ(events_of(second.path()).size(), 2u);
 }
 
+// The kind: files of one second, sorted by process id, hide the newer from viewers.
+TEST(EventWriter, EveryFileSortsBehindThoseThatWereThere) {
+  const TestFolder folder;
+  EXPECT_FALSE(has_event_files(folder.path()));
+  std::string newest;
+  for (const double start_s : {1000.0, 1000.0, 1000.5, 990.0, 2000.0}) {
+    const EventWriter writer(folder.path(), start_s);
+    EXPECT_GT(writer.path(), newest);
+    newest = writer.path();
+  }
+  EXPECT_TRUE(has_event_files(folder.path()));
+}
+
 TEST(EventWriter, AnAbsentFolderIsAnIoError) {
   const TestFolder folder;
   expect_error(ErrorCode::io, {}, [&] { EventWriter(folder / "absent", 1.0); });

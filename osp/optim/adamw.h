@@ -21,7 +21,8 @@ struct AdamOptions {
   static void fields(Visitor& visit, Self& self) {
     visit("beta1", self.beta1, Range{0, 1 - 1e-9}, "Adam: decay of the mean gradient");
     visit("beta2", self.beta2, Range{0, 1 - 1e-9}, "Adam: decay of the mean squared gradient");
-    visit("eps", self.eps, Range{0, 1}, "Adam: added to the root");
+    visit("eps", self.eps, Range{1e-30, 1},
+          "Adam: added to the root; never 0, which makes weights without gradient NaN");
   }
 };
 

@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "osp/base/error.h"
+#include "osp/base/interrupt.h"
 
 namespace osp {
 namespace {
@@ -58,6 +59,7 @@ Search search_scale(const ParameterStore& store, const ScaleSite& site,
   Search best;
   best.choice.input = "input of " + store.specs[static_cast<size_t>(site.readers[0])].name;
   for (int64_t i = 0; i < kRatios; ++i) {
+    leave_if_stopped("AWQ searched its scales");
     const double ratio = static_cast<double>(i) / kRatios;
     const at::Tensor s = candidate_scale(magnitude, ratio);
     const double error = output_error(store, site, statistics.rows, s, options.grid);

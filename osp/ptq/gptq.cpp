@@ -19,6 +19,7 @@
 #include <optional>
 
 #include "osp/base/error.h"
+#include "osp/base/interrupt.h"
 
 namespace osp {
 namespace {
@@ -231,6 +232,7 @@ RoundedLayer gptq(const at::Tensor& weight, const at::Tensor& hessian, const at:
                   low,
                   -low - 1.0f};
   for (int64_t begin = 0; begin < in; begin += block) {
+    leave_if_stopped("a layer was quantized");
     const int64_t end = std::min(begin + block, in), width = end - begin;
     at::parallel_for(0, out, 16, [&](int64_t first, int64_t last) {
       for (int64_t row = first; row < last; ++row) round_row(rows, row, begin, end);

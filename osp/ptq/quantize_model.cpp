@@ -1,7 +1,9 @@
 #include "osp/ptq/quantize_model.h"
 
 #include "osp/base/error.h"
+#include "osp/base/file.h"
 #include "osp/base/memory.h"
+#include "osp/base/output.h"
 #include "osp/base/timing.h"
 #include "osp/ops/hadamard_matrix.h"
 #include "osp/ptq/quantize_report.h"
@@ -42,6 +44,20 @@ Json fingerprint_json(const ModelSource& source, const std::string& model_dir,
   return settings;
 }
 
+constexpr size_t kMaxReportBytes = size_t{1} << 30;
+
+std::string report_path(const QuantizeRequest& request) { return request.out + "/quantize.json"; }
+
+// Whether request.out holds the whole result of this request already: a call that was stopped
+// later, while the model was measured, is resumed without quantizing again.
+bool is_finished(const QuantizeRequest& request, const std::string& model_dir) {
+  const std::string path = report_path(request);
+  if (!path_exists(path) || !is_quantized_model_dir(request.out)) return false;
+  const Json report = read_json_file(path, kMaxReportBytes);
+  return report.is_object() && report.contains("request") && report.contains("model") &&
+         report["request"] == request_json(request) && report["model"] == model_dir;
+}
+
 }  // namespace
 
 void check_request(const QuantizeRequest& request) {
@@ -75,11 +91,16 @@ void check_method_serves(const QuantizeRequest& request, const ModelConfig& conf
 }
 
 QuantizeOutcome quantize_model(const ModelSource& source, const std::string& model_dir,
-                               const QuantizeRequest& request) {
-  // 1. Refuse what cannot be done before any work.
+                               const QuantizeRequest& given) {
+  // 1. Refuse what cannot be done before any work, and take over what was done before.
+  QuantizeRequest request = given;
+  request.out = resolved_output(given.out);  // the folder of parts stands beside it
   const ModelConfig& config = source.config();
   check_request(request);
   check_method_serves(request, config);
+  if (request.resume && is_finished(request, model_dir)) {
+    return {read_json_file(report_path(request), kMaxReportBytes), config.layers};
+  }
   check_output_dir(request.out);
   const auto stage = [&](const std::string& text) {
     if (request.stage) request.stage(text);
@@ -143,6 +164,7 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
   outcome.report["totals"]["block_seconds"] = result.block_seconds;
   outcome.report["totals"]["peak_memory_bytes"] = peak_memory_bytes();
   outcome.report["model"] = model_dir;
+  outcome.report["request"] = request_json(request);
   save_quantized_model_dir(parts, result.config, info, outcome.report, model_dir, request.out);
   remove_tree(work);
   return outcome;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "osp/base/json_number.h"
 
@@ -27,11 +28,22 @@ std::vector<double> values(const Table& table, const std::string& model, const s
                            const Value& value) {
   std::vector<double> found;
   for (const TableEntry& entry : table.entries) {
-    if (entry.model == model && (method.empty() || entry.method == method)) {
+    if (entry.refused.empty() && entry.model == model &&
+        (method.empty() || entry.method == method)) {
       found.push_back(value(entry));
     }
   }
   return found;
+}
+
+// Why a model was not quantized by a method, "" if it was.
+std::string refusal(const Table& table, const std::string& model, const std::string& method) {
+  for (const TableEntry& entry : table.entries) {
+    if (entry.model == model && entry.method == method && !entry.refused.empty()) {
+      return entry.refused;
+    }
+  }
+  return "";
 }
 
 std::string shown(const Spread& spread, int digits) {
@@ -122,7 +134,29 @@ Json table_entry_json(const TableEntry& entry) {
           {"bits_per_byte_16", finite_or_null(bits_per_byte(entry.original_perplexity, entry))},
           {"bits_per_byte", finite_or_null(bits_per_byte(entry.perplexity, entry))},
           {"tokens", entry.tokens},
-          {"window", entry.window}};
+          {"window", entry.window},
+          {"text_bytes", entry.bytes},
+          {"vocabulary", entry.vocabulary}};
+}
+
+TableEntry parse_table_entry(const Json& measured, const std::string& where) {
+  const auto number = [&](const char* key) {
+    const auto found = measured.find(key);
+    if (found != measured.end() && found->is_null()) {
+      return std::numeric_limits<double>::quiet_NaN();
+    }
+    return json_number(measured, key, where);
+  };
+  return {.model = {},
+          .method = json_string(measured, "method", where),
+          .original_perplexity = number("perplexity_16"),
+          .perplexity = number("perplexity"),
+          .divergence = number("kl_divergence"),
+          .same_choice = number("same_choice"),
+          .tokens = json_int(measured, "tokens", where),
+          .window = json_int(measured, "window", where),
+          .bytes = number("text_bytes"),
+          .vocabulary = json_int(measured, "vocabulary", where)};
 }
 
 std::string table_text(const Table& table) {
@@ -131,7 +165,8 @@ std::string table_text(const Table& table) {
     return shown(spread_of(values(table, model, method, value)), digits);
   };
   const auto first = [&](const std::string& model, int digits, const auto& value) {
-    return shown(spread_of({values(table, model, "", value).front()}), digits);
+    const std::vector<double> measured = values(table, model, "", value);
+    return measured.empty() ? "-" : shown(spread_of({measured.front()}), digits);
   };
   std::string text = rows_text(
       table, "perplexity (KL)",
@@ -139,15 +174,22 @@ std::string table_text(const Table& table) {
         return first(model, 3, [](const TableEntry& e) { return e.original_perplexity; });
       },
       [&](const std::string& model, const std::string& method) {
+        if (!refusal(table, model, method).empty()) return std::string("refused");
         return fmt::format(
             "{} ({})", cell(model, method, 3, [](const TableEntry& e) { return e.perplexity; }),
             cell(model, method, 4, [](const TableEntry& e) { return e.divergence; }));
       });
-  const bool comparable =
-      std::all_of(table.entries.begin(), table.entries.end(), [&](const TableEntry& entry) {
-        return entry.vocabulary == table.entries.front().vocabulary;
-      });
-  if (comparable) return text;
+  for (const std::string& method : distinct(table, &TableEntry::method)) {
+    for (const std::string& model : distinct(table, &TableEntry::model)) {
+      const std::string reason = refusal(table, model, method);
+      if (!reason.empty()) text += fmt::format("\n{} is refused: {}\n", method, reason);
+    }
+  }
+  std::set<int64_t> vocabularies;
+  for (const TableEntry& entry : table.entries) {
+    if (entry.refused.empty()) vocabularies.insert(entry.vocabulary);
+  }
+  if (vocabularies.size() < 2) return text;
   return text + "\n" +
          rows_text(
              table, "bits per byte",
@@ -157,6 +199,7 @@ std::string table_text(const Table& table) {
                });
              },
              [&](const std::string& model, const std::string& method) {
+               if (!refusal(table, model, method).empty()) return std::string("refused");
                return cell(model, method, 4,
                            [](const TableEntry& e) { return bits_per_byte(e.perplexity, e); });
              });

@@ -21,6 +21,7 @@ struct TableEntry {
   int64_t window = 0;        // tokens
   double bytes = 0.0;        // of text that the scored tokens stand for; 0: not known
   int64_t vocabulary = 0;
+  std::string refused = {};  // why the model cannot be quantized by the method; "": it was
 };
 
 struct Table {
@@ -40,8 +41,11 @@ Spread spread_of(const std::vector<double>& values);
 double bits_per_byte(double perplexity, const TableEntry& entry);
 
 Json table_entry_json(const TableEntry& entry);
+// The measurements of table_entry_json(); `where` names them in Error(damaged).
+TableEntry parse_table_entry(const Json& measured, const std::string& where);
 
-// A Markdown table of perplexity with the divergence in brackets. Where the models' vocabularies
+// A Markdown table of perplexity with the divergence in brackets, and below it why the cells that
+// say "refused" do. Where the models' vocabularies
 // differ, their perplexities cannot be compared, and a second table has bits per byte.
 std::string table_text(const Table& table);
 

@@ -11,6 +11,7 @@
 #include <map>
 
 #include "osp/base/error.h"
+#include "osp/base/interrupt.h"
 #include "osp/model/transformer.h"
 #include "osp/ptq/cayley.h"
 #include "osp/ptq/quarot.h"
@@ -40,6 +41,7 @@ class Descent {
       : options_(options), result_(result) {}
 
   void step(at::Tensor& x, const at::Tensor& gradient, int64_t index) {
+    leave_if_stopped("rotations were learned");
     const CayleyStep done =
         cayley_step(x, gradient, cosine_rate(options_.rate, index, options_.steps));
     result_.largest_error = std::max(result_.largest_error, done.error);

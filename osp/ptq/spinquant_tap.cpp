@@ -4,6 +4,7 @@
 #include <ATen/ops/matmul.h>
 
 #include "osp/base/error.h"
+#include "osp/base/interrupt.h"
 #include "osp/quant/grid.h"
 
 namespace osp {
@@ -89,6 +90,7 @@ bool SpinQuantTap::wants(TapPoint point, int64_t layer) const {
 }
 
 at::Tensor SpinQuantTap::at(TapPoint point, int64_t layer, const at::Tensor& x) {
+  leave_if_stopped("rotations were learned");
   if (point == TapPoint::embedding) return at::matmul(x, residual_);
   if (point == TapPoint::final_state) return at::matmul(x, residual_.t());
   const at::Tensor y = point == TapPoint::value ? at::matmul(x, values_[static_cast<size_t>(layer)])

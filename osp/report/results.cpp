@@ -92,6 +92,7 @@ std::vector<ModelResults> read_quantize_runs(const Json& file, const std::string
   // One result per run of the command.
   std::vector<ModelResults> models;
   for (const Json& item : objects_member(file, "runs", where)) {
+    if (has_value(item, "refused")) continue;
     const std::string name = json_string(item, "model", where);
     auto model = std::find_if(models.begin(), models.end(),
                               [&](const ModelResults& known) { return known.model == name; });

@@ -1,14 +1,17 @@
 #include "osp/train/checkpoint.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/interrupt.h"
 #include "osp/base/sha256.h"
 
 namespace osp {
@@ -18,6 +21,8 @@ namespace fs = std::filesystem;
 
 constexpr const char* kManifest = "manifest.json";
 constexpr const char* kPrefix = "step-";
+constexpr const char* kDamaged = ".damaged";
+constexpr const char* kSuperseded = ".superseded";
 
 // The step in "step-N", or -1 for any other name ("step-N.tmp", "step-007").
 int64_t step_of(const std::string& name) {
@@ -107,7 +112,10 @@ Json verify_checkpoint(const std::string& folder) {
     const std::string path = folder + "/" + name;
     std::error_code error;
     const uint64_t size = fs::file_size(path, error);
-    if (error) fail(ErrorCode::damaged, "{}: {}", path, error.message());
+    if (error) {
+      const bool missing = error == std::errc::no_such_file_or_directory;
+      fail(missing ? ErrorCode::damaged : ErrorCode::io, "{}: {}", path, error.message());
+    }
     const auto expected = json_int(entry, "bytes", where + ": " + name);
     if (size != uint64_t(expected)) {
       fail(ErrorCode::damaged, "{}: has {} bytes, manifest.json says {}", path, size, expected);
@@ -129,50 +137,103 @@ std::vector<int64_t> list_checkpoints(const std::string& run) {
   return steps;
 }
 
-FoundCheckpoint find_checkpoint(const std::string& run) {
-  const std::vector<int64_t> steps = list_checkpoints(run);
+int64_t skips_in_a_row(const std::string& folder) {
+  const std::string where = folder + "/trainer.json";
+  if (!path_exists(where)) return 0;
+  const Json trainer = read_json_file(where);
+  return trainer.contains("guard") ? json_int(trainer["guard"], "consecutive", where) : 0;
+}
+
+FoundCheckpoint find_checkpoint(const std::string& run, int64_t chosen, int64_t keep) {
+  std::vector<int64_t> steps = list_checkpoints(run);
   FoundCheckpoint found;
+  // Set the steps after a chosen one apart.
+  if (chosen >= 0) {
+    const auto place = std::find(steps.begin(), steps.end(), chosen);
+    if (place == steps.end()) {
+      fail(ErrorCode::usage, "{}: has no checkpoint {}{}; it has {}", run, kPrefix, chosen,
+           steps.empty() ? "none" : fmt::format("{}", fmt::join(steps, ", ")));
+    }
+    found.superseded.assign(place + 1, steps.end());
+    steps.erase(place + 1, steps.end());
+  }
+  // Judge the others from the newest to the oldest.
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    if (static_cast<int64_t>(found.healthy.size()) >= keep) {
+      found.surplus.push_back(*step);
+      continue;
+    }
+    if (step != steps.rbegin()) leave_if_stopped("the checkpoints were verified");
     try {
-      found.manifest = verify_checkpoint(checkpoint_path(run, *step));
+      const std::string path = checkpoint_path(run, *step);
+      Json manifest = verify_checkpoint(path);
+      (skips_in_a_row(path) > 0 ? found.in_streak : found.healthy).push_back(*step);
+      if (found.step >= 0) continue;
+      found.manifest = std::move(manifest);
       found.step = *step;
-      return found;
     } catch (const Error& error) {
+      if (error.code() == ErrorCode::interrupted || *step == chosen) throw;
+      if (error.code() == ErrorCode::damaged) found.damaged.push_back(*step);
       found.warnings.push_back(
           fmt::format("checkpoint {}{} cannot be used: {}", kPrefix, *step, error.what()));
     }
   }
-  if (!steps.empty()) {
-    fail(ErrorCode::damaged,
+  if (!steps.empty() && found.step < 0) {
+    fail(found.damaged.size() == steps.size() ? ErrorCode::damaged : ErrorCode::io,
          "{}: none of its {} checkpoints is intact ({}); restore one from a backup, or start a new "
          "run in another folder",
          run, steps.size(), found.warnings.front());
   }
+  for (auto* list : {&found.healthy, &found.in_streak, &found.damaged, &found.surplus}) {
+    std::sort(list->begin(), list->end());
+  }
   return found;
 }
 
-void clean_run_folder(const std::string& run, int64_t valid_step) {
+namespace {
+
+// Renamed, then removed: a half removed folder must not look like a damaged checkpoint.
+void remove_checkpoint(const std::string& run, int64_t step) {
+  const std::string path = checkpoint_path(run, step);
+  rename_path(path, path + ".old");
+  remove_tree(path + ".old");
+}
+
+void set_aside(const std::string& run, int64_t step, const char* suffix) {
+  const std::string path = checkpoint_path(run, step);
+  remove_tree(path + suffix);
+  rename_path(path, path + suffix);
+}
+
+}  // namespace
+
+void clean_run_folder(const std::string& run, const FoundCheckpoint& found) {
   for (const std::string& name : entries(run)) {
-    const std::string path = run + "/" + name;
     const bool left_over = name.starts_with(kPrefix) && step_of(name) < 0 &&
                            (name.ends_with(".tmp") || name.ends_with(".old"));
-    if (left_over) remove_tree(path);
-    if (step_of(name) > valid_step) {
-      remove_tree(path + ".damaged");
-      rename_path(path, path + ".damaged");
+    if (left_over) remove_tree(run + "/" + name);
+  }
+  for (const int64_t step : found.damaged) set_aside(run, step, kDamaged);
+  for (const int64_t step : found.superseded) set_aside(run, step, kSuperseded);
+  for (const int64_t step : found.surplus) remove_checkpoint(run, step);
+}
+
+void remove_set_aside(const std::string& run, int64_t step) {
+  for (const std::string& name : entries(run)) {
+    for (const std::string_view suffix : {kDamaged, kSuperseded}) {
+      if (!name.ends_with(suffix)) continue;
+      const int64_t aside = step_of(name.substr(0, name.size() - suffix.size()));
+      if (aside >= 0 && aside <= step) remove_tree(run + "/" + name);
     }
   }
 }
 
 std::vector<int64_t> purge_checkpoints(const std::string& run, std::vector<int64_t> valid_steps,
                                        int64_t keep) {
-  OSP_CHECK(keep >= 2, "at least two checkpoints are kept, not {}", keep);
   while (valid_steps.size() > size_t(keep)) {
-    const std::string path = checkpoint_path(run, valid_steps.front());
-    // Renamed first: a half removed folder must not look like a damaged checkpoint.
-    rename_path(path, path + ".old");
+    const int64_t oldest = valid_steps.front();
     valid_steps.erase(valid_steps.begin());
-    remove_tree(path + ".old");
+    remove_checkpoint(run, oldest);
   }
   return valid_steps;
 }

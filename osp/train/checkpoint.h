@@ -1,6 +1,8 @@
 // Checkpoint folders: committed as a whole or not at all, verified before they are used.
 //
 //   RUN/step-300.tmp/   being written; ignored and removed at the next start
+//   RUN/step-280.damaged/     set aside at a start because a file differed from the manifest
+//   RUN/step-320.superseded/  set aside by --resume-from an older step
 //   RUN/step-300/       committed: config.json, model.safetensors, tokenizer.json (a model dir),
 //                       optimizer.safetensors, trainer.json, recipe.json, manifest.json
 //
@@ -37,21 +39,40 @@ Json verify_checkpoint(const std::string& folder);
 // Steps of RUN/step-N folders, ascending, valid or not.
 std::vector<int64_t> list_checkpoints(const std::string& run);
 
+// Steps that were skipped in a row up to a checkpoint, as its trainer.json says; 0 for a healthy
+// one. Inside such a streak the weights are those of the last healthy step and trouble is ahead, so
+// these checkpoints do not count among those to keep.
+int64_t skips_in_a_row(const std::string& folder);
+
 struct FoundCheckpoint {
   int64_t step = -1;  // -1: the run has no checkpoint
   Json manifest;
-  std::vector<std::string> warnings;  // one for each newer checkpoint that is damaged
+  // All that verified, ascending: healthy ones up to the number asked for, with `step` among one of
+  // the two.
+  std::vector<int64_t> healthy;
+  std::vector<int64_t> in_streak;  // see skips_in_a_row()
+  std::vector<int64_t> damaged;
+  std::vector<int64_t> superseded;    // newer than a step that was chosen
+  std::vector<int64_t> surplus;       // older than the healthy ones that were asked for
+  std::vector<std::string> warnings;  // one for each that cannot be used
 };
 
-// The newest checkpoint that verifies. Error(damaged) if there are checkpoints and none verifies.
-FoundCheckpoint find_checkpoint(const std::string& run);
+// The newest checkpoint that verifies, or `chosen` if that is not negative, and what the others
+// are. Looks at checkpoints from the newest to the oldest until `keep` healthy ones have verified.
+// Error(damaged) if there are checkpoints and none verifies, or if the chosen one is damaged;
+// Error(usage) if there is no such step. A checkpoint that cannot be read for another reason than
+// damage (permissions, a disk that does not answer) is passed over with a warning and left alone.
+FoundCheckpoint find_checkpoint(const std::string& run, int64_t chosen = -1, int64_t keep = 2);
 
-// Removes left-overs of an interrupted save or purge (step-N.tmp, step-N.old) and renames
-// checkpoints newer than `valid_step`, which are damaged, to step-N.damaged. Only for the holder of
-// the lock.
-void clean_run_folder(const std::string& run, int64_t valid_step);
+// Removes left-overs of an interrupted save or purge (step-N.tmp, step-N.old) and surplus
+// checkpoints, and sets damaged and superseded ones aside. Only for the holder of the lock.
+void clean_run_folder(const std::string& run, const FoundCheckpoint& found);
 
-// Removes the oldest of `valid_steps` (ascending) until `keep` are left; `keep` is at least 2.
+// Removes what was set aside (step-N.damaged, step-N.superseded) at steps up to `step`: a
+// checkpoint that replaces it is committed.
+void remove_set_aside(const std::string& run, int64_t step);
+
+// Removes the oldest of `valid_steps` (ascending) until `keep` are left.
 // Returns those that are left.
 std::vector<int64_t> purge_checkpoints(const std::string& run, std::vector<int64_t> valid_steps,
                                        int64_t keep);

@@ -127,11 +127,49 @@ TEST_F(Checkpoint, CleaningRemovesLeftOversAndSetsDamagedOnesAside) {
   fs::create_directories(run + "/step-30.tmp");
   fs::create_directories(run + "/step-5.old");
   flip_bit(run + "/step-20/b.bin", 0);
-  clean_run_folder(run, find_checkpoint(run).step);
+  clean_run_folder(run, find_checkpoint(run));
   EXPECT_EQ(list_checkpoints(run), std::vector<int64_t>{10});
   EXPECT_TRUE(path_exists(run + "/step-20.damaged"));
   EXPECT_FALSE(path_exists(run + "/step-30.tmp"));
   EXPECT_FALSE(path_exists(run + "/step-5.old"));
+}
+
+// The kind: only what one process has saved was counted.
+TEST_F(Checkpoint, EveryIntactOneCountsWhoeverSavedItAndSurplusOnesGo) {
+  for (const int64_t step : {10, 20, 30, 40, 50}) commit(step);
+  flip_bit(run + "/step-50/b.bin", 0);
+  flip_bit(run + "/step-30/b.bin", 0);
+  const FoundCheckpoint found = find_checkpoint(run, -1, 2);
+  EXPECT_EQ(found.step, 40);
+  EXPECT_EQ(found.healthy, (std::vector<int64_t>{20, 40})) << "damaged ones push out no intact one";
+  EXPECT_EQ(found.damaged, (std::vector<int64_t>{30, 50}));
+  EXPECT_EQ(found.surplus, std::vector<int64_t>{10});
+  clean_run_folder(run, found);
+  EXPECT_EQ(list_checkpoints(run), (std::vector<int64_t>{20, 40}));
+}
+
+TEST_F(Checkpoint, WhatIsSetAsideGoesWhenTheRunHasPassedIt) {
+  for (const int64_t step : {10, 20, 30}) commit(step);
+  flip_bit(run + "/step-20/b.bin", 0);
+  clean_run_folder(run, find_checkpoint(run, -1, 3));
+  clean_run_folder(run, find_checkpoint(run, 10, 3));
+  EXPECT_EQ(list_checkpoints(run), std::vector<int64_t>{10});
+  remove_set_aside(run, 19);
+  EXPECT_TRUE(path_exists(run + "/step-20.damaged") && path_exists(run + "/step-30.superseded"));
+  remove_set_aside(run, 20);
+  EXPECT_FALSE(path_exists(run + "/step-20.damaged"));
+  EXPECT_TRUE(path_exists(run + "/step-30.superseded"));
+  remove_set_aside(run, 35);
+  EXPECT_FALSE(path_exists(run + "/step-30.superseded"));
+}
+
+TEST_F(Checkpoint, AChosenOneMustBeThereAndIntact) {
+  for (const int64_t step : {10, 20}) commit(step);
+  EXPECT_EQ(find_checkpoint(run, 10).step, 10);
+  EXPECT_EQ(find_checkpoint(run, 10).superseded, std::vector<int64_t>{20});
+  expect_error(ErrorCode::usage, {"step-15", "10, 20"}, [&] { find_checkpoint(run, 15); });
+  flip_bit(run + "/step-20/b.bin", 0);
+  expect_error(ErrorCode::damaged, {"step-20"}, [&] { find_checkpoint(run, 20); });
 }
 
 TEST_F(Checkpoint, PurgingKeepsTheNewestAndOnlyCountsValidOnes) {

@@ -23,6 +23,28 @@ void flatten(const Json& object, const std::string& prefix, Json& values) {
   }
 }
 
+// Every field's value in a recipe that was written with `values` and may lack some: those have
+// their default, or what follows from the others.
+Json completed_values(const Json& values, const Recipe& here) {
+  Recipe old;
+  const FieldTable table = recipe_table(old);
+  for (const FieldRef& field : table.fields()) {
+    try {
+      if (values.contains(field.name)) field.assign(values[field.name], "recipe.json");
+    } catch (const Error&) {
+      // A value that is not possible any more differs from every one that is.
+    }
+  }
+  try {
+    old = resolved_recipe(old, here.model.vocabulary);
+  } catch (const Error&) {
+    // Not resolvable: the fields keep their defaults.
+  }
+  Json completed = Json::object();
+  for (const FieldRef& field : table.fields()) completed[field.name] = field.value();
+  return completed;
+}
+
 }  // namespace
 
 FieldTable recipe_table(Recipe& recipe) {
@@ -110,14 +132,24 @@ std::string recipe_differences(const Json& there, const Recipe& here) {
   const FieldTable table = recipe_table(copy);
   Json old_values = Json::object();
   flatten(there, "", old_values);
+  const Json completed = completed_values(old_values, here);
   std::vector<std::string> differences;
   for (const FieldRef& field : table.fields()) {
     if (!field.traits.affects_results) continue;
-    const Json old_value = old_values.contains(field.name) ? old_values[field.name] : Json(nullptr);
+    if (field.name == "train.steps" || field.name == "train.tokens") continue;
+    const bool known = old_values.contains(field.name);
+    const Json old_value = known ? old_values[field.name] : completed[field.name];
     const Json new_value = field.value();
+    old_values.erase(field.name);
     if (old_value == new_value) continue;
     differences.push_back(
         fmt::format("{} ({} there, {} here)", field.name, old_value.dump(), new_value.dump()));
+  }
+  // What is left must be fields that do not decide results, or are unknown to this program.
+  for (const auto& [name, value] : old_values.items()) {
+    const auto is_named = [&name = name](const FieldRef& field) { return field.name == name; };
+    if (std::ranges::any_of(table.fields(), is_named)) continue;
+    differences.push_back(fmt::format("{} ({} there, unknown to this program)", name, value.dump()));
   }
   return fmt::format("{}", fmt::join(differences, ", "));
 }

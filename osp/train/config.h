@@ -168,7 +168,9 @@ Json recipe_json(const Recipe& recipe);
 // (its fingerprint counts instead) and the fields about checkpoints do not.
 std::string recipe_hash(const Recipe& recipe);
 
-// The hashed fields in which two recipes differ: "train.steps (100 there, 200 here), …", or "".
+// The hashed fields in which two recipes differ: "optim.lr (0.003 there, 0.5 here), …", or "". A
+// field that `there` lacks, because the program that wrote it did not know it, has its default
+// there. The length of the run (train.steps, train.tokens) does not count: a run can be extended.
 std::string recipe_differences(const Json& there, const Recipe& here);
 
 // Sequences of a step.

@@ -1,8 +1,10 @@
 #include "osp/train/finish.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
@@ -14,6 +16,21 @@ namespace {
 // Fusing reorders sums of fp32: relative differences of about 1e-6 are expected; a mistake in it
 // changes logits by their own size.
 constexpr double kLargestRelativeDifference = 1e-3;
+
+// What cannot be read back is not done: the files must give the weights in memory, each finite.
+void check_read_back(const ParameterStore& store, const std::string& folder,
+                     const std::string& name) {
+  const ParameterStore read = load_model_dir(folder);
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    const std::string& parameter = store.specs[i].name;
+    const at::Tensor wanted = store.master(static_cast<int64_t>(i));
+    const int64_t place = read.find(parameter);
+    if (place < 0 || !at::equal(wanted, read.master(place))) {
+      fail(ErrorCode::io, "{}: {} was read back with other numbers than were written", name,
+           parameter);
+    }
+  }
+}
 
 }  // namespace
 
@@ -31,10 +48,14 @@ FinishedModel write_model(const TrainState& state, const std::string& run,
   const ParameterStore fused = fuse(snapshot.store);
   FinishedModel model{.path = run + "/model",
                       .difference = compare_logits(snapshot.store, fused, tokens_BT)};
+  if (!std::isfinite(model.difference.largest)) {
+    fail(ErrorCode::diverged, "{}: the model's logits are not finite; it is not written", run);
+  }
   OSP_CHECK(model.difference.relative <= kLargestRelativeDifference,
             "fused logits differ by {} of the largest logit", model.difference.relative);
   const auto write = [&](const std::string& temporary) {
     save_model_dir(fused, temporary, tokenizer_json);
+    check_read_back(fused, temporary, model.path);
   };
   write_folder_atomic(model.path, write, IfExists::replace);
   return model;

@@ -37,15 +37,20 @@ class PeakRate {
   double flops_per_s_;
 };
 
-// Estimated bytes of a run: weights (fp32, and bf16 copies), gradients, optimizer state, what the
-// backward pass of a micro-batch keeps, and the copy that a background save makes.
+// Estimated bytes of a run on a CPU, within a tenth of the peak: the program and its libraries,
+// weights (fp32, and bf16 copies), gradients, optimizer state, what the backward pass of a
+// micro-batch keeps, what comes and goes meanwhile, and the copy that a background save makes.
 struct MemoryEstimate {
+  double program = 0;
   double weights = 0;
   double gradients = 0;
   double optimizer = 0;
   double activations = 0;
+  double temporaries = 0;
   double snapshot = 0;
-  double total() const { return weights + gradients + optimizer + activations + snapshot; }
+  double total() const {
+    return program + weights + gradients + optimizer + activations + temporaries + snapshot;
+  }
 };
 MemoryEstimate estimate_memory(const Recipe& resolved_recipe, const Routing& routing);
 

@@ -52,6 +52,9 @@ std::string Guard::judge(int64_t step, double loss, double gradient_norm) {
     reason = fmt::format("the loss is {}", loss);
   } else if (!std::isfinite(gradient_norm)) {
     reason = fmt::format("the gradient norm is {}", gradient_norm);
+  } else if (gradient_norm > kLargestGradientNorm) {
+    reason = fmt::format("the gradient norm is {:.3g}, beyond {:.0e}: its square overflows",
+                         gradient_norm, kLargestGradientNorm);
   } else if (const double z = z_score(losses_, loss); config_.loss_z > 0 && z > config_.loss_z) {
     reason = fmt::format("the loss {:.4g} is {:.1f} standard deviations above the last {}", loss, z,
                          losses_.size());
@@ -74,8 +77,8 @@ std::string Guard::judge(int64_t step, double loss, double gradient_norm) {
   ++consecutive_;
   if (consecutive_ >= config_.max_consecutive_skips) {
     fail(ErrorCode::diverged,
-         "step {}: {}; {} steps in a row were skipped (guard.max_consecutive_skips): lower "
-         "optim.lr, or resume from a checkpoint before it",
+         "step {}: {}; {} steps in a row were skipped (guard.max_consecutive_skips): the "
+         "weights are those before them",
          step, reason, consecutive_);
   }
   return reason;

@@ -11,6 +11,10 @@
 
 namespace osp {
 
+// The largest gradient norm that optimizers can work with: they square gradients in fp32, and the
+// sum of squares of a norm of 1.8e19 overflows, which would silently freeze weights or make them NaN.
+inline constexpr double kLargestGradientNorm = 1e18;
+
 // Holds the last accepted losses and gradient norms. Only finite values ever enter the window, and
 // only those of accepted steps: one NaN cannot disable it and a spike cannot widen it.
 class Guard {
@@ -20,6 +24,9 @@ class Guard {
   // The reason to skip the step with this loss and gradient norm, "" to accept it. Counts and
   // remembers it. Error(diverged) after too many skipped steps in a row.
   std::string judge(int64_t step, double loss, double gradient_norm);
+  // Counts a step that is skipped because its batch scores nothing: no trouble, so it neither
+  // begins nor ends a row of skipped steps, and nothing enters the window.
+  void count_empty() { ++skipped_; }
 
   int64_t skipped() const { return skipped_; }
   int64_t consecutive() const { return consecutive_; }

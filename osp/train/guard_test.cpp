@@ -34,6 +34,22 @@ TEST(Guard, NonFiniteValuesAreSkippedAndNeverEnterTheWindow) {
   EXPECT_EQ(guard.to_json().dump().find("null"), std::string::npos);
 }
 
+// The kind: a finite gradient whose square is not.
+TEST(Guard, AGradientWhoseSquareOverflowsIsSkipped) {
+  Guard guard = filled({}, 20);
+  for (const double norm : {2e18, 1e20, 3e38}) EXPECT_NE(guard.judge(20, 3.0, norm), "") << norm;
+  EXPECT_EQ(guard.judge(20, 3.0, 1e17), "");
+}
+
+TEST(Guard, AnEmptyStepNeitherEntersTheWindowNorBreaksAStreak) {
+  Guard guard = filled({.max_consecutive_skips = 3}, 10);
+  EXPECT_NE(guard.judge(10, kNan, 1.0), "");
+  guard.count_empty();
+  EXPECT_EQ(guard.consecutive(), 1);
+  EXPECT_EQ(guard.skipped(), 2);
+  EXPECT_EQ(guard.window_size(), 10u);
+}
+
 TEST(Guard, OneNanDoesNotDisableIt) {
   Guard guard = filled({.loss_z = 6}, 20);
   EXPECT_NE(guard.judge(20, kNan, 1.0), "");

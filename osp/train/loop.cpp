@@ -1,12 +1,12 @@
 #include "osp/train/loop.h"
 
-#include <csignal>
 #include <memory>
 #include <optional>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/interrupt.h"
+#include "osp/base/memory.h"
 #include "osp/data/batch.h"
 #include "osp/optim/routing.h"
 #include "osp/optim/schedule.h"
@@ -57,6 +57,24 @@ void check_data(TrainingData& data, const Recipe& recipe) {
   }
 }
 
+constexpr const char* kMemoryAdvice =
+    "lower train.activation_memory_mb, set train.recompute_blocks = true or train.background_save = "
+    "false, or choose a smaller model";
+
+// Compares the estimate with the machine: Error(memory) if it cannot fit, a warning if only other
+// programs are in the way. Returns the estimate in bytes.
+double check_memory(const Recipe& recipe, const Routing& routing, Console& console) {
+  const double needed = estimate_memory(recipe, routing).total();
+  if (recipe.train.device != "cpu") return needed;
+  require_memory(needed, "training this recipe", kMemoryAdvice);
+  const auto free = static_cast<double>(free_memory_bytes());
+  if (needed > free) {
+    console.warn("training this recipe needs about {} of memory, and {} are free now: {}",
+                 format_bytes(needed), format_bytes(free), kMemoryAdvice);
+  }
+  return needed;
+}
+
 bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 // A run in progress: the loop and what it calls at each boundary between two steps.
@@ -66,35 +84,33 @@ class Run {
       Console& console)
       : options_(options), data_(data), console_(console), state_(make_state(recipe)) {
     start_or_resume(folder);
+    write_run_recipe(folder.path, recipe);
     const TrainConfig& train = recipe.train;
     PeakRate peak(train.peak_tflops * 1e12,
                   [train] { return measured_flops_per_s(train.precision, train.device); });
     log_.emplace(folder.path, metrics_bytes_, *state_, std::move(peak), console);
+    if (folder.steps_before > 0) log_->extended(folder.steps_before);
     saver_.emplace(SaverOptions{.run = folder.path,
                                 .tokenizer_json = data.train.tokenizer_json(),
                                 .manifest = run_manifest(recipe, data.train.fingerprint()),
                                 .keep = recipe.train.keep_checkpoints,
                                 .max_failures = recipe.train.max_failed_saves},
-                   folder.checkpoint.step, console);
+                   folder.checkpoint, console);
   }
 
   // Between two steps, in this order:
   //   1. leave with a checkpoint if a signal asked for it
   //   2. validate and sample if due; leave if asked meanwhile
   //   3. stop behind the last step
-  //   4. save a checkpoint if due: it includes the validation, so that a resumed run repeats none
+  //   4. save a checkpoint if due: it includes the validation, so that a resumed run repeats none.
+  //      One that falls due inside a streak of skipped steps waits for its end
   //   5. run the next step and log it
   void loop() {
-    TrainState& state = *state_;
-    const TrainConfig& train = state.recipe.train;
-    for (;;) {
-      leave_if_asked();
-      validate_if_due();
-      leave_if_asked();
-      if (state.step == train.steps) break;
-      if (due(state.step, train.checkpoint_every) && state.step > 0) save(train.background_save);
-      const bool logged = due(state.step + 1, train.log_every) || state.step + 1 == train.steps;
-      log_->step(train_step(state, data_.train, logged));
+    try {
+      run_steps();
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::diverged) explain_divergence(error);
+      throw;
     }
   }
 
@@ -133,6 +149,41 @@ class Run {
   }
 
  private:
+  void run_steps() {
+    TrainState& state = *state_;
+    const TrainConfig& train = state.recipe.train;
+    bool save_is_due = false;
+    for (;;) {
+      leave_if_asked();
+      validate_if_due();
+      leave_if_asked();
+      if (state.step == train.steps) break;
+      save_is_due = save_is_due || (due(state.step, train.checkpoint_every) && state.step > 0);
+      if (save_is_due && state.guard.consecutive() == 0) {
+        save(train.background_save);
+        save_is_due = false;
+      }
+      const bool logged = due(state.step + 1, train.log_every) || state.step + 1 == train.steps;
+      log_->step(train_step(state, data_.train, logged));
+    }
+  }
+
+  // Says from where the run can go on. A save that is running is completed first.
+  [[noreturn]] void explain_divergence(const Error& error) {
+    console_.end_status();
+    try {
+      saver_->wait();
+    } catch (const Error& failed) {
+      console_.warn("{}", failed.what());
+    }
+    const int64_t step = saver_->last_healthy();
+    if (step < 0) fail(ErrorCode::diverged, "{}; no checkpoint was saved before", error.what());
+    fail(ErrorCode::diverged,
+         "{}; go on from before the trouble with --resume-from step-{}, or with --init-from {} "
+         "--with-optimizer in a new run of another recipe, such as a lower optim.lr",
+         error.what(), step, checkpoint_path(options_.out, step));
+  }
+
   void start_or_resume(const RunFolder& folder) {
     if (folder.checkpoint.step >= 0) {
       const std::string path = checkpoint_path(folder.path, folder.checkpoint.step);
@@ -149,20 +200,34 @@ class Run {
     if (state.watched) return;
     const TrainConfig& train = state.recipe.train;
     const bool last = state.step == train.steps;
-    if (data_.validation && (last || due(state.step, train.validate_every))) {
-      log_->validation(
-          validate(state, data_.validation_slice, data_.tokenizer ? &*data_.tokenizer : nullptr));
+    try {
+      Json measured;
+      std::optional<std::string> sampled;
+      if (data_.validation && (last || due(state.step, train.validate_every))) {
+        measured = validate(state, data_.validation_slice,
+                            data_.tokenizer ? &*data_.tokenizer : nullptr);
+      }
+      if (train.sample_every > 0 && state.step > 0 &&
+          (last || due(state.step, train.sample_every))) {
+        sampled = sample_text(state, *data_.tokenizer);
+      }
+      // Logged together, so that a signal leaves both to the resumed run.
+      if (!measured.is_null()) log_->validation(measured);
+      if (sampled) log_->sample(train.sample_prompt, *sampled);
+      state.watched = true;
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::interrupted) throw;
     }
-    if (train.sample_every > 0 && state.step > 0 && (last || due(state.step, train.sample_every))) {
-      log_->sample(train.sample_prompt, sample_text(state, *data_.tokenizer));
-    }
-    state.watched = true;
   }
 
   // Saves unless this step is saved already. In the foreground the save is over on return.
   void save(bool background) {
     saver_->wait();
     if (saver_->last_committed() == state_->step) return;
+    if (const std::string lost = first_not_finite(*state_); !lost.empty()) {
+      fail(ErrorCode::diverged, "step {}: {} holds numbers that are not finite; it is not saved",
+           state_->step, lost);
+    }
     try {
       log_->sync();
     } catch (const Error& error) {
@@ -174,15 +239,15 @@ class Run {
   }
 
   void leave_if_asked() {
-    const int signal = stop_requested();
-    if (signal == 0) return;
+    if (stop_requested() == 0) return;
+    const std::string signal = stop_signal_name();
     save(false);
     if (saver_->last_committed() != state_->step) {
-      fail(ErrorCode::io, "{}: stopped by SIG{} at step {}, and saving failed", options_.out,
-           sigabbrev_np(signal), state_->step);
+      fail(ErrorCode::io, "{}: stopped by {} at step {}, and saving failed", options_.out, signal,
+           state_->step);
     }
-    fail(ErrorCode::interrupted, "{}: stopped by SIG{} and saved at step {}; go on with --resume",
-         options_.out, sigabbrev_np(signal), state_->step);
+    fail(ErrorCode::interrupted, "{}: stopped by {} and saved at step {}; go on with --resume",
+         options_.out, signal, state_->step);
   }
 
   const TrainOptions& options_;
@@ -202,17 +267,25 @@ Json train(const Recipe& recipe, const TrainOptions& options, Console& console) 
   TrainingData data = open_data(recipe.data, recipe.train.validation_tokens > 0);
   const Recipe complete = resolved_recipe(recipe, data.train.vocabulary());
 
-  // Refuse a schedule, routing or data that cannot work before there is a folder.
+  // Refuse a schedule, routing, data or size that cannot work before there is a folder.
   check_schedule(complete.schedule, complete.train.steps);
-  route_parameters(parameter_specs(complete.model), complete.optim, complete.model.head_size);
+  const Routing routing = route_parameters(parameter_specs(complete.model), complete.optim,
+                                           complete.model.head_size);
   check_data(data, complete);
+  const double memory = check_memory(complete, routing, console);
 
   // Take the run folder and train.
-  RunFolder folder =
-      open_run_folder(options.out, options.resume, complete, data.train.fingerprint(), console);
-  Run run(complete, options, data, folder, console);
-  run.loop();
-  return run.finish();
+  try {
+    RunFolder folder = open_run_folder(options.out, {options.resume, options.resume_from},
+                                       complete, data.train.fingerprint(), console);
+    Run run(complete, options, data, folder, console);
+    run.loop();
+    return run.finish();
+  } catch (const std::exception& error) {
+    if (!is_out_of_memory(error)) throw;
+    fail(ErrorCode::memory, "{}; this recipe needs about {}: {}", out_of_memory_text(),
+         format_bytes(memory), kMemoryAdvice);
+  }
 }
 
 Json dry_run(const Recipe& recipe) {

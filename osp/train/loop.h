@@ -12,6 +12,7 @@ namespace osp {
 struct TrainOptions {
   std::string out;              // run folder
   bool resume = false;          // continue from the newest checkpoint, or start if there is none
+  std::string resume_from = {};  // "step-300": continue from that checkpoint instead
   std::string init_from;        // model dir or checkpoint whose weights a new run starts with
   bool with_optimizer = false;  // take the optimizer state from there as well
 
@@ -22,6 +23,10 @@ struct TrainOptions {
           {.value = "FOLDER", .affects_results = false});
     visit("resume", self.resume, "continue from the newest checkpoint in the run folder",
           {.affects_results = false});
+    visit("resume_from", self.resume_from,
+          "checkpoint of the run folder to continue from instead of the newest; newer ones are set "
+          "aside",
+          {.value = "step-N", .affects_results = false});
     visit("init_from", self.init_from, "model dir or checkpoint that provides the initial weights",
           {.value = "FOLDER"});
     visit("with_optimizer", self.with_optimizer, "also load the optimizer state from --init-from",
@@ -30,8 +35,9 @@ struct TrainOptions {
 };
 
 // Trains until train.steps and leaves RUN/model. Returns what `osp train --json` prints. Errors
-// beside those of the files: Error(diverged) from the guard, Error(io) after several failed saves,
-// Error(interrupted) after SIGTERM, SIGINT or SIGUSR1, when the state was saved.
+// beside those of the files: Error(memory) if the estimate exceeds the machine, Error(diverged) from
+// the guard or for weights that are not finite, Error(io) after several failed saves,
+// Error(interrupted) after SIGTERM, SIGINT, SIGHUP or SIGUSR1, when the state was saved.
 Json train(const Recipe& recipe, const TrainOptions& options, Console& console);
 
 // The object that --dry-run prints: describe_run() with the vocabulary of the data, if that exists.

@@ -189,6 +189,74 @@ TEST_F(Loop, OldCheckpointsAreRemovedButNeverBelowTwo) {
   EXPECT_EQ(list_checkpoints(folder / "a"), (std::vector<int64_t>{5, 6}));
 }
 
+// The kind: retention that depends on how often the run was restarted.
+TEST_F(Loop, AsManyCheckpointsStayAsAreWantedAfterAnyNumberOfRestarts) {
+  Recipe recipe = test_recipe(shards);
+  recipe.train.keep_checkpoints = 2;
+  recipe.schedule.warmup_steps = 0;
+  for (int64_t steps = 2; steps <= 6; ++steps) {
+    recipe.train.steps = steps;
+    run(recipe, "a", steps > 2);
+    EXPECT_EQ(list_checkpoints(folder / "a"), (std::vector<int64_t>{steps - 1, steps}));
+  }
+}
+
+TEST_F(Loop, ADamagedNewestCheckpointCostsNoIntactOne) {
+  Recipe recipe = test_recipe(shards);
+  run(recipe, "a");
+  forget_checkpoints_after(folder / "a", 5);
+  recipe.train.keep_checkpoints = 2;
+  write_file_atomic(checkpoint_path(folder / "a", 5) + "/trainer.json", "{}");
+  EXPECT_EQ(find_checkpoint(folder / "a").healthy, (std::vector<int64_t>{3, 4}));
+  run(recipe, "a", true);
+  EXPECT_EQ(list_checkpoints(folder / "a"), (std::vector<int64_t>{5, 6}));
+  EXPECT_FALSE(path_exists(folder / "a/step-5.damaged"));
+}
+
+// The kind: a state in trouble that takes the place of a healthy one.
+TEST_F(Loop, NoCheckpointOfAStreakOfSkippedStepsReplacesAHealthyOne) {
+  Recipe recipe = test_recipe(shards);
+  recipe.train.steps = 200;
+  recipe.train.keep_checkpoints = 2;
+  recipe.schedule.kind = "constant";
+  recipe.guard.loss_z = 0.001;
+  recipe.guard.max_consecutive_skips = 3;
+  const auto diverged = [&](bool resume) {
+    return message_of(ErrorCode::diverged, [&] { run(recipe, "a", resume); });
+  };
+  EXPECT_NE(diverged(false).find("--resume-from step-"), std::string::npos);
+  const std::vector<int64_t> kept = list_checkpoints(folder / "a");
+  ASSERT_EQ(kept.size(), 2u);
+  for (const int64_t step : kept) EXPECT_EQ(skips_in_a_row(checkpoint_path(folder / "a", step)), 0);
+  diverged(true);
+  EXPECT_EQ(list_checkpoints(folder / "a"), kept) << "resuming repeats the trouble, and costs nothing";
+}
+
+TEST_F(Loop, AnOlderCheckpointCanBeChosenAndTheRunEndsTheSame) {
+  run(test_recipe(shards), "whole");
+  run(test_recipe(shards), "a");
+  train(test_recipe(shards), {.out = folder / "a", .resume_from = "step-2", .init_from = {}}, quiet);
+  expect_same_end(folder / "whole", folder / "a", 6);
+  EXPECT_EQ(list_checkpoints(folder / "a"), (std::vector<int64_t>{1, 2, 3, 4, 5, 6}));
+}
+
+// The kind: something new or longer that makes every older run unresumable.
+TEST_F(Loop, ARecipeOfAnOlderProgramIsCompletedWithDefaults) {
+  const Recipe recipe = resolved_test_recipe(shards);
+  Json there = recipe_json(recipe);
+  EXPECT_EQ(recipe_differences(there, recipe), "");
+  there["optim"].erase("momentum");
+  there["model"].erase("head_size");  // follows from others
+  there["train"]["steps"] = 1000;     // the length of a run is no difference
+  there["train"]["tokens"] = 64000;
+  EXPECT_EQ(recipe_differences(there, recipe), "");
+  Recipe other = recipe;
+  other.optim.momentum = 0.5;
+  EXPECT_EQ(recipe_differences(there, other), "optim.momentum (0.95 there, 0.5 here)");
+  there["optim"]["from_the_future"] = 3;
+  EXPECT_EQ(recipe_differences(there, recipe), "optim.from_the_future (3 there, unknown to this program)");
+}
+
 TEST_F(Loop, ARunCanStartFromOldWeights) {
   run(test_recipe(shards), "a");
   Recipe recipe = test_recipe(shards);

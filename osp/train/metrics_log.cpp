@@ -5,17 +5,44 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
 #include "osp/base/error.h"
+#include "osp/base/file.h"
 
 namespace osp {
 namespace {
 
 std::string reason() { return std::generic_category().message(errno); }
 
+// Whether a line is an object about a step up to `step`.
+bool is_line_until(std::string_view line, int64_t step) {
+  const Json object = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object()) return false;
+  const auto found = object.find("step");
+  return found == object.end() || (found->is_number_integer() && found->get<int64_t>() <= step);
+}
+
 }  // namespace
+
+uint64_t usable_metrics(const std::string& path, uint64_t expected_bytes, int64_t step,
+                        std::string& warning) {
+  const std::string text = path_exists(path) ? read_file(path) : "";
+  const bool whole = expected_bytes <= text.size() &&
+                     (expected_bytes == 0 || text[expected_bytes - 1] == '\n');
+  if (whole) return expected_bytes;
+  uint64_t kept = 0;
+  for (size_t end = 0; (end = text.find('\n', kept)) != std::string::npos; kept = end + 1) {
+    if (!is_line_until(std::string_view(text).substr(kept, end - kept), step)) break;
+  }
+  warning = fmt::format(
+      "{}: was cut or changed after the checkpoint at step {}, where it had {} bytes; the run goes "
+      "on with the {} bytes of whole lines that are left",
+      path, step, expected_bytes, kept);
+  return kept;
+}
 
 MetricsLog::MetricsLog(const std::string& path, uint64_t keep_bytes) : path_(path) {
   descriptor_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);

@@ -12,6 +12,12 @@
 
 namespace osp {
 
+// How much of a log a run continues that resumes at `step`, where it had `expected_bytes`: all of
+// these if the file has them and they end a line; else the leading whole lines about steps up to
+// `step`, and `warning` says so. A log is for people and does not decide whether a run goes on.
+uint64_t usable_metrics(const std::string& path, uint64_t expected_bytes, int64_t step,
+                        std::string& warning);
+
 class MetricsLog {
  public:
   // Opens or creates the file and cuts it to `keep_bytes`. Error(damaged) if it is shorter than

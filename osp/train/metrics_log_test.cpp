@@ -57,6 +57,22 @@ TEST_F(MetricsLogTest, NumbersThatAreNotFiniteBecomeNull) {
   EXPECT_EQ(read_file(path), "{\"loss\":null}\n");
 }
 
+// The kind: a log that is not what the checkpoint says. It never stops a run.
+TEST_F(MetricsLogTest, ALogThatWasCutDeletedOrChangedIsContinuedWithItsWholeLines) {
+  std::string warning;
+  EXPECT_EQ(usable_metrics(path, 0, 0, warning), 0u);
+  EXPECT_EQ(warning, "") << "a new run";
+  EXPECT_EQ(usable_metrics(path, 100, 4, warning), 0u) << "deleted";
+  EXPECT_NE(warning.find("100 bytes"), std::string::npos) << warning;
+  const std::string first = "{\"kind\":\"start\"}\n{\"step\":3}\n", rest = "{\"step\":5}\n{\"st";
+  write_file_atomic(path, first + rest);
+  warning.clear();
+  EXPECT_EQ(usable_metrics(path, first.size(), 4, warning), first.size());
+  EXPECT_EQ(warning, "") << "as it was left by a crash";
+  EXPECT_EQ(usable_metrics(path, 100, 4, warning), first.size()) << "short; step 5 comes again";
+  EXPECT_EQ(usable_metrics(path, 5, 4, warning), first.size()) << "no line ends there";
+}
+
 TEST_F(MetricsLogTest, AFileThatWasChangedIsRefused) {
   {
     MetricsLog log(path, 0);

@@ -3,19 +3,111 @@
 #include <ATen/Parallel.h>
 #include <torch/headeronly/version.h>
 
+#include <charconv>
+#include <filesystem>
+#include <set>
+#include <system_error>
+
 #include "osp/base/error.h"
 
 namespace osp {
 namespace {
 
-void check_recipe(const std::string& run, const std::string& source, const Recipe& recipe) {
-  const std::string differences = recipe_differences(read_json_file(source), recipe);
+void check_recipe(const std::string& run, const Json& before, const Recipe& recipe) {
+  const std::string differences = recipe_differences(before, recipe);
   if (differences.empty()) return;
   fail(ErrorCode::usage,
        "{}: is the run of another recipe; it differs in {}: use the recipe that it was started "
        "with, "
        "or choose another folder with --out",
        run, differences);
+}
+
+// The first entry of a folder that belongs to a run, "" without any. The lock alone is none: a
+// start that was refused leaves it.
+std::string trace_of_run(const std::string& path) {
+  std::set<std::string> names;  // sorted: the same answer every time
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(path, error), end; !error && it != end;
+       it.increment(error)) {
+    names.insert(it->path().filename().string());
+  }
+  if (error) fail(ErrorCode::io, "{}: cannot list: {}", path, error.message());
+  for (const std::string& name : names) {
+    const bool whole = name == "metrics.jsonl" || name == "model" || name == "recipe.json";
+    if (whole || name.starts_with("events.out.tfevents.") || name.starts_with("step-")) return name;
+  }
+  return "";
+}
+
+// The recipe of the run in a folder: recipe.json, or where that was lost the first line of the log,
+// or that of a checkpoint.
+Json recipe_of_run(const std::string& path) {
+  const std::string recipe = path + "/recipe.json";
+  if (path_exists(recipe)) return read_json_file(recipe);
+  const std::string log = path + "/metrics.jsonl";
+  if (path_exists(log)) {
+    const std::string text = read_file(log);
+    const Json line = Json::parse(text.substr(0, text.find('\n')), nullptr, false);
+    if (line.is_object() && line.contains("recipe") && line["recipe"].is_object()) {
+      return line["recipe"];
+    }
+  }
+  for (const int64_t step : list_checkpoints(path)) {
+    const std::string kept = checkpoint_path(path, step) + "/recipe.json";
+    if (path_exists(kept)) return read_json_file(kept);
+  }
+  fail(ErrorCode::usage,
+       "{}: holds parts of a run, and nothing says of which recipe (recipe.json is missing); choose "
+       "another folder with --out",
+       path);
+}
+
+// The step that "step-300" or "300" names, -1 for "".
+int64_t chosen_step(const std::string& path, const std::string& from) {
+  if (from.empty()) return -1;
+  std::string name = from;
+  while (name.size() > 1 && name.ends_with('/')) name.pop_back();
+  name = name.substr(name.rfind('/') + 1);
+  if (name.starts_with("step-")) name = name.substr(5);
+  int64_t step = -1;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
+  if (error != std::errc() || end != name.data() + name.size() || step < 0) {
+    fail(ErrorCode::usage, "--resume-from {}: expected step-N, a checkpoint in {}", from, path);
+  }
+  return step;
+}
+
+// Whether the checkpoint can be continued by this recipe, on this data. Fills in steps_before.
+void check_checkpoint(RunFolder& folder, const Recipe& recipe, const std::string& data_fingerprint,
+                      Console& console) {
+  if (folder.checkpoint.step < 0) return;
+  const std::string where = checkpoint_path(folder.path, folder.checkpoint.step);
+  const Json& manifest = folder.checkpoint.manifest;
+  if (json_string(manifest, "recipe_hash", where) != recipe_hash(recipe)) {
+    const Json before = read_json_file(where + "/recipe.json");
+    check_recipe(folder.path, before, recipe);
+    const int64_t steps = json_int(before["train"], "steps", where + "/recipe.json");
+    if (steps != recipe.train.steps) folder.steps_before = steps;
+  }
+  if (folder.checkpoint.step > recipe.train.steps) {
+    fail(ErrorCode::usage,
+         "train.steps = {}: {} has done more; give at least {} steps, or an older checkpoint with "
+         "--resume-from",
+         recipe.train.steps, where, folder.checkpoint.step);
+  }
+  if (json_string(manifest, "data_fingerprint", where) != data_fingerprint) {
+    fail(ErrorCode::usage,
+         "{}: was trained on other data than {} holds now: restore that data, or choose another "
+         "folder with --out",
+         where, recipe.data.path);
+  }
+  if (json_int(manifest, "threads", where) != at::get_num_threads()) {
+    console.warn(
+        "the run was made with {} threads and goes on with {}: results are the same only up to "
+        "rounding (docs/numerics.md)",
+        json_int(manifest, "threads", where), at::get_num_threads());
+  }
 }
 
 }  // namespace
@@ -28,44 +120,41 @@ Json run_manifest(const Recipe& recipe, const std::string& data_fingerprint) {
           {"ranks", 1}};
 }
 
-RunFolder open_run_folder(const std::string& path, bool resume, const Recipe& recipe,
-                          const std::string& data_fingerprint, Console& console) {
+RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice,
+                          const Recipe& recipe, const std::string& data_fingerprint,
+                          Console& console) {
+  // Hold the folder, and refuse one that holds anything of another run.
   make_directories(path);
   RunFolder folder{
       .path = path, .lock = std::make_unique<FileLock>(path + "/lock"), .checkpoint = {}};
-  const std::vector<int64_t> steps = list_checkpoints(path);
-  if (!resume && !steps.empty()) {
+  const std::string trace = trace_of_run(path);
+  if (trace.empty()) return folder;
+  const bool resume = choice.resume || !choice.from.empty();
+  if (!resume) {
+    const std::vector<int64_t> steps = list_checkpoints(path);
     fail(ErrorCode::usage,
-         "{}: has checkpoints up to step-{}; add --resume to go on from there, or choose another "
-         "folder with --out",
-         path, steps.back());
+         "{}: has {}; add --resume to go on from there, or choose another folder with --out", path,
+         steps.empty() ? trace + " of a run" : fmt::format("checkpoints up to step-{}", steps.back()));
   }
-  const std::string recipe_path = path + "/recipe.json";
-  if (resume && path_exists(recipe_path)) check_recipe(path, recipe_path, recipe);
-  folder.checkpoint = find_checkpoint(path);
+  check_recipe(path, recipe_of_run(path), recipe);
+
+  // Find the checkpoint, and set aside what cannot be used.
+  folder.checkpoint =
+      find_checkpoint(path, chosen_step(path, choice.from), recipe.train.keep_checkpoints);
   for (const std::string& warning : folder.checkpoint.warnings) console.warn("{}", warning);
-  if (folder.checkpoint.step >= 0) {
-    const std::string where = checkpoint_path(path, folder.checkpoint.step);
-    const Json& manifest = folder.checkpoint.manifest;
-    if (json_string(manifest, "recipe_hash", where) != recipe_hash(recipe)) {
-      check_recipe(path, where + "/recipe.json", recipe);
-    }
-    if (json_string(manifest, "data_fingerprint", where) != data_fingerprint) {
-      fail(ErrorCode::usage,
-           "{}: was trained on other data than {} holds now: restore that data, or choose another "
-           "folder with --out",
-           where, recipe.data.path);
-    }
-    if (json_int(manifest, "threads", where) != at::get_num_threads()) {
-      console.warn(
-          "the run was made with {} threads and goes on with {}: results are the same only up to "
-          "rounding (docs/numerics.md)",
-          json_int(manifest, "threads", where), at::get_num_threads());
-    }
+  if (folder.checkpoint.step < 0 && path_exists(path + "/model")) {
+    fail(ErrorCode::usage,
+         "{}: has a finished model, but no checkpoint to go on from; choose another folder with "
+         "--out",
+         path);
   }
-  clean_run_folder(path, folder.checkpoint.step);
-  write_file_atomic(recipe_path, recipe_json(recipe).dump(1) + "\n");
+  check_checkpoint(folder, recipe, data_fingerprint, console);
+  clean_run_folder(path, folder.checkpoint);
   return folder;
+}
+
+void write_run_recipe(const std::string& run, const Recipe& recipe) {
+  write_file_atomic(run + "/recipe.json", recipe_json(recipe).dump(1) + "\n");
 }
 
 }  // namespace osp

@@ -18,14 +18,27 @@ struct RunFolder {
   std::string path;
   std::unique_ptr<FileLock> lock;
   FoundCheckpoint checkpoint;  // step -1: start from the beginning
+  int64_t steps_before = 0;    // train.steps of the run so far if that was another one, else 0
 };
 
-// Creates and locks the folder, finds the checkpoint to resume from, removes left-overs
-// of interrupted saves. Error(usage) if another process trains there, if it has checkpoints and
-// `resume` is false, or if it belongs to another recipe or other data; Error(damaged) if no
-// checkpoint is intact.
-RunFolder open_run_folder(const std::string& path, bool resume, const Recipe& resolved_recipe,
-                          const std::string& data_fingerprint, Console& console);
+// Which checkpoint of a run folder to continue from.
+struct ResumeChoice {
+  bool resume = false;
+  std::string from;  // "step-300"; "": the newest
+};
+
+// Creates and locks the folder, finds the checkpoint to resume from, sets aside and removes what
+// clean_run_folder() names. Error(usage) if another process trains there; if it holds anything of a
+// run and `choice` does not resume it; if it belongs to another recipe or other data, or nothing
+// says to which; if it holds a finished model and no checkpoint; if the checkpoint is beyond
+// train.steps, which otherwise may differ from the run's. Error(damaged) if no checkpoint is
+// intact.
+RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice,
+                          const Recipe& resolved_recipe, const std::string& data_fingerprint,
+                          Console& console);
+
+// Writes RUN/recipe.json, by which the folder belongs to the run.
+void write_run_recipe(const std::string& run, const Recipe& resolved_recipe);
 
 // The entries of every manifest of this run beside its files.
 Json run_manifest(const Recipe& resolved_recipe, const std::string& data_fingerprint);

@@ -13,6 +13,22 @@
 namespace osp {
 namespace {
 
+// The length of the log that is continued; a warning if that is not all of it.
+uint64_t kept_metrics(const std::string& run, uint64_t expected_bytes, const TrainState& state,
+                      Console& console) {
+  std::string warning;
+  const uint64_t kept = usable_metrics(run + "/metrics.jsonl", expected_bytes, state.step, warning);
+  if (!warning.empty()) console.warn("{}", warning);
+  return kept;
+}
+
+// The first step whose points earlier event files may hold and this run plots again; none without
+// such files. At step 0 a validation may have been plotted already.
+std::optional<int64_t> first_replotted_step(const std::string& run, const TrainState& state) {
+  if (!has_event_files(run)) return {};
+  return state.step == 0 && !state.watched ? 0 : state.step + 1;
+}
+
 int64_t tokens_done(const TrainState& state) {
   return state.step * state.recipe.train.batch_tokens;
 }
@@ -29,20 +45,18 @@ RunLog::RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state
                Console& console)
     : state_(state),
       console_(console),
-      metrics_(run + "/metrics.jsonl", metrics_bytes),
+      metrics_(run + "/metrics.jsonl", kept_metrics(run, metrics_bytes, state, console)),
       peak_(std::move(peak)),
       counted_to_(std::chrono::steady_clock::now()) {
   try {
-    const bool resumed = metrics_bytes > 0;
-    events_.emplace(run, wall_clock_seconds(),
-                    resumed ? std::optional<int64_t>(state.step + 1) : std::nullopt);
+    events_.emplace(run, wall_clock_seconds(), first_replotted_step(run, state));
   } catch (const Error& error) {
     console_.warn("no TensorBoard events: {}", error.what());
   }
-  if (metrics_bytes > 0) return;
+  if (metrics_.bytes() > 0) return;
   add({{"kind", "start"},
-       {"step", 0},
-       {"tokens", 0},
+       {"step", state.step},
+       {"tokens", tokens_done(state)},
        {"recipe", recipe_json(state.recipe)},
        {"parameters", state.store.num_parameters()},
        {"osp_version", kVersion},
@@ -165,6 +179,17 @@ void RunLog::sample(const std::string& prompt, const std::string& text) {
     }
   }
   console_.line("step {}: {}{}", state_.step, prompt, text);
+}
+
+void RunLog::extended(int64_t steps_before) {
+  const int64_t steps = state_.recipe.train.steps;
+  add({{"kind", "extend"},
+       {"step", state_.step},
+       {"tokens", tokens_done(state_)},
+       {"steps_before", steps_before},
+       {"steps", steps}});
+  console_.line("the run of {} steps now has {}: the schedule is that of {} from here on",
+                steps_before, steps, steps);
 }
 
 void RunLog::end() {

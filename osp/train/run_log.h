@@ -20,15 +20,16 @@ namespace osp {
 
 class RunLog {
  public:
-  // `metrics_bytes`: length of metrics.jsonl at the checkpoint that the run resumes from; 0 for a
-  // new run, which gets its first line, kind "start". `peak` is 100 % in mfu.
+  // `metrics_bytes`: length of metrics.jsonl at the checkpoint that the run resumes from; a log
+  // that is empty gets its first line, kind "start". `peak` is 100 % in mfu.
   RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state, PeakRate peak,
          Console& console);
 
   void step(const StepReport& report);    // kind "step", about the last step
   void validation(const Json& measured);  // kind "validation" with the result of validate()
   void sample(const std::string& prompt, const std::string& text);  // kind "sample"
-  void end();                                                       // kind "end"
+  void extended(int64_t steps_before);  // kind "extend": another train.steps from here on
+  void end();                           // kind "end"
 
   // metrics.jsonl on disk, durably. Error(io) otherwise; no line is lost then.
   void sync() { metrics_.sync(); }

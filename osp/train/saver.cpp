@@ -7,10 +7,12 @@
 
 namespace osp {
 
-Saver::Saver(const SaverOptions& options, int64_t valid_step, Console& console)
-    : options_(options), console_(console) {
-  if (valid_step >= 0) valid_steps_.push_back(valid_step);
-}
+Saver::Saver(const SaverOptions& options, const FoundCheckpoint& found, Console& console)
+    : options_(options),
+      console_(console),
+      healthy_(found.healthy),
+      in_streak_(found.in_streak),
+      last_committed_(found.step) {}
 
 Saver::~Saver() {
   if (thread_.joinable()) thread_.join();
@@ -23,6 +25,7 @@ void Saver::commit(const Snapshot& snapshot) {
                         write_snapshot(snapshot, folder, options_.tokenizer_json);
                       });
     saved_step_ = snapshot.step;
+    saved_healthy_ = snapshot.healthy;
   } catch (const std::exception& error) {
     error_ = error.what();
   }
@@ -50,12 +53,20 @@ void Saver::take_result() {
     return;
   }
   failures_ = 0;
-  valid_steps_.push_back(std::exchange(saved_step_, -1));
+  last_committed_ = std::exchange(saved_step_, -1);
+  (saved_healthy_ ? healthy_ : in_streak_).push_back(last_committed_);
   try {
-    valid_steps_ = purge_checkpoints(options_.run, valid_steps_, options_.keep);
+    purge();
   } catch (const Error& error) {
     console_.warn("an old checkpoint was not removed: {}", error.what());
   }
+}
+
+void Saver::purge() {
+  healthy_ = purge_checkpoints(options_.run, healthy_, options_.keep);
+  const bool streak_is_over = !healthy_.empty() && healthy_.back() == last_committed_;
+  in_streak_ = purge_checkpoints(options_.run, in_streak_, streak_is_over ? 0 : 1);
+  remove_set_aside(options_.run, last_committed_);
 }
 
 void Saver::count_failure(const std::string& reason) {

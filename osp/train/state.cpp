@@ -1,8 +1,10 @@
 #include "osp/train/state.h"
 
+#include <ATen/ops/aminmax.h>
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <span>
 
@@ -13,6 +15,7 @@
 #include "osp/optim/optimizers.h"
 #include "osp/train/checkpoint.h"
 #include "osp/train/device.h"
+#include "osp/train/step.h"
 
 namespace osp {
 namespace {
@@ -119,6 +122,7 @@ Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool cop
   };
   Snapshot snapshot;
   snapshot.step = state.step;
+  snapshot.healthy = state.guard.consecutive() == 0;
   snapshot.store = state.store;
   for (Bank& bank : snapshot.store.banks) {
     bank.master = fixed(bank.master);
@@ -138,6 +142,25 @@ Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool cop
                       {"guard", state.guard.to_json()}};
   snapshot.recipe = recipe_json(state.recipe);
   return snapshot;
+}
+
+std::string first_not_finite(const TrainState& state) {
+  // Both pass over a tensor once and allocate nothing of its size.
+  const auto finite = [](const at::Tensor& t) {
+    if (!at::isFloatingType(t.scalar_type()) || t.numel() == 0) return true;
+    if (t.scalar_type() == at::kFloat && t.is_contiguous()) return std::isfinite(gradient_norm({t}));
+    const auto [least, most] = at::aminmax(t);
+    return std::isfinite(least.item<double>()) && std::isfinite(most.item<double>());
+  };
+  for (const Bank& bank : state.store.banks) {
+    if (!finite(bank.master)) return bank.name;
+  }
+  for (const auto& optimizer : state.optimizers) {
+    for (const auto& [name, tensor] : optimizer->state()) {
+      if (!finite(tensor)) return name;
+    }
+  }
+  return "";
 }
 
 void write_snapshot(const Snapshot& snapshot, const std::string& folder,

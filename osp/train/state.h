@@ -52,12 +52,16 @@ std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe);
 // of the state (copy = false, for a save that ends before training continues).
 struct Snapshot {
   int64_t step = 0;
+  bool healthy = true;  // the last step was not skipped
   ParameterStore store;
   std::vector<std::pair<std::string, at::Tensor>> optimizer;
   Json trainer;
   Json recipe;
 };
 Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool copy);
+
+// The name of the first tensor of weights or optimizer state with a number that is not finite, "".
+std::string first_not_finite(const TrainState& state);
 
 // Writes all files of a checkpoint but its manifest into an existing folder, each fsynced.
 void write_snapshot(const Snapshot& snapshot, const std::string& folder,

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "osp/base/error.h"
 #include "osp/base/timing.h"
@@ -46,7 +47,8 @@ TapChain step_taps(TrainState& state, Tap* quantizers) {
 
 // Forward and backward over the step's sequences. Leaves the gradient of the mean loss in the
 // gradient banks and returns that mean: both are scaled by the tokens scored in the whole step.
-double accumulate_gradients(TrainState& state, const TokenDataset& data, StepReport& report) {
+// No value if the step scores no token.
+std::optional<double> accumulate_gradients(TrainState& state, const TokenDataset& data, StepReport& report) {
   const Recipe& recipe = state.recipe;
   const BatchPlan plan = batch_plan(recipe);
   const Slice slice = rank_slice(plan.sequences_per_step, 0, 1);
@@ -63,7 +65,7 @@ double accumulate_gradients(TrainState& state, const TokenDataset& data, StepRep
       read_batch(data, plan, state.step, slice.first, slice.count, recipe.data.document_mask);
   report.data_seconds = seconds_since(start);
   const int64_t scored = num_scored(batch);
-  if (scored == 0) return 0;
+  if (scored == 0) return std::nullopt;
 
   // Run the micro-batches one after the other; each adds its share to the gradient.
   const at::Device device = state.store.banks[0].master.device();
@@ -111,6 +113,19 @@ void clip_gradients(const ParameterStore& store, int64_t group, double largest, 
   }
 }
 
+// Refuses to go on with weights that an update has made NaN or infinite.
+void check_updated(const TrainState& state, size_t group, const StepReport& report) {
+  bool finite = report.update_norms.empty() || std::isfinite(report.update_norms.back());
+  for (const Bank& bank : state.store.banks) {
+    if (bank.group != static_cast<int64_t>(group)) continue;
+    finite = finite && std::isfinite(gradient_norm({bank.master}));
+  }
+  if (finite) return;
+  fail(ErrorCode::diverged,
+       "step {}: the update of group {} is not finite (gradient norm {:.3g}); its weights are lost",
+       state.step + 1, state.routing.groups[group].name, report.gradient_norms[group]);
+}
+
 double timed_step(Optimizer& optimizer, const StepValues& values) {
   RECORD_USER_SCOPE("osp::optimizer");
   const auto start = std::chrono::steady_clock::now();
@@ -130,14 +145,20 @@ StepReport train_step(TrainState& state, const TokenDataset& data, bool measure)
   report.values = values_of(OptimizerGroup{});
 
   // 1. Accumulate the gradient of the step's mean loss.
-  report.loss = accumulate_gradients(state, data, report);
+  const std::optional<double> loss = accumulate_gradients(state, data, report);
+  report.loss = loss.value_or(0.0);
 
   // 2. Measure how large it is.
   const at::NoGradGuard no_grad;
   measure_gradients(state, report);
 
   // 3. Ask the guard. A branch, never a multiplication by zero: a refused update touches nothing.
-  report.skipped = state.guard.judge(state.step + 1, report.loss, report.gradient_norm);
+  if (loss) {
+    report.skipped = state.guard.judge(state.step + 1, report.loss, report.gradient_norm);
+  } else {
+    report.skipped = "no token of its batch is scored";
+    state.guard.count_empty();
+  }
   if (report.skipped.empty()) {
     for (size_t g = 0; g < groups.size(); ++g) {
       // 4. Clip each group by its own norm.
@@ -148,8 +169,10 @@ StepReport train_step(TrainState& state, const TokenDataset& data, bool measure)
       values.measure = measure;
       report.optimizer_seconds += timed_step(*state.optimizers[g], values);
       if (measure) report.update_norms.push_back(state.optimizers[g]->last_update_norm());
+      // 6. Look at the weights before anything else uses them.
+      check_updated(state, g, report);
     }
-    // 6. Bring the compute copies up to date.
+    // 7. Bring the compute copies up to date.
     sync_compute(state.store);
   } else if (measure) {
     report.update_norms.assign(groups.size(), 0.0);

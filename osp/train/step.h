@@ -20,7 +20,7 @@ struct StepReport {
   std::vector<double> update_norms;    // per routing group; empty unless measured, 0 if skipped
   double data_seconds = 0;             // wall time of reading the batch
   double optimizer_seconds = 0;        // wall time of the optimizers' steps alone
-  std::string skipped;                 // the guard's reason to skip the update, "" if it did not
+  std::string skipped;                 // the reason to skip the update, "" if it happened
 };
 
 // The sequences of a step that one of `num_ranks` processes computes: [first, first + count). Every
@@ -35,12 +35,15 @@ Slice rank_slice(int64_t num_sequences, int64_t rank, int64_t num_ranks);
 //   1. accumulate   forward and backward over the micro-batches, with the optimizers watching; the
 //                   gradient is that of the mean over all tokens scored in the step
 //   2. norms        of each group's gradient and of all together
-//   3. guard        loss and norm decide whether the update may happen; if not, steps 4 to 6 are
-//                   skipped and weights and optimizer state stay as they are
+//   3. guard        loss and norm decide whether the update may happen; if not, or if the batch
+//                   scores no token, steps 4 to 7 are skipped and weights and optimizer state stay
+//                   as they are
 //   4. clip         each group's gradient by the group's own norm
 //   5. update       each group by its optimizer, at the scheduled rate, momentum and decay
-//   6. sync         the compute copies of the weights follow the masters
+//   6. look         at the weights: each is finite, as are the measured update norms
+//   7. sync         the compute copies of the weights follow the masters
 // Error(diverged) from the guard; then weights and optimizer state are as before the step.
+// Error(diverged) from 6; then they are lost, and state.step is the step before.
 StepReport train_step(TrainState& state, const TokenDataset& data, bool measure);
 
 // Frobenius norm over several tensors, summed in fp64 in blocks of fixed size, so that it does not

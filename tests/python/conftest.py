@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from train_fixture import write_text
+from train_fixture import one_thread, write_recipe, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,3 +69,12 @@ def train_tokens(run_program, repo_root, tmp_path_factory):
         ]
     )
     return folder / "tokens"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(run_program, train_tokens, tmp_path_factory):
+    """A finished run of train_fixture's recipe; its model is at RUN/model."""
+    folder = tmp_path_factory.mktemp("tiny-run")
+    recipe = write_recipe(folder / "osp.toml", train_tokens)
+    run_program(["osp", "train", recipe, "--out", folder / "run", "--quiet"], env=one_thread())
+    return folder / "run"

@@ -1,0 +1,79 @@
+"""`osp quantize --method all`. The kind of fault: one refusal or stop throws away what the others gave."""
+
+import json
+import signal
+import subprocess
+
+import pytest
+from train_fixture import one_thread, write_recipe
+
+
+@pytest.fixture(scope="module")
+def unrotatable(run_program, train_tokens, tmp_path_factory):
+    """A model whose width has no Hadamard matrix: methods that rotate it are refused."""
+    folder = tmp_path_factory.mktemp("unrotatable")
+    recipe = write_recipe(folder / "osp.toml", train_tokens)
+    shape = ["--set", "model.width=30", "--set", "model.heads=3", "--set", "model.inner=64"]
+    run_program(["osp", "train", recipe, "--out", folder / "run", "--quiet", *shape], env=one_thread())
+    text = folder / "text.txt"
+    text.write_text("the dog sees a tree.\na cat hears rain.\n" * 200)
+    return folder
+
+
+def command(osp_build, folder, *more):
+    words = ["quantize", folder / "run" / "model", "--method", "all", "--bits", "4-16-16", "--calibration",
+             folder / "text.txt", "--windows", "4", "--spin-steps", "2", "--report", "--data", folder / "text.txt",
+             "--data-tokens", "320", *more]  # fmt: skip
+    return [str(osp_build / "osp"), *map(str, words)]
+
+
+def call(osp_build, folder, *more):
+    return subprocess.run(command(osp_build, folder, *more), capture_output=True, text=True, env=one_thread(), timeout=240)
+
+
+def test_a_refused_cell_says_why_and_the_rest_goes_on(osp_build, unrotatable):
+    result = call(osp_build, unrotatable, "--quiet")
+    assert result.returncode == 0, result.stderr
+    rows = {line.split("|")[1].strip(): line for line in result.stdout.splitlines() if line.startswith("|")}
+    refused = [name for name, row in rows.items() if "refused" in row]
+    assert "4-16-16 quarot+gptq" in refused and "4-16-16 rtn" not in refused and "4-16-16 gptq" not in refused
+    for name in refused:
+        assert f"{name.split()[1]} is refused: " in result.stdout
+    document = json.loads(call(osp_build, unrotatable, "--quiet", "--json").stdout)
+    assert {run["method"] for run in document["runs"]} >= {"rtn", "quarot+gptq"}
+    for run in document["runs"]:
+        assert ("refused" in run) != ("measured" in run)
+
+
+def test_one_method_that_is_refused_ends_the_call(osp_build, unrotatable):
+    words = [word if word != "all" else "quarot" for word in command(osp_build, unrotatable)]
+    assert subprocess.run(words, capture_output=True, env=one_thread()).returncode == 3
+
+
+def test_what_was_done_is_printed_kept_and_not_done_again(osp_build, unrotatable, tmp_path):
+    out = tmp_path / "all"
+    process = subprocess.Popen(command(osp_build, unrotatable, "--out", out), stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, env=one_thread())  # fmt: skip
+    wrote = 0
+    for line in process.stderr:
+        wrote += line.startswith("wrote")
+        if wrote == 2:
+            break
+    process.send_signal(signal.SIGTERM)
+    printed, rest = process.communicate(timeout=120)
+    assert process.returncode == 75 and "--resume" in rest, rest
+    assert "4-16-16 rtn" in printed
+    kept = json.loads((out / "results.json").read_text())["runs"]
+    assert kept
+    whole = call(osp_build, unrotatable, "--out", out, "--resume", "--json")
+    assert whole.returncode == 0, whole.stderr
+    runs = json.loads(whole.stdout)["runs"]
+    assert runs[: len(kept)] == kept
+    assert json.loads((out / "results.json").read_text())["runs"] == runs
+    for run in runs:
+        assert "refused" in run or (out / run["method"] / "config.json").exists()
+    # Finished: nothing is computed any more, and other options are another call.
+    again = call(osp_build, unrotatable, "--out", out, "--resume", "--json")
+    assert json.loads(again.stdout)["runs"] == runs and "quantizing" not in again.stderr
+    assert call(osp_build, unrotatable, "--out", out, "--resume", "--seed", "5").returncode == 2
+    assert call(osp_build, unrotatable, "--out", out).returncode == 2

@@ -1,0 +1,132 @@
+"""The kind of fault: a signal that long work does not hear, or that costs what was done. SIGTERM, SIGINT and
+SIGHUP at random times to every command that may run for long: it leaves soon, with a documented status, and what
+it was asked for can be completed."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+from train_fixture import one_thread, state_hash, timeless, write_recipe
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+SOON_S = 20  # on a busy machine; a loop that does not ask runs for minutes
+LONG = ["train", "validation", "quantize", "spinquant", "spinquant-kurtosis", "scoring", "tokenize", "eval", "analyze"]
+
+
+@pytest.fixture(scope="module")
+def long_calls(tiny_run, train_tokens, repo_root, tmp_path_factory):
+    """long_calls(name, out) -> (words that run for minutes, a line of stderr that says that work has begun)."""
+    folder = tmp_path_factory.mktemp("signals")
+    recipe = write_recipe(folder / "osp.toml", train_tokens)
+    text = folder / "text.txt"
+    text.write_text("the dog sees a tree.\na cat hears rain.\n" * 150000)
+    model = tiny_run / "model"
+    calibration = ["--calibration", text, "--length", "32", "--windows", "20000"]
+    many = ["--set", "train.steps=1000000", "--set", "train.checkpoint_every=0"]
+    table = {
+        "train": ["train", recipe, *many],
+        "validation": ["train", recipe, *many, "--set", "train.sample_every=1", "--set", "train.sample_tokens=4096"],
+        "quantize": ["quantize", model, "--method", "gptq", *calibration],
+        "spinquant": ["quantize", model, "--method", "spinquant", "--spin-steps", "100000", *calibration],
+        "spinquant-kurtosis": ["quantize", model, "--method", "spinquant-kurtosis", "--spin-steps", "100000", *calibration],
+        "scoring": ["quantize", model, "--method", "rtn", "--report", "--data", text, "--data-tokens", "0"],
+        "tokenize": ["tokenize", *[text] * 40, "--tokenizer", repo_root / "recipes" / "gcide-4096", "--threads", "1"],
+        "eval": ["eval", model, "--data", text],
+        "analyze": ["analyze", model, "--data", text, "--data-tokens", "0"],
+    }  # fmt: skip
+
+    def words(name, out):
+        with_out = name not in ("eval", "analyze", "scoring")
+        return [str(word) for word in table[name] + (["--out", out] if with_out else [])]
+
+    return words
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_every_long_command_leaves_soon_whenever_a_signal_comes(osp_build, long_calls, tmp_path, name):
+    times = random.Random(f"signals {name}")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    for i, sent in enumerate(SIGNALS):
+        out = tmp_path / f"out-{i}"
+        command = [osp_build / "osp", *long_calls(name, out)]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**one_thread(), "TMPDIR": str(temporary)},
+        )  # fmt: skip
+        time.sleep(times.uniform(0.5, 6))
+        if process.poll() is not None:
+            pytest.skip("the work is over before the signal comes: this machine is too fast for it")
+        process.send_signal(sent)
+        start = time.monotonic()
+        _, rest = process.communicate(timeout=120)
+        assert time.monotonic() - start < SOON_S, f"{name} did not hear {sent.name}"
+        # Commands that keep nothing die by the signal, as programs do.
+        expected = {75, -sent} if name in ("eval", "analyze") else {75}
+        assert process.returncode in expected, (name, sent, process.returncode, rest)
+        if process.returncode == 75:
+            assert sent.name in rest
+        if name not in ("eval", "analyze"):
+            assert not list(temporary.iterdir()), "temporary files stay"
+
+
+@pytest.mark.parametrize("sent", SIGNALS)
+def test_a_signal_at_any_time_costs_a_run_nothing(osp_build, train_tokens, tiny_run, tmp_path, sent):
+    times = random.Random(f"run {sent}")
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    run = tmp_path / "run"
+    command = [osp_build / "osp", "train", recipe, "--out", run, "--quiet"]
+    for attempt in range(100):
+        process = subprocess.Popen([*command, *(["--resume"] if attempt else [])], env=one_thread(),
+                                   stderr=subprocess.PIPE, text=True)  # fmt: skip
+        time.sleep(times.uniform(0.05, 0.05 * (attempt + 4)))
+        process.send_signal(sent)
+        _, rest = process.communicate(timeout=120)
+        # Before the handlers stand nothing is begun, and the signal ends the program.
+        assert process.returncode in (0, 75, -sent), rest
+        if process.returncode == 0:
+            break
+        if not (run / "recipe.json").exists():
+            run = tmp_path / f"run-{attempt}"
+            command[4] = run
+    assert process.returncode == 0
+    subprocess.run([*command, "--resume"], check=True, env=one_thread(), capture_output=True)
+    assert state_hash(run, 6) == state_hash(tiny_run, 6)
+    assert timeless(run) == timeless(tiny_run)
+
+
+def test_a_hangup_that_the_caller_ignores_stays_ignored(osp_build, train_tokens, tmp_path):
+    """nohup."""
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    process = subprocess.Popen(
+        [osp_build / "osp", "train", recipe, "--out", tmp_path / "run"], env=one_thread(), stderr=subprocess.PIPE,
+        text=True, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN), restore_signals=False,
+    )  # fmt: skip
+    for line in process.stderr:
+        if line.startswith("step 1"):
+            process.send_signal(signal.SIGHUP)
+            break
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+
+
+def test_scoring_that_was_stopped_goes_on_without_quantizing_again(osp_build, long_calls, tmp_path):
+    out = tmp_path / "out"
+    command = [str(osp_build / "osp"), *long_calls("scoring", ""), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=one_thread())
+    for line in process.stderr:
+        if "windows scored" in line or line.startswith("wrote"):
+            break
+    process.send_signal(signal.SIGTERM)
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 75, rest
+    assert "--resume" in rest
+    report = (out / "quantize.json").read_bytes()
+    short = [word if word != "0" else "320" for word in command]
+    again = subprocess.run([*short, "--resume"], capture_output=True, text=True, env=one_thread())
+    assert again.returncode == 0 and "blocks had been quantized before" in again.stderr, again.stderr
+    assert (out / "quantize.json").read_bytes() == report
+    assert os.listdir(tmp_path) == ["out"]

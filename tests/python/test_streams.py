@@ -1,0 +1,139 @@
+"""The kind of fault: what a command prints cannot be written. A stderr that fails (a closed pipe, /dev/full, a
+log on the disk that is full, no stderr at all) changes nothing; results that stdout does not take are exit 5.
+Every command."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+from train_fixture import checkpoints, one_thread, state_hash, timeless, write_recipe
+
+COMMANDS = ["train", "train-dry", "tokenize", "tokenize-stdin", "quantize", "quantize-table", "eval", "analyze",
+            "generate", "score", "export", "report", "bench-train", "help", "interface", "version"]  # fmt: skip
+
+
+@pytest.fixture
+def arguments(tiny_run, train_tokens, repo_root, tmp_path):
+    """arguments(name) -> (words, stdin) of a call that ends in a second or two."""
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    text = tmp_path / "text.txt"
+    text.write_text("the dog sees a tree.\n" * 400)
+    model = tiny_run / "model"
+    tokenizer = repo_root / "recipes" / "gcide-4096"
+    data = ["--data", text, "--data-tokens", 256]
+    table = {
+        "train": ["train", recipe, "--out", tmp_path / "run"],
+        "train-dry": ["train", recipe, "--dry-run"],
+        "tokenize": ["tokenize", text, "--tokenizer", tokenizer, "--out", tmp_path / "tokens"],
+        "tokenize-stdin": ["tokenize", "--stdin", "--tokenizer", tokenizer],
+        "quantize": ["quantize", model, "--method", "rtn", "--out", tmp_path / "q"],
+        "quantize-table": ["quantize", model, "--method", "rtn", "--report", *data],
+        "eval": ["eval", model, *data],
+        "analyze": ["analyze", model, *data],
+        "generate": ["generate", model, "--prompt", "the dog", "--max-tokens", 4],
+        "score": ["score", model],
+        "export": ["export", model, "--format", "gguf", "--out", tmp_path / "m.gguf", "--json"],
+        "report": ["report", tiny_run, "--out", tmp_path / "r.html"],
+        "bench-train": ["bench", "train", "--alone", "--model", "demo", "--steps", 1],
+        "help": ["--help"],
+        "interface": ["--interface"],
+        "version": ["--version"],
+    }
+    inputs = {"tokenize-stdin": '"the dog"\n' * 9, "score": json.dumps({"context": "a", "continuation": " b"}) + "\n"}
+    return lambda name: ([str(word) for word in table[name]], inputs.get(name, ""))
+
+
+def call(osp_build, arguments, name, **streams):
+    words, stdin = arguments(name)
+    streams.setdefault("stdout", subprocess.PIPE)
+    streams.setdefault("stderr", subprocess.PIPE)
+    return subprocess.run([osp_build / "osp", *words], input=stdin, text=True, env=one_thread(), timeout=240, **streams)
+
+
+def closed_pipe():
+    """The writing end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("target", ["full", "pipe"])
+def test_a_stderr_that_fails_changes_nothing(osp_build, arguments, name, target):
+    stream = os.open("/dev/full", os.O_WRONLY) if target == "full" else closed_pipe()
+    result = call(osp_build, arguments, name, stderr=stream)
+    os.close(stream)
+    assert result.returncode == 0
+    # `osp export` says with --json alone what it wrote.
+    assert result.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("target", ["full", "pipe"])
+def test_results_that_stdout_does_not_take_are_exit_5(osp_build, arguments, name, target):
+    stream = os.open("/dev/full", os.O_WRONLY) if target == "full" else closed_pipe()
+    result = call(osp_build, arguments, name, stdout=stream)
+    os.close(stream)
+    assert result.returncode == 5, result.stderr
+    assert "error: stdout: cannot write the result" in result.stderr
+
+
+def test_an_error_is_its_status_also_where_nobody_hears_it(osp_build, tmp_path):
+    for stream in (os.open("/dev/full", os.O_WRONLY), closed_pipe()):
+        result = subprocess.run([osp_build / "osp", "train", tmp_path / "none.toml"], stderr=stream)
+        os.close(stream)
+        assert result.returncode == 5 or result.returncode == 2
+
+
+def test_closed_streams_do_not_mix_what_is_printed_into_files(osp_build, train_tokens, tmp_path):
+    """A file that is opened first would get the number of a closed stderr and, with it, what is printed."""
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    command = f"{osp_build}/osp train {recipe} --out {tmp_path}/run"
+    assert subprocess.run(f"{command} 2>&- >/dev/null <&-", shell=True, env=one_thread()).returncode == 0
+    assert timeless(tmp_path / "run")[-1]["kind"] == "end"
+    for path in (tmp_path / "run").rglob("*"):
+        assert not path.is_file() or b"tokens/s  mfu" not in path.read_bytes(), path
+    again = f"{osp_build}/osp train {recipe} --out {tmp_path}/run --resume >&-"
+    assert subprocess.run(again, shell=True, env=one_thread(), stderr=subprocess.PIPE).returncode == 5
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """small_disk(size) mounts a file system of so many bytes, or resizes it -> its folder."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = []
+
+    def mount(size):
+        option = f"size={size},{'remount' if mounted else 'mode=0755'}"
+        result = subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", folder], capture_output=True, text=True)
+        if result.returncode != 0:
+            pytest.skip(f"no file system can be mounted here: {result.stderr.strip()}")
+        mounted.append(size)
+        return folder
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_that_log_and_run_share_is_exit_5_and_the_run_goes_on_later(
+    osp_build, train_tokens, tiny_run, small_disk, tmp_path
+):
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    one = sum(path.stat().st_size for path in (tiny_run / "step-6").iterdir())
+    disk = small_disk(one + one // 2)  # one checkpoint, and not two
+    command = [osp_build / "osp", "train", recipe, "--out", disk / "run"]
+    with open(disk / "log", "w") as log:
+        log.write("x" * 4096)
+        result = subprocess.run(command, stderr=log, stdout=log, env=one_thread(), timeout=120)
+    assert result.returncode == 5
+    assert checkpoints(disk / "run") == [2]
+    small_disk(20 * one)
+    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=one_thread(), timeout=120)
+    assert resumed.returncode == 0, resumed.stderr
+    assert state_hash(disk / "run", 6) == state_hash(tiny_run, 6)
+    assert timeless(disk / "run") == timeless(tiny_run)
+    shutil.rmtree(disk / "run")
