@@ -70,7 +70,7 @@ download() {
   mv "$partial"/*.deb "$packages/"
 }
 
-# From package to text, one at a time: only one is ever unpacked.
+# From package to text, one at a time and without unpacking on disk.
 missing=()
 names=$(text list $small)
 count=$(wc -w <<<"$names")
@@ -87,17 +87,13 @@ for name in $names; do
     download "$name"
   fi
   say "$number of $count: text of $name"
-  rm -rf "$out/unpacked" && mkdir -p "$out/unpacked"
-  dpkg-deb -x "$(file_of "$name")" "$out/unpacked" \
-    || fail "$(file_of "$name") is damaged; remove it and call again" 3
   status=0
-  text extract "$name" "$out/unpacked" "$out/text/$name.jsonl" || status=$?
+  text extract "$name" "$(file_of "$name")" "$out/text/$name.jsonl" || status=$?
   case $status in
     0) rm -rf "$out/documents" ;;
     4) missing+=("$name") ;;
     *) exit "$status" ;;
   esac
-  rm -rf "$out/unpacked"
 done
 [ ${#missing[@]} -eq 0 ] || say "not to be had here, left out: ${missing[*]}"
 compgen -G "$out/text/*.jsonl" >/dev/null || fail "no package to be had; check 'apt-get update'" 5

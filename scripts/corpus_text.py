@@ -2,7 +2,7 @@
 """The text of Debian packages as documents, for scripts/corpus.sh.
 
     corpus_text.py list [--small]                  names of the packages, one a line
-    corpus_text.py extract PACKAGE FOLDER OUT      documents of an unpacked package, as JSON lines
+    corpus_text.py extract PACKAGE DEB OUT         documents of a package's .deb file, as JSON lines
     corpus_text.py mix FOLDER OUT                  all packages' documents in one order, without duplicates
     corpus_text.py sample FOLDER OUT               plain text of the first documents, for a vocabulary
     corpus_text.py table INDEXES FOLDER PACKAGES   the table of docs/corpus.md; also [--small]
@@ -10,20 +10,24 @@
 
 A document is a file, or an entry of a dictionary, or one saying of a collection. Markup is removed from HTML,
 Mallard and manual pages; other files stay as they are. The order is by the SHA-256 of the text: a function of
-the documents alone, in which every stretch is a mixture of all packages. Memory: one document, or one of 64
-parts of the corpus.
+the documents alone, in which every stretch is a mixture of all packages. Memory: the largest file of a
+package, or one of 64 parts of the corpus.
 """
 
 import argparse
+import contextlib
 import gzip
 import hashlib
 import html
+import io
 import json
 import re
 import shutil
+import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,7 +77,7 @@ PACKAGES = [
     Package("perl-doc", "documentation of Perl", r"\.pod$"),
     Package("postgresql-doc-15", "documentation of PostgreSQL", r"\.html$"),
     Package("python3.11-doc", "documentation of Python", SPHINX),
-    Package("python-django-doc", "documentation of Django", SPHINX),
+    Package("python-django-doc", "documentation of Django", r"\.html$"),
     Package("twisted-doc", "documentation of Twisted", SPHINX),
     Package("vim-runtime", "documentation and scripts of Vim", r"/doc/.*\.txt$|\.vim$"),
     Package("nodejs-doc", "documentation of Node.js", r"\.html$|\.md$"),
@@ -145,7 +149,7 @@ TAG = re.compile(r"<[^>]*>")
 def from_html(text: str) -> str:
     """Text of a page: what is beside the article is dropped, blocks begin lines, <pre> keeps its lines."""
     text = text.split('class="sphinxsidebar', 1)[0]
-    text = text.split('role="main"', 1)[-1]
+    text = re.split(r'role="main"[^>]*>', text, maxsplit=1)[-1]
     text = DROPPED.sub(" ", text)
     parts = PREFORMATTED.split(text)
     for i, part in enumerate(parts):
@@ -172,8 +176,9 @@ ROFF_GLYPHS = {
     ",": "",
 }
 ROFF_ESCAPE = re.compile(r"\\(?:f(?:\[\w*\]|\(..|.)|s[-+]?\d+|\*?\((..)|\*?\[([^\]]*)\]|\*?(.))")
-ROFF_NAMED = {"aq": "'", "dq": '"', "lq": '"', "rq": '"', "bu": "*", "em": "--", "en": "-", "co": "(c)", "ha": "^",
-              "ti": "~", "rs": "\\", "oq": "'", "cq": "'", "mu": "x", "->": "->", "<=": "<=", ">=": ">="}  # fmt: skip
+ROFF_NAMED = {"aq": "'", "oq": "'", "cq": "'", "dq": '"', "lq": '"', "rq": '"', "bu": "*", "em": "--",
+              "en": "-", "co": "(c)", "ha": "^", "ti": "~", "rs": "\\", "mu": "x", "->": "->", "<=": "<=",
+              ">=": ">="}  # fmt: skip
 
 
 def from_roff(text: str) -> str:
@@ -215,9 +220,8 @@ def from_roff(text: str) -> str:
 BASE64 = {c: i for i, c in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")}
 
 
-def dictionary(index: Path) -> Iterator[tuple[str, bytes]]:
+def dictionary(index: bytes, data: bytes) -> Iterator[tuple[str, bytes]]:
     """Entries of a dictd dictionary in the order of the file, each once."""
-    data = gzip.decompress(index.with_suffix(".dict.dz").read_bytes())
 
     def number(digits: str) -> int:
         value = 0
@@ -226,7 +230,7 @@ def dictionary(index: Path) -> Iterator[tuple[str, bytes]]:
         return value
 
     places = {}
-    for line in index.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in index.decode("utf-8", errors="replace").splitlines():
         word, offset, length = line.split("\t")[:3]
         if not word.startswith("00"):
             places[number(offset), number(length)] = word
@@ -234,29 +238,43 @@ def dictionary(index: Path) -> Iterator[tuple[str, bytes]]:
         yield word, data[offset : offset + length]
 
 
-def files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Path and contents of every file in the order of their names; archives and dictionaries in parts."""
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
-        name = path.relative_to(folder).as_posix()
-        if name.endswith(".index"):
-            yield from ((f"{name}/{word}.entry", data) for word, data in dictionary(path))
-        elif "/fortunes/" in name and path.suffix == "":
-            for i, saying in enumerate(path.read_bytes().split(b"\n%\n")):
-                yield f"{name}/{i}.entry", saying
-        elif re.search(r"\.tar\.\w+$", name):
-            with tarfile.open(path, "r|*") as archive:
-                yield from (
-                    (f"{name}/{member.name}", archive.extractfile(member).read())
-                    for member in archive
-                    if member.isfile() and member.size <= LONGEST_PROSE
-                )
-        elif name.endswith(".zip"):
-            with zipfile.ZipFile(path) as archive:
-                yield from ((f"{name}/{member}", archive.read(member)) for member in archive.namelist())
-        elif name.endswith(".gz"):
-            yield name[:-3], gzip.decompress(path.read_bytes())
-        else:
-            yield name, path.read_bytes()
+def files(deb: Path) -> Iterator[tuple[str, bytes]]:
+    """Path and contents of every file of a package, in its order; archives and dictionaries in parts.
+
+    Nothing is unpacked on disk. Memory: the largest file, and no archive inside of the package but a .zip.
+    """
+    program = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
+    dictionaries = {}
+    with tarfile.open(fileobj=program.stdout, mode="r|") as package:
+        for member in package:
+            name = member.name.removeprefix("./")
+            if not member.isfile():
+                continue
+            source = package.extractfile(member)
+            if "/dictd/" in name and name.endswith((".index", ".dict.dz")):
+                dictionaries[name] = source.read()
+            elif "/fortunes/" in name and "." not in Path(name).name:
+                for i, saying in enumerate(source.read().split(b"\n%\n")):
+                    yield f"{name}/{i}.entry", saying
+            elif re.fullmatch(r"usr/src/[^/]+\.tar\.\w+", name):
+                with tarfile.open(fileobj=source, mode="r|*") as archive:
+                    for inner in archive:
+                        if inner.isfile() and inner.size <= LONGEST_PROSE:
+                            yield f"{name}/{inner.name}", archive.extractfile(inner).read()
+            elif name.endswith("/src.zip"):
+                with zipfile.ZipFile(io.BytesIO(source.read())) as archive:
+                    yield from ((f"{name}/{inner}", archive.read(inner)) for inner in archive.namelist())
+            elif name.endswith(".gz"):
+                # Sources have broken archives among their test data, on purpose.
+                with contextlib.suppress(OSError, EOFError, zlib.error):
+                    yield name[:-3], gzip.decompress(source.read())
+            else:
+                yield name, source.read()
+    if program.wait():
+        raise tarfile.ReadError("dpkg-deb cannot read it")
+    for name in sorted(name for name in dictionaries if name.endswith(".index")):
+        data = gzip.decompress(dictionaries[name.removesuffix(".index") + ".dict.dz"])
+        yield from ((f"{name}/{word}.entry", entry) for word, entry in dictionary(dictionaries[name], data))
 
 
 def hash_of(text: str) -> str:
@@ -272,7 +290,7 @@ def document(name: str, data: bytes) -> str | None:
     if name.endswith(".entry"):
         return text.strip("\n") + "\n" if len(text) > 20 else None
     prose = True
-    if re.search(r"\.(html|htm|xhtml|page)(\.en)?$", name):
+    if is_page(name):
         text = from_html(text)
     elif re.search(r"/man\d/", name):
         text = from_roff(text)
@@ -287,48 +305,78 @@ def document(name: str, data: bytes) -> str | None:
     return text
 
 
-def extract(package: Package, folder: Path, out: Path) -> None:
+def extract(package: Package, deb: Path, out: Path) -> None:
     wanted = re.compile(package.only)
-    seen = Counter()
+    seen, licences = Counter(), Counter()
     temporary = out.with_suffix(".tmp")
-    count = 0
     with temporary.open("w", encoding="utf-8") as target:
-        for name, data in files(folder):
-            if UNWANTED.search(name) and not name.endswith(".entry"):
-                continue
-            if not name.endswith(".entry") and not wanted.search(f"/{name}"):
-                continue
-            if int(hash_of(f"{package.name}/{name}")[:8], 16) >= package.share * 2**32:
+        for name, data in files(deb):
+            if re.fullmatch(r"usr/share/doc/[^/]+/copyright", name):
+                licences.update(re.findall(r"^License: *(\S.*)$", data.decode(errors="replace"), re.M))
+            if not is_chosen(package, name, wanted):
                 continue
             text = document(name, data)
-            if text and name.endswith((".html", ".page")):
-                text = without_refrains(text, seen)
+            if text and is_page(name):
+                text = without_refrains(text, seen, longer_than=40, times=3, alone=False)
             if text:
                 json.dump({"text": text, "source": f"{package.name}/{name}"}, target, ensure_ascii=False)
                 target.write("\n")
-                count += 1
+    complete = out.with_suffix(".tmp2")
+    count = drop_menus(temporary, complete)
+    temporary.unlink()
     if count == 0:
-        temporary.unlink()
+        complete.unlink()
         print(
             f"corpus: {package.name}: no document found; does this version have other paths?", file=sys.stderr
         )
         sys.exit(NO_DOCUMENT)
-    out.with_suffix(".licence").write_text(licences(folder) + "\n")
-    temporary.rename(out)
+    short = ", ".join(name for name, _ in licences.most_common(3)) or "see its copyright file"
+    out.with_suffix(".licence").write_text(short + "\n")
+    complete.rename(out)
 
 
-def without_refrains(text: str, seen: Counter) -> str | None:
-    """Drops long lines that have come three times in a package: generated pages repeat themselves."""
+def is_chosen(package: Package, name: str, wanted: re.Pattern) -> bool:
+    if not name.endswith(".entry") and (UNWANTED.search(name) or not wanted.search(f"/{name}")):
+        return False
+    return int(hash_of(f"{package.name}/{name}")[:8], 16) < package.share * 2**32
+
+
+def is_page(name: str) -> bool:
+    return re.search(r"\.(html|htm|xhtml|page)(\.en)?$", name) is not None
+
+
+def without_refrains(text: str, seen: Counter, longer_than: int, times: int, alone: bool) -> str | None:
+    """Drops lines that have come so many times in a package before: generated pages repeat themselves.
+
+    alone: only lines between empty ones, as entries of menus are and lines of code are not.
+    """
+    lines = text.split("\n")
     kept = []
-    for line in text.split("\n"):
-        if len(line) > 40:
+    for i, line in enumerate(lines):
+        if len(line) > longer_than and not (alone and (lines[i - 1] or "".join(lines[i + 1 : i + 2]))):
             key = hashlib.blake2b(line.encode(), digest_size=8).digest()
             seen[key] += 1
-            if seen[key] > 3:
+            if seen[key] > times:
                 continue
         kept.append(line)
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(kept))
     return text if len(text) >= SHORTEST else None
+
+
+def drop_menus(documents: Path, out: Path) -> int:
+    """Copies JSON lines; of pages without the short lines that menus repeat. Returns the documents left."""
+    seen = Counter()
+    count = 0
+    with documents.open(encoding="utf-8") as lines, out.open("w", encoding="utf-8") as target:
+        for line in lines:
+            record = json.loads(line)
+            if is_page(record["source"]):
+                record["text"] = without_refrains(record["text"], seen, longer_than=3, times=20, alone=True)
+            if record["text"]:
+                json.dump(record, target, ensure_ascii=False)
+                target.write("\n")
+                count += 1
+    return count
 
 
 # ---- from packages to one corpus ----------------------------------------------------------------
@@ -368,14 +416,6 @@ def sample(folder: Path, out: Path) -> None:
                         return
 
 
-def licences(folder: Path) -> str:
-    """The short names in an unpacked package's copyright file, most frequent first."""
-    names = Counter()
-    for path in sorted(folder.glob("usr/share/doc/*/copyright")):
-        names.update(re.findall(r"^License: *(\S.*)$", path.read_text(errors="replace"), re.M))
-    return ", ".join(name for name, _ in names.most_common(3)) or "see its copyright file"
-
-
 def table(folder: Path, texts: Path, packages: Path, small: bool) -> None:
     print("| package | what | licence | download, MB | documents | text, MB | tokens |")
     print("|---|---|---|---:|---:|---:|---:|")
@@ -406,7 +446,11 @@ def main() -> None:
     if options.command == "list":
         print("\n".join(package.name for package in chosen(options.small)))
     elif options.command == "extract":
-        extract(named(options.arguments[0]), paths[1], paths[2])
+        try:
+            extract(named(options.arguments[0]), paths[1], paths[2])
+        except (tarfile.TarError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
+            print(f"corpus: {paths[1]} is damaged ({error}); remove it and call again", file=sys.stderr)
+            sys.exit(3)
     elif options.command == "mix":
         mix(*paths)
     elif options.command == "sample":

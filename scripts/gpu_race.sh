@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains a pair of models for as many minutes as a GPU is there, and measures them as scripts/race.py does.
 # Usage: scripts/gpu_race.sh MINUTES [--device cuda|cpu] [--recipe PREFIX] [--rates ADAM,OSP] [--tokens FOLDER]
-#                            [--steps N] [--side-by-side] [--every-checkpoint] [--no-measure] [--out FOLDER]
+#                            [--steps N] [--side-by-side] [--every-checkpoint] [--no-measure]
+#                            [--checkpoints N] [--out FOLDER]
 #   MINUTES             for the training of both, without measuring
 #   --device NAME       cuda (default) or cpu
 #   --recipe PREFIX     recipes PREFIX-adam.toml and PREFIX-osp.toml; default recipes/demo-long (30M parameters)
@@ -9,24 +10,24 @@
 #   --tokens FOLDER     token shards; default runs/demo/tokens
 #   --steps N           length of each run; default: as many as fit into MINUTES, after a trial of 30 steps each
 #   --side-by-side      both at a time (a small model leaves most of a GPU idle); default one after the other
+#   --checkpoints N     checkpoints of each run, all of them kept; default 10
 #   --every-checkpoint  measures all checkpoints, not only the last
 #   --no-measure        stops after training; a later call measures, for which no GPU is needed
 #   --out FOLDER        default runs/gpu-race
-# Ten checkpoints of each run are kept. At the end of MINUTES what still trains is stopped at a checkpoint; what
-# was stopped is measured at its newest one. The same call goes on where it stopped, and keeps the length of
-# the first. Every measured state has a row.json, and the table is printed. The environment's OSP names another
-# program than build/release/osp.
+# At the end of MINUTES what still trains is stopped at a checkpoint, and is measured there. The same call goes
+# on where it stopped, with the length of the first. Every measured state has a row.json, and the table is
+# printed. The environment's OSP names another program than build/release/osp.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 fail() { echo "gpu-race: $1" >&2; exit "${2:-2}"; }
 say() { printf 'gpu-race: %s\n' "$*" >&2; }
-usage() { sed -n '3,18s/^# \?//p' scripts/gpu_race.sh >&2; exit 2; }
+usage() { sed -n '3,16s/^# \?//p' scripts/gpu_race.sh >&2; exit 2; }
 device=cuda recipe=recipes/demo-long rates=1e-3,3e-3 tokens=runs/demo/tokens steps='' out=runs/gpu-race
-minutes='' side_by_side='' every='' measure=1
+minutes='' checkpoints=10 side_by_side='' every='' measure=1
 while [ $# -gt 0 ]; do
   case "$1" in
-    --device | --recipe | --rates | --tokens | --steps | --out)
+    --device | --recipe | --rates | --tokens | --steps | --checkpoints | --out)
       [ $# -gt 1 ] || fail "$1 needs a value"
       declare "${1#--}=$2"
       shift ;;
@@ -39,6 +40,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 [[ "$minutes" =~ ^[0-9]+$ ]] || usage
+[[ "$checkpoints" =~ ^[1-9][0-9]*$ ]] || fail "--checkpoints takes a number, not '$checkpoints'"
 [[ "$rates" == *,* ]] || fail "--rates takes two numbers: Adam's and OSP's, separated by a comma"
 osp=$(realpath "${OSP:-build/release/osp}")
 [ -x "$osp" ] || fail "$osp is missing; run scripts/build.sh osp first"
@@ -87,15 +89,15 @@ echo "$steps" > "$out/steps"
 
 # ---- training ----------------------------------------------------------------------------------
 run() {
-  local folder status=0 resume=()
+  local folder status=0 resume=() every_steps=$(((steps + checkpoints - 1) / checkpoints))
   folder=$(folder_of "$1")
   if [ -f "$folder/model/config.json" ]; then return; fi
   if compgen -G "$folder/step-*" >/dev/null; then resume=(--resume); fi
   say "training $1 at $(rate_of "$1"), $steps steps on $device"
   osp_train "$1" "$folder" "${resume[@]}" --set "train.steps=$steps" \
     --set "schedule.warmup_steps=$((steps < 1000 ? (steps + 9) / 10 : 100))" \
-    --set "train.checkpoint_every=$(((steps + 9) / 10))" --set train.keep_checkpoints=1000 \
-    --set "train.validate_every=$(((steps + 9) / 10))" --set train.sample_every=0 \
+    --set "train.checkpoint_every=$every_steps" --set train.keep_checkpoints=1000 \
+    --set "train.validate_every=$every_steps" --set train.sample_every=0 \
     > "$folder.log" 2>&1 || status=$?
   case $status in
     0) ;;
@@ -135,10 +137,12 @@ for folder in map(Path, sys.argv[3:]):
     finished = folder.resolve() / "model"
     steps = sorted(folder.glob("step-*"), key=lambda path: int(path.name[5:]))
     steps = [path.resolve() for path in steps if (path / "manifest.json").exists()]
+    if finished.exists():
+        steps = [path for path in steps if int(path.name[5:]) < logged[-1]["step"]]
     last = [finished] if finished.exists() else steps[-1:]
     if not last:
         print(f"gpu-race: {folder} has no checkpoint yet", file=sys.stderr)
-    for model in (steps if sys.argv[2] else []) + last:
+    for model in dict.fromkeys((steps if sys.argv[2] else []) + last):
         # race.measure takes a folder with model and metrics.jsonl, and leaves row.json there.
         step = logged[-1]["step"] if model == finished else int(model.name[5:])
         state = race.Run(folder.parent, f"step-{step}", optimizer, float(rate), int(seed))

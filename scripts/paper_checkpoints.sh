@@ -8,8 +8,8 @@
 #   --data TEXT         the test text of WikiText-2 (wiki.test.raw, or the hub's file)
 #   --calibration TEXT  its training text
 #   --out FOLDER        where downloads, results and comparison.md go; default runs/paper
-#   --method NAME       what osp quantize measures; default all. On a CPU, all takes days for 1.4B parameters;
-#                       ffn-hadamard+rtn needs no calibration and takes about an hour
+#   --method NAME       what osp quantize measures; default all. For 1.4B parameters on a CPU we expect
+#                       days for all, and hours for ffn-hadamard+rtn, which needs no calibration
 #   --expected FILE     other expected numbers
 # A model is known by the name of its folder. A second call measures only what is missing. The status is 1
 # if a number lies outside of the tolerance that FILE gives for it. The environment's OSP names another

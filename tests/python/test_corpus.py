@@ -88,7 +88,6 @@ def test_a_folder_of_packages_becomes_shards_and_a_second_call_does_nothing(
     assert "| `dict-jargon` | the jargon file | GPL-2+ |" in first.stdout
     index = json.loads((out / "tokens/index.json").read_text())
     assert sum(split["documents"] for split in index["splits"].values()) == 40 + 30 + 1
-    assert not (out / "unpacked").exists()
 
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     second = call(repo_root, osp_build, "--small", "--packages", packages, "--out", out)
@@ -115,7 +114,7 @@ def test_mistakes_are_named(repo_root, osp_build, packages, tmp_path):
     assert result.returncode == 5 and "no package to be had" in result.stderr
     (empty / "fortunes_1.0_all.deb").write_bytes(b"not a package")
     result = call(repo_root, osp_build, "--small", "--packages", empty, "--out", tmp_path / "b")
-    assert result.returncode == 3 and "damaged; remove it" in result.stderr
+    assert result.returncode == 3 and "is damaged" in result.stderr
     result = call(repo_root, osp_build, "--packages", tmp_path / "nowhere")
     assert result.returncode == 2 and "no such folder" in result.stderr
     result = call(repo_root, osp_build, "--vocabulary", "many")
