@@ -274,8 +274,9 @@ def main() -> int:
         print_table(measured_rows(options.out, stages))
         return 0
     if options.export:
-        lines = [json.dumps(row) + "\n" for row in measured_rows(options.out, stages)]
-        options.export.write_text("".join(lines))
+        text = "".join(json.dumps(row) + "\n" for row in measured_rows(options.out, stages))
+        text = text.replace(str(options.out.resolve()), "runs/race").replace(f"{ROOT}/", "")
+        options.export.write_text(text)
         return 0
     if options.dry_run:
         for stage in stages:

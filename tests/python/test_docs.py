@@ -3,6 +3,8 @@
 Each check is a function that returns what it found wrong, so that a second test can plant an error.
 """
 
+import importlib.util
+import json
 import re
 
 import pytest
@@ -271,3 +273,18 @@ def test_folders_that_differ_are_found():
     assert not folder_differences(tour, "osp_folder(base LINK x)", ["base", "cli"])
     assert folder_differences(tour, "osp_folder(base)\nosp_folder(runtime)", ["base", "cli"])
     assert folder_differences(tour, "osp_folder(base)", ["cli", "base"])
+
+
+def test_the_rows_of_the_evidence_are_those_of_its_file(repo_root):
+    spec = importlib.util.spec_from_file_location("race", repo_root / "scripts" / "race.py")
+    race = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(race)
+    measured = [json.loads(line) for line in (repo_root / "docs" / "evidence.jsonl").read_text().splitlines()]
+    printed = {race.table_row(row) for row in measured}
+    rows = [
+        line
+        for line in (repo_root / "docs" / "evidence.md").read_text().splitlines()
+        if " | osp | " in line or " | adam | " in line
+    ]
+    assert len(rows) > 10 and all(row["command"].startswith("osp ") for row in measured)
+    assert [row for row in rows if row not in printed] == []
