@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds a corpus of English and code from Debian packages, as token shards for `osp train`.
 # Usage: scripts/corpus.sh [--small] [--out FOLDER] [--vocabulary N] [--packages FOLDER] [--table]
-#   (no option)        all packages of scripts/corpus_text.py: 0.9 GB to download, 5 GB on disk
+#   (no option)        all packages of scripts/corpus_text.py: 0.9 GB to download, 4.6 GB on disk
 #   --small            four of them, 2 MB to download, for a trial
 #   --out FOLDER       where text and tokens go; default runs/corpus (--small: runs/corpus-small)
 #   --vocabulary N     trains a vocabulary of N tokens on the first 64 MB, into FOLDER/tokens-N; needs

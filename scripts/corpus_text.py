@@ -312,7 +312,7 @@ def extract(package: Package, deb: Path, out: Path) -> None:
     with temporary.open("w", encoding="utf-8") as target:
         for name, data in files(deb):
             if re.fullmatch(r"usr/share/doc/[^/]+/copyright", name):
-                licences.update(re.findall(r"^License: *(\S.*)$", data.decode(errors="replace"), re.M))
+                licences.update(re.findall(r"^License: *(\S.{,50})$", data.decode(errors="replace"), re.M))
             if not is_chosen(package, name, wanted):
                 continue
             text = document(name, data)

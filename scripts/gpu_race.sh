@@ -2,7 +2,7 @@
 # Trains a pair of models for as many minutes as a GPU is there, and measures them as scripts/race.py does.
 # Usage: scripts/gpu_race.sh MINUTES [--device cuda|cpu] [--recipe PREFIX] [--rates ADAM,OSP] [--tokens FOLDER]
 #                            [--steps N] [--side-by-side] [--every-checkpoint] [--no-measure]
-#                            [--checkpoints N] [--out FOLDER]
+#                            [--no-train] [--checkpoints N] [--out FOLDER]
 #   MINUTES             for the training of both, without measuring
 #   --device NAME       cuda (default) or cpu
 #   --recipe PREFIX     recipes PREFIX-adam.toml and PREFIX-osp.toml; default recipes/demo-long (30M parameters)
@@ -13,6 +13,7 @@
 #   --checkpoints N     checkpoints of each run, all of them kept; default 10
 #   --every-checkpoint  measures all checkpoints, not only the last
 #   --no-measure        stops after training; a later call measures, for which no GPU is needed
+#   --no-train          only measures what earlier calls trained
 #   --out FOLDER        default runs/gpu-race
 # At the end of MINUTES what still trains is stopped at a checkpoint, and is measured there. The same call goes
 # on where it stopped, with the length of the first. Every measured state has a row.json, and the table is
@@ -22,9 +23,9 @@ cd "$(dirname "$0")/.."
 
 fail() { echo "gpu-race: $1" >&2; exit "${2:-2}"; }
 say() { printf 'gpu-race: %s\n' "$*" >&2; }
-usage() { sed -n '3,16s/^# \?//p' scripts/gpu_race.sh >&2; exit 2; }
+usage() { sed -n '3,17s/^# \?//p' scripts/gpu_race.sh >&2; exit 2; }
 device=cuda recipe=recipes/demo-long rates=1e-3,3e-3 tokens=runs/demo/tokens steps='' out=runs/gpu-race
-minutes='' checkpoints=10 side_by_side='' every='' measure=1
+minutes='' checkpoints=10 side_by_side='' every='' train=1 measure=1
 while [ $# -gt 0 ]; do
   case "$1" in
     --device | --recipe | --rates | --tokens | --steps | --checkpoints | --out)
@@ -34,6 +35,7 @@ while [ $# -gt 0 ]; do
     --side-by-side) side_by_side=1 ;;
     --every-checkpoint) every=1 ;;
     --no-measure) measure='' ;;
+    --no-train) train='' ;;
     -*) usage ;;
     *) [ -z "$minutes" ] || usage; minutes=$1 ;;
   esac
@@ -75,7 +77,9 @@ print(statistics.median((b["tokens"] - a["tokens"]) / b["tokens_per_s"] for a, b
 PY
   rm -rf "$trial"
 }
-if [ -f "$out/steps" ]; then
+if [ -z "$train" ]; then
+  say "measuring only"
+elif [ -f "$out/steps" ]; then
   steps=$(cat "$out/steps")
   say "$steps steps a run, as the first call chose"
 elif [ -z "$steps" ]; then
@@ -85,7 +89,7 @@ elif [ -z "$steps" ]; then
   steps=$(python3 -c "print(max(10, int(0.9 * $((end - SECONDS)) / ($adam + $muon) / 10) * 10))")
   say "$adam and $muon s a step: $steps steps a run"
 fi
-echo "$steps" > "$out/steps"
+if [ -n "$steps" ]; then echo "$steps" > "$out/steps"; fi
 
 # ---- training ----------------------------------------------------------------------------------
 run() {
@@ -105,7 +109,9 @@ run() {
     *) tail -3 "$folder.log" >&2; fail "training $1 failed; the whole message is in $folder.log" "$status" ;;
   esac
 }
-if [ -n "$side_by_side" ]; then
+if [ -z "$train" ]; then
+  :
+elif [ -n "$side_by_side" ]; then
   run adam & first=$!
   run osp & second=$!
   status=0
@@ -133,15 +139,16 @@ race.TOKENS = Path(sys.argv[1]).resolve()
 states = []
 for folder in map(Path, sys.argv[3:]):
     optimizer, rate, seed = folder.name.rsplit("-seed", 1)[0].partition("-")[::2] + (folder.name[-1],)
-    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    finished = folder.resolve() / "model"
     steps = sorted(folder.glob("step-*"), key=lambda path: int(path.name[5:]))
     steps = [path.resolve() for path in steps if (path / "manifest.json").exists()]
+    if not steps:
+        print(f"gpu-race: {folder} has no checkpoint yet", file=sys.stderr)
+        continue
+    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    finished = folder.resolve() / "model"
     if finished.exists():
         steps = [path for path in steps if int(path.name[5:]) < logged[-1]["step"]]
     last = [finished] if finished.exists() else steps[-1:]
-    if not last:
-        print(f"gpu-race: {folder} has no checkpoint yet", file=sys.stderr)
     for model in dict.fromkeys((steps if sys.argv[2] else []) + last):
         # race.measure takes a folder with model and metrics.jsonl, and leaves row.json there.
         step = logged[-1]["step"] if model == finished else int(model.name[5:])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -126,27 +127,30 @@ def test_the_pair_is_trained_and_measured(repo_root, osp_build, recipes, train_t
     assert again.stdout == result.stdout
 
 
-def test_a_run_out_of_time_is_measured_and_the_same_call_goes_on(
+def test_a_run_that_was_cut_short_is_measured_at_its_newest_checkpoint(
     repo_root, osp_build, recipes, train_tokens, tmp_path
 ):
-    words = [
-        "--device",
-        "cpu",
-        "--recipe",
-        recipes / "tiny",
-        "--tokens",
-        train_tokens,
-        "--out",
-        tmp_path / "r",
-    ]
+    out = tmp_path / "race"
+    words = ["--device", "cpu", "--recipe", recipes / "tiny", "--tokens", train_tokens, "--out", out]
+    result = call(repo_root, osp_build, "scripts/gpu_race.sh", "10", *words, "--steps", "20", "--checkpoints",
+                  "2", "--no-measure", "--side-by-side")  # fmt: skip
+    assert result.returncode == 0 and result.stdout == "", result.stderr
+    shutil.rmtree(out / "adam-1e-3-seed1/model")
+    shutil.rmtree(out / "adam-1e-3-seed1/step-20")
+    result = call(repo_root, osp_build, "scripts/gpu_race.sh", "0", *words, "--no-train")
+    assert result.returncode == 0, result.stderr
+    rows = [line.split(" | ")[:2] for line in result.stdout.splitlines()[2:]]
+    assert rows == [["| step-10", "adam"], ["| step-20", "osp"]]
+
+
+def test_a_run_is_stopped_at_the_end_of_its_time_and_the_same_call_goes_on(
+    repo_root, osp_build, recipes, train_tokens, tmp_path
+):
+    words = ["scripts/gpu_race.sh", "0", "--device", "cpu", "--recipe", recipes / "tiny", "--tokens",
+             train_tokens, "--out", tmp_path / "r", "--no-measure"]  # fmt: skip
     # No minute at all: each run has the second that a run is given at least.
-    result = call(
-        repo_root, osp_build, "scripts/gpu_race.sh", "0", *words, "--steps", "1000000", "--no-measure"
-    )
+    result = call(repo_root, osp_build, *words, "--steps", "1000000")
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("was stopped at the end of its time") == 2
-    steps = {p.name for p in (tmp_path / "r/adam-1e-3-seed1").glob("step-*")}
-    result = call(repo_root, osp_build, "scripts/gpu_race.sh", "0", *words)
-    assert "1000000 steps a run, as the first call chose" in result.stderr
-    assert steps < {p.name for p in (tmp_path / "r/adam-1e-3-seed1").glob("step-*")} or not steps
-    assert len(list((tmp_path / "r").glob("*/measured/*/row.json"))) == 2, result.stderr
+    again = call(repo_root, osp_build, *words)
+    assert again.returncode == 0 and "1000000 steps a run, as the first call chose" in again.stderr
