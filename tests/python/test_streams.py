@@ -28,7 +28,7 @@ def arguments(tiny_run, train_tokens, repo_root, tmp_path):
         "train-dry": ["train", recipe, "--dry-run"],
         "tokenize": ["tokenize", text, "--tokenizer", tokenizer, "--out", tmp_path / "tokens"],
         "tokenize-stdin": ["tokenize", "--stdin", "--tokenizer", tokenizer],
-        "quantize": ["quantize", model, "--method", "rtn", "--out", tmp_path / "q"],
+        "quantize": ["quantize", model, "--method", "rtn", "--out", tmp_path / "q", "--json"],
         "quantize-table": ["quantize", model, "--method", "rtn", "--report", *data],
         "eval": ["eval", model, *data],
         "analyze": ["analyze", model, *data],
