@@ -13,6 +13,7 @@
 #include "osp/export/gptq_export.h"
 #include "osp/model/fuse.h"
 #include "osp/model/model_dir.h"
+#include "osp/ptq/quantized_model_dir.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
@@ -30,7 +31,7 @@ struct ExportCommand {
     visit_model(visit, self.model);
     visit.group("Output");
     visit("format", self.format, Choices{{"hf", "gguf", "gptq"}},
-          "format to write; hf = a LlamaForCausalLM folder, gguf = a file for llama.cpp, gptq = "
+          "format to write; hf = a folder for transformers, gguf = a file for llama.cpp, gptq = "
           "the codes of a quantized model for GPTQModel, vLLM and transformers",
           {.required = true});
     visit("out", self.out, "folder (hf, gptq) or file (gguf) to create",
@@ -57,11 +58,24 @@ at::Tensor some_tokens(const ModelConfig& config) {
   return at::tensor(ids).unsqueeze(0);
 }
 
-void save_atomically(const ParameterStore& store, const std::string& out,
-                     const std::string& tokenizer_json, const SaveOptions& options) {
-  write_folder_atomic(out, [&](const std::string& temporary) {
-    save_model_dir(store, temporary, tokenizer_json, options);
-  });
+// The model with weights that need nothing while it runs. A quantized one gives its dequantized
+// weights, without the online transforms that they were made for.
+ParameterStore load_plain(const std::string& dir, Console& console) {
+  if (!is_quantized_model_dir(dir)) return load_model_dir(dir);
+  const QuantizedModel model = load_quantized_model_dir(dir);
+  const bool weights_alone = model.info.bits == BitWidths{model.info.bits.weights, 16, 16};
+  console.line("{} has the weights of {} dequantized{}", dir, model.info.method,
+               weights_alone ? "" : "; activations and cache run in 16 bits there");
+  return model.plain_store();
+}
+
+// Refuses a fused model with norms that no family of transformers can say.
+void check_family(const ModelConfig& config, const std::string& dir) {
+  if (architecture_name(config) != "OspForCausalLM") return;
+  fail(ErrorCode::unsupported,
+       "{}: the model has {}, which no architecture that transformers knows has in this "
+       "combination; osp reads the folder as it is",
+       dir, config.qk_norm ? "QK-norm" : "options of several families");
 }
 
 int run_gguf(const ExportCommand& options, const std::string& out) {
@@ -73,6 +87,11 @@ int run_gguf(const ExportCommand& options, const std::string& out) {
   if (!result.report.kept_f16.empty()) {
     console.warn("{} tensors whose rows are no multiple of 32 were kept in f16, the first is {}",
                  result.report.kept_f16.size(), result.report.kept_f16[0]);
+  }
+  if (result.report.end_tokens_lost > 0) {
+    console.warn(
+        "the format has keys for 3 tokens that end a text: {} more of the model's are not written",
+        result.report.end_tokens_lost);
   }
   console.line("wrote {} ({}, {} parameters)", out, result.dtype, format_count(result.parameters));
   if (options.common.json) {
@@ -96,14 +115,9 @@ int run_hf(const ExportCommand& options, const std::string& out) {
   }
   Console console(options.common.quiet);
   const std::string dir = find_model_dir(options.model);
-  const ParameterStore store = load_model_dir(dir);
+  const ParameterStore store = load_plain(dir, console);
   const bool has_norms = store.config.norm != "none";
-  if (store.config.qk_norm && has_norms) {
-    fail(ErrorCode::unsupported,
-         "{}: the model has QK-norm, which a LlamaForCausalLM cannot express; osp reads the folder "
-         "as it is",
-         dir);
-  }
+  if (has_norms) check_family(fused_config(store.config), dir);
   const ParameterStore fused = fuse(store);
   const LogitDifference difference = compare_logits(store, fused, some_tokens(store.config));
   if (!(difference.relative <= kLargestDifference)) {
@@ -122,8 +136,13 @@ int run_hf(const ExportCommand& options, const std::string& out) {
         architecture_name(fused.config));
   }
   const bool has_tokenizer = Tokenizer::exists(dir);
-  save_atomically(fused, out, has_tokenizer ? Tokenizer::from_file(dir).json() : "",
-                  {.bf16 = dtype == "bf16", .end_tokens = load_end_tokens(dir)});
+  write_folder_atomic(out, [&](const std::string& temporary) {
+    copy_model_files(dir, temporary, out);
+    save_model_dir(fused, temporary, has_tokenizer ? Tokenizer::from_file(dir).json() : "",
+                   {.bf16 = dtype == "bf16",
+                    .end_tokens = load_end_tokens(dir),
+                    .outer_tokens = load_outer_tokens(dir)});
+  });
   if (!has_tokenizer) console.warn("{} has no tokenizer: exported without it", dir);
   console.line("wrote {} ({}, {} parameters, {})", out, architecture_name(fused.config),
                format_count(fused.num_parameters()), dtype);

@@ -6,6 +6,7 @@
 
 #include "osp/base/error.h"
 #include "osp/cli/command.h"
+#include "osp/cli/loaded_model.h"
 #include "osp/model/model_dir.h"
 
 namespace osp {
@@ -15,6 +16,7 @@ struct GenerateCommand {
   CommonOptions common;
   std::string model;
   std::string prompt;
+  std::string bits = BitWidths().text();
   GenerateOptions generate;
 
   template <class Visitor, class Self>
@@ -23,6 +25,7 @@ struct GenerateCommand {
     visit.group("Prompt");
     visit("prompt", self.prompt, "text to continue; an empty text starts a new document",
           {.required = true});
+    visit_bits(visit, self.bits);
     GenerateOptions::fields(visit, self.generate);
     CommonOptions::fields(visit, self.common);
   }
@@ -41,12 +44,14 @@ Json as_json(const std::string& text) {
 }
 
 int run(const GenerateCommand& options) {
+  parse_bits(options.bits);  // report a mistake before anything is read
   const std::string dir = find_model_dir(options.model);
-  const HfConfig config = load_model_config(dir);
   const Tokenizer tokenizer = Tokenizer::from_file(dir);
-  const ParameterStore store = load_model_dir(dir);
+  const auto loaded = load_model_at(dir, options.bits);
+  const ParameterStore& store = loaded->model.store;
   GenerateOptions generate_options = options.generate;
-  generate_options.end_tokens = config.end_tokens;
+  generate_options.end_tokens = load_end_tokens(dir);
+  generate_options.tap = loaded->tap.get();
   if (!options.common.json) {
     const Generation result =
         generate(store, tokenizer, options.prompt, generate_options, stream_to_stdout);

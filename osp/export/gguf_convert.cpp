@@ -51,6 +51,7 @@ GgufConversion convert_to_gguf(const std::string& model, const std::string& path
   if (result.has_tokenizer) {
     const Tokenizer tokenizer = Tokenizer::from_file(dir);
     options.tokenizer_json = tokenizer.json();
+    options.chat_template = load_chat_template(dir);
     options.end_tokens = load_end_tokens(dir);
     if (options.end_tokens.empty() && tokenizer.end_of_document() >= 0) {
       options.end_tokens.push_back(tokenizer.end_of_document());
@@ -59,9 +60,13 @@ GgufConversion convert_to_gguf(const std::string& model, const std::string& path
   // The weights: the codes of a quantized model, or the fused model.
   if (quantized) {
     const QuantizedModel source = load_quantized_model_dir(dir);
-    options.online = source.info.online;
-    if (options.type == GgufTensorType::q4_0) options.quantized = &source.weights;
     result.parameters = source.store.num_parameters();
+    if (options.type != GgufTensorType::q4_0) {  // weights as numbers need no online transform
+      result.report = export_gguf(source.plain_store(), path, options);
+      return result;
+    }
+    options.online = source.info.online;
+    options.quantized = &source.weights;
     result.report = export_gguf(source.store, path, options);
     return result;
   }

@@ -207,12 +207,16 @@ GgufExportReport export_gguf(const ParameterStore& store, const std::string& pat
   GgufMetadataWriter metadata;
   add_model_metadata(store.config, options, metadata);
   if (!options.tokenizer_json.empty()) {
-    add_gguf_tokenizer(options.tokenizer_json, store.config.vocabulary,
-                       options.end_tokens.empty() ? -1 : options.end_tokens[0], options.where,
-                       metadata);
+    add_gguf_tokenizer(options.tokenizer_json, store.config.vocabulary, options.end_tokens,
+                       options.where, metadata);
+    if (!options.chat_template.empty()) {
+      metadata.text("tokenizer.chat_template", options.chat_template);
+    }
   }
   // Tensors, which are packed while the file is written.
   GgufExportReport report;
+  report.end_tokens_lost =
+      std::max<int64_t>(0, static_cast<int64_t>(options.end_tokens.size()) - kGgufEndTokens);
   std::vector<GgufTensorEntry> entries;
   for (size_t i = 0; i < store.specs.size(); ++i) {
     const ParameterSpec& spec = store.specs[i];

@@ -19,7 +19,9 @@ struct GgufExportOptions {
   const QuantizedWeights* quantized = nullptr;
   OnlineTransforms online = {.query_key_hadamard = false};
   std::string tokenizer_json = {};  // "": the file has no tokenizer
+  // The first is the end-of-text token, the next two end a turn and a message.
   std::vector<int64_t> end_tokens = {};
+  std::string chat_template = {};
   std::string name = {};   // general.name
   std::string where = {};  // begins the messages
 };
@@ -27,6 +29,7 @@ struct GgufExportOptions {
 struct GgufExportReport {
   std::vector<std::string> kept_f16;  // tensors whose rows are not whole blocks of the type
   double scale_rounding = 0;          // q4_0: largest relative change of a scale by fp16
+  int64_t end_tokens_lost = 0;        // the format has keys for three
 };
 
 // Error(unsupported) with a sentence for what llama.cpp's "llama" cannot carry: norms other than

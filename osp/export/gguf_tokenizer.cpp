@@ -123,14 +123,16 @@ Around read_post_processor(const Json& json, const std::string& where) {
 
 }  // namespace
 
-void add_gguf_tokenizer(std::string_view tokenizer_json, int64_t vocabulary, int64_t end_token,
-                        const std::string& where, GgufMetadataWriter& metadata) {
+void add_gguf_tokenizer(std::string_view tokenizer_json, int64_t vocabulary,
+                        const std::vector<int64_t>& end_tokens, const std::string& where,
+                        GgufMetadataWriter& metadata) {
   const Json json = parse_json(tokenizer_json, where);
   try {
     const std::string pre = pre_tokenizer_name(json, where);
     const Tokens tokens = read_tokens(json, vocabulary, where);
     const Around around = read_post_processor(json, where);
-    const int64_t end = around.after >= 0 ? around.after : end_token;
+    const int64_t first = end_tokens.empty() ? -1 : end_tokens[0];
+    const int64_t end = around.after >= 0 ? around.after : first;
     metadata.text("tokenizer.ggml.model", "gpt2");
     metadata.text("tokenizer.ggml.pre", pre);
     metadata.texts("tokenizer.ggml.tokens", tokens.texts);
@@ -146,6 +148,13 @@ void add_gguf_tokenizer(std::string_view tokenizer_json, int64_t vocabulary, int
       metadata.u32("tokenizer.ggml.bos_token_id", static_cast<uint32_t>(end));
     }
     if (end >= 0) metadata.u32("tokenizer.ggml.eos_token_id", static_cast<uint32_t>(end));
+    // What else ends a text has keys of its own.
+    std::vector<const char*> names = {"eom_token_id", "eot_token_id"};
+    for (const int64_t id : end_tokens) {
+      if (id == end || names.empty()) continue;
+      metadata.u32(std::string("tokenizer.ggml.") + names.back(), static_cast<uint32_t>(id));
+      names.pop_back();
+    }
   } catch (const Json::exception& error) {
     fail(ErrorCode::damaged, "{}: {}", where, printable(error.what(), 200));
   }

@@ -134,7 +134,7 @@ GptqExport export_gptq(const std::string& model, const std::string& path,
   }
   write_folder_atomic(path, [&](const std::string& temporary) {
     write_safetensors(temporary + "/model.safetensors", buffers.entries, {{"format", "pt"}});
-    copy_tokenizer(dir, temporary);
+    copy_model_files(dir, temporary, path);
     const Json quantization = quantization_config(folder.info());
     write_file_atomic(temporary + "/quantize_config.json", quantization.dump(2) + "\n");
     Json json = folder.config_json();

@@ -24,8 +24,8 @@ constexpr int64_t kPrefillTokens = 256;
 class Reader {
  public:
   // For at most `tokens` tokens: a long context costs memory only where it is used.
-  Reader(const ParameterStore& store, int64_t tokens)
-      : store_(store), capacity_(std::min(tokens, store.config.context)) {
+  Reader(const ParameterStore& store, int64_t tokens, Tap* tap)
+      : store_(store), tap_(tap), capacity_(std::min(tokens, store.config.context)) {
     clear();
   }
 
@@ -33,6 +33,7 @@ class Reader {
   at::Tensor read(std::span<const int32_t> ids) {
     ForwardOptions options;
     options.cache = &cache_;
+    options.tap = tap_;
     at::Tensor last;
     for (size_t begin = 0; begin < ids.size(); begin += kPrefillTokens) {
       const auto part = ids.subspan(begin, std::min<size_t>(kPrefillTokens, ids.size() - begin));
@@ -48,6 +49,7 @@ class Reader {
 
  private:
   const ParameterStore& store_;
+  Tap* tap_;
   int64_t capacity_;
   KvCache cache_;
 };
@@ -104,7 +106,8 @@ Generation generate(const ParameterStore& store, const Tokenizer& tokenizer,
   const RandomStream random(options.seed, "generate");
   // Rows of the head beyond the tokenizer's ids (padding) stand for nothing and are never drawn.
   const int64_t drawable = std::min(store.config.vocabulary, tokenizer.vocabulary());
-  Reader reader(store, static_cast<int64_t>(result.prompt_tokens.size()) + options.max_tokens);
+  Reader reader(store, static_cast<int64_t>(result.prompt_tokens.size()) + options.max_tokens,
+                options.tap);
   std::vector<int32_t> all = result.prompt_tokens;
   size_t unread = 0;  // first token that the model has not read
   for (int64_t i = 0; i < options.max_tokens; ++i) {

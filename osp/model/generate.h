@@ -9,6 +9,7 @@
 
 #include "osp/model/parameters.h"
 #include "osp/model/sampling.h"
+#include "osp/model/tap.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
@@ -19,6 +20,7 @@ struct GenerateOptions {
   uint64_t seed = 0;                     // of the Philox stream "generate"; number i is for token i
   std::vector<std::string> stop = {};    // the text ends before the first of these
   std::vector<int64_t> end_tokens = {};  // beside the tokenizer's end-of-document token
+  Tap* tap = nullptr;                    // in every forward pass, e.g. FakeQuantTap
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {

@@ -109,6 +109,12 @@ std::string architecture_name(const ModelConfig& config) {
 
 HfConfig parse_hf_config(const Json& json, const std::string& where) {
   if (!json.is_object()) fail(ErrorCode::damaged, "{}: expected a JSON object", where);
+  if (json.contains("osp_quantization")) {
+    fail(ErrorCode::unsupported,
+         "{}: the model is quantized, and this needs one that is not; give the model that it was "
+         "made from",
+         where);
+  }
   const Family& family = read_architecture(json, where);
   refuse_our_keys(json, family, where);
   return {read_model(json, family, where), read_end_tokens(json, where)};
@@ -120,14 +126,16 @@ Json end_tokens_json(const std::vector<int64_t>& end_tokens) {
 }
 
 std::string model_config_json(const ModelConfig& config, const std::string& dtype,
-                              const std::vector<int64_t>& end_tokens) {
+                              const std::vector<int64_t>& end_tokens,
+                              const OuterTokens& outer_tokens) {
   const std::string architecture = architecture_name(config);
   const Family& family = *find_family(architecture);
   Json json;
   json["architectures"] = Json::array({architecture});
   json["model_type"] = family.model_type;
   json.update(written_keys(family, config));
-  json["bos_token_id"] = nullptr;
+  json["bos_token_id"] = outer_tokens.begin < 0 ? Json(nullptr) : Json(outer_tokens.begin);
+  if (outer_tokens.padding >= 0) json["pad_token_id"] = outer_tokens.padding;
   json["eos_token_id"] = end_tokens_json(end_tokens);
   json["dtype"] = dtype;
   json["torch_dtype"] = dtype;

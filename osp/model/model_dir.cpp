@@ -293,14 +293,6 @@ ParameterStore load_model_dir(const std::string& path, const StoreOptions& optio
   return open_model(path)->read(kWhole, options);
 }
 
-std::vector<int64_t> load_end_tokens(const std::string& path) {
-  if (is_gguf_path(path)) return load_gguf_config(path).end_tokens;
-  const std::string file = find_model_dir(path) + "/config.json";
-  Json config = read_json_file(file, kMaxConfigBytes);
-  for (const char* key : {"quantization_config", "osp_quantization"}) config.erase(key);
-  return parse_hf_config(config, file).end_tokens;
-}
-
 void save_tokenizer_files(const std::string& path, const std::string& tokenizer_json,
                           int64_t context, const std::vector<int64_t>& end_tokens) {
   write_file_atomic(path + "/tokenizer.json", tokenizer_json);
@@ -317,8 +309,11 @@ void save_tokenizer_files(const std::string& path, const std::string& tokenizer_
     generation["eos_token_id"] = end_tokens_json(end_tokens);
     generation["pad_token_id"] = first;
   }
-  write_file_atomic(path + "/tokenizer_config.json", tokenizer_config.dump(2) + "\n");
-  write_file_atomic(path + "/generation_config.json", generation.dump(2) + "\n");
+  const auto write_if_absent = [&](const std::string& file, const Json& json) {
+    if (!path_exists(file)) write_file_atomic(file, json.dump(2) + "\n");
+  };
+  write_if_absent(path + "/tokenizer_config.json", tokenizer_config);
+  write_if_absent(path + "/generation_config.json", generation);
 }
 
 void save_model_dir(const ParameterStore& store, const std::string& path,
@@ -354,9 +349,9 @@ void save_model_dir(const ParameterStore& store, const std::string& path,
     }
   }
   // Write config.json last: a folder that has one is whole.
-  write_file_atomic(
-      path + "/config.json",
-      model_config_json(store.config, options.bf16 ? "bfloat16" : "float32", end_tokens));
+  write_file_atomic(path + "/config.json",
+                    model_config_json(store.config, options.bf16 ? "bfloat16" : "float32",
+                                      end_tokens, options.outer_tokens));
   fsync_directory(path);
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "osp/model/hf_config.h"
+#include "osp/model/model_files.h"
 #include "osp/model/model_source.h"
 #include "osp/model/parameters.h"
 
@@ -29,24 +30,23 @@ std::unique_ptr<ModelSource> open_model(const std::string& path);
 // The whole model at once.
 ParameterStore load_model_dir(const std::string& path, const StoreOptions& options = {});
 
-// The ids that end a text by the model's own configuration (also a quantized model dir's): none,
-// one or several.
-std::vector<int64_t> load_end_tokens(const std::string& path);
-
 // The form in which a model is stored.
 struct SaveOptions {
   bool bf16 = false;                     // rounded to nearest even; otherwise fp32
   std::vector<int64_t> end_tokens = {};  // none: the tokenizer's end-of-document token
+  OuterTokens outer_tokens = {};         // bos_token_id and pad_token_id of config.json
 };
 
 // Writes model.safetensors, then tokenizer files, then config.json, so that a folder with a
 // config.json is whole. Architecture: see hf_config.h. Files are fsynced; the folder is created.
 // tokenizer_json: content to store beside it, "" for none. A plain Llama with a tokenizer also gets
-// the tokenizer_config.json and generation_config.json that transformers' Auto classes want.
+// the tokenizer_config.json and generation_config.json that transformers' Auto classes want, where
+// the folder has none yet (copy_model_files may have brought the source's).
 void save_model_dir(const ParameterStore& store, const std::string& path,
                     const std::string& tokenizer_json, const SaveOptions& options = {});
 
-// Writes tokenizer.json and what AutoTokenizer and generate() of transformers look for beside it.
+// Writes tokenizer.json and, where they are absent, the files that AutoTokenizer and generate() of
+// transformers look for beside it.
 void save_tokenizer_files(const std::string& path, const std::string& tokenizer_json,
                           int64_t context, const std::vector<int64_t>& end_tokens);
 

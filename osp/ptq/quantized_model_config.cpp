@@ -6,6 +6,7 @@
 #include <array>
 
 #include "osp/base/error.h"
+#include "osp/model/hf_config.h"
 #include "osp/model/hf_family.h"
 #include "osp/ptq/quantized_model_tensors.h"
 
@@ -13,6 +14,10 @@ namespace osp {
 namespace {
 
 constexpr int64_t kInfoVersion = 1;
+constexpr const char* kInfo = "osp_quantization";
+constexpr const char* kCompressed = "quantization_config";
+constexpr const char* kHiddenArchitecture = "OspQuantizedForCausalLM";
+constexpr const char* kHiddenType = "osp_quantized";
 
 constexpr std::array<std::pair<TapPoint, const char*>, 4> kPointNames = {{
     {TapPoint::attention_input, "attention_input"},
@@ -70,24 +75,42 @@ std::string module_names(const ModelConfig& model, const std::vector<ParameterRo
   return fmt::format("{}", fmt::join(names, "|"));
 }
 
-// One config group: layers whose names end alike.
-Json layer_group(const QuantizedModelInfo& info, const std::string& names, const Json& inputs) {
+// One config group: layers whose names end alike and that read `columns` numbers.
+Json layer_group(const QuantizedModelInfo& info, const std::string& names, int64_t columns,
+                 const Json& inputs) {
   Json json;
   json["targets"] = Json::array({"re:.*(" + names + ")$"});
-  json["weights"] = integers(info.bits.weights, info.grid.symmetric,
-                             info.grid.group > 0 ? "group" : "channel", info.grid.group, false);
+  const int64_t group = info.grid.group;
+  if (info.grid.symmetric) {
+    json["weights"] =
+        integers(info.bits.weights, true, group > 0 ? "group" : "channel", group, false);
+  } else {
+    json["weights"] = integers(info.bits.weights, false, "block", 0, false);
+    json["weights"]["block_structure"] = Json::array({1, group > 0 ? group : columns});
+  }
   json["input_activations"] = inputs;
   json["output_activations"] = nullptr;
   json["format"] = "pack-quantized";
   return json;
 }
 
+int64_t columns_at(const ModelConfig& model, TapPoint point) {
+  if (point == TapPoint::attention_output) return model.heads * model.head_size;
+  return point == TapPoint::mlp_product ? model.inner : model.width;
+}
+
 // What the input of the layers at `point` is in compressed-tensors' words.
-Json input_scheme(const QuantizedModelInfo& info, TapPoint point, int64_t head_size) {
+Json input_scheme(const QuantizedModelInfo& info, TapPoint point, const ModelConfig& model) {
   if (!info.bits.quantizes_activations()) return nullptr;
   const int64_t bits = info.bits.activations;
   if (info.scales.contains({point, 0})) return integers(bits, false, "tensor", 0, false);
-  if (point == TapPoint::attention_output) return integers(bits, false, "group", head_size, true);
+  if (point == TapPoint::attention_output) {
+    return integers(bits, false, "group", model.head_size, true);
+  }
+  // transformers joins the sequences of a batch in front of OPT's MLP, and strategy "token" would
+  // take the tokens for one; a group of all channels means the same and is read right.
+  const bool joined = model.family == "OPTForCausalLM" && point != TapPoint::attention_input;
+  if (joined) return integers(bits, false, "group", columns_at(model, point), true);
   return integers(bits, false, "token", 0, true);
 }
 
@@ -122,15 +145,30 @@ Json transform_config(const QuantizedModelInfo& info, const ModelConfig& model) 
 
 }  // namespace
 
+std::string why_osp_alone(const QuantizedModelInfo& info, const ModelConfig& model) {
+  if (info.online.down_hadamard) {
+    return "its down projections need a Hadamard transform of their input while it runs";
+  }
+  if (info.bits.quantizes_kv_cache()) {
+    return "its queries and keys are turned by a Hadamard matrix before the keys are quantized";
+  }
+  if (info.bits.quantizes_activations() && info.clips.activations != 1.0) {
+    return "its activation grids cover a part of the range";
+  }
+  if (architecture_name(model) == "OspForCausalLM") return "its architecture is osp's own";
+  return "";
+}
+
 Json compressed_tensors_config(const QuantizedModelInfo& info, const ModelConfig& model) {
   Json json;
-  json["quant_method"] = info.online.down_hadamard ? "osp" : "compressed-tensors";
+  json["quant_method"] = "compressed-tensors";
   json["format"] = "pack-quantized";
-  json["quantization_status"] = "compressed";
+  json["quantization_status"] =
+      why_osp_alone(info, model).empty() ? "compressed" : "this folder runs in osp alone";
   const ModelConfig named = stored_config(model);
   const auto group = [&](TapPoint point) {
     return layer_group(info, module_names(named, readers_of(model, point)),
-                       input_scheme(info, point, model.head_size));
+                       columns_at(model, point), input_scheme(info, point, model));
   };
   json["config_groups"] = {{"group_0", group(TapPoint::attention_input)},
                            {"group_1", group(TapPoint::attention_output)},
@@ -169,6 +207,39 @@ ActivationScales parse_activation_scales(const Json& json, const std::string& wh
     scales[{point, json_int(entry, "layer", where)}] = scale;
   }
   return scales;
+}
+
+void add_quantization(Json& config, const QuantizedModelInfo& info, const ModelConfig& model) {
+  config[kCompressed] = compressed_tensors_config(info, model);
+  config[kInfo] = quantization_info_json(info);
+  const std::string reason = why_osp_alone(info, model);
+  if (reason.empty()) return;
+  config[kInfo]["osp_alone"] = reason;
+  // Not the model type: transformers would take an object with a "model_type" for the model's own.
+  config[kInfo]["architecture"] = config["architectures"][0];
+  config["architectures"] = Json::array({kHiddenArchitecture});
+  config["model_type"] = kHiddenType;
+}
+
+Json without_quantization(Json config, const std::string& where) {
+  if (!config.is_object() || !config.contains(kInfo)) {
+    fail(ErrorCode::damaged, "{}: no key {}", where, kInfo);
+  }
+  const Json info = config[kInfo];
+  config.erase(kCompressed);
+  config.erase(kInfo);
+  if (config.value("model_type", Json()) == kHiddenType) {
+    const std::string place = where + ": " + kInfo;
+    const std::string architecture = json_string(info, "architecture", place);
+    const Family* family = find_family(architecture);
+    if (family == nullptr) {
+      fail(ErrorCode::unsupported, "{}: architecture {} is not supported; osp reads {}", place,
+           Json(architecture).dump(-1, ' ', true), supported_architectures());
+    }
+    config["architectures"] = Json::array({architecture});
+    config["model_type"] = family->model_type;
+  }
+  return config;
 }
 
 Json quantization_info_json(const QuantizedModelInfo& info) {

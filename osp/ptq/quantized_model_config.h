@@ -2,13 +2,15 @@
 // "quantization_config" in the words of compressed-tensors, and "osp_quantization" with what those
 // cannot say (the method, online transforms, free ranges).
 //
-// Differences between what osp computes and what other programs make of such a folder:
-//   - the input of the output projection and the values have a free range here; others stretch it
-//     to contain 0;
-//   - the Hadamard on queries and keys stands in transform_config; a loader that ignores it
-//     quantizes the keys as they are;
-//   - a folder whose down projections need an online Hadamard gives nonsense without it, so its
-//     quant_method is "osp", which other loaders refuse instead of computing something else.
+// Either other programs compute the same logits from such a folder, or they refuse it:
+//   - A folder with what compressed-tensors cannot say (why_osp_alone) has an architecture and a
+//     model type that no other program knows, and a quantization_status that compressed-tensors
+//     refuses, for those that choose the model's class themselves. An unknown quant_method would
+//     not do: transformers warns and leaves every linear layer at random numbers.
+//   - The input of the output projection has a free range here; others stretch it to contain 0,
+//     which is the same unless all channels of a head have one sign.
+//   - Zero points of weights have strategy "block" with blocks of one row: compressed-tensors packs
+//     those of the strategies "group" and "channel", and its loader does not expect them packed.
 #pragma once
 
 #include <string>
@@ -34,12 +36,22 @@ struct QuantizedModelInfo {
   std::string profile = "";      // "osp-paper" or "best"
 };
 
+// The part of the model for which it runs in osp alone, for a message ("its queries and keys …");
+// "" if other programs compute the same.
+std::string why_osp_alone(const QuantizedModelInfo& info, const ModelConfig& model);
+
 // Static scales by input and layer as JSON, and the reverse; `where` begins the messages.
 Json activation_scales_json(const ActivationScales& scales);
 ActivationScales parse_activation_scales(const Json& json, const std::string& where);
 
 // The entry "quantization_config".
 Json compressed_tensors_config(const QuantizedModelInfo& info, const ModelConfig& model);
+
+// Adds both entries to a config.json, and hides the architecture where osp alone runs the model.
+void add_quantization(Json& config, const QuantizedModelInfo& info, const ModelConfig& model);
+// The reverse: the config.json without the entries, as that of a model that is not quantized.
+// Error(damaged) if it has none, naming `where`.
+Json without_quantization(Json config, const std::string& where);
 
 // The entry "osp_quantization", and the reverse; `where` begins the messages.
 Json quantization_info_json(const QuantizedModelInfo& info);

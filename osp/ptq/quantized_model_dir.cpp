@@ -12,6 +12,7 @@
 #include "osp/model/hf_config.h"
 #include "osp/model/hf_family.h"
 #include "osp/model/model_dir.h"
+#include "osp/ops/hadamard.h"
 #include "osp/ptq/quantized_model_tensors.h"
 #include "osp/tokenizer/tokenizer.h"
 
@@ -22,18 +23,15 @@ constexpr const char* kWeights = "model.safetensors";
 constexpr const char* kInfoKey = "osp_quantization";
 constexpr size_t kMaxConfigBytes = 1 << 20;
 
-// Files of a model dir that are copied as they are.
-constexpr const char* kTokenizerFiles[] = {"tokenizer.json", "tokenizer_config.json",
-                                           "special_tokens_map.json", "generation_config.json"};
-
 Json config_with_quantization(const ModelConfig& model, const QuantizedModelInfo& info,
                               const std::string& source_dir) {
   const bool known = is_gguf_path(source_dir) || path_exists(source_dir + "/config.json");
   const std::vector<int64_t> end_tokens =
       known ? load_end_tokens(source_dir) : std::vector<int64_t>{};
-  Json config = parse_json(model_config_json(model, "float32", end_tokens), "config.json");
-  config["quantization_config"] = compressed_tensors_config(info, model);
-  config[kInfoKey] = quantization_info_json(info);
+  Json config =
+      parse_json(model_config_json(model, "float32", end_tokens, load_outer_tokens(source_dir)),
+                 "config.json");
+  add_quantization(config, info, model);
   return config;
 }
 
@@ -61,22 +59,25 @@ std::unique_ptr<FakeQuantTap> QuantizedModel::make_tap() const {
                                         info.online, info.scales, info.clips);
 }
 
+ParameterStore QuantizedModel::plain_store() const {
+  ParameterStore plain = make_parameters(store.config, {});
+  for (size_t i = 0; i < plain.specs.size(); ++i) {
+    const at::Tensor weight = store.master(store.find(plain.specs[i].name));
+    const bool turned = info.online.down_hadamard && plain.specs[i].role == ParameterRole::down &&
+                        plain.specs[i].kind == ParameterKind::matrix;
+    plain.master(static_cast<int64_t>(i))
+        .copy_(turned ? hadamard_transform(weight.to(at::kDouble),
+                                           {.block = info.online.down_block, .transposed = true})
+                      : weight);
+  }
+  sync_compute(plain);
+  return plain;
+}
+
 void check_output_dir(const std::string& path) {
   if (!path_exists(path)) return;
   if (is_directory(path) && std::filesystem::is_empty(path)) return;
   fail(ErrorCode::usage, "{}: exists already; remove it or choose another --out", path);
-}
-
-void copy_tokenizer(const std::string& source_dir, const std::string& folder) {
-  for (const char* name : kTokenizerFiles) {
-    const std::string from = source_dir + "/" + name;
-    if (path_exists(from)) write_file_atomic(folder + "/" + name, read_file(from));
-  }
-  const std::string tokenizer = folder + "/" + kTokenizerFiles[0];
-  if (!path_exists(tokenizer) && Tokenizer::exists(source_dir)) {  // inside a GGUF file
-    save_tokenizer_files(folder, Tokenizer::from_file(source_dir).json(),
-                         load_model_config(source_dir).model.context, load_end_tokens(source_dir));
-  }
 }
 
 void save_quantized_model_dir(const PartFolder& parts, const ModelConfig& model,
@@ -93,7 +94,7 @@ void save_quantized_model_dir(const PartFolder& parts, const ModelConfig& model,
   }
   write_folder_atomic(path, [&](const std::string& temporary) {
     write_safetensors(temporary + "/" + kWeights, entries, {{"format", "pt"}});
-    copy_tokenizer(source_dir, temporary);
+    copy_model_files(source_dir, temporary, path);
     write_file_atomic(temporary + "/quantize.json", report.dump(2) + "\n");
     write_file_atomic(temporary + "/config.json",
                       config_with_quantization(model, info, source_dir).dump(2) + "\n");
@@ -112,12 +113,9 @@ QuantizedFolder::QuantizedFolder(const std::string& path)
       json_(read_json_file(path + "/config.json", kMaxConfigBytes)),
       tensors_(SafetensorsFile::open(weights_file_)) {
   const std::string file = path + "/config.json";
-  if (!json_.is_object() || !json_.contains(kInfoKey)) {
-    fail(ErrorCode::damaged, "{}: no key {}", file, kInfoKey);
-  }
-  info_ = parse_quantization_info(json_[kInfoKey], file);
-  json_.erase("quantization_config");
-  json_.erase(kInfoKey);
+  const Json with = json_;
+  json_ = without_quantization(with, file);
+  info_ = parse_quantization_info(with[kInfoKey], file);
   config_ = parse_hf_config(json_, file).model;
   check_tensors(tensors_.tensors(), config_, weights_file_);
 }

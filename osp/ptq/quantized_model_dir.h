@@ -23,10 +23,13 @@ struct QuantizedModel {
 
   // The tap that runs it: its activation and cache quantizers and online transforms.
   std::unique_ptr<FakeQuantTap> make_tap() const;
+  // The model with the same weights that needs no online transform: what it computes where
+  // activations and cache run in 16 bits.
+  ParameterStore plain_store() const;
 };
 
-// Writes the tensors of all parts as model.safetensors, the files of `source_dir` that belong to
-// its tokenizer, `report` as quantize.json, then config.json, all into a temporary folder beside
+// Writes the tensors of all parts as model.safetensors, what lies beside the weights of
+// `source_dir` (model_files.h), `report` as quantize.json, then config.json, all into a temporary folder beside
 // `path` that is renamed at the end. Error(usage) if `path` exists and is not an empty folder,
 // Error(io).
 void save_quantized_model_dir(const PartFolder& parts, const ModelConfig& model,
@@ -60,9 +63,4 @@ class QuantizedFolder {
 
 // Reads a whole folder at once.
 QuantizedModel load_quantized_model_dir(const std::string& path);
-
-// Copies the files that belong to a model's tokenizer into a folder; the tokenizer of a GGUF file
-// becomes a tokenizer.json.
-void copy_tokenizer(const std::string& source_dir, const std::string& folder);
-
 }  // namespace osp

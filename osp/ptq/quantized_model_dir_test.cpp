@@ -7,9 +7,11 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/test_folder.h"
+#include "osp/model/hf_config.h"
 #include "osp/model/test_model.h"
 #include "osp/model/transformer.h"
 #include "osp/ptq/quantize_block.h"
+#include "osp/ptq/quantized_model_tensors.h"
 #include "osp/ptq/test_model.h"
 
 namespace osp {
@@ -125,16 +127,78 @@ TEST(QuantizedModelDir, DamageIsNamed) {
   EXPECT_NE(message_of(out).find("has shape"), std::string::npos);
 }
 
-TEST(QuantizedModelDir, ADownHadamardIsNoCompressedTensorsModel) {
-  // Other loaders pass transform_config over: they would compute nonsense without a word.
+TEST(QuantizedModelDir, WhatOthersWouldComputeDifferentlyHidesItsArchitecture) {
+  // Other loaders pass transform_config over: they would compute something else without a word.
+  const ModelConfig model = small_fused_model(/*kv_heads=*/2).config;
+  const Json plain = parse_json(model_config_json(model), "config.json");
+  const auto hidden = [&](const QuantizedModelInfo& info) {
+    Json config = plain;
+    add_quantization(config, info, model);
+    EXPECT_EQ(without_quantization(config, "config.json"), plain);
+    const bool compressed = config["quantization_config"]["quantization_status"] == "compressed";
+    EXPECT_EQ(compressed, config["architectures"] == plain["architectures"]);
+    EXPECT_EQ(compressed, config["model_type"] == "llama");
+    EXPECT_EQ(compressed, why_osp_alone(info, model).empty());
+    return !compressed;
+  };
   QuantizedModelInfo info = info_of({});
-  EXPECT_EQ(
-      compressed_tensors_config(info, small_fused_model(/*kv_heads=*/2).config)["quant_method"],
-      "compressed-tensors");
+  EXPECT_TRUE(hidden(info));  // the cache is quantized
+  info.bits.kv_cache = 16;
+  EXPECT_FALSE(hidden(info));
+  info.clips.activations = 0.9;
+  EXPECT_TRUE(hidden(info));
+  info.bits.activations = 16;
+  EXPECT_FALSE(hidden(info));
   info.online.down_hadamard = true;
-  EXPECT_EQ(
-      compressed_tensors_config(info, small_fused_model(/*kv_heads=*/2).config)["quant_method"],
-      "osp");
+  EXPECT_TRUE(hidden(info));
+}
+
+TEST(QuantizedModelDir, ThePlainStoreComputesWhatTheOnlineTransformsGive) {
+  const ParameterStore store = small_fused_model(/*kv_heads=*/2);
+  const TestFolder folder;
+  for (const int64_t block : {0, 16}) {
+    QuantizedModelInfo info = info_of({});
+    info.bits = {4, 16, 16};
+    info.online = {.down_hadamard = true, .down_block = block};
+    const std::string out = folder / fmt::format("out-{}", block);
+    save_quantized_model_dir(parts_of(store, quantized(store, {}), info, out + "-parts"),
+                             store.config, info, {}, folder.path(), out);
+    const QuantizedModel model = load_quantized_model_dir(out);
+    const at::Tensor tokens = at::arange(24, at::kLong).view({1, 24});
+    const at::Tensor wanted = forward_logits(model.store, tokens, watched_by(*model.make_tap()));
+    const at::Tensor found = forward_logits(model.plain_store(), tokens);
+    // fp32 sums in another order.
+    EXPECT_LT(found.sub(wanted).abs().max().item<double>(),
+              1e-5 * wanted.abs().max().item<double>());
+  }
+}
+
+TEST(QuantizedModelDir, ReadsZeroPointsThatEarlierVersionsPacked) {
+  const ParameterStore store = small_fused_model(/*kv_heads=*/2);
+  const WeightGrid grid{.bits = 4, .group = 32, .symmetric = false};
+  const QuantizedWeights weights = quantized(store, grid);
+  ParameterStore block = make_parameters(store.config, {.part = 0});
+  TensorBuffers buffers;
+  add_part(buffers, block, weights);
+  std::map<std::string, TensorView> tensors;
+  std::vector<at::Tensor> packed;
+  for (const TensorEntry& entry : buffers.entries) {
+    tensors[entry.name] = {entry.dtype, entry.shape, entry.data};
+    if (!entry.name.ends_with("_zero_point")) continue;
+    EXPECT_EQ(entry.dtype, "I8");
+    const QuantizedLinear& layer =
+        weights.at(entry.name.substr(0, entry.name.size() - std::string("_zero_point").size()));
+    packed.push_back(packed_rows(layer.zero.t(), 4).t().contiguous());
+    tensors[entry.name] = {
+        "I32",
+        packed.back().sizes().vec(),
+        {static_cast<const std::byte*>(packed.back().const_data_ptr()), packed.back().nbytes()}};
+  }
+  ASSERT_FALSE(packed.empty());
+  std::set<std::string> taken;
+  for (const auto& [name, layer] : read_part(tensors, block, grid, "old", taken)) {
+    EXPECT_TRUE(layer.zero.equal(weights.at(name).zero)) << name;
+  }
 }
 
 }  // namespace

@@ -29,6 +29,7 @@ at::Tensor unpacked(const at::Tensor& words, int64_t columns, int64_t bits) {
 }
 
 at::ScalarType scalar_type(const std::string& dtype) {
+  if (dtype == "I8") return at::kChar;
   if (dtype == "I32") return at::kInt;
   if (dtype == "I64") return at::kLong;
   if (dtype == "F16") return at::kHalf;
@@ -88,7 +89,7 @@ void add_quantized(TensorBuffers& buffers, const std::string& name, const Quanti
   shape[1] = layer.columns();
   buffers.add(name + "_shape", "I64", shape);
   if (!layer.symmetric()) {
-    buffers.add(name + "_zero_point", "I32", packed_rows(layer.zero.t(), layer.bits).t());
+    buffers.add(name + "_zero_point", "I8", layer.zero);
   }
 }
 
@@ -113,9 +114,14 @@ QuantizedLinear read_quantized(const std::map<std::string, TensorView>& tensors,
   layer.scale = take(tensors, name + "_scale", {"F16", "F32", "BF16"}, {out, groups}, where, taken)
                     .to(at::kFloat);
   if (!grid.symmetric) {
-    const at::Tensor words = take(tensors, name + "_zero_point", {"I32"},
-                                  {packed_words(out, bits), groups}, where, taken);
-    layer.zero = unpacked(words.t().contiguous(), out, bits).t().contiguous();
+    const std::string zero = name + "_zero_point";
+    if (tensors.contains(zero) && tensors.at(zero).dtype == "I32") {
+      const at::Tensor words =
+          take(tensors, zero, {"I32"}, {packed_words(out, bits), groups}, where, taken);
+      layer.zero = unpacked(words.t().contiguous(), out, bits).t().contiguous();
+    } else {
+      layer.zero = take(tensors, zero, {"I8"}, {out, groups}, where, taken);
+    }
   }
   check_quantized(layer, where + ": " + name);
   return layer;

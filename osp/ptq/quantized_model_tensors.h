@@ -4,7 +4,8 @@
 //   NAME_packed      I32 [out, ceil(in · bits / 32)]            codes + 2^(b−1)
 //   NAME_scale       F32 or F16 [out, groups]
 //   NAME_shape       I64 [2]: out, in
-//   NAME_zero_point  I32 [ceil(out · bits / 32), groups], asymmetric only: packed along `out`
+//   NAME_zero_point  I8 [out, groups], asymmetric only; earlier versions packed it along `out`, as I32
+//                    [ceil(out · bits / 32), groups], which is still read
 //
 // NAME is that of the weight in the files of the model's family; layers that the family stores as
 // one tensor (q, k, v of GPT-NeoX) are one here, too.

@@ -2,6 +2,7 @@
 //
 //   model_probe MODEL INPUT.safetensors OUTPUT.safetensors [--bf16] [--rows N] [--cache N]
 //               [--forward]
+// A quantized model dir runs with its quantizers and gives nothing but logits.
 //
 // INPUT: tokens I64 [B,T], targets I64 [B,T], optionally documents I32 [B,T]. OUTPUT: logits
 // [B,T,V], loss_sum [1], and "gradient." + name for every parameter, of the sum of the loss.
@@ -23,6 +24,7 @@
 #include "osp/model/model_dir.h"
 #include "osp/model/transformer.h"
 #include "osp/ops/isa.h"
+#include "osp/ptq/quantized_model_dir.h"
 
 namespace {
 
@@ -37,10 +39,11 @@ at::Tensor read_tensor(const osp::SafetensorsFile& file, const std::string& name
 
 // Logits of a pass in pieces of `step` tokens through a cache.
 at::Tensor cached_logits(const osp::ParameterStore& store, const at::Tensor& tokens_BT,
-                         int64_t step) {
+                         int64_t step, osp::Tap* tap) {
   osp::KvCache cache = osp::make_kv_cache(store, tokens_BT.size(0), tokens_BT.size(1));
   osp::ForwardOptions options;
   options.cache = &cache;
+  options.tap = tap;
   std::vector<at::Tensor> parts;
   for (int64_t t = 0; t < tokens_BT.size(1); t += step) {
     const int64_t count = std::min(step, tokens_BT.size(1) - t);
@@ -82,19 +85,29 @@ void run(const std::vector<std::string>& paths, std::map<std::string, int64_t> o
   if (input.tensors().contains("documents")) {
     documents_BT = read_tensor(input, "documents", at::kInt);
   }
+  const bool quantized = osp::is_quantized_model_dir(paths[0]);
+  const bool trains = !quantized && !options.contains("--forward");
   osp::StoreOptions store_options;
   store_options.bf16 = options.contains("--bf16");
-  store_options.gradients = !options.contains("--forward");
-  osp::ParameterStore store = osp::load_model_dir(paths[0], store_options);
+  store_options.gradients = trains;
+  osp::QuantizedModel model;
+  if (quantized) {
+    model = osp::load_quantized_model_dir(paths[0]);
+  } else {
+    model.store = osp::load_model_dir(paths[0], store_options);
+  }
+  osp::ParameterStore& store = model.store;
+  const auto tap = quantized ? model.make_tap() : nullptr;
 
   std::map<std::string, at::Tensor> results;
   osp::ForwardOptions whole;
   whole.documents_BT = documents_BT;
+  whole.tap = tap.get();
   results["logits"] = osp::forward_logits(store, tokens_BT, whole);
   if (options.contains("--cache")) {
-    results["cached_logits"] = cached_logits(store, tokens_BT, options["--cache"]);
+    results["cached_logits"] = cached_logits(store, tokens_BT, options["--cache"], tap.get());
   }
-  if (!options.contains("--forward")) {
+  if (trains) {
     add_gradients(store, tokens_BT, targets_BT, documents_BT, options, results);
   }
 

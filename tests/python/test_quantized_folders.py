@@ -1,0 +1,210 @@
+"""Quantized folders in every command and in transformers: either the same logits, or a refusal."""
+
+import json
+import subprocess
+
+import pytest
+import torch
+from small_tokenizers import letter_tokenizer
+from reference_llama import Shape, random_weights, write_model_dir
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
+
+SHAPE = Shape(width=64, heads=4, kv_heads=2, head_size=16, inner=128, layers=2, context=32)
+SAME = 1e-5  # of the largest logit: fp32 sums in another order
+MIXED = dict(hidden_size=64, num_attention_heads=4, num_hidden_layers=2, vocab_size=96,
+             max_position_embeddings=32, bos_token_id=None, eos_token_id=None)  # fmt: skip
+FAMILIES = {
+    "gpt_neox": dict(MIXED, intermediate_size=128),
+    "opt": dict(MIXED, ffn_dim=128, word_embed_proj_dim=64, pad_token_id=1),
+    "stablelm": dict(MIXED, num_key_value_heads=2, intermediate_size=128),
+    "qwen3": dict(MIXED, num_key_value_heads=2, intermediate_size=128, head_dim=16),
+    "olmo2": dict(MIXED, num_key_value_heads=2, intermediate_size=128, pad_token_id=1),
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A small Llama with a letter alphabet, and text of it."""
+    folder = tmp_path_factory.mktemp("source")
+    write_model_dir(folder / "model", SHAPE, random_weights(SHAPE))
+    (folder / "model" / "tokenizer.json").write_text(json.dumps(letter_tokenizer(), ensure_ascii=False))
+    ids = torch.randint(0, 94, (4000,), generator=torch.Generator().manual_seed(2)).tolist()
+    (folder / "text.txt").write_text("".join(chr(33 + i) for i in ids))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quantize(run_program, source):
+    """Makes a folder once for each choice of options."""
+
+    def run(*options):
+        out = source / "-".join(str(o).strip("-") for o in options)
+        if not out.exists():
+            run_program(["osp", "quantize", source / "model", "--calibration", source / "text.txt",
+                         "--windows", 8, "--out", out, "--quiet", *options])  # fmt: skip
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def osp_logits(osp_build, tmp_path_factory):
+    def run(folder, tokens, *options):
+        files = tmp_path_factory.mktemp("probe")
+        save_file({"tokens": tokens, "targets": tokens.clone()}, files / "in.safetensors")
+        subprocess.run([osp_build / "model_probe", folder, files / "in.safetensors",
+                        files / "out.safetensors", "--forward", *options], check=True)  # fmt: skip
+        return load_file(files / "out.safetensors")
+
+    return run
+
+
+def some_tokens(rows=2, length=29):
+    return torch.randint(2, 94, (rows, length), generator=torch.Generator().manual_seed(3))
+
+
+def distance(a, b):
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def check_same(found, wanted, rounded):
+    """Equal logits. An activation within fp32's rounding of the edge between two codes may get the other
+    code, which moves the logits of its row: with rounded activations nine rows of ten must be equal."""
+    rows = (found - wanted).abs().amax((1, 2)) / wanted.abs().amax((1, 2))
+    assert (rows < SAME).float().mean() >= (0.9 if rounded else 1.0), rows
+
+
+def transformers_logits(folder, tokens, cls=AutoModelForCausalLM):
+    with torch.no_grad():
+        return cls.from_pretrained(folder, dtype=torch.float32)(tokens).logits
+
+
+LOADABLE = [
+    ("--bits", "4-16-16", "--profile", "best"),
+    ("--bits", "4-16-16", "--asymmetric"),
+    ("--bits", "3-16-16", "--asymmetric", "--group", 32),
+    ("--bits", "8-16-16", "--asymmetric", "--group", 16, "--profile", "best"),
+    ("--bits", "4-4-16"),
+    ("--bits", "4-4-16", "--asymmetric", "--group", 32),
+    ("--bits", "4-8-16", "--activation-scales", "per-tensor"),
+    ("--bits", "3-8-16", "--group", 32, "--method", "smoothquant+rtn"),
+]
+
+
+@pytest.mark.parametrize("options", LOADABLE, ids=lambda o: "-".join(map(str, o)))
+def test_a_folder_that_transformers_loads_has_our_logits_there(options, quantize, osp_logits):
+    folder, tokens = quantize(*options), some_tokens(rows=40, length=4)
+    wanted = osp_logits(folder, tokens)["logits"]
+    rounded = "16-16" not in options[1]
+    check_same(transformers_logits(folder, tokens), wanted, rounded)
+    check_same(transformers_logits(folder, tokens, LlamaForCausalLM), wanted, rounded)
+
+
+OSP_ALONE = [
+    (("--bits", "4-16-16", "--method", "quarot+rtn"), "down projections need a Hadamard transform"),
+    (("--bits", "4-16-16", "--method", "ffn-hadamard+rtn", "--hadamard-block", 16), "down projections"),
+    (("--bits", "4-4-4", "--method", "rtn"), "turned by a Hadamard matrix before the keys"),
+    (("--bits", "4-16-8", "--method", "rtn"), "turned by a Hadamard matrix before the keys"),
+    (("--bits", "4-4-16", "--method", "rtn", "--activation-clip", 0.9), "a part of the range"),
+]
+
+
+@pytest.mark.parametrize("options, reason", OSP_ALONE, ids=lambda o: "-".join(map(str, o)))
+def test_a_folder_that_others_would_compute_differently_is_refused_by_them(options, reason, quantize):
+    folder = quantize(*options)
+    for load in (AutoConfig, AutoModelForCausalLM):
+        with pytest.raises(ValueError, match="osp_quantized"):
+            load.from_pretrained(folder)
+    with pytest.raises(ValueError, match="this folder runs in osp alone"):  # of compressed-tensors
+        LlamaForCausalLM.from_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert reason in config["osp_quantization"]["osp_alone"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_quantized_folder_of_every_family_has_our_logits_in_transformers(
+    family, tmp_path, run_program, source, osp_logits
+):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **FAMILIES[family]))
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_text((source / "model" / "tokenizer.json").read_text())
+    tokens = some_tokens(rows=40, length=4)
+    for bits in ("4-16-16", "4-4-16"):
+        run_program(["osp", "quantize", tmp_path / "model", "--calibration", source / "text.txt", "--windows",
+                     4, "--out", tmp_path / bits, "--quiet", "--bits", bits])  # fmt: skip
+        found = transformers_logits(tmp_path / bits, tokens)
+        check_same(found, osp_logits(tmp_path / bits, tokens)["logits"], bits == "4-4-16")
+        out = tmp_path / f"plain-{bits}"
+        run_program(["osp", "export", tmp_path / bits, "--format", "hf", "--out", out])
+    plain = transformers_logits(tmp_path / "plain-4-16-16", tokens)
+    assert distance(plain, osp_logits(tmp_path / "4-16-16", tokens)["logits"]) < SAME
+
+
+KINDS = [
+    ("--bits", "4-16-16", "--profile", "best"),
+    ("--bits", "4-16-16", "--method", "quarot+rtn"),
+    ("--bits", "4-4-4", "--method", "rtn"),
+    ("--bits", "4-4-4", "--method", "quarot+rtn", "--hadamard-block", 16),
+    ("--bits", "4-4-16", "--asymmetric", "--group", 32),
+]
+
+
+@pytest.mark.parametrize("options", KINDS, ids=lambda o: "-".join(map(str, o)))
+def test_every_kind_of_quantized_folder_writes_the_text_that_its_logits_say(
+    options, quantize, run_program, osp_logits
+):
+    folder = quantize(*options)
+    prompt = "#Hello&world(quantized)"
+    result = run_program(["osp", "generate", folder, "--prompt", prompt, "--max-tokens", 8, "--json"])
+    report = json.loads(result.stdout)
+    ids = torch.tensor([report["prompt_tokens"] + report["tokens"]])
+    assert len(report["tokens"]) == 8
+    # Token by token through a cache, as generate reads.
+    logits = osp_logits(folder, ids, "--cache", "1")
+    for step, token in enumerate(report["tokens"]):
+        row = logits["cached_logits"][0, len(report["prompt_tokens"]) - 1 + step, :96]
+        assert row[token] >= row.max() - 1e-4 * row.abs().max(), step
+    # One pass without a cache: the same but for activations at the edge between two codes.
+    assert (logits["cached_logits"] - logits["logits"]).abs().mean() < 0.02 * logits["logits"].abs().mean()
+
+
+@pytest.mark.parametrize("options", KINDS, ids=lambda o: "-".join(map(str, o)))
+def test_every_kind_of_quantized_folder_is_exported_as_a_plain_model(
+    options, quantize, run_program, osp_logits, tmp_path
+):
+    folder, tokens = quantize(*options), some_tokens()
+    result = run_program(["osp", "export", folder, "--format", "hf", "--out", tmp_path / "hf"])
+    assert ("activations and cache run in 16 bits" in result.stderr) == ("4-16-16" not in options)
+    found = transformers_logits(tmp_path / "hf", tokens)
+    assert distance(found, osp_logits(tmp_path / "hf", tokens)["logits"]) < SAME
+    if "4-16-16" in options:  # nothing else is quantized: the same logits
+        assert distance(found, osp_logits(folder, tokens)["logits"]) < SAME
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"] and "quantization_config" not in config
+    # Weights as numbers need no online transform in a GGUF file either.
+    run_program(["osp", "export", folder, "--format", "gguf", "--dtype", "f16", "--out", tmp_path / "m.gguf"])
+    gguf = osp_logits(tmp_path / "m.gguf", tokens)["logits"]
+    assert distance(gguf, found) < 5e-3  # weights rounded to fp16
+
+
+@pytest.mark.parametrize(
+    "command, part",
+    [
+        (["quantize", "FOLDER", "--method", "rtn", "--out", "OUT"], "is quantized already"),
+        (["train", "RECIPE", "--init-from", "FOLDER", "--out", "OUT"], "the model is quantized"),
+    ],
+)
+def test_commands_that_need_weights_of_full_precision_say_so(
+    command, part, quantize, run_program, train_tokens, tmp_path
+):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'[model]\nlayers = 2\nwidth = 64\nheads = 4\ncontext = 32\nvocabulary = 4096\n[data]\npath = "{train_tokens}"\n'
+        "[schedule]\nwarmup_steps = 1\n[train]\nsteps = 2\nbatch_tokens = 64\n"
+    )
+    for options in (("--bits", "4-16-16", "--profile", "best"), ("--bits", "4-4-4", "--method", "rtn")):
+        words = {"FOLDER": quantize(*options), "OUT": tmp_path / "out", "RECIPE": recipe}
+        result = run_program(["osp", *(words.get(w, w) for w in command)], check=False)
+        assert result.returncode in (2, 3) and part in result.stderr, result.stderr
