@@ -276,6 +276,7 @@ def main() -> int:
     if options.export:
         text = "".join(json.dumps(row) + "\n" for row in measured_rows(options.out, stages))
         text = text.replace(str(options.out.resolve()), "runs/race").replace(f"{ROOT}/", "")
+        text = text.replace(f"{PROGRAM.name} eval", "osp eval")
         options.export.write_text(text)
         return 0
     if options.dry_run:

@@ -4,7 +4,6 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <memory>
@@ -405,18 +404,6 @@ int64_t length_of(const at::Tensor& tokens_BT) {
 }
 
 }  // namespace
-
-KvCache make_kv_cache(const ParameterStore& store, int64_t batch, int64_t capacity) {
-  const ModelConfig& config = store.config;
-  KvCache cache;
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    for (auto* part : {&cache.keys, &cache.values}) {
-      part->push_back(at::zeros({batch, config.kv_heads, capacity, config.head_size},
-                                store.banks[0].compute.options()));
-    }
-  }
-  return cache;
-}
 
 at::Tensor forward_embedding(const ParameterStore& store, const at::Tensor& tokens_BT,
                              const ForwardOptions& options) {

@@ -154,6 +154,7 @@ def main():
     parser.add_argument("--scale", type=float, default=1)
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--scroll-to", help="a CSS selector that is brought to the top")
+    parser.add_argument("--element", help="a CSS selector of the one element to take")
     options = parser.parse_args()
     with browsing() as browser:
         browser.open(options.page.resolve().as_uri(), width=options.width, height=options.height,
@@ -162,7 +163,7 @@ def main():
         if options.scroll_to:
             browser.evaluate(f"document.querySelector({json.dumps(options.scroll_to)}).scrollIntoView()")
             time.sleep(0.3)
-        browser.picture(options.out)
+        browser.picture(options.out, options.element)
 
 
 if __name__ == "__main__":
