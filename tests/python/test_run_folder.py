@@ -215,16 +215,13 @@ def test_an_eps_of_zero_is_refused(train, tmp_path, key):
 
 @pytest.mark.parametrize("name", ["osp", "adam", "adafactor", "shampoo", "soap", "kfac"])
 def test_weights_that_are_not_finite_are_neither_saved_nor_called_done(train, tmp_path, name):
+    """A rate at which decay alone multiplies weights by -1e5 a step."""
     run = tmp_path / "run"
-    result = train(
-        *setting(
-            optim__name=name,
-            model__init_std=1e30,
-            optim__clip_adam=0,
-            train__checkpoint_every=1,
-            guard__max_consecutive_skips=3,
-        )
+    scales = {f"optim__{group}_lr_scale": 1e6 for group in ("adam", "muon", "gain", "preconditioned")}
+    options = setting(
+        optim__name=name, optim__lr=10, train__steps=60, train__checkpoint_every=1, schedule__warmup_steps=0, **scales
     )
+    result = train(*options, *setting(guard__max_consecutive_skips=3))
     assert result.returncode == 4, (result.returncode, result.stderr)
     assert not (run / "model").exists()
 

@@ -1,5 +1,5 @@
 """The kind of fault: what a command prints cannot be written. A stderr that fails (a closed pipe, /dev/full,
-a log on the disk that is full, no stderr at all) changes nothing; results that stdout does not take are exit 5.
+a log on a disk that is full, no stderr at all) changes nothing; results that stdout does not take are exit 5.
 Every command."""
 
 import json
