@@ -44,7 +44,8 @@ int64_t leading_number(std::string_view text) {
 int64_t kilobytes_of(const std::string& text, const std::string& name) {
   const size_t place = text.find(name + ":");
   if (place == std::string::npos) return 0;
-  return std::max<int64_t>(0, leading_number(std::string_view(text).substr(place + name.size() + 1))) *
+  return std::max<int64_t>(0,
+                           leading_number(std::string_view(text).substr(place + name.size() + 1))) *
          1024;
 }
 
@@ -128,10 +129,10 @@ bool is_out_of_memory(const std::exception& error) {
 
 std::string out_of_memory_text() {
   const auto shown = [](int64_t bytes) { return format_bytes(static_cast<double>(bytes)); };
-  return fmt::format("out of memory: this process holds {}, this machine has {} for it, of which {} "
-                     "are free",
-                     shown(resident_memory_bytes()), shown(memory_limit_bytes()),
-                     shown(free_memory_bytes()));
+  return fmt::format(
+      "out of memory: this process holds {}, this machine has {} for it, of which {} "
+      "are free",
+      shown(resident_memory_bytes()), shown(memory_limit_bytes()), shown(free_memory_bytes()));
 }
 
 }  // namespace osp

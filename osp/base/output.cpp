@@ -27,9 +27,10 @@ std::string parent_folder_of(const std::string& path) {
 
 // A folder onto which something is mounted is on another device than the folder that holds it.
 bool is_mount_point(const std::string& path) {
-  struct stat own {}, parent {};
-  return ::stat(path.c_str(), &own) == 0 &&
-         ::stat(parent_folder_of(path).c_str(), &parent) == 0 && own.st_dev != parent.st_dev;
+  struct stat own {
+  }, parent{};
+  return ::stat(path.c_str(), &own) == 0 && ::stat(parent_folder_of(path).c_str(), &parent) == 0 &&
+         own.st_dev != parent.st_dev;
 }
 
 void check_kind(const std::string& path, OutputKind kind, const std::string& option) {
@@ -80,10 +81,12 @@ int lock_removable_file(const std::string& lock, const std::string& path,
         fail(ErrorCode::io, "{}: cannot be locked: {}", lock,
              std::generic_category().message(error));
       }
-      fail(ErrorCode::usage, "{} {}: another process is writing it; wait for it or choose another name",
-           option, path);
+      fail(ErrorCode::usage,
+           "{} {}: another process is writing it; wait for it or choose another name", option,
+           path);
     }
-    struct stat held {}, named {};
+    struct stat held {
+    }, named{};
     if (::fstat(descriptor, &held) == 0 && ::stat(lock.c_str(), &named) == 0 &&
         held.st_ino == named.st_ino) {
       return descriptor;
@@ -104,8 +107,7 @@ std::string resolved_output(const std::string& path, const std::string& option) 
     const fs::path target = fs::read_symlink(resolved, error);
     if (error) break;  // no link
     if (links == kMostLinks) fail(ErrorCode::usage, "{} {}: a loop of links", option, path);
-    resolved =
-        (target.is_absolute() ? target : fs::path(resolved).parent_path() / target).string();
+    resolved = (target.is_absolute() ? target : fs::path(resolved).parent_path() / target).string();
   }
   const std::string name = fs::path(resolved).filename().string();
   if (name != "." && name != ".." && resolved != "/") return resolved;
@@ -123,7 +125,8 @@ ReservedOutput::ReservedOutput(const std::string& path, OutputKind kind, const s
     fail(ErrorCode::usage, "{} {}: ends like a folder; name a file", option, path);
   }
   check_name_length(path_, option);
-  check_kind(path_, kind, option);
+  // By the given name as well: a link of /proc to a pipe leads to no name that exists.
+  for (const std::string& name : {path, path_}) check_kind(name, kind, option);
   make_directories(parent_folder_of(path_));
   descriptor_ = lock_removable_file(lock_path_, path_, option);
 }
@@ -142,7 +145,8 @@ void check_distinct_outputs(const std::vector<std::pair<std::string, std::string
     const std::string whole = fs::weakly_canonical(resolved, error).string();
     const auto [place, is_new] = seen.try_emplace(error ? resolved : whole, option);
     if (!is_new) {
-      fail(ErrorCode::usage, "{} and {} both name {}: choose two names", place->second, option, path);
+      fail(ErrorCode::usage, "{} and {} both name {}: choose two names", place->second, option,
+           path);
     }
   }
 }

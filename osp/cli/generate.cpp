@@ -3,7 +3,6 @@
 
 #include <unistd.h>
 
-
 #include "osp/base/error.h"
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"

@@ -184,9 +184,8 @@ void take_run(Work& work, const Subject& subject, const Json& run) {
 // measured and removed.
 void run_seed(Work& work, Subject& subject, const std::string& method, int64_t index) {
   const QuantizeCommand& options = work.options;
-  QuantizeRequest request = request_of(options, method,
-                                       options.request.seed + static_cast<uint64_t>(index),
-                                       work.console);
+  QuantizeRequest request = request_of(
+      options, method, options.request.seed + static_cast<uint64_t>(index), work.console);
   request.out = index == 0 ? kept_folder(options, method) : "";
   const bool kept = !request.out.empty();
   std::optional<TemporaryFolder> temporary;

@@ -23,7 +23,8 @@ QuantizeRuns::QuantizeRuns(Json header, const std::string& path, bool resume)
   }
   if (kept["call"] != json_["call"]) {
     fail(ErrorCode::usage,
-         "{}: begun with other options than given now; give the same ones, or another --out", path_);
+         "{}: begun with other options than given now; give the same ones, or another --out",
+         path_);
   }
   for (const Json& run : kept["runs"]) {
     json_string(run, "model", path_);

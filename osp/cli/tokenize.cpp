@@ -138,14 +138,13 @@ void print_report(const TokenizeCommand& options, const ShardBuildReport& report
   for (const auto& [name, split] : report.index.splits) {
     num_tokens += split.num_tokens;
     print_out("{:<10} {:>15} tokens  {:>11} documents  {:>4} shards\n", name,
-               format_count(static_cast<long long>(split.num_tokens)),
-               format_count(static_cast<long long>(split.num_documents)), split.shards.size());
+              format_count(static_cast<long long>(split.num_tokens)),
+              format_count(static_cast<long long>(split.num_documents)), split.shards.size());
   }
   const auto bytes = static_cast<double>(report.text_bytes);
-  print_out(
-      "{} of text, {:.2f} bytes a token, {} empty documents dropped; {:.1f} MB/s; wrote {}\n",
-      format_bytes(bytes), bytes / static_cast<double>(num_tokens), report.dropped_documents,
-      bytes / 1e6 / report.seconds, options.out);
+  print_out("{} of text, {:.2f} bytes a token, {} empty documents dropped; {:.1f} MB/s; wrote {}\n",
+            format_bytes(bytes), bytes / static_cast<double>(num_tokens), report.dropped_documents,
+            bytes / 1e6 / report.seconds, options.out);
 }
 
 // One array of ids per line of standard input, each line a JSON string.

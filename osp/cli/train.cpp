@@ -47,9 +47,9 @@ void print_dry_run(const Json& description) {
   print_out("steps               {}\n", format_count(description["steps"].get<int64_t>()));
   print_out("tokens              {}\n", format_count(description["tokens"].get<int64_t>()));
   print_out("micro-batch         {} sequences\n",
-             description["micro_batch_sequences"].get<int64_t>());
+            description["micro_batch_sequences"].get<int64_t>());
   print_out("model FLOPs         {:.3g} a token, {:.3g} in all\n",
-             description["flops_per_token"].get<double>(), description["flops"].get<double>());
+            description["flops_per_token"].get<double>(), description["flops"].get<double>());
   print_out("memory (estimated)\n");
   for (const auto& [part, bytes] : description["memory_bytes"].items()) {
     print_out("  {:<18}{}\n", part, format_bytes(bytes.get<double>()));

@@ -98,8 +98,7 @@ int64_t newest_seconds(const std::string& folder) {
 
 // The name of a file that is read after every other one in the folder.
 std::string last_path(const std::string& folder, double start_time_s) {
-  const int64_t seconds =
-      std::max(static_cast<int64_t>(start_time_s), newest_seconds(folder) + 1);
+  const int64_t seconds = std::max(static_cast<int64_t>(start_time_s), newest_seconds(folder) + 1);
   return fmt::format("{}/{}{:010}.osp.{}.0", folder, kFilePrefix, seconds, ::getpid());
 }
 

@@ -210,8 +210,8 @@ ParameterStore make_parameters(const ModelConfig& config, const StoreOptions& op
   // Compare with the machine, then allocate the banks.
   const double each = 4.0 + (options.gradients ? 4.0 : 0.0) + (options.bf16 ? 2.0 : 0.0);
   const auto parameters = static_cast<double>(store.num_parameters());
-  require_memory(each * parameters, fmt::format("a model of {} parameters",
-                                                format_count(store.num_parameters())),
+  require_memory(each * parameters,
+                 fmt::format("a model of {} parameters", format_count(store.num_parameters())),
                  "use a smaller model, or a machine with more memory");
   for (Bank& bank : store.banks) {
     const auto [rows, cols] = bank_shape(store.specs[bank.members[0]]);

@@ -19,15 +19,6 @@
 #include "osp/ops/recompute.h"
 
 namespace osp {
-namespace {
-
-// A signal ends a pass that only measures. A training step is completed: who trains leaves between
-// two of them.
-void leave_between_blocks(const ForwardOptions& options) {
-  if (!options.training) leave_if_stopped("a model was running");
-}
-
-}  // namespace
 
 // Everything a forward pass carries along: parameters, positions, masks and the options.
 class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
@@ -84,6 +75,8 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
 
   // One block; its last branch is left pending.
   void block(int64_t layer, ResidualStream& stream) const {
+    if (!options_.training)
+      leave_if_stopped("a model was running");  // a training step is completed
     const RecomputableInput y = attention_input(layer, stream);
     if (config_.parallel) {
       const RecomputableInput z = config_.shared_norm ? y : mlp_input(layer, stream);
@@ -197,7 +190,6 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   at::Tensor hidden(const at::Tensor& tokens_BT) const {
     ResidualStream stream{embedding_lookup(tokens_BT), {}};
     for (int64_t layer = 0; layer < config_.layers; ++layer) {
-      leave_between_blocks(options_);
       options_.recompute_blocks ? recomputed_block(layer, stream) : block(layer, stream);
     }
     const at::Tensor h = final_state(stream);
@@ -413,9 +405,7 @@ at::Tensor forward_embedding(const ParameterStore& store, const at::Tensor& toke
 
 at::Tensor forward_block(const ParameterStore& store, int64_t layer, const at::Tensor& x_BTD,
                          const ForwardOptions& options) {
-  OSP_CHECK(layer >= 0 && layer < store.config.layers, "block {} of {}", layer,
-            store.config.layers);
-  leave_between_blocks(options);
+  OSP_CHECK(layer >= 0 && layer < store.config.layers, "the model has no block {}", layer);
   const at::AutoGradMode mode(options.training);
   const ForwardPass pass(store, x_BTD.size(1), options);
   ForwardPass::ResidualStream stream{x_BTD, {}};
@@ -427,7 +417,6 @@ BlockPieces::BlockPieces(const ParameterStore& store, int64_t layer, int64_t len
                          const ForwardOptions& options)
     : layer_(layer), pass_(std::make_unique<ForwardPass>(store, length, options)) {
   OSP_CHECK(!options.training, "pieces of a block have no gradients");
-  leave_between_blocks(options);
 }
 
 BlockPieces::~BlockPieces() = default;

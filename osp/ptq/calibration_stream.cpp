@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "osp/base/error.h"
+#include "osp/base/interrupt.h"
 
 namespace osp {
 namespace {
@@ -90,6 +91,7 @@ at::Tensor CalibrationStream::input(const ParameterStore& block, int64_t layer,
                                     const PassSettings& settings, TapPoint point, int64_t first,
                                     int64_t count) {
   OSP_CHECK(attention_ && product_, "a stream that is not in pieces");
+  leave_if_stopped("calibration windows passed a block");
   StreamTap tap(block, settings);
   const BlockPieces pieces(block, layer, residual_.length(), with(tap));
   at::Tensor x = residual_.get(first, count);

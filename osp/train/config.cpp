@@ -149,7 +149,8 @@ std::string recipe_differences(const Json& there, const Recipe& here) {
   for (const auto& [name, value] : old_values.items()) {
     const auto is_named = [&name = name](const FieldRef& field) { return field.name == name; };
     if (std::ranges::any_of(table.fields(), is_named)) continue;
-    differences.push_back(fmt::format("{} ({} there, unknown to this program)", name, value.dump()));
+    differences.push_back(
+        fmt::format("{} ({} there, unknown to this program)", name, value.dump()));
   }
   return fmt::format("{}", fmt::join(differences, ", "));
 }

@@ -91,8 +91,8 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing) {
   MemoryEstimate memory{.program = kProgramBytes};
   const std::vector<ParameterSpec> specs = parameter_specs(recipe.model);
   const TrainConfig& train = recipe.train;
-  const bool saves_meanwhile = train.background_save && train.checkpoint_every > 0 &&
-                               train.checkpoint_every < train.steps;
+  const bool saves_meanwhile =
+      train.background_save && train.checkpoint_every > 0 && train.checkpoint_every < train.steps;
   for (size_t i = 0; i < specs.size(); ++i) {
     const double scalars = count(specs[i]);
     const OptimizerGroup& group = routing.groups[size_t(routing.group_of[i])];
@@ -104,8 +104,8 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing) {
     if (saves_meanwhile) memory.snapshot += scalars * 4;
   }
   if (saves_meanwhile) memory.snapshot += memory.optimizer;
-  memory.activations = activation_bytes_per_sequence(recipe) *
-                       static_cast<double>(train.micro_batch_sequences);
+  memory.activations =
+      activation_bytes_per_sequence(recipe) * static_cast<double>(train.micro_batch_sequences);
   memory.temporaries += backward_temporaries(recipe, memory.activations);
   return memory;
 }

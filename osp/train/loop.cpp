@@ -58,7 +58,8 @@ void check_data(TrainingData& data, const Recipe& recipe) {
 }
 
 constexpr const char* kMemoryAdvice =
-    "lower train.activation_memory_mb, set train.recompute_blocks = true or train.background_save = "
+    "lower train.activation_memory_mb, set train.recompute_blocks = true or train.background_save "
+    "= "
     "false, or choose a smaller model";
 
 // Compares the estimate with the machine: Error(memory) if it cannot fit, a warning if only other
@@ -204,8 +205,8 @@ class Run {
       Json measured;
       std::optional<std::string> sampled;
       if (data_.validation && (last || due(state.step, train.validate_every))) {
-        measured = validate(state, data_.validation_slice,
-                            data_.tokenizer ? &*data_.tokenizer : nullptr);
+        measured =
+            validate(state, data_.validation_slice, data_.tokenizer ? &*data_.tokenizer : nullptr);
       }
       if (train.sample_every > 0 && state.step > 0 &&
           (last || due(state.step, train.sample_every))) {
@@ -269,15 +270,15 @@ Json train(const Recipe& recipe, const TrainOptions& options, Console& console) 
 
   // Refuse a schedule, routing, data or size that cannot work before there is a folder.
   check_schedule(complete.schedule, complete.train.steps);
-  const Routing routing = route_parameters(parameter_specs(complete.model), complete.optim,
-                                           complete.model.head_size);
+  const Routing routing =
+      route_parameters(parameter_specs(complete.model), complete.optim, complete.model.head_size);
   check_data(data, complete);
   const double memory = check_memory(complete, routing, console);
 
   // Take the run folder and train.
   try {
-    RunFolder folder = open_run_folder(options.out, {options.resume, options.resume_from},
-                                       complete, data.train.fingerprint(), console);
+    RunFolder folder = open_run_folder(options.out, {options.resume, options.resume_from}, complete,
+                                       data.train.fingerprint(), console);
     Run run(complete, options, data, folder, console);
     run.loop();
     return run.finish();

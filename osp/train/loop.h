@@ -10,11 +10,11 @@
 namespace osp {
 
 struct TrainOptions {
-  std::string out;              // run folder
-  bool resume = false;          // continue from the newest checkpoint, or start if there is none
+  std::string out;               // run folder
+  bool resume = false;           // continue from the newest checkpoint, or start if there is none
   std::string resume_from = {};  // "step-300": continue from that checkpoint instead
-  std::string init_from;        // model dir or checkpoint whose weights a new run starts with
-  bool with_optimizer = false;  // take the optimizer state from there as well
+  std::string init_from;         // model dir or checkpoint whose weights a new run starts with
+  bool with_optimizer = false;   // take the optimizer state from there as well
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {

@@ -229,13 +229,15 @@ TEST_F(Loop, NoCheckpointOfAStreakOfSkippedStepsReplacesAHealthyOne) {
   ASSERT_EQ(kept.size(), 2u);
   for (const int64_t step : kept) EXPECT_EQ(skips_in_a_row(checkpoint_path(folder / "a", step)), 0);
   diverged(true);
-  EXPECT_EQ(list_checkpoints(folder / "a"), kept) << "resuming repeats the trouble, and costs nothing";
+  EXPECT_EQ(list_checkpoints(folder / "a"), kept)
+      << "resuming repeats the trouble, and costs nothing";
 }
 
 TEST_F(Loop, AnOlderCheckpointCanBeChosenAndTheRunEndsTheSame) {
   run(test_recipe(shards), "whole");
   run(test_recipe(shards), "a");
-  train(test_recipe(shards), {.out = folder / "a", .resume_from = "step-2", .init_from = {}}, quiet);
+  train(test_recipe(shards), {.out = folder / "a", .resume_from = "step-2", .init_from = {}},
+        quiet);
   expect_same_end(folder / "whole", folder / "a", 6);
   EXPECT_EQ(list_checkpoints(folder / "a"), (std::vector<int64_t>{1, 2, 3, 4, 5, 6}));
 }
@@ -254,7 +256,8 @@ TEST_F(Loop, ARecipeOfAnOlderProgramIsCompletedWithDefaults) {
   other.optim.momentum = 0.5;
   EXPECT_EQ(recipe_differences(there, other), "optim.momentum (0.95 there, 0.5 here)");
   there["optim"]["from_the_future"] = 3;
-  EXPECT_EQ(recipe_differences(there, recipe), "optim.from_the_future (3 there, unknown to this program)");
+  EXPECT_EQ(recipe_differences(there, recipe),
+            "optim.from_the_future (3 there, unknown to this program)");
 }
 
 TEST_F(Loop, ARunCanStartFromOldWeights) {

@@ -30,8 +30,8 @@ bool is_line_until(std::string_view line, int64_t step) {
 uint64_t usable_metrics(const std::string& path, uint64_t expected_bytes, int64_t step,
                         std::string& warning) {
   const std::string text = path_exists(path) ? read_file(path) : "";
-  const bool whole = expected_bytes <= text.size() &&
-                     (expected_bytes == 0 || text[expected_bytes - 1] == '\n');
+  const bool whole =
+      expected_bytes <= text.size() && (expected_bytes == 0 || text[expected_bytes - 1] == '\n');
   if (whole) return expected_bytes;
   uint64_t kept = 0;
   for (size_t end = 0; (end = text.find('\n', kept)) != std::string::npos; kept = end + 1) {

@@ -57,10 +57,11 @@ Json recipe_of_run(const std::string& path) {
     const std::string kept = checkpoint_path(path, step) + "/recipe.json";
     if (path_exists(kept)) return read_json_file(kept);
   }
-  fail(ErrorCode::usage,
-       "{}: holds parts of a run, and nothing says of which recipe (recipe.json is missing); choose "
-       "another folder with --out",
-       path);
+  fail(
+      ErrorCode::usage,
+      "{}: holds parts of a run, and nothing says of which recipe (recipe.json is missing); choose "
+      "another folder with --out",
+      path);
 }
 
 // The step that "step-300" or "300" names, -1 for "".
@@ -120,9 +121,8 @@ Json run_manifest(const Recipe& recipe, const std::string& data_fingerprint) {
           {"ranks", 1}};
 }
 
-RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice,
-                          const Recipe& recipe, const std::string& data_fingerprint,
-                          Console& console) {
+RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice, const Recipe& recipe,
+                          const std::string& data_fingerprint, Console& console) {
   // Hold the folder, and refuse one that holds anything of another run.
   make_directories(path);
   RunFolder folder{
@@ -134,7 +134,8 @@ RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice,
     const std::vector<int64_t> steps = list_checkpoints(path);
     fail(ErrorCode::usage,
          "{}: has {}; add --resume to go on from there, or choose another folder with --out", path,
-         steps.empty() ? trace + " of a run" : fmt::format("checkpoints up to step-{}", steps.back()));
+         steps.empty() ? trace + " of a run"
+                       : fmt::format("checkpoints up to step-{}", steps.back()));
   }
   check_recipe(path, recipe_of_run(path), recipe);
 

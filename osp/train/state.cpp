@@ -148,7 +148,8 @@ std::string first_not_finite(const TrainState& state) {
   // Both pass over a tensor once and allocate nothing of its size.
   const auto finite = [](const at::Tensor& t) {
     if (!at::isFloatingType(t.scalar_type()) || t.numel() == 0) return true;
-    if (t.scalar_type() == at::kFloat && t.is_contiguous()) return std::isfinite(gradient_norm({t}));
+    if (t.scalar_type() == at::kFloat && t.is_contiguous())
+      return std::isfinite(gradient_norm({t}));
     const auto [least, most] = at::aminmax(t);
     return std::isfinite(least.item<double>()) && std::isfinite(most.item<double>());
   };

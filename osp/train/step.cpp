@@ -48,7 +48,8 @@ TapChain step_taps(TrainState& state, Tap* quantizers) {
 // Forward and backward over the step's sequences. Leaves the gradient of the mean loss in the
 // gradient banks and returns that mean: both are scaled by the tokens scored in the whole step.
 // No value if the step scores no token.
-std::optional<double> accumulate_gradients(TrainState& state, const TokenDataset& data, StepReport& report) {
+std::optional<double> accumulate_gradients(TrainState& state, const TokenDataset& data,
+                                           StepReport& report) {
   const Recipe& recipe = state.recipe;
   const BatchPlan plan = batch_plan(recipe);
   const Slice slice = rank_slice(plan.sequences_per_step, 0, 1);

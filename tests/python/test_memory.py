@@ -1,5 +1,5 @@
-"""The kind of fault: memory that does not suffice is a stack trace. Every command says in a sentence what is needed
-and what the machine has, before the work where that can be known; and the estimate is right."""
+"""The kind of fault: memory that does not suffice is a stack trace. Every command says in a sentence what is
+needed and what the machine has, before the work where that can be known; and the estimate is right."""
 
 import json
 import resource
@@ -13,8 +13,14 @@ def limited(words, limit):
     def limit_memory():
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
-    return subprocess.run([str(w) for w in words], capture_output=True, text=True, env=one_thread(), timeout=240,
-                          preexec_fn=limit_memory)  # fmt: skip
+    return subprocess.run(
+        [str(w) for w in words],
+        capture_output=True,
+        text=True,
+        env=one_thread(),
+        timeout=240,
+        preexec_fn=limit_memory,
+    )
 
 
 def check_sentence(result):
@@ -27,12 +33,23 @@ def check_sentence(result):
 
 def test_a_recipe_beyond_the_machine_is_refused_before_step_one(osp_build, train_tokens, tmp_path):
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
-    size = ["--set", "model.width=65536", "--set", "model.heads=512", "--set", "model.layers=64",
-            "--set", "model.inner=262144"]  # fmt: skip
+    size = [
+        "--set",
+        "model.width=65536",
+        "--set",
+        "model.heads=512",
+        "--set",
+        "model.layers=64",
+        "--set",
+        "model.inner=262144",
+    ]
     result = subprocess.run(
         [str(w) for w in [osp_build / "osp", "train", recipe, "--out", tmp_path / "run", *size]],
-        capture_output=True, text=True, env=one_thread(), timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=one_thread(),
+        timeout=60,
+    )
     sentence = check_sentence(result)
     assert "this machine has" in sentence and "needs about" in sentence
     assert not (tmp_path / "run").exists()
@@ -41,37 +58,95 @@ def test_a_recipe_beyond_the_machine_is_refused_before_step_one(osp_build, train
 @pytest.mark.parametrize("room_mb", [260, 400, 520])
 def test_memory_that_ends_while_training_is_a_sentence(osp_build, train_tokens, tmp_path, room_mb):
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
-    size = ["--set", "model.width=512", "--set", "model.heads=8", "--set", "model.layers=8", "--set", "model.inner=2048"]
+    size = [
+        "--set",
+        "model.width=512",
+        "--set",
+        "model.heads=8",
+        "--set",
+        "model.layers=8",
+        "--set",
+        "model.inner=2048",
+    ]
     words = [osp_build / "osp", "train", recipe, "--out", tmp_path / "run", "--quiet", *size]
     check_sentence(limited(words, room_mb * 10**6))
 
 
 @pytest.mark.parametrize("name", ["eval", "quantize", "generate"])
-def test_memory_that_ends_in_other_commands_is_a_sentence(osp_build, run_program, train_tokens, tmp_path, name):
+def test_memory_that_ends_in_other_commands_is_a_sentence(
+    osp_build, run_program, train_tokens, tmp_path, name
+):
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
-    size = ["--set", "model.width=512", "--set", "model.heads=8", "--set", "model.layers=4", "--set", "model.inner=2048",
-            "--set", "train.steps=1", "--set", "train.validation_tokens=0", "--set", "train.sample_every=0"]  # fmt: skip
+    size = [
+        "--set",
+        "model.width=512",
+        "--set",
+        "model.heads=8",
+        "--set",
+        "model.layers=4",
+        "--set",
+        "model.inner=2048",
+        "--set",
+        "train.steps=1",
+        "--set",
+        "train.validation_tokens=0",
+        "--set",
+        "train.sample_every=0",
+    ]
     run = tmp_path / "run"
     run_program(["osp", "train", recipe, "--out", run, "--quiet", *size], env=one_thread())
     text = tmp_path / "text.txt"
     text.write_text("the dog sees a tree.\n" * 400)
     words = {
         "eval": ["eval", run, "--data", text],
-        "quantize": ["quantize", run, "--method", "spinquant", "--calibration", text, "--windows", 4,
-                     "--spin-steps", 2, "--out", tmp_path / "q"],
+        "quantize": [
+            "quantize",
+            run,
+            "--method",
+            "spinquant",
+            "--calibration",
+            text,
+            "--windows",
+            4,
+            "--spin-steps",
+            2,
+            "--out",
+            tmp_path / "q",
+        ],
         "generate": ["generate", run, "--prompt", "a"],
-    }[name]  # fmt: skip
+    }[name]
     check_sentence(limited([osp_build / "osp", *words], 180 * 10**6))
 
 
 @pytest.mark.parametrize("recipe_name", ["osp", "adam"])
 def test_the_estimate_of_a_dry_run_is_within_a_tenth(osp_build, train_tokens, tmp_path, recipe_name):
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens, recipe_name)
-    size = ["--set", "model.width=512", "--set", "model.heads=8", "--set", "model.layers=6", "--set", "model.inner=1536",
-            "--set", "model.context=128", "--set", "train.batch_tokens=2048", "--set", "train.steps=4",
-            "--set", "train.checkpoint_every=2", "--set", "train.precision=bf16"]  # fmt: skip
-    words = [str(w) for w in [osp_build / "osp", "train", recipe, "--out", tmp_path / "run", "--quiet", *size]]
-    described = json.loads(subprocess.run([*words, "--dry-run", "--json"], capture_output=True, check=True).stdout)
+    size = [
+        "--set",
+        "model.width=512",
+        "--set",
+        "model.heads=8",
+        "--set",
+        "model.layers=6",
+        "--set",
+        "model.inner=1536",
+        "--set",
+        "model.context=128",
+        "--set",
+        "train.batch_tokens=2048",
+        "--set",
+        "train.steps=4",
+        "--set",
+        "train.checkpoint_every=2",
+        "--set",
+        "train.precision=bf16",
+    ]
+    words = [
+        str(w) for w in [osp_build / "osp", "train", recipe, "--out", tmp_path / "run", "--quiet", *size]
+    ]
+    described = json.loads(
+        subprocess.run([*words, "--dry-run", "--json"], capture_output=True, check=True).stdout
+    )
     estimate = described["memory_bytes"]["total"]
     subprocess.run(words, check=True, env=one_thread(), timeout=240)
     peak = max(line["peak_memory_bytes"] for line in metrics(tmp_path / "run") if line["kind"] == "step")

@@ -21,14 +21,33 @@ def unrotatable(run_program, train_tokens, tmp_path_factory):
 
 
 def command(osp_build, folder, *more):
-    words = ["quantize", folder / "run" / "model", "--method", "all", "--bits", "4-16-16", "--calibration",
-             folder / "text.txt", "--windows", "4", "--spin-steps", "2", "--report", "--data", folder / "text.txt",
-             "--data-tokens", "320", *more]  # fmt: skip
+    words = [
+        "quantize",
+        folder / "run" / "model",
+        "--method",
+        "all",
+        "--bits",
+        "4-16-16",
+        "--calibration",
+        folder / "text.txt",
+        "--windows",
+        "4",
+        "--spin-steps",
+        "2",
+        "--report",
+        "--data",
+        folder / "text.txt",
+        "--data-tokens",
+        "320",
+        *more,
+    ]
     return [str(osp_build / "osp"), *map(str, words)]
 
 
 def call(osp_build, folder, *more):
-    return subprocess.run(command(osp_build, folder, *more), capture_output=True, text=True, env=one_thread(), timeout=240)
+    return subprocess.run(
+        command(osp_build, folder, *more), capture_output=True, text=True, env=one_thread(), timeout=240
+    )
 
 
 def test_a_refused_cell_says_why_and_the_rest_goes_on(osp_build, unrotatable):
@@ -52,8 +71,13 @@ def test_one_method_that_is_refused_ends_the_call(osp_build, unrotatable):
 
 def test_what_was_done_is_printed_kept_and_not_done_again(osp_build, unrotatable, tmp_path):
     out = tmp_path / "all"
-    process = subprocess.Popen(command(osp_build, unrotatable, "--out", out), stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, env=one_thread())  # fmt: skip
+    process = subprocess.Popen(
+        command(osp_build, unrotatable, "--out", out),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=one_thread(),
+    )
     wrote = 0
     for line in process.stderr:
         wrote += line.startswith("wrote")

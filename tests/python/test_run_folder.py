@@ -1,5 +1,5 @@
-"""Kinds of faults around a run folder: what is overwritten, what is kept, what makes a run impossible to resume.
-After any history of kills and resumes the folder holds the checkpoints that docs/formats.md promises."""
+"""Kinds of faults around a run folder: what is overwritten, what is kept, what makes a run impossible to
+resume. After any history of kills and resumes the folder holds what docs/formats.md promises."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from train_fixture import checkpoints, metrics, one_thread, state_hash, timeless, write_recipe
+from train_fixture import checkpoints, metrics, one_thread, state_hash, write_recipe
 
 
 @pytest.fixture
@@ -18,7 +18,9 @@ def train(osp_build, train_tokens, tmp_path):
 
     def run(*arguments, out=tmp_path / "run"):
         words = [osp_build / "osp", "train", recipe, "--out", out, *arguments]
-        return subprocess.run([str(w) for w in words], capture_output=True, text=True, env=one_thread(), timeout=240)
+        return subprocess.run(
+            [str(w) for w in words], capture_output=True, text=True, env=one_thread(), timeout=240
+        )
 
     return run
 
@@ -53,7 +55,9 @@ def test_a_folder_that_holds_anything_of_a_run_is_not_overwritten(train, tiny_ru
 
 
 @pytest.mark.parametrize("without", ["steps", "steps and recipe", "everything but model"])
-def test_a_finished_run_without_checkpoints_is_not_replaced_even_by_resume(train, tiny_run, tmp_path, without):
+def test_a_finished_run_without_checkpoints_is_not_replaced_even_by_resume(
+    train, tiny_run, tmp_path, without
+):
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     for path in run.iterdir():
@@ -84,7 +88,9 @@ def kill_after_first_new_checkpoint(osp_build, recipe, run, *arguments):
     before = checkpoints(run) if run.exists() else []
     words = [osp_build / "osp", "train", recipe, "--out", run, "--quiet", *arguments]
     process = subprocess.Popen([str(w) for w in words], env=one_thread(), stderr=subprocess.PIPE)
-    while process.poll() is None and not (run.exists() and max(checkpoints(run), default=0) > max(before, default=0)):
+    while process.poll() is None and not (
+        run.exists() and max(checkpoints(run), default=0) > max(before, default=0)
+    ):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -96,8 +102,14 @@ def test_retention_counts_every_intact_checkpoint_over_three_restarts(
 ):
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
     run = tmp_path / "run"
-    options = setting(train__steps=4000, train__checkpoint_every=5, train__keep_checkpoints=2, train__validate_every=0,
-                      train__validation_tokens=0, train__sample_every=0)  # fmt: skip
+    options = setting(
+        train__steps=4000,
+        train__checkpoint_every=5,
+        train__keep_checkpoints=2,
+        train__validate_every=0,
+        train__validation_tokens=0,
+        train__sample_every=0,
+    )
     for restart in range(3):
         kill_after_first_new_checkpoint(osp_build, recipe, run, *options, *(["--resume"] if restart else []))
         steps = checkpoints(run)
@@ -109,8 +121,10 @@ def test_retention_counts_every_intact_checkpoint_over_three_restarts(
     intact = [step for step in checkpoints(run) if step != (broken if damage != "none" else None)]
     process = subprocess.Popen(
         [str(w) for w in [osp_build / "osp", "train", recipe, "--out", run, "--resume", *options]],
-        env=one_thread(), stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env=one_thread(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     for line in process.stderr:
         if line.startswith("step "):
             break
@@ -149,9 +163,17 @@ def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(train, tmp_pa
 
 def skipping(steps):
     """Every step from the eighth on is skipped: none falls a standard deviation and more."""
-    return setting(train__steps=steps, train__checkpoint_every=1, train__keep_checkpoints=2, schedule__kind="constant",
-                   guard__loss_z=0.001, guard__max_consecutive_skips=6, train__validate_every=0,
-                   train__validation_tokens=0, train__sample_every=0)  # fmt: skip
+    return setting(
+        train__steps=steps,
+        train__checkpoint_every=1,
+        train__keep_checkpoints=2,
+        schedule__kind="constant",
+        guard__loss_z=0.001,
+        guard__max_consecutive_skips=6,
+        train__validate_every=0,
+        train__validation_tokens=0,
+        train__sample_every=0,
+    )
 
 
 def consecutive(run, step):
@@ -193,9 +215,13 @@ def test_an_eps_of_zero_is_refused(train, tmp_path, key):
 
 @pytest.mark.parametrize("name", ["osp", "adam", "adafactor", "shampoo", "soap", "kfac"])
 def test_weights_that_are_not_finite_are_neither_saved_nor_called_done(train, tmp_path, name):
+    """A rate at which decay alone multiplies weights by -1e5 a step."""
     run = tmp_path / "run"
-    result = train(*setting(optim__name=name, model__init_std=1e30, optim__clip_adam=0, train__checkpoint_every=1,
-                            guard__max_consecutive_skips=3))  # fmt: skip
+    scales = {f"optim__{group}_lr_scale": 1e6 for group in ("adam", "muon", "gain", "preconditioned")}
+    options = setting(
+        optim__name=name, optim__lr=10, train__steps=60, train__checkpoint_every=1, schedule__warmup_steps=0, **scales
+    )
+    result = train(*options, *setting(guard__max_consecutive_skips=3))
     assert result.returncode == 4, (result.returncode, result.stderr)
     assert not (run / "model").exists()
 
@@ -269,7 +295,7 @@ def test_a_run_can_be_extended_and_shortened_down_to_its_checkpoint(train, tmp_p
     result = done(train("--resume", *setting(train__steps=10)))
     assert "the run of 6 steps now has 10" in result.stderr
     lines = metrics(run)
-    assert [line for line in lines if line["kind"] == "extend"][0]["steps"] == 10
+    assert next(line for line in lines if line["kind"] == "extend")["steps"] == 10
     assert lines[-1] == {**lines[-1], "kind": "end", "step": 10}
     assert [line["step"] for line in lines if line["kind"] == "step"] == list(range(1, 11))
     assert json.loads((run / "recipe.json").read_text())["train"]["steps"] == 10
@@ -284,9 +310,18 @@ def test_points_of_a_run_that_starts_again_appear_once(osp_build, train, train_t
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
     run = tmp_path / "run"
     for restart in range(3):
-        words = [osp_build / "osp", "train", recipe, "--out", run, *setting(train__steps=3000, train__checkpoint_every=0)]
+        words = [
+            osp_build / "osp",
+            "train",
+            recipe,
+            "--out",
+            run,
+            *setting(train__steps=3000, train__checkpoint_every=0),
+        ]
         words += ["--resume"] if restart else []
-        process = subprocess.Popen([str(w) for w in words], env=one_thread(), stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [str(w) for w in words], env=one_thread(), stderr=subprocess.PIPE, text=True
+        )
         for line in process.stderr:
             if line.startswith("step 5/"):
                 break

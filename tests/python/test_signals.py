@@ -1,6 +1,6 @@
 """The kind of fault: a signal that long work does not hear, or that costs what was done. SIGTERM, SIGINT and
-SIGHUP at random times to every command that may run for long: it leaves soon, with a documented status, and what
-it was asked for can be completed."""
+SIGHUP at random times to every command that may run for long: it leaves soon, with a documented status, and
+what it was asked for can be completed."""
 
 import os
 import random
@@ -13,12 +13,22 @@ from train_fixture import one_thread, state_hash, timeless, write_recipe
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 SOON_S = 20  # on a busy machine; a loop that does not ask runs for minutes
-LONG = ["train", "validation", "quantize", "spinquant", "spinquant-kurtosis", "scoring", "tokenize", "eval", "analyze"]
+LONG = [
+    "train",
+    "validation",
+    "quantize",
+    "spinquant",
+    "spinquant-kurtosis",
+    "scoring",
+    "tokenize",
+    "eval",
+    "analyze",
+]
 
 
 @pytest.fixture(scope="module")
 def long_calls(tiny_run, train_tokens, repo_root, tmp_path_factory):
-    """long_calls(name, out) -> (words that run for minutes, a line of stderr that says that work has begun)."""
+    """long_calls(name, out) -> the words of a call that runs for minutes."""
     folder = tmp_path_factory.mktemp("signals")
     recipe = write_recipe(folder / "osp.toml", train_tokens)
     text = folder / "text.txt"
@@ -28,15 +38,38 @@ def long_calls(tiny_run, train_tokens, repo_root, tmp_path_factory):
     many = ["--set", "train.steps=1000000", "--set", "train.checkpoint_every=0"]
     table = {
         "train": ["train", recipe, *many],
-        "validation": ["train", recipe, *many, "--set", "train.sample_every=1", "--set", "train.sample_tokens=4096"],
+        "validation": [
+            "train",
+            recipe,
+            *many,
+            "--set",
+            "train.sample_every=1",
+            "--set",
+            "train.sample_tokens=4096",
+        ],
         "quantize": ["quantize", model, "--method", "gptq", *calibration],
         "spinquant": ["quantize", model, "--method", "spinquant", "--spin-steps", "100000", *calibration],
-        "spinquant-kurtosis": ["quantize", model, "--method", "spinquant-kurtosis", "--spin-steps", "100000", *calibration],
+        "spinquant-kurtosis": [
+            "quantize",
+            model,
+            "--method",
+            "spinquant-kurtosis",
+            "--spin-steps",
+            "100000",
+            *calibration,
+        ],
         "scoring": ["quantize", model, "--method", "rtn", "--report", "--data", text, "--data-tokens", "0"],
-        "tokenize": ["tokenize", *[text] * 40, "--tokenizer", repo_root / "recipes" / "gcide-4096", "--threads", "1"],
+        "tokenize": [
+            "tokenize",
+            *[text] * 40,
+            "--tokenizer",
+            repo_root / "recipes" / "gcide-4096",
+            "--threads",
+            "1",
+        ],
         "eval": ["eval", model, "--data", text],
         "analyze": ["analyze", model, "--data", text, "--data-tokens", "0"],
-    }  # fmt: skip
+    }
 
     def words(name, out):
         with_out = name not in ("eval", "analyze", "scoring")
@@ -54,9 +87,12 @@ def test_every_long_command_leaves_soon_whenever_a_signal_comes(osp_build, long_
         out = tmp_path / f"out-{i}"
         command = [osp_build / "osp", *long_calls(name, out)]
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             env={**one_thread(), "TMPDIR": str(temporary)},
-        )  # fmt: skip
+        )
         time.sleep(times.uniform(0.5, 6))
         if process.poll() is not None:
             pytest.skip("the work is over before the signal comes: this machine is too fast for it")
@@ -80,8 +116,12 @@ def test_a_signal_at_any_time_costs_a_run_nothing(osp_build, train_tokens, tiny_
     run = tmp_path / "run"
     command = [osp_build / "osp", "train", recipe, "--out", run, "--quiet"]
     for attempt in range(100):
-        process = subprocess.Popen([*command, *(["--resume"] if attempt else [])], env=one_thread(),
-                                   stderr=subprocess.PIPE, text=True)  # fmt: skip
+        process = subprocess.Popen(
+            [*command, *(["--resume"] if attempt else [])],
+            env=one_thread(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         time.sleep(times.uniform(0.05, 0.05 * (attempt + 4)))
         process.send_signal(sent)
         _, rest = process.communicate(timeout=120)
@@ -102,9 +142,13 @@ def test_a_hangup_that_the_caller_ignores_stays_ignored(osp_build, train_tokens,
     """nohup."""
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
     process = subprocess.Popen(
-        [osp_build / "osp", "train", recipe, "--out", tmp_path / "run"], env=one_thread(), stderr=subprocess.PIPE,
-        text=True, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN), restore_signals=False,
-    )  # fmt: skip
+        [osp_build / "osp", "train", recipe, "--out", tmp_path / "run"],
+        env=one_thread(),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        restore_signals=False,
+    )
     for line in process.stderr:
         if line.startswith("step 1"):
             process.send_signal(signal.SIGHUP)

@@ -1,5 +1,5 @@
-"""The kind of fault: what a command prints cannot be written. A stderr that fails (a closed pipe, /dev/full, a
-log on the disk that is full, no stderr at all) changes nothing; results that stdout does not take are exit 5.
+"""The kind of fault: what a command prints cannot be written. A stderr that fails (a closed pipe, /dev/full,
+a log on a disk that is full, no stderr at all) changes nothing; results that stdout does not take are exit 5.
 Every command."""
 
 import json
@@ -10,8 +10,24 @@ import subprocess
 import pytest
 from train_fixture import checkpoints, one_thread, state_hash, timeless, write_recipe
 
-COMMANDS = ["train", "train-dry", "tokenize", "tokenize-stdin", "quantize", "quantize-table", "eval", "analyze",
-            "generate", "score", "export", "report", "bench-train", "help", "interface", "version"]  # fmt: skip
+COMMANDS = [
+    "train",
+    "train-dry",
+    "tokenize",
+    "tokenize-stdin",
+    "quantize",
+    "quantize-table",
+    "eval",
+    "analyze",
+    "generate",
+    "score",
+    "export",
+    "report",
+    "bench-train",
+    "help",
+    "interface",
+    "version",
+]
 
 
 @pytest.fixture
@@ -41,7 +57,10 @@ def arguments(tiny_run, train_tokens, repo_root, tmp_path):
         "interface": ["--interface"],
         "version": ["--version"],
     }
-    inputs = {"tokenize-stdin": '"the dog"\n' * 9, "score": json.dumps({"context": "a", "continuation": " b"}) + "\n"}
+    inputs = {
+        "tokenize-stdin": '"the dog"\n' * 9,
+        "score": json.dumps({"context": "a", "continuation": " b"}) + "\n",
+    }
     return lambda name: ([str(word) for word in table[name]], inputs.get(name, ""))
 
 
@@ -49,7 +68,9 @@ def call(osp_build, arguments, name, **streams):
     words, stdin = arguments(name)
     streams.setdefault("stdout", subprocess.PIPE)
     streams.setdefault("stderr", subprocess.PIPE)
-    return subprocess.run([osp_build / "osp", *words], input=stdin, text=True, env=one_thread(), timeout=240, **streams)
+    return subprocess.run(
+        [osp_build / "osp", *words], input=stdin, text=True, env=one_thread(), timeout=240, **streams
+    )
 
 
 def closed_pipe():
@@ -108,7 +129,9 @@ def small_disk(tmp_path):
 
     def mount(size):
         option = f"size={size},{'remount' if mounted else 'mode=0755'}"
-        result = subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", folder], capture_output=True, text=True)
+        result = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", option, "tmpfs", folder], capture_output=True, text=True
+        )
         if result.returncode != 0:
             pytest.skip(f"no file system can be mounted here: {result.stderr.strip()}")
         mounted.append(size)
@@ -132,7 +155,9 @@ def test_a_full_disk_that_log_and_run_share_is_exit_5_and_the_run_goes_on_later(
     assert result.returncode == 5
     assert checkpoints(disk / "run") == [2]
     small_disk(20 * one)
-    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=one_thread(), timeout=120)
+    resumed = subprocess.run(
+        [*command, "--resume"], capture_output=True, text=True, env=one_thread(), timeout=120
+    )
     assert resumed.returncode == 0, resumed.stderr
     assert state_hash(disk / "run", 6) == state_hash(tiny_run, 6)
     assert timeless(disk / "run") == timeless(tiny_run)
