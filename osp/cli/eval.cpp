@@ -30,6 +30,11 @@ int run(const EvalCommand& options) {
   if (options.perplexity.stride > 0 || !options.divergence_from.empty()) {
     fail(ErrorCode::usage, "--stride and --divergence-from are for perplexity, not for benchmarks");
   }
+  if (options.groups.any()) {
+    fail(ErrorCode::usage,
+         "--activation-group and --down-group are for perplexity; for benchmarks give the folder "
+         "that osp quantize wrote with them");
+  }
   return run_eval_tasks(options);
 }
 

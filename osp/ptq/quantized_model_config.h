@@ -8,16 +8,17 @@
 //   - the Hadamard on queries and keys stands in transform_config; a loader that ignores it
 //     quantizes the keys as they are;
 //   - a folder whose down projections need an online Hadamard gives nonsense without it, so its
-//     quant_method is "osp", which other loaders refuse instead of computing something else.
+//     quant_method is "osp", which other loaders refuse instead of computing something else;
+//   - so is that of a folder with offsets of activations, which those terms cannot hold, and which
+//     the accuracy depends on. Groups of activations can be held (strategy "group").
 #pragma once
 
 #include <string>
 
 #include "osp/base/json.h"
 #include "osp/model/config.h"
-#include "osp/quant/activation_scales.h"
+#include "osp/quant/activation_grids.h"
 #include "osp/quant/bits.h"
-#include "osp/quant/fake_quant.h"
 #include "osp/quant/online_transforms.h"
 #include "osp/quant/weight_quantizer.h"
 
@@ -28,11 +29,16 @@ struct QuantizedModelInfo {
   BitWidths bits = {};  // weights: those of the grid
   WeightGrid grid = {};
   OnlineTransforms online = {};
-  ActivationScales scales = {};  // static activation scales; empty: all dynamic
-  ClipRatios clips = {};         // of dynamic ones
-  std::string method = "";       // "quarot+gptq"
-  std::string profile = "";      // "osp-paper" or "best"
+  ActivationScales scales = {};               // static activation scales; empty: all dynamic
+  ClipRatios clips = {};                      // of dynamic ones
+  ActivationGroups groups = {};               // of dynamic ones
+  MeanOffset mean_offset = MeanOffset::none;  // inputs that have an offset (their tensors)
+  std::string method = "";                    // "quarot+gptq"
+  std::string profile = "";                   // "osp-paper" or "best"
 };
+
+// The name of a linear layer's input in files: "attention_input".
+std::string input_name(TapPoint point);
 
 // Static scales by input and layer as JSON, and the reverse; `where` begins the messages.
 Json activation_scales_json(const ActivationScales& scales);
