@@ -31,6 +31,11 @@ int run(const EvalCommand& options) {
     fail(ErrorCode::usage,
          "--stride, --divergence-from and --tax are for perplexity, not for benchmarks");
   }
+  if (options.groups.any()) {
+    fail(ErrorCode::usage,
+         "--activation-group and --down-group are for perplexity; for benchmarks give the folder "
+         "that osp quantize wrote with them");
+  }
   return run_eval_tasks(options);
 }
 

@@ -7,6 +7,7 @@
 
 #include "osp/cli/command.h"
 #include "osp/eval/perplexity.h"
+#include "osp/quant/activation_grids.h"
 #include "osp/quant/bits.h"
 
 namespace osp {
@@ -18,6 +19,7 @@ struct EvalCommand {
   std::string tasks = "perplexity";
   std::string bits = BitWidths().text();
   // Perplexity only.
+  ActivationGroups groups;
   PerplexityOptions perplexity;
   std::string divergence_from;
   bool tax = false;
@@ -45,6 +47,7 @@ struct EvalCommand {
           "bit widths W-A-KV of weights, activations and key/value cache to measure at, a list "
           "separated by commas; each 2 to 8, or 16 for no quantization",
           {.value = "W-A-KV,..."});
+    ActivationGroups::fields(visit, self.groups);
     PerplexityOptions::fields(visit, self.perplexity);
     visit("divergence_from", self.divergence_from,
           "model whose 16-bit predictions the Kullback-Leibler divergence is measured from",

@@ -84,6 +84,12 @@ std::vector<Row> measure_quantized(const std::string& dir, const Measure& measur
   if (measure.options.bits_given() && measure.options.bits != bits.text()) {
     refuse_bits(measure.options.bits, dir, bits);
   }
+  if (measure.options.groups.any()) {
+    fail(ErrorCode::usage,
+         "--activation-group and --down-group: {} is quantized already and has its own groups; "
+         "leave them out",
+         dir);
+  }
   if (measure.original != nullptr) check_original(*measure.original, model.store, measure.options);
   const auto tap = model.make_tap();
   return {measure_row(measure, model.store, bits, *tap)};
@@ -107,10 +113,11 @@ void measure_taxes(const std::string& dir, const Measure& measure, std::vector<R
 
 std::vector<Row> measure_widths(const std::string& dir, const Measure& measure) {
   const ParameterStore store = load_model_dir(dir);
+  check_activation_groups(measure.options.groups, store.config);
   if (measure.original != nullptr) check_original(*measure.original, store, measure.options);
   std::vector<Row> rows;
   for (const BitWidths& bits : parse_bits_list(measure.options.bits)) {
-    FakeQuantTap tap(store, bits);
+    FakeQuantTap tap(store, bits, {}, {.groups = measure.options.groups});
     rows.push_back(measure_row(measure, store, bits, tap));
   }
   return rows;
@@ -121,6 +128,10 @@ Json rows_json(const EvalCommand& options, const std::vector<Row>& rows) {
   record_provenance(json);
   json["model"] = options.models.front();
   json["data"] = options.data;
+  if (options.groups.any()) {
+    json["activation_group"] = options.groups.inputs;
+    json["down_group"] = options.groups.down;
+  }
   Json& results = json["results"] = Json::array();
   for (const Row& row : rows) {
     Json result;

@@ -24,12 +24,23 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kKurtosisWindows = 8;  // on which kurtosis is measured
 constexpr int64_t kScaleWindows = 4;     // on which static scales are found
+constexpr int64_t kOffsetWindows = 8;    // over which means are taken
 
 // Measurements of the inputs of one block's linear layers on calibration windows.
 struct InputMeasurements {
   std::map<TapPoint, KurtosisMean> kurtosis;
   std::map<TapPoint, std::vector<at::Tensor>> rows;  // of the first windows, for static scales
+  std::map<TapPoint, at::Tensor> sums;               // over tokens, fp64 [channels]
+  std::map<TapPoint, int64_t> tokens;                // of the sums
 };
+
+void add_tokens(InputMeasurements& inputs, TapPoint point, const at::Tensor& x) {
+  const at::Tensor rows = x.reshape({-1, x.size(-1)});
+  const at::Tensor sum = rows.sum({0}, /*keepdim=*/false, at::kDouble);
+  at::Tensor& held = inputs.sums[point];
+  held = held.defined() ? held + sum : sum;
+  inputs.tokens[point] += rows.size(0);
+}
 
 void add_kurtosis(KurtosisMean& mean, const at::Tensor& input) {
   for_each_row_block(input,
@@ -91,6 +102,11 @@ class BlockByBlock {
 
  private:
   bool has_transform() const { return static_cast<bool>(options_.transform.apply); }
+
+  bool wants_offset(TapPoint point) const {
+    const auto points = offset_points(options_.mean_offset);
+    return std::find(points.begin(), points.end(), point) != points.end();
+  }
 
   // Counts the linear layers and checks their groups before any work.
   int64_t num_linear() const {
@@ -155,6 +171,8 @@ class BlockByBlock {
           if (kurtosis > 0) add_kurtosis(inputs.kurtosis[point], x.narrow(0, 0, kurtosis));
           const int64_t rows = std::clamp<int64_t>(kScaleWindows - first, 0, x.size(0));
           if (wants_rows && rows > 0) inputs.rows[point].push_back(x.narrow(0, 0, rows).clone());
+          const int64_t summed = std::clamp<int64_t>(kOffsetWindows - first, 0, x.size(0));
+          if (wants_offset(point) && summed > 0) add_tokens(inputs, point, x.narrow(0, 0, summed));
         });
     return inputs;
   }
@@ -192,20 +210,21 @@ class BlockByBlock {
     if (parts_.has(layer)) {
       take_part(store, layer);
     } else {
-      quantize(store, layer, before, after);
+      quantize(store, layer, before, after, grids_of(store, layer, after));
     }
   }
 
   CalibrationStreams streams() const { return {quantized_.get(), unquantized_.get()}; }
 
-  WeightSettings settings() const {
+  WeightSettings settings(const ActivationGrids& grids) const {
     WeightSettings settings = options_.weights;
     settings.online = options_.transform.online;
+    settings.grids = grids;
     return settings;
   }
 
   void quantize(const ParameterStore& store, int64_t layer, const InputMeasurements& before,
-                const InputMeasurements& after) {
+                const InputMeasurements& after, const ActivationGrids& grids) {
     // Quantize layer by layer; the quantized and the unquantized stream leave the block.
     QuantizedWeights weights;
     std::vector<LinearReport> reports;
@@ -218,7 +237,7 @@ class BlockByBlock {
                                         layer, source_.config().layers);
                                  }
                                }};
-    quantize_block(store, layer, settings(), streams(), weights, reports, watcher);
+    quantize_block(store, layer, settings(grids), streams(), weights, reports, watcher);
     // Add the kurtosis of each layer's input to its report.
     for (const LinearGroup& group : linear_groups(store, layer)) {
       for (const int64_t parameter : group.parameters) {
@@ -231,13 +250,13 @@ class BlockByBlock {
       }
     }
     // Store the part: tensors first, because its JSON file says that it is complete.
-    const ActivationScales scales = static_scales(store, layer, after);
-    Json info = {{"layers", Json::array()}, {"scales", activation_scales_json(scales)}};
+    Json info = {{"layers", Json::array()}, {"scales", activation_scales_json(grids.scales)}};
     for (const LinearReport& report : reports) info["layers"].push_back(linear_report_json(report));
     TensorBuffers tensors;
-    add_part(tensors, store, weights, scales, options_.activation_bits);
+    add_part(tensors, store, weights, grids.scales, options_.activation_bits);
+    add_offsets(tensors, grids.offsets);
     parts_.save(layer, tensors, info);
-    keep(reports, scales);
+    keep(reports, grids.scales);
   }
 
   // Takes over a block that an earlier run stored: the windows pass it as they did then.
@@ -249,28 +268,49 @@ class BlockByBlock {
     }
     std::vector<LinearReport> reports;
     for (const Json& report : info["layers"]) reports.push_back(parse_linear_report(report, where));
+    ActivationGrids grids = options_.weights.grids;
+    grids.scales = parse_activation_scales(info["scales"], where);
     if (quantized_) {
       const SafetensorsFile file = parts_.tensors(layer);
       std::set<std::string> taken;
       const QuantizedWeights weights = read_part(file.tensors(), store, options_.weights.grid,
                                                  parts_.tensors_path(layer), taken);
-      pass_block(store, layer, settings(), streams(), weights);
+      grids.offsets = read_offsets(file.tensors(), store.config, options_.mean_offset, {&layer, 1},
+                                   parts_.tensors_path(layer));
+      pass_block(store, layer, settings(grids), streams(), weights);
     }
     ++result_.num_resumed;
     progress_.skip(static_cast<int64_t>(reports.size()));
-    keep(reports, parse_activation_scales(info["scales"], where));
+    keep(reports, grids.scales);
+  }
+
+  // The grids of the block's activations: offsets first, because static scales are those of what
+  // they leave.
+  ActivationGrids grids_of(const ParameterStore& store, int64_t layer,
+                           const InputMeasurements& inputs) const {
+    ActivationGrids grids = options_.weights.grids;
+    if (options_.activation_bits == 16) return grids;
+    for (const auto& [point, sum] : inputs.sums) {
+      const double tokens = static_cast<double>(inputs.tokens.at(point));
+      grids.offsets[{point, layer}] = sum.div(tokens).to(at::kFloat);
+    }
+    grids.scales = static_scales(store, layer, inputs, grids.offsets);
+    return grids;
   }
 
   ActivationScales static_scales(const ParameterStore& store, int64_t layer,
-                                 const InputMeasurements& inputs) const {
-    if (options_.activation_bits == 16 || options_.activations == ActivationMode::per_token)
-      return {};
+                                 const InputMeasurements& inputs,
+                                 const InputOffsets& offsets) const {
+    if (options_.activations == ActivationMode::per_token) return {};
     if (options_.activations == ActivationMode::after_norm) {
       return norm_scales(store, layer, options_.activation_bits);
     }
     ActivationScales scales;
     for (const auto& [point, rows] : inputs.rows) {
-      scales[{point, layer}] = calibrated_scale(at::cat(rows), options_.activation_bits);
+      const auto offset = offsets.find({point, layer});
+      const at::Tensor x = at::cat(rows);
+      scales[{point, layer}] = calibrated_scale(offset == offsets.end() ? x : x.sub(offset->second),
+                                                options_.activation_bits);
     }
     return scales;
   }

@@ -8,7 +8,7 @@
 //   2. read        the block as it is
 //   3. before      the untransformed stream passes it: statistics for the transform
 //   4. transform   the block's weights change
-//   5. after       the transformed stream passes it: kurtosis and static scales
+//   5. after       the transformed stream passes it: kurtosis, static scales and offsets
 //   6. quantize    the quantized and the unquantized stream pass it, layer group by layer group
 //                  (quantize_block.h), and the part is stored
 //
@@ -28,7 +28,7 @@
 #include "osp/ptq/part_folder.h"
 #include "osp/ptq/quantize_block.h"
 #include "osp/ptq/transform.h"
-#include "osp/quant/activation_scales.h"
+#include "osp/quant/activation_grids.h"
 
 namespace osp {
 
@@ -40,12 +40,13 @@ enum class ActivationMode {
 };
 
 struct BlockByBlockOptions {
-  WeightSettings weights;
+  WeightSettings weights;  // of the grids: clips and groups; the others are found block by block
   PartTransform transform = {};
   ActivationMode activations = ActivationMode::per_token;
   int64_t activation_bits = 16;  // of static scales
-  bool bf16 = false;             // type of the forward pass over calibration windows; else fp32
-  int64_t batch_tokens = 8192;   // at most, that pass a block together
+  MeanOffset mean_offset = MeanOffset::none;
+  bool bf16 = false;            // type of the forward pass over calibration windows; else fp32
+  int64_t batch_tokens = 8192;  // at most, that pass a block together
   ActivationSpace space = {};
   std::function<void(int64_t done, int64_t total, double seconds_left)> progress;  // linear layers
   std::function<void(const std::string&)> warn = [](const std::string&) {};
@@ -55,8 +56,8 @@ struct BlockByBlockOptions {
 struct BlockByBlockResult {
   ModelConfig config;                 // of the transformed model
   std::vector<LinearReport> reports;  // in the order of quantization
-  ActivationScales scales;
-  int64_t num_resumed = 0;  // blocks that were stored already
+  ActivationScales scales;            // the offsets are in the parts
+  int64_t num_resumed = 0;            // blocks that were stored already
   double seconds = 0.0;
   std::vector<double> block_seconds;  // of the blocks that were not resumed
 };

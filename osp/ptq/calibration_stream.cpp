@@ -18,7 +18,8 @@ bool reads_linear(TapPoint point) {
 class StreamTap : public Tap {
  public:
   StreamTap(const ParameterStore& block, const PassSettings& settings)
-      : inner_(block, {16, settings.bits.activations, settings.bits.kv_cache}, settings.online),
+      : inner_(block, {16, settings.bits.activations, settings.bits.kv_cache}, settings.online,
+               settings.grids),
         replacements_(settings.replacements) {}
 
   std::function<void(TapPoint, const at::Tensor&)> see;

@@ -29,6 +29,7 @@ struct PassSettings {
   OnlineTransforms online = {};  // that the weights were rotated for
   BitWidths bits = {};           // of activations and cache; the weights are as they are
   const Replacements* replacements = nullptr;
+  ActivationGrids grids = {};  // of `bits`
 };
 
 class CalibrationStream {

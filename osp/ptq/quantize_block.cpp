@@ -45,7 +45,7 @@ class BlockQuantizer {
 
  private:
   PassSettings quantized_pass() const {
-    return {settings_.online, settings_.calibration_bits, &replacements_};
+    return {settings_.online, settings_.calibration_bits, &replacements_, settings_.grids};
   }
   PassSettings unquantized_pass() const { return {.online = settings_.online}; }
 
@@ -178,7 +178,8 @@ void pass_block(const ParameterStore& block, int64_t layer, const WeightSettings
       stream.finish(block, layer, pass, first, count);
     });
   };
-  take(*streams.quantized, {settings.online, settings.calibration_bits, &replacements});
+  take(*streams.quantized,
+       {settings.online, settings.calibration_bits, &replacements, settings.grids});
   if (streams.unquantized != nullptr) take(*streams.unquantized, {.online = settings.online});
 }
 

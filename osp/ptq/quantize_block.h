@@ -16,6 +16,7 @@
 #include "osp/ptq/calibration_stream.h"
 #include "osp/ptq/gptq.h"
 #include "osp/ptq/rtn.h"
+#include "osp/quant/activation_grids.h"
 #include "osp/quant/bits.h"
 #include "osp/quant/online_transforms.h"
 #include "osp/quant/quantized_linear.h"
@@ -29,8 +30,10 @@ struct WeightSettings {
   WeightGrid grid = {};
   GptqOptions gptq = {};         // the rounding sets its correction
   OnlineTransforms online = {};  // that the weights were rotated for
-  // Activation and cache quantizers during calibration; 16-16-16: off, as in the reference.
+  // Activation and cache quantizers during calibration; 16-16-16: off, as in the reference. Their
+  // grids are those that the quantized model will run with.
   BitWidths calibration_bits = {};
+  ActivationGrids grids = {};
 
   bool wants_unquantized() const {
     return rounding->hessian == HessianKind::quantized_and_difference;

@@ -58,6 +58,31 @@ bool is_finished(const QuantizeRequest& request, const std::string& model_dir) {
          report["request"] == request_json(request) && report["model"] == model_dir;
 }
 
+// Groups and offsets that contradict each other or would do nothing.
+void check_activation_options(const QuantizeRequest& request) {
+  const bool has_offsets = request.mean_offset != MeanOffset::none;
+  if (!request.bits.quantizes_activations() && (request.groups.any() || has_offsets)) {
+    fail(ErrorCode::usage,
+         "--bits {}: activations keep 16 bits, so --activation-group, --down-group and "
+         "--mean-offset would do nothing; leave them out or give activations fewer bits",
+         request.bits.text());
+  }
+  const bool per_token = request.activations == ActivationMode::per_token;
+  if (!per_token &&
+      (request.groups.inputs > 0 ||
+       (request.groups.down > 0 && request.activations == ActivationMode::per_tensor))) {
+    fail(ErrorCode::usage,
+         "--activation-scales {}: one constant has no groups; leave out --activation-group and "
+         "--down-group, or use --activation-scales per-token",
+         activation_mode_name(request.activations));
+  }
+  if (has_offsets && request.activations == ActivationMode::after_norm) {
+    fail(ErrorCode::usage,
+         "--activation-scales after-norm with --mean-offset: that constant is for rows of one mean "
+         "square, which rows less their mean do not have; use per-token or per-tensor");
+  }
+}
+
 }  // namespace
 
 void check_request(const QuantizeRequest& request) {
@@ -67,12 +92,16 @@ void check_request(const QuantizeRequest& request) {
          "activations and caches alone cost",
          request.bits.text());
   }
+  check_activation_options(request);
   const bool calibrated_scales_wanted = request.activations == ActivationMode::per_tensor;
+  const bool offsets_wanted = request.mean_offset != MeanOffset::none;
   if (request.calibration.empty() &&
-      (request.method.needs_calibration() || calibrated_scales_wanted)) {
+      (request.method.needs_calibration() || calibrated_scales_wanted || offsets_wanted)) {
     fail(ErrorCode::usage, "--method {}{} needs --calibration: token shards or a text",
          request.method.name,
-         calibrated_scales_wanted ? " with --activation-scales per-tensor" : "");
+         calibrated_scales_wanted ? " with --activation-scales per-tensor"
+         : offsets_wanted         ? " with --mean-offset " + mean_offset_name(request.mean_offset)
+                                  : "");
   }
 }
 
@@ -85,6 +114,7 @@ void check_method_serves(const QuantizeRequest& request, const ModelConfig& conf
     if (spec.kind == ParameterKind::matrix) check_group(request.group, spec.shape[1], spec.name);
   }
   if (request.bits.quantizes_kv_cache()) check_hadamard_size(config.head_size, "head size");
+  check_activation_groups(request.groups, config);
   if (request.bits.quantizes_activations() && request.activations == ActivationMode::after_norm) {
     check_norm_scales(config);
   }
@@ -127,12 +157,16 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
   }
   options.activations = request.activations;
   options.activation_bits = request.bits.activations;
+  options.weights.grids = {.clips = request.clips, .groups = request.groups};
+  options.mean_offset = request.mean_offset;
   options.bf16 = request.bf16();
   // 4. Open the folder of parts; a run to be resumed must have had the same settings.
   QuantizedModelInfo info = {.bits = request.bits,
                              .grid = options.weights.grid,
                              .online = options.transform.online,
                              .clips = request.clips,
+                             .groups = request.groups,
+                             .mean_offset = request.mean_offset,
                              .method = request.method.name,
                              .profile = profile_name(request.profile)};
   const Json settings = settings_json(request, info, options.weights, calibration);

@@ -229,6 +229,41 @@ TEST(QuantizeModel, OneScalePerTensorNeedsCalibrationWhateverTheMethod) {
             "a text");
 }
 
+TEST(QuantizeModel, MeanOffsetsNeedCalibrationWhateverTheMethod) {
+  QuantizeRequest request = request_for("rtn");
+  request.calibration = "";
+  request.mean_offset = MeanOffset::residual;
+  EXPECT_EQ(refusal(llama(), request, ErrorCode::usage),
+            "--method rtn with --mean-offset residual needs --calibration: token shards or a text");
+}
+
+TEST(QuantizeModel, GroupsAndOffsetsThatWouldDoNothingOrContradictScalesAreRefused) {
+  QuantizeRequest request = request_for("rtn");
+  const auto refused = [&](const char* part) {
+    const std::string message = refusal(llama(), request, ErrorCode::usage);
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  };
+  request.groups = {.down = 16};
+  request.bits = {4, 16, 4};
+  refused("activations keep 16 bits");
+  request.groups = {};
+  request.mean_offset = MeanOffset::all;
+  refused("activations keep 16 bits");
+  request.bits = {4, 4, 4};
+  request.activations = ActivationMode::after_norm;
+  refused("rows less their mean");
+  request.mean_offset = MeanOffset::none;
+  request.groups = {.inputs = 4};
+  refused("one constant has no groups");
+  request.groups = {.down = 16};
+  EXPECT_NO_THROW(check_request(request));  // the down projection's input stays dynamic
+  request.activations = ActivationMode::per_tensor;
+  refused("one constant has no groups");
+  request.activations = ActivationMode::per_token;
+  request.groups = {.down = 24};
+  refused("groups of 24 do not divide the inner size 80");
+}
+
 TEST(QuantizeModel, ARunIsResumedWithTheSameOptionsThatAffectResultsOnly) {
   const TestFolder folder;
   write_file_atomic(folder / "tokenizer.json", R"({"version":"1.0","added_tokens":[],
@@ -266,6 +301,12 @@ TEST(QuantizeModel, ARunIsResumedWithTheSameOptionsThatAffectResultsOnly) {
   request.activations = ActivationMode::per_tensor;
   EXPECT_EQ(code(), ErrorCode::usage);
   request.activations = ActivationMode::per_token;
+  request.groups.down = 8;
+  EXPECT_EQ(code(), ErrorCode::usage);
+  request.groups.down = 0;
+  request.mean_offset = MeanOffset::residual;
+  EXPECT_EQ(code(), ErrorCode::usage);
+  request.mean_offset = MeanOffset::none;
   request.memory_gib = 2.0;  // where activations are kept, not what they are
   EXPECT_EQ(code(), ErrorCode::interrupted);
 }

@@ -31,8 +31,10 @@ struct QuantizeRequest {
   int64_t group = 0;
   bool asymmetric = false;
   ActivationMode activations = ActivationMode::per_token;
-  int64_t down_block = 0;   // of the Hadamard before the down projection; 0: one for all of it
-  ClipRatios clips = {};    // of dynamic activation and cache grids
+  int64_t down_block = 0;  // of the Hadamard before the down projection; 0: one for all of it
+  ClipRatios clips = {};   // of dynamic activation and cache grids
+  ActivationGroups groups = {};
+  MeanOffset mean_offset = MeanOffset::none;
   std::string calibration;  // shards or a file; "": none, where the method needs none
   int64_t windows = CalibrationOptions().windows;
   int64_t length = CalibrationOptions().length;
@@ -76,6 +78,13 @@ struct QuantizeRequest {
           "fraction of the value range that activation grids cover");
     visit("cache_clip", self.clips.cache, Range{0.1, 1},
           "fraction of the value range that key/value grids cover");
+    ActivationGroups::fields(visit, self.groups);
+    visit(
+        "mean_offset", parsed_text(self.mean_offset, parse_mean_offset, mean_offset_name),
+        "inputs of linear layers whose mean over the calibration tokens is subtracted before they "
+        "are rounded and added again as a bias; none, residual = those of q, k, v and gate, up, "
+        "all = and those of o and down",
+        {.value = "INPUTS"});
     visit("hadamard_block", self.down_block, Range{0, 1 << 20},
           "size of the diagonal blocks of the Hadamard transform in front of the down projection; "
           "0 = one block");

@@ -17,9 +17,10 @@ QuantizeRequest gptq_request() {
 
 TEST(RequestJson, IsCanonicalTextOfTheFieldsThatAffectResults) {
   EXPECT_EQ(request_json(gptq_request()).dump(),
-            R"({"activation_clip":1.0,"activation_scales":"per-token","asymmetric":false,)"
-            R"("bits":"4-4-4","cache_clip":1.0,"calibration":"","calibration_type":"fp32",)"
-            R"("group":0,"hadamard_block":0,"length":2048,"profile":"osp-paper","seed":0,)"
+            R"({"activation_clip":1.0,"activation_group":0,"activation_scales":"per-token",)"
+            R"("asymmetric":false,"bits":"4-4-4","cache_clip":1.0,"calibration":"",)"
+            R"("calibration_type":"fp32","down_group":0,"group":0,"hadamard_block":0,)"
+            R"("length":2048,"mean_offset":"none","profile":"osp-paper","seed":0,)"
             R"("spin_batch":8,"spin_length":0,"spin_steps":100,"windows":128,"method":"gptq"})");
 }
 
@@ -46,6 +47,10 @@ TEST(RequestJson, NamesAreReadBackAsTheyAreShown) {
   for (const char* name : {"per-token", "after-norm", "per-tensor"}) {
     table.assign("activation_scales", name, "test");
     EXPECT_EQ(table.find("activation_scales", "test").value(), name);
+  }
+  for (const char* name : {"none", "residual", "all"}) {
+    table.assign("mean_offset", name, "test");
+    EXPECT_EQ(table.find("mean_offset", "test").value(), name);
   }
   for (const char* name : {"osp-paper", "best"}) {
     table.assign("profile", name, "test");

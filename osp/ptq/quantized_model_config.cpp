@@ -13,7 +13,9 @@
 namespace osp {
 namespace {
 
-constexpr int64_t kInfoVersion = 1;
+// Version 2 has groups or offsets of activations, which osp 1 would pass over; other folders are
+// written as version 1.
+constexpr int64_t kInfoVersion = 2;
 constexpr const char* kInfo = "osp_quantization";
 constexpr const char* kCompressed = "quantization_config";
 constexpr const char* kHiddenArchitecture = "OspQuantizedForCausalLM";
@@ -25,13 +27,6 @@ constexpr std::array<std::pair<TapPoint, const char*>, 4> kPointNames = {{
     {TapPoint::mlp_input, "mlp_input"},
     {TapPoint::mlp_product, "mlp_product"},
 }};
-
-std::string point_name(TapPoint point) {
-  for (const auto& [known, name] : kPointNames) {
-    if (known == point) return name;
-  }
-  OSP_CHECK(false, "no linear layer reads this point");
-}
 
 TapPoint parse_point(const std::string& text, const std::string& where) {
   for (const auto& [point, name] : kPointNames) {
@@ -94,18 +89,14 @@ Json layer_group(const QuantizedModelInfo& info, const std::string& names, int64
   return json;
 }
 
-int64_t columns_at(const ModelConfig& model, TapPoint point) {
-  if (point == TapPoint::attention_output) return model.heads * model.head_size;
-  return point == TapPoint::mlp_product ? model.inner : model.width;
-}
-
 // What the input of the layers at `point` is in compressed-tensors' words.
 Json input_scheme(const QuantizedModelInfo& info, TapPoint point, const ModelConfig& model) {
   if (!info.bits.quantizes_activations()) return nullptr;
   const int64_t bits = info.bits.activations;
   if (info.scales.contains({point, 0})) return integers(bits, false, "tensor", 0, false);
-  if (point == TapPoint::attention_output) {
-    return integers(bits, false, "group", model.head_size, true);
+  const bool down_grouped = point == TapPoint::mlp_product && info.groups.down > 0;
+  if (point == TapPoint::attention_output || info.groups.inputs > 0 || down_grouped) {
+    return integers(bits, false, "group", activation_group(info.groups, point, model), true);
   }
   // transformers joins the sequences of a batch in front of OPT's MLP, and strategy "token" would
   // take the tokens for one; a group of all channels means the same and is read right.
@@ -155,6 +146,9 @@ std::string why_osp_alone(const QuantizedModelInfo& info, const ModelConfig& mod
   if (info.bits.quantizes_activations() && info.clips.activations != 1.0) {
     return "its activation grids cover a part of the range";
   }
+  if (info.bits.quantizes_activations() && info.mean_offset != MeanOffset::none) {
+    return "offsets are subtracted from its activations before they are rounded";
+  }
   if (architecture_name(model) == "OspForCausalLM") return "its architecture is osp's own";
   return "";
 }
@@ -186,10 +180,22 @@ Json compressed_tensors_config(const QuantizedModelInfo& info, const ModelConfig
   return json;
 }
 
+int64_t columns_at(const ModelConfig& model, TapPoint point) {
+  if (point == TapPoint::attention_output) return model.heads * model.head_size;
+  return point == TapPoint::mlp_product ? model.inner : model.width;
+}
+
+std::string input_name(TapPoint point) {
+  for (const auto& [known, name] : kPointNames) {
+    if (known == point) return name;
+  }
+  OSP_CHECK(false, "no linear layer reads this point");
+}
+
 Json activation_scales_json(const ActivationScales& scales) {
   Json list = Json::array();
   for (const auto& [place, scale] : scales) {
-    list.push_back({{"input", point_name(place.first)},
+    list.push_back({{"input", input_name(place.first)},
                     {"layer", place.second},
                     {"scale", scale.scale},
                     {"zero", scale.zero}});
@@ -244,7 +250,8 @@ Json without_quantization(Json config, const std::string& where) {
 
 Json quantization_info_json(const QuantizedModelInfo& info) {
   Json json;
-  json["version"] = kInfoVersion;
+  const bool has_offsets = info.mean_offset != MeanOffset::none;
+  json["version"] = info.groups.any() || has_offsets ? kInfoVersion : 1;
   json["method"] = info.method;
   json["profile"] = info.profile;
   json["bits"] = info.bits.text();
@@ -257,6 +264,11 @@ Json quantization_info_json(const QuantizedModelInfo& info) {
   json["down_block"] = info.online.down_block;
   json["activation_clip"] = info.clips.activations;
   json["cache_clip"] = info.clips.cache;
+  if (info.groups.any()) {
+    json["activation_group"] = info.groups.inputs;
+    json["down_group"] = info.groups.down;
+  }
+  if (has_offsets) json["mean_offset"] = mean_offset_name(info.mean_offset);
   json["static_scales"] = activation_scales_json(info.scales);
   return json;
 }
@@ -265,8 +277,9 @@ QuantizedModelInfo parse_quantization_info(const Json& json, const std::string& 
   const std::string place = where + ": osp_quantization";
   if (!json.is_object()) fail(ErrorCode::damaged, "{}: expected an object", place);
   const int64_t version = json_int(json, "version", place);
-  if (version != kInfoVersion) {
-    fail(ErrorCode::unsupported, "{}: version {}, this osp reads {}", place, version, kInfoVersion);
+  if (version < 1 || version > kInfoVersion) {
+    fail(ErrorCode::unsupported, "{}: version {}, this osp reads 1 to {}", place, version,
+         kInfoVersion);
   }
   QuantizedModelInfo info;
   info.method = json_string(json, "method", place);
@@ -293,6 +306,19 @@ QuantizedModelInfo parse_quantization_info(const Json& json, const std::string& 
   }
   if (info.grid.group < 0 || info.online.down_block < 0 || !info.bits.quantizes_weights()) {
     fail(ErrorCode::damaged, "{}: a negative group or weights of 16 bits", place);
+  }
+  if (json.contains("activation_group")) {
+    info.groups = {json_int(json, "activation_group", place), json_int(json, "down_group", place)};
+  }
+  if (info.groups.inputs < 0 || info.groups.down < 0) {
+    fail(ErrorCode::damaged, "{}: a negative group of activations", place);
+  }
+  if (json.contains("mean_offset")) {
+    try {
+      info.mean_offset = parse_mean_offset(json_string(json, "mean_offset", place));
+    } catch (const Error& error) {
+      fail(ErrorCode::damaged, "{}: {}", place, error.what());
+    }
   }
   if (!json.contains("static_scales")) fail(ErrorCode::damaged, "{}: no static_scales", place);
   info.scales = parse_activation_scales(json["static_scales"], place);

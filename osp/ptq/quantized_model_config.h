@@ -8,7 +8,7 @@
 //     refuses, for those that choose the model's class themselves. An unknown quant_method would
 //     not do: transformers warns and leaves every linear layer at random numbers.
 //   - The input of the output projection has a free range here; others stretch it to contain 0,
-//     which is the same unless all channels of a head have one sign.
+//     which is the same unless all channels of a head (or a group of it) have one sign.
 //   - Zero points of weights have strategy "block" with blocks of one row: compressed-tensors packs
 //     those of the strategies "group" and "channel", and its loader does not expect them packed.
 #pragma once
@@ -17,9 +17,8 @@
 
 #include "osp/base/json.h"
 #include "osp/model/config.h"
-#include "osp/quant/activation_scales.h"
+#include "osp/quant/activation_grids.h"
 #include "osp/quant/bits.h"
-#include "osp/quant/fake_quant.h"
 #include "osp/quant/online_transforms.h"
 #include "osp/quant/weight_quantizer.h"
 
@@ -30,15 +29,23 @@ struct QuantizedModelInfo {
   BitWidths bits = {};  // weights: those of the grid
   WeightGrid grid = {};
   OnlineTransforms online = {};
-  ActivationScales scales = {};  // static activation scales; empty: all dynamic
-  ClipRatios clips = {};         // of dynamic ones
-  std::string method = "";       // "quarot+gptq"
-  std::string profile = "";      // "osp-paper" or "best"
+  ActivationScales scales = {};               // static activation scales; empty: all dynamic
+  ClipRatios clips = {};                      // of dynamic ones
+  ActivationGroups groups = {};               // of dynamic ones
+  MeanOffset mean_offset = MeanOffset::none;  // inputs that have an offset (their tensors)
+  std::string method = "";                    // "quarot+gptq"
+  std::string profile = "";                   // "osp-paper" or "best"
 };
 
 // The part of the model for which it runs in osp alone, for a message ("its queries and keys …");
 // "" if other programs compute the same.
 std::string why_osp_alone(const QuantizedModelInfo& info, const ModelConfig& model);
+
+// Channels of the input of the linear layers that read `point`.
+int64_t columns_at(const ModelConfig& model, TapPoint point);
+
+// The name of a linear layer's input in files: "attention_input".
+std::string input_name(TapPoint point);
 
 // Static scales by input and layer as JSON, and the reverse; `where` begins the messages.
 Json activation_scales_json(const ActivationScales& scales);

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <filesystem>
+#include <numeric>
 #include <set>
 
 #include "osp/base/error.h"
@@ -54,9 +55,10 @@ void check_tensors(const std::map<std::string, TensorView>& tensors, const Model
 }  // namespace
 
 std::unique_ptr<FakeQuantTap> QuantizedModel::make_tap() const {
-  return std::make_unique<FakeQuantTap>(store,
-                                        BitWidths{16, info.bits.activations, info.bits.kv_cache},
-                                        info.online, info.scales, info.clips);
+  return std::make_unique<FakeQuantTap>(
+      store, BitWidths{16, info.bits.activations, info.bits.kv_cache}, info.online,
+      ActivationGrids{
+          .scales = info.scales, .clips = info.clips, .groups = info.groups, .offsets = offsets});
 }
 
 ParameterStore QuantizedModel::plain_store() const {
@@ -118,6 +120,17 @@ QuantizedFolder::QuantizedFolder(const std::string& path)
   info_ = parse_quantization_info(with[kInfoKey], file);
   config_ = parse_hf_config(json_, file).model;
   check_tensors(tensors_.tensors(), config_, weights_file_);
+  try {
+    check_activation_groups(info_.groups, config_);
+  } catch (const Error& error) {
+    fail(ErrorCode::damaged, "{}: {}", file, error.what());
+  }
+}
+
+InputOffsets QuantizedFolder::read_offsets() const {
+  std::vector<int64_t> layers(static_cast<size_t>(config_.layers));
+  std::iota(layers.begin(), layers.end(), 0);
+  return osp::read_offsets(tensors_.tensors(), config_, info_.mean_offset, layers, weights_file_);
 }
 
 ParameterStore QuantizedFolder::read(Part part, QuantizedWeights& weights) const {
@@ -132,6 +145,7 @@ QuantizedModel load_quantized_model_dir(const std::string& path) {
   QuantizedModel model;
   model.info = folder.info();
   model.store = folder.read(kWhole, model.weights);
+  model.offsets = folder.read_offsets();
   for (const auto& [name, layer] : model.weights) {
     model.store.master(model.store.find(name)).copy_(layer.dequantized());
   }

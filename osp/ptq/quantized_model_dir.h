@@ -20,6 +20,7 @@ struct QuantizedModel {
   ParameterStore store;  // quantized layers hold the dequantized weights
   QuantizedWeights weights;
   QuantizedModelInfo info;
+  InputOffsets offsets;
 
   // The tap that runs it: its activation and cache quantizers and online transforms.
   std::unique_ptr<FakeQuantTap> make_tap() const;
@@ -52,6 +53,7 @@ class QuantizedFolder {
   // The parameters of a part that are not quantized (the masters of the others are zero), and the
   // quantized layers.
   ParameterStore read(Part part, QuantizedWeights& weights) const;
+  InputOffsets read_offsets() const;  // of the whole model
 
  private:
   std::string weights_file_;

@@ -58,6 +58,7 @@ TEST(QuantizedModelDir, GivesBackCodesScalesAndSettings) {
     info.online = {.query_key_hadamard = false, .down_hadamard = true, .down_block = 16};
     info.scales[{TapPoint::mlp_input, 1}] = {0.25, 8.0};
     info.clips = {0.9, 0.95};
+    info.groups = {.inputs = 16, .down = 32};
     save_quantized_model_dir(parts_of(store, weights, info, folder / "parts"), store.config, info,
                              {{"note", 1}}, folder.path(), folder / "out");
     EXPECT_TRUE(is_quantized_model_dir(folder / "out"));
@@ -75,6 +76,7 @@ TEST(QuantizedModelDir, GivesBackCodesScalesAndSettings) {
     EXPECT_EQ(model.info.online, info.online);
     EXPECT_EQ(model.info.scales, info.scales);
     EXPECT_EQ(model.info.clips, info.clips);
+    EXPECT_EQ(model.info.groups, info.groups);
     EXPECT_EQ(model.info.method, "rtn");
     const int64_t embedding = store.find("model.embed_tokens.weight");
     EXPECT_TRUE(model.store.master(embedding).equal(store.master(embedding)));
@@ -92,6 +94,70 @@ TEST(QuantizedModelDir, ComputesWhatWasMeasuredBeforeItWasWritten) {
   FakeQuantTap wanted(store, {4, 4, 4});
   EXPECT_TRUE(forward_logits(model.store, tokens, watched_by(*tap))
                   .equal(forward_logits(store, tokens, watched_by(wanted))));
+}
+
+// An offset for each input of both blocks.
+InputOffsets offsets_of(const ParameterStore& store, MeanOffset inputs) {
+  InputOffsets offsets;
+  for (int64_t layer = 0; layer < store.config.layers; ++layer) {
+    for (const TapPoint point : offset_points(inputs)) {
+      const int64_t channels = point == TapPoint::mlp_product ? 64 : 32;
+      offsets[{point, layer}] = at::arange(channels, at::kFloat).mul(0.01 * double(layer + 1));
+    }
+  }
+  return offsets;
+}
+
+TEST(QuantizedModelDir, RoundsActivationsInGroupsAndLessOffsetsAsItDidBefore) {
+  const ParameterStore store = small_fused_model(/*kv_heads=*/2);
+  const QuantizedWeights weights = quantized(store, {});
+  for (const MeanOffset inputs : {MeanOffset::residual, MeanOffset::all}) {
+    const TestFolder folder;
+    QuantizedModelInfo info = info_of({});
+    info.groups = {.inputs = 16, .down = 32};
+    info.mean_offset = inputs;
+    const InputOffsets offsets = offsets_of(store, inputs);
+    save_quantized_model_dir(parts_of(store, weights, info, folder / "parts", offsets),
+                             store.config, info, {}, folder.path(), folder / "out");
+    const QuantizedModel model = load_quantized_model_dir(folder / "out");
+    EXPECT_EQ(model.info.mean_offset, inputs);
+    ASSERT_EQ(model.offsets.size(), offsets.size());
+    FakeQuantTap wanted(store, {4, 4, 4}, {}, {.groups = info.groups, .offsets = offsets});
+    FakeQuantTap without(store, {4, 4, 4}, {}, {.groups = info.groups});
+    const at::Tensor tokens = at::arange(24, at::kLong).view({1, 24});
+    const auto tap = model.make_tap();
+    const at::Tensor logits = forward_logits(model.store, tokens, watched_by(*tap));
+    EXPECT_TRUE(logits.equal(forward_logits(store, tokens, watched_by(wanted))));
+    EXPECT_FALSE(logits.equal(forward_logits(store, tokens, watched_by(without))));
+  }
+}
+
+TEST(QuantizedModelDir, AnOffsetThatIsMissingOrBrokenIsNamed) {
+  const ParameterStore store = small_fused_model(/*kv_heads=*/2);
+  const QuantizedWeights weights = quantized(store, {});
+  QuantizedModelInfo info = info_of({});
+  info.mean_offset = MeanOffset::residual;
+  const auto message = [&](const auto& damage) {
+    InputOffsets offsets = offsets_of(store, MeanOffset::residual);
+    damage(offsets);
+    const TestFolder folder;
+    save_quantized_model_dir(parts_of(store, weights, info, folder / "parts", offsets),
+                             store.config, info, {}, folder.path(), folder / "out");
+    return message_of(folder / "out");
+  };
+  const std::pair place{TapPoint::mlp_input, int64_t{1}};
+  EXPECT_NE(message([&](InputOffsets& offsets) {
+              offsets.erase(place);
+            }).find("osp.layers.1.mlp_input.offset is missing"),
+            std::string::npos);
+  EXPECT_NE(message([&](InputOffsets& offsets) {
+              offsets[place] = offsets[place].narrow(0, 0, 8);
+            }).find("expected F32 [32]"),
+            std::string::npos);
+  EXPECT_NE(message([&](InputOffsets& offsets) {
+              offsets[place].select(0, 3).fill_(std::nanf(""));
+            }).find("is not finite"),
+            std::string::npos);
 }
 
 TEST(QuantizedModelDir, NeverOverwritesAndLeavesNothingBehind) {
@@ -120,6 +186,8 @@ TEST(QuantizedModelDir, DamageIsNamed) {
   EXPECT_NE(with("symmetric", false).find("zero_point is missing"), std::string::npos);
   EXPECT_NE(with("version", 7).find("version 7"), std::string::npos);
   EXPECT_NE(with("cache_clip", 1.5).find("parts of 1"), std::string::npos);
+  EXPECT_NE(with("activation_group", 24).find("down_group"), std::string::npos);
+  EXPECT_NE(with("mean_offset", "some").find("expected none"), std::string::npos);
   EXPECT_NE(with("static_scales", 3).find("static scales"), std::string::npos);
   Json bad = good;
   bad["hidden_size"] = 64;
@@ -199,6 +267,30 @@ TEST(QuantizedModelDir, ReadsZeroPointsThatEarlierVersionsPacked) {
   for (const auto& [name, layer] : read_part(tensors, block, grid, "old", taken)) {
     EXPECT_TRUE(layer.zero.equal(weights.at(name).zero)) << name;
   }
+}
+
+TEST(QuantizedModelDir, ActivationGroupsAreCompressedTensorsAndOffsetsAreNot) {
+  const ModelConfig config = small_fused_model(/*kv_heads=*/2).config;
+  QuantizedModelInfo info = info_of({});
+  const auto inputs = [&](const char* group) {
+    return compressed_tensors_config(info, config)["config_groups"][group]["input_activations"];
+  };
+  EXPECT_EQ(inputs("group_3")["strategy"], "token");
+  EXPECT_EQ(quantization_info_json(info)["version"], 1);  // as it was before groups
+  EXPECT_FALSE(quantization_info_json(info).contains("activation_group"));
+  info.groups = {.down = 32};
+  EXPECT_EQ(inputs("group_0")["strategy"], "token");
+  EXPECT_EQ(inputs("group_3")["strategy"], "group");
+  EXPECT_EQ(inputs("group_3")["group_size"], 32);
+  EXPECT_EQ(inputs("group_3")["dynamic"], true);
+  info.groups = {.inputs = 8};
+  for (const char* group : {"group_0", "group_1", "group_2", "group_3"}) {
+    EXPECT_EQ(inputs(group)["group_size"], 8) << group;
+  }
+  EXPECT_EQ(compressed_tensors_config(info, config)["quant_method"], "compressed-tensors");
+  EXPECT_EQ(quantization_info_json(info)["version"], 2);
+  info.mean_offset = MeanOffset::residual;
+  EXPECT_EQ(compressed_tensors_config(info, config)["quant_method"], "osp");
 }
 
 }  // namespace

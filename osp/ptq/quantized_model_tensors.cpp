@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/isfinite.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include "osp/formats/compressed_tensors.h"
 #include "osp/model/hf_config.h"
 #include "osp/ptq/quantize_block.h"
+#include "osp/ptq/quantized_model_config.h"
 
 namespace osp {
 namespace {
@@ -221,6 +223,39 @@ void add_part(TensorBuffers& buffers, const ParameterStore& part, const Quantize
       add_static_scale(buffers, stored.name, scale_of.at(first), activation_bits);
     }
   }
+}
+
+namespace {
+
+std::string offset_name(TapPoint point, int64_t layer) {
+  return fmt::format("osp.layers.{}.{}.offset", layer, input_name(point));
+}
+
+}  // namespace
+
+void add_offsets(TensorBuffers& buffers, const InputOffsets& offsets) {
+  for (const auto& [place, offset] : offsets) {
+    buffers.add(offset_name(place.first, place.second), "F32", offset);
+  }
+}
+
+InputOffsets read_offsets(const std::map<std::string, TensorView>& tensors,
+                          const ModelConfig& config, MeanOffset inputs,
+                          std::span<const int64_t> layers, const std::string& where) {
+  InputOffsets offsets;
+  std::set<std::string> taken;
+  for (const int64_t layer : layers) {
+    for (const TapPoint point : offset_points(inputs)) {
+      const std::string name = offset_name(point, layer);
+      const at::Tensor offset =
+          take(tensors, name, {"F32"}, {columns_at(config, point)}, where, taken);
+      if (!at::isfinite(offset).all().item<bool>()) {
+        fail(ErrorCode::damaged, "{}: tensor {} is not finite", where, name);
+      }
+      offsets[{point, layer}] = offset;
+    }
+  }
+  return offsets;
 }
 
 QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, ParameterStore& part,

@@ -8,19 +8,21 @@
 //                    [ceil(out · bits / 32), groups], which is still read
 //
 // NAME is that of the weight in the files of the model's family; layers that the family stores as
-// one tensor (q, k, v of GPT-NeoX) are one here, too.
+// one tensor (q, k, v of GPT-NeoX) are one here, too. Offsets of activations are F32 [channels] and
+// called osp.layers.N.POINT.offset, with POINT the input that they are subtracted from.
 #pragma once
 
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "osp/formats/safetensors.h"
 #include "osp/model/hf_family.h"
 #include "osp/model/parameters.h"
-#include "osp/quant/activation_scales.h"
+#include "osp/quant/activation_grids.h"
 #include "osp/quant/quantized_linear.h"
 #include "osp/quant/weight_quantizer.h"
 
@@ -50,6 +52,13 @@ std::optional<QuantizedLinear> joined_layer(const StoredTensor& stored, const Pa
 // a static scale of `activation_bits`.
 void add_part(TensorBuffers& buffers, const ParameterStore& part, const QuantizedWeights& weights,
               const ActivationScales& scales = {}, int64_t activation_bits = 16);
+
+// Adds offsets, and takes those of some layers back, for the inputs named. Error(damaged) beginning
+// with `where` if one is missing, has another size than the configuration says or is not finite.
+void add_offsets(TensorBuffers& buffers, const InputOffsets& offsets);
+InputOffsets read_offsets(const std::map<std::string, TensorView>& tensors,
+                          const ModelConfig& config, MeanOffset inputs,
+                          std::span<const int64_t> layers, const std::string& where);
 
 // Reads the quantized layers of a part (or of a whole model) back, by the name of the parameter,
 // and the others into the masters of `part`; `taken` gets the names of their tensors. `where` (a

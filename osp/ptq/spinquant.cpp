@@ -80,7 +80,7 @@ void learn_end_to_end(const ParameterStore& prepared, const OnlineTransforms& on
     const at::Tensor residual = leaf_of(matrices.residual);
     std::vector<at::Tensor> values;
     for (const at::Tensor& q : matrices.values) values.push_back(leaf_of(q));
-    SpinQuantTap tap(prepared, options.bits, online, residual, values);
+    SpinQuantTap tap(prepared, options.bits, online, residual, values, options.groups);
     // Cross-entropy of the quantized model on the next windows.
     const at::Tensor tokens = batch_of(windows_NT, step, options.batch);
     const int64_t scored = tokens.size(1) - 1;

@@ -19,6 +19,7 @@
 
 #include "osp/base/fields.h"
 #include "osp/ptq/rotation.h"
+#include "osp/quant/activation_grids.h"
 #include "osp/quant/bits.h"
 
 namespace osp {
@@ -46,6 +47,7 @@ struct SpinQuantSchedule {
 struct SpinQuantOptions {
   SpinObjective objective = SpinObjective::end_to_end;
   BitWidths bits = {16, 4, 4};  // during training; of the kurtosis objective: unused
+  ActivationGroups groups = {};
   double rate = 1.5;
   int64_t steps = SpinQuantSchedule().steps;
   int64_t batch = SpinQuantSchedule().batch;  // calibration windows per step

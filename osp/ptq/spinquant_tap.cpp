@@ -69,14 +69,14 @@ void check_no_rotated_biases(const std::vector<ParameterSpec>& specs) {
 
 SpinQuantTap::SpinQuantTap(const ParameterStore& store, const BitWidths& bits,
                            const OnlineTransforms& online, const at::Tensor& residual,
-                           const std::vector<at::Tensor>& values)
+                           const std::vector<at::Tensor>& values, const ActivationGroups& groups)
     : store_(store),
       bits_(bits),
       online_(OnlineTransforms{
           .query_key_hadamard = online.query_key_hadamard && bits.quantizes_kv_cache(),
           .down_hadamard = online.down_hadamard,
           .down_block = online.down_block}),
-      quantizer_(store, bits, kNone),
+      quantizer_(store, bits, kNone, {.groups = groups}),
       residual_(residual),
       values_(values) {
   OSP_CHECK(static_cast<int64_t>(values.size()) == store.config.layers, "{} R2 for {} layers",

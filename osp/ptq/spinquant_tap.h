@@ -26,7 +26,8 @@ class SpinQuantTap : public Tap {
   // R1 [D, D] and one R2 [K, K] per layer, fp32; those that require grad get gradients. `store`
   // must outlive the tap.
   SpinQuantTap(const ParameterStore& store, const BitWidths& bits, const OnlineTransforms& online,
-               const at::Tensor& residual, const std::vector<at::Tensor>& values);
+               const at::Tensor& residual, const std::vector<at::Tensor>& values,
+               const ActivationGroups& groups = {});
 
   bool wants(TapPoint point, int64_t layer) const override;
   at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) override;

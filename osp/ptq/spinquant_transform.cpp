@@ -37,6 +37,7 @@ SpinQuantOptions learning_options(const QuantizeRequest& request, SpinObjective 
   options.seed = request.seed;
   options.down_block = request.down_block;
   options.bits = request.bits;
+  options.groups = request.groups;
   // Weights that a Hessian will round keep 16 bits while rotations are learned.
   if (request.method.rounding->needs_calibration()) options.bits.weights = 16;
   if (!request.progress) return options;

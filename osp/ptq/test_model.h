@@ -45,7 +45,8 @@ inline std::vector<AwqChoice> awq_all(ParameterStore& store, const at::Tensor& w
 
 // The parts of a model with these quantized layers, below `path`.
 inline PartFolder parts_of(const ParameterStore& store, const QuantizedWeights& weights,
-                           const QuantizedModelInfo& info, const std::string& path) {
+                           const QuantizedModelInfo& info, const std::string& path,
+                           const InputOffsets& offsets = {}) {
   const PartFolder parts(path, {}, false);
   const auto source = source_of(store);
   for (int64_t part = -1; part < store.config.layers; ++part) {
@@ -53,6 +54,9 @@ inline PartFolder parts_of(const ParameterStore& store, const QuantizedWeights& 
     std::erase_if(scales, [&](const auto& entry) { return entry.first.second != part; });
     TensorBuffers tensors;
     add_part(tensors, source->read(part), weights, scales, info.bits.activations);
+    InputOffsets own = offsets;
+    std::erase_if(own, [&](const auto& entry) { return entry.first.second != part; });
+    add_offsets(tensors, own);
     parts.save(part, tensors, Json::object());
   }
   return parts;

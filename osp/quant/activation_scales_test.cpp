@@ -92,7 +92,7 @@ TEST(ActivationScales, TheTapUsesThemWhereTheyAreGiven) {
   const StaticScale scale{0.3, 8.0};
   ActivationScales scales;
   scales[{TapPoint::mlp_input, 1}] = scale;
-  FakeQuantTap tap(store, {16, 4, 16}, {}, scales);
+  FakeQuantTap tap(store, {16, 4, 16}, {}, {.scales = scales});
   const at::Tensor x = gaussian(6, 32, "x").view({1, 6, 32});
   EXPECT_TRUE(tap.at(TapPoint::mlp_input, 1, x).equal(fake_quantize_static(x, 4, scale)));
   EXPECT_TRUE(tap.at(TapPoint::mlp_input, 0, x)

@@ -7,9 +7,9 @@
 namespace osp {
 
 FakeQuantTap::FakeQuantTap(const ParameterStore& store, const BitWidths& bits,
-                           const OnlineTransforms& online, const ActivationScales& scales,
-                           const ClipRatios& clips)
-    : store_(store), bits_(bits), online_(online), scales_(scales), clips_(clips) {
+                           const OnlineTransforms& online, const ActivationGrids& grids)
+    : store_(store), bits_(bits), online_(online), grids_(grids) {
+  check_activation_groups(grids.groups, store.config);
   if (bits_.quantizes_kv_cache() && online_.query_key_hadamard) {
     check_hadamard_size(store.config.head_size, "head size");
   }
@@ -37,17 +37,25 @@ bool FakeQuantTap::wants(TapPoint point, int64_t) const {
   }
 }
 
-// The input of a linear layer on its grid.
+// The input of a linear layer on its grid: less its offset, where it has one, which is added again.
 at::Tensor FakeQuantTap::quantized_input(TapPoint point, int64_t layer, const at::Tensor& x) const {
   if (!bits_.quantizes_activations()) return x;
-  const auto fixed = scales_.find({point, layer});
-  if (fixed != scales_.end()) return fake_quantize_static(x, bits_.activations, fixed->second);
-  if (point == TapPoint::attention_output) {
-    return fake_quantize_asymmetric(x, bits_.activations, store_.config.head_size, GroupRange::free,
-                                    clips_.activations);
+  const auto offset = grids_.offsets.find({point, layer});
+  if (offset == grids_.offsets.end()) return on_grid(point, layer, x);
+  // In fp32, whatever the type of x.
+  return on_grid(point, layer, x.sub(offset->second)).add_(offset->second).to(x.scalar_type());
+}
+
+at::Tensor FakeQuantTap::on_grid(TapPoint point, int64_t layer, const at::Tensor& x) const {
+  const auto fixed = grids_.scales.find({point, layer});
+  if (fixed != grids_.scales.end()) {
+    return fake_quantize_static(x, bits_.activations, fixed->second);
   }
-  return fake_quantize_asymmetric(x, bits_.activations, x.size(-1), GroupRange::contains_zero,
-                                  clips_.activations);
+  const GroupRange range =
+      point == TapPoint::attention_output ? GroupRange::free : GroupRange::contains_zero;
+  return fake_quantize_asymmetric(x, bits_.activations,
+                                  activation_group(grids_.groups, point, store_.config), range,
+                                  grids_.clips.activations);
 }
 
 at::Tensor FakeQuantTap::at(TapPoint point, int64_t layer, const at::Tensor& x) {
@@ -59,9 +67,10 @@ at::Tensor FakeQuantTap::at(TapPoint point, int64_t layer, const at::Tensor& x) 
     case TapPoint::key:
       return fake_quantize_asymmetric(online_.query_key_hadamard ? hadamard_transform(x) : x,
                                       bits_.kv_cache, width, GroupRange::contains_zero,
-                                      clips_.cache);
+                                      grids_.clips.cache);
     case TapPoint::value:
-      return fake_quantize_asymmetric(x, bits_.kv_cache, width, GroupRange::free, clips_.cache);
+      return fake_quantize_asymmetric(x, bits_.kv_cache, width, GroupRange::free,
+                                      grids_.clips.cache);
     case TapPoint::mlp_product:
       return quantized_input(
           point, layer,

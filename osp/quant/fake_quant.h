@@ -6,6 +6,7 @@
 //   inputs of q k v, gate up, down   asymmetric per token, range contains 0, or a static scale;
 //                              the input of down after its online Hadamard, where the model has one
 //   input of o                 asymmetric per head of a token, free range
+//                              (both: in smaller groups or less an offset, where the grids say so)
 //   values                     asymmetric per head of a token, free range
 //   keys                       after RoPE and a Hadamard, asymmetric per head of a token, range
 //                              contains 0; queries get the same Hadamard and are not quantized
@@ -20,29 +21,20 @@
 
 #include "osp/model/parameters.h"
 #include "osp/model/tap.h"
-#include "osp/quant/activation_scales.h"
+#include "osp/quant/activation_grids.h"
 #include "osp/quant/bits.h"
 #include "osp/quant/online_transforms.h"
 
 namespace osp {
 
-// Fraction of the value range that dynamic grids cover; QuaRot uses 0.9 and 0.95.
-struct ClipRatios {
-  double activations = 1.0;
-  double cache = 1.0;
-  bool operator==(const ClipRatios&) const = default;
-};
-
 class FakeQuantTap : public Tap {
  public:
   // `store` must outlive the tap and keep its values: each weight is quantized once, when it is
   // first used (with 16 bits for weights the store's values are used, which is how a model that was
-  // quantized before runs). `online` is what the store's weights were rotated for. Points in
-  // `scales` get a static scale. Error(unsupported) if the cache is quantized and no Hadamard
+  // quantized before runs). `online` is what the store's weights were rotated for. Error(unsupported) if the cache is quantized and no Hadamard
   // matrix of the head size is known, or none of the inner size where `online` needs one.
   FakeQuantTap(const ParameterStore& store, const BitWidths& bits,
-               const OnlineTransforms& online = {}, const ActivationScales& scales = {},
-               const ClipRatios& clips = {});
+               const OnlineTransforms& online = {}, const ActivationGrids& grids = {});
 
   bool wants(TapPoint point, int64_t layer) const override;
   at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) override;
@@ -57,12 +49,12 @@ class FakeQuantTap : public Tap {
 
  private:
   at::Tensor quantized_input(TapPoint point, int64_t layer, const at::Tensor& x) const;
+  at::Tensor on_grid(TapPoint point, int64_t layer, const at::Tensor& x) const;
 
   const ParameterStore& store_;
   BitWidths bits_;
   OnlineTransforms online_;
-  ActivationScales scales_;
-  ClipRatios clips_;
+  ActivationGrids grids_;
   std::map<int64_t, at::Tensor> weights_;  // by parameter
 };
 

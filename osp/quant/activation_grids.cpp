@@ -1,0 +1,78 @@
+#include "osp/quant/activation_grids.h"
+
+#include <algorithm>
+#include <array>
+
+#include "osp/base/error.h"
+
+namespace osp {
+namespace {
+
+void check_divides(int64_t group, int64_t size, const char* option, const char* what) {
+  if (size % group == 0) return;
+  fail(ErrorCode::usage, "{} {}: groups of {} do not divide the {} {}; choose a group that does",
+       option, group, group, what, size);
+}
+
+}  // namespace
+
+int64_t activation_group(const ActivationGroups& groups, TapPoint point,
+                         const ModelConfig& config) {
+  const auto or_all = [](int64_t group, int64_t all) { return group > 0 ? group : all; };
+  switch (point) {
+    case TapPoint::attention_output:
+      return std::min(or_all(groups.inputs, config.head_size), config.head_size);
+    case TapPoint::mlp_product:
+      return or_all(groups.down, or_all(groups.inputs, config.inner));
+    default:
+      return or_all(groups.inputs, config.width);
+  }
+}
+
+void check_activation_groups(const ActivationGroups& groups, const ModelConfig& config) {
+  if (groups.inputs > 0) {
+    check_divides(groups.inputs, config.width, "--activation-group", "width");
+    check_divides(std::min(groups.inputs, config.head_size), config.head_size, "--activation-group",
+                  "head size");
+    if (groups.down == 0) {
+      check_divides(groups.inputs, config.inner, "--activation-group", "inner size");
+    }
+  }
+  if (groups.down > 0) check_divides(groups.down, config.inner, "--down-group", "inner size");
+}
+
+MeanOffset parse_mean_offset(const std::string& text) {
+  for (const MeanOffset inputs : {MeanOffset::none, MeanOffset::residual, MeanOffset::all}) {
+    if (text == mean_offset_name(inputs)) return inputs;
+  }
+  fail(ErrorCode::usage, "--mean-offset {}: expected none, residual or all", text);
+}
+
+std::string mean_offset_name(MeanOffset inputs) {
+  switch (inputs) {
+    case MeanOffset::none:
+      return "none";
+    case MeanOffset::residual:
+      return "residual";
+    case MeanOffset::all:
+      return "all";
+  }
+  OSP_CHECK(false, "unknown inputs");
+}
+
+std::span<const TapPoint> offset_points(MeanOffset inputs) {
+  static constexpr std::array kResidual = {TapPoint::attention_input, TapPoint::mlp_input};
+  static constexpr std::array kAll = {TapPoint::attention_input, TapPoint::attention_output,
+                                      TapPoint::mlp_input, TapPoint::mlp_product};
+  switch (inputs) {
+    case MeanOffset::none:
+      return {};
+    case MeanOffset::residual:
+      return kResidual;
+    case MeanOffset::all:
+      return kAll;
+  }
+  OSP_CHECK(false, "unknown inputs");
+}
+
+}  // namespace osp
