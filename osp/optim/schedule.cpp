@@ -30,19 +30,22 @@ double position(int64_t step, int64_t start, int64_t total_steps) {
 
 }  // namespace
 
+int64_t steps_before_decay(const ScheduleConfig& schedule, int64_t total_steps) {
+  if (schedule.kind == "constant") return total_steps;
+  if (schedule.kind != "wsd") return schedule.warmup_steps;
+  return total_steps - decay_length(schedule, total_steps);
+}
+
 double lr_factor(const ScheduleConfig& schedule, int64_t step, int64_t total_steps) {
   OSP_CHECK(step >= 1, "step {}", step);
   if (step <= schedule.warmup_steps) {
     return static_cast<double>(step) / static_cast<double>(schedule.warmup_steps);
   }
   if (schedule.kind == "constant") return 1;
-  if (schedule.kind != "wsd") {
-    return fall(schedule.kind, position(step, schedule.warmup_steps, total_steps),
-                schedule.final_lr);
-  }
-  const int64_t start = total_steps - decay_length(schedule, total_steps);
+  const int64_t start = steps_before_decay(schedule, total_steps);
   if (step <= start) return 1;
-  return fall(schedule.decay_shape, position(step, start, total_steps), schedule.final_lr);
+  const std::string& shape = schedule.kind == "wsd" ? schedule.decay_shape : schedule.kind;
+  return fall(shape, position(step, start, total_steps), schedule.final_lr);
 }
 
 double scheduled_momentum(const ScheduleConfig& schedule, double momentum, int64_t step) {

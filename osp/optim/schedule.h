@@ -16,6 +16,10 @@ namespace osp {
 //   wsd: 1 until start = total_steps − decay length, then linear, cosine or f + (1−f)(1−√t).
 double lr_factor(const ScheduleConfig& schedule, int64_t step, int64_t total_steps);
 
+// Steps before the rate begins to fall: of linear and cosine those of the warm-up; of a constant rate
+// all.
+int64_t steps_before_decay(const ScheduleConfig& schedule, int64_t total_steps);
+
 // Momentum (Muon and gains) at `step`: linear from momentum_start at step 1 to `momentum` at step
 // 1 + momentum_warmup_steps, constant afterwards.
 double scheduled_momentum(const ScheduleConfig& schedule, double momentum, int64_t step);

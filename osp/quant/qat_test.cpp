@@ -6,6 +6,7 @@
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
+#include "osp/base/test_error.h"
 #include "osp/ops/hadamard.h"
 #include "osp/quant/grid.h"
 
@@ -63,6 +64,31 @@ TEST(Qat, AWeightIsOnTheGridOfItsLargestElementAndItsGradientPassesStraightThrou
   const at::Tensor dy = at::randn(w.sizes());
   y.mul(dy).sum().backward();
   EXPECT_TRUE(at::equal(w.grad(), dy));
+}
+
+TEST(Qat, OnlyTheInputsThatAreNamedAreQuantized) {
+  const ParameterStore store = small_model(16);
+  const at::Tensor x = at::randn({1, 5, 32}), product = at::randn({1, 5, 64});
+  QatTap tap(store, parse_bits("16-4-4"), parse_input_points("mlp_product"));
+  for (const TapPoint point :
+       {TapPoint::attention_input, TapPoint::attention_output, TapPoint::mlp_input}) {
+    EXPECT_FALSE(tap.wants(point, 0));
+    EXPECT_TRUE(tap.at(point, 0, x).is_same(x));
+  }
+  EXPECT_TRUE(at::equal(tap.at(TapPoint::mlp_product, 0, product),
+                        fake_quantize_asymmetric(product, 4, 64, GroupRange::contains_zero)));
+  EXPECT_TRUE(tap.wants(TapPoint::key, 0));  // the cache follows the bits alone
+}
+
+TEST(Qat, PointsAreNamedAndMistakesAreRefused) {
+  EXPECT_EQ(parse_input_points("all").size(), 4u);
+  EXPECT_EQ(parse_input_points("mlp_input,mlp_product"),
+            (std::set<TapPoint>{TapPoint::mlp_input, TapPoint::mlp_product}));
+  for (const char* text : {"", "mlp", "mlp_input,", "all,mlp_input"}) {
+    EXPECT_NE(message_of(ErrorCode::usage, [&] { parse_input_points(text); }).find("expected all"),
+              std::string::npos)
+        << text;
+  }
 }
 
 TEST(Qat, EmbeddingAndHeadStayAsTheyAre) {

@@ -6,7 +6,9 @@
 
 #include "osp/base/error.h"
 #include "osp/ops/hadamard.h"
+#include "osp/optim/schedule.h"
 #include "osp/quant/bits.h"
+#include "osp/quant/qat.h"
 
 namespace osp {
 namespace {
@@ -68,6 +70,31 @@ Recipe load_recipe(const std::string& path, const std::vector<std::string>& assi
   return recipe;
 }
 
+namespace {
+
+void check_qat(const QatConfig& qat, const ScheduleConfig& schedule, const BitWidths& bits) {
+  parse_input_points(qat.points);
+  if (qat.points != "all" && !bits.quantizes_activations()) {
+    fail(ErrorCode::usage,
+         "qat.points = \"{}\" with qat.bits = \"{}\": activations keep 16 bits, so no point would "
+         "be quantized; give them fewer",
+         qat.points, qat.bits);
+  }
+  if (qat.start != "decay") return;
+  if (schedule.kind == "constant") {
+    fail(ErrorCode::usage,
+         "qat.start = \"decay\" with schedule.kind = \"constant\": the learning rate never decays; "
+         "choose another schedule, or qat.start = \"step\" with qat.start_step");
+  }
+  if (qat.start_step > 0) {
+    fail(ErrorCode::usage,
+         "qat.start = \"decay\" and qat.start_step = {} contradict each other: set one of them",
+         qat.start_step);
+  }
+}
+
+}  // namespace
+
 Recipe resolved_recipe(Recipe recipe, int64_t data_vocabulary) {
   TrainConfig& train = recipe.train;
   ModelConfig& model = recipe.model;
@@ -88,6 +115,7 @@ Recipe resolved_recipe(Recipe recipe, int64_t data_vocabulary) {
   model = resolved_config(model);
   const BitWidths bits = parse_bits(recipe.qat.bits);
   if (bits.quantizes_kv_cache()) check_hadamard_size(model.head_size, "head size");
+  check_qat(recipe.qat, recipe.schedule, bits);
   if (train.batch_tokens % model.context != 0) {
     fail(ErrorCode::usage,
          "train.batch_tokens = {} is not a multiple of model.context = {}: choose {} or {}",
@@ -152,6 +180,11 @@ std::string recipe_differences(const Json& there, const Recipe& here) {
     differences.push_back(fmt::format("{} ({} there, unknown to this program)", name, value.dump()));
   }
   return fmt::format("{}", fmt::join(differences, ", "));
+}
+
+int64_t steps_before_qat(const Recipe& recipe) {
+  return recipe.qat.start == "decay" ? steps_before_decay(recipe.schedule, recipe.train.steps)
+                                     : recipe.qat.start_step;
 }
 
 int64_t sequences_per_step(const Recipe& recipe) {

@@ -129,6 +129,8 @@ struct GuardConfig {
 // Quantization-aware training (osp/quant/qat.h).
 struct QatConfig {
   std::string bits = "16-16-16";
+  std::string points = "all";  // see parse_input_points()
+  std::string start = "step";
   int64_t start_step = 0;
 
   template <class Visitor, class Self>
@@ -136,6 +138,13 @@ struct QatConfig {
     visit("bits", self.bits,
           "bit widths W-A-KV of weights, activations and key/value cache in the training forward "
           "pass; each 2 to 8, or 16 for no quantization");
+    visit("points", self.points,
+          "inputs of linear layers that are quantized; all, or names separated by commas: "
+          "attention_input (of q, k, v), attention_output (of o), mlp_input (of gate, up), "
+          "mlp_product (of down)");
+    visit("start", self.start, Choices{{"step", "decay"}},
+          "when quantization begins: after qat.start_step steps, or with the decay of the learning "
+          "rate");
     visit("start_step", self.start_step, Range{0, 1e12},
           "number of steps to train without quantization first");
   }
@@ -172,6 +181,9 @@ std::string recipe_hash(const Recipe& recipe);
 // field that `there` lacks, because the program that wrote it did not know it, has its default
 // there. The length of the run (train.steps, train.tokens) does not count: a run can be extended.
 std::string recipe_differences(const Json& there, const Recipe& here);
+
+// Steps of a resolved recipe before its quantization begins.
+int64_t steps_before_qat(const Recipe& recipe);
 
 // Sequences of a step.
 int64_t sequences_per_step(const Recipe& recipe);

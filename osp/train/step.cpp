@@ -33,8 +33,8 @@ BatchPlan batch_plan(const Recipe& recipe) {
 std::unique_ptr<Tap> qat_tap(const TrainState& state) {
   const QatConfig& qat = state.recipe.qat;
   const BitWidths bits = parse_bits(qat.bits);
-  if (bits == BitWidths{} || state.step < qat.start_step) return nullptr;
-  return std::make_unique<QatTap>(state.store, bits);
+  if (bits == BitWidths{} || state.step < steps_before_qat(state.recipe)) return nullptr;
+  return std::make_unique<QatTap>(state.store, bits, parse_input_points(qat.points));
 }
 
 // The taps of this step's passes: the optimizers' watchers, and the quantizers if not null.

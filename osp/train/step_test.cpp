@@ -11,6 +11,7 @@
 #include <cmath>
 #include <limits>
 
+#include "osp/base/test_error.h"
 #include "osp/optim/optimizers.h"
 #include "osp/optim/schedule.h"
 #include "osp/quant/fake_quant.h"
@@ -411,6 +412,51 @@ TEST_F(Step, QuantizersStartAtTheirStepAndChangeNothingBefore) {
   }
   expect_equal(contents(*plain), contents(*aware));
   EXPECT_NE(train_step(*plain, tokens, false).loss, train_step(*aware, tokens, false).loss);
+}
+
+TEST_F(Step, QuantizersOfTheDecayBeginWithItsFirstStep) {
+  const TokenDataset tokens = data();
+  Recipe recipe = test_recipe(shards);
+  recipe.train.steps = 5;
+  recipe.train.tokens = 0;
+  recipe.schedule.warmup_steps = 1;
+  recipe.schedule.kind = "wsd";
+  recipe.schedule.decay_steps = 2;
+  const auto plain = make_state(resolved_recipe(recipe, 64));
+  recipe.qat.bits = "16-3-16";
+  recipe.qat.points = "mlp_product";
+  recipe.qat.start = "decay";
+  const auto aware = make_state(resolved_recipe(recipe, 64));
+  for (int step = 0; step < 3; ++step) {
+    EXPECT_DOUBLE_EQ(train_step(*plain, tokens, false).values.lr,
+                     train_step(*aware, tokens, false).values.lr);
+  }
+  expect_equal(contents(*plain), contents(*aware));
+  const StepReport first = train_step(*plain, tokens, false);
+  EXPECT_NE(first.loss, train_step(*aware, tokens, false).loss);
+  // The first step of the decay is still at the peak; the second is below it.
+  EXPECT_LT(train_step(*plain, tokens, false).values.lr, first.values.lr);
+}
+
+TEST_F(Step, QuantizationThatCouldNotBeginIsRefused) {
+  Recipe recipe = test_recipe(shards);
+  recipe.qat.bits = "16-4-16";
+  recipe.qat.start = "decay";
+  recipe.schedule.kind = "constant";
+  const auto refused = [&](const char* part) {
+    EXPECT_NE(message_of(ErrorCode::usage, [&] { resolved_recipe(recipe, 64); }).find(part),
+              std::string::npos);
+  };
+  refused("never decays");
+  recipe.schedule.kind = "wsd";
+  recipe.qat.start_step = 7;
+  refused("contradict each other");
+  recipe.qat.start_step = 0;
+  recipe.qat.points = "mlp";
+  refused("qat.points = \"mlp\"");
+  recipe.qat.points = "mlp_product";
+  recipe.qat.bits = "4-16-4";
+  refused("no point would be quantized");
 }
 
 }  // namespace
