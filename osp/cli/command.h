@@ -149,6 +149,7 @@ void add_analyze(CommandLine& line);
 void add_generate(CommandLine& line);
 void add_score(CommandLine& line);
 void add_export(CommandLine& line);
+void add_average(CommandLine& line);
 void add_report(CommandLine& line);
 void add_bench(CommandLine& line);
 // The parts of bench.

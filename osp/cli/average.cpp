@@ -1,0 +1,53 @@
+// osp average: the mean of the weights of several checkpoints, as a model of its own.
+#include "osp/model/average.h"
+#include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/cli/command.h"
+#include "osp/model/model_dir.h"
+#include "osp/tokenizer/tokenizer.h"
+
+namespace osp {
+namespace {
+
+struct AverageCommand {
+  CommonOptions common;
+  std::vector<std::string> models;
+  std::string out;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit_models(visit, self.models);
+    visit.group("Output");
+    visit("out", self.out, "folder to create", {.value = "FOLDER", .required = true});
+    CommonOptions::fields(visit, self.common);
+  }
+};
+
+int run(const AverageCommand& options) {
+  if (path_exists(options.out)) {
+    fail(ErrorCode::usage, "{} exists: give --out a new name", options.out);
+  }
+  Console console(options.common.quiet);
+  const ParameterStore mean = average_models(options.models);
+  const std::string dir = find_model_dir(options.models.front());
+  const std::string tokenizer = Tokenizer::exists(dir) ? Tokenizer::from_file(dir).json() : "";
+  if (tokenizer.empty()) console.warn("{} has no tokenizer: averaged without it", dir);
+  write_folder_atomic(options.out, [&](const std::string& temporary) {
+    save_model_dir(mean, temporary, tokenizer, {.end_tokens = load_end_tokens(dir)});
+  });
+  console.line("wrote {}: the mean of {} models", options.out, options.models.size());
+  if (options.common.json) {
+    print_json(
+        {{"models", options.models}, {"out", options.out}, {"parameters", mean.num_parameters()}});
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_average(CommandLine& line) {
+  line.command<AverageCommand>("average", "average the weights of several checkpoints of one run",
+                               run);
+}
+
+}  // namespace osp
