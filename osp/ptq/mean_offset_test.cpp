@@ -94,7 +94,8 @@ TEST(MeanOffset, ARunWithoutOffsetsStoresNone) {
   const PartFolder parts(folder / "parts", {}, false);
   quantize_block_by_block(*source_of(store), random_windows(2),
                           rounded_to_four_bits(MeanOffset::none), parts);
-  for (const auto& [name, view] : parts.tensors(0).tensors()) {
+  const SafetensorsFile block = parts.tensors(0);
+  for (const auto& [name, view] : block.tensors()) {
     EXPECT_FALSE(name.starts_with("osp.")) << name;
   }
 }

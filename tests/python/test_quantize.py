@@ -304,6 +304,84 @@ def test_block_hadamards_and_clips_are_applied_and_stored(quantize, run_program,
     assert result.returncode == 2 and "blocks of 24 do not divide the inner size 128" in result.stderr
 
 
+def measured_and_reloaded(quantize, run_program, small_model, out, *arguments):
+    """Perplexity as osp quantize measured it, which osp eval must find again in the folder."""
+    text = small_model / "text.txt"
+    result = quantize("--report", "--data", text, "--out", out, "--json", "--quiet", *arguments)
+    measured = json.loads(result.stdout)["runs"][0]["measured"]["perplexity"]
+    evaluated = run_program(["osp", "eval", out, "--data", text, "--json", "--quiet"])
+    row = json.loads(evaluated.stdout)["results"][0]
+    # The same numbers added up in another order (batches of windows, one window).
+    assert math.isclose(row["perplexity"], measured, rel_tol=1e-5)
+    return measured
+
+
+def test_groups_and_offsets_of_activations_are_applied_and_stored(quantize, run_program, small_model):
+    perplexities = set()
+    for method in ("rtn", "quarot+gptq", "awq"):
+        for choice in (
+            [],
+            ["--down-group", 32],
+            ["--activation-group", 16],
+            ["--mean-offset", "residual"],
+            ["--mean-offset", "all", "--activation-group", 8, "--profile", "best"],
+        ):
+            out = small_model / ("remedy-" + method + "".join(map(str, choice)))
+            found = measured_and_reloaded(
+                quantize, run_program, small_model, out, "--method", method, *choice
+            )
+            perplexities.add(round(found, 6))
+    assert len(perplexities) == 15
+
+
+def test_eval_rounds_activations_in_groups_without_a_quantized_folder(run_program, small_model):
+    text, rows = small_model / "text.txt", set()
+    command = ["osp", "eval", small_model / "model", "--data", text, "--bits", "16-4-16", "--json", "--quiet"]
+    for choice in ([], ["--down-group", 32], ["--activation-group", 16]):
+        rows.add(json.loads(run_program([*command, *choice]).stdout)["results"][0]["perplexity"])
+    assert len(rows) == 3
+    refused = run_program([*command, "--down-group", 48], check=False)
+    assert refused.returncode == 2 and "groups of 48 do not divide the inner size 128" in refused.stderr
+
+
+def test_groups_of_activations_are_rounded_alike_by_compressed_tensors(quantize, small_model):
+    pytest.importorskip(
+        "compressed_tensors", reason="the package compressed-tensors is not installed"
+    )
+    from compressed_tensors.quantization.lifecycle.forward import forward_quantize
+    from transformers import AutoModelForCausalLM
+
+    quantize("--method", "rtn", "--down-group", 32, "--out", small_model / "grouped", "--quiet")
+    model = AutoModelForCausalLM.from_pretrained(small_model / "grouped", dtype=torch.float32)
+    with torch.no_grad():
+        assert torch.isfinite(model(torch.arange(20).reshape(1, 20)).logits).all()
+    down = model.model.layers[0].mlp.down_proj
+    scheme = down.quantization_scheme.input_activations
+    assert (scheme.strategy, scheme.group_size, scheme.dynamic) == ("group", 32, True)
+    x = random(5, 128).reshape(1, 5, 128) * torch.linspace(1, 20, 128)
+    found = forward_quantize(down, x, "input", scheme).reshape(5, 4, 32)
+    groups = x.reshape(5, 4, 32)
+    step = (groups.amax(-1).clamp(min=0) - groups.amin(-1).clamp(max=0)) / 15
+    # Half a step, and as much again at the ends of the range, where the zero point is rounded.
+    assert ((found - groups).abs() <= 1.001 * step[..., None]).all()
+    assert max(len(row.unique()) for row in found.reshape(20, 32)) <= 16
+    assert ((found - groups).abs().amax(-1) <= step).float().mean() > 0.9
+
+
+def test_offsets_are_refused_by_others_and_change_no_export_of_weights(quantize, run_program, small_model):
+    plain, offset = small_model / "export-plain", small_model / "export-offset"
+    quantize("--method", "rtn", "--profile", "best", "--out", plain, "--quiet")
+    quantize("--method", "rtn", "--profile", "best", "--mean-offset", "all", "--out", offset, "--quiet")
+    config = json.loads((offset / "config.json").read_text())
+    assert config["quantization_config"]["quant_method"] == "osp"
+    assert config["osp_quantization"]["mean_offset"] == "all"
+    for folder in (plain, offset):
+        run_program(["osp", "export", folder, "--format", "gptq", "--out", f"{folder}-gptq", "--quiet"])
+    wanted, found = (load_file(f"{folder}-gptq/model.safetensors") for folder in (plain, offset))
+    assert wanted.keys() == found.keys()
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+
+
 @pytest.mark.parametrize(
     "arguments, status, part",
     [
@@ -313,6 +391,9 @@ def test_block_hadamards_and_clips_are_applied_and_stored(quantize, run_program,
         (["--bits", "16-4-4"], 2, "16 bits"),
         (["--group", "48"], 2, "groups of 48 do not divide"),
         (["--profile", "better"], 2, "osp-paper or best"),
+        (["--down-group", "48"], 2, "groups of 48 do not divide the inner size 128"),
+        (["--mean-offset", "some"], 2, "none, residual or all"),
+        (["--bits", "4-16-4", "--mean-offset", "all"], 2, "activations keep 16 bits"),
         (["--activation-scales", "after-norm", "--method", "rtn"], 3, "fold the norms"),
     ],
 )
