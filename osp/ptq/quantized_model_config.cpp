@@ -89,11 +89,6 @@ Json layer_group(const QuantizedModelInfo& info, const std::string& names, int64
   return json;
 }
 
-int64_t columns_at(const ModelConfig& model, TapPoint point) {
-  if (point == TapPoint::attention_output) return model.heads * model.head_size;
-  return point == TapPoint::mlp_product ? model.inner : model.width;
-}
-
 // What the input of the layers at `point` is in compressed-tensors' words.
 Json input_scheme(const QuantizedModelInfo& info, TapPoint point, const ModelConfig& model) {
   if (!info.bits.quantizes_activations()) return nullptr;
@@ -151,8 +146,8 @@ std::string why_osp_alone(const QuantizedModelInfo& info, const ModelConfig& mod
   if (info.bits.quantizes_activations() && info.clips.activations != 1.0) {
     return "its activation grids cover a part of the range";
   }
-  if (info.mean_offset != MeanOffset::none) {
-    return "its activations are rounded after an offset has been subtracted from them";
+  if (info.bits.quantizes_activations() && info.mean_offset != MeanOffset::none) {
+    return "offsets are subtracted from its activations before they are rounded";
   }
   if (architecture_name(model) == "OspForCausalLM") return "its architecture is osp's own";
   return "";
@@ -183,6 +178,11 @@ Json compressed_tensors_config(const QuantizedModelInfo& info, const ModelConfig
   const Json transforms = transform_config(info, model);
   if (!transforms["config_groups"].empty()) json["transform_config"] = transforms;
   return json;
+}
+
+int64_t columns_at(const ModelConfig& model, TapPoint point) {
+  if (point == TapPoint::attention_output) return model.heads * model.head_size;
+  return point == TapPoint::mlp_product ? model.inner : model.width;
 }
 
 std::string input_name(TapPoint point) {

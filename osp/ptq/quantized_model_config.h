@@ -8,11 +8,9 @@
 //     refuses, for those that choose the model's class themselves. An unknown quant_method would
 //     not do: transformers warns and leaves every linear layer at random numbers.
 //   - The input of the output projection has a free range here; others stretch it to contain 0,
-//     which is the same unless all channels of a head have one sign.
+//     which is the same unless all channels of a head (or a group of it) have one sign.
 //   - Zero points of weights have strategy "block" with blocks of one row: compressed-tensors packs
 //     those of the strategies "group" and "channel", and its loader does not expect them packed.
-//   - Offsets of activations cannot be said in those terms, and the accuracy depends on them: such a
-//     folder runs in osp alone. Groups of activations can (strategy "group").
 #pragma once
 
 #include <string>
@@ -42,6 +40,9 @@ struct QuantizedModelInfo {
 // The part of the model for which it runs in osp alone, for a message ("its queries and keys …");
 // "" if other programs compute the same.
 std::string why_osp_alone(const QuantizedModelInfo& info, const ModelConfig& model);
+
+// Channels of the input of the linear layers that read `point`.
+int64_t columns_at(const ModelConfig& model, TapPoint point);
 
 // The name of a linear layer's input in files: "attention_input".
 std::string input_name(TapPoint point);

@@ -287,10 +287,13 @@ TEST(QuantizedModelDir, ActivationGroupsAreCompressedTensorsAndOffsetsAreNot) {
   for (const char* group : {"group_0", "group_1", "group_2", "group_3"}) {
     EXPECT_EQ(inputs(group)["group_size"], 8) << group;
   }
-  EXPECT_EQ(compressed_tensors_config(info, config)["quant_method"], "compressed-tensors");
   EXPECT_EQ(quantization_info_json(info)["version"], 2);
+  info.bits.kv_cache = 16;
+  EXPECT_EQ(why_osp_alone(info, config), "");
   info.mean_offset = MeanOffset::residual;
-  EXPECT_NE(why_osp_alone(info, config), "");
+  EXPECT_NE(why_osp_alone(info, config).find("offsets"), std::string::npos);
+  info.bits.activations = 16;  // nothing is rounded, so nothing is lost
+  EXPECT_EQ(why_osp_alone(info, config), "");
 }
 
 }  // namespace

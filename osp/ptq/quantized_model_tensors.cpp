@@ -231,11 +231,6 @@ std::string offset_name(TapPoint point, int64_t layer) {
   return fmt::format("osp.layers.{}.{}.offset", layer, input_name(point));
 }
 
-int64_t channels_of(TapPoint point, const ModelConfig& config) {
-  if (point == TapPoint::attention_output) return config.heads * config.head_size;
-  return point == TapPoint::mlp_product ? config.inner : config.width;
-}
-
 }  // namespace
 
 void add_offsets(TensorBuffers& buffers, const InputOffsets& offsets) {
@@ -253,7 +248,7 @@ InputOffsets read_offsets(const std::map<std::string, TensorView>& tensors,
     for (const TapPoint point : offset_points(inputs)) {
       const std::string name = offset_name(point, layer);
       const at::Tensor offset =
-          take(tensors, name, {"F32"}, {channels_of(point, config)}, where, taken);
+          take(tensors, name, {"F32"}, {columns_at(config, point)}, where, taken);
       if (!at::isfinite(offset).all().item<bool>()) {
         fail(ErrorCode::damaged, "{}: tensor {} is not finite", where, name);
       }

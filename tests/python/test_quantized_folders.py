@@ -88,6 +88,8 @@ LOADABLE = [
     ("--bits", "4-4-16"),
     ("--bits", "4-4-16", "--asymmetric", "--group", 32),
     ("--bits", "4-8-16", "--activation-scales", "per-tensor"),
+    ("--bits", "4-4-16", "--down-group", 32),
+    ("--bits", "4-4-16", "--activation-group", 16),
     ("--bits", "3-8-16", "--group", 32, "--method", "smoothquant+rtn"),
 ]
 
@@ -107,6 +109,7 @@ OSP_ALONE = [
     (("--bits", "4-4-4", "--method", "rtn"), "turned by a Hadamard matrix before the keys"),
     (("--bits", "4-16-8", "--method", "rtn"), "turned by a Hadamard matrix before the keys"),
     (("--bits", "4-4-16", "--method", "rtn", "--activation-clip", 0.9), "a part of the range"),
+    (("--bits", "4-4-16", "--method", "rtn", "--mean-offset", "residual"), "offsets are subtracted"),
 ]
 
 
