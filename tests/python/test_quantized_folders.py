@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 import torch
-from small_tokenizers import letter_tokenizer
 from reference_llama import Shape, random_weights, write_model_dir
 from safetensors.torch import load_file, save_file
+from small_tokenizers import letter_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 SHAPE = Shape(width=64, heads=4, kv_heads=2, head_size=16, inner=128, layers=2, context=32)
@@ -204,7 +204,8 @@ def test_commands_that_need_weights_of_full_precision_say_so(
 ):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
-        f'[model]\nlayers = 2\nwidth = 64\nheads = 4\ncontext = 32\nvocabulary = 4096\n[data]\npath = "{train_tokens}"\n'
+        "[model]\nlayers = 2\nwidth = 64\nheads = 4\ncontext = 32\nvocabulary = 4096\n"
+        f'[data]\npath = "{train_tokens}"\n'
         "[schedule]\nwarmup_steps = 1\n[train]\nsteps = 2\nbatch_tokens = 64\n"
     )
     for options in (("--bits", "4-16-16", "--profile", "best"), ("--bits", "4-4-4", "--method", "rtn")):

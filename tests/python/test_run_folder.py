@@ -219,7 +219,12 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_called_done(train, tm
     run = tmp_path / "run"
     scales = {f"optim__{group}_lr_scale": 1e6 for group in ("adam", "muon", "gain", "preconditioned")}
     options = setting(
-        optim__name=name, optim__lr=10, train__steps=60, train__checkpoint_every=1, schedule__warmup_steps=0, **scales
+        optim__name=name,
+        optim__lr=10,
+        train__steps=60,
+        train__checkpoint_every=1,
+        schedule__warmup_steps=0,
+        **scales,
     )
     result = train(*options, *setting(guard__max_consecutive_skips=3))
     assert result.returncode == 4, (result.returncode, result.stderr)
