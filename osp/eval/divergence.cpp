@@ -15,7 +15,7 @@
 namespace osp {
 namespace {
 
-constexpr int64_t kRowsAtATime = 256;    // rows of logits that exist at a time
+constexpr int64_t kRowsAtATime = 256;   // rows of logits that exist at a time
 constexpr int64_t kBatchTokens = 8192;  // of one forward pass, at least one window
 
 at::Tensor states(const ParameterStore& store, const at::Tensor& inputs, Tap* tap) {
@@ -76,8 +76,8 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
     const auto place = static_cast<size_t>(i / batch);
     const bool known =
         options.original_states != nullptr && options.original_states->size() > place;
-    const at::Tensor before = known ? options.original_states->at(place)
-                                    : states(original, inputs, options.original_tap);
+    const at::Tensor before =
+        known ? options.original_states->at(place) : states(original, inputs, options.original_tap);
     if (!known && options.original_states != nullptr) options.original_states->push_back(before);
     const at::Tensor after = states(changed, inputs, options.changed_tap);
     // Losses and divergence from the logits, some rows at a time.
