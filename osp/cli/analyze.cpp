@@ -107,7 +107,10 @@ int run(const AnalyzeCommand& options) {
   console.end_status();
   // The cost of few bits; it takes the model.
   std::optional<CostReport> cost;
-  const std::string no_cost = why_no_cost(options, loaded->bits);
+  std::string no_cost = why_no_cost(options, loaded->bits);
+  if (tokens_BT.size(1) < perplexity_window(store.config.context)) {
+    no_cost = "the text is shorter than one window";
+  }
   if (no_cost.empty()) {
     CostOptions wanted = options.cost;
     std::map<std::string, std::function<void(int64_t, int64_t)>> lines;
@@ -141,10 +144,10 @@ int run(const AnalyzeCommand& options) {
     return json;
   };
   print_result(options.common, result_json, [&] {
-    print_out("{}\n{}\n{}\n", point_text(report, noise.noise()), sink_text(report.sinks),
+    print_out("{}\n", cost ? cost_text(*cost)
+                           : fmt::format("Cost of few bits: not measured: {}\n", no_cost));
+    print_out("{}\n{}\n{}", point_text(report, noise.noise()), sink_text(report.sinks),
               outlier_text(report, tokenizer));
-    print_out("{}", cost ? cost_text(*cost)
-                         : fmt::format("Cost of few bits: not measured: {}\n", no_cost));
   });
   return 0;
 }
