@@ -89,6 +89,8 @@ def test_memory_that_ends_in_other_commands_is_a_sentence(
         "--set",
         "train.steps=1",
         "--set",
+        "schedule.warmup_steps=0",
+        "--set",
         "train.validation_tokens=0",
         "--set",
         "train.sample_every=0",
