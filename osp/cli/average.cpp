@@ -1,7 +1,7 @@
 // osp average: the mean of the weights of several checkpoints, as a model of its own.
 #include "osp/model/average.h"
-#include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/output.h"
 #include "osp/cli/command.h"
 #include "osp/model/model_dir.h"
 #include "osp/tokenizer/tokenizer.h"
@@ -24,15 +24,13 @@ struct AverageCommand {
 };
 
 int run(const AverageCommand& options) {
-  if (path_exists(options.out)) {
-    fail(ErrorCode::usage, "{} exists: give --out a new name", options.out);
-  }
+  const ReservedOutput place(options.out, OutputKind::new_folder);
   Console console(options.common.quiet);
   const ParameterStore mean = average_models(options.models);
   const std::string dir = find_model_dir(options.models.front());
   const std::string tokenizer = Tokenizer::exists(dir) ? Tokenizer::from_file(dir).json() : "";
   if (tokenizer.empty()) console.warn("{} has no tokenizer: averaged without it", dir);
-  write_folder_atomic(options.out, [&](const std::string& temporary) {
+  write_folder_atomic(place.path(), [&](const std::string& temporary) {
     save_model_dir(mean, temporary, tokenizer, {.end_tokens = load_end_tokens(dir)});
   });
   console.line("wrote {}: the mean of {} models", options.out, options.models.size());

@@ -99,8 +99,9 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing) {
     memory.weights += scalars * (train.precision == "bf16" ? 6 : 4);
     memory.gradients += scalars * 4;
     memory.optimizer += optimizer_state_bytes(group, specs[i].shape, recipe.optim);
-    // Adam's weights before an update whose norm is measured.
-    if (group.optimizer == &kAdamRow) memory.temporaries += scalars * 4;
+    // Adam's weights before an update whose norm is measured; half of them find room in what the
+    // backward pass has freed.
+    if (group.optimizer == &kAdamRow) memory.temporaries += scalars * 2;
     if (saves_meanwhile) memory.snapshot += scalars * 4;
   }
   if (saves_meanwhile) memory.snapshot += memory.optimizer;

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from train_fixture import one_thread, write_recipe
 
-FOLDERS = ["train", "tokenize", "quantize", "quantize-all", "export"]
+FOLDERS = ["train", "tokenize", "quantize", "quantize-all", "export", "average"]
 FILES = ["export-gguf", "report", "report-summary"]
 
 
@@ -38,6 +38,7 @@ def osp(osp_build, tiny_run, train_tokens, repo_root, tmp_path):
             text,
             "--out",
         ],
+        "average": ["average", tiny_run / "step-4", tiny_run / "step-6", "--out"],
         "export": ["export", model, "--format", "hf", "--out"],
         "export-gguf": ["export", model, "--format", "gguf", "--out"],
         "report": ["report", tiny_run, "--out"],
@@ -97,7 +98,7 @@ def test_no_device_or_folder_is_replaced_by_a_file(osp, tmp_path, name):
     assert not os.path.isfile("/dev/null")
 
 
-@pytest.mark.parametrize("name", ["quantize", "export", "export-gguf", "tokenize"])
+@pytest.mark.parametrize("name", ["quantize", "export", "export-gguf", "tokenize", "average"])
 def test_something_that_exists_is_refused_before_work(osp, tmp_path, name):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "note").write_text("mine")
