@@ -32,18 +32,6 @@ AddedToken read_token(const Component& component) {
   return token;
 }
 
-// Where a token is searched, by all of its entries.
-struct Searched {
-  bool normalized = false, original = false, special = false;
-
-  void add(const AddedToken& entry) {
-    if (special) return;  // the first special entry has decided
-    if (entry.special) normalized = original = false;
-    special = entry.special;
-    (entry.normalized ? normalized : original) = true;
-  }
-};
-
 bool starts_with_word(std::string_view text) {
   const char* p = text.data();
   return !text.empty() && is_word(next_character(p));
@@ -108,7 +96,6 @@ int32_t TokenSearch::find(std::string_view text, size_t from, size_t* begin, siz
 AddedTokens::AddedTokens(const Component& file, const Bpe& model, const Normalizer& normalizer) {
   if (!file.has("added_tokens")) return;
   // The entries of each content: the last one counts.
-  std::vector<Searched> searched;
   std::vector<std::string> places;
   for (const Component& entry : file.list("added_tokens")) {
     AddedToken token = read_token(entry);
@@ -116,7 +103,6 @@ AddedTokens::AddedTokens(const Component& file, const Bpe& model, const Normaliz
     const auto before = by_content_.find(token.content);
     if (before != by_content_.end()) {
       const auto index = static_cast<size_t>(before->second);
-      searched[index].add(token);
       token.id = tokens_[index].id;
       token.special = token.special || tokens_[index].special;
       tokens_[index] = std::move(token);
@@ -134,7 +120,6 @@ AddedTokens::AddedTokens(const Component& file, const Bpe& model, const Normaliz
     by_content_.emplace(token.content, index);
     by_id_.emplace(token.id, index);
     largest_id_ = std::max(largest_id_, token.id);
-    searched.emplace_back().add(token);
     places.push_back(entry.where);
     tokens_.push_back(std::move(token));
   }
@@ -142,16 +127,18 @@ AddedTokens::AddedTokens(const Component& file, const Bpe& model, const Normaliz
   for (size_t i = 0; i < tokens_.size(); ++i) {
     AddedToken& token = tokens_[i];
     Growth growth(token.content.size());
-    const std::string normalized = normalizer.apply(token.content, growth);
-    if (searched[i].normalized && normalized.size() > kMaxNormalizedBytes) {
+    token.found_as = token.normalized ? normalizer.apply(token.content, growth) : token.content;
+    if (token.found_as.empty()) {
+      fail(ErrorCode::unsupported,
+           "{}: \"{}\" is nothing when normalized, and would be found everywhere", places[i],
+           printable(token.content));
+    }
+    if (token.found_as.size() > kMaxNormalizedBytes) {
       fail(ErrorCode::unsupported,
            "{}: content of {} bytes when normalized, at most {} are supported", places[i],
-           normalized.size(), kMaxNormalizedBytes);
+           token.found_as.size(), kMaxNormalizedBytes);
     }
-    const auto index = static_cast<int32_t>(i);
-    if (searched[i].normalized) in_normalized_.add(normalized, index);
-    if (searched[i].original) in_original_.add(token.content, index);
-    token.found_as = token.normalized ? normalized : token.content;
+    (token.normalized ? in_normalized_ : in_original_).add(token.found_as, static_cast<int32_t>(i));
   }
 }
 
@@ -171,7 +158,7 @@ bool AddedTokens::place(std::string_view text, size_t done, const AddedToken& to
     if (*begin > 0 && is_word(last_character(text.substr(0, *begin)))) return false;
     if (starts_with_word(text.substr(*end))) return false;
   }
-  if (token.lstrip && *begin < done) *begin = std::min(done, *end);
+  if (token.lstrip && *begin < done) *begin = done;
   while (token.lstrip && *begin > done) {
     const char32_t before = last_character(text.substr(0, *begin));
     if (!is_space(before)) break;

@@ -51,8 +51,8 @@ class TokenSearch {
 class AddedTokens {
  public:
   AddedTokens() = default;
-  // `list` is the file's "added_tokens". Of a content that is listed twice the last entry counts;
-  // it is special if any entry is, and is then searched as the first special one says.
+  // `list` is the file's "added_tokens". Of a content that is listed twice the last entry counts,
+  // but it is special if any entry is.
   // Error(damaged) if a token's id is not the model's or two tokens share one.
   AddedTokens(const Component& file, const Bpe& model, const Normalizer& normalizer);
 
@@ -71,7 +71,8 @@ class AddedTokens {
         // behind it, as in the package.
         if (!place(text, done, tokens_[index], &begin, &end)) continue;
         if (begin > done) part(text.substr(done, begin - done), -1);
-        part(text.substr(begin, end - begin), tokens_[index].id);
+        // One that strips to its left from there has nothing left, and is no token.
+        if (end > begin) part(text.substr(begin, end - begin), tokens_[index].id);
         done = end;
         end = match_end;
       }
