@@ -159,7 +159,7 @@ def test_random_tokenizers_give_the_ids_of_the_package(osp_build, tmp_path):
             for text, ours, theirs in zip(texts, found, wanted, strict=True):
                 assert theirs is None or ours == theirs, (seed, special, text, ours, theirs)
                 compared += theirs is not None
-    assert refused < COUNT * 0.1 and compared > 1.6 * COUNT * TEXTS
+    assert refused < COUNT * 0.2 and compared > 1.6 * COUNT * TEXTS
 
 
 def test_small_tokenizers_that_were_got_wrong_give_the_recorded_ids(shared_data, osp_build):
