@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "osp/base/file.h"
+#include "osp/base/json_text.h"
 #include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
 
@@ -173,6 +174,12 @@ TEST(JsonAccess, RefusesWrongTypesMissingKeysAndLargeIntegers) {
   EXPECT_THROW(json_int(Json::array(), "n", "w"), Error);
   EXPECT_EQ(message_of(ErrorCode::damaged, [&] { json_int(o, "layers", "config.json"); }),
             "config.json: key \"layers\" is missing");
+}
+
+TEST(Json, BytesThatAreNotUtf8NeverStopTheWritingOfAResult) {
+  const Json json = {{"path", "caf\xe9.txt"}, {"list", {"\xff"}}};
+  EXPECT_EQ(json_text(json), "{\"path\":\"caf\xEF\xBF\xBD.txt\",\"list\":[\"\xEF\xBF\xBD\"]}");
+  EXPECT_EQ(json_text({{"a", 1}}, 1), Json({{"a", 1}}).dump(1));
 }
 
 }  // namespace

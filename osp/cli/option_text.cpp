@@ -1,4 +1,5 @@
 #include "osp/cli/option_text.h"
+#include "osp/base/json_text.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -32,7 +33,7 @@ std::string default_text(const FieldRef& field) {
   } else if (value.is_number_float()) {
     text = fmt::format("{}", value.get<double>());
   } else {
-    text = value.dump();
+    text = json_text(value);
   }
   if (text.empty()) return "";
   const std::string unit = field.traits.unit.empty() ? "" : " " + field.traits.unit;

@@ -5,6 +5,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/json_text.h"
 #include "osp/base/output.h"
 #include "osp/base/provenance.h"
 #include "osp/base/version.h"
@@ -103,7 +104,7 @@ int run_report(const ReportCommand& options) {
   const std::vector<RunData> runs = read_inputs(options.runs, options.labels);
   const std::string page = render_page(runs, page_options, read_file(plotly_path()));
   const Json summary = summary_json(runs);
-  if (summary_place) write_file_atomic(summary_place->path(), summary.dump(2) + "\n");
+  if (summary_place) write_file_atomic(summary_place->path(), json_text(summary, 2) + "\n");
   write_file_atomic(out.path(), page);
   for (const RunData& run : runs) {
     for (const std::string& note : run.missing) console.line("{}: {}", run.path, note);

@@ -43,10 +43,21 @@ ChoiceRequest choice_request(const Json& object, const std::string& at, const Sc
          at);
   }
   if (context.is_array()) {
-    return {token_ids(context, "context", at), {token_ids(continuation, "continuation", at)}};
+    ChoiceRequest request{token_ids(context, "context", at),
+                          {token_ids(continuation, "continuation", at)}};
+    if (request.continuations[0].empty()) {
+      fail(ErrorCode::unsupported, "{}: \"continuation\" has no tokens: there is nothing to score",
+           at);
+    }
+    return request;
   }
   const auto text = continuation.get<std::string>();
-  return PromptEncoder(needed_tokenizer(model, at)).choices(context.get<std::string>(), {&text, 1});
+  const PromptEncoder encoder(needed_tokenizer(model, at));
+  try {
+    return encoder.choices(context.get<std::string>(), {&text, 1});
+  } catch (const Error& error) {
+    fail(error.code(), "{}: {}", at, error.what());
+  }
 }
 
 Json score_json(std::span<const ScoredRequest> parts, std::span<const ChoiceRequest> requests) {
@@ -102,7 +113,11 @@ void RequestBatch::add(const std::string& line, int64_t number, const ScoreModel
   if (object.contains("text")) {
     const std::string text = json_string(object, "text", at);
     const PromptEncoder encoder(needed_tokenizer(model, at));
-    for (ChoiceRequest& window : encoder.rolling_windows(text, model.store.config.context)) {
+    std::vector<ChoiceRequest> windows = encoder.rolling_windows(text, model.store.config.context);
+    if (windows.empty()) {
+      fail(ErrorCode::unsupported, "{}: the text has no tokens: there is nothing to score", at);
+    }
+    for (ChoiceRequest& window : windows) {
       choices_.push_back(std::move(window));
     }
   } else if (object.contains("continuation")) {

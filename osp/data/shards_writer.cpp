@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "osp/base/error.h"
+#include "osp/base/json_text.h"
 
 namespace osp {
 namespace {
@@ -121,7 +122,8 @@ ShardIndex ShardSetWriter::commit() {
   if (!options_.tokenizer_json.empty()) {
     write_file_atomic(folder_ + "/" + kTokenizerFileName, options_.tokenizer_json);
   }
-  write_file_atomic(folder_ + "/" + kIndexFileName, shard_index_to_json(index_).dump(1) + "\n");
+  write_file_atomic(folder_ + "/" + kIndexFileName,
+                    json_text(shard_index_to_json(index_), 1) + "\n");
   fsync_directory(folder_);
   // The destination may have changed while we worked.
   check_shard_destination(out_, options_.overwrite);

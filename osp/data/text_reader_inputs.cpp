@@ -71,6 +71,9 @@ std::vector<std::string> files_below(const std::string& folder) {
        entry != fs::recursive_directory_iterator(); ++entry) {
     if (entry->path().filename().string().starts_with(".")) {
       if (entry->is_directory()) entry.disable_recursion_pending();
+    } else if (entry->is_symlink() && !entry->exists()) {
+      fail(ErrorCode::io, "{}: the link leads nowhere; remove it or put its target back",
+           entry->path().string());
     } else if (entry->is_regular_file()) {
       paths.push_back(entry->path().string());
     }

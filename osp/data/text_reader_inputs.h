@@ -35,6 +35,7 @@ std::vector<std::string> sorted_glob(const std::string& pattern);
 //   jsonl      .jsonl .ndjson
 //   parquet    .parquet
 // each also with .gz, .dz or .zst. Hidden files in folders and links to folders are omitted.
+// Error(io) for a link in a folder that leads nowhere.
 // Error(usage) if an argument stands for no file, or if a file named by itself has a name without a
 // known format.
 TextInputs find_text_inputs(const std::vector<std::string>& arguments, const std::string& format);

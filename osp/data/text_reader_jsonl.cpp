@@ -47,10 +47,91 @@ void LineSplitter::emit(std::string_view line) {
   if (!std::all_of(line.begin(), line.end(), blank)) sink_(line, number_);
 }
 
+namespace {
+
+// The end of the JSON string that begins at `at`, npos if it has none.
+size_t end_of_string(std::string_view line, size_t at) {
+  for (size_t i = at + 1; i < line.size(); ++i) {
+    if (line[i] == '\\') {
+      ++i;
+    } else if (line[i] == '"') {
+      return i + 1;
+    }
+  }
+  return std::string_view::npos;
+}
+
+// The end of the value that begins at `at`, by brackets and quotes alone.
+size_t end_of_value(std::string_view line, size_t at) {
+  size_t depth = 0;
+  for (size_t i = at; i < line.size();) {
+    const char c = line[i];
+    if (c == '"') {
+      i = end_of_string(line, i);
+      if (i == std::string_view::npos) return i;
+    } else if (c == '{' || c == '[') {
+      ++depth, ++i;
+    } else if (c == '}' || c == ']') {
+      if (depth == 0) return i;
+      --depth, ++i;
+    } else if (c == ',' && depth == 0) {
+      return i;
+    } else {
+      ++i;
+    }
+  }
+  return std::string_view::npos;
+}
+
+// The value of `field` in a line that is no strict JSON, as it stands, if the line is an object but
+// for what its other fields hold: nobody reads them, so nobody judges them. Nothing if the field is
+// absent or there twice.
+std::optional<std::string_view> only_field(std::string_view line, const std::string& field) {
+  const auto skip_space = [&](size_t at) {
+    while (at < line.size() && (line[at] == ' ' || line[at] == '\t' || line[at] == '\r')) ++at;
+    return at;
+  };
+  const auto is = [&](size_t at, char c) { return at < line.size() && line[at] == c; };
+  const std::string wanted = Json(field).dump();
+  std::optional<std::string_view> found;
+  size_t at = skip_space(0);
+  if (!is(at, '{')) return std::nullopt;
+  do {
+    const size_t key = skip_space(at + 1);
+    if (!is(key, '"')) return std::nullopt;
+    const size_t key_end = end_of_string(line, key);
+    const size_t colon = key_end == std::string_view::npos ? line.size() : skip_space(key_end);
+    if (!is(colon, ':')) return std::nullopt;
+    const size_t value = skip_space(colon + 1);
+    at = end_of_value(line, value);
+    if (at == std::string_view::npos || at == value) return std::nullopt;
+    if (line.substr(key, key_end - key) != wanted) continue;
+    if (found) return std::nullopt;
+    found = line.substr(value, at - value);
+  } while (is(at, ','));
+  if (!is(at, '}') || skip_space(at + 1) != line.size()) return std::nullopt;
+  return found;
+}
+
+// A line as JSON; where its other fields break a rule, the object with `field` alone.
+Json read_line(std::string_view line, const std::string& field, const std::string& place) {
+  try {
+    return parse_json(line, place);
+  } catch (const Error&) {
+    const auto value = only_field(line, field);
+    if (!value) throw;
+    Json object = Json::object();
+    object[field] = parse_json(*value, place);
+    return object;
+  }
+}
+
+}  // namespace
+
 std::optional<std::string> json_line_text(std::string_view line, const std::string& field,
                                           const std::string& where, uint64_t number) {
   const std::string place = fmt::format("{}: line {}", where, number);
-  const Json object = parse_json(line, place);
+  const Json object = read_line(line, field, place);
   if (!object.is_object()) {
     fail(ErrorCode::damaged,
          "{}: a JSON {}; every line must be an object with the text in field "

@@ -34,7 +34,8 @@ class LineSplitter {
   uint64_t number_ = 0;
 };
 
-// The text of a line; nothing if the field is null. Error(damaged) naming `where` and the line if
+// The text of a line; nothing if the field is null. What the other fields hold (numbers out of
+// range, lone surrogates, a key twice, deep nesting) stops nothing. Error(damaged) naming `where` and the line if
 // it is no JSON object or the field is absent or no string.
 std::optional<std::string> json_line_text(std::string_view line, const std::string& field,
                                           const std::string& where, uint64_t number);

@@ -134,6 +134,18 @@ bool trivia_matches(std::string_view generated, std::span<const std::string> ref
                      [&](const std::string& reference) { return stripped(reference) == answer; });
 }
 
+bool gsm8k_matches_lm_eval(std::string_view generated, std::span<const std::string> references) {
+  if (generated.empty()) return false;
+  const auto number = [](std::string_view text) {
+    std::string found = gsm8k_number(text);
+    if (found.ends_with('.')) found.pop_back();
+    return found;
+  };
+  const std::string answer = number(generated);
+  return std::any_of(references.begin(), references.end(),
+                     [&](const std::string& reference) { return number(reference) == answer; });
+}
+
 bool gsm8k_matches(std::string_view generated, std::span<const std::string> references) {
   if (generated.empty()) return false;
   const std::string answer = gsm8k_number(generated);

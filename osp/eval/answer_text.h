@@ -37,5 +37,7 @@ std::string gsm8k_number(std::string_view text);
 // never matches.
 bool trivia_matches(std::string_view generated, std::span<const std::string> references);
 bool gsm8k_matches(std::string_view generated, std::span<const std::string> references);
+// As lm-eval compares: a full stop at the end ("#### 18.") is no part of the number.
+bool gsm8k_matches_lm_eval(std::string_view generated, std::span<const std::string> references);
 
 }  // namespace osp

@@ -16,6 +16,11 @@ TEST(AnswerText, QuasiExactMatchNormalisesAsTheReference) {
   EXPECT_TRUE(gsm8k_matches("so #### 1200 it is", numbers));
   EXPECT_FALSE(gsm8k_matches("so 1200", numbers));
   EXPECT_FALSE(gsm8k_matches("#### 1200.0", numbers));
+  // lm-eval's metric drops a full stop at the end, the reference's does not.
+  EXPECT_TRUE(gsm8k_matches_lm_eval("#### 1,200.", numbers));
+  EXPECT_FALSE(gsm8k_matches_lm_eval("#### 1200.0", numbers));
+  EXPECT_FALSE(gsm8k_matches_lm_eval("", numbers));
+  EXPECT_FALSE(gsm8k_matches("#### 1200.", numbers));
   EXPECT_EQ(gsm8k_number("#### -3,000"), "-3000");
   EXPECT_EQ(gsm8k_number("#### x #### 4"), "4");
 }

@@ -3,16 +3,13 @@
 #include <algorithm>
 
 #include "osp/base/error.h"
+#include "osp/base/json.h"
 #include "osp/eval/answer_text.h"
 
 namespace osp {
 
-PromptEncoder::PromptEncoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {
-  const auto plain = tokenizer.encode("a");
-  const auto special = tokenizer.encode("a", {.add_special_tokens = true});
-  const auto text = std::search(special.begin(), special.end(), plain.begin(), plain.end());
-  front_.assign(special.begin(), text);
-}
+PromptEncoder::PromptEncoder(const Tokenizer& tokenizer)
+    : tokenizer_(tokenizer), front_(tokenizer.front_tokens()) {}
 
 std::vector<int32_t> PromptEncoder::with_front(const std::string& text) const {
   std::vector<int32_t> ids = front_;
@@ -21,25 +18,35 @@ std::vector<int32_t> PromptEncoder::with_front(const std::string& text) const {
 }
 
 std::vector<int32_t> PromptEncoder::context(const std::string& text) const {
-  std::vector<int32_t> ids = with_front(text);
-  if (!ids.empty()) return ids;
-  if (tokenizer_.end_of_document() < 0) {
+  std::vector<int32_t> ids = tokenizer_.encode_prompt(text);
+  if (ids.empty()) {
     fail(ErrorCode::unsupported,
          "a request has an empty context and the tokenizer has no end-of-document token to stand "
          "for it");
   }
-  return {tokenizer_.end_of_document()};
+  return ids;
 }
 
-std::vector<int32_t> PromptEncoder::continuation(const ChoiceRequest& request, bool empty_context,
-                                                 const std::string& context,
-                                                 const std::string& text) const {
+void PromptEncoder::add_choice(const std::string& context, bool empty_context,
+                               const std::string& text, ChoiceRequest& request) const {
   const std::vector<int32_t> whole = with_front(context + text);
-  // The token of an empty context is no part of the whole, unless the tokenizer puts it in front.
   size_t begin = empty_context ? front_.size() : request.context.size();
-  if (empty_context && begin < whole.size() && whole[begin] == request.context.back()) ++begin;
-  const size_t last = whole.size() - (text.empty() || whole.empty() ? 0 : 1);
-  return {whole.begin() + static_cast<ptrdiff_t>(std::min(begin, last)), whole.end()};
+  if (whole.size() <= front_.size() || (text.empty() && begin >= whole.size())) {
+    fail(ErrorCode::unsupported, "the continuation {} has no tokens: there is nothing to score",
+         Json(text).dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 80));
+  }
+  // The token of an empty context is no part of the whole, unless the tokenizer puts it in front.
+  if (empty_context && begin + 1 < whole.size() && whole[begin] == request.context.back()) ++begin;
+  request.own_contexts.emplace_back();
+  if (begin >= whole.size()) {  // merged into the context
+    const auto differs = std::ranges::mismatch(request.context, whole).in2;
+    begin =
+        std::clamp(static_cast<size_t>(differs - whole.begin()), front_.size(), whole.size() - 1);
+    request.own_contexts.back().assign(whole.begin(),
+                                       whole.begin() + static_cast<ptrdiff_t>(begin));
+    if (begin == 0) request.own_contexts.back() = this->context("");
+  }
+  request.continuations.emplace_back(whole.begin() + static_cast<ptrdiff_t>(begin), whole.end());
 }
 
 ChoiceRequest PromptEncoder::choices(const std::string& context,
@@ -47,7 +54,7 @@ ChoiceRequest PromptEncoder::choices(const std::string& context,
   const std::string begin = context.substr(0, context.size() - trailing_space_bytes(context));
   ChoiceRequest request{this->context(begin), {}};
   for (const std::string& text : continuations) {
-    request.continuations.push_back(continuation(request, begin.empty(), context, text));
+    add_choice(context, begin.empty(), text, request);
   }
   return request;
 }

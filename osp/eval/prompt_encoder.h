@@ -3,10 +3,11 @@
 // A pair of context and continuation is split as lm-eval splits it:
 //   1. White space at the end of the context moves to the continuation.
 //   2. The context is encoded alone; context and continuation are encoded together as one text.
-//   3. The continuation is what the second has beyond the length of the first. A continuation that
-//      merges into the context's tokens keeps the last token of the whole.
+//   3. The continuation is what the second has beyond the length of the first. Where that is
+//      nothing (it merged into the last tokens of the context) the context ends where both begin to
+//      differ, or a token earlier if they do not, and the continuation is the rest of the second.
 // Special tokens that the tokenizer puts in front of a text (<s>) stand in front of the context;
-// those at its end are omitted. An empty context becomes those front tokens, or the
+// those at its end (</s>) belong to no prompt. An empty context becomes those front tokens, or the
 // end-of-document token where there are none.
 #pragma once
 
@@ -30,8 +31,8 @@ class PromptEncoder {
   // A text to continue, never empty.
   std::vector<int32_t> context(const std::string& text) const;
 
-  // One context with each of its continuations, split as above. An empty continuation stays empty
-  // but for the white space that moves to it.
+  // One context with each of its continuations, split as above. Error(unsupported) for a
+  // continuation without a token: it would have the likelihood 1 whatever the model is.
   ChoiceRequest choices(const std::string& context,
                         std::span<const std::string> continuations) const;
 
@@ -41,8 +42,8 @@ class PromptEncoder {
 
  private:
   std::vector<int32_t> with_front(const std::string& text) const;
-  std::vector<int32_t> continuation(const ChoiceRequest& request, bool empty_context,
-                                    const std::string& context, const std::string& text) const;
+  void add_choice(const std::string& context, bool empty_context, const std::string& text,
+                  ChoiceRequest& request) const;
 
   const Tokenizer& tokenizer_;
   std::vector<int32_t> front_;  // special tokens in front of a text

@@ -45,21 +45,36 @@ TEST(PromptEncoder, SpaceAtTheEndOfTheContextMovesToTheContinuation) {
   }
 }
 
-TEST(PromptEncoder, AContinuationThatMergesIntoTheContextKeepsTheLastToken) {
+TEST(PromptEncoder, AContinuationThatMergesIntoTheContextIsScoredBehindWhatBothHaveInCommon) {
   const Tokenizer tokenizer = byte_tokenizer(/*special=*/false);
-  const ChoiceRequest request = PromptEncoder(tokenizer).choices("t", Texts{"he"});
-  EXPECT_EQ(request.context, (Ids{'t'}));
-  EXPECT_EQ(request.continuations[0], (Ids{257}));
+  const PromptEncoder encoder(tokenizer);
+  // "t" + "he" is one token: nothing is in common but the start of the text.
+  const ChoiceRequest alone = encoder.choices("t", Texts{"he", "x"});
+  EXPECT_EQ(alone.context_of(0), (Ids{kEnd}));
+  EXPECT_EQ(alone.continuations[0], (Ids{257}));
+  EXPECT_EQ(alone.context_of(1), (Ids{'t'}));
+  EXPECT_EQ(alone.continuations[1], (Ids{'x'}));
+  const ChoiceRequest behind = encoder.choices("at", Texts{"he"});
+  EXPECT_EQ(behind.context_of(0), (Ids{'a'}));
+  EXPECT_EQ(behind.continuations[0], (Ids{257}));
+}
+
+TEST(PromptEncoder, AContinuationWithoutTokensIsNoAnswer) {
+  const Tokenizer tokenizer = byte_tokenizer(/*special=*/true);
+  const PromptEncoder encoder(tokenizer);
+  for (const char* context : {"a", ""}) {
+    expect_error(ErrorCode::unsupported, {"no tokens"},
+                 [&] { encoder.choices(context, Texts{""}); });
+  }
 }
 
 TEST(PromptEncoder, OnlySpecialTokensInFrontStandInFrontOfTheContext) {
   const Tokenizer tokenizer = byte_tokenizer(/*special=*/true);
   const PromptEncoder encoder(tokenizer);
   EXPECT_EQ(encoder.context("ab"), (Ids{kFront, 'a', 'b'}));
-  const ChoiceRequest request = encoder.choices("a", Texts{"b", ""});
+  const ChoiceRequest request = encoder.choices("a", Texts{"b"});
   EXPECT_EQ(request.context, (Ids{kFront, 'a'}));
   EXPECT_EQ(request.continuations[0], (Ids{'b'}));
-  EXPECT_EQ(request.continuations[1], Ids{});
 }
 
 TEST(PromptEncoder, AnEmptyContextIsTheFrontTokenOrTheEndOfADocument) {

@@ -58,11 +58,16 @@ std::vector<Question> questions_of(const ParameterStore& store,
       const TokenSpan tokens = requests[r].continuations[c];
       ChoiceScore& score = results[r].choices[c];
       score.greedy = true;
-      if (tokens.empty()) continue;
+      if (tokens.empty()) {
+        fail(ErrorCode::unsupported,
+             "request {}: a continuation has no tokens, so there is nothing to score", r + 1);
+      }
       check_request_ids(tokens, store.config.vocabulary, r);
-      const TokenSpan context = cut_context(
-          requests[r].context, static_cast<int64_t>(tokens.size()) - 1, store.config.context, r);
-      const int64_t cut = static_cast<int64_t>(requests[r].context.size() - context.size());
+      const std::vector<int32_t>& whole = requests[r].context_of(c);
+      check_request_ids(whole, store.config.vocabulary, r);
+      const TokenSpan context =
+          cut_context(whole, static_cast<int64_t>(tokens.size()) - 1, store.config.context, r);
+      const int64_t cut = static_cast<int64_t>(whole.size() - context.size());
       results[r].cut = std::max(results[r].cut, cut);
       choices.push_back({tokens, static_cast<int64_t>(r), &score});
       contexts.push_back(context);

@@ -22,6 +22,13 @@ namespace osp {
 struct ChoiceRequest {
   std::vector<int32_t> context;
   std::vector<std::vector<int32_t>> continuations;
+  // Contexts of single continuations that need another one than `context`; empty: none does.
+  std::vector<std::vector<int32_t>> own_contexts = {};
+
+  const std::vector<int32_t>& context_of(size_t choice) const {
+    const bool own = choice < own_contexts.size() && !own_contexts[choice].empty();
+    return own ? own_contexts[choice] : context;
+  }
 };
 
 struct ChoiceScore {

@@ -50,11 +50,16 @@ struct TaskDescription {
   // Makes an item of a record.
   TaskItem (*item)(const BenchRecord&, Prompts) = nullptr;
   // Generation only: whether the text is one of the right answers.
-  bool (*matches)(std::string_view generated, std::span<const std::string> references) = nullptr;
+  using Matches = bool (*)(std::string_view generated, std::span<const std::string> references);
+  Matches matches = nullptr;
+  Matches matches_lm_eval = nullptr;  // with lm-eval's prompts; null: the same
 
   bool generates() const { return max_tokens > 0; }
   const std::vector<std::string>& stops(Prompts prompts) const {
     return prompts == Prompts::reference ? stop : stop_lm_eval;
+  }
+  Matches matches_of(Prompts prompts) const {
+    return prompts == Prompts::lm_eval && matches_lm_eval != nullptr ? matches_lm_eval : matches;
   }
 };
 

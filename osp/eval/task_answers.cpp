@@ -150,11 +150,11 @@ Json mean_json(const std::vector<double>& values) {
   return {{"value", mean}, {"standard_error", error}};
 }
 
-ItemMarks marks_of(const TaskDescription& task, const TaskItem& item,
+ItemMarks marks_of(const TaskDescription& task, Prompts prompts, const TaskItem& item,
                    const TaskAnswers::Item& answer) {
   ItemMarks marks;
   if (task.generates()) {
-    marks.exact_match = task.matches(answer.text, item.references);
+    marks.exact_match = task.matches_of(prompts)(answer.text, item.references);
     return marks;
   }
   const auto& scores = answer.log_likelihoods;
@@ -174,7 +174,7 @@ Json task_result(const TaskPrompts& prompts, const TaskAnswers& answers) {
   double chance = 0;
   for (size_t i = 0; i < prompts.items.size(); ++i) {
     const TaskItem& item = prompts.items[i];
-    const ItemMarks marks = marks_of(task, item, answers.items[i]);
+    const ItemMarks marks = marks_of(task, prompts.prompts, item, answers.items[i]);
     exact_match.push_back(marks.exact_match);
     acc.push_back(marks.acc);
     acc_norm.push_back(marks.acc_norm);

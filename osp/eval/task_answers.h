@@ -44,7 +44,7 @@ struct ItemMarks {
   bool acc = false, acc_norm = false, acc_bytes = false;
   bool exact_match = false;
 };
-ItemMarks marks_of(const TaskDescription& task, const TaskItem& item,
+ItemMarks marks_of(const TaskDescription& task, Prompts prompts, const TaskItem& item,
                    const TaskAnswers::Item& answer);
 
 // The result of a task (docs/formats.md): means of the marks with their standard errors s / √n, s²

@@ -2,6 +2,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/json_text.h"
 #include "osp/base/provenance.h"
 #include "osp/base/version.h"
 
@@ -126,7 +127,7 @@ void TaskResults::finish(const std::string& model, const std::string& bits,
 }
 
 void TaskResults::save() const {
-  if (!path_.empty()) write_file_atomic(path_, json_.dump(1) + "\n");
+  if (!path_.empty()) write_file_atomic(path_, json_text(json_, 1) + "\n");
 }
 
 }  // namespace osp

@@ -38,7 +38,7 @@ Json sample_json(const std::string& model, const std::string& bits, const TaskPr
                  const TaskAnswers& answers, size_t index) {
   const TaskItem& item = prompts.items[index];
   const TaskAnswers::Item& answer = answers.items[index];
-  const ItemMarks marks = marks_of(*prompts.task, item, answer);
+  const ItemMarks marks = marks_of(*prompts.task, prompts.prompts, item, answer);
   Json json = {{"model", model}, {"bits", bits}, {"task", prompts.task->name}, {"index", index}};
   if (!item.subject.empty()) json["subject"] = item.subject;
   if (prompts.task->generates()) {

@@ -20,6 +20,13 @@ constexpr int32_t kNormal = 1, kControl = 3, kUserDefined = 4, kUnused = 5;
        where, what);
 }
 
+[[noreturn]] void no_keys(const std::string& where, const std::string& what) {
+  fail(ErrorCode::unsupported,
+       "{}: the post-processor {} puts more around a text than one token in front and one behind, "
+       "for which alone the format has keys; export with --format hf instead",
+       where, what);
+}
+
 bool has_value(const Json& json, const char* key) {
   return json.is_object() && json.contains(key) && !json.at(key).is_null();
 }
@@ -101,11 +108,17 @@ struct Around {
 Around read_post_processor(const Json& json, const std::string& where) {
   Around around;
   if (!has_value(json, "post_processor")) return around;
-  const Json& processor = json.at("post_processor");
-  if (processor.value("type", "") == "ByteLevel") return around;
-  if (processor.value("type", "") != "TemplateProcessing") {
-    no_equivalent(where, "the post-processor " + shown(processor));
+  // Of a sequence (Llama 3) the one part that adds something; ByteLevel is about offsets.
+  Json processor = nullptr;
+  const Json whole = json.at("post_processor");
+  const bool sequence = whole.value("type", "") == "Sequence";
+  for (const Json& part : sequence ? whole.at("processors") : Json::array({whole})) {
+    const std::string type = part.value("type", "");
+    if (type == "ByteLevel") continue;
+    if (type != "TemplateProcessing" || !processor.is_null()) no_keys(where, shown(whole));
+    processor = part;
   }
+  if (processor.is_null()) return around;
   bool text_seen = false;
   for (const Json& part : processor.at("single")) {
     if (part.contains("Sequence")) {
@@ -115,7 +128,7 @@ Around read_post_processor(const Json& json, const std::string& where) {
     const std::string name = part.at("SpecialToken").at("id").get<std::string>();
     const Json& ids = processor.at("special_tokens").at(name).at("ids");
     int64_t& side = text_seen ? around.after : around.before;
-    if (side >= 0 || ids.size() != 1) no_equivalent(where, "the template " + shown(processor));
+    if (side >= 0 || ids.size() != 1) no_keys(where, shown(processor));
     side = ids.at(0).get<int64_t>();
   }
   return around;

@@ -8,6 +8,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/json_text.h"
 #include "osp/model/hf_family.h"
 #include "osp/model/model_dir.h"
 #include "osp/ptq/quantized_model_dir.h"
@@ -136,11 +137,11 @@ GptqExport export_gptq(const std::string& model, const std::string& path,
     write_safetensors(temporary + "/model.safetensors", buffers.entries, {{"format", "pt"}});
     copy_model_files(dir, temporary, path);
     const Json quantization = quantization_config(folder.info());
-    write_file_atomic(temporary + "/quantize_config.json", quantization.dump(2) + "\n");
+    write_file_atomic(temporary + "/quantize_config.json", json_text(quantization, 2) + "\n");
     Json json = folder.config_json();
     json["quantization_config"] = quantization;
     json["dtype"] = plain.config;
-    write_file_atomic(temporary + "/config.json", json.dump(2) + "\n");
+    write_file_atomic(temporary + "/config.json", json_text(json, 2) + "\n");
   });
   return report;
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <string_view>
+#include <utility>
 
 #include "osp/base/error.h"
 
@@ -48,6 +50,18 @@ Range range_of(const char* field) {
   return *finder.found;
 }
 
+// Parts of the names of keys that bear on rotation, on scales or on windows of attention. Keys of
+// other families stand in many configurations with a value that changes nothing there.
+constexpr std::array<std::string_view, 12> kBearing = {
+    "rope",       "rotary",         "window",     "multiplier",  "softcap",
+    "logit_scal", "alibi",          "chunk_size", "scale_embed", "query_pre_attn_scalar",
+    "attn_scale", "attention_scale"};
+
+bool changes_nothing(const Json& value) {
+  return value.is_null() || value == false || (value.is_number() && value == 1) ||
+         (value.is_structured() && value.empty());
+}
+
 bool present(const Json& object, const std::string& key) {
   const auto found = object.find(key);
   return found != object.end() && !found->is_null();
@@ -75,7 +89,21 @@ ConfigKeys ConfigKeys::writer(Json& out) {
   return keys;
 }
 
-bool ConfigKeys::has(const char* key) const { return in_ != nullptr && present(*in_, key); }
+bool ConfigKeys::has(const char* key) const {
+  known_.insert(key);
+  return in_ != nullptr && present(*in_, key);
+}
+
+void ConfigKeys::refuse_unknown() const {
+  if (!reads()) return;
+  for (const auto& [key, value] : in_->items()) {
+    if (known_.contains(key) || changes_nothing(value)) continue;
+    const bool bears = std::any_of(kBearing.begin(), kBearing.end(), [&](std::string_view part) {
+      return key.find(part) != std::string::npos;
+    });
+    if (bears) unsupported(shown_json(key), shown_json(value), fmt::format("no {}", key));
+  }
+}
 
 double ConfigKeys::checked(const std::string& key, double value, double low, double high) const {
   if (!(value >= low && value <= high)) {
@@ -98,7 +126,10 @@ void ConfigKeys::size(const char* key, const char* field, int64_t& value,
     return;
   }
   if (!has(key)) {
-    if (!absent) fail(ErrorCode::damaged, "{}: key {} is missing", where_, key);
+    if (!absent) {
+      fail(ErrorCode::damaged, "{}: key {} is {}", where_, key,
+           in_->contains(key) ? "null, expected a number" : "missing");
+    }
     value = *absent;
     return;
   }
@@ -134,7 +165,10 @@ void ConfigKeys::flag(const char* key, bool& value, std::optional<bool> absent) 
   } else if (has(key)) {
     value = json_bool(*in_, key, where_);
   } else {
-    if (!absent) fail(ErrorCode::damaged, "{}: key {} is missing", where_, key);
+    if (!absent) {
+      fail(ErrorCode::damaged, "{}: key {} is {}", where_, key,
+           in_->contains(key) ? "null, expected true or false" : "missing");
+    }
     value = *absent;
   }
 }
@@ -205,6 +239,26 @@ void ConfigKeys::window(const char* key, int64_t& value, int64_t absent) {
   }
 }
 
+void ConfigKeys::windows_by_layer(int64_t window, ModelConfig& config) const {
+  const Json& types = in_->at("layer_types");
+  const auto refuse = [&] {
+    unsupported("layer_types", shown_json(types),
+                "full attention, or full attention up to a layer and a sliding window from there");
+  };
+  if (!types.is_array() || static_cast<int64_t>(types.size()) != config.layers) refuse();
+  config.window = config.first_window_layer = 0;
+  for (size_t layer = 0; layer < types.size(); ++layer) {
+    if (types[layer] == "full_attention") {
+      if (config.window > 0) refuse();
+    } else if (types[layer] == "sliding_attention" && window > 0) {
+      if (config.window == 0) config.first_window_layer = static_cast<int64_t>(layer);
+      config.window = window;
+    } else {
+      refuse();
+    }
+  }
+}
+
 void ConfigKeys::layer_types(const ModelConfig& config) const {
   constexpr const char* kKey = "layer_types";
   if (!has(kKey)) return;
@@ -253,18 +307,37 @@ void ConfigKeys::read_rope(ModelConfig& config, std::optional<double> absent_par
   // One object with every key of the rotary embedding, and the name that begins those in messages.
   Json rope = Json::object();
   std::string blamed;
-  if (has(old_theta)) rope["rope_theta"] = in_->at(old_theta);
-  if (has(old_partial)) rope["partial_rotary_factor"] = in_->at(old_partial);
   for (const char* name : {"rope_parameters", "rope_scaling"}) {
     if (!has(name)) continue;
     if (!in_->at(name).is_object()) {
       fail(ErrorCode::damaged, "{}: {} is {}, expected an object", where_, name,
            shown_json(in_->at(name)));
     }
+    if (in_->at(name).empty()) continue;
+    rope = Json::object();  // the second takes the place of the first
     blamed = std::string(name) + ".";
     for (const auto& [key, value] : in_->at(name).items()) {
-      if (!value.is_null()) rope[key == "type" ? "rope_type" : key] = value;
+      if (value.is_null() || (key == "type" && in_->at(name).contains("rope_type"))) continue;
+      rope[key == "type" ? "rope_type" : key] = value;
     }
+  }
+  const auto add = [&](const char* key, const Json& value) {
+    if (!value.is_null() && !rope.contains(key)) rope[key] = value;
+  };
+  for (const auto& [key, family_name] :
+       {std::pair{"rope_theta", old_theta}, {"partial_rotary_factor", old_partial}}) {
+    if (has(family_name)) add(key, in_->at(family_name));
+    // A family with a name of its own passes the common one over; so it must say the same.
+    if (!has(key) || rope.value(key, Json()) == in_->at(key)) continue;
+    if (std::string_view(key) != family_name) {
+      unsupported(key, shown_json(in_->at(key)),
+                  fmt::format("what {} and rope_parameters say: {}", family_name,
+                              shown_json(rope.value(key, Json()))));
+    }
+  }
+  const bool scaled = rope.value("rope_type", Json()) == "llama3";
+  if (has("original_max_position_embeddings") && scaled) {
+    rope["original_max_position_embeddings"] = in_->at("original_max_position_embeddings");
   }
   config.rope_scaling = read_scaling(rope, blamed, config.context);
   static const std::vector<std::string> known = {

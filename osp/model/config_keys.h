@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,8 +26,14 @@ class ConfigKeys {
   static ConfigKeys writer(Json& out);
 
   bool reads() const { return in_ != nullptr; }
-  // Whether the key is there and not null (reading).
+  // Whether the key is there and not null (reading). Every key that is asked for is one that the
+  // family knows.
   bool has(const char* key) const;
+  // Whether it is there as null (reading).
+  bool is_null(const char* key) const { return reads() && in_->contains(key) && !has(key); }
+  // Error(unsupported) for a key about rotation, scale or window that is there, has a value that
+  // changes something, and that the family does not know (reading).
+  void refuse_unknown() const;
 
   // A size or number with the range of the field `field` of ModelConfig. A key that is absent takes
   // `absent`; Error(damaged) if there is none, or for a value of another type or out of range.
@@ -40,6 +47,9 @@ class ConfigKeys {
   void optional_number(const char* key, double& value);
   // A window of attention: null is 0 (none), a key that is not there takes `absent`.
   void window(const char* key, int64_t& value, int64_t absent);
+  // Windows of the layers that layer_types (which is there) calls sliding_attention; `window` is
+  // their size, 0 for none.
+  void windows_by_layer(int64_t window, ModelConfig& config) const;
   // layer_types, if it is there, must repeat what config.window and first_window_layer say.
   void layer_types(const ModelConfig& config) const;
   // The activation by its name in config.json; Error(unsupported) lists those that osp supports.
@@ -47,8 +57,10 @@ class ConfigKeys {
   // A key that osp computes with one value only; absent or null is that value unless `absent` says
   // what transformers takes then. Error(unsupported) for another value.
   void fixed(const char* key, const Json& only, const Json& absent = nullptr);
-  // The rotary embedding: rope_parameters (transformers 5), or rope_theta, rope_scaling and
-  // partial_rotary_factor beside the other keys, or a family's old names for them. absent_partial:
+  // The rotary embedding: rope_parameters (transformers 5), or rope_scaling, which replaces it as a
+  // whole; what these lack comes from rope_theta, partial_rotary_factor (or a family's names for
+  // them, which the common ones must not contradict) and original_max_position_embeddings beside
+  // the other keys. The last has priority, as in transformers. absent_partial:
   // the family rotates a part of each head, this one unless a key says so; none: all of it.
   void rope(ModelConfig& config, std::optional<double> absent_partial = {},
             const char* old_theta = "rope_theta",
@@ -66,6 +78,7 @@ class ConfigKeys {
   const Json* in_ = nullptr;
   Json* out_ = nullptr;
   std::string where_;
+  mutable std::set<std::string> known_;  // keys that were asked for
 };
 
 }  // namespace osp

@@ -56,14 +56,11 @@ class Reader {
 
 std::vector<int32_t> prompt_ids(const ParameterStore& store, const Tokenizer& tokenizer,
                                 const std::string& prompt) {
-  std::vector<int32_t> ids = tokenizer.encode(prompt, {.add_special_tokens = true});
+  const std::vector<int32_t> ids = tokenizer.encode_prompt(prompt);
   if (ids.empty()) {
-    if (tokenizer.end_of_document() < 0) {
-      fail(ErrorCode::usage,
-           "the prompt is empty and the tokenizer has no end-of-document token to begin with: give "
-           "a prompt");
-    }
-    ids.push_back(tokenizer.end_of_document());
+    fail(ErrorCode::usage,
+         "the prompt is empty and the tokenizer has no end-of-document token to begin with: give a "
+         "prompt");
   }
   for (const int32_t id : ids) {
     if (id >= store.config.vocabulary) {

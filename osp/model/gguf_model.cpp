@@ -41,24 +41,59 @@ int64_t same_for_all_layers(const GgufMetadata& metadata, const std::string& nam
   return values[0];
 }
 
-// Keys that change what the model computes in a way that osp does not.
+// Keys that osp reads, and those that inform alone.
+constexpr std::array<std::string_view, 12> kReadKeys = {"attention.head_count",
+                                                        "attention.head_count_kv",
+                                                        "attention.key_length",
+                                                        "attention.value_length",
+                                                        "attention.layer_norm_rms_epsilon",
+                                                        "attention.layer_norm_epsilon",
+                                                        "rope.dimension_count",
+                                                        "rope.freq_base",
+                                                        "rope.scaling.original_context_length",
+                                                        "rope.scaling.finetuned",
+                                                        "expert_feed_forward_length",
+                                                        "expert_shared_feed_forward_length"};
+// Parts of the names of keys that change what a model computes, under the names of llama.cpp, old
+// and new.
+constexpr std::array<std::string_view, 11> kBearingKeys = {
+    "rope.",  "attention.", "scale", "scaling",  "window",           "softcap",
+    "expert", "clamp",      "alibi", "parallel", "deepstack_mapping"};
+
+// Whether a key's value is the one with which it changes nothing.
+bool is_neutral(const GgufMetadata& metadata, const std::string& full, std::string_view name) {
+  const GgufValue& value = metadata.values().at(full);
+  if (value.is_array) return false;
+  if (value.type == GgufType::string) return metadata.text(full) == "none";
+  if (value.type == GgufType::boolean) return metadata.flag(full) == (name == "attention.causal");
+  const double number = metadata.number(full);
+  const bool factor = name == "rope.scaling.factor" || name == "rope.scale_linear" ||
+                      name == "rope.scaling.attn_factor";
+  return number == 0.0 || (factor && number == 1.0);
+}
+
+// Refuses keys that change what the model computes in a way that osp does not.
 void refuse_features(const GgufMetadata& metadata) {
-  for (const char* name : {"expert_count", "attention.sliding_window", "rope.scaling.factor",
-                           "logit_scale", "residual_scale", "embedding_scale", "attention.scale"}) {
-    if (!metadata.has(key(name))) continue;
-    const double value = metadata.number(key(name));
-    const bool factor = std::string_view(name).ends_with("factor");
-    if (value == (factor ? 1.0 : 0.0)) continue;
-    fail(ErrorCode::unsupported, "{}: {} = {} is not supported", metadata.where(), key(name),
-         value);
-  }
-  if (metadata.has(key("rope.scaling.type"))) {
-    const std::string_view type = metadata.text(key("rope.scaling.type"));
-    if (type != "none") {
-      fail(ErrorCode::unsupported,
-           "{}: {} = \"{}\" is not supported: osp computes the default rotary embedding",
-           metadata.where(), key("rope.scaling.type"), printable(type));
+  const std::string prefix = fmt::format("{}.", kArchitecture);
+  for (const auto& [full, value] : metadata.values()) {
+    if (!full.starts_with(prefix)) continue;
+    const std::string_view name = std::string_view(full).substr(prefix.size());
+    const bool bears = std::ranges::any_of(kBearingKeys, [&](std::string_view part) {
+      return name.find(part) != std::string_view::npos;
+    });
+    if (!bears || std::ranges::find(kReadKeys, name) != kReadKeys.end() ||
+        is_neutral(metadata, full, name)) {
+      continue;
     }
+    std::string shown = "given";
+    if (!value.is_array && value.type == GgufType::string) {
+      shown = fmt::format("\"{}\"", printable(metadata.text(full)));
+    } else if (!value.is_array && value.type != GgufType::boolean) {
+      shown = fmt::format("{}", metadata.number(full));
+    }
+    fail(ErrorCode::unsupported,
+         "{}: {} = {} is not supported: osp computes a Llama with the default rotary embedding",
+         metadata.where(), full, shown);
   }
 }
 

@@ -72,6 +72,7 @@ ModelConfig read_model(const Json& json, const Family& family, const std::string
   model.family = ours ? "" : family.architecture;
   ConfigKeys keys = ConfigKeys::reader(json, where);
   family.describe(keys, model);
+  keys.refuse_unknown();
   try {
     return resolved_config(model);
   } catch (const Error& error) {

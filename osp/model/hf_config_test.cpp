@@ -101,12 +101,11 @@ TEST(HfConfig, FamiliesThatDifferFromALlamaSurviveWritingAndReading) {
                  {"ffn_dim", 80},
                  {"vocab_size", 101},
                  {"max_position_embeddings", 64},
-                 {"use_sliding_window", true},
-                 {"max_window_layers", 2},
                  {"use_parallel_residual", true},
                  {"use_qkv_bias", true}};
     const bool windowed = name[0] == 'M' || name[0] == 'Q';
-    if (windowed) json["sliding_window"] = 8;
+    if (windowed) json.update({{"sliding_window", 8}, {"use_sliding_window", true}});
+    if (name[0] == 'Q') json["max_window_layers"] = 2;
     const ModelConfig config = parse_hf_config(json, "c").model;
     EXPECT_EQ(config.family, name);
     EXPECT_EQ(config.window, windowed ? 8 : 0);

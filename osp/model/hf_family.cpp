@@ -24,6 +24,12 @@ void common(ConfigKeys& keys, ModelConfig& config) {
   keys.fixed("quantization_config", nullptr);
 }
 
+// Key and value heads; null means all heads, a key that is absent the family's default.
+void kv_heads(ConfigKeys& keys, ModelConfig& config, int64_t absent) {
+  const char* key = "num_key_value_heads";
+  keys.size(key, "kv_heads", config.kv_heads, keys.is_null(key) ? config.heads : absent);
+}
+
 void no_window(ConfigKeys& keys) {
   keys.fixed("sliding_window", nullptr);
   keys.fixed("layer_types", nullptr);
@@ -38,7 +44,7 @@ void attention_bias(ConfigKeys& keys, ModelConfig& config, bool absent) {
 
 void llama(ConfigKeys& keys, ModelConfig& config) {
   sizes(keys, config, "intermediate_size", 2048);
-  keys.size("num_key_value_heads", "kv_heads", config.kv_heads, config.heads);
+  kv_heads(keys, config, config.heads);
   keys.size("head_dim", "head_size", config.head_size, 0);
   keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-6);
   keys.rope(config);
@@ -50,12 +56,13 @@ void llama(ConfigKeys& keys, ModelConfig& config) {
 
 void mistral(ConfigKeys& keys, ModelConfig& config) {
   sizes(keys, config, "intermediate_size", 4096 * 32);
-  keys.size("num_key_value_heads", "kv_heads", config.kv_heads);
+  kv_heads(keys, config, 8);
   keys.size("head_dim", "head_size", config.head_size, 0);
   keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-6);
   keys.rope(config);
   common(keys, config);
   keys.window("sliding_window", config.window, 4096);
+  keys.has("use_sliding_window");  // passed over by the family: the window is there or not
   keys.layer_types(config);
 }
 
@@ -63,16 +70,22 @@ void mistral(ConfigKeys& keys, ModelConfig& config) {
 void late_window(ConfigKeys& keys, ModelConfig& config) {
   bool windowed = config.window > 0;
   keys.flag("use_sliding_window", windowed, false);
+  int64_t window = config.window;
+  for (const char* key : {"sliding_window", "max_window_layers"}) keys.has(key);  // maybe no effect
   if (windowed) {
-    keys.window("sliding_window", config.window, 4096);
+    keys.window("sliding_window", window, 4096);
     keys.integer("max_window_layers", config.first_window_layer, 0, 28);
   }
-  keys.layer_types(config);
+  if (!keys.reads()) return;
+  if (!windowed) window = 0;
+  if (keys.has("layer_types")) return keys.windows_by_layer(window, config);
+  config.window = window;
+  if (window == 0) config.first_window_layer = 0;
 }
 
 void qwen2(ConfigKeys& keys, ModelConfig& config) {
   sizes(keys, config, "intermediate_size", 32768);
-  keys.size("num_key_value_heads", "kv_heads", config.kv_heads);
+  kv_heads(keys, config, 32);
   keys.size("head_dim", "head_size", config.head_size, 0);
   keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-6);
   keys.rope(config);
@@ -83,7 +96,7 @@ void qwen2(ConfigKeys& keys, ModelConfig& config) {
 
 void qwen3(ConfigKeys& keys, ModelConfig& config) {
   sizes(keys, config, "intermediate_size", 32768);
-  keys.size("num_key_value_heads", "kv_heads", config.kv_heads);
+  kv_heads(keys, config, 32);
   keys.size("head_dim", "head_size", config.head_size, 128);
   keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-6);
   keys.rope(config);
@@ -97,7 +110,7 @@ void olmo(ConfigKeys& keys, ModelConfig& config) {
   config.norm = "layer-plain";
   config.norm_eps = 1e-5;  // fixed in the family
   sizes(keys, config, "intermediate_size", 2048);
-  keys.size("num_key_value_heads", "kv_heads", config.kv_heads, config.heads);
+  kv_heads(keys, config, config.heads);
   keys.size("head_dim", "head_size", config.head_size, 0);
   keys.rope(config);
   common(keys, config);
@@ -110,7 +123,7 @@ void olmo2(ConfigKeys& keys, ModelConfig& config) {
   config.norm_after = true;
   config.qk_norm = config.qk_norm_wide = true;
   sizes(keys, config, "intermediate_size", 2048);
-  keys.size("num_key_value_heads", "kv_heads", config.kv_heads, config.heads);
+  kv_heads(keys, config, config.heads);
   keys.size("head_dim", "head_size", config.head_size, 0);
   keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-5);
   keys.rope(config);
@@ -136,7 +149,7 @@ void gpt_neox(ConfigKeys& keys, ModelConfig& config) {
 void stable_lm(ConfigKeys& keys, ModelConfig& config) {
   config.norm = "layer";
   sizes(keys, config, "intermediate_size", 4096);
-  keys.size("num_key_value_heads", "kv_heads", config.kv_heads);
+  kv_heads(keys, config, 32);
   keys.number("layer_norm_eps", "norm_eps", config.norm_eps, 1e-5);
   keys.rope(config, 0.25);
   common(keys, config);

@@ -147,12 +147,41 @@ bool is_ignored(const std::string& name, const Family& family) {
   return false;
 }
 
-// A tied head may be stored as a copy of the embedding.
+// Widens 16-bit elements; the source need not be aligned.
+template <class Element>
+void widen(const TensorView& view, float* out) {
+  const size_t count = view.data.size() / sizeof(Element);
+  for (size_t i = 0; i < count; ++i) {
+    Element value;
+    std::memcpy(&value, view.data.data() + i * sizeof(Element), sizeof(Element));
+    out[i] = static_cast<float>(value);
+  }
+}
+
+void copy_to_fp32(const TensorView& view, float* out) {
+  if (view.dtype == "F32") {
+    std::memcpy(out, view.data.data(), view.data.size());
+  } else if (view.dtype == "BF16") {
+    widen<c10::BFloat16>(view, out);
+  } else {
+    widen<c10::Half>(view, out);
+  }
+}
+
+// A tied head may be stored as a copy of the embedding, in whatever type; its values count.
 void check_tied_copy(const TensorSource& head, const TensorSource& embedding) {
   const TensorView& copy = *head.view;
   const TensorView& table = *embedding.view;
-  if (copy.dtype != table.dtype || copy.shape != table.shape ||
-      std::memcmp(copy.data.data(), table.data.data(), table.data.size()) != 0) {
+  bool same = copy.shape == table.shape && known_dtype(copy.dtype);
+  if (same && copy.dtype == table.dtype) {
+    same = std::memcmp(copy.data.data(), table.data.data(), table.data.size()) == 0;
+  } else if (same) {
+    const at::Tensor a = at::empty(copy.shape, at::kFloat), b = at::empty(copy.shape, at::kFloat);
+    copy_to_fp32(copy, a.mutable_data_ptr<float>());
+    copy_to_fp32(table, b.mutable_data_ptr<float>());
+    same = a.equal(b);
+  }
+  if (!same) {
     fail(ErrorCode::damaged,
          "{}: the head differs from the embedding, but config.json says tie_word_embeddings = true",
          head.file);
@@ -199,27 +228,6 @@ std::vector<TensorSource> find_tensors(const WeightFiles& weights, const ModelCo
          source.file, shown(name));
   }
   return sources;
-}
-
-// Widens 16-bit elements; the source need not be aligned.
-template <class Element>
-void widen(const TensorView& view, float* out) {
-  const size_t count = view.data.size() / sizeof(Element);
-  for (size_t i = 0; i < count; ++i) {
-    Element value;
-    std::memcpy(&value, view.data.data() + i * sizeof(Element), sizeof(Element));
-    out[i] = static_cast<float>(value);
-  }
-}
-
-void copy_to_fp32(const TensorView& view, float* out) {
-  if (view.dtype == "F32") {
-    std::memcpy(out, view.data.data(), view.data.size());
-  } else if (view.dtype == "BF16") {
-    widen<c10::BFloat16>(view, out);
-  } else {
-    widen<c10::Half>(view, out);
-  }
 }
 
 // A stored tensor in fp32. Error(damaged) at the first element that is NaN or infinite.

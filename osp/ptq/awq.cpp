@@ -7,7 +7,9 @@
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/minimum.h>
 #include <ATen/ops/where.h>
+
 #include <c10/core/GradMode.h>
+#include <algorithm>
 
 #include <limits>
 
@@ -24,7 +26,8 @@ constexpr double kSmallestScale = 1e-4;
 
 // m^r, divided by the geometric mean of its ends.
 at::Tensor candidate_scale(const at::Tensor& magnitude, double ratio) {
-  const at::Tensor s = magnitude.pow(ratio).clamp_min(kSmallestScale);
+  const at::Tensor power = magnitude.pow(ratio);
+  const at::Tensor s = power.clamp_min(kSmallestScale * std::min(1.0, power.max().item<double>()));
   return s / (s.max() * s.min()).sqrt();
 }
 

@@ -25,12 +25,18 @@ bool names_shards(const std::string& source) {
   return is_directory(source) || source.ends_with(".bin") || source.ends_with("index.json");
 }
 
-std::vector<int64_t> read_shards(std::string source) {
+std::vector<int64_t> read_shards(std::string source, const std::string& model_dir,
+                                 std::string& warning) {
   const std::string index = "index.json";
   if (source.ends_with(index)) source = source.substr(0, source.size() - index.size()) + ".";
   const TokenDataset dataset = TokenDataset::open(source, "train");
   std::vector<int64_t> tokens(dataset.num_tokens());
   dataset.copy(0, tokens);
+  if (Tokenizer::exists(model_dir) && !dataset.tokenizer_json().empty() &&
+      dataset.tokenizer_json() != Tokenizer::from_file(model_dir).json()) {
+    warning = source +
+              ": made with another tokenizer.json than the model's; its ids may mean other tokens";
+  }
   return tokens;
 }
 
@@ -88,8 +94,9 @@ Calibration read_calibration(const std::string& source, const std::string& model
                              int64_t context, int64_t vocabulary,
                              const CalibrationOptions& options) {
   const int64_t length = std::min(options.length, context);
+  std::string warning;
   const std::vector<int64_t> tokens = names_shards(source)
-                                          ? read_shards(source)
+                                          ? read_shards(source, model_dir, warning)
                                           : encode_text(source, model_dir, options.text_field);
   const int64_t count = static_cast<int64_t>(tokens.size());
   if (count < length) {
@@ -98,7 +105,7 @@ Calibration read_calibration(const std::string& source, const std::string& model
          "smaller --length",
          source, count, length - count, length);
   }
-  Calibration result{at::empty({options.windows, length}, at::kLong), count, source};
+  Calibration result{at::empty({options.windows, length}, at::kLong), count, source, warning};
   const std::vector<int64_t> starts = window_starts(count, length, options);
   for (int64_t i = 0; i < options.windows; ++i) {
     const auto window =

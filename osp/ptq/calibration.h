@@ -23,6 +23,7 @@ struct Calibration {
   at::Tensor windows_NT;   // int64
   int64_t num_tokens = 0;  // of the text that they were drawn from
   std::string source;      // as given
+  std::string warning;     // "": none
 };
 
 // Windows of `source` for a model with this trained context and vocabulary. `source` is a folder of

@@ -2,6 +2,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/json_text.h"
 
 namespace osp {
 namespace {
@@ -14,7 +15,7 @@ PartFolder::PartFolder(const std::string& path, const Json& fingerprint, bool re
     : path_(path) {
   const std::string settings = path + "/settings.json";
   if (resume && path_exists(settings)) {
-    if (read_json_file(settings, kMaxInfoBytes) != fingerprint) {
+    if (read_json_file(settings, kMaxInfoBytes) != parse_json(json_text(fingerprint), settings)) {
       fail(ErrorCode::usage,
            "{}: begun with other settings than asked for now; give the same ones, or leave out "
            "--resume to begin anew",
@@ -22,9 +23,13 @@ PartFolder::PartFolder(const std::string& path, const Json& fingerprint, bool re
     }
     return;
   }
+  if (resume) {
+    fail(ErrorCode::usage,
+         "{}: there is nothing to resume; check --out, or leave out --resume to begin", path);
+  }
   remove_tree(path);
   make_directories(path);
-  write_file_atomic(settings, fingerprint.dump(2) + "\n");
+  write_file_atomic(settings, json_text(fingerprint, 2) + "\n");
 }
 
 std::string PartFolder::tensors_path(int64_t part) const {
@@ -42,7 +47,7 @@ void PartFolder::save(int64_t part, const TensorBuffers& tensors, const Json& in
   write_file_atomic(tensors_path(part), [&](const std::string& temporary) {
     write_safetensors(temporary, tensors.entries);
   });
-  write_file_atomic(info_path(part), info.dump(2) + "\n");
+  write_file_atomic(info_path(part), json_text(info, 2) + "\n");
 }
 
 Json PartFolder::info(int64_t part) const { return read_json_file(info_path(part), kMaxInfoBytes); }

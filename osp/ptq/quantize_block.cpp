@@ -106,6 +106,7 @@ class BlockQuantizer {
     }
     // Measure what it cost.
     const at::Tensor values = rounded.quantized.dequantized();
+    warn_of_lost_rows(name, weight, values);
     report.sqnr_db = signal_to_noise_db(weight, values);
     if (hessian.defined()) report.output_error = relative_output_error(weight, values, hessian);
     report.seconds = shared_seconds + seconds_since(start);
@@ -113,6 +114,18 @@ class BlockQuantizer {
     replacements_[parameter] = values.to(block_.compute(parameter).scalar_type());
     weights_[name] = std::move(rounded.quantized);
     reports_.push_back(std::move(report));
+  }
+
+  // Rows with weights of which nothing is left.
+  void warn_of_lost_rows(const std::string& name, const at::Tensor& weight,
+                         const at::Tensor& values) const {
+    const at::Tensor lost = weight.ne(0).any(1).logical_and(values.eq(0).all(1));
+    const int64_t count = lost.sum().item<int64_t>();
+    if (count == 0) return;
+    watcher_.warn(
+        fmt::format("{}: {} of {} rows have weights and were rounded to zeros, the first "
+                    "is row {}",
+                    name, count, weight.size(0), lost.to(at::kLong).argmax().item<int64_t>()));
   }
 
   const ParameterStore& block_;

@@ -145,6 +145,7 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
                           .length = request.length,
                           .seed = request.seed,
                           .reference_starts = request.profile == Profile::osp_paper});
+    if (!calibration.warning.empty() && request.warn) request.warn(calibration.warning);
   }
   // 3. Prepare the transform: rotations are drawn or learned and checked.
   BlockByBlockOptions options;

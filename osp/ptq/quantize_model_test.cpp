@@ -279,7 +279,6 @@ TEST(QuantizeModel, ARunIsResumedWithTheSameOptionsThatAffectResultsOnly) {
   request.length = 16;
   request.spin = {.steps = 2, .batch = 1};
   request.out = folder / "out";
-  request.resume = true;
   request.stop = [] { return true; };
   const auto run = [&] { quantize_model(*source_of(store), folder.path(), request); };
   const auto code = [&] {
@@ -290,7 +289,11 @@ TEST(QuantizeModel, ARunIsResumedWithTheSameOptionsThatAffectResultsOnly) {
     }
     return ErrorCode::io;
   };
+  request.resume = true;
+  EXPECT_EQ(code(), ErrorCode::usage);  // nothing there to resume
+  request.resume = false;
   EXPECT_EQ(code(), ErrorCode::interrupted);
+  request.resume = true;
   EXPECT_EQ(code(), ErrorCode::interrupted);  // resumed
   request.spin.steps = 1;
   EXPECT_EQ(code(), ErrorCode::usage);  // begun with other settings

@@ -8,6 +8,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/json_text.h"
 #include "osp/formats/safetensors.h"
 #include "osp/model/gguf_model.h"
 #include "osp/model/hf_config.h"
@@ -97,7 +98,7 @@ void save_quantized_model_dir(const PartFolder& parts, const ModelConfig& model,
   write_folder_atomic(path, [&](const std::string& temporary) {
     write_safetensors(temporary + "/" + kWeights, entries, {{"format", "pt"}});
     copy_model_files(source_dir, temporary, path);
-    write_file_atomic(temporary + "/quantize.json", report.dump(2) + "\n");
+    write_file_atomic(temporary + "/quantize.json", json_text(report, 2) + "\n");
     write_file_atomic(temporary + "/config.json",
                       config_with_quantization(model, info, source_dir).dump(2) + "\n");
   });

@@ -6,6 +6,8 @@
 #include <ATen/ops/where.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
+
 #include "osp/base/error.h"
 
 namespace osp {
@@ -24,10 +26,14 @@ at::Tensor smoothing_scale(const ParameterStore& store, const ScaleSite& site,
     const at::Tensor w = store.master(reader).abs().amax(0).to(at::kDouble);
     largest_w = largest_w.defined() ? at::maximum(largest_w, w) : w;
   }
+  // The reference's floors, and below them parts of the largest number: they never decide for all.
+  const auto floor_of = [](const at::Tensor& x) {
+    return kSmallestMagnitude * std::min(1.0, x.max().item<double>());
+  };
   const at::Tensor s =
-      largest_x.pow(alpha) / largest_w.clamp_min(kSmallestMagnitude).pow(1 - alpha);
+      largest_x.pow(alpha) / largest_w.clamp_min(floor_of(largest_w)).pow(1 - alpha);
   // A channel that is always zero stays as it is.
-  return at::where(largest_x.gt(0), s.clamp_min(kSmallestMagnitude), at::ones_like(s));
+  return at::where(largest_x.gt(0), s.clamp_min(floor_of(s)), at::ones_like(s));
 }
 
 }  // namespace

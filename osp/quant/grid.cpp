@@ -16,8 +16,12 @@
 namespace osp {
 namespace {
 
-constexpr double kSmallestAbsmax = 1e-5;
-constexpr double kSmallestFp16 = 0x1p-24;
+// In place of the largest number of a row of zeros; a row of small numbers has its own, since a
+// factor that moves between two layers changes no model.
+constexpr double kAbsmaxOfZeros = 1e-5;
+constexpr double kSmallestHalf = 0x1p-24;
+// Rows below it count as zeros: their scales would not be normal fp32 numbers.
+constexpr double kSmallestNormal = 1e-30;
 
 double largest_symmetric_code(int64_t bits) {
   return static_cast<double>((int64_t{1} << (bits - 1)) - 1);
@@ -54,7 +58,8 @@ at::Tensor SymmetricCodes::dequantized() const { return codes.mul(scale); }
 at::Tensor AsymmetricCodes::dequantized() const { return codes.sub(zero).mul_(scale); }
 
 at::Tensor round_to_fp16(const at::Tensor& scale) {
-  return scale.to(at::kHalf).to(at::kFloat).clamp_min_(kSmallestFp16);
+  // What fp16 would make 0, or twice as large, stays as it is.
+  return at::where(scale.lt(kSmallestHalf), scale, scale.to(at::kHalf).to(at::kFloat));
 }
 
 SymmetricCodes quantize_symmetric(const at::Tensor& weight, int64_t bits, bool clipping_search,
@@ -63,7 +68,8 @@ SymmetricCodes quantize_symmetric(const at::Tensor& weight, int64_t bits, bool c
   OSP_CHECK(weight.dim() == 2, "a weight matrix expected, got {} dimensions", weight.dim());
   const at::Tensor x = weight.detach().to(at::kFloat);
   const double top = largest_symmetric_code(bits);
-  const at::Tensor absmax = x.abs().amax(-1, /*keepdim=*/true).clamp_min_(kSmallestAbsmax);
+  at::Tensor absmax = x.abs().amax(-1, /*keepdim=*/true);
+  absmax.masked_fill_(absmax.lt(kSmallestNormal), kAbsmaxOfZeros);
   at::Tensor scale = absmax.div(top);
   if (fp16_scales) scale = round_to_fp16(scale);
   if (clipping_search) scale = search_scale(x, absmax, top, fp16_scales);
@@ -113,8 +119,9 @@ at::Tensor fake_quantize_asymmetric(const at::Tensor& x, int64_t bits, int64_t g
 
 void fake_quantize_symmetric_reference(std::span<float> row, int64_t bits, bool clipping_search) {
   const float top = static_cast<float>(largest_symmetric_code(bits));
-  float absmax = static_cast<float>(kSmallestAbsmax);
+  float absmax = 0.0f;
   for (const float x : row) absmax = std::max(absmax, std::abs(x));
+  if (absmax < static_cast<float>(kSmallestNormal)) absmax = static_cast<float>(kAbsmaxOfZeros);
   const auto quantized = [&](float x, float scale) {
     return std::clamp(std::nearbyint(x / scale), -top - 1.0f, top) * scale;
   };

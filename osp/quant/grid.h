@@ -41,7 +41,7 @@ enum class GroupRange {
   free,           // of the numbers alone
 };
 
-// Weight [out, in]: scale = max(absmax, 1e-5) / (2^(b−1) − 1) per output channel, or, with the
+// Weight [out, in]: scale = absmax / (2^(b−1) − 1) per output channel, or, with the
 // clipping search, the one of the 80 scales p · scale, p = 1 − i/100, i = 0 … 79, that has the
 // least Σ |quantized − x|^2.4; among equals the largest p. With fp16_scales every scale is rounded
 // to fp16 (at least its smallest number, 2^−24) before codes are chosen, so that files that store

@@ -16,7 +16,9 @@
 namespace osp {
 namespace {
 
-constexpr double kSmallestRange = 1e-5;
+constexpr double kSmallestFp16 = 0x1p-24;
+constexpr double kRangeOfZeros = 1e-5;    // of a group of zeros
+constexpr double kSmallestRange = 1e-30;  // below it a group counts as zeros
 
 int64_t smallest_code(int64_t bits) { return -(int64_t{1} << (bits - 1)); }
 
@@ -33,8 +35,14 @@ at::Tensor codes_of(const at::Tensor& x, const at::Tensor& scale, const at::Tens
 GridParameters asymmetric_range(const at::Tensor& low, const at::Tensor& high, double p,
                                 const WeightGrid& grid) {
   const double top = static_cast<double>((int64_t{1} << grid.bits) - 1);
-  at::Tensor scale = high.sub(low).clamp_min_(kSmallestRange).mul_(p).div_(top);
-  if (grid.fp16_scales) scale = round_to_fp16(scale);
+  at::Tensor range = high.sub(low);
+  const at::Tensor zeros = range.lt(kSmallestRange);
+  range.masked_fill_(zeros, kRangeOfZeros);
+  at::Tensor scale = range.mul_(p).div_(top);
+  if (grid.fp16_scales) {
+    scale = round_to_fp16(scale);
+    scale.masked_fill_(zeros.logical_and(scale.lt(kSmallestFp16)), kSmallestFp16);
+  }
   const at::Tensor zero = low.mul(-p).div_(scale).round_().clamp_(0.0, top);
   return {scale, zero.add(static_cast<double>(smallest_code(grid.bits)))};
 }

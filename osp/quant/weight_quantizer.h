@@ -1,8 +1,8 @@
 // Grids for weights and round-to-nearest onto them: 2 to 8 bits, one scale per output channel or
 // per group of columns, symmetric or asymmetric, with or without a clipping search.
 //
-//   symmetric    scale = p · max(absmax, 1e-5) / (2^(b−1) − 1)
-//   asymmetric   scale = p · max(high − low, 1e-5) / (2^b − 1), zero = round(−p · low / scale),
+//   symmetric    scale = p · absmax / (2^(b−1) − 1)
+//   asymmetric   scale = p · (high − low) / (2^b − 1), zero = round(−p · low / scale),
 //                low = min(0, smallest), high = max(0, largest)
 //
 // p = 1, or with the search the one of 1 − i/100, i = 0 … 79, with the least Σ |quantized − w|^2.4

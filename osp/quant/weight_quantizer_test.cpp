@@ -69,14 +69,15 @@ TEST(WeightQuantizer, FinerGridsHaveSmallerErrors) {
   }
 }
 
-TEST(WeightQuantizer, Fp16ScalesAreFp16NumbersAndPositiveForTinyWeights) {
+TEST(WeightQuantizer, Fp16ScalesAreFp16NumbersUnlessThatWouldLoseTinyWeights) {
   for (const double deviation : {1.0, 1e-9}) {
     for (const bool symmetric : {true, false}) {
       for (const int64_t bits : {4, 8}) {
         const at::Tensor w = gaussian(8, 64, "weight", deviation);
         const QuantizedLinear q =
             round_to_nearest(w, {.bits = bits, .symmetric = symmetric, .fp16_scales = true}, "w");
-        EXPECT_TRUE(q.scale.equal(q.scale.to(at::kHalf).to(at::kFloat)));
+        EXPECT_EQ(q.scale.equal(q.scale.to(at::kHalf).to(at::kFloat)), deviation == 1.0);
+        EXPECT_GT(signal_to_noise_db(w, q.dequantized()), 15.0);
         check_quantized(q, "w");
       }
     }
@@ -107,6 +108,28 @@ TEST(WeightQuantizer, BadRequestsNameTheWeight) {
   EXPECT_NE(message(w.mul(1e8), {.fp16_scales = true}).find("fp16"), std::string::npos);
   w[1][1] = std::numeric_limits<float>::infinity();
   EXPECT_NE(message(w, {}).find("NaN or infinite"), std::string::npos);
+}
+
+TEST(WeightQuantizer, AFactorThatMovesBetweenLayersChangesNoCode) {
+  const at::Tensor w = gaussian(8, 64, "weight");
+  for (const WeightGrid& grid :
+       {WeightGrid{}, WeightGrid{.bits = 3, .group = 32, .clipping_search = false},
+        WeightGrid{.bits = 4, .group = 32, .symmetric = false},
+        WeightGrid{.bits = 8, .symmetric = false, .clipping_search = false}}) {
+    const QuantizedLinear plain = round_to_nearest(w, grid, "w");
+    for (const int power : {-30, -20, 20}) {
+      const double factor = std::ldexp(1.0, power);
+      const QuantizedLinear moved = round_to_nearest(w.mul(factor), grid, "w");
+      EXPECT_TRUE(moved.codes.equal(plain.codes)) << power;
+      EXPECT_TRUE(moved.scale.equal(plain.scale.mul(factor))) << power;
+    }
+  }
+  // fp16 has no number for the scale: it stays, and no weight is lost.
+  const QuantizedLinear small = round_to_nearest(w.mul(1e-9), {.fp16_scales = true}, "w");
+  EXPECT_LT(small.dequantized().sub(w.mul(1e-9)).abs().max().item<double>(), 1e-9);
+  // Rows of zeros keep a scale that every format holds.
+  const QuantizedLinear zeros = round_to_nearest(w.mul(0.0), {.fp16_scales = true}, "w");
+  EXPECT_GT(zeros.scale.min().item<float>(), 0x1p-24f);
 }
 
 TEST(WeightQuantizer, SignalToNoiseIsInDecibels) {

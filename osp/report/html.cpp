@@ -1,4 +1,5 @@
 #include "osp/report/html.h"
+#include "osp/base/json_text.h"
 
 namespace osp {
 namespace {
@@ -41,7 +42,7 @@ std::string escape_html(std::string_view text) {
 }
 
 std::string json_for_script(const Json& value) {
-  std::string text = value.dump();
+  std::string text = json_text(value);
   replace_all(text, "<", "\\u003c");
   replace_all(text, ">", "\\u003e");
   replace_all(text, "&", "\\u0026");

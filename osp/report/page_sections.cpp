@@ -5,6 +5,7 @@
 
 #include "osp/base/console.h"
 #include "osp/base/error.h"
+#include "osp/base/json_text.h"
 #include "osp/report/chart_parts.h"
 #include "osp/report/html.h"
 #include "osp/report/summary.h"
@@ -18,7 +19,7 @@ constexpr size_t kMaxEarlierSamples = 6;
 constexpr size_t kMaxValueBytes = 300;
 
 std::string text_of(const Json& value) {
-  return shorten(value.is_string() ? value.get<std::string>() : value.dump(), kMaxValueBytes);
+  return shorten(value.is_string() ? value.get<std::string>() : json_text(value), kMaxValueBytes);
 }
 
 std::string details(const std::string& summary, const std::string& body) {

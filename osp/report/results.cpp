@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "osp/base/error.h"
+#include "osp/base/json_text.h"
 #include "osp/base/provenance.h"
 #include "osp/report/html.h"
 #include "osp/report/json_fields.h"
@@ -149,7 +150,7 @@ bool is(const Json& file, const char* key, Json::value_t type) {
   size_t shown = 0;
   for (const auto& [key, value] : file.items()) {
     if (!file.is_object() || ++shown > 8) break;
-    found += (found.empty() ? "keys " : ", ") + Json(shorten(key, 40)).dump();
+    found += (found.empty() ? "keys " : ", ") + json_text(Json(shorten(key, 40)));
   }
   fail(ErrorCode::unsupported,
        "{}: none of the results that osp report knows; expected the JSON of osp eval (with "

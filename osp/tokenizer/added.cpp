@@ -95,10 +95,19 @@ int32_t TokenSearch::find(std::string_view text, size_t from, size_t* begin, siz
 
 AddedTokens::AddedTokens(const Component& file, const Bpe& model, const Normalizer& normalizer) {
   if (!file.has("added_tokens")) return;
+  // The entries of each content: the last one counts.
+  std::vector<std::string> places;
   for (const Component& entry : file.list("added_tokens")) {
     AddedToken token = read_token(entry);
-    if (token.content.empty() || by_content_.contains(token.content)) continue;
-
+    if (token.content.empty()) continue;
+    const auto before = by_content_.find(token.content);
+    if (before != by_content_.end()) {
+      const auto index = static_cast<size_t>(before->second);
+      token.id = tokens_[index].id;
+      token.special = token.special || tokens_[index].special;
+      tokens_[index] = std::move(token);
+      continue;
+    }
     // Content and id must agree with the vocabulary and with the tokens before.
     const int32_t in_model = model.id(token.content);
     const std::string* other = model.token(token.id);
@@ -111,17 +120,25 @@ AddedTokens::AddedTokens(const Component& file, const Bpe& model, const Normaliz
     by_content_.emplace(token.content, index);
     by_id_.emplace(token.id, index);
     largest_id_ = std::max(largest_id_, token.id);
-
-    // Normalized tokens are looked for in normalized text, the others in the original.
+    places.push_back(entry.where);
+    tokens_.push_back(std::move(token));
+  }
+  // Normalized tokens are looked for in normalized text, the others in the original.
+  for (size_t i = 0; i < tokens_.size(); ++i) {
+    AddedToken& token = tokens_[i];
     Growth growth(token.content.size());
     token.found_as = token.normalized ? normalizer.apply(token.content, growth) : token.content;
+    if (token.found_as.empty()) {
+      fail(ErrorCode::unsupported,
+           "{}: \"{}\" is nothing when normalized, and would be found everywhere", places[i],
+           printable(token.content));
+    }
     if (token.found_as.size() > kMaxNormalizedBytes) {
       fail(ErrorCode::unsupported,
-           "{}: content of {} bytes when normalized, at most {} are supported", entry.where,
+           "{}: content of {} bytes when normalized, at most {} are supported", places[i],
            token.found_as.size(), kMaxNormalizedBytes);
     }
-    (token.normalized ? in_normalized_ : in_original_).add(token.found_as, index);
-    tokens_.push_back(std::move(token));
+    (token.normalized ? in_normalized_ : in_original_).add(token.found_as, static_cast<int32_t>(i));
   }
 }
 
@@ -141,6 +158,7 @@ bool AddedTokens::place(std::string_view text, size_t done, const AddedToken& to
     if (*begin > 0 && is_word(last_character(text.substr(0, *begin)))) return false;
     if (starts_with_word(text.substr(*end))) return false;
   }
+  if (token.lstrip && *begin < done) *begin = done;
   while (token.lstrip && *begin > done) {
     const char32_t before = last_character(text.substr(0, *begin));
     if (!is_space(before)) break;

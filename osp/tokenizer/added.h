@@ -51,8 +51,9 @@ class TokenSearch {
 class AddedTokens {
  public:
   AddedTokens() = default;
-  // `list` is the file's "added_tokens". Error(damaged) if a token's id is not the model's or two
-  // tokens share one.
+  // `list` is the file's "added_tokens". Of a content that is listed twice the last entry counts,
+  // but it is special if any entry is.
+  // Error(damaged) if a token's id is not the model's or two tokens share one.
   AddedTokens(const Component& file, const Bpe& model, const Normalizer& normalizer);
 
   // Calls part(text, id) for each part of `text` in order: id is -1 for text between tokens.
@@ -66,10 +67,12 @@ class AddedTokens {
         const int32_t index = search.find(text, at, &begin, &end);
         if (index < 0) break;
         const size_t match_end = end;
-        if (begin < done) continue;  // in white space that the token before has swallowed
+        // It may lie in white space that the token before has swallowed: then the text goes on
+        // behind it, as in the package.
         if (!place(text, done, tokens_[index], &begin, &end)) continue;
         if (begin > done) part(text.substr(done, begin - done), -1);
-        part(text.substr(begin, end - begin), tokens_[index].id);
+        // One that strips to its left from there has nothing left, and is no token.
+        if (end > begin) part(text.substr(begin, end - begin), tokens_[index].id);
         done = end;
         end = match_end;
       }

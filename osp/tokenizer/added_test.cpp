@@ -48,12 +48,24 @@ TEST_F(AddedTokensTest, LongestWinsAtTheLeftmostPlace) {
 TEST_F(AddedTokensTest, StripTakesWhiteSpaceOfItsSide) {
   const AddedTokens tokens = read(R"([{"content": "<l>", "lstrip": true},
                                       {"content": "<r>", "rstrip": true}, {"content": " "}])");
-  EXPECT_EQ(parts(tokens, "a\n\t<l>b<r>\n c"), "(a)[10](b)[11](c)");
+  EXPECT_EQ(parts(tokens, "a\n\t<l>b<r>\n c"), "(a)[10](b)[11][12](c)");
 }
 
-TEST_F(AddedTokensTest, TokensInSwallowedSpaceAreNotSeen) {
+TEST_F(AddedTokensTest, TokensInSwallowedSpaceAreFoundAndTextGoesOnBehindThem) {
   const AddedTokens tokens = read(R"([{"content": "<r>", "rstrip": true}, {"content": "  "}])");
-  EXPECT_EQ(parts(tokens, "<r>  a  b"), "[10](a)[11](b)");
+  EXPECT_EQ(parts(tokens, "<r>  a  b"), "[10][11](a)[11](b)");
+  EXPECT_EQ(parts(tokens, "<r>   a"), "[10][11]( a)");
+  const AddedTokens both = read(R"([{"content": " ", "lstrip": true, "rstrip": true}])");
+  EXPECT_EQ(parts(both, "a   b"), "(a)[10](b)");
+}
+
+TEST_F(AddedTokensTest, OfAContentThatIsListedTwiceTheLastEntryCounts) {
+  const AddedTokens tokens =
+      read(R"([{"content": "<m>", "id": 10, "special": true, "normalized": true},
+               {"content": "<m>", "id": 10, "rstrip": true, "normalized": false}])");
+  EXPECT_EQ(parts(tokens, "a<m> b"), "(a)[10](b)");
+  EXPECT_EQ(parts(tokens, "a<m> b", true), "(a<m> b)");
+  EXPECT_TRUE(tokens.find(10)->special);
 }
 
 TEST_F(AddedTokensTest, SingleWordsNeedBoundaries) {

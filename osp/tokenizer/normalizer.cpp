@@ -87,12 +87,20 @@ std::string lowercase(const std::string& text) {
   return out;
 }
 
-std::string strip(std::string_view text, bool left, bool right) {
+// Bytes that `f` makes of the first `count` bytes.
+template <class Function>
+size_t bytes_made(const std::string& text, size_t count, const Function& f) {
+  return count == 0 ? 0 : f(text.substr(0, count)).size();
+}
+
+std::string strip(std::string_view text, bool left, bool right, size_t* start) {
+  const size_t before = text.size();
   while (left && !text.empty()) {
     const char* p = text.data();
     if (!is_space(next_character(p))) break;
     text.remove_prefix(static_cast<size_t>(p - text.data()));
   }
+  *start -= std::min(*start, before - text.size());
   while (right && !text.empty()) {
     const char32_t last = last_character(text);
     if (!is_space(last)) break;
@@ -113,31 +121,43 @@ void Normalizer::add(const Component& component) {
   } else if (type == "NFC" || type == "NFD" || type == "NFKC" || type == "NFKD") {
     const bool compatible = type[2] == 'K';
     const bool compose = type.back() == 'C';
-    step([=](std::string text, const Growth&) { return normalize(text, compatible, compose); });
+    step([=](std::string text, const Growth&, size_t* start) {
+      const auto run = [&](const std::string& part) {
+        return normalize(part, compatible, compose);
+      };
+      *start = bytes_made(text, *start, run);
+      return run(text);
+    });
   } else if (type == "Prepend") {
-    step([prefix = component.text("prepend")](std::string text, const Growth&) {
+    step([prefix = component.text("prepend")](std::string text, const Growth&, size_t* start) {
+      if (*start > 0) *start += prefix.size();
       return text.empty() ? text : prefix + text;
     });
   } else if (type == "Replace") {
-    step([pattern = Pattern(component), content = component.text("content")](std::string text,
-                                                                             const Growth& growth) {
-      return pattern.replace(text, content, growth);
+    step([pattern = Pattern(component), content = component.text("content")](
+             std::string text, const Growth& growth, size_t* start) {
+      return pattern.replace(text, content, growth, start);
     });
   } else if (type == "Lowercase") {
-    step([](std::string text, const Growth&) { return lowercase(text); });
+    step([](std::string text, const Growth&, size_t* start) {
+      *start = bytes_made(text, *start, lowercase);
+      return lowercase(text);
+    });
   } else if (type == "Strip") {
     const bool left = component.flag("strip_left", true);
     const bool right = component.flag("strip_right", true);
-    step([=](std::string text, const Growth&) { return strip(text, left, right); });
+    step([=](std::string text, const Growth&, size_t* start) {
+      return strip(text, left, right, start);
+    });
   } else {
     component.unsupported("normalizer",
                           "NFC, NFD, NFKC, NFKD, Prepend, Replace, Lowercase, Strip, Sequence");
   }
 }
 
-std::string Normalizer::apply(std::string text, Growth& growth) const {
+std::string Normalizer::apply(std::string text, Growth& growth, size_t* start) const {
   for (const Step& step : steps_) {
-    text = step.run(std::move(text), growth);
+    text = step.run(std::move(text), growth, start);
     growth.check(text.size(), step.where);
   }
   if (!steps_.empty()) growth.add(text.size(), steps_.back().where);

@@ -24,22 +24,31 @@ void PostProcessor::add(const Component& component) {
 }
 
 void PostProcessor::add_template(const Component& component) {
-  Template parts;
+  if (parts_.size() > 2) {
+    fail(ErrorCode::unsupported,
+         "{}: a template behind one that gives {} parts; there are templates for one and for two",
+         component.where, parts_.size());
+  }
+  std::vector<Part> made;
+  std::vector<bool> taken(parts_.size());
   size_t num_ids = 0;
   const Component special_tokens = component.child("special_tokens");
-  for (const Component& part : component.list("single")) {
-    // The text itself, once.
+  for (const Component& part : component.list(parts_.size() == 1 ? "single" : "pair")) {
+    // A part that was there before, once.
     if (part.json.is_object() && part.has("Sequence")) {
       const std::string id = part.child("Sequence").text("id");
-      if (id != "A") {
-        fail(ErrorCode::damaged, "{}: sequence \"{}\" in the template for one text, expected \"A\"",
-             part.where, printable(id));
+      const size_t index = id == "A" ? 0 : 1;
+      if (index >= parts_.size() || (id != "A" && id != "B")) {
+        fail(ErrorCode::damaged, "{}: sequence \"{}\" in the template for {}, expected \"A\"{}",
+             part.where, printable(id), parts_.size() == 1 ? "one text" : "two texts",
+             parts_.size() == 1 ? "" : " or \"B\"");
       }
-      if (std::any_of(parts.begin(), parts.end(), [](const Part& p) { return p.text; })) {
-        fail(ErrorCode::unsupported, "{}: the template has the text \"A\" more than once",
-             part.where);
+      if (taken[index]) {
+        fail(ErrorCode::unsupported, "{}: the template has the text \"{}\" more than once",
+             part.where, id);
       }
-      parts.push_back({true, {}});
+      taken[index] = true;
+      made.push_back(parts_[index]);
     } else if (part.json.is_object() && part.has("SpecialToken")) {
       // A special token: the ids of its entry.
       const std::string name = part.child("SpecialToken").text("id");
@@ -59,22 +68,37 @@ void PostProcessor::add_template(const Component& component) {
                component.where, kMaxTemplateIds);
         }
       }
-      parts.push_back(std::move(special));
+      made.push_back(std::move(special));
     } else {
       fail(ErrorCode::damaged, "{}: expected a \"Sequence\" or a \"SpecialToken\"", part.where);
     }
   }
-  templates_.push_back(std::move(parts));
+  parts_ = std::move(made);
+}
+
+size_t PostProcessor::num_before() const {
+  size_t count = 0;
+  for (const Part& part : parts_) {
+    if (part.text) break;
+    count += part.ids.size();
+  }
+  return count;
+}
+
+size_t PostProcessor::num_after() const {
+  size_t count = 0;
+  for (auto part = parts_.rbegin(); part != parts_.rend() && !part->text; ++part) {
+    count += part->ids.size();
+  }
+  return count;
 }
 
 void PostProcessor::apply(std::vector<int32_t>& ids, size_t from) const {
-  for (const Template& parts : templates_) {
-    const std::vector<int32_t> text(ids.begin() + static_cast<ptrdiff_t>(from), ids.end());
-    ids.resize(from);
-    for (const Part& part : parts) {
-      const std::vector<int32_t>& added = part.text ? text : part.ids;
-      ids.insert(ids.end(), added.begin(), added.end());
-    }
+  const std::vector<int32_t> text(ids.begin() + static_cast<ptrdiff_t>(from), ids.end());
+  ids.resize(from);
+  for (const Part& part : parts_) {
+    const std::vector<int32_t>& added = part.text ? text : part.ids;
+    ids.insert(ids.end(), added.begin(), added.end());
   }
 }
 

@@ -82,7 +82,7 @@ void cut(const Piece& piece, std::vector<Span>& spans, Behavior behavior, PieceS
   if (behavior == Behavior::contiguous) merge_alike(spans);
   for (const Span& span : spans) {
     if (behavior == Behavior::removed && span.delimiter) continue;
-    sink.add(piece.text.substr(span.begin, span.end - span.begin), piece.first && span.begin == 0);
+    sink.add(piece.text.substr(span.begin, span.end - span.begin), piece.start_after(span.begin));
   }
 }
 
@@ -103,7 +103,8 @@ void cut_digits(const Piece& piece, bool individual, PieceSink& sink) {
   const char* const begin = piece.text.data();
   const char* const end = begin + piece.text.size();
   const auto add = [&](const char* from, const char* to) {
-    sink.add({from, static_cast<size_t>(to - from)}, piece.first && from == begin);
+    sink.add({from, static_cast<size_t>(to - from)},
+             piece.start_after(static_cast<size_t>(from - begin)));
   };
   const char* start = begin;  // start of the open run
   bool digits = false;        // true if that run is made of digits
@@ -121,9 +122,15 @@ void cut_digits(const Piece& piece, bool individual, PieceSink& sink) {
 
 void cut_byte_level(const Piece& piece, bool prefix_space, bool use_regex, PieceSink& sink) {
   std::string_view text = piece.text;
-  if (prefix_space && text.front() != ' ') text = sink.keep(" " + std::string(text));
+  size_t start = piece.start;
+  if (prefix_space && text.front() != ' ') {
+    text = sink.keep(" " + std::string(text));
+    if (start > 0) ++start;
+  }
   const auto add = [&](std::string_view word) {
-    sink.add(sink.keep(to_byte_alphabet(word)), piece.first && word.data() == text.data());
+    const size_t left =
+        Piece{text, start}.start_after(static_cast<size_t>(word.data() - text.data()));
+    sink.add(sink.keep(to_byte_alphabet(word)), to_byte_alphabet(word.substr(0, left)).size());
   };
   if (use_regex) {
     for_each_gpt2_word(text, add);
@@ -199,7 +206,9 @@ void PreTokenizer::add_metaspace(const Component& component) {
   const bool split = component.flag("split", true);
   add_step(component, [=](const Piece& piece, PieceSink& sink) {
     std::string text;
-    for (const char c : piece.text) {
+    size_t start = 0;
+    for (const char& c : piece.text) {
+      if (static_cast<size_t>(&c - piece.text.data()) == piece.start) start = text.size();
       if (c == ' ') {
         text += mark;
         sink.growth->check(text.size(), *sink.where);
@@ -207,10 +216,14 @@ void PreTokenizer::add_metaspace(const Component& component) {
         text += c;
       }
     }
-    const bool prepend = scheme == "always" || (scheme == "first" && piece.first);
-    if (prepend && !text.starts_with(mark)) text.insert(0, mark);
-    const Piece marked{sink.keep(std::move(text)), piece.first};
-    if (!split) return sink.add(marked.text, marked.first);
+    if (piece.start >= piece.text.size()) start = text.size();
+    const bool prepend = scheme == "always" || (scheme == "first" && piece.start > 0);
+    if (prepend && !text.starts_with(mark)) {
+      text.insert(0, mark);
+      if (start > 0) start += mark.size();
+    }
+    const Piece marked{sink.keep(std::move(text)), start};
+    if (!split) return sink.add(marked.text, marked.start);
     std::vector<Span> spans;
     size_t done = 0;
     for (size_t at = marked.text.find(mark); at != std::string_view::npos;
@@ -224,9 +237,9 @@ void PreTokenizer::add_metaspace(const Component& component) {
   });
 }
 
-std::vector<Piece> PreTokenizer::run(std::string_view text, bool first, Growth& growth,
+std::vector<Piece> PreTokenizer::run(std::string_view text, size_t start, Growth& growth,
                                      std::deque<std::string>& storage) const {
-  std::vector<Piece> pieces{{text, first}};
+  std::vector<Piece> pieces{{text, start}};
   for (const Step& step : steps_) {
     PieceSink sink{{}, &storage, &growth, &step.where};
     sink.pieces.reserve(pieces.size());

@@ -14,10 +14,14 @@
 
 namespace osp::tokenizer {
 
-// A part of the text on its way to becoming a word. `first`: it starts where the text starts.
+// A part of the text on its way to becoming a word. `start`: number of its first bytes that come
+// from the first character of the whole text.
 struct Piece {
   std::string_view text;
-  bool first;
+  size_t start;
+
+  // Bytes from there that are left at position `at`.
+  size_t start_after(size_t at) const { return start > at ? start - at : 0; }
 };
 
 // The pieces that a step makes; rewritten text lives in `storage` until the call ends.
@@ -27,8 +31,8 @@ struct PieceSink {
   Growth* growth = nullptr;
   const std::string* where = nullptr;  // the step
 
-  void add(std::string_view text, bool first) {
-    if (!text.empty()) pieces.push_back({text, first});
+  void add(std::string_view text, size_t start) {
+    if (!text.empty()) pieces.push_back({text, start});
   }
   std::string_view keep(std::string text) {
     growth->add(text.size(), *where);
@@ -47,15 +51,15 @@ class PreTokenizer {
   bool can_use_bytes() const { return can_use_bytes_; }
   void use_bytes();
 
-  // Calls word(std::string_view) for each word in order. Thread-safe. Error(unsupported) if the
-  // steps make more text than `growth` allows.
+  // Calls word(std::string_view) for each word in order; `start` as in Piece. Thread-safe.
+  // Error(unsupported) if the steps make more text than `growth` allows.
   template <class Word>
-  void for_each_word(std::string_view text, bool first, Growth& growth, Word&& word) const {
+  void for_each_word(std::string_view text, size_t start, Growth& growth, Word&& word) const {
     if (text.empty()) return;
     if (steps_.empty() && !byte_words_) return word(text);
     if (steps_.empty() && !prefix_space_) return byte_words(text, word);
     std::deque<std::string> storage;
-    std::vector<Piece> pieces = run(text, first, growth, storage);
+    std::vector<Piece> pieces = run(text, start, growth, storage);
     for (const Piece& piece : pieces) {
       if (!byte_words_) {
         word(piece.text);
@@ -84,7 +88,7 @@ class PreTokenizer {
   void add_step(const Component& component, std::function<void(const Piece&, PieceSink&)> run);
   void add_split(const Component& component);
   void add_metaspace(const Component& component);
-  std::vector<Piece> run(std::string_view text, bool first, Growth& growth,
+  std::vector<Piece> run(std::string_view text, size_t start, Growth& growth,
                          std::deque<std::string>& storage) const;
 
   std::vector<Step> steps_;

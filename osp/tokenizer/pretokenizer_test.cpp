@@ -13,12 +13,12 @@ namespace {
 
 using Strings = std::vector<std::string>;
 
-Strings words(const char* json, std::string_view text, bool first = true) {
+Strings words(const char* json, std::string_view text, size_t start = 1) {
   const SortedJson parsed = SortedJson::parse(json);
   Strings found;
   Growth growth(text.size());
   PreTokenizer(Component{parsed, "test"})
-      .for_each_word(text, first, growth, [&](std::string_view word) { found.emplace_back(word); });
+      .for_each_word(text, start, growth, [&](std::string_view word) { found.emplace_back(word); });
   return found;
 }
 
@@ -82,15 +82,15 @@ TEST(PreTokenizer, SplitBehavesInEachOfItsWays) {
 }
 
 TEST(PreTokenizer, MetaspaceMarksTheStartAsItsSchemeSays) {
-  const auto meta = [](const std::string& scheme, bool first) {
+  const auto meta = [](const std::string& scheme, size_t start) {
     const std::string json = fmt::format(
         R"({{"type": "Metaspace", "replacement": "_", "prepend_scheme": "{}", "split": true}})",
         scheme);
-    return words(json.c_str(), "a  b", first);
+    return words(json.c_str(), "a  b", start);
   };
   EXPECT_EQ(meta("always", false), (Strings{"_a", "_", "_b"}));
-  EXPECT_EQ(meta("first", true), (Strings{"_a", "_", "_b"}));
-  EXPECT_EQ(meta("first", false), (Strings{"a", "_", "_b"}));
+  EXPECT_EQ(meta("first", 1), (Strings{"_a", "_", "_b"}));
+  EXPECT_EQ(meta("first", 0), (Strings{"a", "_", "_b"}));
   EXPECT_EQ(meta("never", true), (Strings{"a", "_", "_b"}));
 }
 
@@ -108,9 +108,9 @@ TEST(PreTokenizer, BytesInPlaceOfTheAlphabetGiveTheSameWords) {
     Strings from_raw;
     Strings from_mapped;
     Growth growth(text.size());
-    raw.for_each_word(text, true, growth,
+    raw.for_each_word(text, 1, growth,
                       [&](std::string_view word) { from_raw.push_back(to_byte_alphabet(word)); });
-    mapped.for_each_word(text, true, growth,
+    mapped.for_each_word(text, 1, growth,
                          [&](std::string_view word) { from_mapped.emplace_back(word); });
     ASSERT_EQ(from_raw, from_mapped) << text;
   }

@@ -3,6 +3,8 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
+
 #include "osp/tokenizer/utf8.h"
 
 namespace osp::tokenizer {
@@ -104,8 +106,10 @@ class Translator {
 
   void escape() {
     if (at_ + 1 >= in_.size()) refuse("\\ at the end");
-    // Oniguruma counts the superscripts and fractions of Latin-1 as word characters.
-    constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\xB2\xB3\xB9\xBC-\xBE)";
+    // Oniguruma counts the superscripts and fractions of Latin-1 as word characters, but not in
+    // brackets.
+    constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+    constexpr std::string_view kLatinNumbers = R"(\xB2\xB3\xB9\xBC-\xBE)";
     const char c = in_[at_ + 1];
     if (c == 'p' || c == 'P') return property(c);
     const auto put = [&](std::string_view text) {
@@ -123,7 +127,8 @@ class Translator {
         return put(R"(\P{White_Space})");
       case 'w':
       case 'W':
-        return put_class(kWord, c == 'W');
+        return put_class(in_class_ ? std::string(kWord) : fmt::format("{}{}", kWord, kLatinNumbers),
+                         c == 'W');
       case 'h':
       case 'H':
         return put_class("0-9A-Fa-f", c == 'H');
@@ -259,8 +264,8 @@ void Pattern::for_each_match(std::string_view text, const Regex::Match& match) c
   }
 }
 
-std::string Pattern::replace(std::string_view text, std::string_view content,
-                             const Growth& growth) const {
+std::string Pattern::replace(std::string_view text, std::string_view content, const Growth& growth,
+                             size_t* start) const {
   std::string repaired;
   if (regex_ && valid_utf8_prefix(text) != text.size()) {
     repaired = replace_invalid_utf8(text);
@@ -268,12 +273,19 @@ std::string Pattern::replace(std::string_view text, std::string_view content,
   }
   std::string out;
   out.reserve(text.size() + text.size() / 4);
-  size_t done = 0;
+  size_t done = 0, from_start = 0;
+  const auto count_kept = [&](size_t end) {
+    from_start += std::max(done, std::min(end, *start)) - done;
+  };
   for_each_match(text, [&](size_t begin, size_t end) {
+    count_kept(begin);
+    if (end == 0 || end - 1 < *start) from_start += content.size();
     out.append(text.substr(done, begin - done)).append(content);
     done = end;
     growth.check(out.size(), where_);
   });
+  count_kept(text.size());
+  *start = from_start;
   return out.append(text.substr(done));
 }
 

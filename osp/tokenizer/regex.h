@@ -39,7 +39,14 @@ class Pattern {
   // `text` with every match replaced by `content` as it stands. Bytes that are no UTF-8 are first
   // replaced as in texts if the pattern is a regular expression. Error(unsupported) if the result
   // is longer than `growth` allows.
-  std::string replace(std::string_view text, std::string_view content, const Growth& growth) const;
+  // *start counts the bytes at the start of `text` that come from the start of the original text,
+  // and then those of the result: what replaces a match comes from the match's last character.
+  std::string replace(std::string_view text, std::string_view content, const Growth& growth,
+                      size_t* start) const;
+  std::string replace(std::string_view text, std::string_view content, const Growth& growth) const {
+    size_t start = 0;
+    return replace(text, content, growth, &start);
+  }
 
  private:
   std::string where_;

@@ -69,8 +69,8 @@ struct Tokenizer::State {
     cut_at_spaces = !bytes && model.may_cut_before(tokenizer::kSpaceMark);
   }
 
-  // Text between added tokens, normalized already.
-  void encode_text(std::string_view text, bool first, tokenizer::Growth& growth,
+  // Text between added tokens, normalized already. `start` as in Piece.
+  void encode_text(std::string_view text, size_t start, tokenizer::Growth& growth,
                    std::vector<int32_t>& ids) const;
   void encode_words(std::string_view text, WordCache& cache, std::vector<int32_t>& ids) const;
   void encode_word(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const;
@@ -123,10 +123,10 @@ void Tokenizer::State::encode_words(std::string_view text, WordCache& cache,
   encode_word(text, cache, ids);
 }
 
-void Tokenizer::State::encode_text(std::string_view text, bool first, tokenizer::Growth& growth,
+void Tokenizer::State::encode_text(std::string_view text, size_t start, tokenizer::Growth& growth,
                                    std::vector<int32_t>& ids) const {
   WordCache& cache = WordCache::of_thread(serial);
-  pre_tokenizer.for_each_word(text, first, growth,
+  pre_tokenizer.for_each_word(text, start, growth,
                               [&](std::string_view word) { encode_words(word, cache, ids); });
 }
 
@@ -176,27 +176,47 @@ void Tokenizer::encode_append(std::string_view text, const EncodeOptions& option
     text = repaired;
   }
   tokenizer::Growth normalized(text.size()), cut(text.size());
-  bool first = true;
-  const auto after_normalizer = [&](std::string_view part, int32_t id) {
-    if (id >= 0) {
-      ids.push_back(id);
-    } else {
-      state.encode_text(part, first, cut, ids);
-    }
-    first = false;
+  // Text without the added tokens that are searched in the original; `start` as in Piece.
+  const auto encode_normalized = [&](std::string_view whole, size_t start) {
+    state.added.split(whole, true, [&](std::string_view part, int32_t id) {
+      if (id >= 0) {
+        ids.push_back(id);
+        return;
+      }
+      const auto at = static_cast<size_t>(part.data() - whole.data());
+      state.encode_text(part, start > at ? start - at : 0, cut, ids);
+    });
   };
   state.added.split(text, false, [&](std::string_view part, int32_t id) {
     if (id >= 0) {
       ids.push_back(id);
-      first = false;
-    } else if (state.normalizer.empty()) {
-      state.added.split(part, true, after_normalizer);
-    } else {
-      state.added.split(state.normalizer.apply(std::string(part), normalized), true,
-                        after_normalizer);
+      return;
     }
+    size_t start = 0;
+    if (part.data() == text.data() && !part.empty()) {
+      const char* p = part.data();
+      tokenizer::next_character(p);
+      start = static_cast<size_t>(p - part.data());
+    }
+    if (state.normalizer.empty()) return encode_normalized(part, start);
+    const std::string rewritten = state.normalizer.apply(std::string(part), normalized, &start);
+    encode_normalized(rewritten, start);
   });
   if (options.add_special_tokens) state.post_processor.apply(ids, from);
+}
+
+std::vector<int32_t> Tokenizer::front_tokens() const {
+  std::vector<int32_t> ids;
+  state_->post_processor.apply(ids, 0);
+  ids.resize(state_->post_processor.num_before());
+  return ids;
+}
+
+std::vector<int32_t> Tokenizer::encode_prompt(std::string_view text) const {
+  std::vector<int32_t> ids = encode(text, {.add_special_tokens = true});
+  ids.resize(ids.size() - state_->post_processor.num_after());
+  if (ids.empty() && end_of_document() >= 0) ids.push_back(end_of_document());
+  return ids;
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_tokens) const {

@@ -33,6 +33,12 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const;
   void encode_append(std::string_view text, const EncodeOptions& options,
                      std::vector<int32_t>& ids) const;
+  // The special tokens that the template puts in front of a text.
+  std::vector<int32_t> front_tokens() const;
+  // The ids of a text that will go on: special tokens that the template puts in front, but none of
+  // those behind it. A text without any token gives the end-of-document token, and nothing if there
+  // is none.
+  std::vector<int32_t> encode_prompt(std::string_view text) const;
   // Unknown ids are skipped. The result of a byte-level vocabulary is the tokens' bytes as they
   // are: ids that were not encoded from whole characters may give invalid UTF-8.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;

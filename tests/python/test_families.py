@@ -329,7 +329,7 @@ def test_index_that_names_no_file_of_the_folder_is_refused(outside, probe, tmp_p
 # ---- the commands ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["Qwen2", "Olmo2", "GPTNeoX", "OPT"])
+@pytest.mark.parametrize("family", ["Qwen2", "Qwen3", "Olmo2", "GPTNeoX", "OPT"])
 def test_commands_work_on_models_from_elsewhere(family, run_program, repo_root, tmp_path):
     tokenizer = repo_root / "recipes" / "gcide-4096" / "tokenizer.json"
     model = random_model(family, vocab_size=4096)
@@ -356,9 +356,6 @@ def test_commands_work_on_models_from_elsewhere(family, run_program, repo_root, 
         assert json.loads(result.stdout)
 
     exported = ["osp", "export", tmp_path / "model", "--format", "hf", "--out", tmp_path / "out"]
-    if family == "Olmo2":  # has QK-norm
-        assert run_program(exported, check=False).returncode == 3
-        return
     run_program(exported)
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     for (name, a), (_, b) in zip(model.named_parameters(), again.named_parameters(), strict=True):

@@ -31,7 +31,7 @@ def from_compressed_tensors(folder: Path) -> dict[str, torch.Tensor]:
         codes = unpack(tensors[name + "_packed"], bits, columns).reshape(rows, scale.shape[1], -1)
         zeros = torch.full_like(scale, 2 ** (bits - 1))
         if name + "_zero_point" in tensors:
-            zeros = unpack(tensors[name + "_zero_point"].T, bits, rows).T.float()
+            zeros = zeros + tensors[name + "_zero_point"]  # int8, not packed
         result[name] = ((codes - zeros.unsqueeze(-1)) * scale.unsqueeze(-1)).reshape(rows, columns)
     return result
 

@@ -212,3 +212,65 @@ def test_commands_that_need_weights_of_full_precision_say_so(
         words = {"FOLDER": quantize(*options), "OUT": tmp_path / "out", "RECIPE": recipe}
         result = run_program(["osp", *(words.get(w, w) for w in command)], check=False)
         assert result.returncode in (2, 3) and part in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [("--method", "rtn"), ("--method", "gptq"), ("--asymmetric", "--group", 32)], ids=str
+)
+def test_a_factor_between_two_layers_changes_no_logit_and_loses_no_weight(
+    options, source, quantize, run_program, osp_logits, tmp_path
+):
+    """up * 2^20 and down * 2^-20 is the same model."""
+    shape, weights = SHAPE, random_weights(SHAPE)
+    for name in weights:
+        if "up_proj" in name or "down_proj" in name:
+            weights[name] = weights[name] * 2.0 ** (20 if "up_proj" in name else -20)
+    write_model_dir(tmp_path / "model", shape, weights)
+    (tmp_path / "model" / "tokenizer.json").write_text((source / "model" / "tokenizer.json").read_text())
+    result = run_program(["osp", "quantize", tmp_path / "model", "--calibration", source / "text.txt", "--windows",
+                          8, "--out", tmp_path / "q", "--bits", "4-16-16", "--calibration-type", "fp32",
+                          *options])  # fmt: skip
+    assert "rounded to zeros" not in result.stderr
+    tokens = some_tokens()
+    plain = osp_logits(quantize("--bits", "4-16-16", "--calibration-type", "fp32", *options), tokens)[
+        "logits"
+    ]
+    assert distance(osp_logits(tmp_path / "q", tokens)["logits"], plain) < SAME
+
+
+def test_a_resumed_run_that_never_began_is_refused(source, run_program, tmp_path):
+    result = run_program(["osp", "quantize", source / "model", "--calibration", source / "text.txt", "--resume",
+                          "--out", tmp_path / "mistyped"], check=False)  # fmt: skip
+    assert result.returncode == 2 and "nothing to resume" in result.stderr
+
+
+def test_calibration_shards_of_another_tokenizer_are_said(source, train_tokens, run_program, tmp_path):
+    model = tmp_path / "model"
+    shape = Shape(
+        width=64, heads=4, kv_heads=2, head_size=16, inner=128, layers=2, context=32, vocabulary=4096
+    )
+    write_model_dir(model, shape, random_weights(shape))
+    (model / "tokenizer.json").write_text((source / "model" / "tokenizer.json").read_text())
+    result = run_program(["osp", "quantize", model, "--calibration", train_tokens, "--windows", 4, "--bits",
+                          "4-16-16", "--out", tmp_path / "q"])  # fmt: skip
+    assert "made with another tokenizer.json" in result.stderr
+
+
+def test_names_that_are_not_utf8_are_written_in_every_result(source, osp_build, tmp_path):
+    odd = bytes(tmp_path) + b"/caf\xe9"
+    subprocess.run(["cp", "-r", source / "model", odd], check=True)
+    text = odd + b"/text.txt"
+    subprocess.run(["cp", source / "text.txt", text], check=True)
+    osp, out = str(osp_build / "osp"), odd + b"-q"
+    for command in (
+        [osp, "quantize", odd, "--calibration", text, "--windows", "4", "--out", out, "--json", "--report", "--data",
+         text],
+        [osp, "eval", out, "--data", text, "--json"],
+        [osp, "analyze", odd, "--data", text, "--json"],
+        [osp, "generate", out, "--prompt", "abc", "--max-tokens", "2", "--json"],
+        [osp, "export", out, "--format", "hf", "--out", odd + b"-hf", "--json"],
+        [osp, "tokenize", text, "--tokenizer", odd, "--end-of-document", "none", "--out", odd + b"-t", "--json"],
+    ):  # fmt: skip
+        result = subprocess.run(command, capture_output=True)
+        assert result.returncode == 0, (command, result.stderr)
+        json.loads(result.stdout)

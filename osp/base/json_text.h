@@ -1,0 +1,15 @@
+// JSON text of values that may hold names of files. Names are bytes: what is not UTF-8 becomes
+// U+FFFD, where the library's own dump() would throw away hours of work.
+#pragma once
+
+#include <string>
+
+#include "osp/base/json.h"
+
+namespace osp {
+
+inline std::string json_text(const Json& value, int indent = -1) {
+  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace osp

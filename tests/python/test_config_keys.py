@@ -1,0 +1,226 @@
+"""Every key about rotation, scale or window, at every level where it may stand: osp computes what
+transformers computes, or refuses the file with the key's name."""
+
+import json
+import subprocess
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+SIZES = dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=3,
+             intermediate_size=96, vocab_size=96, max_position_embeddings=64, bos_token_id=None,
+             eos_token_id=None, pad_token_id=None)  # fmt: skip
+LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LINEAR = {"rope_type": "linear", "factor": 2.0}
+
+# What config.json says, and whether osp follows it (else it names the key).
+VARIANTS = {
+    "theta beside": ("llama", {"rope_theta": 500.0}, True),
+    "theta inside": ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}, True),
+    "theta inside wins": (
+        "llama",
+        {"rope_theta": 77.0, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+        True,
+    ),
+    "scaling replaces parameters": (
+        "llama",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "rope_scaling": LINEAR},
+        True,
+    ),
+    "scaling replaces parameters, theta beside": (
+        "llama",
+        {
+            "rope_theta": 300.0,
+            "rope_parameters": {**LINEAR, "factor": 8.0, "rope_theta": 500.0},
+            "rope_scaling": {**LLAMA3, "original_max_position_embeddings": 16},
+        },
+        True,
+    ),
+    "empty scaling replaces nothing": (
+        "llama",
+        {"rope_parameters": {**LINEAR, "rope_theta": 500.0}, "rope_scaling": {}},
+        True,
+    ),
+    "type": ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, True),
+    "rope_type before type": ("llama", {"rope_scaling": {**LINEAR, "type": "default"}}, True),
+    "type before rope_type": ("llama", {"rope_scaling": {"type": "default", **LINEAR}}, True),
+    "original context beside": (
+        "llama",
+        {
+            "rope_scaling": {**LLAMA3, "original_max_position_embeddings": 32},
+            "original_max_position_embeddings": 16,
+        },
+        True,
+    ),
+    "original context from the context": ("llama", {"rope_scaling": LLAMA3}, True),
+    "partial rotation in a Llama": ("llama", {"partial_rotary_factor": 0.5}, False),
+    "yarn": ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, False),
+    "attention factor": ("llama", {"rope_scaling": {**LINEAR, "attention_factor": 0.5}}, False),
+    "unknown rope key": ("llama", {"rope_local_base_freq": 100.0}, False),
+    "interleaved": ("llama", {"rope_interleaved": True}, False),
+    "not interleaved": ("llama", {"rope_interleaved": False}, True),
+    "attention multiplier": ("llama", {"attention_multiplier": 0.5}, False),
+    "neutral multiplier": ("llama", {"residual_multiplier": 1.0}, True),
+    "softcap": ("llama", {"attn_logit_softcapping": 30.0}, False),
+    "window in a Llama": ("llama", {"sliding_window": 4}, False),
+    "window of Mistral": ("mistral", {"sliding_window": 4}, True),
+    "chunks": ("mistral", {"sliding_window": None, "attention_chunk_size": 8}, False),
+    "window switched off": ("qwen2", {"use_sliding_window": False, "sliding_window": 4}, True),
+    "window from a layer on": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+        True,
+    ),
+    "layer types decide": (
+        "qwen2",
+        {
+            "use_sliding_window": True,
+            "sliding_window": 4,
+            "max_window_layers": 0,
+            "layer_types": ["full_attention", "full_attention", "sliding_attention"],
+        },
+        True,
+    ),
+    "layer types all full": (
+        "qwen3",
+        {
+            "use_sliding_window": True,
+            "sliding_window": 4,
+            "max_window_layers": 1,
+            "layer_types": ["full_attention"] * 3,
+        },
+        True,
+    ),
+    "layer types that alternate": (
+        "qwen2",
+        {
+            "use_sliding_window": True,
+            "sliding_window": 4,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+        False,
+    ),
+    "key and value heads null": ("qwen2", {"num_key_value_heads": None}, True),
+    "old names of GPT-NeoX": ("gpt_neox", {"rotary_pct": 0.5, "rotary_emb_base": 500}, True),
+    "old and new names of GPT-NeoX disagree": (
+        "gpt_neox",
+        {"rotary_emb_base": 500, "rope_theta": 700.0},
+        False,
+    ),
+    "new name alone in GPT-NeoX": ("gpt_neox", {"rope_theta": 700.0}, False),
+    "parameters of GPT-NeoX": (
+        "gpt_neox",
+        {
+            "rotary_emb_base": 500,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 300.0, "partial_rotary_factor": 0.5},
+        },
+        True,
+    ),
+    "partial rotation of StableLM": ("stablelm", {"partial_rotary_factor": 0.5}, True),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_key_is_followed_as_transformers_does_or_refused_by_name(name, osp_build, tmp_path):
+    family, changes, follows = VARIANTS[name]
+    torch.manual_seed(0)
+    heads = {k: v for k, v in changes.items() if k == "num_key_value_heads"}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**SIZES, **heads}))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn_like(p) * (0.3 if p.dim() > 1 else 0.1) + (p.dim() == 1))
+    model.save_pretrained(tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    for key in [k for k in config if "rope" in k or "rotary" in k or "window" in k or k == "layer_types"]:
+        del config[key]
+    (tmp_path / "m" / "config.json").write_text(json.dumps({**config, **changes}))
+    tokens = torch.randint(0, 96, (2, 40), generator=torch.Generator().manual_seed(1))
+    save_file({"tokens": tokens, "targets": tokens.clone()}, tmp_path / "in.safetensors")
+    command = [osp_build / "model_probe", tmp_path / "m", tmp_path / "in.safetensors",
+               tmp_path / "out.safetensors", "--forward"]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True)
+    if not follows:
+        assert result.returncode != 0 and "not supported" in result.stderr, result.stderr
+        assert any(key in result.stderr for key in changes), result.stderr
+        return
+    assert result.returncode == 0, result.stderr
+    with torch.no_grad():
+        wanted = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32)(tokens).logits
+    found = load_file(tmp_path / "out.safetensors")["logits"]
+    # transformers' angles are fp32.
+    assert (found - wanted).abs().max() < 1e-4 * wanted.abs().max()
+
+
+GGUF_KEYS = [
+    ("rope.scaling.type", "linear", False),
+    ("rope.scaling.type", "none", True),
+    ("rope.scaling.factor", 2.0, False),
+    ("rope.scaling.factor", 1.0, True),
+    ("rope.scale_linear", 2.0, False),  # llama.cpp's old name of the factor
+    ("rope.scale_linear", 1.0, True),
+    ("rope.scaling.attn_factor", 2.0, False),
+    ("rope.scaling.yarn_ext_factor", 1.0, False),
+    ("rope.scaling.original_context_length", 4096, True),
+    ("rope.dimension_sections", [8, 8], False),
+    ("rope.freq_base_swa", 500.0, False),
+    ("attention.sliding_window", 128, False),
+    ("attention.sliding_window", 0, True),
+    ("attention.sliding_window_pattern", 2, False),
+    ("attention.scale", 0.5, False),
+    ("attention.clamp_kqv", 8.0, False),
+    ("attention.max_alibi_bias", 8.0, False),
+    ("attention.causal", False, False),
+    ("attention.causal", True, True),
+    ("attention.temperature_scale", 0.1, False),
+    ("attn_logit_softcapping", 30.0, False),
+    ("final_logit_softcapping", 30.0, False),
+    ("logit_scale", 0.5, False),
+    ("residual_scale", 0.5, False),
+    ("embedding_scale", 2.0, False),
+    ("use_parallel_residual", True, False),
+    ("expert_count", 8, False),
+    ("expert_used_count", 0, True),
+    ("tensor_data_layout", "Meta AI original pth", True),
+]
+
+
+@pytest.mark.parametrize("key, value, follows", GGUF_KEYS, ids=str)
+def test_a_key_of_gguf_metadata_is_neutral_or_refused_by_name(key, value, follows, run_program, tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    for name, number in dict(
+        block_count=1, context_length=32, embedding_length=32, feed_forward_length=32
+    ).items():
+        writer.add_uint32(f"llama.{name}", number)
+    writer.add_uint32("llama.attention.head_count", 2)
+    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    full = f"llama.{key}"
+    if isinstance(value, bool):
+        writer.add_bool(full, value)
+    elif isinstance(value, str):
+        writer.add_string(full, value)
+    elif isinstance(value, list):
+        writer.add_array(full, value)
+    elif isinstance(value, float):
+        writer.add_float32(full, value)
+    else:
+        writer.add_uint32(full, value)
+    shapes = {"token_embd": (50, 32), "output_norm": (32,), "blk.0.attn_norm": (32,), "blk.0.ffn_norm": (32,)}
+    for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
+        shapes[f"blk.0.{name}"] = (32, 32)
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", np.ones(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    result = run_program(
+        ["osp", "export", tmp_path / "m.gguf", "--format", "hf", "--out", tmp_path / "o"], check=False
+    )
+    if follows:
+        assert result.returncode == 0, result.stderr
+    else:
+        assert result.returncode == 3 and f"{full} = " in result.stderr, result.stderr
