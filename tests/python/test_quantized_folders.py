@@ -227,8 +227,9 @@ def test_a_factor_between_two_layers_changes_no_logit_and_loses_no_weight(
             weights[name] = weights[name] * 2.0 ** (20 if "up_proj" in name else -20)
     write_model_dir(tmp_path / "model", shape, weights)
     (tmp_path / "model" / "tokenizer.json").write_text((source / "model" / "tokenizer.json").read_text())
-    result = run_program(["osp", "quantize", tmp_path / "model", "--calibration", source / "text.txt", "--windows",
-                          8, "--out", tmp_path / "q", "--bits", "4-16-16", "--calibration-type", "fp32",
+    result = run_program(["osp", "quantize", tmp_path / "model", "--calibration", source / "text.txt",
+                          "--windows", 8, "--out", tmp_path / "q", "--bits", "4-16-16",
+                          "--calibration-type", "fp32",
                           *options])  # fmt: skip
     assert "rounded to zeros" not in result.stderr
     tokens = some_tokens()
@@ -239,8 +240,8 @@ def test_a_factor_between_two_layers_changes_no_logit_and_loses_no_weight(
 
 
 def test_a_resumed_run_that_never_began_is_refused(source, run_program, tmp_path):
-    result = run_program(["osp", "quantize", source / "model", "--calibration", source / "text.txt", "--resume",
-                          "--out", tmp_path / "mistyped"], check=False)  # fmt: skip
+    result = run_program(["osp", "quantize", source / "model", "--calibration", source / "text.txt",
+                          "--resume", "--out", tmp_path / "mistyped"], check=False)  # fmt: skip
     assert result.returncode == 2 and "nothing to resume" in result.stderr
 
 
@@ -263,13 +264,14 @@ def test_names_that_are_not_utf8_are_written_in_every_result(source, osp_build, 
     subprocess.run(["cp", source / "text.txt", text], check=True)
     osp, out = str(osp_build / "osp"), odd + b"-q"
     for command in (
-        [osp, "quantize", odd, "--calibration", text, "--windows", "4", "--out", out, "--json", "--report", "--data",
-         text],
+        [osp, "quantize", odd, "--calibration", text, "--windows", "4", "--out", out, "--json", "--report",
+         "--data", text],
         [osp, "eval", out, "--data", text, "--json"],
         [osp, "analyze", odd, "--data", text, "--json"],
         [osp, "generate", out, "--prompt", "abc", "--max-tokens", "2", "--json"],
         [osp, "export", out, "--format", "hf", "--out", odd + b"-hf", "--json"],
-        [osp, "tokenize", text, "--tokenizer", odd, "--end-of-document", "none", "--out", odd + b"-t", "--json"],
+        [osp, "tokenize", text, "--tokenizer", odd, "--end-of-document", "none", "--out", odd + b"-t",
+         "--json"],
     ):  # fmt: skip
         result = subprocess.run(command, capture_output=True)
         assert result.returncode == 0, (command, result.stderr)

@@ -120,7 +120,8 @@ def random_tokenizer(r):
             post = {"type": "Sequence", "processors": [r.choice([byte_level, random_template(r)]), post]}
     model = {"type": "BPE", "dropout": None, "unk_token": r.choice(["<unk>", "<unk>", None]),
              "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": r.random() < 0.4,
-             "byte_fallback": False, "ignore_merges": False, "vocab": vocabulary, "merges": merges}  # fmt: skip
+             "byte_fallback": False, "ignore_merges": False, "vocab": vocabulary,
+             "merges": merges}  # fmt: skip
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
             "normalizer": random_part(r, random_normalizer, "normalizers"),
             "pre_tokenizer": random_part(r, random_pre_tokenizer, "pretokenizers"),
