@@ -69,7 +69,8 @@ endfunction()
 #   quantized_momentum_kernels  the same bits at every level, so that any machine resumes a run
 #   grid_kernels                |code · scale − x| is 0 where it should be only if the product is
 #                               rounded before the difference is taken
-set(OSP_EXACT_KERNELS quantized_momentum_kernels grid_kernels)
+#   engine_kernels              the integer engine's results are the same bits everywhere
+set(OSP_EXACT_KERNELS quantized_momentum_kernels grid_kernels engine_kernels)
 
 # The instruction set is the end of a file's name. Such a file must include nothing but intrinsics
 # and raw-pointer headers: an inline function would be compiled for that set in the whole program.
@@ -80,9 +81,11 @@ set(OSP_FLAGS_avx512 -O3 -fopenmp-simd -mavx512f -mavx512bw -mavx512dq -mavx512v
 # g++ 12 warns of undefined operands inside its own intrinsics (its bug 105593).
 set(OSP_FLAGS_avx512bf16 -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mavx2 -mfma
   -Wno-uninitialized -Wno-maybe-uninitialized)
+set(OSP_FLAGS_avx512vnni -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma
+  -Wno-uninitialized -Wno-maybe-uninitialized)
 
 function(osp_set_kernel_flags file)
-  if(NOT file MATCHES "/([^/]*)_(portable|avx2|avx512|avx512bf16)\\.cpp$")
+  if(NOT file MATCHES "/([^/]*)_(portable|avx2|avx512|avx512bf16|avx512vnni)\\.cpp$")
     return()
   endif()
   set(flags ${OSP_FLAGS_${CMAKE_MATCH_2}})

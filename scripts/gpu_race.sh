@@ -167,5 +167,5 @@ for folder in map(Path, sys.argv[3:]):
             race.measure(state)
         states.append(state)
 race.runs_of = lambda out, stage: [state for state in states if state.stage == stage]
-race.print_table(Path(), sorted({state.stage for state in states}, key=lambda name: int(name[5:])))
+race.print_table(race.measured_rows(Path(), sorted({s.stage for s in states}, key=lambda n: int(n[5:]))))
 PY

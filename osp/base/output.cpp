@@ -128,7 +128,7 @@ ReservedOutput::ReservedOutput(const std::string& path, OutputKind kind, const s
   // By the given name as well: a link of /proc to a pipe, as /dev/stdout, leads to no name that
   // exists.
   for (const std::string& name : {path, path_}) check_kind(name, kind, option);
-  make_directories(parent_folder_of(path_));
+  if (!is_file) make_directories(parent_folder_of(path_));
   descriptor_ = lock_removable_file(lock_path_, path_, option);
 }
 

@@ -67,6 +67,9 @@ TEST_F(Output, AFolderThatCannotBeWrittenIsFoundAtOnce) {
   expect_error(ErrorCode::io, {"/proc/result"},
                [&] { ReservedOutput("/proc/result", OutputKind::file); });
   write_file_atomic(folder / "file", "content");
+  expect_error(ErrorCode::io, {"none/result"},
+               [&] { ReservedOutput(folder / "none/result", OutputKind::file); });
+  EXPECT_FALSE(fs::exists(folder / "none"));
   expect_error(ErrorCode::io, {},
                [&] { ReservedOutput(folder / "file/result", OutputKind::file); });
 }

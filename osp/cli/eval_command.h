@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "osp/cli/command.h"
+#include "osp/cli/loaded_model.h"
 #include "osp/eval/perplexity.h"
 #include "osp/quant/activation_grids.h"
 #include "osp/quant/bits.h"
@@ -24,6 +25,7 @@ struct EvalCommand {
   std::string divergence_from;
   bool tax = false;
   int64_t rotations = 3;
+  EngineChoice engine;
   // Benchmarks only.
   std::string prompts = "reference";
   int64_t limit = 0;
@@ -48,6 +50,7 @@ struct EvalCommand {
           "separated by commas; each 2 to 8, or 16 for no quantization",
           {.value = "W-A-KV,..."});
     ActivationGroups::fields(visit, self.groups);
+    EngineChoice::fields(visit, self.engine);
     PerplexityOptions::fields(visit, self.perplexity);
     visit("divergence_from", self.divergence_from,
           "model whose 16-bit predictions the Kullback-Leibler divergence is measured from",

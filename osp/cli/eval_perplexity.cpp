@@ -79,20 +79,19 @@ void check_original(const ParameterStore& original, const ParameterStore& store,
 
 // A model dir that `osp quantize` wrote has its own widths.
 std::vector<Row> measure_quantized(const std::string& dir, const Measure& measure) {
-  const QuantizedModel model = load_quantized_model_dir(dir);
-  const BitWidths& bits = model.info.bits;
-  if (measure.options.bits_given() && measure.options.bits != bits.text()) {
-    refuse_bits(measure.options.bits, dir, bits);
-  }
+  const bool given = measure.options.bits_given();
+  const auto loaded =
+      load_model_at(dir, given ? measure.options.bits : BitWidths{}.text(), measure.options.engine);
+  const ParameterStore& store = loaded->model.store;
+  measure.console.line("{}", loaded->engine_note);
   if (measure.options.groups.any()) {
     fail(ErrorCode::usage,
          "--activation-group and --down-group: {} is quantized already and has its own groups; "
          "leave them out",
          dir);
   }
-  if (measure.original != nullptr) check_original(*measure.original, model.store, measure.options);
-  const auto tap = model.make_tap();
-  return {measure_row(measure, model.store, bits, *tap)};
+  if (measure.original != nullptr) check_original(*measure.original, store, measure.options);
+  return {measure_row(measure, store, loaded->bits, *loaded->tap)};
 }
 
 // The outlier tax of a model dir at each of the rows' widths that round anything.

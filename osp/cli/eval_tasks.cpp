@@ -74,7 +74,7 @@ int64_t tokens_of_run(const std::string& dir) {
 class TaskRunner {
  public:
   TaskRunner(const EvalCommand& options, TaskResults& results, Console& console)
-      : results_(results), console_(console) {
+      : engine_(options.engine), results_(results), console_(console) {
     for (const TaskDescription* task : parse_tasks(options.tasks)) {
       prompts_.push_back(
           load_task_prompts(options.data, *task, parse_prompts(options.prompts), options.limit));
@@ -87,27 +87,28 @@ class TaskRunner {
   void run(const EvaluatedModel& subject) {
     const Tokenizer tokenizer = Tokenizer::from_file(subject.dir);
     end_tokens_ = load_end_tokens(subject.dir);
-    std::optional<QuantizedModel> quantized;
+    std::unique_ptr<LoadedModel> loaded;
     std::optional<ParameterStore> plain;
     if (subject.quantized) {
-      quantized = load_quantized_model_dir(subject.dir);
+      loaded = load_model_at(subject.dir, BitWidths{}.text(), engine_);
+      console_.line("{}: {}", subject.name, loaded->engine_note);
     } else {
       plain = load_model_dir(subject.dir);
     }
-    const ParameterStore& store = quantized ? quantized->store : *plain;
-    results_.add_model(subject.name, store.num_parameters(), tokens_of_run(subject.dir));
+    const ParameterStore& store = loaded ? loaded->model.store : *plain;
+    results_.add_model(subject.name, count_parameters(store.config), tokens_of_run(subject.dir));
     for (const BitWidths& bits : subject.widths) {
-      const std::unique_ptr<FakeQuantTap> tap =
-          quantized ? quantized->make_tap() : std::make_unique<FakeQuantTap>(store, bits);
+      const auto emulation = loaded ? nullptr : std::make_unique<FakeQuantTap>(store, bits);
+      Tap& tap = loaded ? *loaded->tap : *emulation;
       for (const TaskPrompts& prompts : prompts_) {
-        run_task(subject.name, bits.text(), store, tokenizer, prompts, *tap);
+        run_task(subject.name, bits.text(), store, tokenizer, prompts, tap);
       }
     }
   }
 
  private:
   void run_task(const std::string& model, const std::string& bits, const ParameterStore& store,
-                const Tokenizer& tokenizer, const TaskPrompts& prompts, FakeQuantTap& tap) {
+                const Tokenizer& tokenizer, const TaskPrompts& prompts, Tap& tap) {
     if (results_.finished(model, bits, prompts)) {
       if (samples_) samples_->check_finished(model, bits, prompts);
       return;
@@ -131,6 +132,7 @@ class TaskRunner {
     results_.finish(model, bits, prompts, answers);
   }
 
+  EngineChoice engine_;
   std::vector<TaskPrompts> prompts_;
   std::optional<SampleFile> samples_;
   TaskResults& results_;

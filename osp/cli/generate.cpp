@@ -17,6 +17,7 @@ struct GenerateCommand {
   std::string prompt;
   std::string bits = BitWidths().text();
   GenerateOptions generate;
+  EngineChoice engine = {.head = "8"};
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
@@ -26,6 +27,7 @@ struct GenerateCommand {
           {.required = true});
     visit_bits(visit, self.bits);
     GenerateOptions::fields(visit, self.generate);
+    EngineChoice::fields(visit, self.engine);
     CommonOptions::fields(visit, self.common);
   }
 };
@@ -42,11 +44,19 @@ Json as_json(const std::string& text) {
   return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
+// Of the tokens behind the first, which the prompt's time gave.
+double tokens_per_second(const Generation& result) {
+  const double seconds = result.seconds - result.prompt_seconds;
+  return result.tokens.size() < 2 || seconds <= 0
+             ? static_cast<double>(result.tokens.size()) / result.seconds
+             : static_cast<double>(result.tokens.size() - 1) / seconds;
+}
+
 int run(const GenerateCommand& options) {
   parse_bits(options.bits);  // report a mistake before anything is read
   const std::string dir = find_model_dir(options.model);
   const Tokenizer tokenizer = Tokenizer::from_file(dir);
-  const auto loaded = load_model_at(dir, options.bits);
+  const auto loaded = load_model_at(dir, options.bits, options.engine);
   const ParameterStore& store = loaded->model.store;
   GenerateOptions generate_options = options.generate;
   generate_options.end_tokens = load_end_tokens(dir);
@@ -55,14 +65,16 @@ int run(const GenerateCommand& options) {
     const Generation result =
         generate(store, tokenizer, options.prompt, generate_options, stream_to_stdout);
     stream_to_stdout("\n");
-    const double rate = static_cast<double>(result.tokens.size()) / result.seconds;
     Console(options.common.quiet)
-        .line("{} tokens in {:.2f} s, {:.1f} tokens/s; ended by {}{}", result.tokens.size(),
-              result.seconds, rate, result.finish,
-              result.dropped > 0
-                  ? fmt::format("; the first {} tokens fell out of the context of {}",
-                                result.dropped, store.config.context)
-                  : "");
+        .line(
+            "{} tokens in {:.2f} s, {:.1f} tokens/s after a prompt of {} in {:.2f} s; {}ended by "
+            "{}{}",
+            result.tokens.size(), result.seconds, tokens_per_second(result),
+            result.prompt_tokens.size(), result.prompt_seconds,
+            loaded->engine_note.empty() ? "" : loaded->engine_note + "; ", result.finish,
+            result.dropped > 0 ? fmt::format("; the first {} tokens fell out of the context of {}",
+                                             result.dropped, store.config.context)
+                               : "");
     return 0;
   }
   const Generation result = generate(store, tokenizer, options.prompt, generate_options);
@@ -74,7 +86,9 @@ int run(const GenerateCommand& options) {
   json["finish"] = result.finish;
   json["dropped_tokens"] = result.dropped;
   json["seconds"] = result.seconds;
-  json["tokens_per_s"] = static_cast<double>(result.tokens.size()) / result.seconds;
+  json["prompt_seconds"] = result.prompt_seconds;
+  json["tokens_per_s"] = tokens_per_second(result);
+  if (!loaded->engine_note.empty()) json["engine"] = loaded->engine_note;
   print_json(json);
   return 0;
 }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "osp/base/fields.h"
 #include "osp/ptq/quantized_model_dir.h"
 #include "osp/quant/fake_quant.h"
 
@@ -19,16 +20,40 @@ void visit_bits(Visitor& visit, std::string& bits) {
         {.value = "W-A-KV"});
 }
 
+// How a quantized model dir is run.
+struct EngineChoice {
+  std::string engine = "auto";
+  std::string head = "16";
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit.group("Quantized model dirs");
+    visit(
+        "engine", self.engine, Choices{{"auto", "integer", "simulated"}},
+        "how a quantized model dir runs: integer = on 4-bit integers, simulated = rounded numbers "
+        "in floating point, auto = integer where the model and its widths allow it");
+    visit("head", self.head, Choices{{"16", "8", "4"}},
+          "bits of the output layer's weights on the integer engine; the most likely token is that "
+          "of 16 bits in any case",
+          {.unit = "bits"});
+  }
+};
+
 // The tap refers to the store, so it stays where it is.
 struct LoadedModel {
-  QuantizedModel model;  // of a plain model dir: the store alone
+  // Of a plain model dir: the store alone. On the integer engine, the parameters outside the blocks.
+  QuantizedModel model;
   BitWidths bits;
-  std::unique_ptr<FakeQuantTap> tap;  // null at 16 bits
+  std::unique_ptr<Tap> tap;       // null at 16 bits
+  std::string engine_note;        // "integer engine (avx512-vnni, avx512), 2 threads, 8-bit head"
+  std::string simulated_because;  // of a quantized model dir, "" on the engine
 };
 
 // Loads `dir` at the widths `bits` (as --bits writes them; 16-16-16 means the model's own). Error(usage)
-// if the model is quantized to other widths; further errors as parse_bits and load_model_dir.
-std::unique_ptr<LoadedModel> load_model_at(const std::string& dir, const std::string& bits);
+// if the model is quantized to other widths, Error(unsupported) if the engine "integer" cannot run
+// it; further errors as parse_bits and load_model_dir.
+std::unique_ptr<LoadedModel> load_model_at(const std::string& dir, const std::string& bits,
+                                           const EngineChoice& choice = {});
 
 // Error(usage): the model in `dir` has its own widths, and others were given.
 [[noreturn]] void refuse_bits(const std::string& asked, const std::string& dir,

@@ -17,6 +17,7 @@ namespace {
 constexpr int64_t kMostLines = 1 << 17;
 
 struct ScoreCommand {
+  EngineChoice engine;
   CommonOptions common;
   std::string model;
   std::string requests = "-";
@@ -32,6 +33,7 @@ struct ScoreCommand {
           "max_tokens, or text; - = stdin, answered at every blank line and at the end",
           {.value = "FILE"});
     visit_bits(visit, self.bits);
+    EngineChoice::fields(visit, self.engine);
     visit("batch_tokens", self.batch_tokens, Range{1, 1 << 24},
           "number of tokens per forward pass");
     CommonOptions::fields(visit, self.common);
@@ -68,7 +70,7 @@ int run(const ScoreCommand& options) {
     file.open(options.requests);
     if (!file) fail(ErrorCode::io, "{}: cannot be opened", options.requests);
   }
-  const auto loaded = load_model_at(dir, options.bits);
+  const auto loaded = load_model_at(dir, options.bits, options.engine);
   ScoreModel model{loaded->model.store, {}};
   if (Tokenizer::exists(dir)) model.tokenizer.emplace(Tokenizer::from_file(dir));
   Console console(options.common.quiet);

@@ -10,6 +10,7 @@
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
 #include "osp/base/timing.h"
+#include "osp/model/forward_engine.h"
 #include "osp/model/text_stream.h"
 #include "osp/model/transformer.h"
 #include "osp/tokenizer/utf8.h"
@@ -20,41 +21,46 @@ namespace {
 // Prompt tokens that pass through the model at a time: bounds the memory of their logits.
 constexpr int64_t kPrefillTokens = 256;
 
-// A model with the cache of what it has read.
-class Reader {
+// A model of operators with the cache of what it has read.
+class StoreReader : public NextToken {
  public:
   // For at most `tokens` tokens: a long context costs memory only where it is used.
-  Reader(const ParameterStore& store, int64_t tokens, Tap* tap)
+  StoreReader(const ParameterStore& store, int64_t tokens, Tap* tap)
       : store_(store), tap_(tap), capacity_(std::min(tokens, store.config.context)) {
-    clear();
+    StoreReader::clear();
   }
 
-  // Reads tokens (at least one) after those before and returns the logits [V] after the last.
-  at::Tensor read(std::span<const int32_t> ids) {
+  std::span<const float> read(std::span<const int32_t> ids) override {
+    const c10::NoGradGuard no_graph;
     ForwardOptions options;
     options.cache = &cache_;
     options.tap = tap_;
-    at::Tensor last;
     for (size_t begin = 0; begin < ids.size(); begin += kPrefillTokens) {
       const auto part = ids.subspan(begin, std::min<size_t>(kPrefillTokens, ids.size() - begin));
       const std::vector<int64_t> wide(part.begin(), part.end());
       const at::Tensor tokens_BT =
           at::tensor(wide).unsqueeze(0).to(store_.banks.front().master.device());
-      last = forward_logits(store_, tokens_BT, options).select(1, -1).squeeze(0);
+      logits_ = forward_logits(store_, tokens_BT, options).select(1, -1).squeeze(0);
     }
-    return last.contiguous();
+    logits_ = logits_.contiguous().cpu();
+    return {logits_.const_data_ptr<float>(), static_cast<size_t>(logits_.numel())};
   }
-  void clear() { cache_ = make_kv_cache(store_, 1, capacity_); }
-  int64_t room() const { return store_.config.context - cache_.length; }
+  int32_t greedy(int64_t count) override {
+    const float* logits = logits_.const_data_ptr<float>();
+    return sample_token({logits, static_cast<size_t>(count)}, {}, 0.0);
+  }
+  void clear() override { cache_ = make_kv_cache(store_, 1, capacity_); }
+  int64_t length() const override { return cache_.length; }
 
  private:
   const ParameterStore& store_;
   Tap* tap_;
   int64_t capacity_;
   KvCache cache_;
+  at::Tensor logits_;
 };
 
-std::vector<int32_t> prompt_ids(const ParameterStore& store, const Tokenizer& tokenizer,
+std::vector<int32_t> prompt_ids(const ModelConfig& config, const Tokenizer& tokenizer,
                                 const std::string& prompt) {
   const std::vector<int32_t> ids = tokenizer.encode_prompt(prompt);
   if (ids.empty()) {
@@ -63,11 +69,11 @@ std::vector<int32_t> prompt_ids(const ParameterStore& store, const Tokenizer& to
          "prompt");
   }
   for (const int32_t id : ids) {
-    if (id >= store.config.vocabulary) {
+    if (id >= config.vocabulary) {
       fail(ErrorCode::damaged,
            "the tokenizer gives id {}, but the model's vocabulary is {}: tokenizer.json belongs to "
            "another model",
-           id, store.config.vocabulary);
+           id, config.vocabulary);
     }
   }
   return ids;
@@ -75,15 +81,28 @@ std::vector<int32_t> prompt_ids(const ParameterStore& store, const Tokenizer& to
 
 }  // namespace
 
+std::unique_ptr<NextToken> make_reader(const ParameterStore& store, int64_t tokens, Tap* tap) {
+  if (tap != nullptr && tap->engine() != nullptr) return tap->engine()->reader();
+  return std::make_unique<StoreReader>(store, tokens, tap);
+}
+
 Generation generate(const ParameterStore& store, const Tokenizer& tokenizer,
                     const std::string& prompt, const GenerateOptions& options,
                     const std::function<void(std::string_view)>& on_text) {
-  const c10::NoGradGuard no_graph;
+  const auto prompt_tokens =
+      static_cast<int64_t>(prompt_ids(store.config, tokenizer, prompt).size());
+  const auto reader = make_reader(store, prompt_tokens + options.max_tokens, options.tap);
+  return generate(*reader, store.config, tokenizer, prompt, options, on_text);
+}
+
+Generation generate(NextToken& model, const ModelConfig& config, const Tokenizer& tokenizer,
+                    const std::string& prompt, const GenerateOptions& options,
+                    const std::function<void(std::string_view)>& on_text) {
   check_sampling(options.sampling);
   // The prompt, and where the text goes and ends.
   const auto start = std::chrono::steady_clock::now();
   Generation result;
-  result.prompt_tokens = prompt_ids(store, tokenizer, prompt);
+  result.prompt_tokens = prompt_ids(config, tokenizer, prompt);
   result.finish = "length";
   TextStream stream(
       [&](std::span<const int32_t> ids) {
@@ -102,26 +121,27 @@ Generation generate(const ParameterStore& store, const Tokenizer& tokenizer,
 
   const RandomStream random(options.seed, "generate");
   // Rows of the head beyond the tokenizer's ids (padding) stand for nothing and are never drawn.
-  const int64_t drawable = std::min(store.config.vocabulary, tokenizer.vocabulary());
-  Reader reader(store, static_cast<int64_t>(result.prompt_tokens.size()) + options.max_tokens,
-                options.tap);
+  const int64_t drawable = std::min(config.vocabulary, tokenizer.vocabulary());
+  model.clear();
   std::vector<int32_t> all = result.prompt_tokens;
   size_t unread = 0;  // first token that the model has not read
   for (int64_t i = 0; i < options.max_tokens; ++i) {
     // Begin anew with half of a full context.
-    if (static_cast<int64_t>(all.size() - unread) > reader.room()) {
-      const size_t keep = static_cast<size_t>(std::max<int64_t>(1, store.config.context / 2));
+    if (static_cast<int64_t>(all.size() - unread) > config.context - model.length()) {
+      const size_t keep = static_cast<size_t>(std::max<int64_t>(1, config.context / 2));
       unread = all.size() - keep;
       result.dropped = static_cast<int64_t>(unread);
-      reader.clear();
+      model.clear();
     }
     // Read what is unread and draw the next token.
-    const at::Tensor logits_V = reader.read(std::span(all).subspan(unread)).cpu();
+    const std::span<const float> logits = model.read(std::span(all).subspan(unread));
     unread = all.size();
-    const std::span<const float> logits(logits_V.const_data_ptr<float>(),
-                                        static_cast<size_t>(drawable));
     const int32_t id =
-        sample_token(logits, options.sampling, random.uniform(static_cast<uint64_t>(i)));
+        options.sampling.temperature == 0
+            ? model.greedy(drawable)
+            : sample_token(logits.first(static_cast<size_t>(drawable)), options.sampling,
+                           random.uniform(static_cast<uint64_t>(i)));
+    if (i == 0) result.prompt_seconds = seconds_since(start);
     // Hand it on, unless it ends the text.
     if (ends(id)) {
       result.finish = "end";

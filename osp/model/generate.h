@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "osp/model/next_token.h"
 #include "osp/model/parameters.h"
 #include "osp/model/sampling.h"
 #include "osp/model/tap.h"
@@ -40,7 +41,12 @@ struct Generation {
   std::string finish;           // "end" (end token), "stop" (stop string) or "length"
   int64_t dropped = 0;          // tokens that fell out of the context
   double seconds = 0;
+  double prompt_seconds = 0;  // of these, until the first token
 };
+
+// The reader of a model in a store, with its tap, for texts of up to `tokens` tokens: the tap's
+// engine where it has one.
+std::unique_ptr<NextToken> make_reader(const ParameterStore& store, int64_t tokens, Tap* tap);
 
 // Continues `prompt`. `on_text` gets the text in pieces of whole characters as it comes. An empty
 // prompt starts a new document (the end-of-document token is the context).
@@ -48,6 +54,9 @@ struct Generation {
 // Context: at most config.context tokens are seen at a time. When they are full, the oldest are
 // dropped so that half of the context remains, which is read again from position 0; a longer prompt
 // is treated alike. Error(damaged) if the tokenizer gives ids that the model does not have.
+Generation generate(NextToken& model, const ModelConfig& config, const Tokenizer& tokenizer,
+                    const std::string& prompt, const GenerateOptions& options,
+                    const std::function<void(std::string_view)>& on_text = {});
 Generation generate(const ParameterStore& store, const Tokenizer& tokenizer,
                     const std::string& prompt, const GenerateOptions& options,
                     const std::function<void(std::string_view)>& on_text = {});

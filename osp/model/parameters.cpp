@@ -170,6 +170,16 @@ int64_t ParameterStore::find_bias(ParameterRole role, int64_t layer) const {
   });
 }
 
+int64_t count_parameters(const ModelConfig& config) {
+  int64_t count = 0;
+  for (const ParameterSpec& spec : parameter_specs(config)) {
+    int64_t size = 1;
+    for (const int64_t n : spec.shape) size *= n;
+    count += size;
+  }
+  return count;
+}
+
 int64_t ParameterStore::num_parameters() const {
   int64_t total = 0;
   for (const Bank& bank : banks) total += bank.master.numel();

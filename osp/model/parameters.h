@@ -42,6 +42,9 @@ struct ParameterSpec {
 // All parameters of a (resolved) model, in the order of the forward pass.
 std::vector<ParameterSpec> parameter_specs(const ModelConfig& config);
 
+// Scalars in all of them.
+int64_t count_parameters(const ModelConfig& config);
+
 struct Bank {
   std::string name;              // e.g. "matrix 256x256 (muon)"
   ParameterKind kind;            // of all its members

@@ -9,6 +9,8 @@
 
 namespace osp {
 
+class ForwardEngine;
+
 // A point keeps its meaning in families whose blocks are not a Llama's:
 //   norms after branches (OLMo 2)  attention_input and mlp_input are the residual stream itself
 //   parallel branches              both belong to the state before the block, and are equal where
@@ -45,6 +47,9 @@ class Tap {
   // must not change the tensor in place or hang a hook on it: the backward pass may compute the
   // tensor again, and gradients may go past it (RecomputableInput, osp/ops/recomputable_input.h).
   virtual at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) = 0;
+  // What computes the whole pass in place of the operators (forward_engine.h), nullptr: nothing. No
+  // point is then shown.
+  virtual ForwardEngine* engine() { return nullptr; }
   // The weight of a linear layer (index into ParameterStore::specs) or its replacement. Called only
   // where wants_weights(). Embedding and head are offered too.
   virtual bool wants_weights() const { return false; }

@@ -10,6 +10,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/interrupt.h"
+#include "osp/model/forward_engine.h"
 #include "osp/model/parameter_access.h"
 #include "osp/ops/attention.h"
 #include "osp/ops/branch_scale.h"
@@ -458,6 +459,7 @@ at::Tensor forward_head(const ParameterStore& store, const at::Tensor& x_BTD,
 
 at::Tensor forward_hidden(const ParameterStore& store, const at::Tensor& tokens_BT,
                           const ForwardOptions& options) {
+  if (ForwardEngine* engine = engine_of(options.tap)) return engine->hidden(tokens_BT, options);
   const at::AutoGradMode mode(options.training);
   return std::make_shared<const ForwardPass>(store, length_of(tokens_BT), options)
       ->hidden(tokens_BT);
@@ -465,12 +467,16 @@ at::Tensor forward_hidden(const ParameterStore& store, const at::Tensor& tokens_
 
 at::Tensor forward_logits(const ParameterStore& store, const at::Tensor& tokens_BT,
                           const ForwardOptions& options) {
+  if (ForwardEngine* engine = engine_of(options.tap)) {
+    return engine->logits(engine->hidden(tokens_BT, options));
+  }
   const at::AutoGradMode mode(options.training);
   const auto pass = std::make_shared<const ForwardPass>(store, length_of(tokens_BT), options);
   return pass->logits(pass->hidden(tokens_BT));
 }
 
 at::Tensor logits_of_hidden(const ParameterStore& store, const at::Tensor& hidden, Tap* tap) {
+  if (ForwardEngine* engine = engine_of(tap)) return engine->logits(hidden);
   ForwardOptions options;
   options.tap = tap;
   return ForwardPass(store, 1, options).logits(hidden);
@@ -479,6 +485,10 @@ at::Tensor logits_of_hidden(const ParameterStore& store, const at::Tensor& hidde
 at::Tensor forward_loss_sum(const ParameterStore& store, const at::Tensor& tokens_BT,
                             const at::Tensor& targets_BT, const ForwardOptions& options,
                             double loss_scale) {
+  if (ForwardEngine* engine = engine_of(options.tap)) {
+    return engine->loss_sum(engine->hidden(tokens_BT, options).flatten(0, 1), targets_BT.flatten(),
+                            loss_scale);
+  }
   const at::AutoGradMode mode(options.training);
   const auto pass = std::make_shared<const ForwardPass>(store, length_of(tokens_BT), options);
   return linear_cross_entropy(pass->hidden(tokens_BT).flatten(0, 1), pass->head(),

@@ -52,6 +52,12 @@ bool has_avx512_bf16() {
   return active_isa() >= Isa::avx512 && (eax >> 5 & 1) != 0;
 }
 
+bool has_avx512_vnni() {
+  unsigned eax = 7, ebx = 0, ecx = 0, edx = 0;
+  __asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+  return active_isa() >= Isa::avx512 && (ecx >> 11 & 1) != 0;
+}
+
 void apply_isa_environment() {
   if (std::getenv("OSP_ISA") == nullptr) return;
   static constexpr const char* kAten[] = {"default", "default", "avx2", "avx512", "avx512"};

@@ -26,6 +26,9 @@ Isa active_isa();
 // True if the level in use is AVX-512 or above and the CPU has bf16 products.
 bool has_avx512_bf16();
 
+// The same for products of 8-bit integers (AVX-512 VNNI).
+bool has_avx512_vnni();
+
 // Must run before the tensor library is first used: sets ATEN_CPU_CAPABILITY and
 // ONEDNN_MAX_CPU_ISA to match OSP_ISA, where it is set.
 void apply_isa_environment();

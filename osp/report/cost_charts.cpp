@@ -43,7 +43,7 @@ Chart tax_chart(const std::vector<RunData>& runs) {
                                     ? fmt::format("{:.1f} %", 100 * cost.readers_share)
                                     : "–"});
   }
-  chart.layout = {{"xaxis", {{"type", "category"}}},
+  chart.layout = {{"xaxis", {{"type", "category"}, {"title", {{"text", "basis of the model"}}}}},
                   {"yaxis", {{"title", {{"text", "nats per token"}}}, {"rangemode", "tozero"}}},
                   {"hovermode", "x unified"}};
   return chart;
@@ -90,7 +90,7 @@ Chart site_chart(const std::vector<RunData>& runs) {
     }
     chart.table.rows.push_back(row);
   }
-  chart.layout = {{"xaxis", {{"type", "category"}}},
+  chart.layout = {{"xaxis", {{"type", "category"}, {"title", {{"text", "quantizer"}}}}},
                   {"yaxis", {{"title", {{"text", "nats per token"}}}, {"rangemode", "tozero"}}},
                   {"hovermode", "x unified"}};
   return chart;

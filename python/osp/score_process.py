@@ -41,7 +41,7 @@ class ScoreProcess:
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
         )
-        self.answer([{"context": [0], "continuation": []}])
+        self.answer([{"context": [0], "continuation": [0]}])
 
     def answer(self, requests: Sequence[dict]) -> list[dict]:
         """One answer for each of at most MOST_LINES requests, in order."""

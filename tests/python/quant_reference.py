@@ -14,7 +14,8 @@ def symmetric(x: torch.Tensor, bits: int, search: bool):
     def codes_for(scale):
         return torch.clamp(torch.round(x / scale[:, None]), -top - 1, top)
 
-    absmax = x.abs().max(dim=1).values.clamp(min=1e-5)
+    absmax = x.abs().max(dim=1).values
+    absmax = torch.where(absmax < 1e-30, 1e-5, absmax)  # rows of zeros
     scale = absmax / top
     best = torch.full_like(scale, float("inf"), dtype=torch.float64)
     for i in range(80 if search else 0):

@@ -444,6 +444,7 @@ def test_export_refuses_other_formats_and_existing_folders(run_program, model_di
     )
     assert other.returncode == 2 and "hf" in other.stderr and "onnx" in other.stderr
     (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_text("of somebody else")
     again = run_program(
         ["osp", "export", model_dir, "--format", "hf", "--out", tmp_path / "there"], check=False
     )

@@ -79,6 +79,28 @@ def long_calls(tiny_run, train_tokens, repo_root, tmp_path_factory):
     return words
 
 
+@pytest.fixture
+def start():
+    """Popen with the signals of a terminal's program, even below nohup; nothing outlives its test."""
+    started = []
+
+    def begin(command, **keywords):
+        started.append(
+            subprocess.Popen(
+                command,
+                stderr=subprocess.PIPE,
+                text=True,
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+                **keywords,
+            )
+        )
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+
+
 def wait_for_handlers(process):
     """Until then the program is being loaded, has begun nothing, and a signal ends it as any other."""
     while process.poll() is None:
@@ -93,29 +115,23 @@ def wait_for_handlers(process):
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_every_long_command_leaves_soon_whenever_a_signal_comes(osp_build, long_calls, tmp_path, name):
+def test_every_long_command_leaves_soon_whenever_a_signal_comes(osp_build, long_calls, start, tmp_path, name):
     times = random.Random(f"signals {name}")
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     for i, sent in enumerate(SIGNALS):
         out = tmp_path / f"out-{i}"
         command = [osp_build / "osp", *long_calls(name, out)]
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**one_thread(), "TMPDIR": str(temporary)},
-        )
+        process = start(command, stdout=subprocess.PIPE, env={**one_thread(), "TMPDIR": str(temporary)})
         if name not in ("eval", "analyze"):
             wait_for_handlers(process)
         time.sleep(times.uniform(0, 5))
         if process.poll() is not None:
             pytest.skip("the work is over before the signal comes: this machine is too fast for it")
         process.send_signal(sent)
-        start = time.monotonic()
+        asked = time.monotonic()
         _, rest = process.communicate(timeout=120)
-        assert time.monotonic() - start < SOON_S, f"{name} did not hear {sent.name}"
+        assert time.monotonic() - asked < SOON_S, f"{name} did not hear {sent.name}"
         # Commands that keep nothing die by the signal, as programs do.
         expected = {75, -sent} if name in ("eval", "analyze") else {75}
         assert process.returncode in expected, (name, sent, process.returncode, rest)
@@ -126,18 +142,13 @@ def test_every_long_command_leaves_soon_whenever_a_signal_comes(osp_build, long_
 
 
 @pytest.mark.parametrize("sent", SIGNALS)
-def test_a_signal_at_any_time_costs_a_run_nothing(osp_build, train_tokens, tiny_run, tmp_path, sent):
+def test_a_signal_at_any_time_costs_a_run_nothing(osp_build, train_tokens, tiny_run, start, tmp_path, sent):
     times = random.Random(f"run {sent}")
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
     run = tmp_path / "run"
     command = [osp_build / "osp", "train", recipe, "--out", run, "--quiet"]
     for attempt in range(100):
-        process = subprocess.Popen(
-            [*command, *(["--resume"] if attempt else [])],
-            env=one_thread(),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = start([*command, *(["--resume"] if attempt else [])], env=one_thread())
         time.sleep(times.uniform(0.05, 0.05 * (attempt + 4)))
         process.send_signal(sent)
         _, rest = process.communicate(timeout=120)

@@ -1,0 +1,24 @@
+// A model that reads a text token by token: what generation and serving need of it.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace osp {
+
+class NextToken {
+ public:
+  virtual ~NextToken() = default;
+  // Forgets all tokens.
+  virtual void clear() = 0;
+  // Reads tokens (at least one) after those before. The result are the logits after the last of
+  // them, [vocabulary], valid until the next call.
+  virtual std::span<const float> read(std::span<const int32_t> ids) = 0;
+  // The most likely of the first `count` ids after the last token that was read, the first among
+  // equals; by logits of higher precision than those of read() where the model has them.
+  virtual int32_t greedy(int64_t count) = 0;
+  // Tokens read since clear().
+  virtual int64_t length() const = 0;
+};
+
+}  // namespace osp

@@ -1,0 +1,60 @@
+// The tiles of code_products.h in plain loops, which say what the others must give.
+#include "osp/runtime/code_products.h"
+
+namespace osp::kernels {
+namespace {
+
+template <int R, int P>
+void nibble_tile(const int8_t* a, const uint8_t* panels, int64_t stride, int64_t lines, int,
+                 int32_t* out) {
+  for (int r = 0; r < R; ++r) {
+    for (int p = 0; p < P; ++p) {
+      int32_t sum[kPanelOutputs] = {};
+      for (int64_t i = 0; i < lines; ++i) {
+        const uint8_t* line = panels + p * stride + i * kLineBytes;
+        const int8_t* low = a + i * 8 * R + 4 * r;
+        const int8_t* high = low + 4 * R;
+        for (int o = 0; o < kPanelOutputs; ++o) {
+          for (int j = 0; j < 4; ++j) {
+            sum[o] += (line[4 * o + j] & 15) * low[j] + (line[4 * o + j] >> 4) * high[j];
+          }
+        }
+      }
+      for (int o = 0; o < kPanelOutputs; ++o) out[(r * P + p) * kPanelOutputs + o] = sum[o];
+    }
+  }
+}
+
+template <int R, int P>
+void byte_tile(const int8_t* a, const uint8_t* panels, int64_t stride, int64_t lines, int,
+               int32_t* out) {
+  for (int r = 0; r < R; ++r) {
+    for (int p = 0; p < P; ++p) {
+      int32_t sum[kPanelOutputs] = {};
+      for (int64_t i = 0; i < lines; ++i) {
+        const uint8_t* line = panels + p * stride + i * kLineBytes;
+        const int8_t* part = a + i * 4 * R + 4 * r;
+        for (int o = 0; o < kPanelOutputs; ++o) {
+          for (int j = 0; j < 4; ++j) sum[o] += line[4 * o + j] * part[j];
+        }
+      }
+      for (int o = 0; o < kPanelOutputs; ++o) out[(r * P + p) * kPanelOutputs + o] = sum[o];
+    }
+  }
+}
+
+constexpr CodeProducts kPortable = {"portable",
+                                    {{nibble_tile<1, 1>, nibble_tile<1, 2>, nibble_tile<1, 3>},
+                                     {nibble_tile<2, 1>, nibble_tile<2, 2>, nibble_tile<2, 3>},
+                                     {nibble_tile<4, 1>, nibble_tile<4, 2>, nibble_tile<4, 3>},
+                                     {nibble_tile<8, 1>, nibble_tile<8, 2>, nibble_tile<8, 3>}},
+                                    {{byte_tile<1, 1>, byte_tile<1, 2>, byte_tile<1, 3>},
+                                     {byte_tile<2, 1>, byte_tile<2, 2>, byte_tile<2, 3>},
+                                     {byte_tile<4, 1>, byte_tile<4, 2>, byte_tile<4, 3>},
+                                     {byte_tile<8, 1>, byte_tile<8, 2>, byte_tile<8, 3>}}};
+
+}  // namespace
+
+const CodeProducts& code_products_portable() { return kPortable; }
+
+}  // namespace osp::kernels

@@ -1,0 +1,354 @@
+#include "osp/runtime/engine.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "osp/base/error.h"
+#include "osp/base/interrupt.h"
+#include "osp/ops/rope.h"
+
+namespace osp {
+namespace {
+
+using kernels::kPanelOutputs;
+using kernels::kTilePanels;
+using kernels::kTileQueries;
+
+// Rows that go through the layers together: their outputs stay in the second-level cache.
+constexpr int64_t kPassRows = 64;
+
+}  // namespace
+
+const kernels::CodeProducts& active_code_products() {
+  if (active_isa() >= Isa::avx512 && has_avx512_vnni()) return kernels::code_products_avx512vnni();
+  if (active_isa() >= Isa::avx2) return kernels::code_products_avx2();
+  return kernels::code_products_portable();
+}
+
+const kernels::EngineKernels& active_engine_kernels() {
+  return for_active_isa<const kernels::EngineKernels&>(kernels::engine_kernels_portable,
+                                                       kernels::engine_kernels_avx2,
+                                                       kernels::engine_kernels_avx512);
+}
+
+Engine::Engine(std::unique_ptr<const RuntimeModel> model, const EngineOptions& options)
+    : model_(std::move(model)),
+      kernels_(options.kernels != nullptr ? *options.kernels : active_engine_kernels()),
+      products_(options.products != nullptr ? *options.products : active_code_products()),
+      pool_(options.threads),
+      head_(model_->head_table(), model_->config.vocabulary, model_->config.width,
+            options.head_bits, kernels_, products_) {
+  const ModelConfig& config = model_->config;
+  const RopeTables tables =
+      make_rope_tables(config.context, config.rotary_size, config.rope_theta, config.rope_scaling);
+  const auto copy = [](const at::Tensor& x) {
+    return std::vector<float>(x.const_data_ptr<float>(), x.const_data_ptr<float>() + x.numel());
+  };
+  cos_ = copy(tables.cos);
+  sin_ = copy(tables.sin);
+}
+
+Engine::~Engine() = default;
+
+std::string Engine::kernel_names() const {
+  return std::string(products_.name) + ", " + kernels_.name;
+}
+
+KvShape Engine::kv_shape() const {
+  const ModelConfig& config = model_->config;
+  return {config.layers, config.kv_heads, config.head_size};
+}
+
+std::span<const float> Engine::read(std::span<const EngineRun> runs) {
+  const ModelConfig& config = model_->config;
+  int64_t total = 0;
+  for (const EngineRun& run : runs) {
+    const auto count = static_cast<int64_t>(run.tokens.size());
+    total += count;
+    if (run.sequence->length() + count > config.context) {
+      fail(ErrorCode::unsupported, "{} tokens do not fit the model's context of {}",
+           run.sequence->length() + count, config.context);
+    }
+    for (const int32_t id : run.tokens) {
+      if (id < 0 || id >= config.vocabulary) {
+        fail(ErrorCode::damaged, "token {} is outside the vocabulary of {}", id, config.vocabulary);
+      }
+    }
+  }
+  begin(runs, total);
+  // Some rows at a time through all layers.
+  states_.resize(static_cast<size_t>(total * config.width));
+  not_finite_ = false;
+  const std::vector<Row> all = std::move(rows_);
+  std::vector<int32_t> tokens;
+  for (const EngineRun& run : runs) {
+    tokens.insert(tokens.end(), run.tokens.begin(), run.tokens.end());
+  }
+  for (int64_t first = 0; first < total; first += kPassRows) {
+    leave_if_stopped("a model was running");
+    const int64_t now = std::min(kPassRows, total - first);
+    rows_.assign(all.begin() + first, all.begin() + first + now);
+    stream_.resize(static_cast<size_t>(now * config.width));
+    for (int64_t r = 0; r < now; ++r) {
+      kernels_.from_half(
+          model_->embedding.data() + int64_t{tokens[static_cast<size_t>(first + r)]} * config.width,
+          stream_.data() + r * config.width, config.width);
+    }
+    pass(first, now);
+  }
+  if (not_finite_) {
+    fail(ErrorCode::damaged,
+         "the model's activations are not finite: its weights or scales are damaged");
+  }
+  for (const EngineRun& run : runs) run.sequence->advance(static_cast<int64_t>(run.tokens.size()));
+  return states_;
+}
+
+// Makes pages and lists the rows.
+void Engine::begin(std::span<const EngineRun> runs, int64_t rows) {
+  rows_.clear();
+  rows_.reserve(static_cast<size_t>(rows));
+  for (const EngineRun& run : runs) {
+    const auto count = static_cast<int64_t>(run.tokens.size());
+    run.sequence->reserve(count);
+    for (int64_t i = 0; i < count; ++i) {
+      rows_.push_back({run.sequence, run.sequence->length() + i});
+    }
+  }
+}
+
+// The rows of rows_ from embeddings in stream_ to final states.
+void Engine::pass(int64_t first, int64_t rows) {
+  const ModelConfig& config = model_->config;
+  tiles_ = row_tiles(rows);
+  for (int64_t layer = 0; layer < config.layers; ++layer) block(layer);
+  const float* gain = model_->final_gain.empty() ? nullptr : model_->final_gain.data();
+  for (int64_t r = 0; r < rows; ++r) {
+    kernels_.rms_norm(stream_.data() + r * config.width, gain,
+                      states_.data() + (first + r) * config.width, config.width,
+                      static_cast<float>(config.norm_eps));
+  }
+}
+
+void Engine::block(int64_t layer) {
+  const RuntimeLayer& l = model_->layers[static_cast<size_t>(layer)];
+  const ModelConfig& config = model_->config;
+  const auto rows = static_cast<int64_t>(rows_.size());
+  wide_.resize(static_cast<size_t>(rows * std::max(l.qkv.outputs, l.gate_up.outputs)));
+  // Attention.
+  norm_to_codes(layer, TapPoint::attention_input, l.input_gain, l.attention_input_grid,
+                l.attention_input_offset);
+  product(l.qkv, wide_.data(), nullptr);
+  append_keys_and_values(layer);
+  codes_.resize(rows, config.heads * config.head_size, l.attention_output_grid);
+  attend(layer);
+  show(TapPoint::attention_output, layer, config.heads * config.head_size);
+  product(l.attention_output, stream_.data(), stream_.data());
+  // Feed-forward network.
+  norm_to_codes(layer, TapPoint::mlp_input, l.post_gain, l.mlp_input_grid, l.mlp_input_offset);
+  product(l.gate_up, wide_.data(), nullptr);
+  mlp_product_to_codes(layer);
+  product(l.down, stream_.data(), stream_.data());
+}
+
+void Engine::norm_to_codes(int64_t layer, TapPoint point, const std::vector<float>& gain,
+                           const kernels::CodeGrid& grid, const std::vector<float>& offset) {
+  const ModelConfig& config = model_->config;
+  const int64_t D = config.width;
+  const auto rows = static_cast<int64_t>(rows_.size());
+  codes_.resize(rows, D, grid);
+  pool_.split(rows, [&](int64_t begin, int64_t end) {
+    std::vector<float> y(static_cast<size_t>(D));
+    for (int64_t r = begin; r < end; ++r) {
+      kernels_.rms_norm(stream_.data() + r * D, gain.empty() ? nullptr : gain.data(), y.data(), D,
+                        static_cast<float>(config.norm_eps));
+      note(kernels_.quantize(y.data(), offset.empty() ? nullptr : offset.data(), D, grid,
+                             codes_.row(r)));
+    }
+  });
+  show(point, layer, D);
+}
+
+// out [rows, outputs] = (residual +) the product of the codes with the layer.
+void Engine::product(const PackedLinear& weight, float* out, const float* residual) {
+  const int64_t panels = weight.panel_count(), segments = weight.segments();
+  const int64_t lines = weight.segment / 8, N = weight.outputs;
+  // A single row streams the weights: one panel at a time, so that memory is read in one run.
+  const int64_t together = rows_.size() <= 2 ? 1 : kTilePanels;
+  const int64_t bundles = (panels + together - 1) / together;
+  pool_.split(bundles, [&](int64_t begin, int64_t end) {
+    std::vector<int32_t> sums(static_cast<size_t>(segments * 8 * kTilePanels * kPanelOutputs));
+    for (int64_t bundle = begin; bundle < end; ++bundle) {
+      const int64_t first = bundle * together, now = std::min(together, panels - first);
+      const uint8_t* codes = weight.panels.data() + first * weight.panel_bytes();
+      for (const RowTile& tile : tiles_) {
+        const int64_t R = kernels::kTileRows[tile.size], size = R * now * kPanelOutputs;
+        const kernels::CodeTile run = products_.nibbles[tile.size][now - 1];
+        for (int64_t t = 0; t < segments; ++t) {
+          run(codes_.tile(tile) + t * weight.segment * R, codes + t * lines * kernels::kLineBytes,
+              weight.panel_bytes(), lines, codes_.largest(), sums.data() + t * size);
+        }
+        for (int64_t r = 0; r < tile.rows; ++r) {
+          const int64_t row = tile.first + r;
+          for (int64_t p = 0; p < now; ++p) {
+            const int64_t at = row * N + (first + p) * kPanelOutputs;
+            kernels_.epilogue(sums.data() + (r * now + p) * kPanelOutputs, size,
+                              weight.scales(first + p), codes_.scale(row), codes_.zero(row),
+                              codes_.sum(row), residual == nullptr ? nullptr : residual + at,
+                              out + at);
+          }
+        }
+      }
+    }
+  });
+}
+
+// Norms, RoPE and Hadamard of queries and keys in place, then keys and values into the cache.
+void Engine::append_keys_and_values(int64_t layer) {
+  const RuntimeLayer& l = model_->layers[static_cast<size_t>(layer)];
+  const ModelConfig& config = model_->config;
+  const int64_t H = config.heads, Hkv = config.kv_heads, K = config.head_size;
+  const int64_t N = l.qkv.outputs, pairs = config.rotary_size / 2;
+  const auto eps = static_cast<float>(config.norm_eps);
+  const auto rows = static_cast<int64_t>(rows_.size());
+  if (config.qk_norm && config.qk_norm_wide) {
+    for (int64_t r = 0; r < rows; ++r) {
+      float* q = wide_.data() + r * N;
+      kernels_.rms_norm(q, l.query_gain.data(), q, H * K, eps);
+      kernels_.rms_norm(q + H * K, l.key_gain.data(), q + H * K, Hkv * K, eps);
+    }
+  }
+  const kernels::HadamardPlan plan = [&] {
+    kernels::HadamardPlan with = model_->key_hadamard.plan;
+    with.matrix = model_->key_hadamard.matrix.data();
+    return with;
+  }();
+  // By key/value head: neighbouring tokens share bytes of the values' panels.
+  pool_.split(Hkv, [&](int64_t begin, int64_t end) {
+    float scratch[kernels::kLargestHead];
+    int8_t codes[kernels::kLargestHead];
+    const auto turn = [&](float* x, const std::vector<float>& gain, int64_t position) {
+      if (config.qk_norm && !config.qk_norm_wide) kernels_.rms_norm(x, gain.data(), x, K, eps);
+      kernels_.rope(x, cos_.data() + position * pairs, sin_.data() + position * pairs, pairs);
+      if (plan.size > 0) kernels_.hadamard(x, 1, plan, scratch);
+    };
+    for (int64_t head = begin; head < end; ++head) {
+      for (int64_t r = 0; r < rows; ++r) {
+        float* row = wide_.data() + r * N;
+        const int64_t position = rows_[static_cast<size_t>(r)].position;
+        const int64_t group = H / Hkv;
+        for (int64_t q = head * group; q < (head + 1) * group; ++q) {
+          turn(row + q * K, l.query_gain, position);
+        }
+        float* key = row + (H + head) * K;
+        const float* value = row + (H + Hkv + head) * K;
+        turn(key, l.key_gain, position);
+        KvPage& page = rows_[static_cast<size_t>(r)].sequence->page_of(position);
+        const int64_t slot = position % kernels::kPageTokens;
+        float scale, zero;
+        int32_t sum;
+        const kernels::CodeRow to{codes, 4, &scale, &zero, &sum};
+        note(kernels_.quantize(key, nullptr, K, model_->key_grid, to));
+        page.put_key(layer, head, slot, codes, scale, zero);
+        if (trace) trace(TapPoint::key, layer, r * Hkv + head, to, K);
+        note(kernels_.quantize(value, nullptr, K, model_->value_grid, to));
+        page.put_value(layer, head, slot, codes, scale, zero);
+        if (trace) trace(TapPoint::value, layer, r * Hkv + head, to, K);
+      }
+    }
+  });
+}
+
+// Attention of all rows, and the codes of its output.
+void Engine::attend(int64_t layer) {
+  const RuntimeLayer& l = model_->layers[static_cast<size_t>(layer)];
+  const ModelConfig& config = model_->config;
+  const int64_t Hkv = config.kv_heads, K = config.head_size, group = config.heads / Hkv;
+  const int64_t N = l.qkv.outputs;
+  const int64_t window = layer >= config.first_window_layer ? config.window : 0;
+  // Tasks: up to kTileQueries queries of one sequence and key/value head.
+  struct Task {
+    int64_t first_row, rows, first_query, queries, head;
+  };
+  std::vector<Task> tasks;
+  const auto rows = static_cast<int64_t>(rows_.size());
+  for (int64_t begin = 0, end = 0; begin < rows; begin = end) {
+    while (end < rows &&
+           rows_[static_cast<size_t>(end)].sequence == rows_[static_cast<size_t>(begin)].sequence) {
+      ++end;
+    }
+    for (int64_t head = 0; head < Hkv; ++head) {
+      for (int64_t q = 0; q < (end - begin) * group; q += kTileQueries) {
+        tasks.push_back(
+            {begin, end - begin, q, std::min(kTileQueries, (end - begin) * group - q), head});
+      }
+    }
+  }
+  pool_.split(static_cast<int64_t>(tasks.size()), [&](int64_t from, int64_t to) {
+    std::vector<kernels::HeadPage> pages;
+    alignas(64) float outputs[kTileQueries][kernels::kLargestHead];
+    for (int64_t i = from; i < to; ++i) {
+      const Task& task = tasks[static_cast<size_t>(i)];
+      const KvSequence& sequence = *rows_[static_cast<size_t>(task.first_row)].sequence;
+      pages.clear();
+      for (const auto& page : sequence.pages()) pages.push_back(page->part(layer, task.head));
+      kernels::AttentionTile tile;
+      tile.queries = task.queries;
+      tile.head_size = K;
+      tile.inverse_root = static_cast<float>(1.0 / std::sqrt(static_cast<double>(K)));
+      tile.pages = pages.data();
+      for (int64_t q = 0; q < task.queries; ++q) {
+        const int64_t row = task.first_row + (task.first_query + q) / group;
+        const int64_t head = task.head * group + (task.first_query + q) % group;
+        tile.query[q] = wide_.data() + row * N + head * K;
+        tile.output[q] = outputs[q];
+        tile.position[q] = rows_[static_cast<size_t>(row)].position;
+        tile.first_visible[q] =
+            window > 0 ? std::max<int64_t>(0, tile.position[q] - window + 1) : 0;
+      }
+      kernels_.attention(tile, products_);
+      for (int64_t q = 0; q < task.queries; ++q) {
+        const int64_t row = task.first_row + (task.first_query + q) / group;
+        const int64_t head = task.head * group + (task.first_query + q) % group;
+        const float* offset = l.attention_output_offset.empty()
+                                  ? nullptr
+                                  : l.attention_output_offset.data() + head * K;
+        note(kernels_.quantize(outputs[q], offset, K, l.attention_output_grid,
+                               codes_.row(row, head * K)));
+      }
+    }
+  });
+}
+
+void Engine::mlp_product_to_codes(int64_t layer) {
+  const RuntimeLayer& l = model_->layers[static_cast<size_t>(layer)];
+  const int64_t F = model_->config.inner;
+  const auto rows = static_cast<int64_t>(rows_.size());
+  codes_.resize(rows, F, l.mlp_product_grid);
+  kernels::HadamardPlan plan = model_->down_hadamard.plan;
+  plan.matrix = model_->down_hadamard.matrix.data();
+  const float* offset = l.mlp_product_offset.empty() ? nullptr : l.mlp_product_offset.data();
+  pool_.split(rows, [&](int64_t begin, int64_t end) {
+    std::vector<float> scratch(static_cast<size_t>(plan.size));
+    for (int64_t r = begin; r < end; ++r) {
+      float* x = wide_.data() + r * 2 * F;
+      kernels_.swiglu(x, x, F);
+      if (plan.size > 0) kernels_.hadamard(x, F / plan.size, plan, scratch.data());
+      note(kernels_.quantize(x, offset, F, l.mlp_product_grid, codes_.row(r)));
+    }
+  });
+  show(TapPoint::mlp_product, layer, F);
+}
+
+void Engine::show(TapPoint point, int64_t layer, int64_t columns) {
+  if (!trace) return;
+  for (size_t r = 0; r < rows_.size(); ++r) {
+    trace(point, layer, static_cast<int64_t>(r), codes_.row(static_cast<int64_t>(r)), columns);
+  }
+}
+
+void Engine::logits(std::span<const float> states, std::span<float> out) {
+  head_.logits(states, static_cast<int64_t>(states.size()) / model_->config.width, out, pool_);
+}
+
+}  // namespace osp

@@ -1,0 +1,101 @@
+#include "osp/runtime/head.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "osp/runtime/test_quantized.h"
+
+namespace osp {
+namespace {
+
+struct HeadCase {
+  int64_t vocabulary, width;
+  std::vector<uint16_t> table;
+  std::vector<float> states;
+};
+
+// `outlier`: one channel of the states is that many times as large.
+HeadCase head_case(int64_t rows, float outlier) {
+  HeadCase c{1003, 64, {}, {}};
+  at::Generator random = at::make_generator<at::CPUGeneratorImpl>(uint64_t{5});
+  c.table = to_half(at::randn({c.vocabulary, c.width}, random), "table");
+  at::Tensor states = at::randn({rows, c.width}, random);
+  states.select(1, 7).mul_(outlier);
+  const float* data = states.const_data_ptr<float>();
+  c.states.assign(data, data + states.numel());
+  return c;
+}
+
+std::vector<float> logits_of(const HeadCase& c, int64_t bits, int64_t rows) {
+  WorkerPool pool(2);
+  Head head(c.table, c.vocabulary, c.width, bits, active_engine_kernels(), active_code_products());
+  std::vector<float> out(static_cast<size_t>(rows * c.vocabulary));
+  head.logits(c.states, rows, out, pool);
+  return out;
+}
+
+TEST(Head, LogitsOf16BitsAreProducts) {
+  const HeadCase c = head_case(3, 1.0f);
+  const std::vector<float> z = logits_of(c, 16, 3);
+  for (int64_t r = 0; r < 3; ++r) {
+    for (int64_t v = 0; v < c.vocabulary; ++v) {
+      double sum = 0.0;
+      std::vector<float> row(64);
+      active_engine_kernels().from_half(c.table.data() + v * 64, row.data(), 64);
+      for (int64_t i = 0; i < 64; ++i) {
+        sum += double{row[static_cast<size_t>(i)]} * c.states[static_cast<size_t>(r * 64 + i)];
+      }
+      ASSERT_NEAR(z[static_cast<size_t>(r * c.vocabulary + v)], sum, 1e-4);
+    }
+  }
+}
+
+TEST(Head, FewerBitsAreNearAndRowsDoNotDependOnTheirNeighbours) {
+  for (const int64_t rows : {1, 2, 3, 4, 5, 9}) {
+    const HeadCase c = head_case(rows, 1.0f);
+    const std::vector<float> exact = logits_of(c, 16, rows);
+    for (const auto& [bits, error] : {std::pair<int64_t, double>{8, 0.2}, {4, 5.0}}) {
+      const std::vector<float> z = logits_of(c, bits, rows);
+      for (size_t i = 0; i < z.size(); ++i) ASSERT_NEAR(z[i], exact[i], error) << bits;
+      HeadCase last = c;
+      last.states.erase(last.states.begin(), last.states.end() - 64);
+      const std::vector<float> alone = logits_of(last, bits, 1);
+      EXPECT_TRUE(std::equal(alone.begin(), alone.end(), z.end() - c.vocabulary)) << rows;
+    }
+  }
+}
+
+TEST(Head, TheGreedyTokenIsThatOf16Bits) {
+  const int64_t rows = 300;
+  for (const float outlier : {1.0f, 200.0f}) {
+    const HeadCase c = head_case(rows, outlier);
+    const std::vector<float> exact = logits_of(c, 16, rows);
+    for (const int64_t bits : {8, 4}) {
+      Head head(c.table, c.vocabulary, c.width, bits, active_engine_kernels(),
+                active_code_products());
+      const std::vector<float> z = logits_of(c, bits, rows);
+      int64_t differ = 0, all = 0;
+      for (int64_t r = 0; r < rows; ++r) {
+        const auto mine = std::span(z).subspan(static_cast<size_t>(r * c.vocabulary), 1003);
+        const auto right = std::span(exact).subspan(static_cast<size_t>(r * c.vocabulary), 1000);
+        const auto winner = std::max_element(right.begin(), right.end()) - right.begin();
+        int64_t candidates = 0;
+        EXPECT_EQ(head.greedy(std::span(c.states).subspan(static_cast<size_t>(r * 64), 64), mine,
+                              1000, &candidates),
+                  winner);
+        differ += std::max_element(mine.begin(), mine.begin() + 1000) - mine.begin() != winner;
+        all += candidates;
+      }
+      EXPECT_GE(all, rows);
+      EXPECT_LT(all, rows * (bits == 8 ? 40 : 700));
+      if (bits == 4) {
+        EXPECT_GT(differ, 0);  // the bound has work to do
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace osp

@@ -1,0 +1,78 @@
+#include "osp/runtime/kv_pages.h"
+
+#include <cstring>
+
+#include "osp/base/error.h"
+
+namespace osp {
+
+using kernels::kLineBytes;
+using kernels::kPageTokens;
+using kernels::kPanelOutputs;
+
+KvPage::KvPage(const KvPage& other) : KvPage(other.shape_) {
+  std::memcpy(memory_.data(), other.memory_.data(), memory_.bytes());
+}
+
+kernels::HeadPage KvPage::part(int64_t layer, int64_t head) const {
+  const uint8_t* codes = part_data(layer, head);
+  const float* numbers = scales(layer, head);
+  return {.keys = codes,
+          .values = codes + kPageTokens * shape_.head_size / 2,
+          .key_scale = numbers,
+          .key_zero = numbers + kPageTokens,
+          .value_scale = numbers + 2 * kPageTokens,
+          .value_zero = numbers + 3 * kPageTokens};
+}
+
+void KvPage::put_key(int64_t layer, int64_t head, int64_t slot, const int8_t* codes, float scale,
+                     float zero) {
+  const int64_t lines = shape_.head_size / 8;
+  uint8_t* to =
+      part_data(layer, head) + slot / kPanelOutputs * lines * kLineBytes + slot % kPanelOutputs * 4;
+  for (int64_t i = 0; i < lines; ++i, to += kLineBytes) {
+    for (int64_t j = 0; j < 4; ++j) {
+      to[j] = static_cast<uint8_t>(codes[8 * i + j] | codes[8 * i + 4 + j] << 4);
+    }
+  }
+  scales(layer, head)[slot] = scale;
+  scales(layer, head)[kPageTokens + slot] = zero;
+}
+
+void KvPage::put_value(int64_t layer, int64_t head, int64_t slot, const int8_t* codes, float scale,
+                       float zero) {
+  uint8_t* values = part_data(layer, head) + kPageTokens * shape_.head_size / 2;
+  const int shift = slot % 8 < 4 ? 0 : 4;
+  for (int64_t c = 0; c < shape_.head_size; ++c) {
+    uint8_t& byte = values[c / kPanelOutputs * (kPageTokens / 8) * kLineBytes +
+                           slot / 8 * kLineBytes + c % kPanelOutputs * 4 + slot % 4];
+    byte = static_cast<uint8_t>((byte & (0xf0 >> shift)) | codes[c] << shift);
+  }
+  scales(layer, head)[2 * kPageTokens + slot] = scale;
+  scales(layer, head)[3 * kPageTokens + slot] = zero;
+}
+
+void KvSequence::reserve(int64_t tokens) {
+  if (length_ % kPageTokens != 0 && tokens > 0) {
+    std::shared_ptr<KvPage>& last = pages_[static_cast<size_t>(length_ / kPageTokens)];
+    if (last.use_count() > 1) last = std::make_shared<KvPage>(*last);
+  }
+  while (static_cast<int64_t>(pages_.size()) * kPageTokens < length_ + tokens) {
+    pages_.push_back(std::make_shared<KvPage>(shape_));
+  }
+}
+
+void KvSequence::truncate(int64_t tokens) {
+  OSP_CHECK(tokens <= length_, "{} of {} tokens", tokens, length_);
+  length_ = tokens;
+  pages_.resize(static_cast<size_t>((tokens + kPageTokens - 1) / kPageTokens));
+}
+
+void KvSequence::adopt(std::vector<std::shared_ptr<KvPage>> pages, int64_t tokens) {
+  OSP_CHECK(length_ == 0 && tokens <= static_cast<int64_t>(pages.size()) * kPageTokens,
+            "{} pages for {} tokens", pages.size(), tokens);
+  pages_ = std::move(pages);
+  length_ = tokens;
+}
+
+}  // namespace osp

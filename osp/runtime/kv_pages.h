@@ -1,0 +1,81 @@
+// The 4-bit cache of keys and values in pages of 128 tokens, for all layers and key/value heads.
+//
+// A page holds, for each layer and head, the codes of keys as 8 panels of 16 tokens and those of
+// values as head_size / 16 panels of 16 channels (code_products.h), so that attention reads them as
+// products read weights, and a scale and zero of each token's key and value. Pages are shared by
+// sequences that begin alike; a page that others hold is copied before it is written.
+//
+// Tested by kv_pages_test.cpp and engine_test.cpp.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "osp/runtime/aligned_memory.h"
+#include "osp/runtime/engine_kernels.h"
+
+namespace osp {
+
+struct KvShape {
+  int64_t layers = 0, heads = 0, head_size = 0;
+
+  // Bytes of a layer's and head's part, and of a page.
+  int64_t part_bytes() const {
+    return kernels::kPageTokens * head_size + 4 * kernels::kPageTokens * 4;
+  }
+  int64_t page_bytes() const { return layers * heads * part_bytes(); }
+};
+
+class KvPage {
+ public:
+  explicit KvPage(const KvShape& shape)
+      : shape_(shape), memory_(static_cast<size_t>(shape.page_bytes())) {}
+  KvPage(const KvPage& other);
+
+  kernels::HeadPage part(int64_t layer, int64_t head) const;
+  // Codes 0 … 15 of one token's key or value.
+  void put_key(int64_t layer, int64_t head, int64_t slot, const int8_t* codes, float scale,
+               float zero);
+  void put_value(int64_t layer, int64_t head, int64_t slot, const int8_t* codes, float scale,
+                 float zero);
+
+ private:
+  uint8_t* part_data(int64_t layer, int64_t head) const {
+    return const_cast<uint8_t*>(memory_.data()) +
+           (layer * shape_.heads + head) * shape_.part_bytes();
+  }
+  float* scales(int64_t layer, int64_t head) const {
+    return reinterpret_cast<float*>(part_data(layer, head) +
+                                    kernels::kPageTokens * shape_.head_size);
+  }
+
+  KvShape shape_;
+  AlignedMemory memory_;
+};
+
+// A sequence of tokens and its pages.
+class KvSequence {
+ public:
+  explicit KvSequence(const KvShape& shape) : shape_(shape) {}
+
+  int64_t length() const { return length_; }
+  // Makes pages for the next `tokens` tokens and copies a shared last one.
+  void reserve(int64_t tokens);
+  void advance(int64_t tokens) { length_ += tokens; }
+  // Forgets all but the first `tokens` tokens.
+  void truncate(int64_t tokens);
+  KvPage& page_of(int64_t position) {
+    return *pages_[static_cast<size_t>(position / kernels::kPageTokens)];
+  }
+  const std::vector<std::shared_ptr<KvPage>>& pages() const { return pages_; }
+  // Begins with whole pages of another sequence; only on an empty one.
+  void adopt(std::vector<std::shared_ptr<KvPage>> pages, int64_t tokens);
+
+ private:
+  KvShape shape_;
+  std::vector<std::shared_ptr<KvPage>> pages_;
+  int64_t length_ = 0;
+};
+
+}  // namespace osp
