@@ -9,6 +9,7 @@ void add_bench(CommandLine& line) {
   add_bench_quantize(command);
   add_bench_eval(command);
   add_bench_optim(command);
+  add_bench_run(command);
 }
 
 }  // namespace osp

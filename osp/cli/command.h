@@ -156,6 +156,7 @@ void add_bench(CommandLine& line);
 void add_bench_train(Command& bench);
 void add_bench_quantize(Command& bench);
 void add_bench_eval(Command& bench);
+void add_bench_run(Command& bench);
 void add_bench_optim(Command& bench);
 
 }  // namespace osp

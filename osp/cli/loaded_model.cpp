@@ -9,24 +9,38 @@
 namespace osp {
 namespace {
 
+// What the engine takes from an opened folder.
+struct FolderParts {
+  explicit FolderParts(const QuantizedFolder& folder)
+      : grids{.scales = folder.info().scales,
+              .clips = folder.info().clips,
+              .groups = folder.info().groups},
+        parts{.config = folder.config(),
+              .bits = folder.info().bits,
+              .weight_group = folder.info().grid.group,
+              .online = folder.info().online,
+              .grids = grids,
+              .read = [&folder](Part part, QuantizedWeights& weights) {
+                return folder.read(part, weights);
+              }} {}
+  ActivationGrids grids;
+  QuantizedParts parts;
+};
+
+std::unique_ptr<Engine> engine_of_folder(const QuantizedFolder& folder,
+                                         const EngineOptions& options) {
+  FolderParts from(folder);
+  from.grids.offsets = folder.read_offsets();
+  return std::make_unique<Engine>(make_runtime_model(from.parts), options);
+}
+
 // Puts the model of an opened folder on the integer engine; returns why it cannot be, "" if it is.
 std::string load_on_engine(const QuantizedFolder& folder, const EngineChoice& choice,
                            LoadedModel& loaded) {
-  const QuantizedModelInfo& info = folder.info();
-  ActivationGrids grids{.scales = info.scales, .clips = info.clips, .groups = info.groups};
-  QuantizedParts parts{
-      .config = folder.config(),
-      .bits = info.bits,
-      .weight_group = info.grid.group,
-      .online = info.online,
-      .grids = grids,
-      .read = [&](Part part, QuantizedWeights& weights) { return folder.read(part, weights); }};
-  const std::string reason = why_not_in_integers(parts);
+  const std::string reason = why_not_in_integers(FolderParts(folder).parts);
   if (!reason.empty()) return reason;
-  grids.offsets = folder.read_offsets();
   const int64_t threads = at::get_num_threads(), head_bits = std::stoll(choice.head);
-  auto engine = std::make_unique<Engine>(make_runtime_model(parts),
-                                         EngineOptions{.threads = threads, .head_bits = head_bits});
+  auto engine = engine_of_folder(folder, {.threads = threads, .head_bits = head_bits});
   loaded.engine_note =
       fmt::format("integer engine ({}), {} thread{}, {}-bit head", engine->kernel_names(), threads,
                   threads == 1 ? "" : "s", head_bits);
@@ -37,6 +51,13 @@ std::string load_on_engine(const QuantizedFolder& folder, const EngineChoice& ch
 }
 
 }  // namespace
+
+std::unique_ptr<Engine> load_engine(const std::string& dir, const EngineOptions& options) {
+  if (!is_quantized_model_dir(dir)) {
+    fail(ErrorCode::usage, "{}: is not quantized; quantize it first (osp quantize)", dir);
+  }
+  return engine_of_folder(QuantizedFolder(dir), options);
+}
 
 void refuse_bits(const std::string& asked, const std::string& dir, const BitWidths& own) {
   fail(ErrorCode::usage, "--bits {}: {} is quantized to {} already; leave out --bits", asked, dir,

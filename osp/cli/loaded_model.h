@@ -8,6 +8,7 @@
 #include "osp/base/fields.h"
 #include "osp/ptq/quantized_model_dir.h"
 #include "osp/quant/fake_quant.h"
+#include "osp/runtime/engine.h"
 
 namespace osp {
 
@@ -54,6 +55,10 @@ struct LoadedModel {
 // it; further errors as parse_bits and load_model_dir.
 std::unique_ptr<LoadedModel> load_model_at(const std::string& dir, const std::string& bits,
                                            const EngineChoice& choice = {});
+
+// A quantized model dir on the integer engine alone. Error(unsupported) with the reason if it cannot
+// run it, Error(usage) if it is not quantized.
+std::unique_ptr<Engine> load_engine(const std::string& dir, const EngineOptions& options);
 
 // Error(usage): the model in `dir` has its own widths, and others were given.
 [[noreturn]] void refuse_bits(const std::string& asked, const std::string& dir,

@@ -32,6 +32,9 @@ struct CodeProducts {
   const char* name;
   CodeTile nibbles[kTileSizes][kTilePanels];
   CodeTile bytes[kTileSizes][kTilePanels];
+  // Multiplies and adds in registers alone, `steps` times the level's widest instruction in each of
+  // its accumulators, and returns the number of multiply-adds: what a product could reach at most.
+  int64_t (*register_products)(int64_t steps);
 };
 
 const CodeProducts& code_products_portable();

@@ -129,6 +129,23 @@ void byte_tile(const int8_t* a, const uint8_t* panels, int64_t stride, int64_t l
   }
 }
 
+int64_t register_products(int64_t steps) {
+  constexpr int kSums = 12;
+  __m256i sum[kSums], a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(static_cast<char>(steps & 1));
+#pragma GCC unroll 12
+  for (int i = 0; i < kSums; ++i) sum[i] = _mm256_setzero_si256();
+  for (int64_t step = 0; step < steps; ++step) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kSums; ++i) {
+      pin(b);
+      sum[i] = _mm256_add_epi16(sum[i], _mm256_maddubs_epi16(a, b));
+      pin(sum[i]);
+    }
+  }
+  for (const auto& s : sum) __asm__ volatile("" : : "x"(s));
+  return steps * kSums * 32;
+}
+
 constexpr CodeProducts kAvx2 = {"avx2",
                                 {{nibble_tile<1, 1>, nibble_tile<1, 2>, nibble_tile<1, 3>},
                                  {nibble_tile<2, 1>, nibble_tile<2, 2>, nibble_tile<2, 3>},
@@ -137,7 +154,8 @@ constexpr CodeProducts kAvx2 = {"avx2",
                                 {{byte_tile<1, 1>, byte_tile<1, 2>, byte_tile<1, 3>},
                                  {byte_tile<2, 1>, byte_tile<2, 2>, byte_tile<2, 3>},
                                  {byte_tile<4, 1>, byte_tile<4, 2>, byte_tile<4, 3>},
-                                 {byte_tile<8, 1>, byte_tile<8, 2>, byte_tile<8, 3>}}};
+                                 {byte_tile<8, 1>, byte_tile<8, 2>, byte_tile<8, 3>}},
+                                register_products};
 
 }  // namespace
 

@@ -8,8 +8,12 @@
 namespace osp::kernels {
 namespace {
 
-// Lines that are fetched ahead; panels follow each other, so this reaches into the next one.
-constexpr int64_t kAhead = 64 * kLineBytes;
+// Bytes that are fetched ahead of a line: where few rows stream one panel, some lines, which reach
+// into the next panel; where several panels lie side by side, the same line of the next ones.
+template <int P>
+constexpr int64_t ahead(int64_t stride) {
+  return P == 1 ? 64 * kLineBytes : P * stride;
+}
 
 inline __m512i quad(const int8_t* a) {
   int32_t four;
@@ -42,7 +46,7 @@ void nibble_tile(const int8_t* a, const uint8_t* panels, int64_t stride, int64_t
     for (int p = 0; p < P; ++p) {
       const uint8_t* line = panels + p * stride + i * kLineBytes;
       const __m512i both = _mm512_loadu_si512(line);
-      if (R <= 2) _mm_prefetch(reinterpret_cast<const char*>(line + kAhead), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(line + ahead<P>(stride)), _MM_HINT_T0);
       low[p] = _mm512_and_si512(both, mask);
       high[p] = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
     }
@@ -71,8 +75,8 @@ void nibble_tile<1, 1>(const int8_t* a, const uint8_t* panels, int64_t, int64_t 
   for (; i + 2 <= lines; i += 2) {
     const uint8_t* line = panels + i * kLineBytes;
     const __m512i x = _mm512_loadu_si512(line), y = _mm512_loadu_si512(line + kLineBytes);
-    _mm_prefetch(reinterpret_cast<const char*>(line + kAhead), _MM_HINT_T0);
-    _mm_prefetch(reinterpret_cast<const char*>(line + kAhead + kLineBytes), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(line + ahead<1>(0)), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(line + ahead<1>(0) + kLineBytes), _MM_HINT_T0);
     const __m512i xh = _mm512_srli_epi16(x, 4), yh = _mm512_srli_epi16(y, 4);
     sum[0] = _mm512_dpbusd_epi32(sum[0], _mm512_and_si512(x, mask), quad(a + 8 * i));
     sum[1] = _mm512_dpbusd_epi32(sum[1], _mm512_and_si512(xh, mask), quad(a + 8 * i + 4));
@@ -102,7 +106,7 @@ void byte_tile(const int8_t* a, const uint8_t* panels, int64_t stride, int64_t l
     for (int p = 0; p < P; ++p) {
       const uint8_t* line = panels + p * stride + i * kLineBytes;
       codes[p] = _mm512_loadu_si512(line);
-      if (R <= 2) _mm_prefetch(reinterpret_cast<const char*>(line + kAhead), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(line + ahead<P>(stride)), _MM_HINT_T0);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
@@ -117,6 +121,22 @@ void byte_tile(const int8_t* a, const uint8_t* panels, int64_t stride, int64_t l
   store<R, P>(sum, out);
 }
 
+int64_t register_products(int64_t steps) {
+  constexpr int kSums = 24;
+  __m512i sum[kSums], a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(static_cast<char>(steps & 1));
+#pragma GCC unroll 24
+  for (int i = 0; i < kSums; ++i) sum[i] = _mm512_setzero_si512();
+  for (int64_t step = 0; step < steps; ++step) {
+#pragma GCC unroll 24
+    for (int i = 0; i < kSums; ++i) {
+      sum[i] = _mm512_dpbusd_epi32(sum[i], a, b);
+      pin(sum[i]);
+    }
+  }
+  for (const auto& s : sum) __asm__ volatile("" : : "v"(s));
+  return steps * kSums * 64;
+}
+
 constexpr CodeProducts kVnni = {"avx512-vnni",
                                 {{nibble_tile<1, 1>, nibble_tile<1, 2>, nibble_tile<1, 3>},
                                  {nibble_tile<2, 1>, nibble_tile<2, 2>, nibble_tile<2, 3>},
@@ -125,7 +145,8 @@ constexpr CodeProducts kVnni = {"avx512-vnni",
                                 {{byte_tile<1, 1>, byte_tile<1, 2>, byte_tile<1, 3>},
                                  {byte_tile<2, 1>, byte_tile<2, 2>, byte_tile<2, 3>},
                                  {byte_tile<4, 1>, byte_tile<4, 2>, byte_tile<4, 3>},
-                                 {byte_tile<8, 1>, byte_tile<8, 2>, byte_tile<8, 3>}}};
+                                 {byte_tile<8, 1>, byte_tile<8, 2>, byte_tile<8, 3>}},
+                                register_products};
 
 }  // namespace
 

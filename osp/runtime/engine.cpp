@@ -37,7 +37,8 @@ Engine::Engine(std::unique_ptr<const RuntimeModel> model, const EngineOptions& o
       products_(options.products != nullptr ? *options.products : active_code_products()),
       pool_(options.threads),
       head_(model_->head_table(), model_->config.vocabulary, model_->config.width,
-            options.head_bits, kernels_, products_) {
+            options.head_bits, kernels_, products_),
+      pages_(std::make_shared<KvPagePool>(kv_shape())) {
   const ModelConfig& config = model_->config;
   const RopeTables tables =
       make_rope_tables(config.context, config.rotary_size, config.rope_theta, config.rope_scaling);

@@ -48,7 +48,8 @@ class Engine {
   // Names of the integer and of the floating-point kernels: "avx512-vnni, avx512".
   std::string kernel_names() const;
   KvShape kv_shape() const;
-  KvSequence new_sequence() const { return KvSequence(kv_shape()); }
+  KvSequence new_sequence() const { return KvSequence(pages_); }
+  const KvPagePool& pages() const { return *pages_; }
 
   // Reads the runs' tokens after those that their sequences hold; the result are the final states
   // of all of them, [tokens, width], valid until the next call. Sequences are as they were if it
@@ -90,6 +91,7 @@ class Engine {
   const kernels::CodeProducts& products_;
   WorkerPool pool_;
   Head head_;
+  std::shared_ptr<KvPagePool> pages_;
   std::vector<float> cos_, sin_;  // [context, pairs]
 
   // Of the pass in progress.

@@ -51,7 +51,7 @@ void Head::pack() {
   const int64_t panels = (vocabulary_ + kPanelOutputs - 1) / kPanelOutputs;
   panels_ = AlignedMemory(static_cast<size_t>(panels * panel_bytes(width_, bits_)));
   scale_.assign(static_cast<size_t>(panels * kPanelOutputs), 0.0f);
-  code_sum_.assign(scale_.size(), 0.0f);
+  weight_sum_.assign(scale_.size(), 0.0f);
   const float top = bits_ == 8 ? 127.0f : 7.0f;
   std::vector<int8_t> codes(static_cast<size_t>(kPanelOutputs * width_));
   std::vector<float> row(static_cast<size_t>(width_));
@@ -71,7 +71,7 @@ void Head::pack() {
         sum += std::abs(code);
       }
       scale_[static_cast<size_t>(v)] = scale;
-      code_sum_[static_cast<size_t>(v)] = sum;
+      weight_sum_[static_cast<size_t>(v)] = scale * sum;
     }
     uint8_t* to = panels_.data() + panel * panel_bytes(width_, bits_);
     bits_ == 8 ? pack_byte_panel(codes.data(), width_, to) : pack_panel(codes.data(), width_, to);
@@ -99,37 +99,60 @@ void Head::full_logits(const float* states, int64_t rows, float* out, WorkerPool
 }
 
 void Head::code_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const {
-  const int64_t panels = static_cast<int64_t>(scale_.size()) / kPanelOutputs;
-  const int64_t bytes = panel_bytes(width_, bits_), lines = bytes / kLineBytes;
-  const int32_t offset = bits_ == 8 ? 128 : 8;
-  for (int64_t first = 0; first < rows; first += kStatesAtOnce) {
-    // Digits of some states.
-    const int64_t now = std::min(kStatesAtOnce, rows - first);
-    const int tile = now == 1 ? 1 : now == 2 ? 2 : 3;
-    const int64_t R = kernels::kTileRows[tile];
-    std::vector<int8_t> digits(static_cast<size_t>(width_ * R));
-    float state_scale[kStatesAtOnce];
+  // Digits of all states, in tiles of up to kStatesAtOnce.
+  struct Tile {
+    int64_t first, states;
+    int size;
+    std::vector<int8_t> digits;
+    float scale[kStatesAtOnce];
     int32_t sums[kStatesAtOnce][2];
+  };
+  std::vector<Tile> tiles;
+  for (int64_t first = 0; first < rows; first += kStatesAtOnce) {
+    const int64_t now = std::min(kStatesAtOnce, rows - first);
+    Tile tile{first, now, now == 1 ? 1 : now == 2 ? 2 : 3, {}, {}, {}};
+    const int64_t R = kernels::kTileRows[tile.size];
+    tile.digits.resize(static_cast<size_t>(width_ * R));
     for (int64_t s = 0; s < now; ++s) {
-      state_scale[s] = kernels_.digits(states + (first + s) * width_, width_, digits.data() + 8 * s,
-                                       digits.data() + 8 * s + 4, 4 * R, sums[s]);
+      int8_t* high = tile.digits.data() + 8 * s;
+      tile.scale[s] = kernels_.digits(states + (first + s) * width_, width_, high, high + 4, 4 * R,
+                                      tile.sums[s]);
     }
-    const kernels::CodeTile product =
-        bits_ == 8 ? products_.bytes[tile][0] : products_.nibbles[tile][0];
-    pool.split(panels, [&](int64_t begin, int64_t end) {
-      int32_t out_sums[8 * kPanelOutputs];
-      float values[kPanelOutputs];
-      for (int64_t p = begin; p < end; ++p) {
-        product(digits.data(), panels_.data() + p * bytes, bytes, lines, 128, out_sums);
-        for (int64_t s = 0; s < now; ++s) {
-          kernels_.head_panel(out_sums + 2 * s * kPanelOutputs,
-                              out_sums + (2 * s + 1) * kPanelOutputs, sums[s], offset,
-                              scale_.data() + p * kPanelOutputs, state_scale[s], values);
-          const int64_t count = std::min(kPanelOutputs, vocabulary_ - p * kPanelOutputs);
-          std::copy(values, values + count, out + (first + s) * vocabulary_ + p * kPanelOutputs);
-        }
+    tiles.push_back(std::move(tile));
+  }
+  // Panels, one or three together, each for all states.
+  const int64_t panels = static_cast<int64_t>(scale_.size()) / kPanelOutputs;
+  const int64_t together = rows == 1 ? 1 : kernels::kTilePanels;
+  const int64_t bundles = (panels + together - 1) / together;
+  pool.split(bundles, [&](int64_t begin, int64_t end) {
+    for (int64_t bundle = begin; bundle < end; ++bundle) {
+      const int64_t first = bundle * together, now = std::min(together, panels - first);
+      for (const Tile& tile : tiles) {
+        panel_logits(first, now, tile.size, tile.digits.data(), tile.states, tile.scale, tile.sums,
+                     out + tile.first * vocabulary_);
       }
-    });
+    }
+  });
+}
+
+void Head::panel_logits(int64_t first, int64_t panels, int size, const int8_t* digits,
+                        int64_t states, const float* state_scale, const int32_t (*sums)[2],
+                        float* out) const {
+  const int64_t bytes = panel_bytes(width_, bits_);
+  int32_t products[8 * kernels::kTilePanels * kPanelOutputs];
+  const kernels::CodeTile run =
+      (bits_ == 8 ? products_.bytes : products_.nibbles)[size][panels - 1];
+  run(digits, panels_.data() + first * bytes, bytes, bytes / kLineBytes, 128, products);
+  for (int64_t s = 0; s < states; ++s) {
+    for (int64_t p = 0; p < panels; ++p) {
+      const int32_t* high = products + (2 * s * panels + p) * kPanelOutputs;
+      const int64_t v = (first + p) * kPanelOutputs;
+      float values[kPanelOutputs];
+      kernels_.head_panel(high, high + panels * kPanelOutputs, sums[s], bits_ == 8 ? 128 : 8,
+                          scale_.data() + v, state_scale[s], values);
+      std::copy(values, values + std::min(kPanelOutputs, vocabulary_ - v),
+                out + s * vocabulary_ + v);
+    }
   }
 }
 
@@ -141,34 +164,40 @@ int32_t Head::greedy(std::span<const float> state, std::span<const float> logits
                                 logits.begin());
   };
   if (bits_ == 16) return first_largest();
-  // Bounds in fp64, widened for the rounding of fp32 sums of `width` products.
+  // Bounds in fp64, widened for the rounding of fp32 sums of `width` products; then by row in fp32,
+  // widened once more.
   double size = 0.0, largest = 0.0;
   for (const float h : state) {
     size += std::abs(static_cast<double>(h));
     largest = std::max(largest, std::abs(static_cast<double>(h)));
   }
-  const double state_step = largest / 16255.0;
   const double rounding = 0x1p-24 * (static_cast<double>(width_) / 16.0 + 16.0);
+  const auto of_scale = static_cast<float>(
+      1.001 * (0.5 * size + 0.5 * rounding * largest * static_cast<double>(width_)));
+  const auto of_weight = static_cast<float>(1.001 * (0.5 * largest / 16255.0 + rounding * largest));
+  const float* scale = scale_.data();
+  const float* weight = weight_sum_.data();
+  const float* z = logits.data();
   const auto error = [&](int64_t v) {
-    const double scale = scale_[static_cast<size_t>(v)];
-    const double weights = scale * code_sum_[static_cast<size_t>(v)];
-    return 0.5 * scale * size * 1.001 + 0.5 * state_step * weights * 1.001 +
-           rounding * largest * (weights + 0.5 * scale * static_cast<double>(width_)) +
-           0x1p-21 * std::abs(static_cast<double>(logits[static_cast<size_t>(v)]));
+    return scale[v] * of_scale + weight[v] * of_weight + std::abs(z[v]) * 0x1p-20f;
   };
-  double best = -std::numeric_limits<double>::infinity();
-  for (int64_t v = 0; v < count; ++v) {
-    best = std::max(best, static_cast<double>(logits[static_cast<size_t>(v)]) - error(v));
+  float lanes[16];
+  std::fill(lanes, lanes + 16, -std::numeric_limits<float>::infinity());
+  int64_t v = 0;
+  for (; v + 16 <= count; v += 16) {
+    for (int64_t j = 0; j < 16; ++j) lanes[j] = std::max(lanes[j], z[v + j] - error(v + j));
   }
+  for (; v < count; ++v) lanes[0] = std::max(lanes[0], z[v] - error(v));
+  const float best = *std::max_element(lanes, lanes + 16);
   int32_t winner = -1;
   float winning = 0.0f;
-  for (int64_t v = 0; v < count; ++v) {
-    if (!(static_cast<double>(logits[static_cast<size_t>(v)]) + error(v) >= best)) continue;
+  for (v = 0; v < count; ++v) {
+    if (!(z[v] + error(v) >= best)) continue;
     if (candidates != nullptr) ++*candidates;
-    const float z = kernels_.dot_half(state.data(), table_.data() + v * width_, width_);
-    if (winner < 0 || z > winning) {
+    const float exact = kernels_.dot_half(state.data(), table_.data() + v * width_, width_);
+    if (winner < 0 || exact > winning) {
       winner = static_cast<int32_t>(v);
-      winning = z;
+      winning = exact;
     }
   }
   return winner < 0 ? first_largest() : winner;

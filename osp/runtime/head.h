@@ -42,14 +42,17 @@ class Head {
   void pack();
   void full_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const;
   void code_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const;
+  // Logits of neighbouring panels for the states of one tile of digits.
+  void panel_logits(int64_t first, int64_t panels, int size, const int8_t* digits, int64_t states,
+                    const float* state_scale, const int32_t (*sums)[2], float* out) const;
 
   std::span<const uint16_t> table_;
   int64_t vocabulary_, width_, bits_;
   const kernels::EngineKernels& kernels_;
   const kernels::CodeProducts& products_;
   AlignedMemory panels_;
-  std::vector<float> scale_;     // [padded vocabulary]
-  std::vector<float> code_sum_;  // Σ |code| of each row
+  std::vector<float> scale_;       // [padded vocabulary]
+  std::vector<float> weight_sum_;  // Σ |code · scale| of each row
 };
 
 }  // namespace osp

@@ -10,8 +10,33 @@ using kernels::kLineBytes;
 using kernels::kPageTokens;
 using kernels::kPanelOutputs;
 
-KvPage::KvPage(const KvPage& other) : KvPage(other.shape_) {
+void KvPage::copy(const KvPage& other) {
   std::memcpy(memory_.data(), other.memory_.data(), memory_.bytes());
+}
+
+void KvPage::clear() { std::memset(memory_.data(), 0, memory_.bytes()); }
+
+std::shared_ptr<KvPage> KvPagePool::take(const KvPage* original) {
+  std::unique_ptr<KvPage> page;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!free_.empty()) {
+      page = std::move(free_.back());
+      free_.pop_back();
+    }
+  }
+  if (page == nullptr) {
+    page = std::make_unique<KvPage>(shape_);
+  } else if (original == nullptr) {
+    page->clear();
+  }
+  if (original != nullptr) page->copy(*original);
+  ++in_use_;
+  return {page.release(), [pool = shared_from_this()](KvPage* used) {
+            --pool->in_use_;
+            const std::lock_guard lock(pool->mutex_);
+            pool->free_.emplace_back(used);
+          }};
 }
 
 kernels::HeadPage KvPage::part(int64_t layer, int64_t head) const {
@@ -55,10 +80,10 @@ void KvPage::put_value(int64_t layer, int64_t head, int64_t slot, const int8_t* 
 void KvSequence::reserve(int64_t tokens) {
   if (length_ % kPageTokens != 0 && tokens > 0) {
     std::shared_ptr<KvPage>& last = pages_[static_cast<size_t>(length_ / kPageTokens)];
-    if (last.use_count() > 1) last = std::make_shared<KvPage>(*last);
+    if (last.use_count() > 1) last = pool_->take(last.get());
   }
   while (static_cast<int64_t>(pages_.size()) * kPageTokens < length_ + tokens) {
-    pages_.push_back(std::make_shared<KvPage>(shape_));
+    pages_.push_back(pool_->take());
   }
 }
 

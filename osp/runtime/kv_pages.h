@@ -8,8 +8,10 @@
 // Tested by kv_pages_test.cpp and engine_test.cpp.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "osp/runtime/aligned_memory.h"
@@ -31,7 +33,10 @@ class KvPage {
  public:
   explicit KvPage(const KvShape& shape)
       : shape_(shape), memory_(static_cast<size_t>(shape.page_bytes())) {}
-  KvPage(const KvPage& other);
+
+  // Takes over what another page of the same shape holds, or nothing.
+  void copy(const KvPage& other);
+  void clear();
 
   kernels::HeadPage part(int64_t layer, int64_t head) const;
   // Codes 0 … 15 of one token's key or value.
@@ -54,10 +59,29 @@ class KvPage {
   AlignedMemory memory_;
 };
 
+// Pages that no sequence holds any more are kept for the next one: the system clears fresh memory,
+// which costs more than a pass over a short prompt.
+class KvPagePool : public std::enable_shared_from_this<KvPagePool> {
+ public:
+  explicit KvPagePool(const KvShape& shape) : shape_(shape) {}
+
+  const KvShape& shape() const { return shape_; }
+  // An empty page, or a copy.
+  std::shared_ptr<KvPage> take(const KvPage* original = nullptr);
+  // Pages that sequences hold.
+  int64_t in_use() const { return in_use_; }
+
+ private:
+  KvShape shape_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<KvPage>> free_;
+  std::atomic<int64_t> in_use_ = 0;
+};
+
 // A sequence of tokens and its pages.
 class KvSequence {
  public:
-  explicit KvSequence(const KvShape& shape) : shape_(shape) {}
+  explicit KvSequence(std::shared_ptr<KvPagePool> pool) : pool_(std::move(pool)) {}
 
   int64_t length() const { return length_; }
   // Makes pages for the next `tokens` tokens and copies a shared last one.
@@ -73,7 +97,7 @@ class KvSequence {
   void adopt(std::vector<std::shared_ptr<KvPage>> pages, int64_t tokens);
 
  private:
-  KvShape shape_;
+  std::shared_ptr<KvPagePool> pool_;
   std::vector<std::shared_ptr<KvPage>> pages_;
   int64_t length_ = 0;
 };
