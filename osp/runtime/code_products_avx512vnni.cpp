@@ -21,45 +21,53 @@ inline __m512i quad(const int8_t* a) {
   return _mm512_set1_epi32(four);
 }
 
-// Keeps an accumulator in its register: g++ 12 would move some to the stack.
-inline void pin(__m512i& x) { __asm__("" : "+v"(x)); }
+// f<0>(), … f<N − 1>() with constant indices: only these let the compiler (g++ 12) keep an array of
+// accumulators in registers. A loop that it unrolls later leaves them on the stack, at half the speed.
+template <int N, int I = 0, class Body>
+inline __attribute__((always_inline)) void repeat(const Body& body) {
+  if constexpr (I < N) {
+    body.template operator()<I>();
+    repeat<N, I + 1>(body);
+  }
+}
 
 template <int R, int P>
-void store(const __m512i (&sum)[R][P], int32_t* out) {
-  for (int r = 0; r < R; ++r) {
-    for (int p = 0; p < P; ++p) {
-      _mm512_storeu_si512(out + (r * P + p) * kPanelOutputs, sum[r][p]);
-    }
-  }
+inline __attribute__((always_inline)) void store(const __m512i (&sum)[R * P], int32_t* out) {
+  repeat<R * P>([&]<int i>() __attribute__((always_inline)) {
+    _mm512_storeu_si512(out + i * kPanelOutputs, sum[i]);
+  });
 }
 
 template <int R, int P>
 void nibble_tile(const int8_t* a, const uint8_t* panels, int64_t stride, int64_t lines, int,
                  int32_t* out) {
   const __m512i mask = _mm512_set1_epi8(15);
-  __m512i sum[R][P];
-#pragma GCC unroll 24
-  for (int i = 0; i < R * P; ++i) sum[i / P][i % P] = _mm512_setzero_si512();
-  for (int64_t i = 0; i < lines; ++i) {
-    __m512i low[P], high[P];
-#pragma GCC unroll 3
-    for (int p = 0; p < P; ++p) {
-      const uint8_t* line = panels + p * stride + i * kLineBytes;
-      const __m512i both = _mm512_loadu_si512(line);
+  __m512i sum[R * P];
+  repeat<R * P>([&]<int i>() __attribute__((always_inline)) { sum[i] = _mm512_setzero_si512(); });
+  for (int64_t i = 0; i < lines; ++i, panels += kLineBytes, a += 8 * R) {
+    __m512i both[P], codes[P];
+    repeat<P>([&]<int p>() __attribute__((always_inline)) {
+      const uint8_t* line = panels + p * stride;
+      both[p] = _mm512_loadu_si512(line);
       _mm_prefetch(reinterpret_cast<const char*>(line + ahead<P>(stride)), _MM_HINT_T0);
-      low[p] = _mm512_and_si512(both, mask);
-      high[p] = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const __m512i first = quad(a + i * 8 * R + 4 * r), second = quad(a + i * 8 * R + 4 * (R + r));
-#pragma GCC unroll 3
-      for (int p = 0; p < P; ++p) {
-        sum[r][p] = _mm512_dpbusd_epi32(sum[r][p], low[p], first);
-        sum[r][p] = _mm512_dpbusd_epi32(sum[r][p], high[p], second);
-        pin(sum[r][p]);
-      }
-    }
+    });
+    // The low halves for all rows, then the high halves: both at once would need a 33rd register.
+    const auto products = [&](const int8_t* columns) __attribute__((always_inline)) {
+      repeat<R>([&]<int r>() __attribute__((always_inline)) {
+        const __m512i part = quad(columns + 4 * r);
+        repeat<P>([&]<int p>() __attribute__((always_inline)) {
+          sum[r * P + p] = _mm512_dpbusd_epi32(sum[r * P + p], codes[p], part);
+        });
+      });
+    };
+    repeat<P>([&]<int p>()
+                  __attribute__((always_inline)) { codes[p] = _mm512_and_si512(both[p], mask); });
+    products(a);
+    if constexpr (R == 8 && P == 3) __asm__("" : "+v"(both[0]), "+v"(both[1]), "+v"(both[2]));
+    repeat<P>([&]<int p>() __attribute__((always_inline)) {
+      codes[p] = _mm512_and_si512(_mm512_srli_epi16(both[p], 4), mask);
+    });
+    products(a + 4 * R);
   }
   store<R, P>(sum, out);
 }
@@ -97,43 +105,39 @@ void nibble_tile<1, 1>(const int8_t* a, const uint8_t* panels, int64_t, int64_t 
 template <int R, int P>
 void byte_tile(const int8_t* a, const uint8_t* panels, int64_t stride, int64_t lines, int,
                int32_t* out) {
-  __m512i sum[R][P];
-#pragma GCC unroll 24
-  for (int i = 0; i < R * P; ++i) sum[i / P][i % P] = _mm512_setzero_si512();
-  for (int64_t i = 0; i < lines; ++i) {
+  __m512i sum[R * P];
+  repeat<R * P>([&]<int i>() __attribute__((always_inline)) { sum[i] = _mm512_setzero_si512(); });
+  for (int64_t i = 0; i < lines; ++i, panels += kLineBytes, a += 4 * R) {
     __m512i codes[P];
-#pragma GCC unroll 3
-    for (int p = 0; p < P; ++p) {
-      const uint8_t* line = panels + p * stride + i * kLineBytes;
+    repeat<P>([&]<int p>() __attribute__((always_inline)) {
+      const uint8_t* line = panels + p * stride;
       codes[p] = _mm512_loadu_si512(line);
       _mm_prefetch(reinterpret_cast<const char*>(line + ahead<P>(stride)), _MM_HINT_T0);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const __m512i part = quad(a + i * 4 * R + 4 * r);
-#pragma GCC unroll 3
-      for (int p = 0; p < P; ++p) {
-        sum[r][p] = _mm512_dpbusd_epi32(sum[r][p], codes[p], part);
-        pin(sum[r][p]);
-      }
-    }
+    });
+    repeat<R>([&]<int r>() __attribute__((always_inline)) {
+      const __m512i part = quad(a + 4 * r);
+      repeat<P>([&]<int p>() __attribute__((always_inline)) {
+        sum[r * P + p] = _mm512_dpbusd_epi32(sum[r * P + p], codes[p], part);
+      });
+    });
   }
   store<R, P>(sum, out);
 }
 
 int64_t register_products(int64_t steps) {
   constexpr int kSums = 24;
-  __m512i sum[kSums], a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(static_cast<char>(steps & 1));
-#pragma GCC unroll 24
-  for (int i = 0; i < kSums; ++i) sum[i] = _mm512_setzero_si512();
+  const __m512i a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(static_cast<char>(steps & 1));
+  __m512i sum[kSums];
+  repeat<kSums>([&]<int i>() __attribute__((always_inline)) { sum[i] = _mm512_setzero_si512(); });
   for (int64_t step = 0; step < steps; ++step) {
-#pragma GCC unroll 24
-    for (int i = 0; i < kSums; ++i) {
+    repeat<kSums>([&]<int i>() __attribute__((always_inline)) {
       sum[i] = _mm512_dpbusd_epi32(sum[i], a, b);
-      pin(sum[i]);
-    }
+      __asm__("" : "+v"(sum[i]));
+    });
   }
-  for (const auto& s : sum) __asm__ volatile("" : : "v"(s));
+  repeat<kSums>([&]<int i>() __attribute__((always_inline)) {
+    __asm__ volatile("" : : "v"(sum[i]));
+  });
   return steps * kSums * 64;
 }
 

@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""The peers of `osp bench run`: llama.cpp, its fork ik_llama.cpp and OpenVINO GenAI, from PyPI.
+
+    run_peer.py --engine llama_cpp MODEL.gguf --threads 1 --cache f16
+    run_peer.py --engine ik_llama_cpp MODEL.gguf
+    run_peer.py --engine openvino MODEL.gguf
+    run_peer.py --engine llama_cpp SOURCE.gguf --quantize Q4_0 --out MODEL.gguf
+
+Measures what `osp bench run --json` does: tokens a second of a prompt that is read at once and of decoding
+behind so many tokens, as the median of the repetitions; with one thread in CPU time of the process, with more
+in time of the clock. Prints one JSON object. Flash attention is on unless --no-flash-attention; the weights
+are repacked for the CPU where the engine does so by itself.
+
+Environments, each of its own: `pip install openvino-genai==2026.4.1.0`, `pip install ik-llama-cpp-python==0.1.5`,
+and llama.cpp built for this machine's CPU: `CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary
+llama-cpp-python llama-cpp-python==0.3.36`.
+"""
+
+import argparse
+import importlib
+import itertools
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+
+FILE_TYPES = {"Q4_0": 2, "Q8_0": 7, "Q4_K_S": 14, "IQ4_NL": 25, "BF16": 32}
+
+
+def whole_numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",") if word]
+
+
+class Clock:
+    """CPU time of the process with one thread, else that of the wall."""
+
+    def __init__(self, threads: int):
+        self.now = time.process_time if threads == 1 else time.perf_counter
+
+    def rate(self, tokens: int, repetitions: int, prepare: Callable, work: Callable) -> float:
+        rates = []
+        for _ in range(repetitions):
+            prepare()
+            start = self.now()
+            work()
+            rates.append(tokens / (self.now() - start))
+        return statistics.median(rates)
+
+
+def tokens_of(count: int, vocabulary: int) -> list[int]:
+    state, tokens = 1, []
+    for _ in range(count):
+        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+        tokens.append((state >> 33) % vocabulary)
+    return tokens
+
+
+class IkModel:
+    """ik_llama.cpp's wheel with the two calls of llama-cpp-python that are timed."""
+
+    def __init__(self, options: argparse.Namespace, context: int):
+        import ik_llama_cpp
+        from ik_llama_cpp import _internals
+
+        self.internals = _internals
+        self.position = 0
+        flash = not options.no_flash_attention
+        self.model = ik_llama_cpp.IkLlama(
+            options.model, n_ctx=context, n_threads=options.threads, flash_attn=flash, verbose=False
+        )
+
+    def n_vocab(self) -> int:
+        return 40000
+
+    def reset(self) -> None:
+        self.model._context.kv_cache_clear()
+        self.position = 0
+
+    def eval(self, tokens: list[int]) -> None:
+        for i in range(0, len(tokens), 512):
+            part = tokens[i : i + 512]
+            batch = self.internals.make_batch_range(part, pos_start=self.position, logits_last=True)
+            if self.model._context.decode(batch) != 0:
+                raise SystemExit("run_peer: ik_llama.cpp failed")
+            self.position += len(part)
+
+
+def load_llama(options: argparse.Namespace, context: int):
+    if options.engine == "ik_llama_cpp":
+        return importlib.import_module("ik_llama_cpp").__version__, IkModel(options, context)
+    module = importlib.import_module(options.engine)
+    types = {"f16": module.GGML_TYPE_F16, "q8_0": module.GGML_TYPE_Q8_0, "q4_0": module.GGML_TYPE_Q4_0}
+    return module.__version__, module.Llama(
+        options.model,
+        n_ctx=context,
+        n_batch=512,
+        n_ubatch=512,
+        n_threads=options.threads,
+        n_threads_batch=options.threads,
+        flash_attn=not options.no_flash_attention,
+        type_k=types[options.cache],
+        type_v=types[options.cache],
+        verbose=options.verbose,
+    )
+
+
+def measure_llama(options: argparse.Namespace) -> dict:
+    longest = max([*options.prefill, *(d + options.decode_tokens for d in options.depths)])
+    version, model = load_llama(options, longest + 8)
+    tokens = tokens_of(longest + 8, model.n_vocab())
+    clock = Clock(options.threads)
+    result = {"engine": options.engine, "version": version, "cache": options.cache}
+    result["flash_attention"] = not options.no_flash_attention
+    result["prefill"], result["decode"] = {}, {}
+    for n in options.prefill:
+        result["prefill"][n] = clock.rate(
+            n, options.repetitions, model.reset, lambda n=n: model.eval(tokens[:n])
+        )
+    for depth in options.depths:
+
+        def prepare(depth=depth):
+            model.reset()
+            if depth:
+                model.eval(tokens[:depth])
+
+        def work(depth=depth):
+            for i in range(options.decode_tokens):
+                model.eval(tokens[depth + i : depth + i + 1])
+
+        result["decode"][depth] = clock.rate(options.decode_tokens, options.repetitions, prepare, work)
+    return result
+
+
+def measure_openvino(options: argparse.Namespace) -> dict:
+    import numpy
+    import openvino
+    import openvino_genai
+
+    pipe = openvino_genai.LLMPipeline(
+        options.model, "CPU", INFERENCE_NUM_THREADS=options.threads, PERFORMANCE_HINT="LATENCY"
+    )
+    clock = Clock(options.threads)
+    tokens = tokens_of(max(options.prefill + options.depths) + 8, 40000)
+    result = {"engine": "openvino", "version": openvino_genai.__version__, "prefill": {}, "decode": {}}
+
+    texts = itertools.count()
+
+    def generate(n: int, new: int) -> None:
+        # Another first token each time: the pipeline keeps what it has read.
+        text = [7 + next(texts), *tokens[1:n]]
+        ids = openvino.Tensor(numpy.array([text], dtype=numpy.int64))
+        mask = openvino.Tensor(numpy.ones((1, n), dtype=numpy.int64))
+        config = openvino_genai.GenerationConfig()
+        config.max_new_tokens, config.ignore_eos, config.do_sample = new, True, False
+        pipe.generate(openvino_genai.TokenizedInputs(ids, mask), config)
+
+    generate(16, 2)
+    for n in options.prefill:
+        result["prefill"][n] = clock.rate(n, options.repetitions, lambda: None, lambda n=n: generate(n, 1))
+    for depth in options.depths:
+        n = max(depth, 1)
+        seconds = []
+        for _ in range(options.repetitions):
+            start = clock.now()
+            generate(n, 1)
+            middle = clock.now()
+            generate(n, 1 + options.decode_tokens)
+            seconds.append((clock.now() - middle) - (middle - start))
+        result["decode"][depth] = options.decode_tokens / statistics.median(seconds)
+    return result
+
+
+def quantize(options: argparse.Namespace) -> dict:
+    module = importlib.import_module(options.engine)
+    parameters = module.llama_model_quantize_default_params()
+    parameters.ftype = FILE_TYPES[options.quantize]
+    parameters.allow_requantize = True
+    status = module.llama_model_quantize(options.model.encode(), options.out.encode(), parameters)
+    if status != 0:
+        raise SystemExit(f"run_peer: {options.model}: could not be quantized to {options.quantize}")
+    return {"out": options.out, "format": options.quantize}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model")
+    parser.add_argument("--engine", choices=["llama_cpp", "ik_llama_cpp", "openvino"], default="llama_cpp")
+    parser.add_argument("--prefill", type=whole_numbers, default=[128, 512, 2048], metavar="N,...")
+    parser.add_argument("--depths", type=whole_numbers, default=[0, 512, 2048], metavar="N,...")
+    parser.add_argument("--decode-tokens", type=int, default=64)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cache", choices=["f16", "q8_0", "q4_0"], default="f16")
+    parser.add_argument("--no-flash-attention", action="store_true")
+    parser.add_argument("--quantize", choices=list(FILE_TYPES))
+    parser.add_argument("--out", help="file to write with --quantize")
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    if options.quantize:
+        result = quantize(options)
+    else:
+        result = measure_openvino(options) if options.engine == "openvino" else measure_llama(options)
+        result["threads"] = options.threads
+        result["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
