@@ -11,8 +11,8 @@ behind so many tokens, as the median of the repetitions; with one thread in CPU 
 in time of the clock. Prints one JSON object. Flash attention is on unless --no-flash-attention; the weights
 are repacked for the CPU where the engine does so by itself.
 
-Environments, each of its own: `pip install openvino-genai==2026.4.1.0`, `pip install ik-llama-cpp-python==0.1.5`,
-and llama.cpp built for this machine's CPU: `CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary
+Environments, each of its own: `pip install openvino-genai==2026.4.1.0`,
+`pip install ik-llama-cpp-python==0.1.5`, and llama.cpp, built for this CPU: `CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary
 llama-cpp-python llama-cpp-python==0.3.36`.
 """
 

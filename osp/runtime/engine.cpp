@@ -189,16 +189,18 @@ void Engine::product(const PackedLinear& weight, float* out, const float* residu
           run(codes_.tile(tile) + t * weight.segment * R, codes + t * lines * kernels::kLineBytes,
               weight.panel_bytes(), lines, codes_.largest(), sums.data() + t * size);
         }
-        for (int64_t r = 0; r < tile.rows; ++r) {
-          const int64_t row = tile.first + r;
-          for (int64_t p = 0; p < now; ++p) {
-            const int64_t at = row * N + (first + p) * kPanelOutputs;
-            kernels_.epilogue(sums.data() + (r * now + p) * kPanelOutputs, size,
-                              weight.scales(first + p), codes_.scale(row), codes_.zero(row),
-                              codes_.sum(row), residual == nullptr ? nullptr : residual + at,
-                              out + at);
-          }
-        }
+        const int64_t at = tile.first * N + first * kPanelOutputs;
+        kernels_.epilogue({.sums = sums.data(),
+                           .segment_stride = size,
+                           .rows = tile.rows,
+                           .panels = now,
+                           .scales = weight.scales(first),
+                           .scale = codes_.scale(tile.first),
+                           .zero = codes_.zero(tile.first),
+                           .code_sum = codes_.sum(tile.first),
+                           .residual = residual == nullptr ? nullptr : residual + at,
+                           .out = out + at,
+                           .out_stride = N});
       }
     }
   });

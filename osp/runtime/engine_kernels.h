@@ -43,6 +43,22 @@ struct PanelScales {
   const float* bias;       // [16] or null
 };
 
+// A tile of products and where its outputs go. The scales, zeros and sums of a row's segments follow
+// each other, those of the next row behind them.
+struct TileOutput {
+  const int32_t*
+      sums;  // [segments][rows of the tile · panels][16], segments `segment_stride` apart
+  int64_t segment_stride;
+  int64_t rows, panels;
+  PanelScales scales;  // of the first panel; the others follow
+  const float* scale;
+  const float* zero;
+  const int32_t* code_sum;
+  const float* residual;  // of the first row's first panel, or null
+  float* out;             // the same
+  int64_t out_stride;     // numbers from a row to the next, of both
+};
+
 // One sequence's part of a page of 128 tokens: a layer and key/value head.
 struct HeadPage {
   const uint8_t* keys;    // 8 panels of 16 tokens, head_size / 8 lines each
@@ -93,11 +109,8 @@ struct EngineKernels {
   // silu(gate) · up of rows in turns of 16 gates and 16 ups: y[16 i + l] from x[32 i + l] and x[32 i
   // + 16 + l]; `y` may be `x`.
   void (*swiglu)(const float* x, float* y, int64_t n);
-  // One panel of one row: out[l] = (residual[l] +) Σ …; `sums` [segments] rows of 16, `sum_stride`
-  // apart.
-  void (*epilogue)(const int32_t* sums, int64_t sum_stride, const PanelScales& panel,
-                   const float* scale, const float* zero, const int32_t* code_sum,
-                   const float* residual, float* out);
+  // The outputs of a tile of products: (residual +) Σ … as PanelScales says.
+  void (*epilogue)(const TileOutput& tile);
   // x as two 7-bit digits: q = round(x · 16255 / max |x|) = 128 high + low, −64 ≤ low < 64. Returns
   // the scale max |x| / 16255 (0 for a row of zeros); code c of digit d goes to (c / 4) · stride + c
   // % 4 of its row. `sums`: of the high and of the low digits.
