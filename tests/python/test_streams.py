@@ -152,7 +152,9 @@ def small_disk(tmp_path):
 
 
 def undisturbed(osp_build, recipe, run):
-    subprocess.run([osp_build / "osp", "train", recipe, "--out", run, "--quiet"], check=True, env=one_thread())
+    subprocess.run(
+        [osp_build / "osp", "train", recipe, "--out", run, "--quiet"], check=True, env=one_thread()
+    )
     return run
 
 
