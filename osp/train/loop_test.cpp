@@ -166,6 +166,26 @@ TEST_F(Loop, ASaveFromACopyHasTheSameBytesAsOneInTheForeground) {
   EXPECT_GE(files, 5);
 }
 
+TEST_F(Loop, EverythingOfASnapshotIsRestored) {
+  const Recipe recipe = resolved_test_recipe(shards);
+  const auto saved = make_state(recipe), loaded = make_state(recipe);
+  const TokenDataset data = TokenDataset::open(shards, "train");
+  for (int i = 0; i < 3; ++i) train_step(*saved, data, false);
+  saved->seconds = 1234.5;
+  saved->watched = true;
+  fs::create_directories(folder / "saved");
+  write_snapshot(take_snapshot(*saved, 77, false), folder / "saved", "");
+  EXPECT_EQ(load_snapshot(*loaded, folder / "saved"), 77u);
+  EXPECT_EQ(loaded->step, 3);
+  EXPECT_EQ(loaded->seconds, 1234.5);
+  EXPECT_TRUE(loaded->watched);
+  EXPECT_EQ(loaded->guard.to_json(), saved->guard.to_json());
+  EXPECT_EQ(loaded->guard.window_size(), 3u);
+  // The next step is the same one, so that nothing else is missing.
+  EXPECT_EQ(train_step(*loaded, data, false).gradient_norms,
+            train_step(*saved, data, false).gradient_norms);
+}
+
 TEST_F(Loop, AStopRequestSavesAndTheResumedRunEndsTheSame) {
   Recipe recipe = test_recipe(shards);
   recipe.train.checkpoint_every = 0;
