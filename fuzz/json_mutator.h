@@ -105,7 +105,7 @@ class JsonMutator {
         return;
       case 5:
         if (node.is_number_integer())
-          node = node.get<int64_t>() + static_cast<int>(below(5)) - 2;
+          node = static_cast<int64_t>(node.get<uint64_t>() + below(5) - 2);  // may wrap
         else if (node.is_string())
           node = some_key();
         else

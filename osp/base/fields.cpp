@@ -106,6 +106,17 @@ void assign_toml(const toml::table& values, const std::string& prefix, const std
   }
 }
 
+// Control characters are no TOML, and toml++ asserts that it meets none where a key begins.
+void refuse_control_characters(const std::string& text, const std::string& path) {
+  int64_t line = 1;
+  for (const char c : text) {
+    line += c == '\n';
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte >= 0x20 && byte != 0x7F) || c == '\t' || c == '\n' || c == '\r') continue;
+    fail(ErrorCode::usage, "{}:{}: not TOML: has the control character 0x{:02X}", path, line, byte);
+  }
+}
+
 // `chain` holds the files that are being read, outermost first.
 void load_toml_chain(const std::string& path, const FieldTable& table,
                      std::vector<std::string>& chain) {
@@ -117,9 +128,11 @@ void load_toml_chain(const std::string& path, const FieldTable& table,
     fail(ErrorCode::usage, "{}: recipes inherit more than {} deep", path, kMaxInheritance);
   }
   chain.push_back(canonical);
+  const std::string text = read_file(path, 1 << 20);
+  refuse_control_characters(text, path);
   toml::table values;
   try {
-    values = toml::parse(read_file(path, 1 << 20), path);
+    values = toml::parse(text, path);
   } catch (const toml::parse_error& e) {
     fail(ErrorCode::usage, "{}:{}: not TOML: {}", path, e.source().begin.line, e.description());
   }

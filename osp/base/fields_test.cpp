@@ -138,6 +138,16 @@ TEST_F(Fields, InheritanceInACircleIsRefused) {
       std::string::npos);
 }
 
+// The kind: bytes of a file on which a library asserts.
+TEST_F(Fields, ControlCharactersInTomlAreRefusedWithTheirLine) {
+  const std::string nul = write("nul.toml", std::string("a = 1\n[\0ptim]\n", 15));
+  EXPECT_EQ(message_of(ErrorCode::usage, [&] { load_toml(nul, table); }),
+            nul + ":2: not TOML: has the control character 0x00");
+  const std::string bell = write("bell.toml", "[optim]\nname = \"a\x07\"\n");
+  EXPECT_EQ(message_of(ErrorCode::usage, [&] { load_toml(bell, table); }),
+            bell + ":2: not TOML: has the control character 0x07");
+}
+
 TEST_F(Fields, BrokenTomlNamesTheLine) {
   const std::string path = write("a.toml", "[optim]\nlr = = 3\n");
   EXPECT_EQ(message_of(ErrorCode::usage, [&] { load_toml(path, table); })
