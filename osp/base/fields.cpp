@@ -3,13 +3,24 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <toml++/toml.h>
 
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <stdexcept>
+
+// toml++ asserts where a table's name begins with a character that none may have ("[^"). A file must
+// not end the program, so its assertions are exceptions here.
+namespace osp {
+struct TomlAssertion : std::logic_error {
+  TomlAssertion() : std::logic_error("toml++") {}
+};
+[[noreturn]] inline void toml_assertion() { throw TomlAssertion(); }
+}  // namespace osp
+#define TOML_ASSERT(expression) ((expression) ? static_cast<void>(0) : ::osp::toml_assertion())
+#include <toml++/toml.h>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
@@ -106,7 +117,7 @@ void assign_toml(const toml::table& values, const std::string& prefix, const std
   }
 }
 
-// Control characters are no TOML, and toml++ asserts that it meets none where a key begins.
+// Control characters are no TOML; toml++ lets some of them pass.
 void refuse_control_characters(const std::string& text, const std::string& path) {
   int64_t line = 1;
   for (const char c : text) {
@@ -135,6 +146,9 @@ void load_toml_chain(const std::string& path, const FieldTable& table,
     values = toml::parse(text, path);
   } catch (const toml::parse_error& e) {
     fail(ErrorCode::usage, "{}:{}: not TOML: {}", path, e.source().begin.line, e.description());
+  } catch (const TomlAssertion&) {
+    fail(ErrorCode::usage, "{}: not TOML: a key or a table's name begins with no letter or digit",
+         path);
   }
   if (const toml::node* parent = values.get("inherit")) {
     const auto* name = parent->as_string();

@@ -139,10 +139,13 @@ TEST_F(Fields, InheritanceInACircleIsRefused) {
 }
 
 // The kind: bytes of a file on which a library asserts.
-TEST_F(Fields, ControlCharactersInTomlAreRefusedWithTheirLine) {
+TEST_F(Fields, BytesOnWhichTheTomlLibraryAssertsAreRefused) {
   const std::string nul = write("nul.toml", std::string("a = 1\n[\0ptim]\n", 15));
   EXPECT_EQ(message_of(ErrorCode::usage, [&] { load_toml(nul, table); }),
             nul + ":2: not TOML: has the control character 0x00");
+  const std::string caret = write("caret.toml", "a = 1\n[^optim]\n");
+  EXPECT_NE(message_of(ErrorCode::usage, [&] { load_toml(caret, table); }).find("not TOML"),
+            std::string::npos);
   const std::string bell = write("bell.toml", "[optim]\nname = \"a\x07\"\n");
   EXPECT_EQ(message_of(ErrorCode::usage, [&] { load_toml(bell, table); }),
             bell + ":2: not TOML: has the control character 0x07");
