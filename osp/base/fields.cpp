@@ -128,6 +128,38 @@ void refuse_control_characters(const std::string& text, const std::string& path)
   }
 }
 
+// Outside of strings and comments TOML is ASCII. toml++ 3.3 runs into undefined behaviour on some other
+// characters there (U+FEFE), so they are refused before it sees them.
+void refuse_characters_outside_strings(const std::string& text, const std::string& path) {
+  char quote = 0;  // of the string that is open
+  bool triple = false, comment = false;
+  for (size_t i = text.starts_with("\xEF\xBB\xBF") ? 3 : 0; i < text.size(); ++i) {
+    const char c = text[i];
+    const auto is_triple = [&] { return text.compare(i, 3, std::string(3, c)) == 0; };
+    if (comment) {
+      comment = c != '\n';
+    } else if (quote != 0) {
+      if (quote == '"' && c == '\\') {
+        ++i;
+      } else if (c == quote && (!triple || is_triple())) {
+        i += triple ? 2 : 0;
+        quote = 0;
+      } else if (c == '\n' && !triple) {
+        quote = 0;
+      }
+    } else if (c == '#') {
+      comment = true;
+    } else if (c == '"' || c == '\'') {
+      quote = c;
+      triple = is_triple();
+      i += triple ? 2 : 0;
+    } else if (static_cast<unsigned char>(c) >= 0x80) {
+      fail(ErrorCode::usage, "{}:{}: not TOML: a character outside of strings that is not ASCII",
+           path, 1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(i), '\n'));
+    }
+  }
+}
+
 // `chain` holds the files that are being read, outermost first.
 void load_toml_chain(const std::string& path, const FieldTable& table,
                      std::vector<std::string>& chain) {
@@ -141,6 +173,7 @@ void load_toml_chain(const std::string& path, const FieldTable& table,
   chain.push_back(canonical);
   const std::string text = read_file(path, 1 << 20);
   refuse_control_characters(text, path);
+  refuse_characters_outside_strings(text, path);
   toml::table values;
   try {
     values = toml::parse(text, path);
