@@ -102,6 +102,7 @@ def test_event_files_hold_the_same_numbers(train, tmp_path):
     read = {e.step: e.value for e in events.Scalars("train/loss")}
     assert read == pytest.approx(losses, rel=1e-6)  # stored as float32
     assert [e.step for e in events.Scalars("validation/loss")] == [0, 3, 6]
+    assert [e.step for e in events.Tensors("sample")] == [3, 6]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
