@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks the sources: formatters, linters, clang-tidy, and the sanitizers over the byte-level folders.
+# Checks the sources: formatters, linters, clang-tidy, and over the byte-level folders the sanitizers of
+# addresses, undefined behaviour and threads.
 # Usage: scripts/check.sh [--fast | --all] [--base COMMIT]
 #   (no option)     formatters and linters, clang-tidy on changed lines for at most 3 minutes, sanitizers
 #   --fast          formatters and linters only, some seconds; scripts/test.sh runs this
@@ -134,6 +135,18 @@ run_sanitizers() {
   ctest --test-dir build/asan --output-on-failure -j "$(nproc)"
 }
 
+# Every test that starts threads, in the folders without OpenMP (whose barriers the sanitizer does not see).
+# Addresses are not randomized: the sanitizer of g++ 12 wants its own places in memory.
+run_thread_sanitizer() {
+  local programs=(osp_tokenizer_test osp_data_test) program
+  [ -f build/tsan/build.ninja ] || cmake --preset tsan
+  cmake --build build/tsan --target "${programs[@]}"
+  for program in "${programs[@]}"; do
+    setarch -R env TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1" \
+      "build/tsan/$program" --gtest_filter='*Threads*:*Pipeline*:*BuildShards*'
+  done
+}
+
 if [ "$mode" != fast ]; then
   units=()
   since=$(find_base)
@@ -162,6 +175,7 @@ if [ "$mode" != fast ]; then
     fi
   fi
   check "tests with sanitizers (build/asan)" run_sanitizers
+  check "threads with a sanitizer (build/tsan)" run_thread_sanitizer
 fi
 
 if [ ${#failed[@]} -gt 0 ]; then

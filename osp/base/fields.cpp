@@ -3,13 +3,24 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <toml++/toml.h>
 
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <stdexcept>
+
+// toml++ asserts where a table's name begins with a character that none may have ("[^"). A file must
+// not end the program, so its assertions are exceptions here.
+namespace osp {
+struct TomlAssertion : std::logic_error {
+  TomlAssertion() : std::logic_error("toml++") {}
+};
+[[noreturn]] inline void toml_assertion() { throw TomlAssertion(); }
+}  // namespace osp
+#define TOML_ASSERT(expression) ((expression) ? static_cast<void>(0) : ::osp::toml_assertion())
+#include <toml++/toml.h>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
@@ -106,6 +117,49 @@ void assign_toml(const toml::table& values, const std::string& prefix, const std
   }
 }
 
+// Control characters are no TOML; toml++ lets some of them pass.
+void refuse_control_characters(const std::string& text, const std::string& path) {
+  int64_t line = 1;
+  for (const char c : text) {
+    line += c == '\n';
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte >= 0x20 && byte != 0x7F) || c == '\t' || c == '\n' || c == '\r') continue;
+    fail(ErrorCode::usage, "{}:{}: not TOML: has the control character 0x{:02X}", path, line, byte);
+  }
+}
+
+// Outside of strings and comments TOML is ASCII. toml++ 3.3 runs into undefined behaviour on some other
+// characters there (U+FEFE), so they are refused before it sees them.
+void refuse_characters_outside_strings(const std::string& text, const std::string& path) {
+  char quote = 0;  // of the string that is open
+  bool triple = false, comment = false;
+  for (size_t i = text.starts_with("\xEF\xBB\xBF") ? 3 : 0; i < text.size(); ++i) {
+    const char c = text[i];
+    const auto is_triple = [&] { return text.compare(i, 3, std::string(3, c)) == 0; };
+    if (comment) {
+      comment = c != '\n';
+    } else if (quote != 0) {
+      if (quote == '"' && c == '\\') {
+        ++i;
+      } else if (c == quote && (!triple || is_triple())) {
+        i += triple ? 2 : 0;
+        quote = 0;
+      } else if (c == '\n' && !triple) {
+        quote = 0;
+      }
+    } else if (c == '#') {
+      comment = true;
+    } else if (c == '"' || c == '\'') {
+      quote = c;
+      triple = is_triple();
+      i += triple ? 2 : 0;
+    } else if (static_cast<unsigned char>(c) >= 0x80) {
+      fail(ErrorCode::usage, "{}:{}: not TOML: a character outside of strings that is not ASCII",
+           path, 1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(i), '\n'));
+    }
+  }
+}
+
 // `chain` holds the files that are being read, outermost first.
 void load_toml_chain(const std::string& path, const FieldTable& table,
                      std::vector<std::string>& chain) {
@@ -117,11 +171,17 @@ void load_toml_chain(const std::string& path, const FieldTable& table,
     fail(ErrorCode::usage, "{}: recipes inherit more than {} deep", path, kMaxInheritance);
   }
   chain.push_back(canonical);
+  const std::string text = read_file(path, 1 << 20);
+  refuse_control_characters(text, path);
+  refuse_characters_outside_strings(text, path);
   toml::table values;
   try {
-    values = toml::parse(read_file(path, 1 << 20), path);
+    values = toml::parse(text, path);
   } catch (const toml::parse_error& e) {
     fail(ErrorCode::usage, "{}:{}: not TOML: {}", path, e.source().begin.line, e.description());
+  } catch (const TomlAssertion&) {
+    fail(ErrorCode::usage, "{}: not TOML: a key or a table's name begins with no letter or digit",
+         path);
   }
   if (const toml::node* parent = values.get("inherit")) {
     const auto* name = parent->as_string();

@@ -138,6 +138,23 @@ TEST_F(Fields, InheritanceInACircleIsRefused) {
       std::string::npos);
 }
 
+// The kind: bytes of a file on which a library asserts.
+TEST_F(Fields, BytesOnWhichTheTomlLibraryAssertsAreRefused) {
+  const std::string nul = write("nul.toml", std::string("a = 1\n[\0ptim]\n", 15));
+  EXPECT_EQ(message_of(ErrorCode::usage, [&] { load_toml(nul, table); }),
+            nul + ":2: not TOML: has the control character 0x00");
+  const std::string outside =
+      write("outside.toml", "# \xC3\xA9 '\nb = \"\xC3\xA9\\\"#\"\n\xEF\xBB\xBE = 1\n");
+  EXPECT_EQ(message_of(ErrorCode::usage, [&] { load_toml(outside, table); }),
+            outside + ":3: not TOML: a character outside of strings that is not ASCII");
+  const std::string caret = write("caret.toml", "a = 1\n[^optim]\n");
+  EXPECT_NE(message_of(ErrorCode::usage, [&] { load_toml(caret, table); }).find("not TOML"),
+            std::string::npos);
+  const std::string bell = write("bell.toml", "[optim]\nname = \"a\x07\"\n");
+  EXPECT_EQ(message_of(ErrorCode::usage, [&] { load_toml(bell, table); }),
+            bell + ":2: not TOML: has the control character 0x07");
+}
+
 TEST_F(Fields, BrokenTomlNamesTheLine) {
   const std::string path = write("a.toml", "[optim]\nlr = = 3\n");
   EXPECT_EQ(message_of(ErrorCode::usage, [&] { load_toml(path, table); })

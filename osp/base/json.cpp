@@ -171,11 +171,14 @@ Json read_json_file(const std::string& path, size_t max_bytes) {
   return parse_json(read_file(path, max_bytes), path);
 }
 
+bool is_int64(const Json& value) {
+  return value.is_number_integer() &&
+         (!value.is_number_unsigned() || value.get<uint64_t>() <= INT64_MAX);
+}
+
 int64_t json_int(const Json& object, const std::string& key, const std::string& where) {
   const Json& value = member(object, key, where);
-  const bool fits = value.is_number_integer() &&
-                    (!value.is_number_unsigned() || value.get<uint64_t>() <= INT64_MAX);
-  if (!fits) wrong_type(value, key, where, "a 64-bit integer");
+  if (!is_int64(value)) wrong_type(value, key, where, "a 64-bit integer");
   return value.get<int64_t>();
 }
 

@@ -73,7 +73,7 @@ std::vector<std::string> strings_field(const BenchRecord& record, const std::str
 
 int64_t number_field(const BenchRecord& record, const std::string& name) {
   const Json& value = field(record, record.fields, name);
-  if (value.is_number_integer()) return value.get<int64_t>();
+  if (is_int64(value)) return value.get<int64_t>();
   int64_t number = 0;
   if (value.is_string()) {
     const std::string& text = value.get_ref<const std::string&>();

@@ -97,7 +97,7 @@ std::string results_text(const Json& document) {
                           model["model"].get<std::string>(), result["bits"].get<std::string>(),
                           "task", "score %", "±", "acc", "bytes", "n", "time");
       for (const auto& [name, task] : result["tasks"].items()) {
-        const auto beside = [&](const char* metric) {
+        const auto beside = [&task = task](const char* metric) {
           return per_cent(task.contains(metric) ? task[metric]["value"] : Json());
         };
         text += fmt::format("{:<16} {:>7} {:>6} {:>7} {:>7} {:>6} {:>10}\n", name,

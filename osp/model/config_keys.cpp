@@ -98,9 +98,9 @@ void ConfigKeys::refuse_unknown() const {
   if (!reads()) return;
   for (const auto& [key, value] : in_->items()) {
     if (known_.contains(key) || changes_nothing(value)) continue;
-    const bool bears = std::any_of(kBearing.begin(), kBearing.end(), [&](std::string_view part) {
-      return key.find(part) != std::string::npos;
-    });
+    const bool bears = std::any_of(
+        kBearing.begin(), kBearing.end(),
+        [&key = key](std::string_view part) { return key.find(part) != std::string::npos; });
     if (bears) unsupported(shown_json(key), shown_json(value), fmt::format("no {}", key));
   }
 }

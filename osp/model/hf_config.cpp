@@ -44,7 +44,7 @@ std::vector<int64_t> read_end_tokens(const Json& json, const std::string& where)
   const Json& value = json.at("eos_token_id");
   const Json list = value.is_array() ? value : Json::array({value});
   for (const Json& id : list) {
-    if (!id.is_number_integer()) {
+    if (!is_int64(id)) {
       fail(ErrorCode::damaged, "{}: eos_token_id is {}, expected an integer or a list of them",
            where, shown_json(value));
     }

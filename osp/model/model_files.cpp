@@ -38,7 +38,7 @@ std::vector<int64_t> ids_of(const Json& json, const char* key, const std::string
   const Json list = found->is_array() ? *found : Json::array({*found});
   std::vector<int64_t> ids;
   for (const Json& id : list) {
-    if (!id.is_number_integer()) {
+    if (!is_int64(id)) {
       fail(ErrorCode::damaged, "{}: {} is {}, expected an integer or a list of them", where, key,
            found->dump(-1, ' ', true).substr(0, 60));
     }

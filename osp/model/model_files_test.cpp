@@ -38,6 +38,22 @@ TEST(ModelFiles, EndTokensComeFromEveryFileThatNamesThem) {
   }
 }
 
+// The kind: a number of a file that wraps around when it is stored.
+TEST(ModelFiles, AnEndTokenBeyond64BitsIsRefusedInEitherFile) {
+  const TestFolder folder;
+  for (const char* large : {"config.json", "generation_config.json"}) {
+    write_file_atomic(folder / "config.json", "{}");
+    write_file_atomic(folder / "generation_config.json", "{}");
+    write_file_atomic(folder / large, R"({"eos_token_id": [1, 9223372036854775808]})");
+    try {
+      load_end_tokens(folder.path());
+      ADD_FAILURE() << large;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::damaged) << error.what();
+    }
+  }
+}
+
 TEST(ModelFiles, EverythingBesideTheWeightsIsCarriedOverWhateverItsName) {
   const TestFolder folder;
   const std::string source = folder / "source", target = folder / "target";

@@ -145,13 +145,16 @@ std::vector<AwqChoice> awq_block(ParameterStore& store, int64_t layer,
   const std::vector<ScaleSite> sites = scale_sites(store, layer);
   // 1. Find and fold the scale of every input.
   std::vector<at::Tensor> inputs;
+  FoldingCheck check(store, layer);
   for (const ScaleSite& site : sites) {
     const ChannelStatistics& seen = statistics.of(site);
     const Search search = search_scale(store, site, seen, options);
     fold_scale(store, site, search.scale);
+    check.fold(site, search.scale);
     choices.push_back(search.choice);
     inputs.push_back(seen.rows / expand_channels(site, search.scale).to(at::kFloat));
   }
+  check.expect_unchanged("AWQ");
   // 2. Clip the weights. All scales come first, because those of o and down change v and up.
   for (size_t i = 0; options.clip && i < sites.size(); ++i) {
     clip_readers(store, sites[i], inputs[i], options.grid);

@@ -75,6 +75,26 @@ void expect_same_codes(const QuantizedWeights& a, const QuantizedWeights& b) {
   EXPECT_LT(differing, total / 500);
 }
 
+TEST(QuantizeBlock, DampingThatHadToBeRaisedIsReportedAndSaid) {
+  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
+  BlockByBlockOptions options = gptq_options();
+  options.weights.gptq.damping = 0;  // and fewer tokens than columns: no inverse exists
+  std::vector<std::string> warnings;
+  options.warn = [&](const std::string& text) { warnings.push_back(text); };
+  const Outcome outcome = run(store, windows().narrow(0, 0, 1).narrow(1, 0, 8), options);
+  int64_t raised = 0;
+  for (const LinearReport& report : outcome.result.reports) {
+    EXPECT_EQ(report.num_attempts > 1, report.damping > 0) << report.name;
+    raised += report.num_attempts > 1;
+  }
+  EXPECT_GT(raised, 0);
+  int64_t said = 0;
+  for (const std::string& text : warnings) {
+    said += text.find("damping was raised to 1e-05") != std::string::npos;
+  }
+  EXPECT_EQ(said, raised);
+}
+
 TEST(QuantizeBlock, GroupsFollowTheForwardPass) {
   const ParameterStore store = small_fused_model(/*kv_heads=*/1);
   std::vector<std::vector<std::string>> names;

@@ -17,10 +17,12 @@ namespace {
 struct RotationStep {
   const char* name;
   RotationPlan plan;
+  bool query_key_hadamard = false;
 };
 
-// The plan in steps, each of which is exact by itself.
-std::vector<RotationStep> steps_of(const RotationPlan& plan) {
+// The plan in steps, each of which is exact by itself. R3 comes with every plan whose heads have a
+// Hadamard matrix: it is applied where keys are quantized.
+std::vector<RotationStep> steps_of(const RotationPlan& plan, const ModelConfig& config) {
   std::vector<RotationStep> steps;
   if (plan.fold_norms) steps.push_back({"folding the norms' weights", {.fold_norms = true}});
   if (plan.residual) {
@@ -36,6 +38,9 @@ std::vector<RotationStep> steps_of(const RotationPlan& plan) {
   if (plan.down) {
     steps.push_back(
         {"R4 (input of the down projection)", {.down = true, .down_block = plan.down_block}});
+  }
+  if (hadamard_factors(config.head_size).blocks > 0) {
+    steps.push_back({"R3 (queries and keys)", {}, /*query_key_hadamard=*/true});
   }
   return steps;
 }
@@ -56,7 +61,7 @@ at::Tensor OnlineHadamardTap::at(TapPoint point, int64_t layer, const at::Tensor
 double check_rotations(const ModelSource& source, const RotationPlan& plan,
                        const at::Tensor& tokens_BT) {
   const c10::NoGradGuard no_graph;
-  const std::vector<RotationStep> steps = steps_of(plan);
+  const std::vector<RotationStep> steps = steps_of(plan, source.config());
   std::vector<at::Tensor> results(steps.size() + 1);  // of the model as it is and after each step
   // Runs one part of all models: as it is, and after each step, which follows the steps before it.
   const auto visit = [&](Part part, const auto& run) {
@@ -69,6 +74,7 @@ double check_rotations(const ModelSource& source, const RotationPlan& plan,
         online.down_hadamard = true;
         online.down_block = steps[i].plan.down_block;
       }
+      online.query_key_hadamard = steps[i].query_key_hadamard;
       results[i + 1] = run(wide, online, results[i + 1]);
     }
   };

@@ -24,8 +24,8 @@ class OnlineHadamardTap : public Tap {
 // Allowed change of fp64 logits, as a part of the largest one.
 inline constexpr double kInvarianceTolerance = 1e-12;
 
-// Applies the plan in fp64 one transform after another and compares the logits on tokens_BT (a few
-// are enough) after each. The source is read part by part, so that no more than one block and the
+// Applies the plan in fp64 one transform after another, and R3 where heads have a Hadamard matrix,
+// and compares the logits on tokens_BT (a few are enough) after each. The source is read part by part, so that no more than one block and the
 // tables are in memory. Returns the largest change; OSP_CHECK naming the transform if it exceeds
 // kInvarianceTolerance. Errors of check_rotations_exact; Error(damaged) if a logit is not finite.
 double check_rotations(const ModelSource& source, const RotationPlan& plan,

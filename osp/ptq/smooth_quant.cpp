@@ -51,11 +51,14 @@ void check_smooth_quant(const ModelConfig& config) {
 void smooth_quant_block(ParameterStore& store, int64_t layer,
                         const ChannelStatisticsTap& statistics, const SmoothQuantOptions& options) {
   const c10::NoGradGuard no_graph;
+  FoldingCheck check(store, layer);
   for (const ScaleSite& site : scale_sites(store, layer)) {
     if (!follows_norm(site)) continue;
-    fold_scale(store, site,
-               smoothing_scale(store, site, statistics.of(site).largest, options.alpha));
+    const at::Tensor s = smoothing_scale(store, site, statistics.of(site).largest, options.alpha);
+    fold_scale(store, site, s);
+    check.fold(site, s);
   }
+  check.expect_unchanged("SmoothQuant");
 }
 
 constexpr TransformRow kSmoothQuant = {

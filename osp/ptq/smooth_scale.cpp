@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/maximum.h>
 #include <c10/core/GradMode.h>
 
@@ -10,6 +11,9 @@
 #include <utility>
 
 #include "osp/base/error.h"
+#include "osp/base/philox.h"
+#include "osp/model/transformer.h"
+#include "osp/ptq/rotation_store.h"
 
 namespace osp {
 namespace {
@@ -111,6 +115,30 @@ void fold_scale(ParameterStore& store, const ScaleSite& site, const at::Tensor& 
     w.copy_(w.to(at::kDouble) / (w.dim() == 2 ? scale.unsqueeze(1) : scale));
   }
   sync_compute(store);
+}
+
+FoldingCheck::FoldingCheck(const ParameterStore& store, int64_t layer)
+    : wide_(copy_in_fp64(store)), layer_(layer) {
+  constexpr int64_t kRows = 16;
+  const c10::NoGradGuard no_graph;
+  const int64_t width = store.config.width;
+  std::vector<float> rows(static_cast<size_t>(kRows * width));
+  RandomStream(1, "folding check").fill_normal(rows, 0.0, 1.0);
+  input_ = at::from_blob(rows.data(), {1, kRows, width}, at::kFloat).to(at::kDouble);
+  output_ = forward_block(wide_, layer_, input_, {});
+}
+
+void FoldingCheck::fold(const ScaleSite& site, const at::Tensor& s) { fold_scale(wide_, site, s); }
+
+double FoldingCheck::expect_unchanged(const char* what) const {
+  const c10::NoGradGuard no_graph;
+  const at::Tensor now = forward_block(wide_, layer_, input_, {});
+  const double added = output_.sub(input_).abs().max().item<double>();
+  const double moved = now.sub(output_).abs().max().item<double>();
+  // A block that is not finite says nothing; the calibration refuses it.
+  OSP_CHECK(!(moved > kTolerance * added),
+            "{}: the scales of layer {} moved its output by {} of {}", what, layer_, moved, added);
+  return added > 0 ? moved / added : 0.0;
 }
 
 ChannelStatisticsTap::ChannelStatisticsTap(int64_t kept_rows, int64_t expected_rows)

@@ -54,6 +54,25 @@ at::Tensor mean_of_shared(const ScaleSite& site, const at::Tensor& channels);
 // Folds s (positive, one per free channel) into the store, in fp64, rounded once.
 void fold_scale(ParameterStore& store, const ScaleSite& site, const at::Tensor& s);
 
+// The check that scales leave a block as it is: they are folded into a copy in fp64 as well, whose
+// output for random rows must stay. Like kInvarianceTolerance for rotations (rotation_check.h); a
+// scale divides and multiplies, so that a few more roundings are seen.
+class FoldingCheck {
+ public:
+  static constexpr double kTolerance = 1e-11;
+
+  FoldingCheck(const ParameterStore& store, int64_t layer);
+  void fold(const ScaleSite& site, const at::Tensor& s);
+  // Largest change of the output, as a part of the largest number that the block adds. OSP_CHECK
+  // naming `what` if it exceeds kTolerance.
+  double expect_unchanged(const char* what) const;
+
+ private:
+  ParameterStore wide_;
+  int64_t layer_;
+  at::Tensor input_, output_;  // fp64 [1, rows, width]
+};
+
 // Calibration statistics of one input: largest and mean magnitude per channel, and some rows.
 struct ChannelStatistics {
   at::Tensor largest;    // fp64 [channels]

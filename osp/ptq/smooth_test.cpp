@@ -68,6 +68,21 @@ TEST(ScaleSites, FoldingAnyScaleLeavesTheLogitsInFp64) {
   }
 }
 
+// Scales that are folded into readers and not into what makes their input, as a bug would.
+TEST(FoldingCheck, ScalesThatMoveTheOutputOfABlockAreNoticedWhenTheyAreFolded) {
+  const ParameterStore store = outlier_model();
+  for (size_t i = 0; i < 4; ++i) {
+    ScaleSite site = scale_sites(store, 0)[i];
+    const at::Tensor s = at::linspace(0.1, 9.0, site.channels / site.group, at::kDouble);
+    FoldingCheck right(store, 0), wrong(store, 0);
+    right.fold(site, s);
+    EXPECT_LT(right.expect_unchanged("a test"), 1e-12) << i;
+    site.makers.clear();
+    wrong.fold(site, s);
+    EXPECT_THROW(wrong.expect_unchanged("a test"), std::logic_error) << i;
+  }
+}
+
 TEST(ScaleSites, BiasesOfScaledOutputsAreScaledToo) {
   ModelConfig config = outlier_model().config;
   config.qkv_bias = config.mlp_bias = true;

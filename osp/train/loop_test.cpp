@@ -24,6 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Loop : ::testing::Test {
+  TestFilesInMemory in_memory;
   TestFolder folder;
   std::string shards = folder / "tokens";
   Console quiet{true};
@@ -55,6 +56,10 @@ void expect_same_end(const std::string& a, const std::string& b, int64_t step) {
         << file;
   }
   EXPECT_EQ(timeless_metrics(a), timeless_metrics(b));
+  const auto guard_of = [step](const std::string& run) {
+    return read_json_file(checkpoint_path(run, step) + "/trainer.json")["guard"];
+  };
+  EXPECT_EQ(guard_of(a), guard_of(b));
 }
 
 void forget_checkpoints_after(const std::string& run, int64_t step) {
@@ -70,6 +75,11 @@ TEST_F(Loop, ResumingFromEveryStepIsBitExactTwiceInARow) {
   }
   recipes.push_back(test_recipe(shards, "osp"));
   recipes.back().optim.muon.momentum_bits = 8;
+  // In bf16 as well, as every shipped recipe trains.
+  for (const char* optimizer : {"osp", "adam", "soap"}) {
+    recipes.push_back(test_recipe(shards, optimizer));
+    recipes.back().train.precision = "bf16";
+  }
   for (size_t i = 0; i < recipes.size(); ++i) {
     const Recipe& recipe = recipes[i];
     const std::string name_of_whole = fmt::format("whole-{}", i);
@@ -86,6 +96,35 @@ TEST_F(Loop, ResumingFromEveryStepIsBitExactTwiceInARow) {
         expect_same_end(whole, folder / name, 6);
       }
     }
+  }
+}
+
+// The kind: a restored state that nothing asks for. The guard needs eight losses before it judges,
+// so that a run that resumes without its window takes steps that the undisturbed one skips.
+TEST_F(Loop, TheGuardJudgesAResumedRunByTheStepsBeforeIt) {
+  Recipe recipe = test_recipe(shards);
+  recipe.train.steps = 16;
+  recipe.schedule.kind = "constant";
+  recipe.guard.gradient_norm_z = 0.2;
+  recipe.guard.max_consecutive_skips = 100;
+  for (const char* precision : {"fp32", "bf16"}) {
+    recipe.train.precision = precision;
+    const std::string whole = std::string("whole-") + precision;
+    recipe.train.checkpoint_every = 1;
+    ASSERT_GT(run(recipe, whole)["skipped_steps"].get<int64_t>(), 0) << "nothing to be seen";
+    const std::vector<int64_t> saved = list_checkpoints(folder / whole);
+    int resumed = 0;
+    for (const int64_t step : saved) {
+      if (step < 8 || step == 16) continue;
+      fs::remove_all(folder / "resumed");
+      fs::copy(folder / whole, folder / "resumed", fs::copy_options::recursive);
+      forget_checkpoints_after(folder / "resumed", step);
+      run(recipe, "resumed", true);
+      SCOPED_TRACE(fmt::format("{} from {}", precision, step));
+      expect_same_end(folder / whole, folder / "resumed", 16);
+      ++resumed;
+    }
+    EXPECT_GT(resumed, 0);
   }
 }
 
@@ -125,6 +164,26 @@ TEST_F(Loop, ASaveFromACopyHasTheSameBytesAsOneInTheForeground) {
     ++files;
   }
   EXPECT_GE(files, 5);
+}
+
+TEST_F(Loop, EverythingOfASnapshotIsRestored) {
+  const Recipe recipe = resolved_test_recipe(shards);
+  const auto saved = make_state(recipe), loaded = make_state(recipe);
+  const TokenDataset data = TokenDataset::open(shards, "train");
+  for (int i = 0; i < 3; ++i) train_step(*saved, data, false);
+  saved->seconds = 1234.5;
+  saved->watched = true;
+  fs::create_directories(folder / "saved");
+  write_snapshot(take_snapshot(*saved, 77, false), folder / "saved", "");
+  EXPECT_EQ(load_snapshot(*loaded, folder / "saved"), 77u);
+  EXPECT_EQ(loaded->step, 3);
+  EXPECT_EQ(loaded->seconds, 1234.5);
+  EXPECT_TRUE(loaded->watched);
+  EXPECT_EQ(loaded->guard.to_json(), saved->guard.to_json());
+  EXPECT_EQ(loaded->guard.window_size(), 3u);
+  // The next step is the same one, so that nothing else is missing.
+  EXPECT_EQ(train_step(*loaded, data, false).gradient_norms,
+            train_step(*saved, data, false).gradient_norms);
 }
 
 TEST_F(Loop, AStopRequestSavesAndTheResumedRunEndsTheSame) {

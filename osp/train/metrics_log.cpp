@@ -22,7 +22,7 @@ bool is_line_until(std::string_view line, int64_t step) {
   const Json object = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!object.is_object()) return false;
   const auto found = object.find("step");
-  return found == object.end() || (found->is_number_integer() && found->get<int64_t>() <= step);
+  return found == object.end() || (is_int64(*found) && found->get<int64_t>() <= step);
 }
 
 }  // namespace

@@ -64,6 +64,20 @@ Json recipe_of_run(const std::string& path) {
       path);
 }
 
+// Removes what a start that was killed left of writing recipe.json. No one else writes it: the caller
+// holds the lock.
+void remove_half_written_recipes(const std::string& path) {
+  std::vector<std::string> left;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(path, error), end; !error && it != end;
+       it.increment(error)) {
+    if (it->path().filename().string().starts_with("recipe.json.tmp-")) {
+      left.push_back(it->path().string());
+    }
+  }
+  for (const std::string& name : left) remove_tree(name);
+}
+
 // The step that "step-300" or "300" names, -1 for "".
 int64_t chosen_step(const std::string& path, const std::string& from) {
   if (from.empty()) return -1;
@@ -127,6 +141,7 @@ RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice, c
   make_directories(path);
   RunFolder folder{
       .path = path, .lock = std::make_unique<FileLock>(path + "/lock"), .checkpoint = {}};
+  remove_half_written_recipes(path);
   const std::string trace = trace_of_run(path);
   if (trace.empty()) return folder;
   const bool resume = choice.resume || !choice.from.empty();

@@ -1,6 +1,7 @@
 """Optimizers over 50 steps on random banks, against PyTorch and the paper's order of operations."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -15,18 +16,19 @@ STEPS = 50
 LR, DECAY, MOMENTUM = 0.01, 0.1, 0.95
 
 
-def run_probe(run_program, folder, kind, shape, seed, optim=None, decay=DECAY, steps=STEPS):
+def run_probe(run_program, folder, kind, shape, seed, optim=None, decay=DECAY, steps=STEPS, isa=""):
     """(initial weight, gradients, weights after every step, state) of one bank."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(shape, generator=generator)
     gradients = [torch.randn(shape, generator=generator) for _ in range(steps)]
     tensors = {f"gradient.{i + 1}": g for i, g in enumerate(gradients)}
-    ours, out = run_probe_on(run_program, folder, kind, weight, tensors, steps, optim, decay)
+    ours, out = run_probe_on(run_program, folder, kind, weight, tensors, steps, optim, decay, isa)
     return weight, gradients, ours, out
 
 
-def run_probe_on(run_program, folder, kind, weight, tensors, steps, optim=None, decay=DECAY):
-    """(weights after every step, state) of one bank with these tensors of every step."""
+def run_probe_on(run_program, folder, kind, weight, tensors, steps, optim=None, decay=DECAY, isa=""):
+    """(weights after every step, state) of one bank with these tensors of every step, under OSP_ISA = isa. A
+    CPU without these instructions skips the test."""
     save_file({"weight": weight} | tensors, folder / "in.safetensors")
     options = {
         "kind": kind,
@@ -37,9 +39,15 @@ def run_probe_on(run_program, folder, kind, weight, tensors, steps, optim=None, 
         "optim": optim or {},
     }
     (folder / "options.json").write_text(json.dumps(options))
-    run_program(
-        ["optim_probe", folder / "in.safetensors", folder / "out.safetensors", folder / "options.json"]
+    environment = {name: value for name, value in os.environ.items() if name != "OSP_ISA"}
+    result = run_program(
+        ["optim_probe", folder / "in.safetensors", folder / "out.safetensors", folder / "options.json"],
+        env=environment | ({"OSP_ISA": isa} if isa else {}),
+        check=not isa,
     )
+    if isa and "this CPU supports" in result.stderr:
+        pytest.skip(f"this CPU has no {isa}")
+    assert result.returncode == 0, result.stderr
     out = load_file(folder / "out.safetensors")
     return [out[f"weight.{i + 1}"] for i in range(steps)], out
 
@@ -85,6 +93,22 @@ def test_muon_is_nearer_to_fp64_than_the_papers_operations(run_program, tmp_path
         buffer = out["state.muon.bank.momentum"][i]
         # fp32, a multiplication and an addition a step (which our compiler may fuse).
         assert torch.allclose(buffer, paper.buffer, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("isa", ["reference", "portable", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("shape", [(2, 48, 128), (1, 96, 40)])
+def test_muon_is_near_fp64_under_every_instruction_set(run_program, tmp_path, shape, isa):
+    """The same bound as above: every path rounds at most as often as the paper's operations."""
+    weight, gradients, ours, _ = run_probe(run_program, tmp_path, "muon", shape, 2, steps=10, isa=isa)
+    for i in range(shape[0]):
+        paper = PaperMuon(weight[i], LR, MOMENTUM, DECAY)
+        exact = PaperMuon(weight[i].double(), LR, MOMENTUM, DECAY, dtype=torch.float64)
+        for step in range(10):
+            paper.step(gradients[step][i])
+            exact.step(gradients[step][i].double())
+            start = weight[i].double()
+            allowed = error(paper.weight.double(), exact.weight, start)
+            assert error(ours[step][i].double(), exact.weight, start) < allowed, step
 
 
 @pytest.mark.parametrize("shape", [(2, 48, 128), (2, 17, 29)])

@@ -100,7 +100,7 @@ def kill_after_first_new_checkpoint(osp_build, recipe, run, *arguments):
 def test_retention_counts_every_intact_checkpoint_over_three_restarts(
     osp_build, train, train_tokens, tmp_path, damage
 ):
-    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens, precision="bf16")
     run = tmp_path / "run"
     options = setting(
         train__steps=4000,

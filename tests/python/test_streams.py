@@ -151,11 +151,20 @@ def small_disk(tmp_path):
         subprocess.run(["umount", folder], check=True)
 
 
+def undisturbed(osp_build, recipe, run):
+    subprocess.run(
+        [osp_build / "osp", "train", recipe, "--out", run, "--quiet"], check=True, env=one_thread()
+    )
+    return run
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_full_disk_that_log_and_run_share_is_exit_5_and_the_run_goes_on_later(
-    osp_build, train_tokens, tiny_run, small_disk, tmp_path
+    osp_build, train_tokens, small_disk, tmp_path, precision
 ):
-    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
-    one = sum(path.stat().st_size for path in (tiny_run / "step-6").iterdir())
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens, precision=precision)
+    whole = undisturbed(osp_build, recipe, tmp_path / "whole")
+    one = sum(path.stat().st_size for path in (whole / "step-6").iterdir())
     disk = small_disk(one + one // 2)  # one checkpoint, and not two
     command = [osp_build / "osp", "train", recipe, "--out", disk / "run"]
     with open(disk / "log", "w") as log:
@@ -168,6 +177,6 @@ def test_a_full_disk_that_log_and_run_share_is_exit_5_and_the_run_goes_on_later(
         [*command, "--resume"], capture_output=True, text=True, env=one_thread(), timeout=120
     )
     assert resumed.returncode == 0, resumed.stderr
-    assert state_hash(disk / "run", 6) == state_hash(tiny_run, 6)
-    assert timeless(disk / "run") == timeless(tiny_run)
+    assert state_hash(disk / "run", 6) == state_hash(whole, 6)
+    assert timeless(disk / "run") == timeless(whole)
     shutil.rmtree(disk / "run")

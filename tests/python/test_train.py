@@ -12,10 +12,10 @@ from train_fixture import checkpoints, metrics, one_thread, state_hash, timeless
 
 @pytest.fixture
 def train(run_program, tmp_path, train_tokens):
-    """train(*arguments, optimizer="osp", check=True) -> CompletedProcess."""
+    """train(*arguments, optimizer="osp", precision="fp32", check=True) -> CompletedProcess."""
 
-    def run(*arguments, optimizer="osp", check=True, **keywords):
-        recipe = write_recipe(tmp_path / f"{optimizer}.toml", train_tokens, optimizer)
+    def run(*arguments, optimizer="osp", precision="fp32", check=True, **keywords):
+        recipe = write_recipe(tmp_path / f"{optimizer}.toml", train_tokens, optimizer, precision)
         return run_program(["osp", "train", recipe, *arguments], check=check, env=one_thread(), **keywords)
 
     return run
@@ -33,6 +33,8 @@ def long_run(run_program, train_tokens, tmp_path_factory):
         "train.validate_every=0",
         "--set",
         "train.sample_every=0",
+        "--set",
+        "train.precision=bf16",
     ]
     folder = tmp_path_factory.mktemp("long")
     recipe = write_recipe(folder / "osp.toml", train_tokens)
@@ -100,11 +102,13 @@ def test_event_files_hold_the_same_numbers(train, tmp_path):
     read = {e.step: e.value for e in events.Scalars("train/loss")}
     assert read == pytest.approx(losses, rel=1e-6)  # stored as float32
     assert [e.step for e in events.Scalars("validation/loss")] == [0, 3, 6]
+    assert [e.step for e in events.Tensors("sample")] == [3, 6]
 
 
-def test_the_same_recipe_gives_the_same_bits(train, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_recipe_gives_the_same_bits(train, tmp_path, precision):
     for name in ("a", "b"):
-        train("--out", tmp_path / name, "--quiet")
+        train("--out", tmp_path / name, "--quiet", precision=precision)
     assert state_hash(tmp_path / "a", 6) == state_hash(tmp_path / "b", 6)
     assert timeless(tmp_path / "a") == timeless(tmp_path / "b")
 
@@ -188,9 +192,10 @@ def test_a_folder_with_checkpoints_says_what_to_do(train, refused, tmp_path):
     assert "optim.lr (0.003 there, 0.1 here)" in message
 
 
-def test_damage_in_any_file_of_the_newest_checkpoint_falls_back_loudly(train, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_damage_in_any_file_of_the_newest_checkpoint_falls_back_loudly(train, tmp_path, precision):
     whole = tmp_path / "whole"
-    train("--out", whole, "--quiet")
+    train("--out", whole, "--quiet", precision=precision)
     names = sorted(p.name for p in (whole / "step-6").iterdir())
     assert len(names) >= 7
     for name in names:
@@ -200,7 +205,7 @@ def test_damage_in_any_file_of_the_newest_checkpoint_falls_back_loudly(train, tm
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 0x10
         path.write_bytes(data)
-        result = train("--out", run, "--resume", "--quiet")
+        result = train("--out", run, "--resume", "--quiet", precision=precision)
         assert "warning: checkpoint step-6 cannot be used" in result.stderr
         assert state_hash(run, 6) == state_hash(whole, 6)
         assert timeless(run) == timeless(whole)

@@ -30,7 +30,7 @@ warmup_steps = 2
 [train]
 steps = 6
 batch_tokens = 128
-precision = "fp32"
+precision = "{precision}"
 log_every = 1
 peak_tflops = 1.0
 validate_every = 3
@@ -50,12 +50,13 @@ def write_text(path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def write_recipe(path: Path, tokens: Path, optimizer: str = "osp") -> Path:
+def write_recipe(path: Path, tokens: Path, optimizer: str = "osp", precision: str = "fp32") -> Path:
     osp = optimizer != "adam"
     path.write_text(
         RECIPE.format(
             tokens=tokens,
             optimizer=optimizer,
+            precision=precision,
             norm="single-scale" if osp else "rms",
             projection="true" if osp else "false",
         )

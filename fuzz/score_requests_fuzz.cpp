@@ -1,0 +1,54 @@
+// Feeds arbitrary JSON lines to the reader of `osp score`'s requests, with and without a tokenizer.
+// Each line is taken or an Error; nothing is computed.
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "fuzz/json_mutator.h"
+#include "osp/base/error.h"
+#include "osp/cli/score_requests.cpp"  // the command line is no library
+#include "osp/tokenizer/test_files.h"
+
+namespace {
+
+constexpr const char* kKeys[] = {"context", "continuation", "text", "max_tokens", "until", "id"};
+
+osp::Tokenizer byte_level() {
+  using osp::tokenizer::SortedJson;
+  SortedJson file = osp::tokenizer::test_file(osp::tokenizer::test_model(
+      osp::tokenizer::test_byte_alphabet(), {"\xC4\xA0 t", "h e", "\xC4\xA0t he", "a a"}));
+  file["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
+  file["decoder"] = {{"type", "ByteLevel"}};
+  return osp::Tokenizer::from_json(file.dump(), "byte level");
+}
+
+}  // namespace
+
+OSP_JSON_MUTATOR(kKeys)
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  static const osp::ParameterStore store = [] {
+    osp::ParameterStore made;
+    made.config.context = 16;
+    return made;
+  }();
+  static const osp::ScoreModel models[] = {{store, byte_level()}, {store, std::nullopt}};
+  const std::string text(reinterpret_cast<const char*>(data), size);
+  for (const osp::ScoreModel& model : models) {
+    osp::RequestBatch batch("stdin");
+    int64_t number = 0;
+    for (size_t first = 0; first <= text.size();) {
+      const size_t end = std::min(text.find('\n', first), text.size());
+      const int64_t before = batch.size();
+      try {
+        batch.add(text.substr(first, end - first), ++number, model);
+        OSP_CHECK(batch.size() == before + 1, "{} lines after {}", batch.size(), before);
+      } catch (const osp::Error&) {
+        OSP_CHECK(batch.size() == before, "a line that was refused is in the batch");
+      }
+      first = end + 1;
+    }
+  }
+  return 0;
+}
