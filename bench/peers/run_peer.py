@@ -12,8 +12,8 @@ in time of the clock. Prints one JSON object. Flash attention is on unless --no-
 are repacked for the CPU where the engine does so by itself.
 
 Environments, each of its own: `pip install openvino-genai==2026.4.1.0`,
-`pip install ik-llama-cpp-python==0.1.5`, and llama.cpp, built for this CPU: `CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary
-llama-cpp-python llama-cpp-python==0.3.36`.
+`pip install ik-llama-cpp-python==0.1.5`, and llama.cpp, built for
+this CPU: `CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36`.
 """
 
 import argparse
