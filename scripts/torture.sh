@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Breaks training runs in every way that docs/reliability.md lists, resumes them, and compares what they
 # become with runs that nobody disturbed, bit for bit.
-# Usage: scripts/torture.sh [--minutes N] [--seed N] [--out FOLDER] [--rounds N | --smoke]
+# Usage: scripts/torture.sh [--minutes N] [--seed N] [--out FOLDER] [--rounds N | --smoke] [--only NAME]
 #   --minutes N   begin rounds of faults for so long (default 60); each round is a plan made from the seed
 #   --seed N      another plan (default 1). It fixes faults, delays, files and bytes; which step a kill by
 #                 time meets depends on the machine
 #   --out FOLDER  for torture.json, and runs that failed (default build/torture, emptied first)
 #   --rounds N    so many rounds and no more
+#   --only NAME   lives of one kind alone, such as life_of_calls (scripts/torture.py)
 #   --smoke       one small round, half a minute: the test suite runs it
 # Prints a line per kind of fault; exit status 1 if any injection was not survived. Uses the program of
 # $OSP_BUILD, else build/release, and builds it if it is missing. A real full disk needs a mount namespace
