@@ -27,21 +27,27 @@ PeerRatios ratios_to_peer(const QuantizeRun& ours, const Json& peer) {
 
 }  // namespace
 
-QuantizeRun run_our_quantize(const QuantizeBench& bench, int64_t samples) {
+std::vector<std::string> compared_precisions(const QuantizeBench& bench) {
+  if (bench.calibration_type == "both") return {"fp32", "bf16"};
+  return {bench.calibration_type};
+}
+
+QuantizeRun run_our_quantize(const QuantizeBench& bench, const std::string& precision,
+                             int64_t windows) {
   const TemporaryFolder folder;
   const Json json =
       run_child({own_program(), "quantize", bench.model, "--method", "gptq", "--bits", "4-16-16",
-                 "--calibration", bench.calibration, "--windows", std::to_string(samples),
-                 "--length", std::to_string(bench.length), "--calibration-type",
-                 bench.calibration_type, "--out", folder / "out", "--json", "--quiet"});
+                 "--calibration", bench.calibration, "--windows", std::to_string(windows),
+                 "--length", std::to_string(bench.length), "--calibration-type", precision, "--out",
+                 folder / "out", "--json", "--quiet"});
   const Json& totals = json["runs"][0]["report"]["totals"];
-  return {.samples = samples,
+  return {.windows = windows,
           .seconds = totals["wall_seconds"],
           .peak_memory_bytes = totals["peak_memory_bytes"],
           .blocks = totals["block_seconds"].get<std::vector<double>>()};
 }
 
-Json run_peer_quantize(const QuantizeBench& bench) {
+Json run_peer_quantize(const QuantizeBench& bench, const std::string& precision) {
   // Cut the windows as ours does, and write their ids.
   const TemporaryFolder folder;
   const ModelConfig config = load_model_config(bench.model).model;
@@ -56,43 +62,56 @@ Json run_peer_quantize(const QuantizeBench& bench) {
   }
   write_file_atomic(folder / "windows.json", Json{{"windows", windows}}.dump());
   // Run the peer on them.
-  return run_child(
-      {bench.python, bench.peer, "quantize", find_model_dir(bench.model), folder / "windows.json"});
+  return run_child({bench.python, bench.peer, "quantize", find_model_dir(bench.model),
+                    folder / "windows.json", "--dtype",
+                    precision == "fp32" ? "float32" : "bfloat16"});
 }
 
-Json quantize_bench_json(const std::string& model, const std::vector<QuantizeRun>& runs,
-                         const Json& peer) {
-  Json result = {{"model", model}, {"runs", Json::array()}, {"peer", peer}};
-  for (const QuantizeRun& run : runs) {
-    result["runs"].push_back({{"samples", run.samples},
-                              {"seconds", run.seconds},
-                              {"peak_memory_bytes", run.peak_memory_bytes},
-                              {"block_seconds", run.blocks}});
+Json quantize_bench_json(const std::string& model,
+                         const std::vector<QuantizeComparison>& comparisons) {
+  Json result = {{"model", model}, {"comparisons", Json::array()}};
+  for (const QuantizeComparison& compared : comparisons) {
+    Json entry = {
+        {"precision", compared.precision}, {"runs", Json::array()}, {"peer", compared.peer}};
+    for (const QuantizeRun& run : compared.runs) {
+      entry["runs"].push_back({{"windows", run.windows},
+                               {"seconds", run.seconds},
+                               {"peak_memory_bytes", run.peak_memory_bytes},
+                               {"block_seconds", run.blocks}});
+    }
+    if (!compared.peer.is_null()) {
+      const PeerRatios ratios = ratios_to_peer(compared.runs.back(), compared.peer);
+      entry["ratio"] = ratios.speed;
+      entry["peak_memory_ratio"] = ratios.memory;
+    }
+    result["comparisons"].push_back(entry);
   }
-  if (peer.is_null()) return result;
-  const PeerRatios ratios = ratios_to_peer(runs.back(), peer);
-  result["ratio"] = ratios.speed;
-  result["peak_memory_ratio"] = ratios.memory;
   return result;
 }
 
-std::string quantize_bench_table(const std::vector<QuantizeRun>& runs, const Json& peer) {
-  std::string table = fmt::format("{:>8} {:>10} {:>14} {:>26} {:>10}\n", "windows", "seconds",
-                                  "s per window", "block: least, median, most", "peak");
-  for (const QuantizeRun& run : runs) {
-    const auto [least, most] = std::minmax_element(run.blocks.begin(), run.blocks.end());
-    table += fmt::format("{:>8} {:>10.1f} {:>14.2f} {:>10.2f} {:>7.2f} {:>7.2f} {:>10}\n",
-                         run.samples, run.seconds, run.seconds / static_cast<double>(run.samples),
-                         *least, median(run.blocks), *most, format_bytes(run.peak_memory_bytes));
+std::string quantize_bench_table(const std::vector<QuantizeComparison>& comparisons) {
+  std::string table =
+      fmt::format("{:>9} {:>8} {:>10} {:>14} {:>26} {:>10}\n", "precision", "windows", "seconds",
+                  "s per window", "block: least, median, most", "peak");
+  for (const QuantizeComparison& compared : comparisons) {
+    for (const QuantizeRun& run : compared.runs) {
+      const auto [least, most] = std::minmax_element(run.blocks.begin(), run.blocks.end());
+      table += fmt::format("{:>9} {:>8} {:>10.1f} {:>14.2f} {:>10.2f} {:>7.2f} {:>7.2f} {:>10}\n",
+                           compared.precision, run.windows, run.seconds,
+                           run.seconds / static_cast<double>(run.windows), *least,
+                           median(run.blocks), *most, format_bytes(run.peak_memory_bytes));
+    }
+    if (compared.peer.is_null()) continue;
+    const Json& peer = compared.peer;
+    const PeerRatios ratios = ratios_to_peer(compared.runs.back(), peer);
+    table += fmt::format(
+        "GPTQModel {} in {}: {:.1f} s, peak {}; osp is {:.2f} times as fast at {:.2f} of its "
+        "memory\n",
+        peer["versions"]["gptqmodel"].get<std::string>(), compared.precision,
+        peer["seconds"].get<double>(), format_bytes(peer["peak_memory_bytes"].get<double>()),
+        ratios.speed, ratios.memory);
   }
-  if (peer.is_null()) return table;
-  const PeerRatios ratios = ratios_to_peer(runs.back(), peer);
-  return table +
-         fmt::format(
-             "GPTQModel {}: {:.1f} s, peak {}; osp is {:.2f} times as fast at {:.2f} of its "
-             "memory\n",
-             peer["versions"]["gptqmodel"].get<std::string>(), peer["seconds"].get<double>(),
-             format_bytes(peer["peak_memory_bytes"].get<double>()), ratios.speed, ratios.memory);
+  return table;
 }
 
 }  // namespace osp

@@ -1,5 +1,5 @@
-// `osp bench quantize`: GPTQ of a model folder beside GPTQModel on the same calibration windows, and
-// how the time grows with the windows and is spread over the blocks.
+// `osp bench quantize`: GPTQ of a model folder beside GPTQModel on the same calibration windows and
+// at the same precision, and how the time grows with the windows and is spread over the blocks.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct QuantizeBench {
   std::string calibration;
   int64_t windows = CalibrationOptions().windows;
   int64_t length = CalibrationOptions().length;
-  std::string calibration_type = "auto";
+  std::string calibration_type = "both";
   std::string python = ".venv/bin/python";
   std::string peer = "bench/peers/gptqmodel_peer.py";
 
@@ -34,9 +34,9 @@ struct QuantizeBench {
           {.formerly = "samples"});
     visit("length", self.length, Range{2, 1 << 20},
           "length of a calibration window, at most the trained context", {.unit = "tokens"});
-    visit("calibration_type", self.calibration_type, Choices{{"auto", "bf16", "fp32"}},
-          "precision of the calibration forward pass; auto picks bf16 on CPUs with bf16 "
-          "instructions");
+    visit(
+        "calibration_type", self.calibration_type, Choices{{"both", "bf16", "fp32"}},
+        "precision of the calibration forward pass, on both sides; both = one comparison in each");
     visit.group("Peer");
     visit("python", self.python, "Python interpreter that runs the peer", {.value = "FILE"});
     visit("peer", self.peer, "script of the peer that osp is compared with", {.value = "FILE"});
@@ -45,23 +45,35 @@ struct QuantizeBench {
 
 // Numbers of one run of ours.
 struct QuantizeRun {
-  int64_t samples = 0;
+  int64_t windows = 0;
   double seconds = 0.0;  // all blocks, without reading the calibration text
   double peak_memory_bytes = 0.0;
   std::vector<double> blocks = {};  // seconds of each
 };
 
+// Runs of both sides at one precision of the forward pass.
+struct QuantizeComparison {
+  std::string precision;          // "fp32" or "bf16"
+  std::vector<QuantizeRun> runs;  // ours, the last on all windows
+  Json peer;                      // the peer's on all windows; null without one
+};
+
+// The precisions that `calibration_type` names.
+std::vector<std::string> compared_precisions(const QuantizeBench& bench);
+
 // Quantizes with so many windows in a process of its own.
-QuantizeRun run_our_quantize(const QuantizeBench& bench, int64_t samples);
+QuantizeRun run_our_quantize(const QuantizeBench& bench, const std::string& precision,
+                             int64_t windows);
 
 // Runs the peer on the windows that ours takes from the calibration text.
-Json run_peer_quantize(const QuantizeBench& bench);
+Json run_peer_quantize(const QuantizeBench& bench, const std::string& precision);
 
-// {"model", "runs", "peer"} and, unless the peer is null, its ratios to the last run.
-Json quantize_bench_json(const std::string& model, const std::vector<QuantizeRun>& runs,
-                         const Json& peer);
+// {"model", "comparisons": [{"precision", "runs", "peer"} and, unless the peer is null, its ratios
+// to the last run]}.
+Json quantize_bench_json(const std::string& model,
+                         const std::vector<QuantizeComparison>& comparisons);
 
 // One line per run and, unless the peer is null, one that compares it with the last.
-std::string quantize_bench_table(const std::vector<QuantizeRun>& runs, const Json& peer);
+std::string quantize_bench_table(const std::vector<QuantizeComparison>& comparisons);
 
 }  // namespace osp

@@ -44,7 +44,8 @@ struct AnalyzeCommand {
     visit_model(visit, self.model);
     visit.group("Data");
     visit("data", self.data,
-          "token shards (their validation split) or a text file, read in windows of the model's "
+          "token shards (their validation split), or a file of text, JSON lines or Parquet, read "
+          "in windows of the model's "
           "context, at most 2048 tokens",
           {.value = "PATH", .required = true});
     visit("data_tokens", self.data_tokens, Range{0, 1099511627776.0},

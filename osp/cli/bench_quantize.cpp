@@ -1,10 +1,10 @@
 // osp bench quantize: GPTQ of a model folder beside GPTQModel (bench/peers/gptqmodel_peer.py) on
-// the same calibration windows, one after the other, each in a process of its own
+// the same calibration windows at the same precision, one after the other, each in a process of its own
 // (osp/bench/quantize_bench.h).
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <memory>
+#include <utility>
 
 #include "osp/bench/quantize_bench.h"
 #include "osp/bench/turn.h"
@@ -30,17 +30,22 @@ int run_bench_quantize(const BenchQuantizeCommand& options) {
   const QuantizeBench& bench = options.bench;
   if (!options.alone) check_peer(bench.python, bench.peer);
   Console console(options.common.quiet);
-  std::vector<QuantizeRun> runs;
-  for (const int64_t part : {4, 2, 1}) {
-    runs.push_back(run_our_quantize(bench, std::max<int64_t>(1, bench.windows / part)));
-    console.line("osp, {} windows: {:.1f} s", runs.back().samples, runs.back().seconds);
+  std::vector<QuantizeComparison> comparisons;
+  for (const std::string& precision : compared_precisions(bench)) {
+    QuantizeComparison compared{.precision = precision, .runs = {}, .peer = nullptr};
+    for (const int64_t part : {4, 2, 1}) {
+      compared.runs.push_back(
+          run_our_quantize(bench, precision, std::max<int64_t>(1, bench.windows / part)));
+      console.line("osp, {}, {} windows: {:.1f} s", precision, compared.runs.back().windows,
+                   compared.runs.back().seconds);
+    }
+    if (!options.alone) compared.peer = run_peer_quantize(bench, precision);
+    comparisons.push_back(std::move(compared));
   }
-  Json peer;
-  if (!options.alone) peer = run_peer_quantize(bench);
   if (options.common.json) {
-    print_json(quantize_bench_json(bench.model, runs, peer));
+    print_json(quantize_bench_json(bench.model, comparisons));
   } else {
-    print_out("{}", quantize_bench_table(runs, peer));
+    print_out("{}", quantize_bench_table(comparisons));
   }
   return 0;
 }

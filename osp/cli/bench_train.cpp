@@ -27,7 +27,7 @@ struct BenchTrainCommand {
   static void fields(Visitor& visit, Self& self) {
     visit.group("Model");
     visit("model", self.model, Choices{{"demo", "50m", "125m", "all"}},
-          "model to train; all = demo and 50m");
+          "model to train; demo = that of recipes/demo-7m-osp.toml, all = demo and 50m");
     visit("context", self.context, Range{0, 8192}, "length of a sequence; 0 = the model's own",
           {.unit = "tokens"});
     visit("set", self.assignments,

@@ -38,8 +38,8 @@ struct EvalCommand {
     visit_models(visit, self.models);
     visit.group("Measurement");
     visit("data", self.data,
-          "data to measure on; for perplexity token shards (their validation split) or a text "
-          "file, for benchmarks the folder that holds their files",
+          "data to measure on; for perplexity token shards (their validation split), or a file of "
+          "text, JSON lines or Parquet, for benchmarks the folder that holds their files",
           {.value = "PATH", .required = true});
     visit("tasks", self.tasks,
           "perplexity, or names of benchmarks separated by commas; paper = the eleven benchmarks "

@@ -30,7 +30,8 @@ struct TrainCommand {
           {.value = "NAME", .affects_results = false});
     TrainOptions::fields(visit, self.train);
     visit("dry_run", self.dry,
-          "print the complete recipe, the model's size and the memory needed, without training",
+          "check recipe and data, and print the complete recipe, the model's size and the memory "
+          "needed, without training",
           {.affects_results = false});
     CommonOptions::fields(visit, self.common);
   }
@@ -61,8 +62,9 @@ int run(const TrainCommand& options) {
   if (!options.device.empty()) {
     recipe_table(recipe).assign("train.device", options.device, "--device");
   }
+  Console console(options.common.quiet);
   if (options.dry) {
-    const Json description = dry_run(recipe);
+    const Json description = dry_run(recipe, console);
     const auto without_table = [&] {
       Json json = description;
       json.erase("routing_table");
@@ -77,7 +79,6 @@ int run(const TrainCommand& options) {
   }
   train_options.out = resolved_output(train_options.out);  // held by the lock inside
   catch_signals();
-  Console console(options.common.quiet);
   const Json result = train(recipe, train_options, console);
   print_result(
       options.common, [&] { return result; },

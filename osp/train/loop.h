@@ -40,8 +40,9 @@ struct TrainOptions {
 // Error(interrupted) after SIGTERM, SIGINT, SIGHUP or SIGUSR1, when the state was saved.
 Json train(const Recipe& recipe, const TrainOptions& options, Console& console);
 
-// The object that --dry-run prints: describe_run() with the vocabulary of the data, if that exists.
-// Allocates nothing.
-Json dry_run(const Recipe& recipe);
+// The object that --dry-run prints: describe_run() with the vocabulary of the data. Fails where
+// train() would fail before it takes its folder; a path of data that does not exist is a warning,
+// because recipes are also read for their sizes. Allocates nothing.
+Json dry_run(const Recipe& recipe, Console& console);
 
 }  // namespace osp

@@ -275,6 +275,67 @@ def test_folders_that_differ_are_found():
     assert folder_differences(tour, "osp_folder(base)", ["cli", "base"])
 
 
+def unknown_tests(text, tests):
+    """Tests that a document names, as test_… or as Suite.Name, and that are in no file."""
+    named = set(re.findall(r"\btest_\w+\b(?!\.py|\w*\.cpp)", text))
+    named |= set(re.findall(r"(?<![\w.`/])[A-Z]\w+\.[A-Z]\w{8,}", text))
+    return [f"{name} is no test" for name in sorted(named - tests)]
+
+
+@pytest.fixture(scope="module")
+def tests(repo_root):
+    found = set()
+    for file in (repo_root / "tests" / "python").glob("test_*.py"):
+        found |= {file.stem, *re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)}
+    for file in (repo_root / "osp").rglob("*_test.cpp"):
+        cases = re.findall(r"^TEST(?:_F|_P)?\((\w+),\s*(\w+)\)", file.read_text(), re.MULTILINE)
+        found |= {f"{suite}.{name}" for suite, name in cases}
+    return found
+
+
+def test_tests_that_the_promises_name_exist(repo_root, tests):
+    text = (repo_root / "docs" / "reliability.md").read_text()
+    assert len(re.findall(r"\btest_[a-z_0-9]+\b", text)) > 30
+    report(unknown_tests(text, tests))
+
+
+def test_tests_that_are_not_there_are_found(tests):
+    assert unknown_tests("test_nowhere_at_all, Guard.NowhereAtAll", tests) == [
+        "Guard.NowhereAtAll is no test",
+        "test_nowhere_at_all is no test",
+    ]
+
+
+# What a document calls a recipe's size, and by how much the number of parameters may differ from it.
+SIZES = {
+    "demo-osp": "1.9M parameters",
+    "race/tiny-osp": "1.9M parameters",
+    "demo-7m-osp": "7M parameters",
+    "demo-long-osp": "30M parameters",
+    "125m-osp": "161.6M parameters",
+}
+
+
+@pytest.mark.parametrize("recipe", SIZES)
+def test_a_recipe_has_the_size_that_its_comment_says(run_program, repo_root, recipe):
+    file = repo_root / "recipes" / f"{recipe}.toml"
+    assert SIZES[recipe] in " ".join(file.read_text().replace("#", " ").split())
+    words = ["osp", "train", file, "--dry-run", "--json", "--quiet", "--set", "data.path=/nowhere"]
+    parameters = json.loads(run_program(words).stdout)["parameters"]
+    said = float(SIZES[recipe].split("M")[0]) * 1e6
+    assert abs(parameters - said) < 0.05 * said
+
+
+def test_the_numbers_of_the_torture_are_those_of_its_file(repo_root):
+    measured = json.loads((repo_root / "docs" / "reliability.json").read_text())
+    text = (repo_root / "docs" / "reliability.md").read_text()
+    for fault, count in measured["faults"].items():
+        row = f"| {fault} | {count['injections']} | {count['survived']} | {count['failures']} |"
+        assert row in text, row
+    assert not measured["failed"] and not measured["skipped"]
+    assert f"seed {measured['seed']}, {measured['runs']} runs" in text
+
+
 def test_the_rows_of_the_evidence_are_those_of_its_file(repo_root):
     spec = importlib.util.spec_from_file_location("race", repo_root / "scripts" / "race.py")
     race = importlib.util.module_from_spec(spec)

@@ -487,22 +487,30 @@ def test_bench_runs_ours_on_parts_of_the_windows_and_gives_the_peer_the_same_one
     peer = tmp_path / "peer.py"
     peer.write_text("""
 import json, sys
-command, model, windows = sys.argv[1:]
+command, model, windows, _, dtype = sys.argv[1:]
 given = json.load(open(windows))["windows"]
 assert command == "quantize" and open(model + "/config.json")
 print(json.dumps({"seconds": 50.0, "peak_memory_bytes": 1, "shape": [len(given), len(given[0])],
-                  "first": given[0], "versions": {"gptqmodel": "0"}}))
+                  "dtype": dtype, "first": given[0], "versions": {"gptqmodel": "0"}}))
 """)
     text = small_model / "text.txt"
     arguments = ["osp", "bench", "quantize", small_model / "model", "--calibration", text, "--windows", 8,
                  "--python", sys.executable, "--peer", peer]  # fmt: skip
     result = json.loads(run_program([*arguments, "--json"]).stdout)
-    assert [run["samples"] for run in result["runs"]] == [2, 4, 8]
-    assert all(len(run["block_seconds"]) == 2 and run["peak_memory_bytes"] > 1e6 for run in result["runs"])
-    assert result["peer"]["shape"] == [8, 32]
-    assert math.isclose(result["ratio"], 50.0 / result["runs"][2]["seconds"])
+    compared = result["comparisons"]
+    # Never our bf16 beside the peer's fp32.
+    assert [(one["precision"], one["peer"]["dtype"]) for one in compared] == [
+        ("fp32", "float32"),
+        ("bf16", "bfloat16"),
+    ]
+    for one in compared:
+        assert [run["windows"] for run in one["runs"]] == [2, 4, 8]
+        assert all(len(run["block_seconds"]) == 2 and run["peak_memory_bytes"] > 1e6 for run in one["runs"])
+        assert one["peer"]["shape"] == [8, 32]
+        assert math.isclose(one["ratio"], 50.0 / one["runs"][2]["seconds"])
     # The first window begins where the reference's does: randint(0, n - 33) after seed(0), here of 4,000
     # characters.
     start = Random(0).randint(0, 4000 - 33)
-    assert result["peer"]["first"] == [ord(c) - 33 for c in text.read_text()[start : start + 32]]
-    assert "times as fast" in run_program(arguments).stdout
+    assert compared[0]["peer"]["first"] == [ord(c) - 33 for c in text.read_text()[start : start + 32]]
+    table = run_program([*arguments, "--calibration-type", "fp32"]).stdout
+    assert "in fp32: 50.0 s" in table and "bf16" not in table
