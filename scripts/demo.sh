@@ -107,5 +107,17 @@ fi
 
 say "writing $folder/report.html"
 "$osp" report "${runs[@]}" --out "$folder/report.html" --summary "$folder/summary.json" "${labels[@]}"
-if [ "$name" = demo ]; then .venv/bin/python scripts/demo_table.py "$folder"; fi
+if [ "$name" = demo ]; then
+  .venv/bin/python scripts/demo_table.py "$folder"
+  # The end of the road: the 4-bit models write.
+  unset OMP_NUM_THREADS
+  for recipe in osp adam; do
+    quantized=$folder/$recipe-1-w4a4kv4
+    if [ ! -d "$quantized" ]; then
+      "$osp" quantize "$folder/$recipe-1/model" --method rtn --out "$quantized" --quiet
+    fi
+    say "$recipe's 4-bit model, in integers:"
+    "$osp" generate "$quantized" --prompt "Water, n. " --max-tokens 80
+  done
+fi
 say "done; open $folder/report.html in a browser"
