@@ -170,7 +170,7 @@ std::string recipe_differences(const Json& there, const Recipe& here) {
     const Json old_value = known ? old_values[field.name] : completed[field.name];
     const Json new_value = field.value();
     old_values.erase(field.name);
-    if (old_value == new_value) continue;
+    if (old_value == as_written(new_value)) continue;
     differences.push_back(fmt::format("{} ({} there, {} here)", field.name, json_text(old_value),
                                       json_text(new_value)));
   }

@@ -1,5 +1,5 @@
-"""Kinds of inputs that must not be taken in silence: data that changed on disk, a run that is not there, weights
-that would be ignored, numbers that are none, and lines of JSON that cannot be read."""
+"""Kinds of inputs that must not be taken in silence: data that changed on disk, a run that is not there,
+weights that would be ignored, numbers that are none, and lines of JSON that cannot be read."""
 
 import json
 import os
