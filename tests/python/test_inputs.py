@@ -62,6 +62,16 @@ def test_a_flipped_token_id_is_found_on_first_use_by_every_command(train, osp, f
     assert unchecked.returncode == 0, unchecked.stderr
 
 
+@pytest.mark.parametrize("link", ["a.txt", "folder", "data.jsonl.gz"])
+def test_a_link_that_leads_nowhere_in_a_text_folder_is_no_omission(osp, repo_root, tmp_path, link):
+    (tmp_path / "texts" / "below").mkdir(parents=True)
+    (tmp_path / "texts" / "b.txt").write_text("text")
+    (tmp_path / "texts" / "below" / link).symlink_to(tmp_path / "gone" / link)
+    result = osp("tokenize", "texts", "--tokenizer", repo_root / "recipes" / "gcide-4096", "--out", "t")
+    assert result.returncode == 5 and f"{link}: the link leads nowhere".encode() in result.stderr
+    assert not (tmp_path / "t").exists()
+
+
 # A run that is not there, and weights that would be ignored.
 
 
