@@ -17,8 +17,9 @@ inline std::string lost_rows_text(const std::string& name, const at::Tensor& wei
   const at::Tensor lost = largest.gt(0).logical_and(largest.le(largest_lost));
   const int64_t count = lost.sum().item<int64_t>();
   if (count == 0) return "";
-  return fmt::format("{}: {} of {} rows have weights and become zeros in this type, the first is row {}",
-                     name, count, weight.size(0), lost.to(at::kLong).argmax().item<int64_t>());
+  return fmt::format(
+      "{}: {} of {} rows have weights and become zeros in this type, the first is row {}", name,
+      count, weight.size(0), lost.to(at::kLong).argmax().item<int64_t>());
 }
 
 // Magnitudes up to here round to zero in fp16.

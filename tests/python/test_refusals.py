@@ -73,7 +73,8 @@ def test_the_post_processor_of_llama_3_is_exported(run_program, tmp_path):
 
 
 SIZES = dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=1,
-             vocab_size=96, intermediate_size=96, max_position_embeddings=32, bos_token_id=None, eos_token_id=None)  # fmt: skip
+             vocab_size=96, intermediate_size=96, max_position_embeddings=32, bos_token_id=None,
+             eos_token_id=None)  # fmt: skip
 FAMILIES = {
     "qwen2": (SIZES, "has biases"),
     "qwen3": (dict(SIZES, head_dim=16), "has norms of queries and keys"),
