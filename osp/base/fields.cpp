@@ -24,6 +24,7 @@ struct TomlAssertion : std::logic_error {
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/json_text.h"
 #include "osp/base/sha256.h"
 
 namespace osp {
@@ -372,7 +373,9 @@ Json results_json(const FieldTable& table) {
   return Json(values);
 }
 
-std::string config_hash(const FieldTable& table) { return sha256_hex(results_json(table).dump()); }
+std::string config_hash(const FieldTable& table) {
+  return sha256_hex(json_text(results_json(table)));
+}
 
 std::string nearest_name(std::string_view word, const std::vector<std::string>& candidates) {
   std::string best;

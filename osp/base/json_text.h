@@ -12,4 +12,7 @@ inline std::string json_text(const Json& value, int indent = -1) {
   return value.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
 
+// A value as it is read back from its text.
+inline Json as_written(const Json& value) { return Json::parse(json_text(value)); }
+
 }  // namespace osp

@@ -6,6 +6,7 @@
 
 #include "osp/base/console.h"
 #include "osp/base/file.h"
+#include "osp/base/json_text.h"
 #include "osp/base/temporary_folder.h"
 #include "osp/base/timing.h"
 #include "osp/bench/child.h"
@@ -60,7 +61,7 @@ Json run_peer_quantize(const QuantizeBench& bench, const std::string& precision)
     const int64_t* const ids = window.const_data_ptr<int64_t>();
     windows.push_back(std::vector<int64_t>(ids, ids + window.numel()));
   }
-  write_file_atomic(folder / "windows.json", Json{{"windows", windows}}.dump());
+  write_file_atomic(folder / "windows.json", json_text(Json{{"windows", windows}}));
   // Run the peer on them.
   return run_child({bench.python, bench.peer, "quantize", find_model_dir(bench.model),
                     folder / "windows.json", "--dtype",

@@ -4,6 +4,7 @@
 #include "osp/base/output.h"
 #include "osp/cli/command.h"
 #include "osp/model/model_dir.h"
+#include "osp/model/model_files.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
@@ -31,6 +32,7 @@ int run(const AverageCommand& options) {
   const std::string tokenizer = Tokenizer::exists(dir) ? Tokenizer::from_file(dir).json() : "";
   if (tokenizer.empty()) console.warn("{} has no tokenizer: averaged without it", dir);
   write_folder_atomic(place.path(), [&](const std::string& temporary) {
+    copy_model_files(dir, temporary, place.path());
     save_model_dir(mean, temporary, tokenizer, {.end_tokens = load_end_tokens(dir)});
   });
   console.line("wrote {}: the mean of {} models", options.out, options.models.size());

@@ -88,6 +88,7 @@ int run_gguf(const ExportCommand& options, const std::string& out) {
     console.warn("{} tensors whose rows are no multiple of 32 were kept in f16, the first is {}",
                  result.report.kept_f16.size(), result.report.kept_f16[0]);
   }
+  for (const std::string& lost : result.report.lost_rows) console.warn("{}", lost);
   if (result.report.end_tokens_lost > 0) {
     console.warn(
         "the format has keys for 3 tokens that end a text: {} more of the model's are not written",
@@ -103,6 +104,7 @@ int run_gguf(const ExportCommand& options, const std::string& out) {
     json["parameters"] = result.parameters;
     json["kept_f16"] = result.report.kept_f16;
     json["scale_rounding"] = result.report.scale_rounding;
+    json["lost_rows"] = result.report.lost_rows;
     print_json(json);
   }
   return 0;
@@ -163,6 +165,7 @@ int run_hf(const ExportCommand& options, const std::string& out) {
 int run_gptq(const ExportCommand& options, const std::string& out) {
   Console console(options.common.quiet);
   const GptqExport result = export_gptq(options.model, out, options.dtype);
+  for (const std::string& lost : result.lost_rows) console.warn("{}", lost);
   if (result.scale_rounding > 0) {
     console.line(
         "scales were rounded to fp16, by at most {:.2e} of their size; --profile best "

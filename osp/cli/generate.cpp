@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "osp/base/error.h"
+#include "osp/base/json_text.h"
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/model/model_dir.h"
@@ -40,9 +41,7 @@ void stream_to_stdout(std::string_view piece) {
 
 // Text from the command line for JSON: bytes that are not UTF-8 become U+FFFD, as the tokenizer
 // reads them.
-Json as_json(const std::string& text) {
-  return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace));
-}
+Json as_json(const std::string& text) { return Json::parse(json_text(Json(text))); }
 
 // Of the tokens behind the first, which the prompt's time gave.
 double tokens_per_second(const Generation& result) {

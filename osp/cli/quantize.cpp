@@ -189,6 +189,8 @@ void run_seed(Work& work, Subject& subject, const std::string& method, int64_t i
       options, method, options.request.seed + static_cast<uint64_t>(index), work.console);
   request.out = index == 0 ? kept_folder(options, method) : "";
   const bool kept = !request.out.empty();
+  // Of several methods the interrupted one alone has parts to go on from.
+  if (wants_all(options) && !path_exists(request.out + ".work")) request.resume = false;
   std::optional<TemporaryFolder> temporary;
   if (!kept) {
     temporary.emplace();
@@ -297,6 +299,11 @@ int run(const QuantizeCommand& given) {
   std::optional<ReservedOutput> place;
   if (!given.request.out.empty()) {
     const bool resume = given.request.resume;
+    if (resume && wants_all(given) && !path_exists(resolved_output(given.request.out))) {
+      fail(ErrorCode::usage,
+           "{}: there is nothing to resume; check --out, or leave out --resume to begin",
+           given.request.out);
+    }
     place.emplace(given.request.out, resume ? OutputKind::folder : OutputKind::new_folder);
     options.request.out = place->path();
   }

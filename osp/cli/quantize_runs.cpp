@@ -4,6 +4,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/json_text.h"
 
 namespace osp {
 namespace {
@@ -21,7 +22,7 @@ QuantizeRuns::QuantizeRuns(Json header, const std::string& path, bool resume)
       !kept["runs"].is_array()) {
     fail(ErrorCode::damaged, "{}: not the results of osp quantize --method all", path_);
   }
-  if (kept["call"] != json_["call"]) {
+  if (kept["call"] != as_written(json_["call"])) {
     fail(ErrorCode::usage,
          "{}: begun with other options than given now; give the same ones, or another --out",
          path_);
@@ -36,15 +37,17 @@ QuantizeRuns::QuantizeRuns(Json header, const std::string& path, bool resume)
 
 const Json* QuantizeRuns::find(const std::string& model, const std::string& method,
                                uint64_t seed) const {
+  const Json name = as_written(model);
   for (const Json& run : json_["runs"]) {
-    if (run["model"] == model && run["method"] == method && run["seed"] == seed) return &run;
+    if (as_written(run["model"]) == name && run["method"] == method && run["seed"] == seed)
+      return &run;
   }
   return nullptr;
 }
 
 void QuantizeRuns::add(Json run) {
   json_["runs"].push_back(std::move(run));
-  if (!path_.empty()) write_file_atomic(path_, json_.dump(2) + "\n");
+  if (!path_.empty()) write_file_atomic(path_, json_text(json_, 2) + "\n");
 }
 
 }  // namespace osp

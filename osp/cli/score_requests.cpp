@@ -3,6 +3,8 @@
 #include <utility>
 
 #include "osp/base/error.h"
+#include "osp/base/json_text.h"
+#include "osp/data/json_line.h"
 
 namespace osp {
 namespace {
@@ -19,7 +21,7 @@ std::vector<int32_t> token_ids(const Json& list, const std::string& key, const s
   std::vector<int32_t> ids;
   for (const Json& id : list) {
     if (!id.is_number_integer() || id < 0 || id > INT32_MAX) {
-      fail(ErrorCode::damaged, "{}: \"{}\" has {}, expected token ids", at, key, id.dump());
+      fail(ErrorCode::damaged, "{}: \"{}\" has {}, expected token ids", at, key, json_text(id));
     }
     ids.push_back(id.get<int32_t>());
   }
@@ -96,7 +98,7 @@ void RequestBatch::add_generation(const Json& object, const std::string& at,
   for (const Json& stop : object.value("until", Json::array())) {
     if (!stop.is_string() || stop.get<std::string>().empty()) {
       fail(ErrorCode::damaged, "{}: \"until\" has {}, expected texts that are not empty", at,
-           stop.dump());
+           json_text(stop));
     }
     request.stop.push_back(stop.get<std::string>());
   }
@@ -106,7 +108,8 @@ void RequestBatch::add_generation(const Json& object, const std::string& at,
 
 void RequestBatch::add(const std::string& line, int64_t number, const ScoreModel& model) {
   const std::string at = fmt::format("{} line {}", where_, number);
-  const Json object = parse_json(line, at);
+  const Json object =
+      json_line_fields(line, {"text", "context", "continuation", "max_tokens", "until"}, at);
   if (!object.is_object()) fail(ErrorCode::damaged, "{}: not a JSON object", at);
   if (object.contains("max_tokens")) return add_generation(object, at, model);
   const size_t first = choices_.size();

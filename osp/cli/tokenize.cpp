@@ -26,6 +26,7 @@ struct TokenizeCommand {
   std::string field = "text";
   std::string documents = "file";
   std::string document_separator;
+  std::string on_bad_line = "stop";
   std::string begin_of_document = "none";
   std::string end_of_document = "auto";
   uint64_t shard_tokens = 100'000'000;
@@ -53,6 +54,10 @@ struct TokenizeCommand {
     visit("document_separator", self.document_separator,
           "string that separates the documents of a text file, instead of --documents; escapes: "
           "\\n, \\t, \\xHH");
+    visit("on_bad_line", self.on_bad_line, Choices{{"stop", "skip", "repair"}},
+          "what to do about a line of JSON lines whose text cannot be read: stop with its number, "
+          "skip it, or repair what can be and skip the rest; both are counted by reason in "
+          "index.json");
     visit("stdin", self.from_stdin,
           "read one JSON string per line from stdin and print one JSON array of token ids for "
           "each; writes no shards");
@@ -129,6 +134,7 @@ Json report_json(const TokenizeCommand& options, const ShardBuildReport& report)
               {"files", index.sources.size()},
               {"text_bytes", report.text_bytes},
               {"dropped_documents", report.dropped_documents},
+              {"bad_lines", bad_lines_to_json(index.on_bad_line, index.bad_lines)},
               {"seconds", report.seconds},
               {"mb_per_s", static_cast<double>(report.text_bytes) / 1e6 / report.seconds}};
 }
@@ -178,7 +184,8 @@ int write_shards(const TokenizeCommand& options, const Tokenizer& tokenizer) {
   const ShardBuildReport report = build_shards(
       {.files = std::move(inputs.files),
        .read = {.field = options.field,
-                .policy = parse_document_policy(options.documents, options.document_separator)},
+                .policy = parse_document_policy(options.documents, options.document_separator),
+                .on_bad_line = parse_on_bad_line(options.on_bad_line)},
        .out = place.path(),
        .num_threads = options.threads > 0 ? static_cast<int>(options.threads) : cores,
        .shard_tokens = options.shard_tokens,

@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "osp/base/interrupt.h"
+#include "osp/base/json_text.h"
 #include "osp/base/output.h"
 #include "osp/cli/command.h"
 #include "osp/optim/routing.h"
@@ -40,7 +41,7 @@ struct TrainCommand {
 void print_dry_run(const Json& description) {
   for (const auto& [section, values] : description["recipe"].items()) {
     print_out("[{}]\n", section);
-    for (const auto& [key, value] : values.items()) print_out("{} = {}\n", key, value.dump());
+    for (const auto& [key, value] : values.items()) print_out("{} = {}\n", key, json_text(value));
     print_out("\n");
   }
   print_out("{}\n", description["routing_table"].get<std::string>());

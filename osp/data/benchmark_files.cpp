@@ -163,14 +163,15 @@ std::vector<std::string> find_bench_files(const std::string& root, const BenchPl
        root, joined(splits, " or "), joined(place.folders, " or "));
 }
 
-void read_json_lines(const std::string& path, const RecordSink& sink) {
+void read_json_lines(const std::string& path, const std::vector<std::string>& fields,
+                     const RecordSink& sink) {
   std::string text = read_file(path);
   bool wanted = true;
   LineSplitter lines(
       [&](std::string_view line, uint64_t number) {
         if (!wanted) return;
         BenchRecord record{{}, path, static_cast<int64_t>(number)};
-        record.fields = parse_json(line, record.where());
+        record.fields = json_line_fields(line, fields, record.where());
         if (!record.fields.is_object()) {
           fail(ErrorCode::damaged, "{}: a JSON {}; every line must be an object", record.where(),
                record.fields.type_name());
@@ -208,7 +209,7 @@ std::vector<BenchRecord> read_bench_files(const std::vector<std::string>& files,
     } else if (file.ends_with(".csv")) {
       read_csv(file, sink);
     } else {
-      read_json_lines(file, sink);
+      read_json_lines(file, fields, sink);
     }
     if (records.size() == before) {
       fail(ErrorCode::damaged, "{}: no records; expected one item per line or row", file);

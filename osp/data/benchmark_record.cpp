@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "osp/base/error.h"
+#include "osp/base/json_text.h"
 #include "osp/base/printable.h"
 
 namespace osp {
@@ -82,7 +83,7 @@ int64_t number_field(const BenchRecord& record, const std::string& name) {
     if (!text.empty() && parsed.ec == std::errc() && parsed.ptr == end) return number;
   }
   fail(ErrorCode::damaged, "{}: field \"{}\" is {}; expected a whole number", record.where(), name,
-       printable(value.dump()));
+       printable(json_text(value)));
 }
 
 size_t label_index(const BenchRecord& record, const std::string& name, const std::string& label,

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <mutex>
 #include <optional>
 
 #include "osp/base/error.h"
@@ -69,10 +71,31 @@ struct MappedShard {
   std::vector<uint32_t> in_memory = {};  // where there is no file
   uint64_t begin = 0;
   uint64_t num_tokens = 0;
+  std::string sha256 = {};  // "": not checked
+  std::unique_ptr<std::once_flag> checked = std::make_unique<std::once_flag>();
 
   const std::byte* ids() const {
     return file ? file->bytes().data() + header_bytes
                 : reinterpret_cast<const std::byte*>(in_memory.data());
+  }
+  // Error(damaged) if the file is not what the index says; asked of each shard before its ids are
+  // believed, and done once.
+  void verify() const {
+    if (!sha256.empty()) std::call_once(*checked, [this] { compare_hash(); });
+  }
+  void compare_hash() const {
+    constexpr size_t kPiece = size_t{64} << 20;
+    Sha256 hash;
+    for (std::span<const std::byte> rest = file->bytes(); !rest.empty();) {
+      const auto piece = rest.first(std::min(rest.size(), kPiece));
+      hash.update(piece.data(), piece.size());
+      rest = rest.subspan(piece.size());
+      if (!rest.empty()) leave_if_stopped("the data was verified");
+    }
+    if (hash.hex() == sha256) return;
+    fail(ErrorCode::damaged,
+         "{}: SHA-256 differs from {} (damaged file): tokenize again, or restore the file",
+         file->path(), kIndexFileName);
   }
 };
 
@@ -126,11 +149,7 @@ void TokenDataset::State::open_folder(const std::string& folder, const std::stri
            size, index_path, entry.num_tokens, expected,
            size < expected ? "truncated file" : "bytes after the last token");
     }
-    if (verify && !shards.empty()) leave_if_stopped("the data was verified");
-    if (verify && sha256_hex(as_text(shard.file->bytes())) != entry.sha256) {
-      fail(ErrorCode::damaged, "{}: SHA-256 differs from {} (damaged file): tokenize again", path,
-           index_path);
-    }
+    if (verify) shard.sha256 = entry.sha256;
     signature += entry.sha256 + "\n";
     add(std::move(shard));
   }
@@ -190,6 +209,9 @@ TokenDataset::TokenDataset(std::unique_ptr<State> state) : state_(std::move(stat
 TokenDataset::~TokenDataset() = default;
 TokenDataset::TokenDataset(TokenDataset&&) noexcept = default;
 
+uint64_t TokenDataset::num_bytes() const {
+  return state_->num_tokens * static_cast<uint64_t>(state_->token_bytes);
+}
 uint64_t TokenDataset::num_tokens() const { return state_->num_tokens; }
 int64_t TokenDataset::vocabulary() const { return state_->vocabulary; }
 int64_t TokenDataset::end_of_document() const { return state_->end_of_document; }
@@ -203,6 +225,7 @@ void TokenDataset::copy(uint64_t begin, std::span<int64_t> out) const {
       state_->shards.begin(), state_->shards.end(), begin,
       [](uint64_t position, const MappedShard& shard) { return position < shard.begin; });
   for (auto shard = after - 1; !out.empty(); ++shard) {
+    shard->verify();
     const uint64_t first = begin - shard->begin;
     const size_t count = std::min<uint64_t>(out.size(), shard->num_tokens - first);
     if (state_->token_bytes == 2) {
@@ -221,9 +244,12 @@ void TokenDataset::check_ids(int64_t vocabulary) const {
     const uint64_t bad = state_->token_bytes == 2
                              ? first_bad_id<uint16_t>(shard.ids(), shard.num_tokens, vocabulary)
                              : first_bad_id<uint32_t>(shard.ids(), shard.num_tokens, vocabulary);
-    if (bad == shard.num_tokens) continue;
-    int64_t id = 0;
-    copy(shard.begin + bad, {&id, 1});
+    if (bad == shard.num_tokens) {
+      shard.verify();
+      continue;
+    }
+    const int64_t id = state_->token_bytes == 2 ? load_id<uint16_t>(shard.ids(), bad)
+                                                : load_id<uint32_t>(shard.ids(), bad);
     fail(
         ErrorCode::damaged,
         "{}: token {} (byte {}) has id {}, beyond the vocabulary of {}: wrong tokenizer or damaged "

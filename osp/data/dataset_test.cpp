@@ -132,8 +132,30 @@ TEST(TokenDataset, DamagedFoldersAreRefusedByName) {
     const std::string path = write_set(folder, "set", 100, 25, 7);
     c.damage(path);
     SCOPED_TRACE(c.name);
-    expect_error(ErrorCode::damaged, c.said, [&] { TokenDataset::open(path, "train", true); });
+    expect_error(ErrorCode::damaged, c.said, [&] {
+      std::vector<int64_t> ids(25);
+      TokenDataset::open(path, "train").copy(0, ids);
+    });
   }
+}
+
+TEST(TokenDataset, AShardIsCheckedBeforeItsFirstUseAndNoOther) {
+  TestFolder folder;
+  const std::string path = write_set(folder, "set", 100, 25, 7);
+  std::string bytes = read_file(path + "/train-00001.u16");
+  bytes[4] ^= 1;  // another id of the vocabulary
+  write_file_atomic(path + "/train-00001.u16", bytes);
+  const TokenDataset data = TokenDataset::open(path, "train");
+  std::vector<int64_t> ids(7);
+  data.copy(0, ids);
+  data.copy(14, ids);
+  for (int again = 0; again < 2; ++again) {
+    expect_error(ErrorCode::damaged, {"train-00001.u16", "SHA-256"}, [&] { data.copy(1, ids); });
+    expect_error(ErrorCode::damaged, {"train-00001.u16", "SHA-256"}, [&] { data.check_ids(100); });
+  }
+  const TokenDataset unchecked = TokenDataset::open(path, "train", false);
+  unchecked.copy(1, ids);
+  unchecked.check_ids(100);
 }
 
 TEST(TokenDataset, IdBeyondTheVocabularyIsNamedWithItsPlace) {

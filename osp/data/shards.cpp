@@ -78,6 +78,14 @@ std::string file_name_member(const Json& object, const std::string& where) {
   return name;
 }
 
+LineCounts line_counts(const Json& object, const char* key, const std::string& where) {
+  LineCounts counts;
+  for (const auto& [reason, unused] : object_member(object, key, where).items()) {
+    counts[reason] = count_member(object.at(key), reason.c_str(), where + ": " + key);
+  }
+  return counts;
+}
+
 SplitEntry parse_split(const Json& object, const std::string& where, std::set<std::string>& names) {
   if (!object.is_object()) fail(ErrorCode::damaged, "{}: must be an object", where);
   SplitEntry split;
@@ -111,6 +119,11 @@ Json token_or_null(int64_t id) { return id < 0 ? Json(nullptr) : Json(id); }
 
 int token_bytes_for(int64_t vocabulary) { return vocabulary <= 65536 ? 2 : 4; }
 
+Json bad_lines_to_json(OnBadLine policy, const BadLines& lines) {
+  return Json{
+      {"policy", name_of(policy)}, {"skipped", lines.skipped}, {"repaired", lines.repaired}};
+}
+
 Json shard_index_to_json(const ShardIndex& index) {
   Json splits = Json::object();
   for (const auto& [name, split] : index.splits) {
@@ -143,6 +156,7 @@ Json shard_index_to_json(const ShardIndex& index) {
               {"document_policy", index.document_policy},
               {"validation_fraction", index.validation_fraction},
               {"shard_tokens", index.shard_tokens},
+              {"bad_lines", bad_lines_to_json(index.on_bad_line, index.bad_lines)},
               {"splits", std::move(splits)},
               {"sources", std::move(sources)}};
 }
@@ -188,6 +202,12 @@ ShardIndex parse_shard_index(std::string_view text, const std::string& where) {
   index.document_policy = json_string(root, "document_policy", where);
   index.validation_fraction = json_number(root, "validation_fraction", where);
   index.shard_tokens = count_member(root, "shard_tokens", where);
+  if (root.contains("bad_lines")) {  // sets of older programs have none
+    const std::string place = where + ": bad_lines";
+    const Json& lines = object_member(root, "bad_lines", where);
+    index.on_bad_line = parse_on_bad_line(json_string(lines, "policy", place));
+    index.bad_lines = {line_counts(lines, "skipped", place), line_counts(lines, "repaired", place)};
+  }
 
   // The splits with their shards, and the files that the text came from.
   std::set<std::string> names;

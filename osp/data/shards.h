@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "osp/base/json.h"
+#include "osp/data/json_line.h"
 
 namespace osp {
 
@@ -51,6 +52,8 @@ struct ShardIndex {
   std::string document_policy;
   double validation_fraction = 0;
   uint64_t shard_tokens = 0;
+  OnBadLine on_bad_line = OnBadLine::stop;
+  BadLines bad_lines;  // of JSON lines
   std::map<std::string, SplitEntry> splits;
   std::vector<SourceEntry> sources;
 };
@@ -59,6 +62,8 @@ struct ShardIndex {
 int token_bytes_for(int64_t vocabulary);
 
 Json shard_index_to_json(const ShardIndex& index);
+// {"policy", "skipped": {reason: lines}, "repaired": {reason: lines}}.
+Json bad_lines_to_json(OnBadLine policy, const BadLines& lines);
 
 // Parses and checks index.json's text: Error(damaged) that begins with `where` and names the key,
 // or Error(unsupported) for another format version. Touches no other file.

@@ -25,6 +25,7 @@ struct EncodedChunk {
   EncodedSplit train, validation;
   uint64_t text_bytes = 0;
   uint64_t dropped_documents = 0;
+  BadLines bad_lines;
   uint64_t file_bytes_read = 0;
 };
 
@@ -47,24 +48,45 @@ void encode_document(std::string_view text, const ShardBuildOptions& options,
   encoded.text_bytes += text.size();
 }
 
+// The text of one line of a chunk.
+std::optional<std::string> line_text(const DocumentChunk& chunk, size_t i,
+                                     const ShardBuildOptions& options, BadLines& bad) {
+  try {
+    return json_line_text(chunk.document(i), {options.read.field, options.read.on_bad_line},
+                          options.files[chunk.file].path, chunk.documents[i].line, bad);
+  } catch (const Error& error) {
+    fail(error.code(), "{} (--on-bad-line skip leaves such lines out, repair mends what it can)",
+         error.what());
+  }
+}
+
+std::string counts_text(const LineCounts& counts) {
+  std::string text;
+  for (const auto& [reason, count] : counts) {
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", reason, count);
+  }
+  return text;
+}
+
 EncodedChunk encode_chunk(const DocumentChunk& chunk, const ShardBuildOptions& options,
                           const TextEncoder& encoder) {
   EncodedChunk encoded{.file = chunk.file,
                        .train = {},
                        .validation = {},
                        .dropped_documents = chunk.num_null,
+                       .bad_lines = {},
                        .file_bytes_read = chunk.file_bytes_read};
+  if (chunk.num_too_long > 0) encoded.bad_lines.skipped["too_long"] = chunk.num_too_long;
   for (size_t i = 0; i < chunk.documents.size(); ++i) {
     if (!chunk.json_lines) {
       encode_document(chunk.document(i), options, encoder, encoded);
       continue;
     }
-    const std::optional<std::string> text =
-        json_line_text(chunk.document(i), options.read.field, options.files[chunk.file].path,
-                       chunk.documents[i].line);
+    const LineCounts skipped = encoded.bad_lines.skipped;
+    const std::optional<std::string> text = line_text(chunk, i, options, encoded.bad_lines);
     if (text) {
       encode_document(*text, options, encoder, encoded);
-    } else {
+    } else if (encoded.bad_lines.skipped == skipped) {
       ++encoded.dropped_documents;
     }
   }
@@ -84,6 +106,7 @@ class ShardSink {
                               .tokenizer_json = encoder.json,
                               .document_policy = describe(options.read.policy),
                               .validation_fraction = options.validation_fraction,
+                              .on_bad_line = options.read.on_bad_line,
                               .overwrite = options.overwrite}) {
     for (const TextInput& file : options.files) {
       sources_.push_back({.path = file.path});
@@ -97,6 +120,7 @@ class ShardSink {
     }
     append("train", chunk.train);
     append("validation", chunk.validation);
+    writer_.add_bad_lines(chunk.bad_lines);
     SourceEntry& source = sources_[chunk.file];
     source.num_documents += chunk.train.num_documents + chunk.validation.num_documents;
     source.text_bytes += chunk.text_bytes;
@@ -125,6 +149,9 @@ class ShardSink {
     }
     for (SourceEntry& source : sources_) writer_.add_source(std::move(source));
     report_.index = writer_.commit();
+    const BadLines& bad = report_.index.bad_lines;
+    if (!bad.skipped.empty()) console_.warn("bad lines left out: {}", counts_text(bad.skipped));
+    if (!bad.repaired.empty()) console_.warn("bad lines repaired: {}", counts_text(bad.repaired));
     report_.seconds = clock_seconds() - start_s_;
     return std::move(report_);
   }

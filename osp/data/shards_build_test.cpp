@@ -77,6 +77,43 @@ TEST(BuildShards, JsonLinesDropNullsAndEmptyTextsAndCountThem) {
   EXPECT_EQ(report.dropped_documents, 3u);
 }
 
+TEST(BuildShards, BadLinesAreCountedByReasonWhateverTheChunksAndThreads) {
+  TestFolder folder;
+  std::string lines;
+  for (int i = 0; i < 50; ++i) {
+    lines +=
+        "{\"text\":\"one\"}\n{\"text\":\"\\ud83d\"}\nno object\n{\"text\":null}\n{\"text\":\"" +
+        std::string(100, 'x') + "\"}\n";
+  }
+  write_file_atomic(folder / "a.jsonl", lines);
+  Console console(true);
+  ShardBuildOptions options = options_for(folder, "a.jsonl");
+  options.overwrite = true;
+  options.read.max_line_bytes = 60;
+  for (const auto policy : {OnBadLine::skip, OnBadLine::repair}) {
+    for (const size_t chunk_bytes : {size_t{40}, size_t{1} << 20}) {
+      options.read.on_bad_line = policy;
+      options.read.chunk_bytes = chunk_bytes;
+      options.num_threads = chunk_bytes == 40 ? 4 : 1;
+      const ShardBuildReport report = build_shards(options, byte_encoder(), console);
+      const std::string path = options.out + "/index.json";
+      const ShardIndex index = parse_shard_index(read_file(path), path);
+      const bool repairs = policy == OnBadLine::repair;
+      EXPECT_EQ(index.on_bad_line, policy);
+      LineCounts skipped{{"not_an_object", 50}, {"too_long", 50}};
+      if (!repairs) skipped["lone_surrogate"] = 50;
+      EXPECT_EQ(index.bad_lines.skipped, skipped);
+      EXPECT_EQ(index.bad_lines.repaired,
+                repairs ? (LineCounts{{"lone_surrogate", 50}}) : LineCounts{});
+      EXPECT_EQ(report.dropped_documents, 50u);
+      EXPECT_EQ(index.splits.at("train").num_documents, repairs ? 100u : 50u);
+    }
+  }
+  options.read.on_bad_line = OnBadLine::stop;
+  expect_error(ErrorCode::unsupported, {"line 5", "more than 60 bytes"},
+               [&] { build_shards(options, byte_encoder(), console); });
+}
+
 // Lines that differ, some long, over many small chunks.
 std::string many_lines() {
   std::string text;

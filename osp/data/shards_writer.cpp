@@ -58,6 +58,8 @@ ShardSetWriter::ShardSetWriter(const std::string& out, const ShardSetOptions& op
       .document_policy = options.document_policy,
       .validation_fraction = options.validation_fraction,
       .shard_tokens = options.shard_tokens,
+      .on_bad_line = options.on_bad_line,
+      .bad_lines = {},
       .splits = {{"train", {}}},
       .sources = {}};
 }
@@ -113,6 +115,8 @@ void ShardSetWriter::append(const std::string& split, std::span<const int32_t> i
     if (shard.entry.num_tokens == options_.shard_tokens) close_shard(split);
   }
 }
+
+void ShardSetWriter::add_bad_lines(const BadLines& lines) { index_.bad_lines.add(lines); }
 
 void ShardSetWriter::add_source(SourceEntry source) { index_.sources.push_back(std::move(source)); }
 

@@ -21,6 +21,7 @@ struct ShardSetOptions {
   std::string tokenizer_json = {};      // "" if there is none
   std::string document_policy = "none";
   double validation_fraction = 0;
+  OnBadLine on_bad_line = OnBadLine::stop;
   bool overwrite = false;  // replace an existing shard set (never another kind of folder)
 };
 
@@ -40,6 +41,7 @@ class ShardSetWriter {
 
   // Appends ids to split "train" or "validation"; `num_documents` of them end in this call.
   void append(const std::string& split, std::span<const int32_t> ids, uint64_t num_documents);
+  void add_bad_lines(const BadLines& lines);
   void add_source(SourceEntry source);
   // Closes the shards, writes index.json and tokenizer.json, syncs, renames. Call once.
   ShardIndex commit();

@@ -34,6 +34,7 @@ class ChunkBuilder {
     if (weight >= options_.chunk_bytes) flush(file_bytes_read);
   }
   void add_null() { ++chunk_.num_null; }
+  void add_too_long() { ++chunk_.num_too_long; }
   void flush(uint64_t file_bytes_read) {
     DocumentChunk next{
         .file = chunk_.file, .json_lines = chunk_.json_lines, .bytes = {}, .documents = {}};
@@ -73,7 +74,11 @@ void read_stream(const TextInput& input, const TextReadOptions& options, uint64_
     builder.add(document, line, bytes_before + stream->file_bytes_read());
   };
   if (input.format == TextFormat::json_lines) {
-    LineSplitter lines(add, input.path);
+    std::function<void(uint64_t)> on_too_long;
+    if (options.on_bad_line != OnBadLine::stop) {
+      on_too_long = [&](uint64_t) { builder.add_too_long(); };
+    }
+    LineSplitter lines(add, input.path, options.max_line_bytes, on_too_long);
     for_each_piece(*stream, [&](std::string_view piece) { lines.feed(piece); });
     lines.finish();
   } else {

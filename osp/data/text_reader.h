@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "osp/data/document_split.h"
+#include "osp/data/json_line.h"
 #include "osp/data/text_reader_inputs.h"
 
 namespace osp {
@@ -25,6 +26,7 @@ struct DocumentChunk {
   std::string bytes;
   std::vector<Span> documents;
   uint64_t num_null = 0;         // rows of a Parquet file without text
+  uint64_t num_too_long = 0;     // lines of JSON lines that were left out for their length
   uint64_t file_bytes_read = 0;  // sum over all files up to here, for progress
 
   std::string_view document(size_t index) const {
@@ -35,6 +37,9 @@ struct DocumentChunk {
 struct TextReadOptions {
   std::string field = "text";  // field of JSON lines, column of Parquet
   DocumentPolicy policy = {};  // for text and Markdown
+  // For lines of JSON lines beyond max_line_bytes; the others are judged by who parses them.
+  OnBadLine on_bad_line = OnBadLine::stop;
+  size_t max_line_bytes = size_t{1} << 30;
   // A chunk is passed on once it holds this much; only a longer single document makes a longer one.
   size_t chunk_bytes = 1 << 20;
 };

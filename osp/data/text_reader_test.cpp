@@ -307,23 +307,5 @@ TEST(ReadDocuments, AParquetColumnIsFoundByItsOwnNameNotByAPath) {
   EXPECT_EQ(text, "the text");
 }
 
-TEST(JsonLines, FieldsThatNobodyReadAreNotJudged) {
-  const auto text = [](const std::string& line) { return json_line_text(line, "text", "f", 1); };
-  const std::string deep(5000, '[');
-  for (const std::string& other :
-       {std::string(R"("n":1e999)"), std::string(R"("n":NaN)"), std::string(R"("s":"\ud83d")"),
-        std::string(R"("a":1,"a":2)"), std::string("\"b\":\"\xff\""),
-        "\"d\":" + deep + std::string(5000, ']'), std::string(R"("q":"}\",{")")}) {
-    EXPECT_EQ(text("{\"text\":\"fine\"," + other + "}"), "fine") << other.substr(0, 40);
-    EXPECT_EQ(text("{" + other + " , \"text\" : \"fine\" }"), "fine") << other.substr(0, 40);
-  }
-  // The field itself is judged, and so is whether the line is an object.
-  for (const char* line :
-       {R"({"text":"x \ud83d y"})", R"({"text":"a","text":"b"})", R"({"text":"a","n":1e999)",
-        R"({"n":1e999})", R"({"text":"a","n":NaN} x)", R"([NaN])", R"({"text":NaN})"}) {
-    EXPECT_THROW(text(line), Error) << line;
-  }
-}
-
 }  // namespace
 }  // namespace osp

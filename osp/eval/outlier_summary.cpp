@@ -5,6 +5,7 @@
 #include "osp/base/console.h"
 #include "osp/base/error.h"
 #include "osp/base/json_number.h"
+#include "osp/base/json_text.h"
 #include "osp/tokenizer/utf8.h"
 
 namespace osp {
@@ -131,7 +132,7 @@ std::string outlier_text(const OutlierReport& report, const Tokenizer* tokenizer
   text += fmt::format(
       "largest activation       {:.4g}: state {}, position {}, channel {}, token {}{}\n",
       largest.value, largest.layer, largest.position, largest.channel, largest.token,
-      tokenizer ? " " + spelled(largest.token, *tokenizer).dump() : "");
+      tokenizer ? " " + json_text(spelled(largest.token, *tokenizer)) : "");
   if (report.attention_layer >= 0) {
     text +=
         fmt::format("largest attention logit  {:.4g}: layer {}, head {}\n",

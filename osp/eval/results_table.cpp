@@ -4,6 +4,7 @@
 
 #include "osp/base/console.h"
 #include "osp/base/error.h"
+#include "osp/base/json_text.h"
 #include "osp/eval/task_table.h"
 
 namespace osp {
@@ -54,8 +55,8 @@ std::vector<Cells> table_rows(const Json& document) {
     const Json& first = model["results"][0];
     const Json& tokens = model["tokens"];
     Cells& row = rows.emplace_back();
-    row = {model["model"].get<std::string>(), model["parameters"].dump(),
-           tokens.is_null() ? "–" : tokens.dump(), first["bits"].get<std::string>()};
+    row = {model["model"].get<std::string>(), json_text(model["parameters"]),
+           tokens.is_null() ? "–" : json_text(tokens), first["bits"].get<std::string>()};
     for (const std::string& task : tasks) {
       const bool there = first["tasks"].contains(task);
       row.push_back(per_cent(there ? first["tasks"][task]["score"] : Json()));

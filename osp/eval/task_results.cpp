@@ -10,15 +10,16 @@ namespace osp {
 namespace {
 
 Json* find_by(Json& list, const std::string& key, const std::string& value) {
+  const Json written = as_written(value);
   for (Json& element : list) {
-    if (element.value(key, "") == value) return &element;
+    if (element.contains(key) && as_written(element[key]) == written) return &element;
   }
   return nullptr;
 }
 
 std::string unfinished_name(const std::string& model, const std::string& bits,
                             const TaskPrompts& prompts) {
-  return model + " " + bits + " " + prompts.task->name;
+  return as_written(model + " " + bits + " " + prompts.task->name).get<std::string>();
 }
 
 void check_prompts(const Json& entry, const TaskPrompts& prompts, const std::string& path) {

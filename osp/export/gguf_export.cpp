@@ -9,6 +9,7 @@
 #include "osp/base/file.h"
 #include "osp/base/json.h"
 #include "osp/export/gguf_tokenizer.h"
+#include "osp/export/lost_rows.h"
 #include "osp/formats/gguf_writer.h"
 #include "osp/formats/half.h"
 #include "osp/model/gguf_names.h"
@@ -46,6 +47,13 @@ std::vector<int64_t> rows_of(const ParameterSpec& spec, const ModelConfig& confi
   std::vector<int64_t> rows(static_cast<size_t>(spec.shape[0]));
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int64_t>(i);
   return rows;
+}
+
+// The largest magnitude in a row that the type makes zeros of; a row of Q8_0 has an fp16 scale of
+// its largest magnitude / 127 or smaller ones.
+double largest_lost(GgufTensorType type) {
+  if (type == GgufTensorType::f16) return kLargestLostInHalf;
+  return type == GgufTensorType::q8_0 ? 127 * kLargestLostInHalf : 0.0;
 }
 
 void check_codes(const QuantizedLinear& layer, const std::string& where, const std::string& name) {
@@ -99,8 +107,10 @@ double check_scales(const QuantizedLinear& layer, const std::string& where,
   for (int64_t i = 0; i < scale.numel(); ++i) {
     const float half = half_to_float(float_to_half(values[i]));
     if (!(half > 0) || !std::isfinite(half)) {
-      fail(ErrorCode::unsupported, "{}: {} has the scale {}, which fp16 cannot hold", where, name,
-           values[i]);
+      fail(ErrorCode::unsupported,
+           "{}: {} has the scale {}, which fp16 cannot hold; Q4_0 has no other: choose --dtype f16 "
+           "or q8_0",
+           where, name, values[i]);
     }
     largest = std::max(largest, std::fabs(double{half} - values[i]) / values[i]);
   }
@@ -159,13 +169,37 @@ void add_model_metadata(const ModelConfig& config, const GgufExportOptions& opti
 
 }  // namespace
 
+namespace {
+
+// The first thing in which a model is no Llama.
+std::string difference_from_llama(const ModelConfig& config) {
+  if (config.norm != "rms") return fmt::format("has norms of the kind {}", config.norm);
+  if (config.embedding_projection) return "has projections around the embedding";
+  if (config.embedding_norm) return "has a norm of the embedding";
+  if (config.branch_scale) return "has scales of its branches";
+  if (config.qk_norm) return "has norms of queries and keys";
+  if (config.norm_after) return "has norms behind its branches";
+  if (config.parallel) return "has parallel branches";
+  if (config.qkv_bias || config.output_bias || config.mlp_bias) return "has biases";
+  if (!config.gated || config.activation != "silu") return "has no gated SiLU";
+  if (config.clip_qkv > 0) return "clamps queries, keys and values";
+  if (config.learned_positions) return "has learned positions";
+  const bool whole = config.rotary_size == 0 || config.rotary_size == config.head_size;
+  if (!whole) return "rotates a part of each head";
+  if (config.window > 0) return fmt::format("has a sliding window of {}", config.window);
+  return fmt::format("is a {}", config.family);
+}
+
+}  // namespace
+
 void check_gguf_export(const ParameterStore& store, const GgufExportOptions& options) {
   // The architecture.
   if (!is_plain_llama(store.config)) {
-    fail(ErrorCode::unsupported,
-         "{}: llama.cpp's \"llama\" computes RMSNorm with weights per channel and nothing around "
-         "the embedding: this model cannot be written as GGUF",
-         options.where);
+    fail(
+        ErrorCode::unsupported,
+        "{}: osp writes GGUF files for llama.cpp's \"llama\" alone, and this model {}; export with "
+        "--format hf, for llama.cpp's own converter",
+        options.where, difference_from_llama(store.config));
   }
   // Features that the file could not carry.
   const Json config = parse_json(model_config_json(store.config), "config.json");
@@ -229,6 +263,9 @@ GgufExportReport export_gguf(const ParameterStore& store, const std::string& pat
       if (options.type == GgufTensorType::q8_0 && entry.type == GgufTensorType::f16) {
         report.kept_f16.push_back(spec.name);
       }
+      std::string lost = lost_rows_text(spec.name, store.master(static_cast<int64_t>(i)),
+                                        largest_lost(entry.type));
+      if (!lost.empty()) report.lost_rows.push_back(std::move(lost));
       std::vector<int64_t> rows =
           spec.shape.size() > 1 ? rows_of(spec, store.config) : std::vector<int64_t>{0};
       entry.fill = fill_values(store.master(static_cast<int64_t>(i)), entry.type, std::move(rows));

@@ -30,6 +30,8 @@ struct GgufExportReport {
   std::vector<std::string> kept_f16;  // tensors whose rows are not whole blocks of the type
   double scale_rounding = 0;          // q4_0: largest relative change of a scale by fp16
   int64_t end_tokens_lost = 0;        // the format has keys for three
+  std::vector<std::string>
+      lost_rows;  // a sentence for each tensor with live rows that became zeros
 };
 
 // Error(unsupported) with a sentence for what llama.cpp's "llama" cannot carry: norms other than

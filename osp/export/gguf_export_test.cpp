@@ -7,6 +7,8 @@
 #include <ATen/ops/randint.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include <cmath>
 
 #include "osp/base/error.h"
@@ -107,6 +109,31 @@ TEST(GgufExport, RowsThatAreNoWholeBlocksStayHalves) {
                                                        "model.layers.1.mlp.down_proj.weight"}));
 }
 
+TEST(GgufExport, LiveRowsThatBecomeZerosAreNamed) {
+  ParameterStore store = random_store(small_config());
+  const auto layer = store.find("model.layers.1.mlp.down_proj.weight");
+  store.master(layer)[3].fill_(1e-9);
+  store.master(layer)[5].fill_(0.0);
+  const TestFolder folder;
+  for (const GgufTensorType type : {GgufTensorType::f16, GgufTensorType::q8_0}) {
+    const GgufExportReport report =
+        export_gguf(store, folder / "m.gguf", {.type = type, .where = "model"});
+    ASSERT_EQ(report.lost_rows.size(), 1u);
+    EXPECT_NE(report.lost_rows[0].find("model.layers.1.mlp.down_proj.weight: 1 of "),
+              std::string::npos);
+    EXPECT_NE(report.lost_rows[0].find("the first is row 3"), std::string::npos);
+    std::filesystem::remove(folder / "m.gguf");
+  }
+  // The largest numbers that are lost, and the smallest that are not.
+  for (const auto& [value, lost] : {std::pair{0x1p-25, true}, {0x1.01p-25, false}}) {
+    store.master(layer)[3].fill_(value);
+    const GgufExportReport report = export_gguf(store, folder / "m.gguf", {.where = "model"});
+    EXPECT_EQ(report.lost_rows.empty(), !lost);
+    EXPECT_EQ(half_to_float(float_to_half(static_cast<float>(value))) == 0.0f, lost);
+    std::filesystem::remove(folder / "m.gguf");
+  }
+}
+
 TEST(GgufExport, WhatAFileCannotCarryIsRefusedWithTheReason) {
   const auto expect = [](const std::string& message, const std::string& part) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
@@ -114,7 +141,13 @@ TEST(GgufExport, WhatAFileCannotCarryIsRefusedWithTheReason) {
   ModelConfig config = small_config();
   config.norm = "single-scale";
   expect(refusal(random_store(config), {.where = "model"}),
-         "model: llama.cpp's \"llama\" computes");
+         "\"llama\" alone, and this model has norms of the kind single-scale");
+  config = small_config();
+  config.qkv_bias = true;
+  expect(refusal(random_store(config), {.where = "model"}), "this model has biases");
+  config = small_config();
+  config.window = 16;
+  expect(refusal(random_store(config), {.where = "model"}), "has a sliding window of 16");
 
   ParameterStore store = random_store(small_config());
   expect(refusal(store, {.online = {.down_hadamard = true}, .where = "model"}),

@@ -9,6 +9,7 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/json_text.h"
+#include "osp/export/lost_rows.h"
 #include "osp/model/hf_family.h"
 #include "osp/model/model_dir.h"
 #include "osp/ptq/quantized_model_dir.h"
@@ -45,7 +46,9 @@ void add_layer(TensorBuffers& buffers, const std::string& name, const QuantizedL
   }
   const at::Tensor half = layer.scale.to(at::kHalf), back = half.to(at::kFloat);
   if (!back.isfinite().logical_and(back.gt(0.0)).all().item<bool>()) {
-    refuse(where, name + " has a scale that fp16 cannot hold; quantize with --profile best");
+    refuse(where, name +
+                      " has a scale that fp16 cannot hold, and the layout has no other; the "
+                      "quantized folder itself holds it");
   }
   report.scale_rounding = std::max(
       report.scale_rounding, back.sub(layer.scale).abs().div(layer.scale).max().item<double>());
@@ -83,11 +86,15 @@ PlainType plain_type(const std::string& dtype) {
 }
 
 void add_plain(TensorBuffers& buffers, const std::string& name, const at::Tensor& values,
-               const PlainType& type, const std::string& where) {
+               const PlainType& type, const std::string& where, GptqExport& report) {
   const at::Tensor rounded = values.to(type.type);
   if (!rounded.isfinite().all().item<bool>()) {
     refuse(where,
            fmt::format("{} holds numbers beyond {}; choose --dtype bf16", name, type.config));
+  }
+  if (type.type == at::kHalf) {
+    std::string lost = lost_rows_text(name, values, kLargestLostInHalf);
+    if (!lost.empty()) report.lost_rows.push_back(std::move(lost));
   }
   buffers.add(name, type.file, rounded);
 }
@@ -129,7 +136,7 @@ GptqExport export_gptq(const std::string& model, const std::string& path,
       if (layer) {
         add_layer(buffers, stored.name, *layer, dir, report);
       } else {
-        add_plain(buffers, stored.name, gather_stored(stored, store), plain, dir);
+        add_plain(buffers, stored.name, gather_stored(stored, store), plain, dir, report);
       }
     }
   }

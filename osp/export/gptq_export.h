@@ -16,12 +16,15 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace osp {
 
 struct GptqExport {
   double scale_rounding = 0.0;  // largest relative change of a scale by fp16
   int64_t num_layers = 0;
+  std::vector<std::string>
+      lost_rows;  // a sentence for each tensor with live rows that became zeros
 };
 
 // Writes the quantized model dir `model` as a GPTQ folder `path`, by a temporary folder beside it.

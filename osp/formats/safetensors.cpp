@@ -15,6 +15,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/json.h"
+#include "osp/base/json_text.h"
 
 namespace osp {
 namespace {
@@ -202,7 +203,7 @@ std::string encode_header(const std::vector<TensorEntry>& tensors,
   std::string header = "{";
   if (!metadata.empty()) {
     header +=
-        Json(kMetadataName).dump() + ":" + Json(metadata).dump() + (tensors.empty() ? "" : ",");
+        Json(kMetadataName).dump() + ":" + json_text(Json(metadata)) + (tensors.empty() ? "" : ",");
   }
   std::set<std::string_view> names = {kMetadataName};
   uint64_t offset = 0;

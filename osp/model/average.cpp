@@ -6,6 +6,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/json.h"
+#include "osp/base/json_text.h"
 #include "osp/model/hf_config.h"
 #include "osp/model/model_dir.h"
 
@@ -25,7 +26,7 @@ void check_same_model(const ModelConfig& first, const std::string& first_path,
     if (theirs == value) continue;
     fail(ErrorCode::usage,
          "{}: {} is {}, but {} in {}; give checkpoints of one run, whose weights have a mean", path,
-         key, theirs.dump(), value.dump(), first_path);
+         key, json_text(theirs), json_text(value), first_path);
   }
   fail(ErrorCode::usage, "{}: another model than {}; give checkpoints of one run", path,
        first_path);

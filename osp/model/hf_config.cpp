@@ -1,6 +1,7 @@
 #include "osp/model/hf_config.h"
 
 #include "osp/base/error.h"
+#include "osp/base/json_text.h"
 #include "osp/model/config_keys.h"
 #include "osp/model/hf_family.h"
 
@@ -140,7 +141,7 @@ std::string model_config_json(const ModelConfig& config, const std::string& dtyp
   json["eos_token_id"] = end_tokens_json(end_tokens);
   json["dtype"] = dtype;
   json["torch_dtype"] = dtype;
-  return json.dump(2) + "\n";
+  return json_text(json, 2) + "\n";
 }
 
 }  // namespace osp

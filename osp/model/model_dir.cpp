@@ -14,6 +14,7 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/json.h"
+#include "osp/base/json_text.h"
 #include "osp/formats/safetensors.h"
 #include "osp/model/gguf_model.h"
 #include "osp/model/hf_family.h"
@@ -318,7 +319,7 @@ void save_tokenizer_files(const std::string& path, const std::string& tokenizer_
     generation["pad_token_id"] = first;
   }
   const auto write_if_absent = [&](const std::string& file, const Json& json) {
-    if (!path_exists(file)) write_file_atomic(file, json.dump(2) + "\n");
+    if (!path_exists(file)) write_file_atomic(file, json_text(json, 2) + "\n");
   };
   write_if_absent(path + "/tokenizer_config.json", tokenizer_config);
   write_if_absent(path + "/generation_config.json", generation);

@@ -52,7 +52,8 @@ Problem prepare(const at::Tensor& weight, const at::Tensor& hessian, const at::T
   p.hessian = hessian.to(at::kDouble).clone();
   if (!at::isfinite(p.hessian).all().item<bool>()) {
     fail(ErrorCode::unsupported,
-         "{}: the inputs of this layer are not finite on the calibration text; the model cannot be "
+         "{}: the inputs of this layer, or their squares, are beyond fp32 on the calibration text; "
+         "the model cannot be "
          "calibrated on it",
          what);
   }

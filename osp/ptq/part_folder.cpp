@@ -15,7 +15,7 @@ PartFolder::PartFolder(const std::string& path, const Json& fingerprint, bool re
     : path_(path) {
   const std::string settings = path + "/settings.json";
   if (resume && path_exists(settings)) {
-    if (read_json_file(settings, kMaxInfoBytes) != parse_json(json_text(fingerprint), settings)) {
+    if (read_json_file(settings, kMaxInfoBytes) != as_written(fingerprint)) {
       fail(ErrorCode::usage,
            "{}: begun with other settings than asked for now; give the same ones, or leave out "
            "--resume to begin anew",

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "osp/base/error.h"
+#include "osp/base/json_text.h"
 #include "osp/model/hf_config.h"
 #include "osp/model/hf_family.h"
 #include "osp/ptq/quantized_model_tensors.h"
@@ -32,7 +33,7 @@ TapPoint parse_point(const std::string& text, const std::string& where) {
   for (const auto& [point, name] : kPointNames) {
     if (text == name) return point;
   }
-  fail(ErrorCode::damaged, "{}: unknown point {}", where, Json(text).dump());
+  fail(ErrorCode::damaged, "{}: unknown point {}", where, json_text(Json(text)));
 }
 
 // QuantizationArgs: integers of this width.

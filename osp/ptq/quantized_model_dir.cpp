@@ -100,7 +100,7 @@ void save_quantized_model_dir(const PartFolder& parts, const ModelConfig& model,
     copy_model_files(source_dir, temporary, path);
     write_file_atomic(temporary + "/quantize.json", json_text(report, 2) + "\n");
     write_file_atomic(temporary + "/config.json",
-                      config_with_quantization(model, info, source_dir).dump(2) + "\n");
+                      json_text(config_with_quantization(model, info, source_dir), 2) + "\n");
   });
 }
 

@@ -25,6 +25,7 @@ AddedToken read_token(const Component& component) {
   token.rstrip = component.flag("rstrip", false);
   token.special = component.flag("special", false);
   token.normalized = component.flag("normalized", !token.special);
+  token.decoded_normalized = token.normalized;
   if (token.content.size() > kMaxContentBytes) {
     fail(ErrorCode::unsupported, "{}: content of {} bytes, at most {} are supported",
          component.where, token.content.size(), kMaxContentBytes);
@@ -105,6 +106,7 @@ AddedTokens::AddedTokens(const Component& file, const Bpe& model, const Normaliz
       const auto index = static_cast<size_t>(before->second);
       token.id = tokens_[index].id;
       token.special = token.special || tokens_[index].special;
+      token.decoded_normalized = token.decoded_normalized || tokens_[index].decoded_normalized;
       tokens_[index] = std::move(token);
       continue;
     }
@@ -127,16 +129,18 @@ AddedTokens::AddedTokens(const Component& file, const Bpe& model, const Normaliz
   for (size_t i = 0; i < tokens_.size(); ++i) {
     AddedToken& token = tokens_[i];
     Growth growth(token.content.size());
-    token.found_as = token.normalized ? normalizer.apply(token.content, growth) : token.content;
+    const bool rewritten = token.normalized || token.decoded_normalized;
+    token.decoded = rewritten ? normalizer.apply(token.content, growth) : token.content;
+    token.found_as = token.normalized ? token.decoded : token.content;
     if (token.found_as.empty()) {
       fail(ErrorCode::unsupported,
            "{}: \"{}\" is nothing when normalized, and would be found everywhere", places[i],
            printable(token.content));
     }
-    if (token.found_as.size() > kMaxNormalizedBytes) {
+    if (token.decoded.size() > kMaxNormalizedBytes) {
       fail(ErrorCode::unsupported,
            "{}: content of {} bytes when normalized, at most {} are supported", places[i],
-           token.found_as.size(), kMaxNormalizedBytes);
+           token.decoded.size(), kMaxNormalizedBytes);
     }
     (token.normalized ? in_normalized_ : in_original_).add(token.found_as, static_cast<int32_t>(i));
   }

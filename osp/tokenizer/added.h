@@ -19,8 +19,10 @@ struct AddedToken {
   int32_t id;
   std::string content;
   std::string found_as;  // the content as it stands in the text: normalized if `normalized`
-  bool single_word;      // only where no word character is beside it
-  bool lstrip;           // swallows the white space on its left
+  std::string decoded;   // what its id means: normalized if any entry of the content says so
+  bool decoded_normalized = false;
+  bool single_word;  // only where no word character is beside it
+  bool lstrip;       // swallows the white space on its left
   bool rstrip;
   bool normalized;  // searched in the normalized text instead of the original
   bool special;     // left out of decoded text on request

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/base/json_text.h"
 #include "osp/base/printable.h"
 #include "osp/tokenizer/utf8.h"
 
@@ -256,7 +257,7 @@ std::string gguf_tokenizer_json(const GgufMetadata& metadata) {
   const Vocabulary vocabulary = read_vocabulary(metadata);
   const Json json = model == "gpt2" ? byte_level_tokenizer(metadata, vocabulary)
                                     : sentencepiece_tokenizer(metadata, vocabulary);
-  return json.dump();
+  return json_text(json);
 }
 
 }  // namespace osp

@@ -126,7 +126,10 @@ void Normalizer::add(const Component& component) {
         return normalize(part, compatible, compose);
       };
       *start = bytes_made(text, *start, run);
-      return run(text);
+      std::string made = run(text);
+      // A character that the first one was composed into is from the first one whole.
+      while (*start > 0 && *start < made.size() && (made[*start] & 0xC0) == 0x80) ++*start;
+      return made;
     });
   } else if (type == "Prepend") {
     step([prefix = component.text("prepend")](std::string text, const Growth&, size_t* start) {

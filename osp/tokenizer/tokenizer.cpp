@@ -132,7 +132,7 @@ void Tokenizer::State::encode_text(std::string_view text, size_t start, tokenize
 
 const std::string* Tokenizer::State::token(int32_t id) const {
   const AddedToken* special = added.find(id);
-  return special ? &special->found_as : model.token(id);
+  return special ? &special->decoded : model.token(id);
 }
 
 Tokenizer::Tokenizer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -223,9 +223,12 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
   std::vector<std::string> tokens;
   tokens.reserve(ids.size());
   for (const int32_t id : ids) {
-    const AddedToken* added = state_->added.find(id);
-    if (skip_special_tokens && added && added->special) continue;
-    if (const std::string* token = state_->token(id)) tokens.push_back(*token);
+    const std::string* token = state_->token(id);
+    if (token == nullptr) continue;
+    // As in the package by its text: a special token that normalization spells otherwise stays.
+    const AddedToken* named =
+        skip_special_tokens ? state_->added.find(std::string_view(*token)) : nullptr;
+    if (named == nullptr || !named->special) tokens.push_back(*token);
   }
   return state_->decoder.decode(std::move(tokens));
 }

@@ -12,6 +12,7 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/interrupt.h"
+#include "osp/base/json_text.h"
 #include "osp/base/sha256.h"
 
 namespace osp {
@@ -74,8 +75,8 @@ void commit_checkpoint(const std::string& run, int64_t step, const Json& manifes
     complete["format"] = kCheckpointFormat;
     complete["step"] = step;
     complete["files"] = describe_files(temporary);
-    complete["sha256"] = sha256_hex(complete.dump());
-    write_file_durable(temporary + "/" + kManifest, complete.dump(1) + "\n");
+    complete["sha256"] = sha256_hex(json_text(complete));
+    write_file_durable(temporary + "/" + kManifest, json_text(complete, 1) + "\n");
   };
   try {
     // Only ever a damaged checkpoint is replaced: a valid one is not saved again.
@@ -93,12 +94,12 @@ Json verify_checkpoint(const std::string& folder) {
   Json manifest = read_json_file(where, 16 << 20);
   const std::string own_hash = json_string(manifest, "sha256", where);
   manifest.erase("sha256");
-  if (sha256_hex(manifest.dump()) != own_hash) {
+  if (sha256_hex(json_text(manifest)) != own_hash) {
     fail(ErrorCode::damaged, "{}: its own SHA-256 differs", where);
   }
   if (json_int(manifest, "format", where) != kCheckpointFormat) {
     fail(ErrorCode::unsupported, "{}: format {}, this program reads {}", where,
-         manifest["format"].dump(), kCheckpointFormat);
+         json_text(manifest["format"]), kCheckpointFormat);
   }
   if (!manifest.contains("files") || !manifest["files"].is_object()) {
     fail(ErrorCode::damaged, "{}: has no object \"files\"", where);

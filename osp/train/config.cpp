@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "osp/base/error.h"
+#include "osp/base/json_text.h"
 #include "osp/ops/hadamard.h"
 #include "osp/optim/schedule.h"
 #include "osp/quant/bits.h"
@@ -169,16 +170,16 @@ std::string recipe_differences(const Json& there, const Recipe& here) {
     const Json old_value = known ? old_values[field.name] : completed[field.name];
     const Json new_value = field.value();
     old_values.erase(field.name);
-    if (old_value == new_value) continue;
-    differences.push_back(
-        fmt::format("{} ({} there, {} here)", field.name, old_value.dump(), new_value.dump()));
+    if (old_value == as_written(new_value)) continue;
+    differences.push_back(fmt::format("{} ({} there, {} here)", field.name, json_text(old_value),
+                                      json_text(new_value)));
   }
   // What is left must be fields that do not decide results, or are unknown to this program.
   for (const auto& [name, value] : old_values.items()) {
     const auto is_named = [&name = name](const FieldRef& field) { return field.name == name; };
     if (std::ranges::any_of(table.fields(), is_named)) continue;
     differences.push_back(
-        fmt::format("{} ({} there, unknown to this program)", name, value.dump()));
+        fmt::format("{} ({} there, unknown to this program)", name, json_text(value)));
   }
   return fmt::format("{}", fmt::join(differences, ", "));
 }

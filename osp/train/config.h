@@ -26,14 +26,14 @@ struct RunConfig {
 struct DataConfig {
   std::string path;
   bool document_mask = false;
-  bool verify = false;
+  bool verify = true;
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
     visit("path", self.path, "folder written by `osp tokenize`, or .bin shards",
           {.affects_results = false});
     visit("document_mask", self.document_mask, "keep attention within a document");
-    visit("verify", self.verify, "check the SHA-256 of every shard at the start",
+    visit("verify", self.verify, "check the SHA-256 of every shard before it is used",
           {.affects_results = false});
   }
 };

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "osp/base/error.h"
+#include "osp/base/json_text.h"
 
 namespace osp {
 namespace {
@@ -36,7 +37,7 @@ std::deque<double> read_window(const Json& state, const std::string& key,
   for (const Json& value : state[key]) {
     if (!value.is_number() || !std::isfinite(value.get<double>())) {
       fail(ErrorCode::damaged, "{}: guard.{} holds {}, expected finite numbers", where, key,
-           value.dump());
+           json_text(value));
     }
     window.push_back(value.get<double>());
   }

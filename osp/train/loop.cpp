@@ -1,5 +1,7 @@
 #include "osp/train/loop.h"
 
+#include <chrono>
+#include <filesystem>
 #include <memory>
 #include <optional>
 
@@ -7,6 +9,7 @@
 #include "osp/base/file.h"
 #include "osp/base/interrupt.h"
 #include "osp/base/memory.h"
+#include "osp/base/timing.h"
 #include "osp/data/batch.h"
 #include "osp/optim/routing.h"
 #include "osp/optim/schedule.h"
@@ -76,16 +79,21 @@ double check_memory(const Recipe& recipe, const Routing& routing, Console& conso
   return needed;
 }
 
+// Resuming may happen in another folder. "" stays.
+std::string absolute_path(const std::string& path) {
+  return path.empty() ? path : std::filesystem::weakly_canonical(path).string();
+}
+
 bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 // A run in progress: the loop and what it calls at each boundary between two steps.
 class Run {
  public:
   Run(const Recipe& recipe, const TrainOptions& options, TrainingData& data, RunFolder& folder,
-      Console& console)
+      const StartingWeights& start, Console& console)
       : options_(options), data_(data), console_(console), state_(make_state(recipe)) {
-    start_or_resume(folder);
-    write_run_recipe(folder.path, recipe);
+    start_or_resume(folder, start);
+    write_run_recipe(folder.path, recipe, start);
     const TrainConfig& train = recipe.train;
     PeakRate peak(train.peak_tflops * 1e12,
                   [train] { return measured_flops_per_s(train.precision, train.device); });
@@ -185,14 +193,14 @@ class Run {
          error.what(), step, checkpoint_path(options_.out, step));
   }
 
-  void start_or_resume(const RunFolder& folder) {
+  void start_or_resume(const RunFolder& folder, const StartingWeights& start) {
     if (folder.checkpoint.step >= 0) {
       const std::string path = checkpoint_path(folder.path, folder.checkpoint.step);
       metrics_bytes_ = load_snapshot(*state_, path);
       console_.line("going on from {}", path);
-    } else if (!options_.init_from.empty()) {
-      init_from(*state_, options_.init_from, options_.with_optimizer);
-      console_.line("starting with the weights of {}", options_.init_from);
+    } else if (!start.from.empty()) {
+      init_from(*state_, start.from, start.with_optimizer);
+      console_.line("starting with the weights of {}", start.from);
     }
   }
 
@@ -272,14 +280,21 @@ Json train(const Recipe& recipe, const TrainOptions& options, Console& console) 
   check_schedule(complete.schedule, complete.train.steps);
   const Routing routing =
       route_parameters(parameter_specs(complete.model), complete.optim, complete.model.head_size);
+  const auto start = std::chrono::steady_clock::now();
   check_data(data, complete);
+  if (const double seconds = seconds_since(start); seconds > 1) {
+    console.line("checked {} of token shards in {}",
+                 format_bytes(static_cast<double>(data.train.num_bytes())),
+                 format_duration(seconds));
+  }
   const double memory = check_memory(complete, routing, console);
 
   // Take the run folder and train.
   try {
-    RunFolder folder = open_run_folder(options.out, {options.resume, options.resume_from}, complete,
-                                       data.train.fingerprint(), console);
-    Run run(complete, options, data, folder, console);
+    StartingWeights weights{absolute_path(options.init_from), options.with_optimizer};
+    RunFolder folder = open_run_folder(options.out, {options.resume, options.resume_from}, weights,
+                                       complete, data.train.fingerprint(), console);
+    Run run(complete, options, data, folder, weights, console);
     run.loop();
     return run.finish();
   } catch (const std::exception& error) {

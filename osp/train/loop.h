@@ -11,7 +11,7 @@ namespace osp {
 
 struct TrainOptions {
   std::string out;               // run folder
-  bool resume = false;           // continue from the newest checkpoint, or start if there is none
+  bool resume = false;           // continue from the newest checkpoint
   std::string resume_from = {};  // "step-300": continue from that checkpoint instead
   std::string init_from;         // model dir or checkpoint whose weights a new run starts with
   bool with_optimizer = false;   // take the optimizer state from there as well

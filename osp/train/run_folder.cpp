@@ -9,9 +9,12 @@
 #include <system_error>
 
 #include "osp/base/error.h"
+#include "osp/base/json_text.h"
 
 namespace osp {
 namespace {
+
+constexpr const char* kStartFile = "start.json";
 
 void check_recipe(const std::string& run, const Json& before, const Recipe& recipe) {
   const std::string differences = recipe_differences(before, recipe);
@@ -34,7 +37,8 @@ std::string trace_of_run(const std::string& path) {
   }
   if (error) fail(ErrorCode::io, "{}: cannot list: {}", path, error.message());
   for (const std::string& name : names) {
-    const bool whole = name == "metrics.jsonl" || name == "model" || name == "recipe.json";
+    const bool whole =
+        name == "metrics.jsonl" || name == "model" || name == "recipe.json" || name == "start.json";
     if (whole || name.starts_with("events.out.tfevents.") || name.starts_with("step-")) return name;
   }
   return "";
@@ -125,6 +129,32 @@ void check_checkpoint(RunFolder& folder, const Recipe& recipe, const std::string
   }
 }
 
+// Whether the weights that the call names are those that the run began with. Fills in what the call
+// leaves out.
+void check_start(const RunFolder& folder, StartingWeights& start) {
+  if (folder.checkpoint.step >= 0) {
+    if (start.from.empty()) return;
+    fail(ErrorCode::usage,
+         "{}: goes on from {}, whose weights --init-from would replace; leave one of --resume and "
+         "--init-from out",
+         folder.path, checkpoint_path(folder.path, folder.checkpoint.step));
+  }
+  const std::string path = folder.path + "/" + kStartFile;
+  StartingWeights before;
+  if (path_exists(path)) {
+    const Json json = read_json_file(path);
+    before = {json_string(json, "init_from", path), json_bool(json, "with_optimizer", path)};
+  }
+  if (start.from.empty()) {
+    start = before;
+  } else if (as_written(start.from) != before.from ||
+             start.with_optimizer != before.with_optimizer) {
+    fail(ErrorCode::usage,
+         "{}: began with {}, not with --init-from {}; choose another folder with --out",
+         folder.path, before.from.empty() ? "initialised weights" : before.from, start.from);
+  }
+}
+
 }  // namespace
 
 Json run_manifest(const Recipe& recipe, const std::string& data_fingerprint) {
@@ -135,16 +165,23 @@ Json run_manifest(const Recipe& recipe, const std::string& data_fingerprint) {
           {"ranks", 1}};
 }
 
-RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice, const Recipe& recipe,
+RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice,
+                          StartingWeights& start, const Recipe& recipe,
                           const std::string& data_fingerprint, Console& console) {
-  // Hold the folder, and refuse one that holds anything of another run.
+  // Hold the folder, and refuse one that holds anything of another run. One that no start has ever
+  // held has nothing to resume.
+  const bool resume = choice.resume || !choice.from.empty();
+  if (resume && !path_exists(path + "/lock") &&
+      (!is_directory(path) || trace_of_run(path).empty())) {
+    fail(ErrorCode::usage,
+         "{}: there is no run to resume; check --out, or leave out --resume to begin one", path);
+  }
   make_directories(path);
   RunFolder folder{
       .path = path, .lock = std::make_unique<FileLock>(path + "/lock"), .checkpoint = {}};
   remove_half_written_recipes(path);
   const std::string trace = trace_of_run(path);
   if (trace.empty()) return folder;
-  const bool resume = choice.resume || !choice.from.empty();
   if (!resume) {
     const std::vector<int64_t> steps = list_checkpoints(path);
     fail(ErrorCode::usage,
@@ -165,12 +202,18 @@ RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice, c
          path);
   }
   check_checkpoint(folder, recipe, data_fingerprint, console);
+  check_start(folder, start);
   clean_run_folder(path, folder.checkpoint);
   return folder;
 }
 
-void write_run_recipe(const std::string& run, const Recipe& recipe) {
-  write_file_atomic(run + "/recipe.json", recipe_json(recipe).dump(1) + "\n");
+void write_run_recipe(const std::string& run, const Recipe& recipe, const StartingWeights& start) {
+  // Before the recipe: a folder that has one says what the run began with.
+  if (!start.from.empty()) {
+    const Json json{{"init_from", start.from}, {"with_optimizer", start.with_optimizer}};
+    write_file_atomic(run + "/" + kStartFile, json_text(json, 1) + "\n");
+  }
+  write_file_atomic(run + "/recipe.json", json_text(recipe_json(recipe), 1) + "\n");
 }
 
 }  // namespace osp

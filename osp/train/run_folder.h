@@ -27,18 +27,29 @@ struct ResumeChoice {
   std::string from;  // "step-300"; "": the newest
 };
 
+// The weights that a run began with, from --init-from. They are of no further use once there is a
+// checkpoint.
+struct StartingWeights {
+  std::string from;  // "": initialised
+  bool with_optimizer = false;
+};
+
 // Creates and locks the folder, finds the checkpoint to resume from, sets aside and removes what
-// clean_run_folder() names. Error(usage) if another process trains there; if it holds anything of a
-// run and `choice` does not resume it; if it belongs to another recipe or other data, or nothing
+// clean_run_folder() names. `start` becomes what the run began with, where it has no checkpoint yet.
+// Error(usage) if another process trains there; if it holds anything of a run and `choice` does not
+// resume it, or nothing and `choice` does; if `start` names weights and the run has a checkpoint or
+// began with others; if it belongs to another recipe or other data, or nothing
 // says to which; if it holds a finished model and no checkpoint; if the checkpoint is beyond
 // train.steps, which otherwise may differ from the run's. Error(damaged) if no checkpoint is
 // intact.
 RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice,
-                          const Recipe& resolved_recipe, const std::string& data_fingerprint,
-                          Console& console);
+                          StartingWeights& start, const Recipe& resolved_recipe,
+                          const std::string& data_fingerprint, Console& console);
 
 // Writes RUN/recipe.json, by which the folder belongs to the run.
-void write_run_recipe(const std::string& run, const Recipe& resolved_recipe);
+// RUN/start.json, where there are starting weights, says which.
+void write_run_recipe(const std::string& run, const Recipe& resolved_recipe,
+                      const StartingWeights& start);
 
 // The entries of every manifest of this run beside its files.
 Json run_manifest(const Recipe& resolved_recipe, const std::string& data_fingerprint);

@@ -10,6 +10,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/json_text.h"
 #include "osp/formats/safetensors.h"
 #include "osp/model/model_dir.h"
 #include "osp/optim/optimizers.h"
@@ -168,8 +169,8 @@ void write_snapshot(const Snapshot& snapshot, const std::string& folder,
                     const std::string& tokenizer_json) {
   save_model_dir(snapshot.store, folder, tokenizer_json);
   write_tensors(snapshot.optimizer, folder + "/" + kOptimizerFile);
-  write_file_durable(folder + "/" + kTrainerFile, snapshot.trainer.dump(1) + "\n");
-  write_file_durable(folder + "/" + kRecipeFile, snapshot.recipe.dump(1) + "\n");
+  write_file_durable(folder + "/" + kTrainerFile, json_text(snapshot.trainer, 1) + "\n");
+  write_file_durable(folder + "/" + kRecipeFile, json_text(snapshot.recipe, 1) + "\n");
 }
 
 uint64_t load_snapshot(TrainState& state, const std::string& folder) {

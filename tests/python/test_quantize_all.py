@@ -69,6 +69,12 @@ def test_one_method_that_is_refused_ends_the_call(osp_build, unrotatable):
     assert subprocess.run(words, capture_output=True, env=one_thread()).returncode == 3
 
 
+def test_a_mistyped_out_with_resume_begins_nothing(osp_build, unrotatable, tmp_path):
+    result = call(osp_build, unrotatable, "--out", tmp_path / "mistyped", "--resume")
+    assert result.returncode == 2 and "nothing to resume" in result.stderr
+    assert not (tmp_path / "mistyped").exists()
+
+
 def test_what_was_done_is_printed_kept_and_not_done_again(osp_build, unrotatable, tmp_path):
     out = tmp_path / "all"
     process = subprocess.Popen(
@@ -95,6 +101,7 @@ def test_what_was_done_is_printed_kept_and_not_done_again(osp_build, unrotatable
     assert runs[: len(kept)] == kept
     assert json.loads((out / "results.json").read_text())["runs"] == runs
     for run in runs:
+        assert "resume" not in run.get("refused", ""), "a method that had not begun begins"
         assert "refused" in run or (out / run["method"] / "config.json").exists()
     # Finished: nothing is computed any more, and other options are another call.
     again = call(osp_build, unrotatable, "--out", out, "--resume", "--json")

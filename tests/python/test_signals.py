@@ -148,7 +148,7 @@ def test_a_signal_at_any_time_costs_a_run_nothing(osp_build, train_tokens, tiny_
     run = tmp_path / "run"
     command = [osp_build / "osp", "train", recipe, "--out", run, "--quiet"]
     for attempt in range(100):
-        process = start([*command, *(["--resume"] if attempt else [])], env=one_thread())
+        process = start([*command, *(["--resume"] if (run / "lock").exists() else [])], env=one_thread())
         time.sleep(times.uniform(0.05, 0.05 * (attempt + 4)))
         process.send_signal(sent)
         _, rest = process.communicate(timeout=120)

@@ -1,5 +1,6 @@
 """Random tokenizers against the PyPI package `tokenizers`: each takes its normalizer, pre-tokenizer, added
-tokens and templates from all that osp reads, so that they meet in ways that no list of cases foresees."""
+tokens, templates, flags of the model and decoder from all that osp reads, so that they meet in ways that no
+list of cases foresees."""
 
 import json
 import os
@@ -10,8 +11,8 @@ import subprocess
 import pytest
 from tokenizers import Tokenizer
 
-# A seed gives the same tokenizers and texts everywhere; 2,000 take a minute.
-COUNT = int(os.environ.get("OSP_RANDOM_TOKENIZERS", "500"))
+# A seed gives the same tokenizers and texts everywhere.
+COUNT = int(os.environ.get("OSP_RANDOM_TOKENIZERS", "2000"))
 TEXTS = 50
 LETTERS = "abcdxyz.,'-_0123456▁²½éABXY"
 PIECES = [
@@ -46,6 +47,19 @@ def encode(osp_build, path, texts, special):
         ids.append(list(struct.unpack_from(f"<{count}I", result.stdout, at + 4)))
         at += 4 + 4 * count
     return ids
+
+
+def decode(osp_build, path, rows, skip):
+    command = [osp_build / "tokenizer_probe", path, "decode-skip-special" if skip else "decode"]
+    stdin = b"".join(struct.pack(f"<{len(ids) + 1}I", len(ids), *ids) for ids in rows)
+    result = subprocess.run(command, input=stdin, capture_output=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    texts, at = [], 0
+    while at < len(result.stdout):
+        (count,) = struct.unpack_from("<I", result.stdout, at)
+        texts.append(result.stdout[at + 4 : at + 4 + count].decode(errors="replace"))
+        at += 4 + count
+    return texts
 
 
 def random_normalizer(r):
@@ -84,6 +98,23 @@ def random_part(r, make, key):
     return {"type": "Sequence", key: [make(r) for _ in range(count)]}
 
 
+def random_decoder(r):
+    kind = r.choice(["ByteLevel", "Metaspace", "Replace", "Replace", "ByteFallback", "Fuse", "Strip"])
+    if kind == "Metaspace":
+        return {"type": kind, "replacement": "▁", "split": r.random() < 0.6,
+                "prepend_scheme": r.choice(["always", "first", "never"])}  # fmt: skip
+    if kind == "ByteLevel":
+        return {"type": kind, "add_prefix_space": r.random() < 0.5, "trim_offsets": True,
+                "use_regex": r.random() < 0.5}  # fmt: skip
+    if kind == "Replace":
+        pattern = r.choice([{"String": "▁"}, {"String": "x"}, {"Regex": "[ab]+"}, {"Regex": "^▁"}])
+        return {"type": kind, "pattern": pattern, "content": r.choice([" ", "", "y"])}
+    if kind == "Strip":
+        return {"type": kind, "content": r.choice([" ", "a"]), "start": r.choice([0, 1, 2]),
+                "stop": r.choice([0, 0, 1])}  # fmt: skip
+    return {"type": kind}
+
+
 def random_template(r):
     single = [{"Sequence": {"id": "A", "type_id": 0}}]
     pair = [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]
@@ -102,6 +133,12 @@ def random_tokenizer(r):
         if r.random() < 0.5 and all(p in vocabulary for p in pair):
             merges.append(pair)
             vocabulary["".join(pair)] = len(vocabulary)
+    byte_fallback = r.random() < 0.3
+    if byte_fallback:  # tokens of some bytes: characters with a byte that has none are unknown
+        for byte in r.choice([range(256), range(0x80, 256), range(0x41, 0xE5)]):
+            vocabulary[f"<0x{byte:02X}>"] = len(vocabulary)
+    if r.random() < 0.3:  # whole words that no merge makes: for ignore_merges
+        vocabulary |= {w: len(vocabulary) + i for i, w in enumerate(["xyz", "▁x", "b."])}
     next_id = len(vocabulary)
     added = [{"id": vocabulary[t], "content": t, "single_word": False, "lstrip": False, "rstrip": False,
               "normalized": False, "special": True} for t in ("<s>", "</s>")]  # fmt: skip
@@ -120,19 +157,20 @@ def random_tokenizer(r):
             post = {"type": "Sequence", "processors": [r.choice([byte_level, random_template(r)]), post]}
     model = {"type": "BPE", "dropout": None, "unk_token": r.choice(["<unk>", "<unk>", None]),
              "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": r.random() < 0.4,
-             "byte_fallback": False, "ignore_merges": False, "vocab": vocabulary,
-             "merges": merges}  # fmt: skip
+             "byte_fallback": byte_fallback, "ignore_merges": r.random() < 0.3,
+             "vocab": vocabulary, "merges": merges}  # fmt: skip
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
             "normalizer": random_part(r, random_normalizer, "normalizers"),
             "pre_tokenizer": random_part(r, random_pre_tokenizer, "pretokenizers"),
-            "post_processor": post, "decoder": None, "model": model}  # fmt: skip
+            "post_processor": post, "decoder": random_part(r, random_decoder, "decoders"),
+            "model": model}  # fmt: skip
 
 
-def package_ids(peer, text, special):
-    """None where the package panics: a token that strips to its left inside swallowed white space, or a
-    template behind one that gives more than two parts."""
+def of_package(call, *arguments, **keywords):
+    """None where the package panics: a token that strips to its left inside swallowed white space, a
+    template behind one that gives more than two parts, or a decoder that strips more than there is."""
     try:
-        return peer.encode(text, add_special_tokens=special).ids
+        return call(*arguments, **keywords)
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
@@ -140,8 +178,8 @@ def package_ids(peer, text, special):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_random_tokenizers_give_the_ids_of_the_package(osp_build, tmp_path):
-    compared = refused = 0
+def test_random_tokenizers_give_the_ids_and_texts_of_the_package(osp_build, tmp_path):
+    compared = decoded = refused = 0
     for seed in range(COUNT):
         r = random.Random(seed)
         tokenizer = random_tokenizer(r)
@@ -149,18 +187,27 @@ def test_random_tokenizers_give_the_ids_of_the_package(osp_build, tmp_path):
         path = tmp_path / "tokenizer.json"
         path.write_text(json.dumps(tokenizer, ensure_ascii=False))
         peer = Tokenizer.from_file(str(path))
-        for special in (False, True):
+        # Without templates special tokens change nothing.
+        for special in (False, True) if tokenizer["post_processor"] else (False,):
             found = encode(osp_build, path, texts, special)
             if isinstance(found, str):  # the package takes all memory for some of these, or panics
                 known = ("not supported", "parts; there are templates", "is nothing when normalized")
                 assert any(part in found for part in known), (seed, found)
                 refused += 1
                 continue
-            wanted = [package_ids(peer, text, special) for text in texts]
+            wanted = [of_package(peer.encode, t, add_special_tokens=special) for t in texts]
             for text, ours, theirs in zip(texts, found, wanted, strict=True):
-                assert theirs is None or ours == theirs, (seed, special, text, ours, theirs)
+                assert theirs is None or ours == theirs.ids, (seed, special, text, ours, theirs.ids)
                 compared += theirs is not None
-    assert refused < COUNT * 0.2 and compared > 1.6 * COUNT * TEXTS
+        if isinstance(found, str):
+            continue
+        rows = [r.choices(range(peer.get_vocab_size() + 2), k=r.choice([0, 1, 2, 4, 8])) for _ in texts]
+        for skip in (False, True):
+            wanted = [of_package(peer.decode, i, skip_special_tokens=skip) for i in rows]
+            for ids, ours, theirs in zip(rows, decode(osp_build, path, rows, skip), wanted, strict=True):
+                assert theirs is None or ours == theirs, (seed, skip, ids, ours, theirs)
+                decoded += theirs is not None
+    assert refused < COUNT * 0.2 and compared > 1.2 * COUNT * TEXTS and decoded > 1.6 * COUNT * TEXTS
 
 
 def test_small_tokenizers_that_were_got_wrong_give_the_recorded_ids(shared_data, osp_build):
