@@ -50,10 +50,11 @@ OSP_JSON_MUTATOR(kKeys)
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string path = osp::fuzz::memory_file("test.jsonl", data, size);
   tried([&] {
-    osp::read_json_lines(path, [](const osp::BenchRecord& record) {
-      look_at(record);
-      return true;
-    });
+    osp::read_json_lines(path, {std::begin(kKeys), std::end(kKeys)},
+                         [](const osp::BenchRecord& record) {
+                           look_at(record);
+                           return true;
+                         });
   });
   return 0;
 }

@@ -34,8 +34,9 @@ std::vector<std::string> find_bench_files(const std::string& root, const BenchPl
 std::vector<BenchRecord> read_bench_files(const std::vector<std::string>& files,
                                           const std::vector<std::string>& fields, int64_t limit);
 
-// The records of one file of JSON lines; reading stops where `sink` returns false.
-void read_json_lines(const std::string& path, const RecordSink& sink);
+// The records of one file of JSON lines with these fields; reading stops where `sink` returns false.
+void read_json_lines(const std::string& path, const std::vector<std::string>& fields,
+                     const RecordSink& sink);
 
 // The records of a CSV file without header (RFC 4180: quotes, "" inside them, line breaks inside
 // them); reading stops where `sink` returns false.
