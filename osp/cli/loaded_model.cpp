@@ -21,7 +21,9 @@ struct FolderParts {
               .online = folder.info().online,
               .grids = grids,
               .read = [&folder](Part part, QuantizedWeights& weights) {
-                return folder.read(part, weights);
+                ParameterStore store = folder.read(part, weights);
+                folder.release();
+                return store;
               }} {}
   ActivationGrids grids;
   QuantizedParts parts;
@@ -44,8 +46,7 @@ std::string load_on_engine(const QuantizedFolder& folder, const EngineChoice& ch
   loaded.engine_note =
       fmt::format("integer engine ({}), {} thread{}, {}-bit head", engine->kernel_names(), threads,
                   threads == 1 ? "" : "s", head_bits);
-  QuantizedWeights none;
-  loaded.model.store = folder.read(kOutsideBlocks, none);
+  loaded.model.store = store_without_parameters(folder.config());
   loaded.tap = std::make_unique<IntegerForward>(std::move(engine));
   return "";
 }

@@ -42,7 +42,8 @@ struct EngineChoice {
 
 // The tap refers to the store, so it stays where it is.
 struct LoadedModel {
-  // Of a plain model dir: the store alone. On the integer engine, the parameters outside the blocks.
+  // Of a plain model dir: the store alone. On the integer engine, which has the parameters, the
+  // configuration alone.
   QuantizedModel model;
   BitWidths bits;
   std::unique_ptr<Tap> tap;       // null at 16 bits

@@ -170,6 +170,14 @@ int64_t ParameterStore::find_bias(ParameterRole role, int64_t layer) const {
   });
 }
 
+ParameterStore store_without_parameters(const ModelConfig& config) {
+  ParameterStore store;
+  store.config = config;
+  Bank& bank = store.banks.emplace_back();
+  bank.master = bank.compute = at::empty({0}, at::kFloat);
+  return store;
+}
+
 int64_t count_parameters(const ModelConfig& config) {
   int64_t count = 0;
   for (const ParameterSpec& spec : parameter_specs(config)) {

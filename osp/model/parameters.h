@@ -91,6 +91,10 @@ struct StoreOptions {
 // Allocates (zero-filled) banks for a resolved configuration.
 ParameterStore make_parameters(const ModelConfig& config, const StoreOptions& options);
 
+// A store of a configuration without its parameters, for callers that run it on an engine which has
+// them: one empty bank, on the CPU.
+ParameterStore store_without_parameters(const ModelConfig& config);
+
 // Sets every master weight; the one place for initial values (table in the .cpp). Pure function of
 // (config, seed). Ends with sync_compute().
 void initialize_parameters(ParameterStore& store, uint64_t seed);

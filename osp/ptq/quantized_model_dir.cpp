@@ -134,6 +134,10 @@ InputOffsets QuantizedFolder::read_offsets() const {
   return osp::read_offsets(tensors_.tensors(), config_, info_.mean_offset, layers, weights_file_);
 }
 
+void QuantizedFolder::release() const {
+  for (const auto& [name, view] : tensors_.tensors()) release_pages(view.data);
+}
+
 ParameterStore QuantizedFolder::read(Part part, QuantizedWeights& weights) const {
   ParameterStore store = make_parameters(config_, {.part = part});
   std::set<std::string> taken;

@@ -54,6 +54,8 @@ class QuantizedFolder {
   // quantized layers.
   ParameterStore read(Part part, QuantizedWeights& weights) const;
   InputOffsets read_offsets() const;  // of the whole model
+  // Gives back the memory of what has been read from the file; it can be read again.
+  void release() const;
 
  private:
   std::string weights_file_;

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "osp/base/error.h"
@@ -195,13 +196,22 @@ std::string why_not_in_integers(const QuantizedParts& parts) {
 }
 
 std::vector<uint16_t> to_half(const at::Tensor& x, const std::string& what) {
-  const at::Tensor wide = x.detach().to(at::kFloat).contiguous();
-  if (wide.numel() > 0 && !(wide.abs().max().item<float>() <= 65504.0f)) {
-    fail(ErrorCode::unsupported, "{}: a number beyond 65504 does not fit 16 bits", what);
+  // Some numbers at a time: a table may be half of the model.
+  constexpr int64_t kNumbersAtOnce = 1 << 20;
+  const at::Tensor flat = x.detach().contiguous().flatten();
+  std::vector<uint16_t> out;
+  out.reserve(static_cast<size_t>(flat.numel()));
+  for (int64_t begin = 0; begin < flat.numel(); begin += kNumbersAtOnce) {
+    const int64_t count = std::min(kNumbersAtOnce, flat.numel() - begin);
+    const at::Tensor wide = flat.narrow(0, begin, count).to(at::kFloat);
+    if (!(wide.abs().max().item<float>() <= 65504.0f)) {
+      fail(ErrorCode::unsupported, "{}: a number beyond 65504 does not fit 16 bits", what);
+    }
+    const at::Tensor half = wide.to(at::kHalf);
+    const auto* data = static_cast<const uint16_t*>(half.const_data_ptr());
+    out.insert(out.end(), data, data + count);
   }
-  const at::Tensor half = wide.to(at::kHalf);
-  const auto* data = static_cast<const uint16_t*>(half.const_data_ptr());
-  return {data, data + half.numel()};
+  return out;
 }
 
 HadamardTable::HadamardTable(int64_t block) {
