@@ -327,8 +327,10 @@ class Life:
             if end.status == USAGE:
                 self.require("lock" in end.text or "add --resume" in end.text, end.text)
             self.require(end.status in (None, DONE, USAGE), f"status {end.status}\n{end.text}")
-        for end in ends:
-            self.check_resumed(end, newest, damaged)
+        # A second one that comes when the first has ended goes on from where that left the run.
+        if [end.status for end in ends] != [DONE, DONE]:
+            for end in ends:
+                self.check_resumed(end, newest, damaged)
         self.require(self.newest_intact() >= newest, "a checkpoint was lost")
         return DONE not in (ends[0].status, ends[1].status)
 

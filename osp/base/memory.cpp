@@ -86,7 +86,9 @@ int64_t process_limit(int resource, const std::string& status, const std::string
 }  // namespace
 
 int64_t peak_memory_bytes() {
-  return int64_t(usage_so_far().ru_maxrss) * 1024;  // Linux counts in KiB
+  // Not of getrusage, whose peak begins with that of the process that started this one.
+  const int64_t peak = kilobytes_of(system_file("/proc/self/status"), "VmHWM");
+  return peak > 0 ? peak : int64_t(usage_so_far().ru_maxrss) * 1024;  // Linux counts in KiB
 }
 
 int64_t resident_memory_bytes() { return kilobytes_of(system_file("/proc/self/status"), "VmRSS"); }

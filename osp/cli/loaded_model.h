@@ -55,7 +55,7 @@ struct LoadedModel {
 // if the model is quantized to other widths, Error(unsupported) if the engine "integer" cannot run
 // it; further errors as parse_bits and load_model_dir.
 std::unique_ptr<LoadedModel> load_model_at(const std::string& dir, const std::string& bits,
-                                           const EngineChoice& choice = {});
+                                           const EngineChoice& choice = {.engine = "simulated"});
 
 // A quantized model dir on the integer engine alone. Error(unsupported) with the reason if it cannot
 // run it, Error(usage) if it is not quantized.

@@ -246,7 +246,19 @@ def test_eval_of_the_folder_gives_the_perplexity_measured_at_quantization(run_pr
             "--quiet",
         )
         measured = json.loads(result.stdout)["runs"][0]["measured"]
-        evaluated = run_program(["osp", "eval", out, "--data", small_model / "text.txt", "--json", "--quiet"])
+        evaluated = run_program(
+            [
+                "osp",
+                "eval",
+                out,
+                "--data",
+                small_model / "text.txt",
+                "--engine",
+                "simulated",
+                "--json",
+                "--quiet",
+            ]
+        )
         row = json.loads(evaluated.stdout)["results"][0]
         assert row["bits"] == "4-4-4"
         # The same numbers added up in another order (batches of windows, one window).
@@ -295,7 +307,9 @@ def test_block_hadamards_and_clips_are_applied_and_stored(quantize, run_program,
             "--method", "quarot+rtn", "--report", "--data", text, "--out", out, "--json", "--quiet", *choice
         )
         measured = json.loads(result.stdout)["runs"][0]["measured"]["perplexity"]
-        evaluated = run_program(["osp", "eval", out, "--data", text, "--json", "--quiet"])
+        evaluated = run_program(
+            ["osp", "eval", out, "--data", text, "--engine", "simulated", "--json", "--quiet"]
+        )
         assert math.isclose(json.loads(evaluated.stdout)["results"][0]["perplexity"], measured, rel_tol=1e-5)
         perplexities.add(round(measured, 6))
     assert len(perplexities) == 4
@@ -310,7 +324,9 @@ def measured_and_reloaded(quantize, run_program, small_model, out, *arguments):
     text = small_model / "text.txt"
     result = quantize("--report", "--data", text, "--out", out, "--json", "--quiet", *arguments)
     measured = json.loads(result.stdout)["runs"][0]["measured"]["perplexity"]
-    evaluated = run_program(["osp", "eval", out, "--data", text, "--json", "--quiet"])
+    evaluated = run_program(
+        ["osp", "eval", out, "--data", text, "--engine", "simulated", "--json", "--quiet"]
+    )
     row = json.loads(evaluated.stdout)["results"][0]
     # The same numbers added up in another order (batches of windows, one window).
     assert math.isclose(row["perplexity"], measured, rel_tol=1e-5)
