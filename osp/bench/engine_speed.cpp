@@ -2,14 +2,12 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/randint.h>
-#include <ATen/ops/randn.h>
-#include <sys/resource.h>
-#include <time.h>
 
 #include <algorithm>
 #include <sstream>
 
 #include "osp/base/error.h"
+#include "osp/base/memory.h"
 #include "osp/base/timing.h"
 
 namespace osp {
@@ -17,7 +15,7 @@ namespace {
 
 constexpr int64_t kBatchDepth = 128;
 constexpr int64_t kReadBytes = int64_t{256} << 20;
-constexpr int64_t kPeakSteps = 20'000'000;
+constexpr int64_t kPeakSteps = 2'500'000;
 
 ModelConfig shape_named(const std::string& name) {
   ModelConfig config;
@@ -56,18 +54,6 @@ std::vector<int64_t> numbers(const std::string& text) {
     }
   }
   return list;
-}
-
-double cpu_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-double wall_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
 // Times work on one engine.
@@ -118,9 +104,9 @@ class SpeedMeter {
   template <class Work>
   double timed(const Work& work) const {
     const bool one = engine_.threads() == 1;
-    const double start = one ? cpu_seconds() : wall_seconds();
+    const double start = one ? process_cpu_seconds() : clock_seconds();
     work();
-    return (one ? cpu_seconds() : wall_seconds()) - start;
+    return (one ? process_cpu_seconds() : clock_seconds()) - start;
   }
   template <class Run>
   double rate(int64_t tokens, const Run& run) const {
@@ -166,7 +152,7 @@ double read_rate() {
   std::fill(memory.data(), memory.data() + kReadBytes, uint8_t{1});
   double best = 0.0;
   for (int i = 0; i < 3; ++i) {
-    const double start = cpu_seconds();
+    const double start = process_cpu_seconds();
     const auto* words = reinterpret_cast<const uint64_t*>(memory.data());
     uint64_t sum[8] = {};
     for (int64_t w = 0; w < kReadBytes / 8; w += 8) {
@@ -176,7 +162,7 @@ double read_rate() {
     uint64_t all = 0;
     for (const uint64_t part : sum) all += part;
     __asm__ volatile("" : : "r"(all));
-    best = std::max(best, static_cast<double>(kReadBytes) / (cpu_seconds() - start));
+    best = std::max(best, static_cast<double>(kReadBytes) / (process_cpu_seconds() - start));
   }
   return best;
 }
@@ -185,9 +171,9 @@ double read_rate() {
 double product_peak() {
   double best = 0.0;
   for (int i = 0; i < 3; ++i) {
-    const double start = cpu_seconds();
-    const int64_t products = active_code_products().register_products(kPeakSteps / 8);
-    best = std::max(best, static_cast<double>(products) / (cpu_seconds() - start));
+    const double start = process_cpu_seconds();
+    const int64_t products = active_code_products().register_products(kPeakSteps);
+    best = std::max(best, static_cast<double>(products) / (process_cpu_seconds() - start));
   }
   return best;
 }
@@ -242,9 +228,7 @@ Json measure_engine_speed(Engine& engine, const EngineBench& bench, Console& con
   all("prefill", bench.prefill, 0, [&](int64_t n) { return meter.prefill(n); });
   all("decode", bench.depths, bench.decode_tokens, [&](int64_t n) { return meter.decode(n); });
   all("batch", bench.sequences, bench.decode_tokens, [&](int64_t n) { return meter.batch(n); });
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  speed["peak_memory_bytes"] = int64_t{usage.ru_maxrss} * 1024;
+  speed["peak_memory_bytes"] = peak_memory_bytes();
   speed["product_peak_gops"] = 2e-9 * product_peak();
   speed["read_gb_per_s"] = 1e-9 * read_rate();
   return speed;

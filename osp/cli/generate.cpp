@@ -39,10 +39,6 @@ void stream_to_stdout(std::string_view piece) {
   flush_stdout();
 }
 
-// Text from the command line for JSON: bytes that are not UTF-8 become U+FFFD, as the tokenizer
-// reads them.
-Json as_json(const std::string& text) { return Json::parse(json_text(Json(text))); }
-
 // Of the tokens behind the first, which the prompt's time gave.
 double tokens_per_second(const Generation& result) {
   const double seconds = result.seconds - result.prompt_seconds;
@@ -78,7 +74,8 @@ int run(const GenerateCommand& options) {
   }
   const Generation result = generate(store, tokenizer, options.prompt, generate_options);
   Json json;
-  json["prompt"] = as_json(options.prompt);
+  // Bytes that are not UTF-8 become U+FFFD, as the tokenizer reads them.
+  json["prompt"] = as_written(options.prompt);
   json["text"] = result.text;
   json["tokens"] = result.tokens;
   json["prompt_tokens"] = result.prompt_tokens;

@@ -46,6 +46,7 @@ std::string load_on_engine(const QuantizedFolder& folder, const EngineChoice& ch
   loaded.engine_note =
       fmt::format("integer engine ({}), {} thread{}, {}-bit head", engine->kernel_names(), threads,
                   threads == 1 ? "" : "s", head_bits);
+  loaded.model.info = folder.info();
   loaded.model.store = store_without_parameters(folder.config());
   loaded.tap = std::make_unique<IntegerForward>(std::move(engine));
   return "";
@@ -71,21 +72,19 @@ std::unique_ptr<LoadedModel> load_model_at(const std::string& dir, const std::st
   loaded->bits = parse_bits(bits);
   if (is_quantized_model_dir(dir)) {
     const QuantizedFolder folder(dir);
-    loaded->model.info = folder.info();
     const BitWidths& own = folder.info().bits;
     if (loaded->bits != BitWidths{} && loaded->bits != own) refuse_bits(bits, dir, own);
     loaded->bits = own;
-    loaded->simulated_because = choice.engine == "simulated"
-                                    ? "--engine simulated"
-                                    : load_on_engine(folder, choice, *loaded);
-    if (loaded->simulated_because.empty()) return loaded;
+    const std::string simulated_because = choice.engine == "simulated"
+                                              ? "--engine simulated"
+                                              : load_on_engine(folder, choice, *loaded);
+    if (simulated_because.empty()) return loaded;
     if (choice.engine == "integer") {
       fail(ErrorCode::unsupported, "--engine integer: {}: {}; leave out --engine to simulate it",
-           dir, loaded->simulated_because);
+           dir, simulated_because);
     }
-    loaded->engine_note =
-        fmt::format("simulated in floating point ({})", loaded->simulated_because);
-    loaded->model = load_quantized_model_dir(dir);
+    loaded->engine_note = fmt::format("simulated in floating point ({})", simulated_because);
+    loaded->model = load_quantized_model(folder);
     loaded->tap = loaded->model.make_tap();
     return loaded;
   }

@@ -46,9 +46,8 @@ struct LoadedModel {
   // configuration alone.
   QuantizedModel model;
   BitWidths bits;
-  std::unique_ptr<Tap> tap;       // null at 16 bits
-  std::string engine_note;        // "integer engine (avx512-vnni, avx512), 2 threads, 8-bit head"
-  std::string simulated_because;  // of a quantized model dir, "" on the engine
+  std::unique_ptr<Tap> tap;  // null at 16 bits
+  std::string engine_note;   // "integer engine (avx512-vnni, avx512), 2 threads, 8-bit head"
 };
 
 // Loads `dir` at the widths `bits` (as --bits writes them; 16-16-16 means the model's own). Error(usage)

@@ -167,10 +167,6 @@ void add_model_metadata(const ModelConfig& config, const GgufExportOptions& opti
   metadata.f32("llama.attention.layer_norm_rms_epsilon", static_cast<float>(config.norm_eps));
 }
 
-}  // namespace
-
-namespace {
-
 // The first thing in which a model is no Llama.
 std::string difference_from_llama(const ModelConfig& config) {
   if (config.norm != "rms") return fmt::format("has norms of the kind {}", config.norm);

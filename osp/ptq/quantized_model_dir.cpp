@@ -146,7 +146,10 @@ ParameterStore QuantizedFolder::read(Part part, QuantizedWeights& weights) const
 }
 
 QuantizedModel load_quantized_model_dir(const std::string& path) {
-  const QuantizedFolder folder(path);
+  return load_quantized_model(QuantizedFolder(path));
+}
+
+QuantizedModel load_quantized_model(const QuantizedFolder& folder) {
   QuantizedModel model;
   model.info = folder.info();
   model.store = folder.read(kWhole, model.weights);

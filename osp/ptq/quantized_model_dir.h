@@ -66,5 +66,6 @@ class QuantizedFolder {
 };
 
 // Reads a whole folder at once.
+QuantizedModel load_quantized_model(const QuantizedFolder& folder);
 QuantizedModel load_quantized_model_dir(const std::string& path);
 }  // namespace osp

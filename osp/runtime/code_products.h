@@ -37,6 +37,13 @@ struct CodeProducts {
   int64_t (*register_products)(int64_t steps);
 };
 
+// The table of the tiles TILE<rows, panels> in the order of kTileRows, as a braced list.
+#define OSP_CODE_TILES(TILE)                                                        \
+  {                                                                                 \
+    {TILE<1, 1>, TILE<1, 2>, TILE<1, 3>}, {TILE<2, 1>, TILE<2, 2>, TILE<2, 3>},     \
+        {TILE<4, 1>, TILE<4, 2>, TILE<4, 3>}, {TILE<8, 1>, TILE<8, 2>, TILE<8, 3>}, \
+  }
+
 const CodeProducts& code_products_portable();
 const CodeProducts& code_products_avx2();
 const CodeProducts& code_products_avx512vnni();

@@ -141,16 +141,8 @@ int64_t register_products(int64_t steps) {
   return steps * kSums * 64;
 }
 
-constexpr CodeProducts kVnni = {"avx512-vnni",
-                                {{nibble_tile<1, 1>, nibble_tile<1, 2>, nibble_tile<1, 3>},
-                                 {nibble_tile<2, 1>, nibble_tile<2, 2>, nibble_tile<2, 3>},
-                                 {nibble_tile<4, 1>, nibble_tile<4, 2>, nibble_tile<4, 3>},
-                                 {nibble_tile<8, 1>, nibble_tile<8, 2>, nibble_tile<8, 3>}},
-                                {{byte_tile<1, 1>, byte_tile<1, 2>, byte_tile<1, 3>},
-                                 {byte_tile<2, 1>, byte_tile<2, 2>, byte_tile<2, 3>},
-                                 {byte_tile<4, 1>, byte_tile<4, 2>, byte_tile<4, 3>},
-                                 {byte_tile<8, 1>, byte_tile<8, 2>, byte_tile<8, 3>}},
-                                register_products};
+constexpr CodeProducts kVnni = {"avx512-vnni", OSP_CODE_TILES(nibble_tile),
+                                OSP_CODE_TILES(byte_tile), register_products};
 
 }  // namespace
 

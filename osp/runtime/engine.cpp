@@ -17,6 +17,9 @@ using kernels::kTileQueries;
 // Rows that go through the layers together: their outputs stay in the second-level cache.
 constexpr int64_t kPassRows = 64;
 
+// What kernels take for gains and offsets, which a model may not have.
+const float* data_or_null(const std::vector<float>& x) { return x.empty() ? nullptr : x.data(); }
+
 }  // namespace
 
 const kernels::CodeProducts& active_code_products() {
@@ -76,24 +79,26 @@ std::span<const float> Engine::read(std::span<const EngineRun> runs) {
       }
     }
   }
-  begin(runs, total);
+  // Make pages and list all rows.
+  std::vector<Row> all;
+  all.reserve(static_cast<size_t>(total));
+  for (const EngineRun& run : runs) {
+    run.sequence->reserve(static_cast<int64_t>(run.tokens.size()));
+    int64_t position = run.sequence->length();
+    for (const int32_t id : run.tokens) all.push_back({run.sequence, position++, id});
+  }
   // Some rows at a time through all layers.
   states_.resize(static_cast<size_t>(total * config.width));
   not_finite_ = false;
-  const std::vector<Row> all = std::move(rows_);
-  std::vector<int32_t> tokens;
-  for (const EngineRun& run : runs) {
-    tokens.insert(tokens.end(), run.tokens.begin(), run.tokens.end());
-  }
   for (int64_t first = 0; first < total; first += kPassRows) {
     leave_if_stopped("a model was running");
     const int64_t now = std::min(kPassRows, total - first);
     rows_.assign(all.begin() + first, all.begin() + first + now);
     stream_.resize(static_cast<size_t>(now * config.width));
     for (int64_t r = 0; r < now; ++r) {
-      kernels_.from_half(
-          model_->embedding.data() + int64_t{tokens[static_cast<size_t>(first + r)]} * config.width,
-          stream_.data() + r * config.width, config.width);
+      const int64_t token = rows_[static_cast<size_t>(r)].token;
+      kernels_.from_half(model_->embedding.data() + token * config.width,
+                         stream_.data() + r * config.width, config.width);
     }
     pass(first, now);
   }
@@ -105,25 +110,12 @@ std::span<const float> Engine::read(std::span<const EngineRun> runs) {
   return states_;
 }
 
-// Makes pages and lists the rows.
-void Engine::begin(std::span<const EngineRun> runs, int64_t rows) {
-  rows_.clear();
-  rows_.reserve(static_cast<size_t>(rows));
-  for (const EngineRun& run : runs) {
-    const auto count = static_cast<int64_t>(run.tokens.size());
-    run.sequence->reserve(count);
-    for (int64_t i = 0; i < count; ++i) {
-      rows_.push_back({run.sequence, run.sequence->length() + i});
-    }
-  }
-}
-
 // The rows of rows_ from embeddings in stream_ to final states.
 void Engine::pass(int64_t first, int64_t rows) {
   const ModelConfig& config = model_->config;
   tiles_ = row_tiles(rows);
   for (int64_t layer = 0; layer < config.layers; ++layer) block(layer);
-  const float* gain = model_->final_gain.empty() ? nullptr : model_->final_gain.data();
+  const float* gain = data_or_null(model_->final_gain);
   for (int64_t r = 0; r < rows; ++r) {
     kernels_.rms_norm(stream_.data() + r * config.width, gain,
                       states_.data() + (first + r) * config.width, config.width,
@@ -161,10 +153,9 @@ void Engine::norm_to_codes(int64_t layer, TapPoint point, const std::vector<floa
   pool_.split(rows, [&](int64_t begin, int64_t end) {
     std::vector<float> y(static_cast<size_t>(D));
     for (int64_t r = begin; r < end; ++r) {
-      kernels_.rms_norm(stream_.data() + r * D, gain.empty() ? nullptr : gain.data(), y.data(), D,
+      kernels_.rms_norm(stream_.data() + r * D, data_or_null(gain), y.data(), D,
                         static_cast<float>(config.norm_eps));
-      note(kernels_.quantize(y.data(), offset.empty() ? nullptr : offset.data(), D, grid,
-                             codes_.row(r)));
+      note(kernels_.quantize(y.data(), data_or_null(offset), D, grid, codes_.row(r)));
     }
   });
   show(point, layer, D);
@@ -221,11 +212,7 @@ void Engine::append_keys_and_values(int64_t layer) {
       kernels_.rms_norm(q + H * K, l.key_gain.data(), q + H * K, Hkv * K, eps);
     }
   }
-  const kernels::HadamardPlan plan = [&] {
-    kernels::HadamardPlan with = model_->key_hadamard.plan;
-    with.matrix = model_->key_hadamard.matrix.data();
-    return with;
-  }();
+  const kernels::HadamardPlan plan = model_->key_hadamard.plan();
   // By key/value head: neighbouring tokens share bytes of the values' panels.
   pool_.split(Hkv, [&](int64_t begin, int64_t end) {
     float scratch[kernels::kLargestHead];
@@ -271,7 +258,7 @@ void Engine::attend(int64_t layer) {
   const int64_t window = layer >= config.first_window_layer ? config.window : 0;
   // Tasks: up to kTileQueries queries of one sequence and key/value head.
   struct Task {
-    int64_t first_row, rows, first_query, queries, head;
+    int64_t first_row, first_query, queries, head;
   };
   std::vector<Task> tasks;
   const auto rows = static_cast<int64_t>(rows_.size());
@@ -282,8 +269,7 @@ void Engine::attend(int64_t layer) {
     }
     for (int64_t head = 0; head < Hkv; ++head) {
       for (int64_t q = 0; q < (end - begin) * group; q += kTileQueries) {
-        tasks.push_back(
-            {begin, end - begin, q, std::min(kTileQueries, (end - begin) * group - q), head});
+        tasks.push_back({begin, q, std::min(kTileQueries, (end - begin) * group - q), head});
       }
     }
   }
@@ -300,9 +286,14 @@ void Engine::attend(int64_t layer) {
       tile.head_size = K;
       tile.inverse_root = static_cast<float>(1.0 / std::sqrt(static_cast<double>(K)));
       tile.pages = pages.data();
+      const auto row_of = [&](int64_t q) {
+        return task.first_row + (task.first_query + q) / group;
+      };
+      const auto head_of = [&](int64_t q) {
+        return task.head * group + (task.first_query + q) % group;
+      };
       for (int64_t q = 0; q < task.queries; ++q) {
-        const int64_t row = task.first_row + (task.first_query + q) / group;
-        const int64_t head = task.head * group + (task.first_query + q) % group;
+        const int64_t row = row_of(q), head = head_of(q);
         tile.query[q] = wide_.data() + row * N + head * K;
         tile.output[q] = outputs[q];
         tile.position[q] = rows_[static_cast<size_t>(row)].position;
@@ -311,13 +302,10 @@ void Engine::attend(int64_t layer) {
       }
       kernels_.attention(tile, products_);
       for (int64_t q = 0; q < task.queries; ++q) {
-        const int64_t row = task.first_row + (task.first_query + q) / group;
-        const int64_t head = task.head * group + (task.first_query + q) % group;
-        const float* offset = l.attention_output_offset.empty()
-                                  ? nullptr
-                                  : l.attention_output_offset.data() + head * K;
-        note(kernels_.quantize(outputs[q], offset, K, l.attention_output_grid,
-                               codes_.row(row, head * K)));
+        const int64_t at = head_of(q) * K;
+        const float* offset = data_or_null(l.attention_output_offset);
+        note(kernels_.quantize(outputs[q], offset == nullptr ? nullptr : offset + at, K,
+                               l.attention_output_grid, codes_.row(row_of(q), at)));
       }
     }
   });
@@ -328,9 +316,8 @@ void Engine::mlp_product_to_codes(int64_t layer) {
   const int64_t F = model_->config.inner;
   const auto rows = static_cast<int64_t>(rows_.size());
   codes_.resize(rows, F, l.mlp_product_grid);
-  kernels::HadamardPlan plan = model_->down_hadamard.plan;
-  plan.matrix = model_->down_hadamard.matrix.data();
-  const float* offset = l.mlp_product_offset.empty() ? nullptr : l.mlp_product_offset.data();
+  const kernels::HadamardPlan plan = model_->down_hadamard.plan();
+  const float* offset = data_or_null(l.mlp_product_offset);
   pool_.split(rows, [&](int64_t begin, int64_t end) {
     std::vector<float> scratch(static_cast<size_t>(plan.size));
     for (int64_t r = begin; r < end; ++r) {

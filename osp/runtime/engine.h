@@ -70,9 +70,9 @@ class Engine {
   struct Row {
     KvSequence* sequence;
     int64_t position;
+    int32_t token;
   };
 
-  void begin(std::span<const EngineRun> runs, int64_t rows);
   void pass(int64_t first, int64_t rows);
   void block(int64_t layer);
   void norm_to_codes(int64_t layer, TapPoint point, const std::vector<float>& gain,

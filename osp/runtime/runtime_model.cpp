@@ -214,16 +214,21 @@ std::vector<uint16_t> to_half(const at::Tensor& x, const std::string& what) {
   return out;
 }
 
-HadamardTable::HadamardTable(int64_t block) {
+HadamardTable::HadamardTable(int64_t block) : size_(block) {
   if (block == 0) return;
   const HadamardFactors factors = hadamard_factors(block);
   OSP_CHECK(factors.blocks > 0, "no Hadamard matrix of {}", block);
-  matrix = hadamard_matrix(factors.base);
-  plan = {.size = block,
-          .blocks = factors.blocks,
-          .base = factors.base,
-          .matrix = nullptr,
-          .factor = static_cast<float>(1.0 / std::sqrt(static_cast<double>(block)))};
+  blocks_ = factors.blocks;
+  base_ = factors.base;
+  matrix_ = hadamard_matrix(base_);
+}
+
+kernels::HadamardPlan HadamardTable::plan() const {
+  return {.size = size_,
+          .blocks = blocks_,
+          .base = base_,
+          .matrix = matrix_.data(),
+          .factor = static_cast<float>(1.0 / std::sqrt(static_cast<double>(size_)))};
 }
 
 std::unique_ptr<const RuntimeModel> make_runtime_model(const QuantizedParts& parts) {

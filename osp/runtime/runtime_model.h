@@ -42,11 +42,16 @@ std::string why_not_in_integers(const QuantizedParts& parts);
 // fp16 numbers by rounding to nearest even; Error(unsupported) naming `what` beyond ± 65504.
 std::vector<uint16_t> to_half(const at::Tensor& x, const std::string& what);
 
-// The Hadamard transform of rows of `size`, in blocks of `block` (0: one), with its matrix.
-struct HadamardTable {
-  std::vector<int8_t> matrix;
-  kernels::HadamardPlan plan;
+// The Hadamard transform in blocks of `block`, with its matrix; without a block there is none.
+class HadamardTable {
+ public:
   explicit HadamardTable(int64_t block = 0);
+  // Refers to the table.
+  kernels::HadamardPlan plan() const;
+
+ private:
+  int64_t size_ = 0, blocks_ = 0, base_ = 0;
+  std::vector<int8_t> matrix_;  // [base, base]
 };
 
 struct RuntimeLayer {

@@ -4,6 +4,7 @@ needed and what the machine has, before the work where that can be known; and th
 import json
 import resource
 import subprocess
+import sys
 
 import pytest
 from train_fixture import metrics, one_thread, write_recipe
@@ -160,3 +161,12 @@ def test_the_estimate_of_a_dry_run_is_within_a_tenth(osp_build, train_tokens, tm
         if peak > 0.9 * estimate:
             break
     assert abs(estimate / peak - 1) < 0.1, (estimate, peak)
+
+
+def test_a_peak_is_that_of_the_program_and_not_of_who_started_it(osp_build, train_tokens, tmp_path):
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    words = [str(w) for w in [osp_build / "osp", "train", recipe, "--out", tmp_path / "run", "--quiet"]]
+    code = "import subprocess, sys; big = bytearray(10**9); subprocess.run(sys.argv[1:], check=True)"
+    subprocess.run([sys.executable, "-c", code, *words], check=True, env=one_thread(), timeout=240)
+    peaks = [line["peak_memory_bytes"] for line in metrics(tmp_path / "run") if line["kind"] == "step"]
+    assert peaks and max(peaks) < 10**9

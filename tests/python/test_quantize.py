@@ -16,6 +16,7 @@ import torch
 from quantize_reference import gptq, round_to_nearest
 from reference_llama import Shape, random_weights, write_model_dir
 from safetensors.torch import load_file, save_file
+from small_tokenizers import letter_tokenizer
 
 
 def random(*shape, seed=0):
@@ -146,18 +147,7 @@ def small_model(tmp_path_factory):
     shape = Shape(width=64, heads=4, kv_heads=2, head_size=16, inner=128, layers=2, context=32)
     write_model_dir(folder / "model", shape, random_weights(shape))
     alphabet = [chr(33 + i) for i in range(94)]
-    vocabulary = {c: i for i, c in enumerate(alphabet)} | {"Ċ": 94, "Ġ": 95}
-    tokenizer = {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
-                          "use_regex": True},
-        "post_processor": None,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "vocab": vocabulary,
-                  "merges": []},
-    }  # fmt: skip
-    (folder / "model" / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
+    (folder / "model" / "tokenizer.json").write_text(json.dumps(letter_tokenizer(), ensure_ascii=False))
     generator = torch.Generator().manual_seed(2)
     ids = torch.randint(0, 94, (4000,), generator=generator).tolist()
     (folder / "text.txt").write_text("".join(alphabet[i] for i in ids))
