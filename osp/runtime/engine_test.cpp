@@ -159,6 +159,43 @@ TEST(Engine, TheSameBitsBesideOtherTextsAndBehindASharedBeginning) {
       std::vector<float>(alone.begin() + static_cast<std::ptrdiff_t>(170 * width), alone.end()));
 }
 
+TEST(Engine, TextsThatPartWithinAPageDoNotTouchEachOther) {
+  const auto engine = TestModel().engine();
+  const std::vector<int32_t> tokens = test_tokens(60);
+  const std::vector<float> alone = read_in_chunks(*engine, tokens, 60);
+  KvSequence text = engine->new_sequence();
+  const EngineRun first{&text, std::span(tokens).first(40)};
+  engine->read({&first, 1});
+  // A copy goes on with other tokens in the page that both hold.
+  KvSequence fork = text;
+  const std::vector<int32_t> others(20, 7);
+  const EngineRun other{&fork, others};
+  engine->read({&other, 1});
+  const EngineRun rest{&text, std::span(tokens).subspan(40)};
+  const auto states = engine->read({&rest, 1});
+  const auto width = static_cast<std::ptrdiff_t>(engine->config().width);
+  EXPECT_EQ(std::vector<float>(states.begin(), states.end()),
+            std::vector<float>(alone.begin() + 40 * width, alone.end()));
+}
+
+TEST(Engine, ATokenOutsideOfTheWindowsIsNotSeen) {
+  TestModel model;
+  model.config.window = 40;
+  const auto engine = model.engine();
+  const int64_t width = model.config.width;
+  std::vector<int32_t> tokens = test_tokens(150);
+  const std::vector<float> before = read_in_chunks(*engine, tokens, 150);
+  tokens[0] = (tokens[0] + 1) % 75;
+  const std::vector<float> after = read_in_chunks(*engine, tokens, 150);
+  const auto differs = [&](int64_t position) {
+    return !std::equal(before.begin() + position * width, before.begin() + (position + 1) * width,
+                       after.begin() + position * width);
+  };
+  // The last that sees it, and, through three blocks, the last that it can reach.
+  EXPECT_TRUE(differs(39));
+  for (int64_t position = 3 * 39 + 1; position < 150; ++position) EXPECT_FALSE(differs(position));
+}
+
 TEST(Engine, BadTokensLongTextsAndDamagedNumbersAreErrors) {
   const auto engine = TestModel().engine();
   KvSequence text = engine->new_sequence();

@@ -67,6 +67,22 @@ TEST(Head, FewerBitsAreNearAndRowsDoNotDependOnTheirNeighbours) {
   }
 }
 
+TEST(Head, ARowThatLostMuchByRoundingMayStillWin) {
+  // Row 0: 1.27, and 63 numbers of 0.4 steps that all become 0. Row 1: loses nothing.
+  at::Tensor rows = at::zeros({2, 64});
+  rows[0].fill_(0.004);
+  rows[0][0] = 1.27;
+  rows[1].fill_(0.0218);
+  const std::vector<uint16_t> table = to_half(rows, "table");
+  Head head(table, 2, 64, 8, active_engine_kernels(), active_code_products());
+  const std::vector<float> state(64, 1.0f);
+  std::vector<float> z(2);
+  WorkerPool pool(1);
+  head.logits(state, 1, z, pool);
+  EXPECT_LT(z[0], z[1] - 0.1f);
+  EXPECT_EQ(head.greedy(state, z, 2), 0);
+}
+
 TEST(Head, TheGreedyTokenIsThatOf16Bits) {
   const int64_t rows = 300;
   for (const float outlier : {1.0f, 200.0f}) {
