@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "osp/base/test_error.h"
@@ -162,20 +163,27 @@ TEST(Engine, TheSameBitsBesideOtherTextsAndBehindASharedBeginning) {
 TEST(Engine, TextsThatPartWithinAPageDoNotTouchEachOther) {
   const auto engine = TestModel().engine();
   const std::vector<int32_t> tokens = test_tokens(60);
-  const std::vector<float> alone = read_in_chunks(*engine, tokens, 60);
-  KvSequence text = engine->new_sequence();
-  const EngineRun first{&text, std::span(tokens).first(40)};
-  engine->read({&first, 1});
-  // A copy goes on with other tokens in the page that both hold.
-  KvSequence fork = text;
-  const std::vector<int32_t> others(20, 7);
-  const EngineRun other{&fork, others};
-  engine->read({&other, 1});
-  const EngineRun rest{&text, std::span(tokens).subspan(40)};
-  const auto states = engine->read({&rest, 1});
+  std::vector<int32_t> others = tokens;
+  std::fill(others.begin() + 40, others.end(), 7);
   const auto width = static_cast<std::ptrdiff_t>(engine->config().width);
-  EXPECT_EQ(std::vector<float>(states.begin(), states.end()),
-            std::vector<float>(alone.begin() + 40 * width, alone.end()));
+  const auto read = [&](KvSequence& text, const std::vector<int32_t>& all, size_t begin,
+                        size_t end) {
+    const EngineRun run{&text, std::span(all).subspan(begin, end - begin)};
+    const auto states = engine->read({&run, 1});
+    return std::vector<float>(states.begin(), states.end());
+  };
+  // In turns, in the page that both hold at first.
+  KvSequence text = engine->new_sequence();
+  read(text, tokens, 0, 40);
+  KvSequence fork = text;
+  read(fork, others, 40, 50);
+  read(text, tokens, 40, 50);
+  const std::vector<float> of_fork = read(fork, others, 50, 60);
+  const std::vector<float> of_text = read(text, tokens, 50, 60);
+  const std::vector<float> fork_alone = read_in_chunks(*engine, others, 60);
+  const std::vector<float> text_alone = read_in_chunks(*engine, tokens, 60);
+  EXPECT_TRUE(std::equal(of_fork.begin(), of_fork.end(), fork_alone.end() - 10 * width));
+  EXPECT_TRUE(std::equal(of_text.begin(), of_text.end(), text_alone.end() - 10 * width));
 }
 
 TEST(Engine, ATokenOutsideOfTheWindowsIsNotSeen) {
