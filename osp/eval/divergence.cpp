@@ -83,8 +83,12 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
     // Losses and divergence from the logits, some rows at a time.
     for (int64_t row = 0; row < before.size(0); row += kRowsAtATime) {
       const int64_t rows = std::min(kRowsAtATime, before.size(0) - row);
-      const at::Tensor p = logits_of_hidden(original, before.narrow(0, row, rows)).log_softmax(-1);
-      const at::Tensor q = logits_of_hidden(changed, after.narrow(0, row, rows)).log_softmax(-1);
+      const at::Tensor p =
+          logits_of_hidden(original, before.narrow(0, row, rows), options.original_tap)
+              .log_softmax(-1);
+      const at::Tensor q =
+          logits_of_hidden(changed, after.narrow(0, row, rows), options.changed_tap)
+              .log_softmax(-1);
       const at::Tensor wanted = targets.narrow(0, row, rows);
       result.original_loss += loss_of(p, wanted);
       result.changed_loss += loss_of(q, wanted);
