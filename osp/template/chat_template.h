@@ -21,13 +21,13 @@
 namespace osp {
 
 struct ChatOptions {
-  std::string bos_token;
-  std::string eos_token;
+  std::string bos_token = {};
+  std::string eos_token = {};
   bool add_generation_prompt = true;
   // More variables by name, an object; they replace those above and `tools` and `documents`, which
   // are none otherwise, as in transformers.
   Json variables = Json::object();
-  std::optional<std::time_t> now;  // of strftime_now; the clock if absent
+  std::optional<std::time_t> now = {};  // of strftime_now; the clock if absent
 };
 
 // A template that is parsed once. Rendering does not change it, and may run in several threads.

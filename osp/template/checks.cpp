@@ -62,7 +62,9 @@ constexpr Row kChecks[] = {
     {"boolean", 0, OSP_CHECK_ROW(x.is(Kind::boolean))},
     {"true", 0, OSP_CHECK_ROW(is_flag(x, true))},
     {"false", 0, OSP_CHECK_ROW(is_flag(x, false))},
-    {"callable", 0, OSP_CHECK_ROW(x.is(Kind::callable))},
+    // In Jinja what is undefined can be called, to fail then.
+    {"callable", 0,
+     OSP_CHECK_ROW(x.is(Kind::callable) || x.is(Kind::undefined) || x.is(Kind::loop))},
     {"odd", 0,
      [](Context& context, const Value& x, const Value&) {
        return equal(context, modulo(context, x, Value::integer(2)), Value::integer(1));

@@ -115,6 +115,7 @@ Inner inner_of(Context& context, const char* filter, const Arguments& arguments,
 
 Value map_filter(Context& context, const Value& value, const Arguments& arguments) {
   std::vector<Value> out;
+  if (!truth(value)) return context.list({}, Flavor::iterator);  // none too
   if (arguments.positional.empty()) {
     const Bound bound(context, "map", arguments, {"attribute", "default"}, 1);
     for (const Value& each : context.iterate(value)) {
@@ -135,6 +136,7 @@ Value map_filter(Context& context, const Value& value, const Arguments& argument
 // select, reject, selectattr and rejectattr.
 template <bool ByAttribute, bool Keeps>
 Value select_filter(Context& context, const Value& value, const Arguments& arguments) {
+  if (!truth(value)) return context.list({}, Flavor::iterator);  // none too
   const size_t at = ByAttribute ? 1 : 0;
   if (arguments.positional.size() < at) context.refuse("selectattr takes an attribute");
   std::function<bool(const Value&)> holds = truth;
@@ -154,18 +156,31 @@ Value select_filter(Context& context, const Value& value, const Arguments& argum
   return context.list(std::move(out), Flavor::iterator);
 }
 
-// What items are sorted and compared by: an attribute, small letters.
+Value small_letters(Context& context, const Value& value) {
+  if (!value.is(Kind::text)) return value;
+  context.charge_text(value.as_text().size() * 2);
+  return Value::text(lower(value.as_text()));
+}
+
+// What items are compared by: themselves or an attribute, in small letters.
+Value compare_key(Context& context, const Value& value, const Value* attribute_of,
+                  bool ignore_case) {
+  const Value key = attribute_of == nullptr ? value : attribute_path(context, value, *attribute_of);
+  return ignore_case ? small_letters(context, key) : key;
+}
+
+// What items are sorted by: themselves, or the list of attributes that `attribute_of` names with
+// commas between them. Being a list, two undefined attributes are equal.
 Value sort_key(Context& context, const Value& value, const Value* attribute_of, bool ignore_case) {
-  Value key = value;
-  if (attribute_of != nullptr) {
-    if (attribute_of->is(Kind::text) && attribute_of->as_text().find(',') != std::string::npos) {
-      context.unsupported("sorts by several attributes");
-    }
-    key = attribute_path(context, value, *attribute_of);
+  if (attribute_of == nullptr || !attribute_of->is(Kind::text)) {
+    return compare_key(context, value, attribute_of, ignore_case);
   }
-  if (!ignore_case || !key.is(Kind::text)) return key;
-  context.charge_text(key.as_text().size() * 2);
-  return Value::text(lower(key.as_text()));
+  std::vector<Value> keys;
+  for (std::string& path : split(attribute_of->as_text(), ",", -1)) {
+    const Value name = Value::text(std::move(path));
+    keys.push_back(compare_key(context, value, &name, ignore_case));
+  }
+  return context.list(std::move(keys));
 }
 
 std::vector<Value> sorted(Context& context, std::vector<Value> items, bool reverse,
@@ -212,7 +227,7 @@ Value unique_filter(Context& context, const Value& value, const Arguments& argum
   std::vector<Value> seen;
   std::vector<Value> out;
   for (const Value& each : context.iterate(value)) {
-    const Value key = sort_key(context, each, by, !bound.flag(0, false));
+    const Value key = compare_key(context, each, by, !bound.flag(0, false));
     need_hashable(context, key);
     const bool known = std::any_of(seen.begin(), seen.end(),
                                    [&](const Value& other) { return equal(context, other, key); });
@@ -230,7 +245,7 @@ Value extreme_filter(Context& context, const Value& value, const Arguments& argu
   const std::vector<Value> items = context.iterate(value);
   if (items.empty()) return Value::undefined("there is no item");
   const auto key_of = [&](const Value& each) {
-    return sort_key(context, each, by, !bound.flag(0, false));
+    return compare_key(context, each, by, !bound.flag(0, false));
   };
   size_t best = 0;
   Value best_key = key_of(items[0]);

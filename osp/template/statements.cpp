@@ -106,19 +106,20 @@ Interpreter::Flow Interpreter::execute_loop(const Statement& statement) {
     };
   }
   // Each item gets a scope of its own: what it sets is gone at the next.
-  bool ran = false;
+  // The else branch runs unless an item came to the end of the body: after break too, as in Jinja.
+  bool finished = false;
   for (loop->index = 0; loop->index < loop->passed.size() || loop->pull(); ++loop->index) {
     context_.charge(1);
-    ran = true;
     scope_ = context_.scope(outer);
     const Value each = loop->passed[loop->index];
     assign(statement.target, each);
     scope_->set("loop", Value(loop));
     const Flow flow = execute(statement.bodies[0]);
     if (flow == Flow::leave_loop) break;
+    finished = finished || flow == Flow::next;
   }
   loop->condition = nullptr;
-  if (!ran && statement.bodies.size() > 1) {
+  if (!finished && statement.bodies.size() > 1) {
     scope_ = context_.scope(outer);
     const Flow flow = execute(statement.bodies[1]);
     scope_ = outer;
