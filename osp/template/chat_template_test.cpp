@@ -125,7 +125,8 @@ TEST(ChatTemplate, HostileTemplatesEnd) {
                  ErrorCode::unsupported, "steps");
   expect_failure("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", ErrorCode::unsupported,
                  "macros inside each other");
-  expect_failure("{{ " + std::string(5000, '(') + "1", ErrorCode::unsupported, "nested too deeply");
+  expect_failure("{{ " + std::string(5000, '(') + "1" + std::string(5000, ')') + " }}",
+                 ErrorCode::unsupported, "nested too deeply");
   std::string chain = "{{ 1";
   for (int i = 0; i < 5000; ++i) chain += " + 1";
   expect_failure(chain + " }}", ErrorCode::unsupported, "too long");

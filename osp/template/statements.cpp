@@ -46,9 +46,12 @@ Interpreter::Flow Interpreter::execute(const Statement& statement) {
     case Statement::Kind::set_block:
       assign(statement.target, filtered(statement));
       break;
-    case Statement::Kind::filter:
-      write(to_text(context_, filtered(statement)));
+    case Statement::Kind::filter: {
+      const Value text = filtered(statement);
+      if (!text.is(Kind::text)) context_.refuse("the filters of a block give no text");
+      write(text.as_text());
       break;
+    }
     case Statement::Kind::generation:
       write(to_text(context_, capture(statement.bodies[0])));
       break;

@@ -64,7 +64,8 @@ void append_title(std::string& out, char32_t code) {
   const auto title = static_cast<char32_t>(utf8proc_totitle(code_of(code)));
   const std::vector<char32_t> folding = code < 0x80 ? std::vector<char32_t>{} : long_folding(code);
   const auto category = category_of_code(code);
-  if (title != code || folding.empty() || category != UTF8PROC_CATEGORY_LL) {
+  // utf8proc has the capital ẞ for ß, Unicode Ss.
+  if ((title != code && code != 0xDF) || folding.empty() || category != UTF8PROC_CATEGORY_LL) {
     append_utf8(out, title);
     return;
   }

@@ -11,6 +11,7 @@ TEST(TemplateText, CaseIsThatOfPython) {
   EXPECT_EQ(upper("straße ﬁn ŉ"), "STRASSE FIN ʼN");
   EXPECT_EQ(lower("ΑΣ ΣΑ İ"), "ας σα i̇");
   EXPECT_EQ(capitalize("éTÉ"), "Été");
+  EXPECT_EQ(capitalize("ßA"), "Ssa");
   EXPECT_EQ(python_title("it's a1b"), "It'S A1B");
   EXPECT_EQ(jinja_title("it's a-b (c d"), "It's A-B (C D");
 }
