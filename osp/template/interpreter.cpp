@@ -159,7 +159,8 @@ Value Interpreter::call_macro(const Callable& macro, const Arguments& arguments)
   }
   std::vector<const Value*> given(parameters.size(), nullptr);
   for (size_t i = 0; i < arguments.positional.size(); ++i) given[i] = &arguments.positional[i];
-  for (const auto& [keyword, value] : arguments.named) {
+  for (const auto& named : arguments.named) {
+    const std::string& keyword = named.first;
     const auto found = std::find_if(parameters.begin(), parameters.end(),
                                     [&](const auto& row) { return row.first == keyword; });
     if (found == parameters.end()) {
@@ -167,7 +168,7 @@ Value Interpreter::call_macro(const Callable& macro, const Arguments& arguments)
     }
     const Value*& place = given[static_cast<size_t>(found - parameters.begin())];
     if (place != nullptr) context_.refuse("{} is given {} twice", macro.name, keyword);
-    place = &value;
+    place = &named.second;
   }
   // Set the parameters in order, so that a default may use those before it.
   const std::shared_ptr<Scope> caller = scope_;
