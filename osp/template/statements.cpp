@@ -112,7 +112,7 @@ Interpreter::Flow Interpreter::execute_loop(const Statement& statement) {
   // The else branch runs unless an item came to the end of the body: after break too, as in Jinja.
   bool finished = false;
   for (loop->index = 0; loop->index < loop->passed.size() || loop->pull(); ++loop->index) {
-    context_.charge(1);
+    context_.charge(10);  // a scope and its names cost more than a node
     scope_ = context_.scope(outer);
     const Value each = loop->passed[loop->index];
     assign(statement.target, each);
