@@ -1,0 +1,13 @@
+// Escapes in the string literals of templates.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace osp::jinja {
+
+// What Python's "unicode-escape" makes of the characters between the quotes. Throws
+// Error(damaged) for a cut escape and Error(unsupported) for \N{…} and surrogates.
+std::string unescape_string(std::string_view text, int line);
+
+}  // namespace osp::jinja
