@@ -192,7 +192,9 @@ def prepare(build: Path, folder: Path, optimizers: tuple, steps: int) -> Setup:
     setup.disks = may_mount(folder)
     for optimizer in optimizers:
         life = Life(setup, f"whole-{optimizer}", optimizer, "whole")
+        began = time.monotonic()
         end = life.wait(life.open())
+        setup.longest_pause = min(setup.longest_pause, (time.monotonic() - began) / 3)
         if end.status != DONE:
             sys.exit(f"torture: the undisturbed run of {optimizer} failed\n{end.text}")
         setup.wholes[optimizer] = life.run

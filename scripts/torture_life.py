@@ -53,6 +53,7 @@ class Setup:
     disks: bool = False
     steps: int = STEPS
     wholes: dict = field(default_factory=dict)  # optimizer -> folder of the undisturbed run
+    longest_pause: float = 2.2  # seconds before a fault: a part of an undisturbed run, so that faults meet runs
 
 
 @dataclass
@@ -179,8 +180,8 @@ class Life:
         self.require(kept >= newest, f"step-{newest} was intact before this start, now step-{kept} is newest")
         return start
 
-    def pause(self, least: float = 0.0, most: float = 2.2) -> float:
-        return self.random.uniform(least, most)
+    def pause(self, least: float = 0.0, most: float = 0.0) -> float:
+        return self.random.uniform(least, most or max(least, self.setup.longest_pause))
 
     # ---- faults ----------------------------------------------------------------------------------
 
