@@ -323,6 +323,7 @@ ScoredToken score_token(int32_t id, std::span<const float> logits, int64_t alter
   for (const float logit : logits) sum += std::exp(double{logit} - largest);
   const double log_sum = largest + std::log(sum);
   ScoredToken token{.id = id, .scored = true, .logprob = logits[static_cast<size_t>(id)] - log_sum};
+  if (alternatives == 0) return token;
   std::vector<int32_t> ids(static_cast<size_t>(drawable));
   std::iota(ids.begin(), ids.end(), 0);
   const auto count = std::min<std::ptrdiff_t>(alternatives, drawable);
