@@ -17,10 +17,10 @@ namespace osp {
 
 // What requests are checked against.
 struct ServedModel {
-  std::string id;             // its name to clients
-  std::string fingerprint;    // of its files and of the engine's arithmetic
-  std::string chat_template;  // "" for none
-  int64_t context = 0;        // tokens of prompt and answer
+  std::string id;                  // its name to clients
+  std::string fingerprint = {};    // of its files and of the engine's arithmetic
+  std::string chat_template = {};  // "" for none
+  int64_t context = 0;             // tokens of prompt and answer
   int64_t vocabulary = 0;
   int64_t drawable = 0;  // ids below this have a text
   std::vector<int32_t> end_tokens = {};
