@@ -33,11 +33,16 @@ bool is_name(std::string_view text) {
   });
 }
 
-// Neither control characters (a lone CR or LF, NUL) nor, in a path, spaces.
+// No control characters: a lone CR or LF, NUL.
 bool is_plain(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) {
     return static_cast<unsigned char>(c) >= 0x20 ? c != 0x7f : c == '\t';
   });
+}
+
+// Visible ASCII, as a path is sent.
+bool is_visible(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20 && c < 0x7f; });
 }
 
 std::optional<size_t> length_of(std::string_view text) {
@@ -79,14 +84,15 @@ struct Fields {
 bool take_request_line(std::string_view line, HttpRequest& request) {
   const size_t first = line.find(' ');
   const size_t second = first == std::string_view::npos ? first : line.find(' ', first + 1);
-  if (second == std::string_view::npos || !is_name(line.substr(0, first)) || !is_plain(line)) {
+  if (second == std::string_view::npos || !is_name(line.substr(0, first))) {
     return false;
   }
   const std::string_view version = line.substr(second + 1);
   request.method = line.substr(0, first);
   request.path = line.substr(first + 1, second - first - 1);
   request.chunked = version == "HTTP/1.1";
-  return request.path.starts_with('/') && (request.chunked || version == "HTTP/1.0");
+  return request.path.starts_with('/') && is_visible(request.path) &&
+         (request.chunked || version == "HTTP/1.0");
 }
 
 // The status to refuse a well-formed head with, 0 for none.

@@ -34,7 +34,8 @@ TEST(ParseRequest, RefusesWhatIsNoRequestLine) {
   for (const char* line :
        {"", " ", "GET", "GET /", "GET  / HTTP/1.1", "GET version HTTP/1.1", "GET / HTTP/2",
         "GET http://127.0.0.1:8123/ HTTP/1.1", "GET / FTP/1.1", "/ HTTP/1.1", "GET / HTTP/1.1 ",
-        "GET /\x01 HTTP/1.1", "GET /a b HTTP/1.1", "G\tT / HTTP/1.1"}) {
+        "GET /\x01 HTTP/1.1", "GET /a b HTTP/1.1", "GET /a\tb HTTP/1.1", "GET /\xc3\xa9 HTTP/1.1",
+        "G\tT / HTTP/1.1"}) {
     EXPECT_EQ(parse(line).refused, 400) << line;
   }
 }
