@@ -148,6 +148,7 @@ void add_eval(CommandLine& line);
 void add_analyze(CommandLine& line);
 void add_generate(CommandLine& line);
 void add_score(CommandLine& line);
+void add_serve(CommandLine& line);
 void add_export(CommandLine& line);
 void add_average(CommandLine& line);
 void add_report(CommandLine& line);

@@ -23,8 +23,8 @@ constexpr const char* kDescription =
     "or memory, 75 interrupted and resumable.";
 
 constexpr void (*kCommands[])(CommandLine&) = {add_tokenize, add_train,    add_quantize, add_eval,
-                                               add_analyze,  add_generate, add_score,    add_export,
-                                               add_average,  add_report,   add_bench};
+                                               add_analyze,  add_generate, add_score,    add_serve,
+                                               add_export,   add_average,  add_report,   add_bench};
 
 // A training step frees and allocates the same large blocks again and again: keep them instead of
 // giving them back to the system, which costs a page fault for every 4 KiB.

@@ -6,7 +6,7 @@
 #include "osp/base/error.h"
 #include "osp/base/interrupt.h"
 #include "osp/base/sha256.h"
-#include "osp/report/http_server.h"
+#include "osp/http/http_server.h"
 #include "osp/report/inputs.h"
 
 namespace osp {
@@ -68,12 +68,14 @@ void serve_live_page(const LivePageOptions& options, const std::string& plotly) 
   std::string state = state_of(options.inputs);
   Served served = make_page(options, plotly, state);
   catch_signals();
-  LoopbackServer server(options.port);
+  HttpServer server({.port = options.port});
   if (options.serving) options.serving(server.url());
   // Answer requests; make the page anew when an input has changed.
   Clock::time_point last_check = Clock::now();
   while (!stop_requested()) {
-    server.step(kStepMs, [&](const std::string& path) { return answer(served, path); });
+    server.step(kStepMs, [&](const HttpRequest& request, const std::shared_ptr<HttpReply>& reply) {
+      reply->send(answer(served, request.path));
+    });
     if (Clock::now() - last_check < kCheckEvery) continue;
     const std::string now = state_of(options.inputs);
     if (now != state) {

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from serve_fixture import serve_folder, server, start_server  # noqa: F401 (fixtures)
 from train_fixture import one_thread, write_recipe, write_text
 
 ROOT = Path(__file__).resolve().parents[2]

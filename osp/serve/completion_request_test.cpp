@@ -1,0 +1,110 @@
+// Bodies of requests: defaults, what is refused and with which name, lengths, and chats as text.
+#include "osp/serve/completion_request.h"
+
+#include <gtest/gtest.h>
+
+#include "osp/serve/api_error.h"
+#include "osp/serve/chat_prompt.h"
+#include "osp/serve/service.h"
+
+namespace osp {
+namespace {
+
+class Parsed : public testing::Test {
+ protected:
+  static Json body(const std::string& text) { return parse_json(text, "test"); }
+  CompletionRequest completion(const std::string& text) const {
+    return parse_completion(body(text), model_);
+  }
+  // "STATUS PARAM" of the error.
+  template <class Parse>
+  static std::string error_of(const Parse& parse) {
+    try {
+      parse();
+    } catch (const ApiError& error) {
+      return std::to_string(error.status) + " " + error.param;
+    }
+    return "none";
+  }
+
+  Tokenizer tokenizer_ = Tokenizer::from_file(OSP_SOURCE_DIR "/recipes/gcide-4096");
+  ServedModel model_{
+      .id = "m", .context = 100, .vocabulary = 4096, .drawable = 4096, .tokenizer = &tokenizer_};
+};
+
+TEST_F(Parsed, DefaultsAreThoseOfOpenAi) {
+  const CompletionRequest request = completion(R"({"prompt": "The word", "stop": null})");
+  EXPECT_EQ(request.prompts.size(), 1u);
+  EXPECT_EQ(request.n, 1);
+  EXPECT_EQ(request.most_tokens(request.prompts[0], 100), 16);
+  EXPECT_EQ(request.sampling.temperature, 1);
+  EXPECT_FALSE(request.logprobs || request.echo || request.stream);
+}
+
+TEST_F(Parsed, PromptsAreTextsOrIdsOneOrMany) {
+  EXPECT_EQ(completion(R"({"prompt": [5, 6]})").prompts.size(), 1u);
+  EXPECT_EQ(completion(R"({"prompt": ["a", "b"]})").prompts.size(), 2u);
+  EXPECT_EQ(completion(R"({"prompt": [[5], [6, 7]]})").prompts[1].ids,
+            (std::vector<int32_t>{6, 7}));
+  for (const char* prompt : {"[]", "[[]]", "[4096]", "[-1]", "[1.5]", "[5, \"a\"]", "{}", "null"}) {
+    EXPECT_EQ(error_of([&] { completion(std::string("{\"prompt\": ") + prompt + "}"); }),
+              "400 prompt")
+        << prompt;
+  }
+}
+
+TEST_F(Parsed, APromptAndItsAnswerMustFitButForTheLastTokenWhichIsNotRead) {
+  const auto with = [&](int64_t tokens, const std::string& more) {
+    Json json;
+    json["prompt"] = std::vector<int32_t>(static_cast<size_t>(tokens), 5);
+    json.update(body(more));
+    return parse_completion(json, model_);
+  };
+  EXPECT_EQ(error_of([&] { with(100, R"({"max_tokens": 1})"); }), "none");
+  EXPECT_EQ(error_of([&] { with(100, R"({"max_tokens": 2})"); }), "400 prompt");
+  EXPECT_EQ(error_of([&] { with(101, R"({"max_tokens": 0})"); }), "400 prompt");
+  EXPECT_EQ(error_of([&] { with(1, R"({"max_tokens": 1099511627776})"); }), "400 prompt");
+  // Without a wish the default is cut to what is left.
+  const CompletionRequest request = with(95, "{}");
+  EXPECT_EQ(request.most_tokens(request.prompts[0], 100), 6);
+}
+
+TEST_F(Parsed, UnknownParametersAreNamedAndThoseWithoutEffectAccepted) {
+  EXPECT_EQ(error_of([&] { completion(R"({"prompt": "x", "topp": 1})"); }), "400 topp");
+  EXPECT_EQ(error_of([&] { completion(R"({"prompt": "x", "user": "me", "topp": null})"); }),
+            "none");
+  EXPECT_EQ(error_of([&] { completion("[]"); }), "400 ");
+  EXPECT_EQ(error_of([&] { completion(R"({"prompt": "x", "model": "n"})"); }), "404 model");
+  EXPECT_EQ(error_of([&] { completion(R"({"prompt": "x", "logit_bias": {"1": 101}})"); }),
+            "400 logit_bias");
+}
+
+TEST(RenderMessages, IsChatMl) {
+  const Json messages = parse_json(
+      R"([{"role": "developer", "content": "Be kind."},
+          {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}])",
+      "test");
+  EXPECT_EQ(render_messages("", messages),
+            "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nab<|im_end|>\n"
+            "<|im_start|>assistant\n");
+  const std::string plain =
+      "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + "
+      "message['content'] + "
+      "'<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
+      "'<|im_start|>assistant\\n' "
+      "}}{% endif %}";
+  EXPECT_EQ(render_messages(plain, messages), render_messages("", messages));
+  EXPECT_THROW(render_messages("{{ bos_token }}" + plain, messages), ApiError);
+}
+
+TEST(IsAuthorized, WantsTheSchemeAndOneOfTheKeys) {
+  const std::vector<std::string> keys{"one", "two"};
+  for (const char* good : {"Bearer one", "bearer two"}) EXPECT_TRUE(is_authorized(good, keys));
+  for (const char* bad :
+       {"", "one", "Bearer", "Bearer ", "Bearer o", "Bearer onetwo", "Basic one"}) {
+    EXPECT_FALSE(is_authorized(bad, keys)) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace osp
