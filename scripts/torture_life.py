@@ -53,7 +53,7 @@ class Setup:
     disks: bool = False
     steps: int = STEPS
     wholes: dict = field(default_factory=dict)  # optimizer -> folder of the undisturbed run
-    longest_pause: float = 2.2  # seconds before a fault: a part of an undisturbed run, so that faults meet runs
+    longest_pause: float = 2.2  # seconds before a fault, so that it meets a run
 
 
 @dataclass

@@ -21,6 +21,7 @@ namespace fs = std::filesystem;
 constexpr size_t kMaxJsonBytes = 1 << 20;
 constexpr size_t kMaxTokenizerConfigBytes = 64 << 20;
 constexpr const char* kChatTemplateKey = "tokenizer.chat_template";
+constexpr const char* kTokensKey = "tokenizer.ggml.tokens";
 
 // Endings of files that hold weights.
 constexpr std::array<std::string_view, 13> kWeightEndings = {
@@ -124,6 +125,34 @@ std::string load_chat_template(const std::string& path) {
   const Json config = read_object(file, kMaxTokenizerConfigBytes);
   const auto found = config.find("chat_template");
   return found != config.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+SpecialTokenTexts load_special_token_texts(const std::string& path) {
+  SpecialTokenTexts texts;
+  if (is_gguf_path(path)) {
+    const GgufFile file = GgufFile::open(path);
+    const auto token = [&](const std::string& key) -> std::string {
+      if (!file.metadata().has(key) || !file.metadata().has(kTokensKey)) return "";
+      const std::vector<std::string_view> tokens = file.metadata().texts(kTokensKey);
+      const auto id = static_cast<size_t>(file.metadata().integer(key));
+      return id < tokens.size() ? std::string(tokens[id]) : "";
+    };
+    return {token("tokenizer.ggml.bos_token_id"), token("tokenizer.ggml.eos_token_id")};
+  }
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    const std::string file = path + "/" + name;
+    if (!path_exists(file)) continue;
+    const Json config = read_object(file, kMaxTokenizerConfigBytes);
+    const auto take = [&](const char* key, std::string& text) {
+      auto found = config.find(key);
+      if (!text.empty() || found == config.end()) return;
+      const Json value = found->is_object() ? found->value("content", Json()) : *found;
+      if (value.is_string()) text = value.get<std::string>();
+    };
+    take("bos_token", texts.begin);
+    take("eos_token", texts.end);
+  }
+  return texts;
 }
 
 void copy_model_files(const std::string& source_dir, const std::string& folder,

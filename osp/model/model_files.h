@@ -27,6 +27,15 @@ OuterTokens load_outer_tokens(const std::string& path);
 // The chat template of a model dir or GGUF file, as it is; "" if there is none.
 std::string load_chat_template(const std::string& path);
 
+// The texts of the tokens that begin and end a document by the tokenizer's own files: bos_token and
+// eos_token of tokenizer_config.json, else of special_tokens_map.json, as a text or as an object with
+// "content"; in a GGUF file the tokens of its ids. "" for one that is not given.
+struct SpecialTokenTexts {
+  std::string begin;
+  std::string end;
+};
+SpecialTokenTexts load_special_token_texts(const std::string& path);
+
 // Copies everything that lies beside the weights of `source_dir` into `folder` (which exists, and
 // will be renamed to `out`), with its subfolders: all files but weights, config.json, the files
 // that describe a form of the weights (indices, quantize.json, quantize_config.json), those of a

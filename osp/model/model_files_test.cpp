@@ -111,5 +111,18 @@ TEST(ModelFiles, TheChatTemplateIsFoundInItsOwnFileOrTheTokenizersConfiguration)
   EXPECT_EQ(load_chat_template(folder.path()), "{{ new }}");
 }
 
+TEST(ModelFiles, SpecialTokenTextsComeFromEitherFileAsTextOrObject) {
+  const TestFolder folder;
+  EXPECT_EQ(load_special_token_texts(folder.path()).end, "");
+  write_file_atomic(folder / "special_tokens_map.json",
+                    R"({"bos_token": "<map>", "eos_token": {"content": "</map>"}})");
+  EXPECT_EQ(load_special_token_texts(folder.path()).begin, "<map>");
+  write_file_atomic(folder / "tokenizer_config.json",
+                    R"({"bos_token": {"content": "<s>", "lstrip": false}, "eos_token": null})");
+  const SpecialTokenTexts texts = load_special_token_texts(folder.path());
+  EXPECT_EQ(texts.begin, "<s>");
+  EXPECT_EQ(texts.end, "</map>");
+}
+
 }  // namespace
 }  // namespace osp

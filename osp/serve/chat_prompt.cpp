@@ -1,28 +1,14 @@
 #include "osp/serve/chat_prompt.h"
 
-#include <algorithm>
-
 #include "osp/base/error.h"
 #include "osp/serve/api_error.h"
 
 namespace osp {
 namespace {
 
-// Plain ChatML as templates write it, without white space and with one kind of quotes.
-constexpr std::string_view kChatMl[] = {
-    "{%formessageinmessages%}{{'<|im_start|>'+message['role']+'\\n'+message['content']+'<|im_end|>"
-    "'+'\\n'}}{%endfor%}{%ifadd_generation_prompt%}{{'<|im_start|>assistant\\n'}}{%endif%}",
-    "{%formessageinmessages%}{{'<|im_start|>'+message['role']+'\\n'+message['content']+'<|im_end|>"
-    "\\n'}}{%endfor%}{%ifadd_generation_prompt%}{{'<|im_start|>assistant\\n'}}{%endif%}",
-};
-
-bool is_chat_ml(const std::string& template_text) {
-  std::string bare;
-  for (const char c : template_text) {
-    if (c != ' ' && c != '\n' && c != '\t' && c != '\r') bare += c == '"' ? '\'' : c;
-  }
-  return std::find(std::begin(kChatMl), std::end(kChatMl), bare) != std::end(kChatMl);
-}
+constexpr const char* kChatMl =
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + "
+    "'<|im_end|>\\n' }}{% endfor %}{{ '<|im_start|>assistant\\n' }}";
 
 std::string content_text(const Json& content, const std::string& where) {
   if (content.is_string()) return content.get<std::string>();
@@ -43,40 +29,59 @@ std::string content_text(const Json& content, const std::string& where) {
   return text;
 }
 
+// {"role", "content"} as templates know them.
+Json plain_message(const Json& message, const std::string& where) {
+  if (!message.is_object() || !message.contains("role") || !message.contains("content")) {
+    throw ApiError(400, where + " needs role and content", where);
+  }
+  if (message.contains("tool_calls") && !message["tool_calls"].empty()) {
+    throw ApiError(400, where + ".tool_calls is not supported by this server", where,
+                   "unsupported_parameter");
+  }
+  Json role = message["role"];
+  if (role == Json("developer")) role = "system";  // the newer name of the same
+  if (role != Json("system") && role != Json("user") && role != Json("assistant")) {
+    throw ApiError(400, where + ".role is none of system, developer, user and assistant", where);
+  }
+  Json plain;
+  plain["role"] = std::move(role);
+  plain["content"] = content_text(message["content"], where);
+  return plain;
+}
+
 }  // namespace
 
-std::string render_messages(const std::string& template_text, const Json& messages) {
+ChatPrompt::ChatPrompt(const std::string& template_text, const SpecialTokenTexts& tokens) {
+  options_.bos_token = tokens.begin;
+  options_.eos_token = tokens.end;
+  try {
+    template_.emplace(template_text.empty() ? kChatMl : template_text);
+  } catch (const Error& error) {
+    unreadable_ = error.what();
+  }
+}
+
+std::string ChatPrompt::render(const Json& messages) const {
   if (!messages.is_array() || messages.empty()) {
     throw ApiError(400, "messages is not a list with at least one message", "messages");
   }
-  if (!template_text.empty() && !is_chat_ml(template_text)) {
-    throw ApiError(
-        400,
-        "the model's chat template is not ChatML, which is the only one that this server "
-        "renders; render the chat yourself and use /v1/completions",
-        "messages", "unsupported_template");
-  }
-  std::string text;
+  Json plain = Json::array();
   for (size_t i = 0; i < messages.size(); ++i) {
-    const Json& message = messages[i];
-    const std::string where = fmt::format("messages[{}]", i);
-    if (!message.is_object() || !message.contains("role") || !message.contains("content")) {
-      throw ApiError(400, where + " needs role and content", where);
-    }
-    if (message.contains("tool_calls") && !message["tool_calls"].empty()) {
-      throw ApiError(400, where + ".tool_calls is not supported by this server", where,
-                     "unsupported_parameter");
-    }
-    const Json& role = message["role"];
-    const bool developer = role == Json("developer");  // the newer name of the same
-    if (!developer && role != Json("system") && role != Json("user") && role != Json("assistant")) {
-      throw ApiError(400, where + ".role is none of system, developer, user and assistant", where);
-    }
-    text += fmt::format("<|im_start|>{}\n{}<|im_end|>\n",
-                        developer ? "system" : role.get<std::string>(),
-                        content_text(message["content"], where));
+    plain.push_back(plain_message(messages[i], fmt::format("messages[{}]", i)));
   }
-  return text + "<|im_start|>assistant\n";
+  if (!template_) {
+    throw ApiError(400,
+                   "this server cannot read the model's template (" + unreadable_ +
+                       "); render the chat yourself and use /v1/completions",
+                   "messages", "unsupported_template");
+  }
+  try {
+    return template_->render(plain, options_);
+  } catch (const Error& error) {
+    const bool refused = error.code() == ErrorCode::usage;
+    throw ApiError(400, std::string("the model's ") + error.what(), "messages",
+                   refused ? "" : "unsupported_template");
+  }
 }
 
 }  // namespace osp

@@ -1,18 +1,35 @@
 // The text that a chat becomes for the model.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "osp/base/json.h"
+#include "osp/model/model_files.h"
+#include "osp/template/chat_template.h"
 
 namespace osp {
 
-// The messages of a chat in the ChatML form, which is used where the model brings no template:
+// Renders chats by a model's own template, or, if it brings none, in the ChatML form:
 //
 //   <|im_start|>ROLE\nCONTENT<|im_end|>\n … <|im_start|>assistant\n
 //
-// `template_text` is the model's own, "" for none. ApiError(400) naming the message for what cannot be
-// rendered: another template, parts that are not text, roles of tools.
-std::string render_messages(const std::string& template_text, const Json& messages);
+// Thread-safe after construction.
+class ChatPrompt {
+ public:
+  // `template_text` is the model's own, "" for none. One that cannot be read (ChatTemplate) is refused
+  // when a chat comes, for the model serves completions all the same.
+  explicit ChatPrompt(const std::string& template_text = "", const SpecialTokenTexts& tokens = {});
+
+  // `messages` as clients send them: roles system, developer (rendered as system), user and assistant;
+  // content is a text, or parts of type "text", which are joined. ApiError(400) naming the message that
+  // cannot be rendered, or with the template's own refusal.
+  std::string render(const Json& messages) const;
+
+ private:
+  std::optional<ChatTemplate> template_;
+  std::string unreadable_;  // why there is no template_
+  ChatOptions options_;
+};
 
 }  // namespace osp

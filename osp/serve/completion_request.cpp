@@ -7,7 +7,6 @@
 #include "osp/base/error.h"
 #include "osp/base/printable.h"
 #include "osp/serve/api_error.h"
-#include "osp/serve/chat_prompt.h"
 #include "osp/serve/request_fields.h"
 
 namespace osp {
@@ -186,7 +185,7 @@ CompletionRequest parse_chat(const Json& body, const ServedModel& model) {
   const Json* messages = fields.value("messages");
   if (messages == nullptr) throw ApiError(400, "messages is missing", "messages");
   Prompt prompt;
-  prompt.text = render_messages(model.chat_template, *messages);
+  prompt.text = model.chat->render(*messages);
   prompt.ids = model.tokenizer->encode(prompt.text);
   request.prompts = {std::move(prompt)};
   request.max_tokens = fields.integer("max_completion_tokens", 1, kMostTokens);

@@ -11,20 +11,21 @@
 
 #include "osp/base/json.h"
 #include "osp/model/sampling.h"
+#include "osp/serve/chat_prompt.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 
 // What requests are checked against.
 struct ServedModel {
-  std::string id;                  // its name to clients
-  std::string fingerprint = {};    // of its files and of the engine's arithmetic
-  std::string chat_template = {};  // "" for none
-  int64_t context = 0;             // tokens of prompt and answer
+  std::string id;                // its name to clients
+  std::string fingerprint = {};  // of its files and of the engine's arithmetic
+  int64_t context = 0;           // tokens of prompt and answer
   int64_t vocabulary = 0;
   int64_t drawable = 0;  // ids below this have a text
   std::vector<int32_t> end_tokens = {};
   const Tokenizer* tokenizer = nullptr;
+  const ChatPrompt* chat = nullptr;
 };
 
 struct Prompt {

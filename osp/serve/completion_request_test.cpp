@@ -1,10 +1,10 @@
 // Bodies of requests: defaults, what is refused and with which name, lengths, and chats as text.
 #include "osp/serve/completion_request.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "osp/serve/api_error.h"
-#include "osp/serve/chat_prompt.h"
 #include "osp/serve/service.h"
 
 namespace osp {
@@ -79,22 +79,49 @@ TEST_F(Parsed, UnknownParametersAreNamedAndThoseWithoutEffectAccepted) {
             "400 logit_bias");
 }
 
-TEST(RenderMessages, IsChatMl) {
-  const Json messages = parse_json(
-      R"([{"role": "developer", "content": "Be kind."},
-          {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}])",
-      "test");
-  EXPECT_EQ(render_messages("", messages),
+const char* kMessages =
+    R"([{"role": "developer", "content": "Be kind."},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}])";
+
+TEST(ChatPrompt, WithoutATemplateIsChatMl) {
+  EXPECT_EQ(ChatPrompt().render(parse_json(kMessages, "test")),
             "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nab<|im_end|>\n"
             "<|im_start|>assistant\n");
-  const std::string plain =
-      "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + "
-      "message['content'] + "
-      "'<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
-      "'<|im_start|>assistant\\n' "
-      "}}{% endif %}";
-  EXPECT_EQ(render_messages(plain, messages), render_messages("", messages));
-  EXPECT_THROW(render_messages("{{ bos_token }}" + plain, messages), ApiError);
+}
+
+TEST(ChatPrompt, RendersTheModelsOwnTemplateWithItsTokens) {
+  const ChatPrompt prompt(
+      "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}"
+      "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}",
+      {"<s>", "</s>"});
+  EXPECT_EQ(prompt.render(parse_json(kMessages, "test")),
+            "<s>[system] Be kind.</s>[user] ab</s>[assistant]");
+}
+
+// Status, name of the parameter and code for programs.
+std::string refusal_of(const ChatPrompt& prompt, const Json& messages) {
+  try {
+    prompt.render(messages);
+  } catch (const ApiError& error) {
+    return fmt::format("{} {} {} {}", error.status, error.param, error.code, error.what());
+  }
+  return "none";
+}
+
+TEST(ChatPrompt, TemplatesThatRefuseOrCannotBeReadAreNamed) {
+  const Json messages = parse_json(kMessages, "test");
+  EXPECT_EQ(refusal_of(ChatPrompt("{{ raise_exception('no system here') }}"), messages),
+            "400 messages  the model's chat template, line 1: the template refuses the messages: "
+            "no system here");
+  EXPECT_TRUE(refusal_of(ChatPrompt("{{ messages[0].content + 1 }}"), messages)
+                  .starts_with("400 messages  "));
+  for (const char* unreadable : {"{{ messages | reticulate }}", "{% if %}"}) {
+    const std::string refusal = refusal_of(ChatPrompt(unreadable), messages);
+    EXPECT_TRUE(refusal.starts_with("400 messages unsupported_template ")) << refusal;
+  }
+  // A message of a form that no template sees is named itself.
+  EXPECT_TRUE(refusal_of(ChatPrompt(), parse_json(R"([{"role": "tool", "content": "x"}])", "test"))
+                  .starts_with("400 messages[0] "));
 }
 
 TEST(IsAuthorized, WantsTheSchemeAndOneOfTheKeys) {
