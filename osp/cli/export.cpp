@@ -2,18 +2,22 @@
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/output.h"
 #include "osp/base/philox.h"
+#include "osp/base/sha256.h"
 #include "osp/cli/command.h"
+#include "osp/cli/loaded_model.h"
 #include "osp/export/gguf_convert.h"
 #include "osp/export/gptq_export.h"
 #include "osp/model/fuse.h"
 #include "osp/model/model_dir.h"
 #include "osp/ptq/quantized_model_dir.h"
+#include "osp/runtime/panel_file.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
@@ -30,11 +34,12 @@ struct ExportCommand {
   static void fields(Visitor& visit, Self& self) {
     visit_model(visit, self.model);
     visit.group("Output");
-    visit("format", self.format, Choices{{"hf", "gguf", "gptq"}},
+    visit("format", self.format, Choices{{"hf", "gguf", "gptq", "panels"}},
           "format to write; hf = a folder for transformers, gguf = a file for llama.cpp, gptq = "
-          "the codes of a quantized model for GPTQModel, vLLM and transformers",
+          "the codes of a quantized model for GPTQModel, vLLM and transformers, panels = a folder "
+          "from which osp generate, serve, score and eval start at once",
           {.required = true});
-    visit("out", self.out, "folder (hf, gptq) or file (gguf) to create",
+    visit("out", self.out, "folder (hf, gptq, panels) or file (gguf) to create",
           {.value = "PATH", .required = true});
     visit("dtype", self.dtype, Choices{{"auto", "fp32", "bf16", "f16", "q8_0", "q4_0"}},
           "type of the stored weights that are not quantized; auto = fp32 for hf, f16 for gguf and "
@@ -184,12 +189,44 @@ int run_gptq(const ExportCommand& options, const std::string& out) {
   return 0;
 }
 
+int run_panels(const ExportCommand& options, const std::string& out) {
+  if (options.dtype != "auto") {
+    fail(ErrorCode::usage, "--dtype {}: panels have the codes of the model and tables in f16",
+         options.dtype);
+  }
+  Console console(options.common.quiet);
+  const std::string dir = find_model_dir(options.model);
+  const std::unique_ptr<const RuntimeModel> model = load_runtime_model(dir);
+  const std::string source = sha256_file(dir + "/model.safetensors");
+  write_folder_atomic(out, [&](const std::string& temporary) {
+    copy_model_files(dir, temporary, out);
+    for (const char* name : {"quantize.json", "config.json"}) {
+      const std::string file = dir + "/" + name;
+      if (path_exists(file)) write_file_atomic(temporary + "/" + name, read_file(file));
+    }
+    write_panel_file(*model, active_engine_kernels(), source, temporary + "/" + kPanelFile);
+  });
+  const auto bytes = static_cast<int64_t>(std::filesystem::file_size(out + "/" + kPanelFile));
+  console.line("wrote {} ({}, layout {}, numerics {})", out,
+               format_bytes(static_cast<double>(bytes)), kPanelLayout, kEngineNumerics);
+  if (options.common.json) {
+    print_json({{"model", options.model},
+                {"out", out},
+                {"format", options.format},
+                {"bytes", bytes},
+                {"layout", kPanelLayout},
+                {"numerics", kEngineNumerics}});
+  }
+  return 0;
+}
+
 int run(const ExportCommand& options) {
   const bool is_file = options.format == "gguf";
   const ReservedOutput place(options.out, is_file ? OutputKind::new_file : OutputKind::new_folder);
   const std::string& out = place.path();
   if (options.format == "gguf") return run_gguf(options, out);
   if (options.format == "gptq") return run_gptq(options, out);
+  if (options.format == "panels") return run_panels(options, out);
   return run_hf(options, out);
 }
 

@@ -3,51 +3,70 @@
 #include <ATen/Parallel.h>
 
 #include "osp/base/error.h"
+#include "osp/base/file.h"
 #include "osp/model/model_dir.h"
 #include "osp/runtime/integer_forward.h"
+#include "osp/runtime/panel_file.h"
 
 namespace osp {
 namespace {
 
-// What the engine takes from an opened folder.
+void check_quantized(const std::string& dir) {
+  if (is_quantized_model_dir(dir)) return;
+  fail(ErrorCode::usage, "{}: is not quantized; quantize it first (osp quantize)", dir);
+}
+
+bool is_panel_dir(const std::string& dir) { return path_exists(dir + "/" + kPanelFile); }
+
+// What the engine takes from config.json and, part by part, from the weights.
 struct FolderParts {
-  explicit FolderParts(const QuantizedFolder& folder)
-      : grids{.scales = folder.info().scales,
-              .clips = folder.info().clips,
-              .groups = folder.info().groups},
-        parts{.config = folder.config(),
-              .bits = folder.info().bits,
-              .weight_group = folder.info().grid.group,
-              .online = folder.info().online,
+  FolderParts(const QuantizedModelInfo& info, const ModelConfig& config)
+      : grids{.scales = info.scales, .clips = info.clips, .groups = info.groups},
+        parts{.config = config,
+              .bits = info.bits,
+              .weight_group = info.grid.group,
+              .online = info.online,
               .grids = grids,
-              .read = [&folder](Part part, QuantizedWeights& weights) {
-                ParameterStore store = folder.read(part, weights);
-                folder.release();
-                return store;
-              }} {}
+              .read = {}} {}
   ActivationGrids grids;
   QuantizedParts parts;
 };
 
-std::unique_ptr<Engine> engine_of_folder(const QuantizedFolder& folder,
-                                         const EngineOptions& options) {
-  FolderParts from(folder);
+std::unique_ptr<const RuntimeModel> runtime_model_of(const QuantizedFolder& folder) {
+  FolderParts from(folder.info(), folder.config());
   from.grids.offsets = folder.read_offsets();
-  return std::make_unique<Engine>(make_runtime_model(from.parts), options);
+  from.parts.read = [&folder](Part part, QuantizedWeights& weights) {
+    ParameterStore store = folder.read(part, weights);
+    folder.release();
+    return store;
+  };
+  return make_runtime_model(from.parts);
 }
 
-// Puts the model of an opened folder on the integer engine; returns why it cannot be, "" if it is.
-std::string load_on_engine(const QuantizedFolder& folder, const EngineChoice& choice,
-                           LoadedModel& loaded) {
-  const std::string reason = why_not_in_integers(FolderParts(folder).parts);
+std::unique_ptr<const RuntimeModel> mapped_model_of(const std::string& dir,
+                                                    const QuantizedConfig& config) {
+  const FolderParts from(config.info, config.model);
+  return map_panel_file(from.parts, active_code_products(), dir + "/" + kPanelFile);
+}
+
+std::unique_ptr<const RuntimeModel> runtime_model_in(const std::string& dir,
+                                                     const QuantizedConfig& config) {
+  return is_panel_dir(dir) ? mapped_model_of(dir, config) : runtime_model_of(QuantizedFolder(dir));
+}
+
+// Puts the model of a quantized model dir on the integer engine; returns why it cannot be, "" if it is.
+std::string load_on_engine(const std::string& dir, const QuantizedConfig& config,
+                           const EngineChoice& choice, LoadedModel& loaded) {
+  const std::string reason = why_not_in_integers(FolderParts(config.info, config.model).parts);
   if (!reason.empty()) return reason;
   const int64_t threads = at::get_num_threads(), head_bits = std::stoll(choice.head);
-  auto engine = engine_of_folder(folder, {.threads = threads, .head_bits = head_bits});
+  auto engine = std::make_unique<Engine>(runtime_model_in(dir, config),
+                                         EngineOptions{.threads = threads, .head_bits = head_bits});
   loaded.engine_note =
       fmt::format("integer engine ({}), {} thread{}, {}-bit head", engine->kernel_names(), threads,
                   threads == 1 ? "" : "s", head_bits);
-  loaded.model.info = folder.info();
-  loaded.model.store = store_without_parameters(folder.config());
+  loaded.model.info = config.info;
+  loaded.model.store = store_without_parameters(config.model);
   loaded.tap = std::make_unique<IntegerForward>(std::move(engine));
   return "";
 }
@@ -55,10 +74,13 @@ std::string load_on_engine(const QuantizedFolder& folder, const EngineChoice& ch
 }  // namespace
 
 std::unique_ptr<Engine> load_engine(const std::string& dir, const EngineOptions& options) {
-  if (!is_quantized_model_dir(dir)) {
-    fail(ErrorCode::usage, "{}: is not quantized; quantize it first (osp quantize)", dir);
-  }
-  return engine_of_folder(QuantizedFolder(dir), options);
+  check_quantized(dir);
+  return std::make_unique<Engine>(runtime_model_in(dir, load_quantized_config(dir)), options);
+}
+
+std::unique_ptr<const RuntimeModel> load_runtime_model(const std::string& dir) {
+  check_quantized(dir);
+  return runtime_model_of(QuantizedFolder(dir));
 }
 
 void refuse_bits(const std::string& asked, const std::string& dir, const BitWidths& own) {
@@ -71,20 +93,20 @@ std::unique_ptr<LoadedModel> load_model_at(const std::string& dir, const std::st
   auto loaded = std::make_unique<LoadedModel>();
   loaded->bits = parse_bits(bits);
   if (is_quantized_model_dir(dir)) {
-    const QuantizedFolder folder(dir);
-    const BitWidths& own = folder.info().bits;
+    const QuantizedConfig config = load_quantized_config(dir);
+    const BitWidths& own = config.info.bits;
     if (loaded->bits != BitWidths{} && loaded->bits != own) refuse_bits(bits, dir, own);
     loaded->bits = own;
     const std::string simulated_because = choice.engine == "simulated"
                                               ? "--engine simulated"
-                                              : load_on_engine(folder, choice, *loaded);
+                                              : load_on_engine(dir, config, choice, *loaded);
     if (simulated_because.empty()) return loaded;
     if (choice.engine == "integer") {
       fail(ErrorCode::unsupported, "--engine integer: {}: {}; leave out --engine to simulate it",
            dir, simulated_because);
     }
     loaded->engine_note = fmt::format("simulated in floating point ({})", simulated_because);
-    loaded->model = load_quantized_model(folder);
+    loaded->model = load_quantized_model_dir(dir);
     loaded->tap = loaded->model.make_tap();
     return loaded;
   }

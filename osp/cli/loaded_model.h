@@ -60,6 +60,10 @@ std::unique_ptr<LoadedModel> load_model_at(const std::string& dir, const std::st
 // run it, Error(usage) if it is not quantized.
 std::unique_ptr<Engine> load_engine(const std::string& dir, const EngineOptions& options);
 
+// The layers of a quantized model dir as the engine reads them. Errors as load_engine, and
+// Error(unsupported) for a folder of panels.
+std::unique_ptr<const RuntimeModel> load_runtime_model(const std::string& dir);
+
 // Error(usage): the model in `dir` has its own widths, and others were given.
 [[noreturn]] void refuse_bits(const std::string& asked, const std::string& dir,
                               const BitWidths& own);

@@ -11,6 +11,7 @@
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/model/model_dir.h"
+#include "osp/runtime/panel_file.h"
 #include "osp/runtime/runtime_model.h"
 #include "osp/serve/service.h"
 
@@ -90,19 +91,14 @@ std::string model_id(const std::string& dir) {
   return path.filename().string();
 }
 
-// Changes when the model or the engine's arithmetic does.
+// Changes when the model or the engine's arithmetic does; the same for a folder and its panels.
 std::string fingerprint_of(const std::string& dir) {
-  std::vector<std::string> files;
-  for (const auto& entry : std::filesystem::directory_iterator(dir)) {
-    const std::string name = entry.path().filename().string();
-    if (name.ends_with(".safetensors") || name == "config.json" || name == "tokenizer.json") {
-      files.push_back(entry.path().string());
-    }
-  }
-  std::sort(files.begin(), files.end());
+  const std::string panels = dir + "/" + kPanelFile;
   Sha256 all;
-  for (const std::string& file : files) {
-    const std::string hash = sha256_file(file);
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.json"}) {
+    const bool from_panels = std::string_view(name) == "model.safetensors" && path_exists(panels);
+    const std::string hash =
+        from_panels ? panel_file_source(panels) : sha256_file(dir + "/" + name);
     all.update(hash.data(), hash.size());
   }
   return fmt::format("osp-{}-{}", kEngineNumerics, all.hex().substr(0, 16));

@@ -25,7 +25,6 @@ static_assert(std::endian::native == std::endian::little, "data is used in place
 constexpr size_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the reference's limit
 constexpr int kMaxJsonDepth = 127;                 // the limit of the reference's JSON reader
-constexpr size_t kAlignment = 8;
 constexpr char kMetadataName[] = "__metadata__";
 
 struct DtypeBits {
@@ -197,9 +196,9 @@ std::string_view header_text(std::span<const std::byte> bytes, const std::string
   return {reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, static_cast<size_t>(length)};
 }
 
-// The header with the data's offsets, padded so that the data begins at a multiple of kAlignment.
+// The header with the data's offsets, padded so that the data begins at a multiple of `alignment`.
 std::string encode_header(const std::vector<TensorEntry>& tensors,
-                          const std::map<std::string, std::string>& metadata) {
+                          const std::map<std::string, std::string>& metadata, size_t alignment) {
   std::string header = "{";
   if (!metadata.empty()) {
     header +=
@@ -222,7 +221,8 @@ std::string encode_header(const std::vector<TensorEntry>& tensors,
     offset += tensor.data.size();
   }
   header += "}";
-  header.resize((header.size() + kAlignment - 1) / kAlignment * kAlignment, ' ');
+  const size_t begin = (kLengthBytes + header.size() + alignment - 1) / alignment * alignment;
+  header.resize(begin - kLengthBytes, ' ');
   return header;
 }
 
@@ -279,8 +279,8 @@ const TensorView& SafetensorsFile::at(const std::string& name) const {
 }
 
 void write_safetensors(const std::string& path, const std::vector<TensorEntry>& tensors,
-                       const std::map<std::string, std::string>& metadata) {
-  const std::string header = encode_header(tensors, metadata);
+                       const std::map<std::string, std::string>& metadata, size_t alignment) {
+  const std::string header = encode_header(tensors, metadata, alignment);
   if (header.size() > kMaxHeaderBytes) {
     fail(ErrorCode::unsupported, "{}: {} tensors need a header of {} bytes, the limit is {}", path,
          tensors.size(), header.size(), kMaxHeaderBytes);

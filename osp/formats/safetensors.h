@@ -53,9 +53,11 @@ struct TensorEntry {
   std::span<const std::byte> data;
 };
 
-// Streams header and data to `path` (FileWriter, fsynced), tensors in the given order, data aligned
-// to 8 bytes by header padding. Not atomic by itself: write into a temporary folder or name.
+// Streams header and data to `path` (FileWriter, fsynced), tensors in the given order, the first of
+// them at a multiple of `alignment` (of 8) by header padding. Not atomic by itself: write into a
+// temporary folder or name.
 void write_safetensors(const std::string& path, const std::vector<TensorEntry>& tensors,
-                       const std::map<std::string, std::string>& metadata = {});
+                       const std::map<std::string, std::string>& metadata = {},
+                       size_t alignment = 8);
 
 }  // namespace osp

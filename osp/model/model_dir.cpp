@@ -134,6 +134,7 @@ WeightFiles open_weights(const std::string& dir) {
          "safetensors",
          dir);
   }
+  if (path_exists(dir + "/" + kPanelFile)) refuse_panels(dir);
   fail(ErrorCode::damaged, "{}: neither {} nor {} is there", dir, kWeights, kIndex);
 }
 
@@ -274,6 +275,14 @@ class ModelDirSource : public ModelSource {
 };
 
 }  // namespace
+
+void refuse_panels(const std::string& dir) {
+  fail(ErrorCode::unsupported,
+       "{}: holds panels, which the integer engine alone runs (osp generate, serve, score and "
+       "eval); "
+       "for anything else take the folder that they were made from",
+       dir);
+}
 
 std::string find_model_dir(const std::string& path) {
   if (is_gguf_path(path)) return path;

@@ -13,6 +13,13 @@
 
 namespace osp {
 
+// Beside config.json in a folder of `osp export --format panels`, in place of the weights: the
+// layers as the integer engine reads them (osp/runtime/panel_file.h).
+inline constexpr const char* kPanelFile = "panels.safetensors";
+
+// Error(unsupported): `dir` is such a folder, and something else than running it was asked for.
+[[noreturn]] void refuse_panels(const std::string& dir);
+
 // The folder that holds config.json: `path` itself, or `path`/model for a run folder; a .gguf file
 // is its own folder here and below. Error(usage) that says what was looked for if neither has one.
 std::string find_model_dir(const std::string& path);

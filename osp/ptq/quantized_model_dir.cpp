@@ -111,27 +111,41 @@ bool is_quantized_model_dir(const std::string& path) {
   return config.is_object() && config.contains(kInfoKey);
 }
 
-QuantizedFolder::QuantizedFolder(const std::string& path)
-    : weights_file_(path + "/" + kWeights),
-      json_(read_json_file(path + "/config.json", kMaxConfigBytes)),
-      tensors_(SafetensorsFile::open(weights_file_)) {
+QuantizedConfig load_quantized_config(const std::string& path) {
   const std::string file = path + "/config.json";
-  const Json with = json_;
-  json_ = without_quantization(with, file);
-  info_ = parse_quantization_info(with[kInfoKey], file);
-  config_ = parse_hf_config(json_, file).model;
-  check_tensors(tensors_.tensors(), config_, weights_file_);
+  const Json with = read_json_file(file, kMaxConfigBytes);
+  QuantizedConfig config{.info = {}, .model = {}, .json = without_quantization(with, file)};
+  config.info = parse_quantization_info(with[kInfoKey], file);
+  config.model = parse_hf_config(config.json, file).model;
   try {
-    check_activation_groups(info_.groups, config_);
+    check_activation_groups(config.info.groups, config.model);
   } catch (const Error& error) {
     fail(ErrorCode::damaged, "{}: {}", file, error.what());
   }
+  return config;
+}
+
+namespace {
+
+std::string weights_file_of(const std::string& path) {
+  if (path_exists(path + "/" + kPanelFile)) refuse_panels(path);
+  return path + "/" + kWeights;
+}
+
+}  // namespace
+
+QuantizedFolder::QuantizedFolder(const std::string& path)
+    : weights_file_(weights_file_of(path)),
+      config_(load_quantized_config(path)),
+      tensors_(SafetensorsFile::open(weights_file_)) {
+  check_tensors(tensors_.tensors(), config_.model, weights_file_);
 }
 
 InputOffsets QuantizedFolder::read_offsets() const {
-  std::vector<int64_t> layers(static_cast<size_t>(config_.layers));
+  std::vector<int64_t> layers(static_cast<size_t>(config_.model.layers));
   std::iota(layers.begin(), layers.end(), 0);
-  return osp::read_offsets(tensors_.tensors(), config_, info_.mean_offset, layers, weights_file_);
+  return osp::read_offsets(tensors_.tensors(), config_.model, config_.info.mean_offset, layers,
+                           weights_file_);
 }
 
 void QuantizedFolder::release() const {
@@ -139,9 +153,9 @@ void QuantizedFolder::release() const {
 }
 
 ParameterStore QuantizedFolder::read(Part part, QuantizedWeights& weights) const {
-  ParameterStore store = make_parameters(config_, {.part = part});
+  ParameterStore store = make_parameters(config_.model, {.part = part});
   std::set<std::string> taken;
-  weights = read_part(tensors_.tensors(), store, info_.grid, weights_file_, taken);
+  weights = read_part(tensors_.tensors(), store, config_.info.grid, weights_file_, taken);
   return store;
 }
 

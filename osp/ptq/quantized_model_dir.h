@@ -43,13 +43,21 @@ void check_output_dir(const std::string& path);
 // True if the folder's config.json has "osp_quantization".
 bool is_quantized_model_dir(const std::string& path);
 
+// config.json of a quantized model dir. Errors as load_model_config.
+struct QuantizedConfig {
+  QuantizedModelInfo info;
+  ModelConfig model;
+  Json json;  // without the two entries of quantization
+};
+QuantizedConfig load_quantized_config(const std::string& path);
+
 // An opened quantized model dir, read part by part. Errors as load_model_dir.
 class QuantizedFolder {
  public:
   explicit QuantizedFolder(const std::string& path);
-  const QuantizedModelInfo& info() const { return info_; }
-  const ModelConfig& config() const { return config_; }
-  const Json& config_json() const { return json_; }  // without the two entries
+  const QuantizedModelInfo& info() const { return config_.info; }
+  const ModelConfig& config() const { return config_.model; }
+  const Json& config_json() const { return config_.json; }
   // The parameters of a part that are not quantized (the masters of the others are zero), and the
   // quantized layers.
   ParameterStore read(Part part, QuantizedWeights& weights) const;
@@ -59,9 +67,7 @@ class QuantizedFolder {
 
  private:
   std::string weights_file_;
-  Json json_;
-  QuantizedModelInfo info_;
-  ModelConfig config_;
+  QuantizedConfig config_;
   SafetensorsFile tensors_;
 };
 

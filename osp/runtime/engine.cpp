@@ -40,7 +40,7 @@ Engine::Engine(std::unique_ptr<const RuntimeModel> model, const EngineOptions& o
       products_(options.products != nullptr ? *options.products : active_code_products()),
       pool_(options.threads),
       head_(model_->head_table(), model_->config.vocabulary, model_->config.width,
-            options.head_bits, kernels_, products_),
+            options.head_bits, kernels_, products_, model_->packed_head),
       pages_(std::make_shared<KvPagePool>(kv_shape())) {
   const ModelConfig& config = model_->config;
   const RopeTables tables =

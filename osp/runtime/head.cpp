@@ -15,11 +15,6 @@ using kernels::kPanelOutputs;
 
 constexpr int64_t kStatesAtOnce = 4;  // two rows of digits each
 
-// Bytes of one panel of `columns`.
-int64_t panel_bytes(int64_t columns, int64_t bits) {
-  return columns / (bits == 8 ? 4 : 8) * kLineBytes;
-}
-
 void pack_byte_panel(const int8_t* codes, int64_t columns, uint8_t* panel) {
   for (int64_t i = 0; i < columns / 4; ++i) {
     for (int64_t o = 0; o < kPanelOutputs; ++o) {
@@ -33,8 +28,48 @@ void pack_byte_panel(const int8_t* codes, int64_t columns, uint8_t* panel) {
 
 }  // namespace
 
+int64_t HeadPanels::panel_bytes(int64_t width, int64_t bits) {
+  return width / (bits == 8 ? 4 : 8) * kLineBytes;
+}
+
+HeadPanels pack_head(std::span<const uint16_t> table, int64_t vocabulary, int64_t width,
+                     int64_t bits, const kernels::EngineKernels& kernels) {
+  OSP_CHECK(bits == 8 || bits == 4, "panels of {} bits", bits);
+  const int64_t panels = (vocabulary + kPanelOutputs - 1) / kPanelOutputs;
+  const int64_t bytes = HeadPanels::panel_bytes(width, bits);
+  AlignedMemory memory(static_cast<size_t>(panels * bytes));
+  std::vector<float> scales(static_cast<size_t>(panels * kPanelOutputs), 0.0f);
+  std::vector<float> weight_sums(scales.size(), 0.0f);
+  const float top = bits == 8 ? 127.0f : 7.0f;
+  std::vector<int8_t> codes(static_cast<size_t>(kPanelOutputs * width));
+  std::vector<float> row(static_cast<size_t>(width));
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    std::fill(codes.begin(), codes.end(), int8_t{0});
+    for (int64_t o = 0; o < kPanelOutputs; ++o) {
+      const int64_t v = panel * kPanelOutputs + o;
+      if (v >= vocabulary) break;
+      kernels.from_half(table.data() + v * width, row.data(), width);
+      float largest = 0.0f;
+      for (const float w : row) largest = std::max(largest, std::abs(w));
+      const float scale = std::max(largest / top, 1.0e-30f);
+      float sum = 0.0f;
+      for (int64_t i = 0; i < width; ++i) {
+        const float code = std::nearbyint(row[static_cast<size_t>(i)] / scale);
+        codes[static_cast<size_t>(o * width + i)] = static_cast<int8_t>(code);
+        sum += std::abs(code);
+      }
+      scales[static_cast<size_t>(v)] = scale;
+      weight_sums[static_cast<size_t>(v)] = scale * sum;
+    }
+    uint8_t* to = memory.data() + panel * bytes;
+    bits == 8 ? pack_byte_panel(codes.data(), width, to) : pack_panel(codes.data(), width, to);
+  }
+  return {bits, std::move(memory), std::move(scales), std::move(weight_sums)};
+}
+
 Head::Head(std::span<const uint16_t> table, int64_t vocabulary, int64_t width, int64_t bits,
-           const kernels::EngineKernels& kernels, const kernels::CodeProducts& products)
+           const kernels::EngineKernels& kernels, const kernels::CodeProducts& products,
+           const HeadPanels& packed)
     : table_(table),
       vocabulary_(vocabulary),
       width_(width),
@@ -44,37 +79,8 @@ Head::Head(std::span<const uint16_t> table, int64_t vocabulary, int64_t width, i
   OSP_CHECK(bits == 16 || bits == 8 || bits == 4, "a head of {} bits", bits);
   OSP_CHECK(static_cast<int64_t>(table.size()) == vocabulary * width, "a table of {} numbers",
             table.size());
-  if (bits < 16) pack();
-}
-
-void Head::pack() {
-  const int64_t panels = (vocabulary_ + kPanelOutputs - 1) / kPanelOutputs;
-  panels_ = AlignedMemory(static_cast<size_t>(panels * panel_bytes(width_, bits_)));
-  scale_.assign(static_cast<size_t>(panels * kPanelOutputs), 0.0f);
-  weight_sum_.assign(scale_.size(), 0.0f);
-  const float top = bits_ == 8 ? 127.0f : 7.0f;
-  std::vector<int8_t> codes(static_cast<size_t>(kPanelOutputs * width_));
-  std::vector<float> row(static_cast<size_t>(width_));
-  for (int64_t panel = 0; panel < panels; ++panel) {
-    std::fill(codes.begin(), codes.end(), int8_t{0});
-    for (int64_t o = 0; o < kPanelOutputs; ++o) {
-      const int64_t v = panel * kPanelOutputs + o;
-      if (v >= vocabulary_) break;
-      kernels_.from_half(table_.data() + v * width_, row.data(), width_);
-      float largest = 0.0f;
-      for (const float w : row) largest = std::max(largest, std::abs(w));
-      const float scale = std::max(largest / top, 1.0e-30f);
-      float sum = 0.0f;
-      for (int64_t i = 0; i < width_; ++i) {
-        const float code = std::nearbyint(row[static_cast<size_t>(i)] / scale);
-        codes[static_cast<size_t>(o * width_ + i)] = static_cast<int8_t>(code);
-        sum += std::abs(code);
-      }
-      scale_[static_cast<size_t>(v)] = scale;
-      weight_sum_[static_cast<size_t>(v)] = scale * sum;
-    }
-    uint8_t* to = panels_.data() + panel * panel_bytes(width_, bits_);
-    bits_ == 8 ? pack_byte_panel(codes.data(), width_, to) : pack_panel(codes.data(), width_, to);
+  if (bits < 16) {
+    packed_ = packed.bits == bits ? packed : pack_head(table, vocabulary, width, bits, kernels);
   }
 }
 
@@ -121,7 +127,7 @@ void Head::code_logits(const float* states, int64_t rows, float* out, WorkerPool
     tiles.push_back(std::move(tile));
   }
   // Panels, one or three together, each for all states.
-  const int64_t panels = static_cast<int64_t>(scale_.size()) / kPanelOutputs;
+  const int64_t panels = static_cast<int64_t>(packed_.scale.size()) / kPanelOutputs;
   const int64_t together = rows == 1 ? 1 : kernels::kTilePanels;
   const int64_t bundles = (panels + together - 1) / together;
   pool.split(bundles, [&](int64_t begin, int64_t end) {
@@ -138,18 +144,18 @@ void Head::code_logits(const float* states, int64_t rows, float* out, WorkerPool
 void Head::panel_logits(int64_t first, int64_t panels, int size, const int8_t* digits,
                         int64_t states, const float* state_scale, const int32_t (*sums)[2],
                         float* out) const {
-  const int64_t bytes = panel_bytes(width_, bits_);
+  const int64_t bytes = HeadPanels::panel_bytes(width_, bits_);
   int32_t products[8 * kernels::kTilePanels * kPanelOutputs];
   const kernels::CodeTile run =
       (bits_ == 8 ? products_.bytes : products_.nibbles)[size][panels - 1];
-  run(digits, panels_.data() + first * bytes, bytes, bytes / kLineBytes, 128, products);
+  run(digits, packed_.panels.data() + first * bytes, bytes, bytes / kLineBytes, 128, products);
   for (int64_t s = 0; s < states; ++s) {
     for (int64_t p = 0; p < panels; ++p) {
       const int32_t* high = products + (2 * s * panels + p) * kPanelOutputs;
       const int64_t v = (first + p) * kPanelOutputs;
       float values[kPanelOutputs];
       kernels_.head_panel(high, high + panels * kPanelOutputs, sums[s], bits_ == 8 ? 128 : 8,
-                          scale_.data() + v, state_scale[s], values);
+                          packed_.scale.data() + v, state_scale[s], values);
       std::copy(values, values + std::min(kPanelOutputs, vocabulary_ - v),
                 out + s * vocabulary_ + v);
     }
@@ -175,8 +181,8 @@ int32_t Head::greedy(std::span<const float> state, std::span<const float> logits
   const auto of_scale = static_cast<float>(
       1.001 * (0.5 * size + 0.5 * rounding * largest * static_cast<double>(width_)));
   const auto of_weight = static_cast<float>(1.001 * (0.5 * largest / 16255.0 + rounding * largest));
-  const float* scale = scale_.data();
-  const float* weight = weight_sum_.data();
+  const float* scale = packed_.scale.data();
+  const float* weight = packed_.weight_sum.data();
   const float* z = logits.data();
   const auto error = [&](int64_t v) {
     return scale[v] * of_scale + weight[v] * of_weight + std::abs(z[v]) * 0x1p-20f;

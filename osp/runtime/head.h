@@ -15,19 +15,35 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
-#include "osp/runtime/aligned_memory.h"
 #include "osp/runtime/engine_kernels.h"
+#include "osp/runtime/shared_array.h"
 #include "osp/runtime/worker_pool.h"
 
 namespace osp {
 
+// The rows of a head of 8 or 4 bits in panels of 16; those behind the vocabulary are 0.
+struct HeadPanels {
+  int64_t bits = 16;              // 16: there are none
+  SharedArray<uint8_t> panels;    // [panels, lines, 64]
+  SharedArray<float> scale;       // s_v, [16 · panels]
+  SharedArray<float> weight_sum;  // s_v ‖c_v‖₁, the same
+
+  // Bytes of one panel of `width` columns.
+  static int64_t panel_bytes(int64_t width, int64_t bits);
+};
+
+// Quantizes a table fp16 [vocabulary, width] to 8 or 4 bits; the same bytes at every instruction set.
+HeadPanels pack_head(std::span<const uint16_t> table, int64_t vocabulary, int64_t width,
+                     int64_t bits, const kernels::EngineKernels& kernels);
+
 class Head {
  public:
-  // `table` fp16 [vocabulary, width], must outlive the head. `bits` 16, 8 or 4.
+  // `table` fp16 [vocabulary, width], must outlive the head. `bits` 16, 8 or 4; `packed` is taken for
+  // the panels if it has so many bits.
   Head(std::span<const uint16_t> table, int64_t vocabulary, int64_t width, int64_t bits,
-       const kernels::EngineKernels& kernels, const kernels::CodeProducts& products);
+       const kernels::EngineKernels& kernels, const kernels::CodeProducts& products,
+       const HeadPanels& packed = {});
 
   int64_t bits() const { return bits_; }
   // Logits [rows, vocabulary] of states [rows, width].
@@ -39,7 +55,6 @@ class Head {
                  int64_t* candidates = nullptr) const;
 
  private:
-  void pack();
   void full_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const;
   void code_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const;
   // Logits of neighbouring panels for the states of one tile of digits.
@@ -50,9 +65,7 @@ class Head {
   int64_t vocabulary_, width_, bits_;
   const kernels::EngineKernels& kernels_;
   const kernels::CodeProducts& products_;
-  AlignedMemory panels_;
-  std::vector<float> scale_;       // [padded vocabulary]
-  std::vector<float> weight_sum_;  // Σ |code · scale| of each row
+  HeadPanels packed_;
 };
 
 }  // namespace osp

@@ -16,8 +16,16 @@ struct PanelPlace {
   int64_t of(int64_t panel) const { return first + panel * step; }
 };
 
-void pack_scales(const QuantizedLinear& weight, int64_t panel, int64_t place, PackedLinear& out) {
-  const int64_t K = weight.columns(), segments = out.segments();
+// What is being packed.
+struct Packing {
+  int64_t segment, segments, panel_bytes;
+  AlignedMemory panels;
+  std::vector<float> scale, centre, bias;
+  std::vector<int32_t> shifted;
+};
+
+void pack_scales(const QuantizedLinear& weight, int64_t panel, int64_t place, Packing& out) {
+  const int64_t K = weight.columns(), segments = out.segments;
   const int64_t group = weight.group > 0 ? weight.group : K;
   const int8_t* codes = weight.codes.const_data_ptr<int8_t>();
   const float* scale = weight.scale.const_data_ptr<float>();
@@ -39,13 +47,13 @@ void pack_scales(const QuantizedLinear& weight, int64_t panel, int64_t place, Pa
   }
 }
 
-void pack_part(const LinearPart& part, PanelPlace place, PackedLinear& out) {
+void pack_part(const LinearPart& part, PanelPlace place, Packing& out) {
   const int64_t K = part.weight->columns();
   const at::Tensor codes = part.weight->codes.contiguous();
   for (int64_t panel = 0; panel < part.weight->rows() / kPanelOutputs; ++panel) {
     const int64_t to = place.of(panel);
     pack_panel(codes.const_data_ptr<int8_t>() + panel * kPanelOutputs * K, K,
-               out.panels.data() + to * out.panel_bytes());
+               out.panels.data() + to * out.panel_bytes);
     pack_scales(*part.weight, panel, to, out);
     for (int64_t o = 0; part.bias.defined() && o < kPanelOutputs; ++o) {
       out.bias[static_cast<size_t>(to * kPanelOutputs + o)] =
@@ -95,17 +103,26 @@ PackedLinear pack_linear(const std::vector<LinearPart>& parts, int64_t segment, 
     biased = biased || part.bias.defined();
   }
   const auto scales = static_cast<size_t>(out.outputs * out.segments());
-  out.panels = AlignedMemory(static_cast<size_t>(out.panel_count() * out.panel_bytes()));
-  out.scale.resize(scales);
-  out.centre.resize(scales);
-  out.shifted.resize(scales);
-  if (biased) out.bias.resize(static_cast<size_t>(out.outputs));
+  Packing packing{
+      .segment = segment,
+      .segments = out.segments(),
+      .panel_bytes = out.panel_bytes(),
+      .panels = AlignedMemory(static_cast<size_t>(out.panel_count() * out.panel_bytes())),
+      .scale = std::vector<float>(scales),
+      .centre = std::vector<float>(scales),
+      .bias = std::vector<float>(biased ? static_cast<size_t>(out.outputs) : 0),
+      .shifted = std::vector<int32_t>(scales)};
   int64_t before = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     const auto index = static_cast<int64_t>(i), count = static_cast<int64_t>(parts.size());
-    pack_part(parts[i], in_turns ? PanelPlace{index, count} : PanelPlace{before, 1}, out);
+    pack_part(parts[i], in_turns ? PanelPlace{index, count} : PanelPlace{before, 1}, packing);
     before += parts[i].weight->rows() / kPanelOutputs;
   }
+  out.panels = std::move(packing.panels);
+  out.scale = std::move(packing.scale);
+  out.centre = std::move(packing.centre);
+  out.shifted = std::move(packing.shifted);
+  out.bias = std::move(packing.bias);
   return out;
 }
 

@@ -18,17 +18,17 @@
 #include <vector>
 
 #include "osp/quant/quantized_linear.h"
-#include "osp/runtime/aligned_memory.h"
 #include "osp/runtime/engine_kernels.h"
+#include "osp/runtime/shared_array.h"
 
 namespace osp {
 
 struct PackedLinear {
   int64_t outputs = 0, columns = 0, segment = 0;
-  AlignedMemory panels;
-  std::vector<float> scale, centre;  // [panels, segments, 16]
-  std::vector<int32_t> shifted;      // [panels, segments, 16]
-  std::vector<float> bias;           // [outputs] or empty
+  SharedArray<uint8_t> panels;
+  SharedArray<float> scale, centre;  // [panels, segments, 16]
+  SharedArray<int32_t> shifted;      // [panels, segments, 16]
+  SharedArray<float> bias;           // [outputs] or empty
 
   int64_t panel_count() const { return outputs / kernels::kPanelOutputs; }
   int64_t lines() const { return columns / 8; }

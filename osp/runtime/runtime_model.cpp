@@ -63,13 +63,16 @@ std::string unsuitable_size(const ModelConfig& config) {
   return "";
 }
 
+int64_t columns_of(TapPoint point, const ModelConfig& config) {
+  if (point == TapPoint::mlp_product) return config.inner;
+  return point == TapPoint::attention_output ? config.heads * config.head_size : config.width;
+}
+
 std::string unsuitable_groups(const ModelConfig& config, int64_t weight_group,
                               const ActivationGrids& grids) {
   for (const TapPoint point : {TapPoint::attention_input, TapPoint::attention_output,
                                TapPoint::mlp_input, TapPoint::mlp_product}) {
-    const int64_t columns = point == TapPoint::mlp_product        ? config.inner
-                            : point == TapPoint::attention_output ? config.heads * config.head_size
-                                                                  : config.width;
+    const int64_t columns = columns_of(point, config);
     const int64_t group = activation_group(grids.groups, point, config);
     const int64_t segment = common_segment(weight_group, group, columns);
     if (segment % kPanelOutputs != 0 || segment == 0) {
@@ -93,14 +96,28 @@ CodeGrid dynamic_grid(int64_t bits, int64_t group, int64_t segment, bool free_ra
   return grid;
 }
 
-// Builds one layer after the other.
+CodeGrid input_grid(const QuantizedParts& parts, TapPoint point, int64_t layer) {
+  const ModelConfig& config = parts.config;
+  const int64_t group = activation_group(parts.grids.groups, point, config);
+  CodeGrid grid = dynamic_grid(parts.bits.activations, group,
+                               common_segment(parts.weight_group, group, columns_of(point, config)),
+                               point == TapPoint::attention_output, parts.grids.clips.activations);
+  const auto fixed = parts.grids.scales.find({point, layer});
+  if (fixed != parts.grids.scales.end()) {
+    grid.fixed = true;
+    grid.fixed_scale = static_cast<float>(fixed->second.scale);
+    grid.fixed_zero = static_cast<float>(fixed->second.zero);
+  }
+  return grid;
+}
+
+// Fills one layer after the other.
 class LayerBuilder {
  public:
   LayerBuilder(const QuantizedParts& parts, int64_t layer)
       : parts_(parts), config_(parts.config), store_(parts.read(layer, weights_)) {}
 
-  RuntimeLayer build(int64_t layer) const {
-    RuntimeLayer out;
+  void build(int64_t layer, RuntimeLayer& out) const {
     const int64_t D = config_.width, K = config_.head_size;
     out.input_gain = gain_of(store_, Role::input_norm, layer, D);
     out.post_gain = gain_of(store_, Role::post_attention_norm, layer, D);
@@ -109,11 +126,10 @@ class LayerBuilder {
       out.query_gain = gain_of(store_, Role::query_norm, layer, wide ? config_.heads * K : K);
       out.key_gain = gain_of(store_, Role::key_norm, layer, wide ? config_.kv_heads * K : K);
     }
-    out.attention_input_grid = input(TapPoint::attention_input, layer, out.attention_input_offset);
-    out.attention_output_grid =
-        input(TapPoint::attention_output, layer, out.attention_output_offset);
-    out.mlp_input_grid = input(TapPoint::mlp_input, layer, out.mlp_input_offset);
-    out.mlp_product_grid = input(TapPoint::mlp_product, layer, out.mlp_product_offset);
+    out.attention_input_offset = offset(TapPoint::attention_input, layer);
+    out.attention_output_offset = offset(TapPoint::attention_output, layer);
+    out.mlp_input_offset = offset(TapPoint::mlp_input, layer);
+    out.mlp_product_offset = offset(TapPoint::mlp_product, layer);
     out.qkv = packed({Role::query, Role::key, Role::value}, TapPoint::attention_input, layer,
                      out.attention_input_grid, false);
     out.attention_output = packed({Role::attention_output}, TapPoint::attention_output, layer,
@@ -121,30 +137,12 @@ class LayerBuilder {
     out.gate_up =
         packed({Role::gate, Role::up}, TapPoint::mlp_input, layer, out.mlp_input_grid, true);
     out.down = packed({Role::down}, TapPoint::mlp_product, layer, out.mlp_product_grid, false);
-    return out;
   }
 
  private:
-  int64_t columns(TapPoint point) const {
-    if (point == TapPoint::mlp_product) return config_.inner;
-    return point == TapPoint::attention_output ? config_.heads * config_.head_size : config_.width;
-  }
-
-  // The grid of an input, and its offset.
-  CodeGrid input(TapPoint point, int64_t layer, std::vector<float>& offset) const {
-    const int64_t group = activation_group(parts_.grids.groups, point, config_);
-    CodeGrid grid = dynamic_grid(
-        parts_.bits.activations, group, common_segment(parts_.weight_group, group, columns(point)),
-        point == TapPoint::attention_output, parts_.grids.clips.activations);
-    const auto fixed = parts_.grids.scales.find({point, layer});
-    if (fixed != parts_.grids.scales.end()) {
-      grid.fixed = true;
-      grid.fixed_scale = static_cast<float>(fixed->second.scale);
-      grid.fixed_zero = static_cast<float>(fixed->second.zero);
-    }
+  std::vector<float> offset(TapPoint point, int64_t layer) const {
     const auto found = parts_.grids.offsets.find({point, layer});
-    if (found != parts_.grids.offsets.end()) offset = floats_of(found->second);
-    return grid;
+    return found == parts_.grids.offsets.end() ? std::vector<float>{} : floats_of(found->second);
   }
 
   PackedLinear packed(const std::vector<Role>& roles, TapPoint point, int64_t layer,
@@ -231,21 +229,19 @@ kernels::HadamardPlan HadamardTable::plan() const {
           .factor = static_cast<float>(1.0 / std::sqrt(static_cast<double>(size_)))};
 }
 
-std::unique_ptr<const RuntimeModel> make_runtime_model(const QuantizedParts& parts) {
+std::unique_ptr<RuntimeModel> runtime_frame(const QuantizedParts& parts) {
   const ModelConfig& config = parts.config;
   const std::string reason = why_not_in_integers(parts);
   if (!reason.empty()) fail(ErrorCode::unsupported, "the integer engine: {}", reason);
   auto model = std::make_unique<RuntimeModel>();
   model->config = config;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    model->layers.push_back(LayerBuilder(parts, layer).build(layer));
+    RuntimeLayer& out = model->layers.emplace_back();
+    out.attention_input_grid = input_grid(parts, TapPoint::attention_input, layer);
+    out.attention_output_grid = input_grid(parts, TapPoint::attention_output, layer);
+    out.mlp_input_grid = input_grid(parts, TapPoint::mlp_input, layer);
+    out.mlp_product_grid = input_grid(parts, TapPoint::mlp_product, layer);
   }
-  // What stands around the blocks.
-  QuantizedWeights none;
-  const ParameterStore store = parts.read(kOutsideBlocks, none);
-  model->embedding = to_half(store.master(store.find(Role::embedding)), "the embedding");
-  if (!config.tied) model->head = to_half(store.master(store.find(Role::head)), "the head");
-  model->final_gain = gain_of(store, Role::final_norm, kNoLayer, config.width);
   // Online transforms and the grids of the cache.
   if (parts.online.query_key_hadamard) model->key_hadamard = HadamardTable(config.head_size);
   if (parts.online.down_hadamard) {
@@ -255,6 +251,21 @@ std::unique_ptr<const RuntimeModel> make_runtime_model(const QuantizedParts& par
   const int64_t K = config.head_size;
   model->key_grid = dynamic_grid(parts.bits.kv_cache, K, K, false, parts.grids.clips.cache);
   model->value_grid = dynamic_grid(parts.bits.kv_cache, K, K, true, parts.grids.clips.cache);
+  return model;
+}
+
+std::unique_ptr<const RuntimeModel> make_runtime_model(const QuantizedParts& parts) {
+  const ModelConfig& config = parts.config;
+  std::unique_ptr<RuntimeModel> model = runtime_frame(parts);
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    LayerBuilder(parts, layer).build(layer, model->layers[static_cast<size_t>(layer)]);
+  }
+  // What stands around the blocks.
+  QuantizedWeights none;
+  const ParameterStore store = parts.read(kOutsideBlocks, none);
+  model->embedding = to_half(store.master(store.find(Role::embedding)), "the embedding");
+  if (!config.tied) model->head = to_half(store.master(store.find(Role::head)), "the head");
+  model->final_gain = gain_of(store, Role::final_norm, kNoLayer, config.width);
   return model;
 }
 

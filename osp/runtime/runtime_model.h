@@ -15,6 +15,7 @@
 #include "osp/quant/bits.h"
 #include "osp/quant/online_transforms.h"
 #include "osp/quant/quantized_linear.h"
+#include "osp/runtime/head.h"
 #include "osp/runtime/packed_linear.h"
 
 namespace osp {
@@ -67,16 +68,21 @@ struct RuntimeLayer {
 struct RuntimeModel {
   ModelConfig config;
   std::vector<RuntimeLayer> layers;
-  std::vector<uint16_t> embedding;  // fp16 [vocabulary, width]
-  std::vector<uint16_t> head;       // the same; empty if tied
+  SharedArray<uint16_t> embedding;  // fp16 [vocabulary, width]
+  SharedArray<uint16_t> head;       // the same; empty if tied
+  HeadPanels packed_head;           // of a panel file; of 16 bits where there is none
   std::vector<float> final_gain;
   HadamardTable key_hadamard, down_hadamard;  // of size 0 where there is none
   kernels::CodeGrid key_grid, value_grid;
 
-  const std::vector<uint16_t>& head_table() const { return config.tied ? embedding : head; }
+  std::span<const uint16_t> head_table() const { return config.tied ? embedding : head; }
 };
 
-// Error(unsupported) with the reason of why_not_in_integers.
+// The model without its numbers: sizes, grids and online transforms. Error(unsupported) with the
+// reason of why_not_in_integers.
+std::unique_ptr<RuntimeModel> runtime_frame(const QuantizedParts& parts);
+
+// Errors as runtime_frame.
 std::unique_ptr<const RuntimeModel> make_runtime_model(const QuantizedParts& parts);
 
 }  // namespace osp

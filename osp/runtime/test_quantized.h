@@ -35,7 +35,9 @@ struct TestModel {
     config.embedding_projection = false;
   }
 
-  std::unique_ptr<const RuntimeModel> make() const {
+  // f(parts) with the model's parts.
+  template <class Function>
+  auto with_parts(const Function& f) const {
     const ModelConfig full = resolved_config(config);
     const QuantizedParts parts{full,
                                bits,
@@ -44,8 +46,10 @@ struct TestModel {
                                grids,
                                [&](Part part, QuantizedWeights& weights) {
                                  return read(full, part, weights); }};
-    return make_runtime_model(parts);
+    return f(parts);
   }
+
+  std::unique_ptr<const RuntimeModel> make() const { return with_parts(make_runtime_model); }
 
   std::unique_ptr<Engine> engine(const EngineOptions& options = {}) const {
     return std::make_unique<Engine>(make(), options);
