@@ -41,6 +41,7 @@ struct PanelScales {
   const float* centre;     // [segments, 16], c = Σ_i (code − zero) of the weights
   const int32_t* shifted;  // [segments, 16], u
   const float* bias;       // [16] or null
+  bool all_eight;          // every u is 8
 };
 
 // A tile of products and where its outputs go. The scales, zeros and sums of a row's segments follow
@@ -112,10 +113,9 @@ struct EngineKernels {
   // The outputs of a tile of products: (residual +) Σ … as PanelScales says.
   void (*epilogue)(const TileOutput& tile);
   // x as two 7-bit digits: q = round(x · 16255 / max |x|) = 128 high + low, −64 ≤ low < 64. Returns
-  // the scale max |x| / 16255 (0 for a row of zeros); code c of digit d goes to (c / 4) · stride + c
-  // % 4 of its row. `sums`: of the high and of the low digits.
-  float (*digits)(const float* x, int64_t n, int8_t* high, int8_t* low, int64_t stride,
-                  int32_t* sums);
+  // the scale max |x| / 16255 (0 for a row of zeros). The high digit of channel c goes to (c / 4) ·
+  // stride + c % 4, the low one 4 bytes behind it. `sums`: of the high and of the low digits.
+  float (*digits)(const float* x, int64_t n, int8_t* to, int64_t stride, int32_t* sums);
   // Attention of a tile over its pages. `products`: the integer tiles to use.
   void (*attention)(const AttentionTile& tile, const CodeProducts& products);
   // One panel of the head: logits of 16 rows (code − offset) · row_scale for a state of digits.

@@ -120,9 +120,9 @@ void Head::code_logits(const float* states, int64_t rows, float* out, WorkerPool
     const int64_t R = kernels::kTileRows[tile.size];
     tile.digits.resize(static_cast<size_t>(width_ * R));
     for (int64_t s = 0; s < now; ++s) {
-      int8_t* high = tile.digits.data() + 8 * s;
-      tile.scale[s] = kernels_.digits(states + (first + s) * width_, width_, high, high + 4, 4 * R,
-                                      tile.sums[s]);
+      int8_t* to = tile.digits.data() + 8 * s;
+      tile.scale[s] =
+          kernels_.digits(states + (first + s) * width_, width_, to, 4 * R, tile.sums[s]);
     }
     tiles.push_back(std::move(tile));
   }

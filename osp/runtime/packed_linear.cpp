@@ -66,8 +66,17 @@ void pack_part(const LinearPart& part, PanelPlace place, Packing& out) {
 
 kernels::PanelScales PackedLinear::scales(int64_t panel) const {
   const int64_t at = panel * segments() * kPanelOutputs;
-  return {segments(), scale.data() + at, centre.data() + at, shifted.data() + at,
-          bias.empty() ? nullptr : bias.data() + panel * kPanelOutputs};
+  return {segments(),
+          scale.data() + at,
+          centre.data() + at,
+          shifted.data() + at,
+          bias.empty() ? nullptr : bias.data() + panel * kPanelOutputs,
+          all_eight};
+}
+
+void PackedLinear::find_all_eight() {
+  const std::span<const int32_t> u = shifted;
+  all_eight = std::all_of(u.begin(), u.end(), [](int32_t x) { return x == 8; });
 }
 
 int64_t common_segment(int64_t weight_group, int64_t activation_group, int64_t columns) {
@@ -122,6 +131,7 @@ PackedLinear pack_linear(const std::vector<LinearPart>& parts, int64_t segment, 
   out.scale = std::move(packing.scale);
   out.centre = std::move(packing.centre);
   out.shifted = std::move(packing.shifted);
+  out.find_all_eight();
   out.bias = std::move(packing.bias);
   return out;
 }

@@ -29,12 +29,14 @@ struct PackedLinear {
   SharedArray<float> scale, centre;  // [panels, segments, 16]
   SharedArray<int32_t> shifted;      // [panels, segments, 16]
   SharedArray<float> bias;           // [outputs] or empty
+  bool all_eight = false;            // whether every u_t is 8; set by find_all_eight()
 
   int64_t panel_count() const { return outputs / kernels::kPanelOutputs; }
   int64_t lines() const { return columns / 8; }
   int64_t panel_bytes() const { return lines() * kernels::kLineBytes; }
   int64_t segments() const { return columns / segment; }
   kernels::PanelScales scales(int64_t panel) const;
+  void find_all_eight();
 };
 
 // One layer to be packed; `bias` [out] fp64 or undefined.

@@ -161,6 +161,7 @@ PackedLinear read_linear(const Reader& reader, const std::string& name, int64_t 
   linear.centre = reader.floats(name + ".centre", scales);
   linear.shifted = reader.array<int32_t>(name + ".shifted", "I32", scales);
   linear.bias = reader.channels(name + ".bias", outputs);
+  linear.find_all_eight();
   return linear;
 }
 
