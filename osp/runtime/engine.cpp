@@ -215,7 +215,7 @@ void Engine::append_keys_and_values(int64_t layer) {
   const kernels::HadamardPlan plan = model_->key_hadamard.plan();
   // By key/value head: neighbouring tokens share bytes of the values' panels.
   pool_.split(Hkv, [&](int64_t begin, int64_t end) {
-    float scratch[kernels::kLargestHead];
+    float scratch[kernels::kLargestHead + 16];
     int8_t codes[kernels::kLargestHead];
     const auto turn = [&](float* x, const std::vector<float>& gain, int64_t position) {
       if (config.qk_norm && !config.qk_norm_wide) kernels_.rms_norm(x, gain.data(), x, K, eps);
@@ -319,7 +319,7 @@ void Engine::mlp_product_to_codes(int64_t layer) {
   const kernels::HadamardPlan plan = model_->down_hadamard.plan();
   const float* offset = data_or_null(l.mlp_product_offset);
   pool_.split(rows, [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch(static_cast<size_t>(plan.size));
+    std::vector<float> scratch(static_cast<size_t>(plan.size + 16));
     for (int64_t r = begin; r < end; ++r) {
       float* x = wide_.data() + r * 2 * F;
       kernels_.swiglu(x, x, F);

@@ -105,7 +105,7 @@ struct EngineKernels {
                    const CodeRow& row);
   // Rotation of channel pairs (i, i + pairs) of one head by cos and sin [pairs], in place.
   void (*rope)(float* x, const float* cos, const float* sin, int64_t pairs);
-  // In place, in `rows` neighbouring blocks of plan.size; `scratch` holds plan.size numbers.
+  // In place, in `rows` neighbouring blocks of plan.size; `scratch` holds plan.size + 16 numbers.
   void (*hadamard)(float* x, int64_t rows, const HadamardPlan& plan, float* scratch);
   // silu(gate) · up of rows in turns of 16 gates and 16 ups: y[16 i + l] from x[32 i + l] and x[32 i
   // + 16 + l]; `y` may be `x`.

@@ -66,12 +66,17 @@ void KvPage::put_key(int64_t layer, int64_t head, int64_t slot, const int8_t* co
 
 void KvPage::put_value(int64_t layer, int64_t head, int64_t slot, const int8_t* codes, float scale,
                        float zero) {
-  uint8_t* values = part_data(layer, head) + kPageTokens * shape_.head_size / 2;
+  // Byte `slot % 4` of four in the token's line of each panel.
+  uint8_t* line = part_data(layer, head) + kPageTokens * shape_.head_size / 2 +
+                  slot / 8 * kLineBytes + slot % 4;
   const int shift = slot % 8 < 4 ? 0 : 4;
-  for (int64_t c = 0; c < shape_.head_size; ++c) {
-    uint8_t& byte = values[c / kPanelOutputs * (kPageTokens / 8) * kLineBytes +
-                           slot / 8 * kLineBytes + c % kPanelOutputs * 4 + slot % 4];
-    byte = static_cast<uint8_t>((byte & (0xf0 >> shift)) | codes[c] << shift);
+  const auto kept = static_cast<uint8_t>(0xf0 >> shift);
+  for (int64_t c = 0; c < shape_.head_size; c += kPanelOutputs) {
+    for (int64_t o = 0; o < kPanelOutputs; ++o) {
+      uint8_t& byte = line[4 * o];
+      byte = static_cast<uint8_t>((byte & kept) | codes[c + o] << shift);
+    }
+    line += kPageTokens / 8 * kLineBytes;
   }
   scales(layer, head)[2 * kPageTokens + slot] = scale;
   scales(layer, head)[3 * kPageTokens + slot] = zero;
