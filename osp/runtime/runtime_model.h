@@ -22,7 +22,7 @@ namespace osp {
 
 // Version of the arithmetic of docs/numerics.md ("Integer engine"): the same version gives the same
 // bits for the same model and tokens.
-inline constexpr int kEngineNumerics = 1;
+inline constexpr int kEngineNumerics = 2;
 
 // Everything about a quantized model; the references must live as long as the call.
 struct QuantizedParts {

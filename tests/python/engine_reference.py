@@ -104,9 +104,10 @@ def paley(order: int) -> torch.Tensor:
 
 def digits(x):
     """x as two 7-bit digits: (codes, scale)."""
-    scale = x.abs().amax(-1, keepdim=True) / torch.tensor(16255.0)
+    largest = x.abs().amax(-1, keepdim=True)
+    scale, inverse = largest / torch.tensor(16255.0), torch.tensor(16255.0) / largest
     usable = scale >= 1e-36
-    codes = torch.where(usable, torch.round(x / scale), torch.zeros_like(x)).clamp(-16255, 16255)
+    codes = torch.where(usable, torch.round(x * inverse), torch.zeros_like(x)).clamp(-16255, 16255)
     return codes, torch.where(usable, scale, torch.zeros_like(scale))
 
 
@@ -226,7 +227,7 @@ class Engine:
             q_sum = q_codes.sum(1).float()
             scale = q_scale[:, 0] * torch.tensor(K**-0.5, dtype=torch.float64).float()
             largest = torch.full((T,), -torch.inf)
-            total = torch.zeros(T)
+            total = torch.zeros(T, 16)
             y = torch.zeros(T, K)
             padded = [
                 torch.nn.functional.pad(x[:, kv], (0, 0, 0, pad))
@@ -242,21 +243,25 @@ class Engine:
                 now = torch.maximum(largest, logit.amax(1))
                 p = exponential(logit - now[:, None])
                 p = torch.where(visible, p, torch.zeros_like(p))
-                correction = torch.where(total == 0, torch.zeros(T), exponential(largest - now))
+                correction = torch.where(largest == -torch.inf, torch.zeros(T), exponential(largest - now))
                 weight = p * vs[:, 0]
-                step = weight.amax(1) / torch.tensor(16383.0)
+                most = weight.amax(1)
+                step, inverse = most / torch.tensor(16383.0), torch.tensor(16383.0) / most
                 usable = step >= 1e-34
                 w_codes = torch.where(
-                    usable[:, None], torch.round(weight / step[:, None]), torch.zeros_like(weight)
+                    usable[:, None], torch.round(weight * inverse[:, None]), torch.zeros_like(weight)
                 )
                 zeros = lane_sum(w_codes * vz[:, 0])
                 values = (w_codes.double() @ vc.double()).float()
                 new = y * correction[:, None]
                 new = torch.where(usable[:, None], new + (values - zeros[:, None]) * step[:, None], new)
                 y = torch.where(here[:, None], new, y)
-                total = torch.where(here, total * correction + lane_sum(p), total)
+                lanes = total * correction[:, None]
+                for part in p.split(16, 1):
+                    lanes = lanes + part
+                total = torch.where(here[:, None], lanes, total)
                 largest = torch.where(here, now, largest)
-            out[:, head] = y * (1.0 / total)[:, None]
+            out[:, head] = y * (1.0 / lane_sum(total))[:, None]
         return out
 
     def states(self, tokens):

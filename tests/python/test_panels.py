@@ -15,7 +15,7 @@ def panels(run_program, serve_folder, tmp_path_factory):
     answer = run_program(["osp", "export", serve_folder, "--format", "panels", "--out", out, "--json"])
     written = json.loads(answer.stdout)
     assert written["bytes"] == (out / "panels.safetensors").stat().st_size
-    assert written["layout"] == 1 and written["numerics"] == 1
+    assert written["layout"] == 1 and written["numerics"] == 2
     return out
 
 
