@@ -112,7 +112,7 @@ struct EngineKernels {
   void (*swiglu)(const float* x, float* y, int64_t n);
   // The outputs of a tile of products: (residual +) Σ … as PanelScales says.
   void (*epilogue)(const TileOutput& tile);
-  // x as two 7-bit digits: q = round(x · 16255 / max |x|) = 128 high + low, −64 ≤ low < 64. Returns
+  // x as two 7-bit digits: q = round(x · (16255 / max |x|)) = 128 high + low, −64 ≤ low < 64. Returns
   // the scale max |x| / 16255 (0 for a row of zeros). The high digit of channel c goes to (c / 4) ·
   // stride + c % 4, the low one 4 bytes behind it. `sums`: of the high and of the low digits.
   float (*digits)(const float* x, int64_t n, int8_t* to, int64_t stride, int32_t* sums);
