@@ -9,7 +9,6 @@
 #include "osp/base/error.h"
 #include "osp/base/memory.h"
 #include "osp/base/timing.h"
-#include "osp/runtime/active_products.h"
 
 namespace osp {
 namespace {

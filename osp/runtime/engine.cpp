@@ -6,7 +6,6 @@
 #include "osp/base/error.h"
 #include "osp/base/interrupt.h"
 #include "osp/ops/rope.h"
-#include "osp/runtime/active_products.h"
 #include "osp/runtime/linear_product.h"
 
 namespace osp {

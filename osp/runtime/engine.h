@@ -16,6 +16,7 @@
 
 #include "osp/model/tap.h"
 #include "osp/ops/isa.h"
+#include "osp/runtime/active_products.h"
 #include "osp/runtime/code_buffer.h"
 #include "osp/runtime/head.h"
 #include "osp/runtime/kv_pages.h"

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "osp/runtime/active_products.h"
 #include "osp/runtime/test_emulated_amx.h"
 #include "osp/runtime/test_quantized.h"
 
