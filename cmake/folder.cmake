@@ -84,8 +84,10 @@ set(OSP_FLAGS_avx512bf16 -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512
 set(OSP_FLAGS_avx512vnni -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma
   -Wno-uninitialized -Wno-maybe-uninitialized)
 
+set(OSP_FLAGS_amx ${OSP_FLAGS_avx512} -mamx-tile -mamx-int8)
+
 function(osp_set_kernel_flags file)
-  if(NOT file MATCHES "/([^/]*)_(portable|avx2|avx512|avx512bf16|avx512vnni)\\.cpp$")
+  if(NOT file MATCHES "/([^/]*)_(portable|avx2|avx512|avx512bf16|avx512vnni|amx)\\.cpp$")
     return()
   endif()
   set(flags ${OSP_FLAGS_${CMAKE_MATCH_2}})

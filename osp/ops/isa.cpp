@@ -1,5 +1,8 @@
 #include "osp/ops/isa.h"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <cstdlib>
 #include <cstring>
 
@@ -56,6 +59,17 @@ bool has_avx512_vnni() {
   unsigned eax = 7, ebx = 0, ecx = 0, edx = 0;
   __asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
   return active_isa() >= Isa::avx512 && (ecx >> 11 & 1) != 0;
+}
+
+bool has_amx_int8() {
+  static const bool usable = [] {
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XTILEDATA
+    unsigned eax = 7, ebx = 0, ecx = 0, edx = 0;
+    __asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+    return active_isa() == Isa::amx && (edx >> 25 & 1) != 0 &&
+           syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return usable;
 }
 
 void apply_isa_environment() {

@@ -29,6 +29,10 @@ bool has_avx512_bf16();
 // The same for products of 8-bit integers (AVX-512 VNNI).
 bool has_avx512_vnni();
 
+// True if the level in use is AMX, the CPU has its products of 8-bit integers, and the kernel lets
+// this process use the tile registers, for which this asks at the first call.
+bool has_amx_int8();
+
 // Must run before the tensor library is first used: sets ATEN_CPU_CAPABILITY and
 // ONEDNN_MAX_CPU_ISA to match OSP_ISA, where it is set.
 void apply_isa_environment();

@@ -10,6 +10,9 @@
 //   bytes     a line is 16 outputs × 4 columns: byte 4 o + j of line i is column 4 i + j
 //
 // The rows of a tile of R are interleaved: byte (c / 4) · 4 R + 4 r + c % 4 is column c of row r.
+//
+// Instruction sets with registers of two dimensions have products of many rows besides, which read
+// rows whole and panels unpacked (WideProducts).
 #pragma once
 
 #include <cstdint>
@@ -28,6 +31,39 @@ inline constexpr int64_t kLineBytes = 64;
 using CodeTile = void (*)(const int8_t* a, const uint8_t* panels, int64_t stride, int64_t lines,
                           int largest, int32_t* out);
 
+// A line in memory of its own: of panels, or of 64 columns of a row.
+struct alignas(kLineBytes) Line {
+  uint8_t bytes[kLineBytes];
+};
+
+// Products of 16 or 32 rows with one or two panels, 64 columns in a step. Rows lie whole, `a_stride`
+// bytes apart; panels are lines of 16 outputs × 4 columns, 16 for each step. Where the columns are no
+// multiple of 64, one of the operands is zero behind the last column and the other is readable.
+// Rows beyond those that are wanted are multiplied too: they must be readable, and `out`, in the
+// order of CodeTile's, must have room for them.
+inline constexpr int64_t kWideRows = 16;
+inline constexpr int64_t kWidePanels = 2;
+inline constexpr int64_t kWideColumns = 64;
+inline constexpr int64_t kStepLines = kWideColumns / 4;
+inline constexpr int64_t kStepBytes = kStepLines * kLineBytes;
+
+using WideTile = void (*)(const int8_t* a, int64_t a_stride, const uint8_t* lines, int64_t stride,
+                          int64_t steps, int32_t* out);
+
+struct WideProducts {
+  // A thread calls tiles only between these two.
+  void (*begin)();
+  void (*end)();
+  // `lines` lines of nibbles to twice as many of bytes.
+  void (*unpack)(const uint8_t* nibbles, int64_t lines, uint8_t* bytes);
+  WideTile tiles[2][kWidePanels];  // by sixteens of rows and by panels
+};
+
+// Steps that hold so many columns.
+constexpr int64_t wide_steps(int64_t columns) {
+  return (columns + kWideColumns - 1) / kWideColumns;
+}
+
 struct CodeProducts {
   const char* name;
   CodeTile nibbles[kTileSizes][kTilePanels];
@@ -35,6 +71,8 @@ struct CodeProducts {
   // Multiplies and adds in registers alone, `steps` times the level's widest instruction in each of
   // its accumulators, and returns the number of multiply-adds: what a product could reach at most.
   int64_t (*register_products)(int64_t steps);
+  // For passes of at least kWideRows rows, or null.
+  const WideProducts* wide = nullptr;
 };
 
 // The table of the tiles TILE<rows, panels> in the order of kTileRows, as a braced list.
@@ -47,5 +85,7 @@ struct CodeProducts {
 const CodeProducts& code_products_portable();
 const CodeProducts& code_products_avx2();
 const CodeProducts& code_products_avx512vnni();
+// Those of AVX-512 VNNI for few rows, AMX for many. has_amx_int8() must have been called.
+const CodeProducts& code_products_amx();
 
 }  // namespace osp::kernels

@@ -6,12 +6,11 @@
 #include "osp/base/error.h"
 #include "osp/base/interrupt.h"
 #include "osp/ops/rope.h"
+#include "osp/runtime/linear_product.h"
 
 namespace osp {
 namespace {
 
-using kernels::kPanelOutputs;
-using kernels::kTilePanels;
 using kernels::kTileQueries;
 
 // Rows that go through the layers together: their outputs stay in the second-level cache.
@@ -21,12 +20,6 @@ constexpr int64_t kPassRows = 64;
 const float* data_or_null(const std::vector<float>& x) { return x.empty() ? nullptr : x.data(); }
 
 }  // namespace
-
-const kernels::CodeProducts& active_code_products() {
-  if (active_isa() >= Isa::avx512 && has_avx512_vnni()) return kernels::code_products_avx512vnni();
-  if (active_isa() >= Isa::avx2) return kernels::code_products_avx2();
-  return kernels::code_products_portable();
-}
 
 const kernels::EngineKernels& active_engine_kernels() {
   return for_active_isa<const kernels::EngineKernels&>(kernels::engine_kernels_portable,
@@ -41,7 +34,8 @@ Engine::Engine(std::unique_ptr<const RuntimeModel> model, const EngineOptions& o
       pool_(options.threads),
       head_(model_->head_table(), model_->config.vocabulary, model_->config.width,
             options.head_bits, kernels_, products_, model_->packed_head),
-      pages_(std::make_shared<KvPagePool>(kv_shape())) {
+      pages_(std::make_shared<KvPagePool>(kv_shape())),
+      codes_(products_.wide != nullptr) {
   const ModelConfig& config = model_->config;
   const RopeTables tables =
       make_rope_tables(config.context, config.rotary_size, config.rope_theta, config.rope_scaling);
@@ -113,7 +107,6 @@ std::span<const float> Engine::read(std::span<const EngineRun> runs) {
 // The rows of rows_ from embeddings in stream_ to final states.
 void Engine::pass(int64_t first, int64_t rows) {
   const ModelConfig& config = model_->config;
-  tiles_ = row_tiles(rows);
   for (int64_t layer = 0; layer < config.layers; ++layer) block(layer);
   const float* gain = data_or_null(model_->final_gain);
   for (int64_t r = 0; r < rows; ++r) {
@@ -163,38 +156,7 @@ void Engine::norm_to_codes(int64_t layer, TapPoint point, const std::vector<floa
 
 // out [rows, outputs] = (residual +) the product of the codes with the layer.
 void Engine::product(const PackedLinear& weight, float* out, const float* residual) {
-  const int64_t panels = weight.panel_count(), segments = weight.segments();
-  const int64_t lines = weight.segment / 8, N = weight.outputs;
-  // A single row streams the weights: one panel at a time, so that memory is read in one run.
-  const int64_t together = rows_.size() <= 2 ? 1 : kTilePanels;
-  const int64_t bundles = (panels + together - 1) / together;
-  pool_.split(bundles, [&](int64_t begin, int64_t end) {
-    std::vector<int32_t> sums(static_cast<size_t>(segments * 8 * kTilePanels * kPanelOutputs));
-    for (int64_t bundle = begin; bundle < end; ++bundle) {
-      const int64_t first = bundle * together, now = std::min(together, panels - first);
-      const uint8_t* codes = weight.panels.data() + first * weight.panel_bytes();
-      for (const RowTile& tile : tiles_) {
-        const int64_t R = kernels::kTileRows[tile.size], size = R * now * kPanelOutputs;
-        const kernels::CodeTile run = products_.nibbles[tile.size][now - 1];
-        for (int64_t t = 0; t < segments; ++t) {
-          run(codes_.tile(tile) + t * weight.segment * R, codes + t * lines * kernels::kLineBytes,
-              weight.panel_bytes(), lines, codes_.largest(), sums.data() + t * size);
-        }
-        const int64_t at = tile.first * N + first * kPanelOutputs;
-        kernels_.epilogue({.sums = sums.data(),
-                           .segment_stride = size,
-                           .rows = tile.rows,
-                           .panels = now,
-                           .scales = weight.scales(first),
-                           .scale = codes_.scale(tile.first),
-                           .zero = codes_.zero(tile.first),
-                           .code_sum = codes_.sum(tile.first),
-                           .residual = residual == nullptr ? nullptr : residual + at,
-                           .out = out + at,
-                           .out_stride = N});
-      }
-    }
-  });
+  linear_product(codes_, weight, kernels_, products_, residual, out, pool_);
 }
 
 // Norms, RoPE and Hadamard of queries and keys in place, then keys and values into the cache.

@@ -16,6 +16,7 @@
 
 #include "osp/model/tap.h"
 #include "osp/ops/isa.h"
+#include "osp/runtime/active_products.h"
 #include "osp/runtime/code_buffer.h"
 #include "osp/runtime/head.h"
 #include "osp/runtime/kv_pages.h"
@@ -45,7 +46,8 @@ class Engine {
 
   const ModelConfig& config() const { return model_->config; }
   int64_t threads() const { return pool_.threads(); }
-  // Names of the integer and of the floating-point kernels: "avx512-vnni, avx512".
+  // Names of the integer and of the floating-point kernels: "avx512-vnni, avx512"; "amx-int8"
+  // is AMX in passes of at least 16 tokens, AVX-512 VNNI in others.
   std::string kernel_names() const;
   KvShape kv_shape() const;
   KvSequence new_sequence() const { return KvSequence(pages_); }
@@ -96,7 +98,6 @@ class Engine {
 
   // Of the pass in progress.
   std::vector<Row> rows_;
-  std::vector<RowTile> tiles_;
   std::vector<float> states_;  // [tokens of the call, width]
   std::vector<float> stream_;  // [rows, width]
   std::vector<float> wide_;    // [rows, outputs of qkv or gate and up]
@@ -104,8 +105,7 @@ class Engine {
   std::atomic<bool> not_finite_ = false;
 };
 
-// The integer tiles of the active instruction set.
-const kernels::CodeProducts& active_code_products();
+// The floating-point steps of the active instruction set.
 const kernels::EngineKernels& active_engine_kernels();
 
 }  // namespace osp

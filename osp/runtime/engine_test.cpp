@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "osp/base/test_error.h"
+#include "osp/runtime/test_emulated_amx.h"
 #include "osp/runtime/test_quantized.h"
 
 namespace osp {
@@ -92,6 +93,10 @@ std::vector<Level> kernel_levels() {
   if (has_avx512_vnni()) {
     all.push_back({&kernels::engine_kernels_avx512(), &kernels::code_products_avx512vnni()});
   }
+  all.push_back({&kernels::engine_kernels_portable(), &code_products_emulated_amx()});
+  if (has_amx_int8()) {
+    all.push_back({&kernels::engine_kernels_avx512(), &kernels::code_products_amx()});
+  }
   return all;
 }
 
@@ -108,6 +113,22 @@ TEST(Engine, TheSameBitsOnEveryInstructionSetAndNumberOfThreads) {
         EXPECT_EQ(states, first) << name << ' ' << engine->kernel_names() << ' ' << threads;
       }
     }
+  }
+}
+
+TEST(Engine, AmxIsAmongTheInstructionSets) {
+  if (!has_amx_int8())
+    GTEST_SKIP() << "no AMX-INT8 here: the engine ran on an emulation of it only";
+  EXPECT_EQ(TestModel().engine()->kernel_names(), "amx-int8, avx512");
+}
+
+TEST(Engine, PassesOfManyAndFewTokensAreTheSameBitsOnEmulatedAmx) {
+  const std::vector<int32_t> tokens = test_tokens(110);
+  const TestModel model;
+  const auto engine = model.engine({.products = &code_products_emulated_amx()});
+  const std::vector<float> whole = read_in_chunks(*model.engine(), tokens, 110);
+  for (const size_t chunk : {7, 15, 16, 17, 33}) {
+    EXPECT_EQ(read_in_chunks(*engine, tokens, chunk), whole) << chunk;
   }
 }
 

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "osp/base/error.h"
+#include "osp/runtime/code_buffer.h"
 #include "osp/runtime/packed_linear.h"
 
 namespace osp {
@@ -12,6 +13,8 @@ namespace {
 
 using kernels::kLineBytes;
 using kernels::kPanelOutputs;
+using kernels::kWidePanels;
+using kernels::kWideRows;
 
 constexpr int64_t kStatesAtOnce = 4;  // two rows of digits each
 
@@ -89,8 +92,13 @@ void Head::logits(std::span<const float> states, int64_t rows, std::span<float> 
   OSP_CHECK(static_cast<int64_t>(states.size()) == rows * width_ &&
                 static_cast<int64_t>(out.size()) == rows * vocabulary_,
             "{} states and {} logits for {} rows", states.size(), out.size(), rows);
-  bits_ == 16 ? full_logits(states.data(), rows, out.data(), pool)
-              : code_logits(states.data(), rows, out.data(), pool);
+  if (bits_ == 16) {
+    full_logits(states.data(), rows, out.data(), pool);
+  } else if (products_.wide != nullptr && 2 * rows >= kWideRows) {
+    wide_logits(states.data(), rows, out.data(), pool);
+  } else {
+    code_logits(states.data(), rows, out.data(), pool);
+  }
 }
 
 void Head::full_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const {
@@ -111,7 +119,7 @@ void Head::code_logits(const float* states, int64_t rows, float* out, WorkerPool
     int size;
     std::vector<int8_t> digits;
     float scale[kStatesAtOnce];
-    int32_t sums[kStatesAtOnce][2];
+    int32_t sums[2 * kStatesAtOnce];
   };
   std::vector<Tile> tiles;
   for (int64_t first = 0; first < rows; first += kStatesAtOnce) {
@@ -122,7 +130,7 @@ void Head::code_logits(const float* states, int64_t rows, float* out, WorkerPool
     for (int64_t s = 0; s < now; ++s) {
       int8_t* to = tile.digits.data() + 8 * s;
       tile.scale[s] =
-          kernels_.digits(states + (first + s) * width_, width_, to, 4 * R, tile.sums[s]);
+          kernels_.digits(states + (first + s) * width_, width_, to, 4 * R, tile.sums + 2 * s);
     }
     tiles.push_back(std::move(tile));
   }
@@ -130,31 +138,80 @@ void Head::code_logits(const float* states, int64_t rows, float* out, WorkerPool
   const int64_t panels = static_cast<int64_t>(packed_.scale.size()) / kPanelOutputs;
   const int64_t together = rows == 1 ? 1 : kernels::kTilePanels;
   const int64_t bundles = (panels + together - 1) / together;
+  const int64_t bytes = HeadPanels::panel_bytes(width_, bits_);
   pool.split(bundles, [&](int64_t begin, int64_t end) {
+    int32_t products[8 * kernels::kTilePanels * kPanelOutputs];
     for (int64_t bundle = begin; bundle < end; ++bundle) {
       const int64_t first = bundle * together, now = std::min(together, panels - first);
       for (const Tile& tile : tiles) {
-        panel_logits(first, now, tile.size, tile.digits.data(), tile.states, tile.scale, tile.sums,
+        const kernels::CodeTile run =
+            (bits_ == 8 ? products_.bytes : products_.nibbles)[tile.size][now - 1];
+        run(tile.digits.data(), packed_.panels.data() + first * bytes, bytes, bytes / kLineBytes,
+            128, products);
+        panel_logits(first, now, products, tile.states, tile.scale, tile.sums,
                      out + tile.first * vocabulary_);
       }
     }
   });
 }
 
-void Head::panel_logits(int64_t first, int64_t panels, int size, const int8_t* digits,
-                        int64_t states, const float* state_scale, const int32_t (*sums)[2],
-                        float* out) const {
-  const int64_t bytes = HeadPanels::panel_bytes(width_, bits_);
-  int32_t products[8 * kernels::kTilePanels * kPanelOutputs];
-  const kernels::CodeTile run =
-      (bits_ == 8 ? products_.bytes : products_.nibbles)[size][panels - 1];
-  run(digits, packed_.panels.data() + first * bytes, bytes, bytes / kLineBytes, 128, products);
+void Head::wide_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const {
+  const kernels::WideProducts& wide = *products_.wide;
+  // Digits of all states, zero behind the last column.
+  const int64_t row_bytes = whole_row_bytes(width_);
+  std::vector<kernels::Line> lines = whole_rows(2 * rows, width_);
+  auto* const digits = reinterpret_cast<int8_t*>(lines.data());
+  std::vector<int8_t> pairs(static_cast<size_t>(2 * width_));  // four high digits, four low ones, …
+  std::vector<float> scales(static_cast<size_t>(rows));
+  std::vector<int32_t> sums(static_cast<size_t>(2 * rows));
+  for (int64_t s = 0; s < rows; ++s) {
+    scales[static_cast<size_t>(s)] =
+        kernels_.digits(states + s * width_, width_, pairs.data(), 8, sums.data() + 2 * s);
+    int8_t* high = digits + 2 * s * row_bytes;
+    for (int64_t i = 0; i < width_; i += 4) {
+      std::copy_n(pairs.data() + 2 * i, 4, high + i);
+      std::copy_n(pairs.data() + 2 * i + 4, 4, high + row_bytes + i);
+    }
+  }
+  // Pairs of panels, unpacked or copied to whole steps where they do not lie so, for all states.
+  const int64_t panels = static_cast<int64_t>(packed_.scale.size()) / kPanelOutputs;
+  const int64_t bytes = HeadPanels::panel_bytes(width_, bits_), steps = kernels::wide_steps(width_);
+  const bool as_they_are = bits_ == 8 && width_ % kernels::kWideColumns == 0;
+  const int64_t stride = steps * kernels::kStepBytes;
+  pool.split((panels + kWidePanels - 1) / kWidePanels, [&](int64_t begin, int64_t end) {
+    int32_t products[2 * kWideRows * kWidePanels * kPanelOutputs];
+    std::vector<kernels::Line> unpacked(static_cast<size_t>(kWidePanels * stride / kLineBytes));
+    auto* const scratch = reinterpret_cast<uint8_t*>(unpacked.data());
+    wide.begin();
+    for (int64_t pair = begin; pair < end; ++pair) {
+      const int64_t first = pair * kWidePanels, now = std::min(kWidePanels, panels - first);
+      const uint8_t* codes = packed_.panels.data() + first * bytes;
+      for (int64_t p = 0; p < now && !as_they_are; ++p) {
+        const uint8_t* panel = codes + p * bytes;
+        if (bits_ == 4) wide.unpack(panel, bytes / kLineBytes, scratch + p * stride);
+        if (bits_ == 8) std::copy(panel, panel + bytes, scratch + p * stride);
+      }
+      for (int64_t s = 0; s < rows; s += kWideRows) {
+        const int64_t states_now = std::min(kWideRows, rows - s);
+        wide.tiles[2 * states_now > kWideRows][now - 1](digits + 2 * s * row_bytes, row_bytes,
+                                                        as_they_are ? codes : scratch, stride,
+                                                        steps, products);
+        panel_logits(first, now, products, states_now, scales.data() + s, sums.data() + 2 * s,
+                     out + s * vocabulary_);
+      }
+    }
+    wide.end();
+  });
+}
+
+void Head::panel_logits(int64_t first, int64_t panels, const int32_t* products, int64_t states,
+                        const float* state_scale, const int32_t* sums, float* out) const {
   for (int64_t s = 0; s < states; ++s) {
     for (int64_t p = 0; p < panels; ++p) {
       const int32_t* high = products + (2 * s * panels + p) * kPanelOutputs;
       const int64_t v = (first + p) * kPanelOutputs;
       float values[kPanelOutputs];
-      kernels_.head_panel(high, high + panels * kPanelOutputs, sums[s], bits_ == 8 ? 128 : 8,
+      kernels_.head_panel(high, high + panels * kPanelOutputs, sums + 2 * s, bits_ == 8 ? 128 : 8,
                           packed_.scale.data() + v, state_scale[s], values);
       std::copy(values, values + std::min(kPanelOutputs, vocabulary_ - v),
                 out + s * vocabulary_ + v);

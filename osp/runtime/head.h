@@ -57,9 +57,12 @@ class Head {
  private:
   void full_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const;
   void code_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const;
-  // Logits of neighbouring panels for the states of one tile of digits.
-  void panel_logits(int64_t first, int64_t panels, int size, const int8_t* digits, int64_t states,
-                    const float* state_scale, const int32_t (*sums)[2], float* out) const;
+  // The same by WideProducts: states are whole rows of digits.
+  void wide_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const;
+  // Logits of neighbouring panels for some states from the products of their digits, which are rows
+  // 2 s and 2 s + 1; `sums` has the sums of both digits of each state.
+  void panel_logits(int64_t first, int64_t panels, const int32_t* products, int64_t states,
+                    const float* state_scale, const int32_t* sums, float* out) const;
 
   std::span<const uint16_t> table_;
   int64_t vocabulary_, width_, bits_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "osp/runtime/test_emulated_amx.h"
 #include "osp/runtime/test_quantized.h"
 
 namespace osp {
@@ -17,8 +18,8 @@ struct HeadCase {
 };
 
 // `outlier`: one channel of the states is that many times as large.
-HeadCase head_case(int64_t rows, float outlier) {
-  HeadCase c{1003, 64, {}, {}};
+HeadCase head_case(int64_t rows, float outlier, int64_t width = 64) {
+  HeadCase c{1003, width, {}, {}};
   at::Generator random = at::make_generator<at::CPUGeneratorImpl>(uint64_t{5});
   c.table = to_half(at::randn({c.vocabulary, c.width}, random), "table");
   at::Tensor states = at::randn({rows, c.width}, random);
@@ -28,9 +29,10 @@ HeadCase head_case(int64_t rows, float outlier) {
   return c;
 }
 
-std::vector<float> logits_of(const HeadCase& c, int64_t bits, int64_t rows) {
+std::vector<float> logits_of(const HeadCase& c, int64_t bits, int64_t rows,
+                             const kernels::CodeProducts& products = active_code_products()) {
   WorkerPool pool(2);
-  Head head(c.table, c.vocabulary, c.width, bits, active_engine_kernels(), active_code_products());
+  Head head(c.table, c.vocabulary, c.width, bits, active_engine_kernels(), products);
   std::vector<float> out(static_cast<size_t>(rows * c.vocabulary));
   head.logits(c.states, rows, out, pool);
   return out;
@@ -63,6 +65,21 @@ TEST(Head, FewerBitsAreNearAndRowsDoNotDependOnTheirNeighbours) {
       last.states.erase(last.states.begin(), last.states.end() - 64);
       const std::vector<float> alone = logits_of(last, bits, 1);
       EXPECT_TRUE(std::equal(alone.begin(), alone.end(), z.end() - c.vocabulary)) << rows;
+    }
+  }
+}
+
+TEST(Head, ManyRowsByProductsOfWholeRowsAreTheSameBits) {
+  for (const kernels::CodeProducts* level : wide_levels()) {
+    for (const int64_t width : {48, 64, 208}) {
+      for (const int64_t rows : {7, 8, 16, 17, 41}) {
+        const HeadCase c = head_case(rows, 1.0f, width);
+        for (const int64_t bits : {8, 4}) {
+          EXPECT_EQ(logits_of(c, bits, rows, *level),
+                    logits_of(c, bits, rows, kernels::code_products_portable()))
+              << level->name << ' ' << width << ' ' << rows << ' ' << bits;
+        }
+      }
     }
   }
 }
