@@ -9,12 +9,12 @@
 #include "osp/base/error.h"
 #include "osp/base/memory.h"
 #include "osp/base/timing.h"
+#include "osp/bench/plain_read.h"
 
 namespace osp {
 namespace {
 
 constexpr int64_t kBatchDepth = 128;
-constexpr int64_t kReadBytes = int64_t{256} << 20;
 constexpr int64_t kPeakSteps = 2'500'000;
 
 ModelConfig shape_named(const std::string& name) {
@@ -146,27 +146,6 @@ class SpeedMeter {
   std::vector<float> logits_;
 };
 
-// Bytes a second of one thread's plain read of memory.
-double read_rate() {
-  AlignedMemory memory(static_cast<size_t>(kReadBytes));
-  std::fill(memory.data(), memory.data() + kReadBytes, uint8_t{1});
-  double best = 0.0;
-  for (int i = 0; i < 3; ++i) {
-    const double start = process_cpu_seconds();
-    const auto* words = reinterpret_cast<const uint64_t*>(memory.data());
-    uint64_t sum[8] = {};
-    for (int64_t w = 0; w < kReadBytes / 8; w += 8) {
-      __builtin_prefetch(words + w + 512);
-      for (int j = 0; j < 8; ++j) sum[j] += words[w + j];
-    }
-    uint64_t all = 0;
-    for (const uint64_t part : sum) all += part;
-    __asm__ volatile("" : : "r"(all));
-    best = std::max(best, static_cast<double>(kReadBytes) / (process_cpu_seconds() - start));
-  }
-  return best;
-}
-
 // Multiply-adds a second of integers in registers, on one thread.
 double product_peak() {
   double best = 0.0;
@@ -230,7 +209,7 @@ Json measure_engine_speed(Engine& engine, const EngineBench& bench, Console& con
   all("batch", bench.sequences, bench.decode_tokens, [&](int64_t n) { return meter.batch(n); });
   speed["peak_memory_bytes"] = peak_memory_bytes();
   speed["product_peak_gops"] = 2e-9 * product_peak();
-  speed["read_gb_per_s"] = 1e-9 * read_rate();
+  speed["read_gb_per_s"] = 1e-9 * plain_read_rate();
   return speed;
 }
 

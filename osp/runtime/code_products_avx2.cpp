@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #include "osp/runtime/code_products.h"
+#include "osp/runtime/repeat.h"
 
 namespace osp::kernels {
 namespace {
@@ -132,17 +133,17 @@ void byte_tile(const int8_t* a, const uint8_t* panels, int64_t stride, int64_t l
 int64_t register_products(int64_t steps) {
   constexpr int kSums = 12;
   __m256i sum[kSums], a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(static_cast<char>(steps & 1));
-#pragma GCC unroll 12
-  for (int i = 0; i < kSums; ++i) sum[i] = _mm256_setzero_si256();
+  repeat<kSums>([&]<int i>() __attribute__((always_inline)) { sum[i] = _mm256_setzero_si256(); });
   for (int64_t step = 0; step < steps; ++step) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kSums; ++i) {
+    repeat<kSums>([&]<int i>() __attribute__((always_inline)) {
       pin(b);
       sum[i] = _mm256_add_epi16(sum[i], _mm256_maddubs_epi16(a, b));
       pin(sum[i]);
-    }
+    });
   }
-  for (const auto& s : sum) __asm__ volatile("" : : "x"(s));
+  repeat<kSums>([&]<int i>() __attribute__((always_inline)) {
+    __asm__ volatile("" : : "x"(sum[i]));
+  });
   return steps * kSums * 32;
 }
 

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "osp/runtime/code_products.h"
+#include "osp/runtime/repeat.h"
 
 namespace osp::kernels {
 namespace {
@@ -19,16 +20,6 @@ inline __m512i quad(const int8_t* a) {
   int32_t four;
   __builtin_memcpy(&four, a, 4);
   return _mm512_set1_epi32(four);
-}
-
-// f<0>(), … f<N − 1>() with constant indices: only these let the compiler (g++ 12) keep an array of
-// accumulators in registers. A loop that it unrolls later leaves them on the stack, at half the speed.
-template <int N, int I = 0, class Body>
-inline __attribute__((always_inline)) void repeat(const Body& body) {
-  if constexpr (I < N) {
-    body.template operator()<I>();
-    repeat<N, I + 1>(body);
-  }
 }
 
 template <int R, int P>
