@@ -26,49 +26,45 @@ inline __m256i half_line(const uint8_t* line, int half) {
 
 inline void pin(__m256i& x) { __asm__("" : "+x"(x)); }
 
-// R rows, of a tile of `tile_rows`, and one panel.
+// R rows, of a tile of `tile_rows`, and one panel. Sums of 32 bits lie in `out`, so that those of 16 bits
+// have the registers.
 template <int R>
 void nibble_rows(const int8_t* a, int64_t tile_rows, const uint8_t* panel, int64_t lines,
                  int largest, int32_t* out, int64_t out_stride) {
-  const __m256i mask = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+  const __m256i mask = _mm256_set1_epi8(15);
   const int64_t steps = 32767 / (2 * 2 * 15 * largest);  // lines, each of two steps
-  __m256i total[R][2];
-#pragma GCC unroll 8
-  for (int i = 0; i < 2 * R; ++i) total[i / 2][i % 2] = _mm256_setzero_si256();
   for (int64_t begin = 0; begin < lines; begin += steps) {
     const int64_t end = begin + steps < lines ? begin + steps : lines;
-    __m256i sum[R][2];
-#pragma GCC unroll 8
-    for (int i = 0; i < 2 * R; ++i) sum[i / 2][i % 2] = _mm256_setzero_si256();
-    for (int64_t i = begin; i < end; ++i) {
+    __m256i sum[2 * R];
+    repeat<2 * R>([&]<int i>() __attribute__((always_inline)) { sum[i] = _mm256_setzero_si256(); });
+    const int8_t* part = a + begin * 8 * tile_rows;
+    for (int64_t i = begin; i < end; ++i, part += 8 * tile_rows) {
       const uint8_t* line = panel + i * kLineBytes;
       _mm_prefetch(reinterpret_cast<const char*>(line + kAhead), _MM_HINT_T0);
-      const __m256i x = half_line(line, 0), y = half_line(line, 1);
-      const __m256i xl = _mm256_and_si256(x, mask), yl = _mm256_and_si256(y, mask);
-      const __m256i xh = _mm256_and_si256(_mm256_srli_epi16(x, 4), mask);
-      const __m256i yh = _mm256_and_si256(_mm256_srli_epi16(y, 4), mask);
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        const int8_t* part = a + i * 8 * tile_rows + 4 * r;
-        const __m256i first = quad(part), second = quad(part + 4 * tile_rows);
-        sum[r][0] = _mm256_add_epi16(sum[r][0], _mm256_maddubs_epi16(xl, first));
-        sum[r][1] = _mm256_add_epi16(sum[r][1], _mm256_maddubs_epi16(yl, first));
-        sum[r][0] = _mm256_add_epi16(sum[r][0], _mm256_maddubs_epi16(xh, second));
-        sum[r][1] = _mm256_add_epi16(sum[r][1], _mm256_maddubs_epi16(yh, second));
-        pin(sum[r][0]);
-        pin(sum[r][1]);
-      }
+      // The low halves of the bytes for all rows, then the high halves: fewer registers at once.
+      const auto products = [&](__m256i x, __m256i y, const int8_t* columns)
+          __attribute__((always_inline)) {
+        repeat<R>([&]<int r>() __attribute__((always_inline)) {
+          const __m256i four = quad(columns + 4 * r);
+          sum[2 * r] = _mm256_add_epi16(sum[2 * r], _mm256_maddubs_epi16(x, four));
+          sum[2 * r + 1] = _mm256_add_epi16(sum[2 * r + 1], _mm256_maddubs_epi16(y, four));
+          pin(sum[2 * r]);
+          pin(sum[2 * r + 1]);
+        });
+      };
+      __m256i x = half_line(line, 0), y = half_line(line, 1);
+      products(_mm256_and_si256(x, mask), _mm256_and_si256(y, mask), part);
+      pin(x);
+      pin(y);
+      products(_mm256_and_si256(_mm256_srli_epi16(x, 4), mask),
+               _mm256_and_si256(_mm256_srli_epi16(y, 4), mask), part + 4 * tile_rows);
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < 2 * R; ++i) {
-      __m256i& wide = total[i / 2][i % 2];
-      wide = _mm256_add_epi32(wide, _mm256_madd_epi16(sum[i / 2][i % 2], ones));
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < 2 * R; ++i) {
-    auto* to = reinterpret_cast<__m256i*>(out + (i / 2) * out_stride + 8 * (i % 2));
-    _mm256_storeu_si256(to, total[i / 2][i % 2]);
+    const __m256i ones = _mm256_set1_epi16(1);
+    repeat<2 * R>([&]<int i>() __attribute__((always_inline)) {
+      auto* to = reinterpret_cast<__m256i*>(out + i / 2 * out_stride + 8 * (i % 2));
+      const __m256i wide = _mm256_madd_epi16(sum[i], ones);
+      _mm256_storeu_si256(to, begin == 0 ? wide : _mm256_add_epi32(_mm256_loadu_si256(to), wide));
+    });
   }
 }
 
@@ -105,11 +101,11 @@ void byte_rows(const int8_t* a, int64_t tile_rows, const uint8_t* panel, int64_t
   }
 }
 
-// Rows of a tile are taken two by two: the accumulators of more do not fit 16 registers.
+// Rows of a tile are taken four by four: the accumulators of more do not fit 16 registers.
 template <int R, int P>
 void nibble_tile(const int8_t* a, const uint8_t* panels, int64_t stride, int64_t lines, int largest,
                  int32_t* out) {
-  constexpr int kStep = R == 1 ? 1 : 2;
+  constexpr int kStep = R < 4 ? R : 4;
   for (int p = 0; p < P; ++p) {
     for (int r = 0; r < R; r += kStep) {
       nibble_rows<kStep>(a + 4 * r, R, panels + p * stride, lines, largest,
