@@ -12,9 +12,9 @@
 namespace osp {
 namespace {
 
-constexpr int64_t kMostChoices = 128;  // n
-constexpr size_t kMostPrompts = 2048;  // of one request
-constexpr size_t kMostStops = 4;
+constexpr int64_t kMostChoices = 128;   // n
+constexpr size_t kMostPrompts = 2048;   // of one request
+constexpr size_t kMostStops = 32;       // lm-eval's tasks have up to a dozen; OpenAI takes 4
 constexpr int64_t kDefaultTokens = 16;  // of /v1/completions, as OpenAI's
 constexpr double kLeastRepetition = 0.01, kMostRepetition = 100;
 constexpr int64_t kMostTokens = int64_t{1} << 40;

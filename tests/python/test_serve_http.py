@@ -24,7 +24,7 @@ from serve_fixture import CONTEXT
         ({"prompt": "x", "top_p": 1.5}, "top_p"),
         ({"prompt": "x", "n": 0}, "n"),
         ({"prompt": "x", "n": 2**63}, "n"),
-        ({"prompt": "x", "stop": ["a", "b", "c", "d", "e"]}, "stop"),
+        ({"prompt": "x", "stop": ["a"] * 33}, "stop"),
         ({"prompt": "x", "stop": [1]}, "stop"),
         ({"prompt": "x", "logprobs": True}, "logprobs"),
         ({"prompt": "x", "logit_bias": {"x": 1}}, "logit_bias"),
