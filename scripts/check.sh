@@ -55,7 +55,9 @@ fi
 check "ruff format" .venv/bin/ruff format --quiet --diff .
 check "ruff check" .venv/bin/ruff check --quiet .
 if command -v node >/dev/null; then
-  check "node --check" node --check osp/report/page.js
+  for script in osp/report/page.js osp/serve/chat_page.js; do
+    check "node --check $script" node --check "$script"
+  done
 else
   skip "node --check" "no node"
 fi

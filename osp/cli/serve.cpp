@@ -156,9 +156,11 @@ int run(const ServeCommand& options) {
           return json;
         },
         [&] {
-          print_out("serving {} at {}v1 ({}), {} thread{}, {}-bit head, context of {}\n", model.id,
-                    url, engine->kernel_names(), threads, threads == 1 ? "" : "s", options.head,
-                    model.context);
+          print_out(
+              "serving {0} at {1}v1 ({2}), {3} thread{4}, {5}-bit head, context of {6}; chat at "
+              "{1}\n",
+              model.id, url, engine->kernel_names(), threads, threads == 1 ? "" : "s", options.head,
+              model.context);
         });
     flush_stdout();
   };

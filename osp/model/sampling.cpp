@@ -40,6 +40,9 @@ void check_sampling(const SamplingOptions& options) {
   if (!(options.top_p > 0 && options.top_p <= 1)) {
     fail(ErrorCode::usage, "top-p is {}, expected a number above 0 and up to 1", options.top_p);
   }
+  if (!(options.min_p >= 0 && options.min_p <= 1)) {
+    fail(ErrorCode::usage, "min-p is {}, expected a number from 0 to 1", options.min_p);
+  }
 }
 
 int32_t sample_token(std::span<const float> logits, const SamplingOptions& options,
@@ -64,6 +67,11 @@ int32_t sample_token(std::span<const float> logits, const SamplingOptions& optio
   for (size_t i = 0; i < ids.size(); ++i) {
     weights[i] = std::exp((logits[ids[i]] - largest) / options.temperature);
   }
+  // The most likely token has weight 1.
+  const auto below = std::find_if(weights.begin(), weights.end(),
+                                  [&](double weight) { return weight < options.min_p; });
+  weights.erase(below, weights.end());
+  ids.resize(weights.size());
   double total = std::accumulate(weights.begin(), weights.end(), 0.0);
   if (options.top_p < 1) {
     double kept = 0;

@@ -12,6 +12,7 @@ struct SamplingOptions {
   double temperature = 0;  // logits are divided by it; 0: always the most likely token
   int64_t top_k = 0;       // only the k most likely tokens; 0: all
   double top_p = 1;        // only the fewest most likely tokens whose probabilities reach p
+  double min_p = 0;        // only tokens with this part of the most likely one's probability
 
   // Ranges are checked by check_sampling(), for callers without a command line too.
   template <class Visitor, class Self>
@@ -30,8 +31,8 @@ struct SamplingOptions {
 void check_sampling(const SamplingOptions& options);
 
 // The next token's id. `uniform` in [0, 1) is the one random number that it uses. The order of the
-// cuts is temperature, top-k, top-p; equal logits are ordered by id. Error(damaged) if no logit is
-// finite or one is NaN or +infinity (weights that hold such values).
+// cuts is temperature, top-k, min-p, top-p (of what is left); equal logits are ordered by id.
+// Error(damaged) if no logit is finite or one is NaN or +infinity (weights that hold such values).
 int32_t sample_token(std::span<const float> logits, const SamplingOptions& options, double uniform);
 
 }  // namespace osp

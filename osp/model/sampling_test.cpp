@@ -67,6 +67,17 @@ TEST(Sampling, TopPCountsAfterTopK) {
   EXPECT_EQ(seen.count(1), 1u);
 }
 
+TEST(Sampling, MinPKeepsTokensNearTheMostLikelyAndTopPCountsAfterIt) {
+  auto seen = frequencies({.temperature = 1, .min_p = 0.4});
+  EXPECT_EQ(seen.size(), 3u);
+  EXPECT_NEAR(seen[1], 0.4 / 0.9, kFourSigma);
+  // Of 0.4 / 0.7 and 0.3 / 0.7 the first reaches 0.55.
+  EXPECT_EQ(frequencies({.temperature = 1, .top_p = 0.55, .min_p = 0.7}, 100).size(), 1u);
+  // The temperature comes first: 1 : 0.87 : 0.71 : 0.5.
+  EXPECT_EQ(frequencies({.temperature = 2, .min_p = 0.6}, 1000).size(), 3u);
+  EXPECT_EQ(frequencies({.temperature = 1, .min_p = 1}, 100).size(), 1u);
+}
+
 TEST(Sampling, LargestUniformNumberGivesTheLeastLikelyToken) {
   const double below_one = std::nextafter(1.0, 0.0);
   EXPECT_EQ(sample_token(kLogits, {.temperature = 1}, below_one), 0);
@@ -86,7 +97,8 @@ TEST(Sampling, OptionsOutOfRangeAreUsageErrors) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const std::vector<SamplingOptions> bad = {{.temperature = -1}, {.temperature = nan},
                                             {.top_k = -1},       {.top_p = 0},
-                                            {.top_p = 1.5},      {.top_p = nan}};
+                                            {.top_p = 1.5},      {.top_p = nan},
+                                            {.min_p = -0.5},     {.min_p = 1.5}};
   for (const SamplingOptions& options : bad) {
     SCOPED_TRACE(fmt::format("{} {} {}", options.temperature, options.top_k, options.top_p));
     expect_error(ErrorCode::usage, {}, [&] { check_sampling(options); });

@@ -1,15 +1,12 @@
 #include "osp/report/page.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <functional>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
-#include "osp/base/sha256.h"
+#include "osp/http/content_policy.h"
 #include "osp/report/cost_charts.h"
 #include "osp/report/curve_charts.h"
 #include "osp/report/html.h"
@@ -27,18 +24,6 @@ namespace {
 
 constexpr size_t kMostPoints = 2000;
 constexpr size_t kFewestPoints = 60;
-
-// 'sha256-…' as a content security policy names a script: the digest in base 64.
-std::string script_hash(const std::string& script) {
-  const std::string hex = sha256_hex(script);
-  std::array<unsigned char, 32> digest;
-  for (size_t i = 0; i < digest.size(); ++i) {
-    digest[i] = static_cast<unsigned char>(std::stoi(hex.substr(2 * i, 2), nullptr, 16));
-  }
-  std::array<unsigned char, 45> base64;
-  EVP_EncodeBlock(base64.data(), digest.data(), static_cast<int>(digest.size()));
-  return "'sha256-" + std::string(reinterpret_cast<const char*>(base64.data())) + "'";
-}
 
 bool any_trace(const Chart& chart, const std::function<bool(const Json& meta)>& holds) {
   return std::any_of(chart.traces.begin(), chart.traces.end(), [&](const Json& trace) {
@@ -194,7 +179,7 @@ std::string render(const std::vector<RunData>& runs, const PageOptions& options,
   const std::string policy = fmt::format(
       "default-src 'none'; script-src {} {}; style-src 'unsafe-inline'; img-src data: "
       "blob:; base-uri 'none'; form-action 'none'{}",
-      script_hash(plotly), script_hash(script),
+      content_hash(plotly), content_hash(script),
       options.live_version.empty() ? "" : "; connect-src 'self'");
   std::string page =
       "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"

@@ -171,6 +171,7 @@ std::vector<std::pair<TextRequest, std::shared_ptr<TextListener>>> Answer::texts
     TextRequest text{.prompt = prompt.ids,
                      .max_tokens = request_.most_tokens(prompt, model_.context),
                      .sampling = request_.sampling,
+                     .penalties = request_.penalties,
                      .seed = request_.seed,
                      .stream = i % n,
                      .logit_bias = request_.logit_bias,

@@ -12,10 +12,11 @@
 namespace osp {
 namespace {
 
-constexpr int64_t kMostChoices = 128;  // n
-constexpr size_t kMostPrompts = 2048;  // of one request
-constexpr size_t kMostStops = 4;
+constexpr int64_t kMostChoices = 128;   // n
+constexpr size_t kMostPrompts = 2048;   // of one request
+constexpr size_t kMostStops = 32;       // lm-eval's tasks have up to a dozen; OpenAI takes 4
 constexpr int64_t kDefaultTokens = 16;  // of /v1/completions, as OpenAI's
+constexpr double kLeastRepetition = 0.01, kMostRepetition = 100;
 constexpr int64_t kMostTokens = int64_t{1} << 40;
 
 std::vector<int32_t> ids_of_list(const Json& list, const ServedModel& model) {
@@ -115,6 +116,12 @@ void take_common(RequestFields& fields, const ServedModel& model, CompletionRequ
   request.sampling.temperature = fields.number("temperature", 0, 100).value_or(1);
   request.sampling.top_p = fields.number("top_p", 0, 1).value_or(1);
   request.sampling.top_k = fields.integer("top_k", 0, model.vocabulary).value_or(0);
+  request.sampling.min_p = fields.number("min_p", 0, 1).value_or(0);
+  request.penalties = {
+      .presence = fields.number("presence_penalty", -2, 2).value_or(0),
+      .frequency = fields.number("frequency_penalty", -2, 2).value_or(0),
+      .repetition =
+          fields.number("repetition_penalty", kLeastRepetition, kMostRepetition).value_or(1)};
   // Zero asks for the most likely token alone.
   if (request.sampling.top_p == 0) request.sampling.temperature = 0, request.sampling.top_p = 1;
   const auto seed = fields.integer("seed", INT64_MIN, INT64_MAX);
@@ -132,8 +139,6 @@ void take_common(RequestFields& fields, const ServedModel& model, CompletionRequ
     inner.ignore({"include_obfuscation"});
     inner.finish();
   }
-  fields.refuse("frequency_penalty", {0, 0.0});
-  fields.refuse("presence_penalty", {0, 0.0});
   fields.ignore({"user", "metadata", "store", "service_tier", "prompt_cache_key",
                  "prompt_cache_retention", "safety_identifier"});
 }

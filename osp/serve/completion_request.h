@@ -12,6 +12,7 @@
 #include "osp/base/json.h"
 #include "osp/model/sampling.h"
 #include "osp/serve/chat_prompt.h"
+#include "osp/serve/token_penalties.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
@@ -39,6 +40,7 @@ struct CompletionRequest {
   int64_t n = 1;
   std::optional<int64_t> max_tokens;  // none: what is left of the context
   SamplingOptions sampling{.temperature = 1};
+  PenaltyOptions penalties;
   uint64_t seed = 0;
   std::vector<std::string> stop;
   std::vector<std::pair<int32_t, float>> logit_bias;

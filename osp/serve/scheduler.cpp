@@ -26,6 +26,7 @@ struct Scheduler::Text {
         listener(std::move(l)),
         sequence(engine.new_sequence()),
         random(request.seed, "generate", request.stream),
+        penalties(request.penalties, request.prompt),
         ids(request.prompt) {
     // The last token that is written is not read.
     const auto prompt_tokens = static_cast<int64_t>(ids.size());
@@ -37,6 +38,7 @@ struct Scheduler::Text {
   std::shared_ptr<TextListener> listener;
   KvSequence sequence;
   RandomStream random;
+  TokenPenalties penalties;
   std::vector<int32_t> ids;        // the prompt and what is written
   std::vector<std::string> chain;  // hashes of their whole pages
   size_t kept_pages = 0;           // of these, in the cache
@@ -292,12 +294,14 @@ void Scheduler::write_token(Text& text, std::span<const float> state,
   const auto written = static_cast<int64_t>(text.ids.size() - request.prompt.size());
   // As generate() does: greedy by the 16-bit head, else by the logits.
   std::span<const float> drawn_from = logits.first(drawable);
-  if (!request.logit_bias.empty()) {
+  const bool biased = !request.logit_bias.empty() || text.penalties.any();
+  if (biased) {
     biased_.assign(drawn_from.begin(), drawn_from.end());
+    text.penalties.apply(biased_);
     for (const auto& [id, bias] : request.logit_bias) biased_[static_cast<size_t>(id)] += bias;
     drawn_from = biased_;
   }
-  const bool greedy = request.sampling.temperature == 0 && request.logit_bias.empty();
+  const bool greedy = request.sampling.temperature == 0 && !biased;
   const int32_t id = greedy ? engine_.head().greedy(state, logits, options_.drawable)
                             : sample_token(drawn_from, request.sampling,
                                            text.random.uniform(static_cast<uint64_t>(written)));
@@ -308,6 +312,7 @@ void Scheduler::write_token(Text& text, std::span<const float> state,
                       options_.end_tokens.end();
   const bool goes_on = text.listener->on_token(token, is_end);
   text.ids.push_back(id);
+  text.penalties.written(id);
   if (is_end || !goes_on || written + 1 == request.max_tokens) {
     text.listener->on_end(is_end     ? TextEnd::end_token
                           : !goes_on ? TextEnd::stopped

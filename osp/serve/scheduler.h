@@ -23,6 +23,7 @@
 #include "osp/model/sampling.h"
 #include "osp/runtime/engine.h"
 #include "osp/serve/prefix_cache.h"
+#include "osp/serve/token_penalties.h"
 
 namespace osp {
 
@@ -30,6 +31,7 @@ struct TextRequest {
   std::vector<int32_t> prompt;  // at least one token
   int64_t max_tokens = 0;
   SamplingOptions sampling = {};
+  PenaltyOptions penalties = {};
   uint64_t seed = 0;    // of the Philox stream "generate" that `osp generate` uses, …
   uint64_t stream = 0;  // … at this step of it
   std::vector<std::pair<int32_t, float>> logit_bias = {};

@@ -14,6 +14,7 @@
 #include "osp/base/sha256.h"
 #include "osp/serve/answer.h"
 #include "osp/serve/api_error.h"
+#include "osp/serve/chat_page.h"
 
 namespace osp {
 namespace {
@@ -114,6 +115,11 @@ class Service {
       wants(false);
       return reply->send(json_response(Json{{"status", "ok"}}));
     }
+    // The page has no secrets; its requests need the key as all do.
+    if (path == "/") {
+      wants(false);
+      return reply->send(chat_page_response());
+    }
     if (!options_.keys.empty() && !is_authorized(request.authorization, options_.keys)) {
       throw ApiError(401, "this server wants an API key, as Authorization: Bearer KEY", "",
                      "invalid_api_key");
@@ -135,7 +141,7 @@ class Service {
                                  printable(path.substr(11), 80), model_.id),
                      "model", "model_not_found");
     }
-    throw ApiError(404, fmt::format("{} is not there; this server has /v1/completions, "
+    throw ApiError(404, fmt::format("{} is not there; this server has /, /v1/completions, "
                                     "/v1/chat/completions, /v1/models, /health and /metrics",
                                     printable(path, 80)));
   }

@@ -168,7 +168,7 @@ def test_stop_strings_end_the_text_before_them_and_are_never_shown(server):
     for begin, length in ((5, 9), (11, 3), (20, 14)):
         stop = whole[begin : begin + length]
         expected = whole[: whole.index(stop)]
-        body = dict(max_tokens=40, stop=["never there", stop], logprobs=1)
+        body = dict(max_tokens=40, stop=[*(f"never {i}" for i in range(20)), stop], logprobs=1)
         choice = server.complete("The word", **body)["choices"][0]
         assert choice["text"] == expected and choice["finish_reason"] == "stop"
         assert all(offset < max(len(expected), 1) for offset in choice["logprobs"]["text_offset"])
