@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <random>
 
 #include "osp/base/error.h"
@@ -87,7 +88,8 @@ std::vector<std::pair<int32_t, float>> biases_of(const Json* value, const Served
     int64_t id = -1;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), id);
     const bool good = error == std::errc() && end == name.data() + name.size() && id >= 0 &&
-                      id < model.drawable && bias.is_number() && bias >= -100 && bias <= 100;
+                      id < model.drawable && bias.is_number() &&
+                      std::abs(bias.get<double>()) <= 100;
     if (!good) {
       throw ApiError(400,
                      fmt::format("logit_bias has {}: {}, expected a token id below {} and a number "

@@ -75,8 +75,11 @@ TEST_F(Parsed, UnknownParametersAreNamedAndThoseWithoutEffectAccepted) {
             "none");
   EXPECT_EQ(error_of([&] { completion("[]"); }), "400 ");
   EXPECT_EQ(error_of([&] { completion(R"({"prompt": "x", "model": "n"})"); }), "404 model");
-  EXPECT_EQ(error_of([&] { completion(R"({"prompt": "x", "logit_bias": {"1": 101}})"); }),
-            "400 logit_bias");
+  // The last would be -1 as a signed integer.
+  for (const char* bias : {"101", "-100.5", "1e308", "18446744073709551615"}) {
+    const std::string text = fmt::format(R"({{"prompt": "x", "logit_bias": {{"1": {}}}}})", bias);
+    EXPECT_EQ(error_of([&] { completion(text); }), "400 logit_bias") << bias;
+  }
 }
 
 const char* kMessages =

@@ -69,7 +69,8 @@ Value element(Context& context, const Value& value, int64_t index) {
     const size_t at =
         index < 0 ? text.size() : byte_of_character_index(text, static_cast<size_t>(index));
     if (at >= text.size()) return Value::undefined("a text has no such character");
-    return Value::text(text.substr(at, character_size(text[at])));
+    const Value character = Value::text(text.substr(at, character_size(text[at])));
+    return value.is_markup() ? character.as_markup() : character;
   }
   const std::vector<Value>& items = value.as_list().items;
   const auto size = static_cast<int64_t>(items.size());
@@ -180,7 +181,10 @@ Value item(Context& context, const Value& value, const Value& key) {
 Value slice(Context& context, const Value& value, const Value* begin, const Value* end,
             const Value* step) {
   context.need_defined(value);
-  if (value.is(Kind::text)) return slice_text(context, value.as_text(), begin, end, step);
+  if (value.is(Kind::text)) {
+    const Value part = slice_text(context, value.as_text(), begin, end, step);
+    return value.is_markup() ? part.as_markup() : part;
+  }
   if (!has_elements(value)) {
     context.refuse("a value of type {} cannot be sliced", type_name(value));
   }

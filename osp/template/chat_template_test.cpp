@@ -91,7 +91,16 @@ TEST(ChatTemplate, UnknownPartsAreNamedWithTheirLine) {
   expect_failure("\n{% frob %}", ErrorCode::unsupported, "line 2: the statement frob is unknown");
   expect_failure("\n{{ frob(1) }}", ErrorCode::unsupported, "line 2: the function frob is unknown");
   expect_failure("{{ [].append(1) }}", ErrorCode::unsupported, "the method append of lists");
-  expect_failure("{{ 'a'.format(1) }}", ErrorCode::unsupported, "the method format of texts");
+  expect_failure("{{ 'a'.zfill(1) }}", ErrorCode::unsupported, "the method zfill of texts");
+  expect_failure("{{ '{:>4}'.format(1) }}", ErrorCode::unsupported, "the field {:>4} of format");
+  expect_failure("{{ ('a' | safe).replace('a', 'b') }}", ErrorCode::unsupported, "marked by safe");
+  // Inside an if, only where it is reached.
+  const std::string branch = "{% if messages | length > 9 %}{{ 1 | frob }}{% endif %}";
+  EXPECT_EQ(render(branch + "x"), "x");
+  expect_failure("{% if true %}\n{{ 1 | frob }}{% endif %}", ErrorCode::unsupported,
+                 "line 2: the filter frob is unknown");
+  expect_failure("{% if true %}{{ 1 is frob }}{% endif %}", ErrorCode::unsupported,
+                 "the test frob is unknown");
   expect_failure("{% for x in y recursive %}{% endfor %}", ErrorCode::unsupported, "recursive");
 }
 

@@ -409,7 +409,8 @@ void ExpressionParser::parse_arguments(Expression& call) {
 ExpressionPointer ExpressionParser::parse_filter(ExpressionPointer value) {
   const int line_of = line();
   std::string name = expect_any_name();
-  if (!is_filter(name)) fail_unsupported(line_of, "the filter " + printable(name) + " is unknown");
+  if (!is_filter(name) && branches_ == 0)
+    fail_unsupported(line_of, "the filter " + printable(name) + " is unknown");
   ExpressionPointer node = make(Op::filter, line_of, together(std::move(value)), std::move(name));
   if (is_symbol("(")) parse_arguments(*node);
   return node;
@@ -425,7 +426,8 @@ ExpressionPointer ExpressionParser::parse_test(ExpressionPointer value) {
   const int line_of = line();
   const bool negated = take_name("not");
   std::string name = expect_any_name();
-  if (!is_check(name)) fail_unsupported(line_of, "the test " + printable(name) + " is unknown");
+  if (!is_check(name) && branches_ == 0)
+    fail_unsupported(line_of, "the test " + printable(name) + " is unknown");
   ExpressionPointer node = make(Op::test, line_of, together(std::move(value)), std::move(name));
   const Token::Kind kind = current().kind;
   const bool operand = kind == Token::Kind::name || kind == Token::Kind::string ||

@@ -35,6 +35,19 @@ class ExpressionParser {
   // Filters of a block: | was taken, or nothing for {% filter %}. They apply to a null part.
   ExpressionPointer parse_filters(ExpressionPointer value, bool begins_with_bar);
 
+  // Within, filters and tests that are unknown are refused only when they are reached: Jinja does so in
+  // the branches of an if.
+  class Branch {
+   public:
+    explicit Branch(ExpressionParser& parser) : parser_(parser) { ++parser_.branches_; }
+    ~Branch() { --parser_.branches_; }
+    Branch(const Branch&) = delete;
+    Branch& operator=(const Branch&) = delete;
+
+   private:
+    ExpressionParser& parser_;
+  };
+
   // Counts levels while a rule calls itself.
   class Level {
    public:
@@ -73,6 +86,7 @@ class ExpressionParser {
   std::vector<Token> tokens_;
   size_t at_ = 0;
   int level_ = 0;
+  int branches_ = 0;  // that are being parsed
 };
 
 }  // namespace osp::jinja

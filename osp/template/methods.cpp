@@ -5,6 +5,7 @@
 #include "osp/template/operators.h"
 #include "osp/template/print.h"
 #include "osp/template/text.h"
+#include "osp/template/text_format.h"
 
 namespace osp::jinja {
 namespace {
@@ -157,6 +158,7 @@ Value text_method(Context& context, const std::string& self, const std::string& 
     context.charge_text(self.size() * 2);
     return texts(context, split_lines(self, bound.flag(0, false)));
   }
+  if (name == "format") return context.text(format_text(context, self, arguments));
   if (name == "removeprefix" || name == "removesuffix") {
     const Bound bound(context, name, arguments, {"affix"}, 1);
     const std::string& affix = bound.text(0);
@@ -166,6 +168,19 @@ Value text_method(Context& context, const std::string& self, const std::string& 
     return context.text(std::string(rest));
   }
   context.unsupported("the method {} of texts is unknown", name);
+}
+
+// Of a text that is marked as HTML: what comes from it alone is marked as well.
+Value markup_method(Context& context, const Value& self, const std::string& name,
+                    const Arguments& arguments) {
+  if (name == "replace" || name == "join" || name == "format") {
+    context.unsupported("the method {} of a text marked by safe or escape", name);
+  }
+  const Value result = text_method(context, self.as_text(), name, arguments);
+  if (!result.is(Kind::list)) return result.as_markup();
+  std::vector<Value> parts;
+  for (const Value& part : result.as_list().items) parts.push_back(part.as_markup());
+  return context.list(std::move(parts));
 }
 
 Value dict_view(Context& context, const Dict& dict, const std::string& name) {
@@ -250,6 +265,7 @@ bool has_method(const Value& value, std::string_view name) {
 
 Value call_method(Context& context, const Value& self, const std::string& name,
                   const Arguments& arguments) {
+  if (self.is_markup()) return markup_method(context, self, name, arguments);
   if (self.is(Kind::text)) return text_method(context, self.as_text(), name, arguments);
   if (self.is(Kind::dict)) return dict_method(context, self.as_dict(), name, arguments);
   return list_method(context, self.as_list(), name, arguments);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "osp/template/print.h"
+#include "osp/template/text.h"
 
 namespace osp::jinja {
 namespace {
@@ -70,7 +71,8 @@ Value repeat(Context& context, const Value& value, int64_t times) {
     std::string out;
     out.reserve(text.size() * number);
     for (size_t i = 0; i < number && !text.empty(); ++i) out += text;
-    return context.text(std::move(out));
+    Value result = context.text(std::move(out));
+    return value.is_markup() ? result.as_markup() : result;
   }
   const List& list = value.as_list();
   if (!list.items.empty() && number > kMaxItems / list.items.size()) {
@@ -179,7 +181,12 @@ Value add(Context& context, const Value& a, const Value& b) {
   if (a.is_number() && b.is_number()) return Value::real(a.as_real() + b.as_real());
   if (a.is(Kind::text) && b.is(Kind::text)) {
     context.charge_text(a.as_text().size() + b.as_text().size());
-    return Value::text(a.as_text() + b.as_text());
+    if (!a.is_markup() && !b.is_markup()) return Value::text(a.as_text() + b.as_text());
+    // A marked text is added to another one only once that is escaped.
+    const auto escaped = [](const Value& part) {
+      return part.is_markup() ? part.as_text() : escape_html(part.as_text());
+    };
+    return context.text(escaped(a) + escaped(b)).as_markup();
   }
   const bool lists = is_list(a, Flavor::list) && is_list(b, Flavor::list);
   const bool tuples = is_list(a, Flavor::tuple) && is_list(b, Flavor::tuple);

@@ -118,6 +118,7 @@ class StatementParser {
   }
 
   StatementPointer parse_if(int line) {
+    const ExpressionParser::Branch branch(parser_);
     StatementPointer statement = make(Statement::Kind::branches, line);
     for (;;) {
       statement->conditions.push_back(parser_.parse_tuple(false));

@@ -93,7 +93,9 @@ void print_repr(Printer& printer, const Value& value) {
       printer.add("Undefined");
       break;
     case Kind::text:
+      if (value.is_markup()) printer.add("Markup(");
       print_quoted(printer, value.as_text());
+      if (value.is_markup()) printer.add(")");
       break;
     case Kind::none:
       printer.add("None");

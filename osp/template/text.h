@@ -52,5 +52,6 @@ size_t count(std::string_view text, std::string_view part);
 std::string replace(std::string_view text, std::string_view from, std::string_view to,
                     int64_t most);
 bool is_printable(char32_t code);  // str.isprintable
+std::string escape_html(std::string_view text);
 
 }  // namespace osp::jinja

@@ -34,30 +34,13 @@ Value map_text(Context& context, const Value& value, const Arguments& arguments)
 
 std::string same_text(std::string_view text) { return std::string(text); }
 
-std::string escape_html(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      case '"':
-        out += "&#34;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
+Value safe_filter(Context& context, const Value& value, const Arguments& arguments) {
+  return map_text<same_text>(context, value, arguments).as_markup();
+}
+
+Value escape_filter(Context& context, const Value& value, const Arguments& arguments) {
+  if (value.is_markup()) return value;
+  return map_text<escape_html>(context, value, arguments).as_markup();
 }
 
 Value capitalize_filter(Context& context, const Value& value, const Arguments& arguments) {
@@ -266,9 +249,9 @@ constexpr FilterRow kTextFilters[] = {
     {"capitalize", capitalize_filter},
     {"title", map_text<jinja_title>},
     {"string", map_text<same_text>},
-    {"safe", map_text<same_text>},
-    {"e", map_text<escape_html>},
-    {"escape", map_text<escape_html>},
+    {"safe", safe_filter},
+    {"e", escape_filter},
+    {"escape", escape_filter},
     {"replace", replace_filter},
     {"indent", indent_filter},
     {"tojson", tojson_filter},
@@ -279,6 +262,13 @@ constexpr FilterRow kTextFilters[] = {
     {"abs", abs_filter},
     {"round", round_filter},
 };
+
+// Whether the text that a filter makes of a marked one is marked too.
+bool keeps_markup(std::string_view name) {
+  constexpr std::string_view kKeepers[] = {"trim",   "upper", "lower",   "capitalize",
+                                           "string", "last",  "reverse", "indent"};
+  return std::find(std::begin(kKeepers), std::end(kKeepers), name) != std::end(kKeepers);
+}
 
 }  // namespace
 
@@ -295,9 +285,11 @@ bool is_filter(std::string_view name) {
 Value apply_filter(Context& context, const std::string& name, const Value& value,
                    const Arguments& arguments) {
   context.charge(1);
-  if (const Filter filter = find_text_filter(name)) return filter(context, value, arguments);
-  if (const Filter filter = find_sequence_filter(name)) return filter(context, value, arguments);
-  context.unsupported("the filter {} is unknown", name);
+  Filter filter = find_text_filter(name);
+  if (filter == nullptr) filter = find_sequence_filter(name);
+  if (filter == nullptr) context.unsupported("the filter {} is unknown", name);
+  Value result = filter(context, value, arguments);
+  return value.is_markup() && keeps_markup(name) ? result.as_markup() : result;
 }
 
 }  // namespace osp::jinja

@@ -27,6 +27,12 @@ Value Value::text(std::string value) {
   return Value(Data(std::make_shared<const std::string>(std::move(value))));
 }
 
+Value Value::as_markup() const {
+  Value marked = *this;
+  marked.markup_ = is(Kind::text);
+  return marked;
+}
+
 Value Value::undefined(std::string what) {
   return Value(Data(Undefined{std::make_shared<const std::string>(std::move(what))}));
 }

@@ -49,6 +49,8 @@ class Value {
   static Value real(double value) { return Value(value); }
   static Value text(std::string value);
   static Value undefined(std::string what);
+  // The same text, marked as HTML that needs no escaping (Python's Markup): + escapes what it is added to.
+  Value as_markup() const;
   explicit Value(std::shared_ptr<List> list) : data_(std::move(list)) {}
   explicit Value(std::shared_ptr<const Dict> dict) : data_(std::move(dict)) {}
   explicit Value(std::shared_ptr<Namespace> space) : data_(std::move(space)) {}
@@ -59,6 +61,7 @@ class Value {
   bool is(Kind kind_of) const { return kind() == kind_of; }
   bool is_integral() const { return is(Kind::boolean) || is(Kind::integer); }
   bool is_number() const { return is_integral() || is(Kind::real); }
+  bool is_markup() const { return markup_; }
 
   // Access to what `kind` says that there is.
   bool as_boolean() const { return std::get<bool>(data_); }
@@ -89,6 +92,7 @@ class Value {
   explicit Value(double value) : data_(value) {}
 
   Data data_;
+  bool markup_ = false;  // of a text
 };
 
 // What Python would have made of a row of values.

@@ -52,6 +52,9 @@ TEXT_FILTERS = [
     "int(5)",
     "replace('b', '', 1)",
     "count",
+    "safe",
+    "e",
+    "safe",
 ]
 LIST_FILTERS = [
     "length",

@@ -192,4 +192,15 @@ e' }}
 {%- if m.role not in seen.roles -%}{%- set seen.roles = seen.roles + [m.role] -%}{%- set seen.n = seen.n + 1 -%}{%- endif -%}
 {%- endfor -%}
 {{ seen.roles }}{{ seen.n }}{{ dict(a=1, b='x').items() | list }}{{ seen.nothing is defined }}""",
+    # A marked text escapes what is added to it, and stays marked.
+    "marked": """{% for m in messages %}{{ "<'>" | safe + m.role + '"<b>"' }}{{ '<i>' + "x&y" | e }}{{ '<' ~ '&' | safe }}
+{% set s = ' <A> ' | safe %}{{ s + '<' }}{{ s | trim + '<' }}{{ s.strip() + '<' }}{{ s | upper + '&' }}{{ s.lower() + '&' }}
+{{ s[1:3] + '<' }}{{ s[1] + '<' }}{{ s * 2 + '<' }}{{ s | e }}{{ s | string + '<' }}{{ s | tojson + '<' }}{{ s.split()[0] + '<' }}
+{{ s | title + '<' }}{{ s | replace('A', '&') + '<' }}{{ [s, '<'] | join('&') + '<' }}{{ [s] }}{{ s | reverse + '<' }}{{ s | first + '<' }}
+{{ s | indent + '<' }}{{ s == ' <A> ' }}{{ s in ['x', ' <A> '] }}{{ (s or 'x') + '<' }}{{ s | default('x') + '<' }}{% endfor %}""",
+    "format": """{% for m in messages %}{{ '<|{}|>{}{{}}'.format(m.role, loop.index) }}{{ '{1}-{0}-{1}'.format('a', none) }}
+{{ '{a}{b}{}'.format(1.5, a=[1, 'x'], b=true) }}{% endfor %}{{ '{{' ~ '}}' }}""",
+    "format_of_nothing": "{{ messages | length }}{{ '{0}{}'.format(1) if messages | length > 3 }}{{ '{2}'.format(1) if not messages }}",
+    "branches": """{% if messages | length > 99 %}{{ messages | no_such_filter }}{{ 1 is no_such_test }}{% endif %}
+{%- if true %}{% for m in messages %}{{ m.role }}{% endfor %}{% endif %}""",
 }
