@@ -95,10 +95,9 @@ TEST(Sampling, LogitsThatAreNotFiniteAreRefused) {
 
 TEST(Sampling, OptionsOutOfRangeAreUsageErrors) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  const std::vector<SamplingOptions> bad = {{.temperature = -1}, {.temperature = nan},
-                                            {.top_k = -1},       {.top_p = 0},
-                                            {.top_p = 1.5},      {.top_p = nan},
-                                            {.min_p = -0.5},     {.min_p = 1.5}};
+  const std::vector<SamplingOptions> bad = {
+      {.temperature = -1}, {.temperature = nan}, {.top_k = -1},   {.top_p = 0},
+      {.top_p = 1.5},      {.top_p = nan},       {.min_p = -0.5}, {.min_p = 1.5}};
   for (const SamplingOptions& options : bad) {
     SCOPED_TRACE(fmt::format("{} {} {}", options.temperature, options.top_k, options.top_p));
     expect_error(ErrorCode::usage, {}, [&] { check_sampling(options); });
