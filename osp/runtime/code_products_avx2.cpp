@@ -138,7 +138,8 @@ int64_t register_products(int64_t steps) {
     });
   }
   repeat<kSums>([&]<int i>() __attribute__((always_inline)) {
-    __asm__ volatile("" : : "x"(sum[i]));
+    const __m256i& used = sum[i];  // clang takes no captured variable
+    __asm__ volatile("" : : "x"(used));
   });
   return steps * kSums * 32;
 }

@@ -127,7 +127,8 @@ int64_t register_products(int64_t steps) {
     });
   }
   repeat<kSums>([&]<int i>() __attribute__((always_inline)) {
-    __asm__ volatile("" : : "v"(sum[i]));
+    const __m512i& used = sum[i];  // clang takes no captured variable
+    __asm__ volatile("" : : "v"(used));
   });
   return steps * kSums * 64;
 }
