@@ -158,5 +158,5 @@ inline size_t mutate_json_lines(uint8_t* data, size_t size, size_t max_size, uns
     return osp::fuzz::mutate_json_lines(data, size, max_size, seed, keys);               \
   }
 #else
-#define OSP_JSON_MUTATOR(keys)
+#define OSP_JSON_MUTATOR(keys) static_assert(sizeof(keys) > 0);
 #endif

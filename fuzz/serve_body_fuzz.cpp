@@ -10,7 +10,8 @@
 #include "osp/base/error.h"
 #include "osp/base/json_text.h"
 #include "osp/http/http_server.h"
-// Without the scheduler, whose part this target plays.
+// Without the scheduler, whose part this target plays, and the tensor library that it needs.
+// NOLINTBEGIN(bugprone-suspicious-include)
 #include "osp/serve/answer.cpp"
 #include "osp/serve/api_error.cpp"
 #include "osp/serve/chat_prompt.cpp"
@@ -18,6 +19,7 @@
 #include "osp/serve/logprobs_json.cpp"
 #include "osp/serve/request_fields.cpp"
 #include "osp/serve/token_text.cpp"
+// NOLINTEND(bugprone-suspicious-include)
 #include "osp/tokenizer/test_files.h"
 
 namespace {
