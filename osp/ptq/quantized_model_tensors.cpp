@@ -1,6 +1,7 @@
 #include "osp/ptq/quantized_model_tensors.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/isfinite.h>
 #include <fmt/ranges.h>
@@ -11,6 +12,7 @@
 #include <span>
 
 #include "osp/base/error.h"
+#include "osp/base/file.h"
 #include "osp/formats/compressed_tensors.h"
 #include "osp/model/hf_config.h"
 #include "osp/ptq/quantize_block.h"
@@ -159,6 +161,8 @@ std::vector<QuantizedLinear> split(const ModelConfig& config, const StoredTensor
   return parts;
 }
 
+// The numbers where they lie in the file, to be copied from; in memory of their own if another program
+// has moved them off their alignment.
 at::Tensor read_plain(const TensorView& view, const std::vector<int64_t>& shape,
                       const std::string& where) {
   if (view.shape != shape) {
@@ -168,7 +172,11 @@ at::Tensor read_plain(const TensorView& view, const std::vector<int64_t>& shape,
   if (view.dtype != "F32" && view.dtype != "BF16" && view.dtype != "F16") {
     fail(ErrorCode::unsupported, "{} has type {}; osp reads F32, BF16 and F16", where, view.dtype);
   }
-  at::Tensor raw = at::empty(shape, at::TensorOptions().dtype(scalar_type(view.dtype)));
+  const auto options = at::TensorOptions().dtype(scalar_type(view.dtype));
+  if (reinterpret_cast<uintptr_t>(view.data.data()) % 8 == 0) {
+    return at::from_blob(const_cast<std::byte*>(view.data.data()), shape, options);
+  }
+  at::Tensor raw = at::empty(shape, options);
   std::memcpy(raw.mutable_data_ptr(), view.data.data(), view.data.size());
   return raw;
 }
@@ -267,6 +275,7 @@ QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, Par
     if (plain != tensors.end()) {
       scatter_stored(
           stored, read_plain(plain->second, stored.shape, where + ": tensor " + stored.name), part);
+      release_pages(plain->second.data);  // tables are the largest tensors of small models
       taken.insert(stored.name);
       continue;
     }

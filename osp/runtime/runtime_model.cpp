@@ -257,15 +257,17 @@ std::unique_ptr<RuntimeModel> runtime_frame(const QuantizedParts& parts) {
 std::unique_ptr<const RuntimeModel> make_runtime_model(const QuantizedParts& parts) {
   const ModelConfig& config = parts.config;
   std::unique_ptr<RuntimeModel> model = runtime_frame(parts);
+  {
+    // What stands around the blocks, first: its fp32 tables are given back before the layers come.
+    QuantizedWeights none;
+    const ParameterStore store = parts.read(kOutsideBlocks, none);
+    model->embedding = to_half(store.master(store.find(Role::embedding)), "the embedding");
+    if (!config.tied) model->head = to_half(store.master(store.find(Role::head)), "the head");
+    model->final_gain = gain_of(store, Role::final_norm, kNoLayer, config.width);
+  }
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     LayerBuilder(parts, layer).build(layer, model->layers[static_cast<size_t>(layer)]);
   }
-  // What stands around the blocks.
-  QuantizedWeights none;
-  const ParameterStore store = parts.read(kOutsideBlocks, none);
-  model->embedding = to_half(store.master(store.find(Role::embedding)), "the embedding");
-  if (!config.tied) model->head = to_half(store.master(store.find(Role::head)), "the head");
-  model->final_gain = gain_of(store, Role::final_norm, kNoLayer, config.width);
   return model;
 }
 
