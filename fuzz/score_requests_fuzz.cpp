@@ -5,23 +5,14 @@
 #include <string>
 #include <utility>
 
+#include "fuzz/byte_level.h"
 #include "fuzz/json_mutator.h"
 #include "osp/base/error.h"
 #include "osp/cli/score_requests.cpp"  // the command line is no library
-#include "osp/tokenizer/test_files.h"
 
 namespace {
 
 constexpr const char* kKeys[] = {"context", "continuation", "text", "max_tokens", "until", "id"};
-
-osp::Tokenizer byte_level() {
-  using osp::tokenizer::SortedJson;
-  SortedJson file = osp::tokenizer::test_file(osp::tokenizer::test_model(
-      osp::tokenizer::test_byte_alphabet(), {"\xC4\xA0 t", "h e", "\xC4\xA0t he", "a a"}));
-  file["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
-  file["decoder"] = {{"type", "ByteLevel"}};
-  return osp::Tokenizer::from_json(file.dump(), "byte level");
-}
 
 }  // namespace
 
@@ -33,7 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     made.config.context = 16;
     return made;
   }();
-  static const osp::ScoreModel models[] = {{store, byte_level()}, {store, std::nullopt}};
+  static const osp::ScoreModel models[] = {{store, osp::fuzz::byte_level()}, {store, std::nullopt}};
   const std::string text(reinterpret_cast<const char*>(data), size);
   for (const osp::ScoreModel& model : models) {
     osp::RequestBatch batch("stdin");

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "fuzz/byte_level.h"
 #include "fuzz/json_mutator.h"
 #include "osp/base/error.h"
 #include "osp/base/json_text.h"
@@ -20,7 +21,6 @@
 #include "osp/serve/request_fields.cpp"
 #include "osp/serve/token_text.cpp"
 // NOLINTEND(bugprone-suspicious-include)
-#include "osp/tokenizer/test_files.h"
 
 namespace {
 
@@ -64,17 +64,8 @@ constexpr const char* kKeys[] = {
 };
 constexpr int64_t kContext = 300;
 
-osp::Tokenizer byte_level() {
-  using osp::tokenizer::SortedJson;
-  SortedJson file = osp::tokenizer::test_file(osp::tokenizer::test_model(
-      osp::tokenizer::test_byte_alphabet(), {"\xC4\xA0 t", "h e", "\xC4\xA0t he", "a a"}));
-  file["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
-  file["decoder"] = {{"type", "ByteLevel"}};
-  return osp::Tokenizer::from_json(file.dump(), "byte level");
-}
-
 const osp::ServedModel& served_model() {
-  static const osp::Tokenizer tokenizer = byte_level();
+  static const osp::Tokenizer tokenizer = osp::fuzz::byte_level();
   static const osp::ChatPrompt chat(
       "{% for m in messages %}{% if m.role == 'system' and not loop.first %}"
       "{{ raise_exception('system first') }}{% endif %}[{{ m.role }}] {{ m.content | trim }}\n"

@@ -46,7 +46,7 @@ AlignedMemory memory_to_read() {
 }
 
 void plain_read(const AlignedMemory& memory) {
-  if (active_isa() >= Isa::avx512) return read_by_512(memory.data(), memory.bytes());
+  if (detect_isa() >= Isa::avx512) return read_by_512(memory.data(), memory.bytes());
   read_by_128(memory.data(), memory.bytes());
 }
 

@@ -40,7 +40,7 @@ EvaluatedModel open_subject(const std::string& name, const EvalCommand& options)
   }
   subject.quantized = is_quantized_model_dir(subject.dir);
   if (subject.quantized) {
-    const BitWidths bits = QuantizedFolder(subject.dir).info().bits;
+    const BitWidths bits = load_quantized_config(subject.dir).info.bits;
     // Among several widths its own is meant for it, the others for other models.
     if (options.bits_given() &&
         std::find(subject.widths.begin(), subject.widths.end(), bits) == subject.widths.end()) {

@@ -51,7 +51,8 @@ std::unique_ptr<const RuntimeModel> mapped_model_of(const std::string& dir,
 
 std::unique_ptr<const RuntimeModel> runtime_model_in(const std::string& dir,
                                                      const QuantizedConfig& config) {
-  return is_panel_dir(dir) ? mapped_model_of(dir, config) : runtime_model_of(QuantizedFolder(dir));
+  return is_panel_dir(dir) ? mapped_model_of(dir, config)
+                           : runtime_model_of(QuantizedFolder(dir, config));
 }
 
 // Puts the model of a quantized model dir on the integer engine; returns why it cannot be, "" if it is.
@@ -106,7 +107,7 @@ std::unique_ptr<LoadedModel> load_model_at(const std::string& dir, const std::st
            dir, simulated_because);
     }
     loaded->engine_note = fmt::format("simulated in floating point ({})", simulated_because);
-    loaded->model = load_quantized_model_dir(dir);
+    loaded->model = load_quantized_model(QuantizedFolder(dir, config));
     loaded->tap = loaded->model.make_tap();
     return loaded;
   }

@@ -37,6 +37,11 @@ Json config_with_quantization(const ModelConfig& model, const QuantizedModelInfo
   return config;
 }
 
+std::string weights_file_of(const std::string& path) {
+  if (path_exists(path + "/" + kPanelFile)) refuse_panels(path);
+  return path + "/" + kWeights;
+}
+
 // Names and shapes of what the folder must hold, before anything is allocated from the numbers of
 // config.json.
 void check_tensors(const std::map<std::string, TensorView>& tensors, const ModelConfig& model,
@@ -125,18 +130,12 @@ QuantizedConfig load_quantized_config(const std::string& path) {
   return config;
 }
 
-namespace {
-
-std::string weights_file_of(const std::string& path) {
-  if (path_exists(path + "/" + kPanelFile)) refuse_panels(path);
-  return path + "/" + kWeights;
-}
-
-}  // namespace
-
 QuantizedFolder::QuantizedFolder(const std::string& path)
+    : QuantizedFolder(path, load_quantized_config(path)) {}
+
+QuantizedFolder::QuantizedFolder(const std::string& path, QuantizedConfig config)
     : weights_file_(weights_file_of(path)),
-      config_(load_quantized_config(path)),
+      config_(std::move(config)),
       tensors_(SafetensorsFile::open(weights_file_)) {
   check_tensors(tensors_.tensors(), config_.model, weights_file_);
 }

@@ -55,6 +55,7 @@ QuantizedConfig load_quantized_config(const std::string& path);
 class QuantizedFolder {
  public:
   explicit QuantizedFolder(const std::string& path);
+  QuantizedFolder(const std::string& path, QuantizedConfig config);  // of the same folder
   const QuantizedModelInfo& info() const { return config_.info; }
   const ModelConfig& config() const { return config_.model; }
   const Json& config_json() const { return config_.json; }

@@ -16,7 +16,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 PHONE = 390  # the width of a common phone, in CSS pixels
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """The page that the tests of a file share; conftest.py offers it to all."""
+    if find_chromium() is None:
+        pytest.skip("no chromium (apt-get install chromium): the page was not drawn")
+    with browsing() as page:
+        yield page
 
 
 def find_chromium():

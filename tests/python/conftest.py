@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from browser import chromium  # noqa: F401 (a fixture)
 from serve_fixture import serve_folder, server, start_server  # noqa: F401 (fixtures)
 from train_fixture import one_thread, write_recipe, write_text
 

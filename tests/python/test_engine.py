@@ -9,20 +9,13 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+import serve_fixture
 import torch
 from engine_reference import Engine, paley
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 POINTS = {1: "attention_input", 3: "key", 4: "value", 6: "attention_output", 7: "mlp_input", 8: "mlp_product"}
-LLAMA = dict(
-    hidden_size=64,
-    intermediate_size=96,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=32,
-    max_position_embeddings=512,
-)
+LLAMA = {**serve_fixture.LLAMA, "max_position_embeddings": 512}
 
 # Options of osp quantize, by what they bring to the engine.
 FOLDERS = {
@@ -61,7 +54,7 @@ def folders(run_program, repo_root, text, tmp_path_factory):
         if not source.exists():
             torch.manual_seed(1)
             model_class = Qwen3ForCausalLM if kind == "qwen3" else LlamaForCausalLM
-            model = model_class(settings(**LLAMA, vocab_size=4096)).float()
+            model = model_class(settings(**LLAMA)).float()
             for parameter in model.parameters():
                 torch.nn.init.normal_(parameter, std=0.15) if parameter.ndim > 1 else parameter.data.add_(
                     torch.randn(parameter.shape) * 0.1

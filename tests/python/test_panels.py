@@ -77,6 +77,27 @@ def test_eval_and_score_give_the_same_numbers(run_program, panels, serve_folder,
     assert scored[0] == scored[1] and scored[0]
 
 
+def test_benchmarks_give_the_same(run_program, panels, serve_folder, tmp_path):
+    questions = [
+        {
+            "id": str(i),
+            "question": f"Which word is the {i}. one?",
+            "choices": {"text": ["the word", "a house of words", "nobody", "two"], "label": list("ABCD")},
+            "answerKey": "ABCD"[i % 4],
+        }
+        for i in range(6)
+    ]
+    (tmp_path / "arc_easy").mkdir()
+    (tmp_path / "arc_easy" / "test.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions))
+    items = []
+    for folder in (serve_folder, panels):
+        out = tmp_path / f"{folder.parent.name}.jsonl"
+        words = ["--data", tmp_path, "--tasks", "arc_easy", "--save-items", out]
+        run_program(["osp", "eval", folder, *words])
+        items.append([{k: v for k, v in json.loads(x).items() if k != "model"} for x in out.open()])
+    assert items[0] == items[1] and len(items[0]) == len(questions)
+
+
 def test_the_server_answers_the_same_under_the_same_fingerprint(start_server, panels, serve_folder):
     answers = []
     for folder in (serve_folder, panels):

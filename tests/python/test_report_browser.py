@@ -39,14 +39,6 @@ CHARTS = """[...document.querySelectorAll('.plot')].map((plot) => {
 })"""
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    if browser.find_chromium() is None:
-        pytest.skip("no chromium (apt-get install chromium): the page was not drawn")
-    with browser.browsing() as page:
-        yield page
-
-
 def results(folder, runs):
     """Results of osp eval --tasks, osp analyze and osp quantize, so that every section has its charts."""
     names = [f"{run}/model" for run in runs]

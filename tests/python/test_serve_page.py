@@ -22,14 +22,6 @@ MESSAGES = """[...document.querySelectorAll('article')].map((a) => ({
   elements: a.querySelectorAll('.text *').length}))"""
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    if browser.find_chromium() is None:
-        pytest.skip("no chromium (apt-get install chromium): the page was not opened")
-    with browser.browsing() as page:
-        yield page
-
-
 def url_of(server):
     return f"http://127.0.0.1:{server.port}/"
 
