@@ -157,8 +157,9 @@ class Life:
     def check_resumed(self, start: Start, newest: int, damaged: set) -> None:
         """It went on from the newest intact checkpoint, and said so if that was not the newest."""
         going = [line for line in start.text.splitlines() if "going on from" in line]
-        if not going:
-            return  # it died before, or there was none
+        if not going:  # it died before, or there was none
+            self.require(newest < 0 or start.status != DONE, f"began anew, though step-{newest} was intact")
+            return
         step = int(going[0].rsplit("step-", 1)[1])
         self.require(step == newest, f"resumed from step {step}, step {newest} was the newest intact one")
         for one in damaged:
@@ -185,11 +186,19 @@ class Life:
 
     # ---- faults ----------------------------------------------------------------------------------
 
-    def kill(self, kind: str = "SIGKILL at a random time", sent: int = signal.SIGKILL) -> bool:
-        """Kills a start after a random time. False if the run was over before."""
+    def kill(
+        self,
+        kind: str = "SIGKILL at a random time",
+        sent: int = signal.SIGKILL,
+        after_checkpoint: bool = False,
+    ) -> bool:
+        """Kills a start after a random time, counted from its first checkpoint if `after_checkpoint`. False
+        if the run was over before."""
         delay = self.pause(0.05)
 
         def later(process):
+            while after_checkpoint and not self.steps() and process.poll() is None:
+                time.sleep(0.002)
             time.sleep(delay)
             if process.poll() is None:
                 self.inject(kind, f"{signal.Signals(sent).name} after {delay:.3f} s")
