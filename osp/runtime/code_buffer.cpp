@@ -32,10 +32,13 @@ std::vector<kernels::Line> whole_rows(int64_t rows, int64_t columns) {
 }
 
 void CodeBuffer::resize(int64_t rows, int64_t columns, const kernels::CodeGrid& grid) {
+  digits_ = grid.digits;
+  rows *= digits_;
   rows_ = rows;
   segment_ = grid.segment;
   segments_ = columns / grid.segment;
   largest_ = grid.shift > 0.0f ? static_cast<int>(grid.shift) : static_cast<int>(grid.top);
+  if (digits_ == 2) largest_ = 128;
   // Whole rows, or tiles of 8 rows and one smaller tile.
   const int64_t full = wide() ? kFullWideTile : kFullTile;
   tiles_.clear();
@@ -52,16 +55,23 @@ void CodeBuffer::resize(int64_t rows, int64_t columns, const kernels::CodeGrid& 
 }
 
 kernels::CodeRow CodeBuffer::row(int64_t row, int64_t column) {
+  row *= digits_;
   const int64_t first = row / kFullTile * kFullTile;
   // A whole row is a tile of its own.
   const int64_t stride = wide() ? 4 : 4 * kTileRows[size_for(std::min(kFullTile, rows_ - first))];
   const int64_t start = wide() ? row * row_bytes_ : first * row_bytes_ + (row - first) * 4;
   const int64_t at = row * segments_ + column / segment_;
-  return {.codes = reinterpret_cast<int8_t*>(codes_.data()) + start + column / 4 * stride,
-          .stride = stride,
-          .scale = scale_.data() + at,
-          .zero = zero_.data() + at,
-          .sum = sum_.data() + at};
+  int8_t* const codes = reinterpret_cast<int8_t*>(codes_.data()) + start + column / 4 * stride;
+  kernels::CodeRow out{.codes = codes,
+                       .stride = stride,
+                       .scale = scale_.data() + at,
+                       .zero = zero_.data() + at,
+                       .sum = sum_.data() + at};
+  if (digits_ == 2) {
+    out.low_codes = codes + (wide() ? row_bytes_ : 4);
+    out.low_sum = out.sum + segments_;
+  }
+  return out;
 }
 
 }  // namespace osp

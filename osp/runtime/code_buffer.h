@@ -1,5 +1,5 @@
 // The codes of the rows of a step as products read them, with the scale, zero and sum of each segment
-// of each row: in tiles of up to 8 rows, interleaved (code_products.h), or whole, in tiles of up to
+// of each row, a grid of two digits giving two neighbouring rows (high, low) for each: in tiles of up to 8 rows, interleaved (code_products.h), or whole, in tiles of up to
 // 32 rows, for the products of many rows.
 #pragma once
 
@@ -30,15 +30,17 @@ class CodeBuffer {
   // `wide`: there are products of many rows.
   explicit CodeBuffer(bool wide) : wide_products_(wide) {}
 
-  // Makes room for rows of `columns` codes on this grid.
+  // Makes room for `rows` rows of numbers, of `columns` codes on this grid.
   void resize(int64_t rows, int64_t columns, const kernels::CodeGrid& grid);
   // Largest code in size.
   int largest() const { return largest_; }
   // Rows lie whole, in tiles for WideProducts.
   bool wide() const { return wide_products_ && rows_ >= kernels::kWideRows; }
+  // Rows of codes, `digits` for each row of numbers.
   int64_t rows() const { return rows_; }
+  int64_t digits() const { return digits_; }
 
-  // Where the codes of a row go, from column `column` on.
+  // Where the codes of a row of numbers go, from column `column` on.
   kernels::CodeRow row(int64_t row, int64_t column = 0);
   const std::vector<RowTile>& tiles() const { return tiles_; }
   const int8_t* tile(const RowTile& tile) const { return codes() + tile.first * row_bytes_; }
@@ -51,7 +53,7 @@ class CodeBuffer {
   const int8_t* codes() const { return reinterpret_cast<const int8_t*>(codes_.data()); }
 
   bool wide_products_;
-  int64_t rows_ = 0, row_bytes_ = 0, segment_ = 0, segments_ = 0;
+  int64_t rows_ = 0, digits_ = 1, row_bytes_ = 0, segment_ = 0, segments_ = 0;
   int largest_ = 0;
   std::vector<RowTile> tiles_;
   std::vector<kernels::Line> codes_;

@@ -54,7 +54,7 @@ std::string Engine::kernel_names() const {
 
 KvShape Engine::kv_shape() const {
   const ModelConfig& config = model_->config;
-  return {config.layers, config.kv_heads, config.head_size};
+  return {config.layers, config.kv_heads, config.head_size, model_->cache_bits};
 }
 
 std::span<const float> Engine::read(std::span<const EngineRun> runs) {
@@ -178,7 +178,7 @@ void Engine::append_keys_and_values(int64_t layer) {
   // By key/value head: neighbouring tokens share bytes of the values' panels.
   pool_.split(Hkv, [&](int64_t begin, int64_t end) {
     float scratch[kernels::kLargestHead + 16];
-    int8_t codes[kernels::kLargestHead];
+    uint8_t codes[2 * kernels::kLargestHead];
     const auto turn = [&](float* x, const std::vector<float>& gain, int64_t position) {
       if (config.qk_norm && !config.qk_norm_wide) kernels_.rms_norm(x, gain.data(), x, K, eps);
       kernels_.rope(x, cos_.data() + position * pairs, sin_.data() + position * pairs, pairs);
@@ -198,14 +198,12 @@ void Engine::append_keys_and_values(int64_t layer) {
         KvPage& page = rows_[static_cast<size_t>(r)].sequence->page_of(position);
         const int64_t slot = position % kernels::kPageTokens;
         float scale, zero;
-        int32_t sum;
-        const kernels::CodeRow to{codes, 4, &scale, &zero, &sum};
-        note(kernels_.quantize(key, nullptr, K, model_->key_grid, to));
+        note(kernels_.cache_codes(key, K, model_->key_grid, codes, &scale, &zero));
         page.put_key(layer, head, slot, codes, scale, zero);
-        if (trace) trace(TapPoint::key, layer, r * Hkv + head, to, K);
-        note(kernels_.quantize(value, nullptr, K, model_->value_grid, to));
+        if (trace) show_cached(TapPoint::key, layer, r * Hkv + head, codes);
+        note(kernels_.cache_codes(value, K, model_->value_grid, codes, &scale, &zero));
         page.put_value(layer, head, slot, codes, scale, zero);
-        if (trace) trace(TapPoint::value, layer, r * Hkv + head, to, K);
+        if (trace) show_cached(TapPoint::value, layer, r * Hkv + head, codes);
       }
     }
   });
@@ -246,6 +244,7 @@ void Engine::attend(int64_t layer) {
       kernels::AttentionTile tile;
       tile.queries = task.queries;
       tile.head_size = K;
+      tile.cache_bits = model_->cache_bits;
       tile.inverse_root = static_cast<float>(1.0 / std::sqrt(static_cast<double>(K)));
       tile.pages = pages.data();
       const auto row_of = [&](int64_t q) {
@@ -294,9 +293,27 @@ void Engine::mlp_product_to_codes(int64_t layer) {
 
 void Engine::show(TapPoint point, int64_t layer, int64_t columns) {
   if (!trace) return;
-  for (size_t r = 0; r < rows_.size(); ++r) {
-    trace(point, layer, static_cast<int64_t>(r), codes_.row(static_cast<int64_t>(r)), columns);
+  std::vector<int32_t> codes(static_cast<size_t>(columns));
+  for (int64_t r = 0; r < static_cast<int64_t>(rows_.size()); ++r) {
+    const kernels::CodeRow row = codes_.row(r);
+    for (int64_t c = 0; c < columns; ++c) {
+      const int64_t at = c / 4 * row.stride + c % 4;
+      codes[static_cast<size_t>(c)] =
+          row.low_codes == nullptr ? row.codes[at] : 256 * row.codes[at] + row.low_codes[at];
+    }
+    trace(point, layer, r, codes);
   }
+}
+
+void Engine::show_cached(TapPoint point, int64_t layer, int64_t row, const uint8_t* codes) {
+  const int64_t K = model_->config.head_size;
+  std::vector<int32_t> whole(codes, codes + K);
+  if (model_->cache_bits == 16) {
+    for (size_t c = 0; c < whole.size(); ++c) {
+      whole[c] = 256 * whole[c] + codes[static_cast<size_t>(K) + c];
+    }
+  }
+  trace(point, layer, row, whole);
 }
 
 void Engine::logits(std::span<const float> states, std::span<float> out) {

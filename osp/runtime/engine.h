@@ -63,10 +63,9 @@ class Engine {
   void logits(std::span<const float> states, std::span<float> out);
   Head& head() { return head_; }
 
-  // Called with every row of codes; slow, for tests. One thread only.
-  std::function<void(TapPoint, int64_t layer, int64_t row, const kernels::CodeRow&,
-                     int64_t columns)>
-      trace;
+  // Called with every row of codes, less the zero's shift if they are inputs of 8 bits; slow, for tests.
+  // One thread only.
+  std::function<void(TapPoint, int64_t layer, int64_t row, std::span<const int32_t> codes)> trace;
 
  private:
   struct Row {
@@ -87,6 +86,7 @@ class Engine {
     if (!finite) not_finite_.store(true, std::memory_order_relaxed);
   }
   void show(TapPoint point, int64_t layer, int64_t columns);
+  void show_cached(TapPoint point, int64_t layer, int64_t row, const uint8_t* codes);
 
   std::unique_ptr<const RuntimeModel> model_;
   const kernels::EngineKernels& kernels_;

@@ -12,7 +12,8 @@
 
 namespace osp::kernels {
 
-// How a row of numbers becomes codes: osp/quant/grid.h, with codes of 8 bits shifted by −128.
+// How a row of numbers becomes codes: osp/quant/grid.h, with codes of 8 bits shifted by −128. A grid of
+// two digits has no zero: x = (256 high + low) · scale, scale = max |x| / 32639, both from −128 to 127.
 struct CodeGrid {
   int64_t group = 0;    // channels with a range of their own
   int64_t segment = 0;  // channels with a sum of their own: a divisor of `group`
@@ -22,6 +23,7 @@ struct CodeGrid {
   float top = 15.0f;   // largest code
   float shift = 0.0f;  // is subtracted from codes and zeros
   float fixed_scale = 1.0f, fixed_zero = 0.0f;
+  int digits = 1;
 };
 
 // The codes of one row and what the products need of it, by segment.
@@ -31,6 +33,9 @@ struct CodeRow {
   float* scale;
   float* zero;
   int32_t* sum;  // of codes
+  // Where the low digits and their sums go, if the grid has two; the high ones are `codes`.
+  int8_t* low_codes = nullptr;
+  int32_t* low_sum = nullptr;
 };
 
 // Σ over segments t, ascending, of ((float(S − u · A) − zero · c) · scale_w) · scale, plus the bias:
@@ -45,12 +50,14 @@ struct PanelScales {
 };
 
 // A tile of products and where its outputs go. The scales, zeros and sums of a row's segments follow
-// each other, those of the next row behind them.
+// each other, those of the next row (of products) behind them.
 struct TileOutput {
   const int32_t*
       sums;  // [segments][rows of the tile · panels][16], segments `segment_stride` apart
   int64_t segment_stride;
-  int64_t rows, panels;
+  int64_t rows,
+      panels;  // rows of outputs: each of `digits` rows of products, the high digits first
+  int64_t digits = 1;
   PanelScales scales;  // of the first panel; the others follow
   const float* scale;
   const float* zero;
@@ -60,10 +67,14 @@ struct TileOutput {
   int64_t out_stride;     // numbers from a row to the next, of both
 };
 
+// Of how many bits the codes in memory are: 4 (nibbles), 8 (bytes), or 16: the bytes of all high halves,
+// then those of all low halves.
+constexpr int64_t cache_planes(int bits) { return bits == 16 ? 2 : 1; }
+
 // One sequence's part of a page of 128 tokens: a layer and key/value head.
 struct HeadPage {
-  const uint8_t* keys;    // 8 panels of 16 tokens, head_size / 8 lines each
-  const uint8_t* values;  // head_size / 16 panels of 16 channels, 16 lines each
+  const uint8_t* keys;    // 8 panels of 16 tokens
+  const uint8_t* values;  // head_size / 16 panels of 16 channels
   const float* key_scale;
   const float* key_zero;
   const float* value_scale;
@@ -79,6 +90,7 @@ inline constexpr int64_t kLargestHead = 256;  // channels
 struct AttentionTile {
   int64_t queries;
   int64_t head_size;
+  int cache_bits;                       // 4, 8 or 16
   float inverse_root;                   // 1 / sqrt(head size)
   const float* query[kTileQueries];     // after RoPE and Hadamard, [head_size] each
   float* output[kTileQueries];          // [head_size] each
@@ -103,6 +115,10 @@ struct EngineKernels {
   // are then some valid codes.
   bool (*quantize)(const float* x, const float* offset, int64_t n, const CodeGrid& grid,
                    const CodeRow& row);
+  // Codes from 0 to grid.top (at most 65535) of a head's key or value, which is one group: `codes` has
+  // a byte a code, or n high bytes and n low ones if grid.top > 255. False as quantize().
+  bool (*cache_codes)(const float* x, int64_t n, const CodeGrid& grid, uint8_t* codes, float* scale,
+                      float* zero);
   // Rotation of channel pairs (i, i + pairs) of one head by cos and sin [pairs], in place.
   void (*rope)(float* x, const float* cos, const float* sin, int64_t pairs);
   // In place, in `rows` neighbouring blocks of plan.size; `scratch` holds plan.size + 16 numbers.

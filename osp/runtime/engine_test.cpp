@@ -53,6 +53,16 @@ std::vector<std::pair<std::string, TestModel>> models() {
   }
   add("8-bit activations").bits = {4, 8, 4};
   add("3-bit weights and cache").bits = {3, 5, 3};
+  add("8-bit cache").bits = {4, 4, 8};
+  add("6-bit cache").bits = {4, 8, 6};
+  add("16-bit activations").bits = {4, 16, 4};
+  {
+    TestModel& m = add("4-bit weights alone, in groups, with offsets");
+    m.bits = {4, 16, 16};
+    m.asymmetric = true;
+    m.weight_group = 16;
+    m.grids.offsets[{TapPoint::attention_input, 1}] = at::randn({64});
+  }
   {
     TestModel& m = add("a window from block 1 on, one head of keys");
     m.config.window = 40;
@@ -270,12 +280,12 @@ TEST(Engine, SaysWhatItCannotRun) {
             }).find("weights have 8"),
             std::string::npos);
   EXPECT_NE(reason([](TestModel& m) {
-              m.bits = {4, 16, 4};
-            }).find("activations have 16"),
+              m.bits = {4, 12, 4};
+            }).find("activations have 12"),
             std::string::npos);
   EXPECT_NE(reason([](TestModel& m) {
-              m.bits = {4, 4, 16};
-            }).find("cache has 16"),
+              m.bits = {4, 4, 10};
+            }).find("cache has 10"),
             std::string::npos);
   EXPECT_NE(reason([](TestModel& m) { m.config.head_size = 24; }).find("head size 24"),
             std::string::npos);

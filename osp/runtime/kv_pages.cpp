@@ -43,40 +43,50 @@ kernels::HeadPage KvPage::part(int64_t layer, int64_t head) const {
   const uint8_t* codes = part_data(layer, head);
   const float* numbers = scales(layer, head);
   return {.keys = codes,
-          .values = codes + kPageTokens * shape_.head_size / 2,
+          .values = codes + shape_.code_bytes(),
           .key_scale = numbers,
           .key_zero = numbers + kPageTokens,
           .value_scale = numbers + 2 * kPageTokens,
           .value_zero = numbers + 3 * kPageTokens};
 }
 
-void KvPage::put_key(int64_t layer, int64_t head, int64_t slot, const int8_t* codes, float scale,
+void KvPage::put_key(int64_t layer, int64_t head, int64_t slot, const uint8_t* codes, float scale,
                      float zero) {
-  const int64_t lines = shape_.head_size / 8;
+  const int64_t lines = shape_.head_size / (shape_.bits == 4 ? 8 : 4);
   uint8_t* to =
       part_data(layer, head) + slot / kPanelOutputs * lines * kLineBytes + slot % kPanelOutputs * 4;
-  for (int64_t i = 0; i < lines; ++i, to += kLineBytes) {
-    for (int64_t j = 0; j < 4; ++j) {
-      to[j] = static_cast<uint8_t>(codes[8 * i + j] | codes[8 * i + 4 + j] << 4);
+  if (shape_.bits == 4) {
+    for (int64_t i = 0; i < lines; ++i, to += kLineBytes) {
+      for (int64_t j = 0; j < 4; ++j) {
+        to[j] = static_cast<uint8_t>(codes[8 * i + j] | codes[8 * i + 4 + j] << 4);
+      }
+    }
+  } else {
+    for (int64_t plane = 0; plane < kernels::cache_planes(shape_.bits); ++plane) {
+      for (int64_t i = 0; i < lines; ++i, codes += 4) {
+        std::memcpy(to + plane * kPageTokens * shape_.head_size + i * kLineBytes, codes, 4);
+      }
     }
   }
   scales(layer, head)[slot] = scale;
   scales(layer, head)[kPageTokens + slot] = zero;
 }
 
-void KvPage::put_value(int64_t layer, int64_t head, int64_t slot, const int8_t* codes, float scale,
+void KvPage::put_value(int64_t layer, int64_t head, int64_t slot, const uint8_t* codes, float scale,
                        float zero) {
-  // Byte `slot % 4` of four in the token's line of each panel.
-  uint8_t* line = part_data(layer, head) + kPageTokens * shape_.head_size / 2 +
-                  slot / 8 * kLineBytes + slot % 4;
-  const int shift = slot % 8 < 4 ? 0 : 4;
-  const auto kept = static_cast<uint8_t>(0xf0 >> shift);
-  for (int64_t c = 0; c < shape_.head_size; c += kPanelOutputs) {
+  const int64_t columns = shape_.bits == 4 ? 8 : 4;  // of a line
+  // Byte `slot % 4` of four in the token's line of each panel, or a half of it.
+  uint8_t* line =
+      part_data(layer, head) + shape_.code_bytes() + slot / columns * kLineBytes + slot % 4;
+  const int shift = slot % columns < 4 ? 0 : 4;
+  const auto kept = static_cast<uint8_t>(columns == 8 ? 0xf0 >> shift : 0);
+  for (int64_t c = 0; c < kernels::cache_planes(shape_.bits) * shape_.head_size;
+       c += kPanelOutputs) {
     for (int64_t o = 0; o < kPanelOutputs; ++o) {
       uint8_t& byte = line[4 * o];
       byte = static_cast<uint8_t>((byte & kept) | codes[c + o] << shift);
     }
-    line += kPageTokens / 8 * kLineBytes;
+    line += kPageTokens / columns * kLineBytes;
   }
   scales(layer, head)[2 * kPageTokens + slot] = scale;
   scales(layer, head)[3 * kPageTokens + slot] = zero;

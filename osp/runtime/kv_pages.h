@@ -1,8 +1,9 @@
-// The 4-bit cache of keys and values in pages of 128 tokens, for all layers and key/value heads.
+// The cache of keys and values in pages of 128 tokens, for all layers and key/value heads.
 //
 // A page holds, for each layer and head, the codes of keys as 8 panels of 16 tokens and those of
 // values as head_size / 16 panels of 16 channels (code_products.h), so that attention reads them as
-// products read weights, and a scale and zero of each token's key and value. Pages are shared by
+// products read weights, and a scale and zero of each token's key and value. Codes of up to 4 bits are
+// nibbles, of up to 8 bytes, of 16 two planes of bytes. Pages are shared by
 // sequences that begin alike; a page that others hold is copied before it is written.
 //
 // Tested by kv_pages_test.cpp and engine_test.cpp.
@@ -21,11 +22,11 @@ namespace osp {
 
 struct KvShape {
   int64_t layers = 0, heads = 0, head_size = 0;
+  int bits = 4;  // 4, 8 or 16
 
-  // Bytes of a layer's and head's part, and of a page.
-  int64_t part_bytes() const {
-    return kernels::kPageTokens * head_size + 4 * kernels::kPageTokens * 4;
-  }
+  // Bytes of a head's keys or values, of a layer's and head's part, and of a page.
+  int64_t code_bytes() const { return kernels::kPageTokens * head_size * bits / 8; }
+  int64_t part_bytes() const { return 2 * code_bytes() + 4 * kernels::kPageTokens * 4; }
   int64_t page_bytes() const { return layers * heads * part_bytes(); }
 };
 
@@ -39,10 +40,10 @@ class KvPage {
   void clear();
 
   kernels::HeadPage part(int64_t layer, int64_t head) const;
-  // Codes 0 … 15 of one token's key or value.
-  void put_key(int64_t layer, int64_t head, int64_t slot, const int8_t* codes, float scale,
+  // One token's key or value; `codes` as EngineKernels::cache_codes gives them.
+  void put_key(int64_t layer, int64_t head, int64_t slot, const uint8_t* codes, float scale,
                float zero);
-  void put_value(int64_t layer, int64_t head, int64_t slot, const int8_t* codes, float scale,
+  void put_value(int64_t layer, int64_t head, int64_t slot, const uint8_t* codes, float scale,
                  float zero);
 
  private:
@@ -51,8 +52,7 @@ class KvPage {
            (layer * shape_.heads + head) * shape_.part_bytes();
   }
   float* scales(int64_t layer, int64_t head) const {
-    return reinterpret_cast<float*>(part_data(layer, head) +
-                                    kernels::kPageTokens * shape_.head_size);
+    return reinterpret_cast<float*>(part_data(layer, head) + 2 * shape_.code_bytes());
   }
 
   KvShape shape_;

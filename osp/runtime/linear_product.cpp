@@ -83,11 +83,12 @@ void LinearProduct::many_rows(int64_t begin, int64_t end, int64_t together) cons
 
 void LinearProduct::finish(const RowTile& tile, int64_t first, int64_t panels, const int32_t* sums,
                            int64_t size) const {
-  const int64_t at = tile.first * weight.outputs + first * kPanelOutputs;
+  const int64_t at = tile.first / codes.digits() * weight.outputs + first * kPanelOutputs;
   kernels.epilogue({.sums = sums,
                     .segment_stride = size,
-                    .rows = tile.rows,
+                    .rows = tile.rows / codes.digits(),
                     .panels = panels,
+                    .digits = codes.digits(),
                     .scales = weight.scales(first),
                     .scale = codes.scale(tile.first),
                     .zero = codes.zero(tile.first),

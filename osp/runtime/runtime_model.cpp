@@ -99,6 +99,14 @@ CodeGrid dynamic_grid(int64_t bits, int64_t group, int64_t segment, bool free_ra
 CodeGrid input_grid(const QuantizedParts& parts, TapPoint point, int64_t layer) {
   const ModelConfig& config = parts.config;
   const int64_t group = activation_group(parts.grids.groups, point, config);
+  if (parts.bits.activations == 16) {
+    // Not quantized: 16-bit codes with a scale for each segment of the weights.
+    CodeGrid grid;
+    grid.digits = 2;
+    grid.segment = common_segment(parts.weight_group, group, columns_of(point, config));
+    grid.group = grid.segment;
+    return grid;
+  }
   CodeGrid grid = dynamic_grid(parts.bits.activations, group,
                                common_segment(parts.weight_group, group, columns_of(point, config)),
                                point == TapPoint::attention_output, parts.grids.clips.activations);
@@ -181,8 +189,9 @@ std::string why_not_in_integers(const QuantizedParts& parts) {
   const BitWidths& bits = parts.bits;
   const ModelConfig& config = parts.config;
   if (bits.weights > 4) return fmt::format("its weights have {} bits", bits.weights);
-  if (bits.activations > 8) return fmt::format("its activations have {} bits", bits.activations);
-  if (bits.kv_cache > 4) return fmt::format("its KV cache has {} bits", bits.kv_cache);
+  const auto odd = [](int64_t width) { return width > 8 && width != 16; };
+  if (odd(bits.activations)) return fmt::format("its activations have {} bits", bits.activations);
+  if (odd(bits.kv_cache)) return fmt::format("its KV cache has {} bits", bits.kv_cache);
   for (const std::string& reason : {not_a_llama(config), unsuitable_size(config),
                                     unsuitable_groups(config, parts.weight_group, parts.grids)}) {
     if (!reason.empty()) return reason;
@@ -249,8 +258,11 @@ std::unique_ptr<RuntimeModel> runtime_frame(const QuantizedParts& parts) {
         HadamardTable(parts.online.down_block > 0 ? parts.online.down_block : config.inner);
   }
   const int64_t K = config.head_size;
-  model->key_grid = dynamic_grid(parts.bits.kv_cache, K, K, false, parts.grids.clips.cache);
-  model->value_grid = dynamic_grid(parts.bits.kv_cache, K, K, true, parts.grids.clips.cache);
+  const int64_t bits = parts.bits.kv_cache;
+  const double clip = bits == 16 ? 1.0 : parts.grids.clips.cache;
+  model->key_grid = dynamic_grid(bits, K, K, false, clip);
+  model->value_grid = dynamic_grid(bits, K, K, true, clip);
+  model->cache_bits = bits <= 4 ? 4 : bits <= 8 ? 8 : 16;
   return model;
 }
 

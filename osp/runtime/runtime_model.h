@@ -74,6 +74,7 @@ struct RuntimeModel {
   std::vector<float> final_gain;
   HadamardTable key_hadamard, down_hadamard;  // of size 0 where there is none
   kernels::CodeGrid key_grid, value_grid;
+  int cache_bits = 4;  // of a code in memory: 4, 8 or 16
 
   std::span<const uint16_t> head_table() const { return config.tied ? embedding : head; }
 };

@@ -4,7 +4,7 @@
 //
 // TOKENS: int32 ids. OUT: fp32 final states [tokens, width], then logits [tokens, vocabulary]. With
 // the variable OSP_ENGINE_TRACE the codes of every quantizer go to the file that it names, as lines
-// "point layer row scale… zero… codes".
+// "point layer row codes".
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -42,14 +42,9 @@ int run(int count, char** arguments) {
   std::ofstream traced;
   if (const char* path = std::getenv("OSP_ENGINE_TRACE")) {
     traced.open(path);
-    traced.precision(9);
-    engine.trace = [&](TapPoint point, int64_t layer, int64_t row, const kernels::CodeRow& codes,
-                       int64_t columns) {
-      traced << static_cast<int>(point) << ' ' << layer << ' ' << row << ' ' << codes.scale[0]
-             << ' ' << codes.zero[0];
-      for (int64_t c = 0; c < columns; ++c) {
-        traced << ' ' << int{codes.codes[c / 4 * codes.stride + c % 4]};
-      }
+    engine.trace = [&](TapPoint point, int64_t layer, int64_t row, std::span<const int32_t> codes) {
+      traced << static_cast<int>(point) << ' ' << layer << ' ' << row;
+      for (const int32_t code : codes) traced << ' ' << code;
       traced << '\n';
     };
   }

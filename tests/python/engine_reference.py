@@ -68,6 +68,26 @@ def quantize(x, bits, group, free, clip=1.0, fixed=None):
     return codes, scale, zero
 
 
+def whole_digits(x, group):
+    """Numbers of 16 bits as two signed digits: codes [.., groups, group], scale, zero."""
+    x = x.reshape(*x.shape[:-1], -1, group)
+    largest = x.abs().amax(-1, keepdim=True)
+    top = torch.tensor(32639.0)
+    scale, inverse = largest / top, top / largest
+    usable = scale >= 1e-36
+    codes = torch.where(usable, torch.round(x * inverse), torch.zeros_like(x)).clamp(-top, top)
+    scale = torch.where(usable, scale, torch.zeros_like(scale))
+    return codes, scale, torch.zeros_like(scale)
+
+
+def whole(products, a, bits, signed):
+    """products(a) in fp32, taken for the high and the low bytes apart where a has 16 bits."""
+    if bits < 16:
+        return products(a).float()
+    high = torch.floor((a + 128) / 256) if signed else torch.floor(a / 256)
+    return products(high).float() * torch.tensor(256.0) + products(a - 256 * high).float()
+
+
 def hadamard(x, size, base_matrix):
     """In blocks of `size`: products with the base matrix, then rounds of sums and differences."""
     base = base_matrix.shape[0]
@@ -150,6 +170,7 @@ class Engine:
         w, w_scale, w_zero = self.weight(name)
         columns = w.shape[1]
         w_group, a_group = columns // w_scale.shape[1], codes.shape[2]
+        bits = self.bits[1]
         segment = min(w_group, a_group)
         a = codes.reshape(codes.shape[0], -1).double()
         y = None
@@ -157,9 +178,9 @@ class Engine:
             part = slice(t * segment, (t + 1) * segment)
             g, k = t * segment // w_group, t * segment // a_group
             u = w[:, part] - w_zero[:, g : g + 1]  # exact whole numbers
-            whole = (a[:, part] @ u.T).float()
-            centre = u.sum(1).float()
-            v = whole - centre * zero[:, k]
+            v = whole(lambda x, u=u: x @ u.T, a[:, part], bits, True)
+            if bits < 16:
+                v = v - u.sum(1).float() * zero[:, k]
             term = v * w_scale[:, g] * scale[:, k]
             y = term if y is None else y + term
         bias = self.tensors.get(name + ".bias")
@@ -175,14 +196,11 @@ class Engine:
     def codes_of(self, x, point, layer, group, free=False):
         offset = self.tensors.get(f"osp.layers.{layer}.{point}.offset")
         centred = x if offset is None else x - offset
-        quantized = quantize(
-            centred,
-            self.bits[1],
-            group,
-            free,
-            self.quantization["activation_clip"],
-            self.fixed.get((point, layer)),
-        )
+        if self.bits[1] == 16:
+            quantized = whole_digits(centred, min(group, self.quantization.get("group", 0) or group))
+        else:
+            clip, fixed = self.quantization["activation_clip"], self.fixed.get((point, layer))
+            quantized = quantize(centred, self.bits[1], group, free, clip, fixed)
         self.codes.append((point, layer, quantized[0].reshape(x.shape)))
         return (*quantized, offset)
 
@@ -209,7 +227,8 @@ class Engine:
     def attention(self, q, k, v, layer):
         """q [T, H, K], k and v [T, Hkv, K] -> [T, H, K]."""
         T, H, K = q.shape
-        clip = self.quantization["cache_clip"]
+        bits = self.bits[2]
+        clip = self.quantization["cache_clip"] if bits < 16 else 1.0
         out = torch.zeros(T, H, K)
         k_codes, k_scale, k_zero = (
             x.reshape(T, self.kv_heads, -1) for x in quantize(k, self.bits[2], K, False, clip)
@@ -237,8 +256,8 @@ class Engine:
                 kc, ks, kz, vc, vs, vz = (x[begin : begin + PAGE] for x in padded)
                 visible = position[:, None] >= begin + torch.arange(PAGE)
                 here = visible.any(1)
-                whole = (q_codes.double() @ kc.double().T).float()
-                logit = (whole - kz[:, 0] * q_sum[:, None]) * ks[:, 0] * scale[:, None]
+                products = whole(lambda k: q_codes.double() @ k.T, kc.double(), bits, False)  # noqa: B023
+                logit = (products - kz[:, 0] * q_sum[:, None]) * ks[:, 0] * scale[:, None]
                 logit = torch.where(visible, logit, torch.tensor(-torch.inf))
                 now = torch.maximum(largest, logit.amax(1))
                 p = exponential(logit - now[:, None])
@@ -252,7 +271,7 @@ class Engine:
                     usable[:, None], torch.round(weight * inverse[:, None]), torch.zeros_like(weight)
                 )
                 zeros = lane_sum(w_codes * vz[:, 0])
-                values = (w_codes.double() @ vc.double()).float()
+                values = whole(lambda v: w_codes.double() @ v, vc.double(), bits, False)  # noqa: B023
                 new = y * correction[:, None]
                 new = torch.where(usable[:, None], new + (values - zeros[:, None]) * step[:, None], new)
                 y = torch.where(here[:, None], new, y)

@@ -26,6 +26,9 @@ FOLDERS = {
     "offsets": ["--mean-offset", "all"],
     "rotated": ["--method", "quarot+rtn"],
     "8-bit activations": ["--bits", "4-8-4"],
+    "16-bit activations": ["--bits", "4-16-4"],
+    "8-bit cache": ["--bits", "4-8-8"],
+    "weights alone": ["--bits", "4-16-16", "--asymmetric", "--group", "16"],
     "qwen3": [],
 }
 
@@ -114,13 +117,12 @@ def test_codes_and_states_are_those_of_an_independent_program(folders, probe, tm
     # Every code of every quantizer: the trace has the rows of each pass of 64 anew.
     seen = defaultdict(list)
     for line in (tmp_path / "trace").read_text().splitlines():
-        point, layer, _, _, _, *codes = line.split()
+        point, layer, _, *codes = line.split()
         seen[POINTS[int(point)], int(layer)].append([int(c) for c in codes])
     heads = reference.kv_heads
     for point, layer, codes in reference.codes:
-        rows = torch.tensor(seen[point, layer]) + (
-            128 if "8-bit" in name and point not in ("key", "value") else 0
-        )
+        shifted = reference.bits[1] == 8 and point not in ("key", "value")
+        rows = torch.tensor(seen[point, layer]) + (128 if shifted else 0)
         if point in ("key", "value"):
             rows = by_token(rows, heads, len(ids))
         assert torch.equal(rows.to(torch.float32), codes), (point, layer)
@@ -167,7 +169,7 @@ def loss(run_program, folder, text, engine):
     return json.loads(run_program(words).stdout)["results"][0]["loss"]
 
 
-@pytest.mark.parametrize("name", ["plain", "8-bit activations"])
+@pytest.mark.parametrize("name", ["plain", "8-bit activations", "weights alone"])
 def test_perplexity_is_near_that_of_the_simulation(run_program, folders, text, name):
     """Random weights are chaotic; both are the same model up to what one rounding can do."""
     integer, simulated = (loss(run_program, folders(name), text, e) for e in ("integer", "simulated"))
@@ -224,11 +226,11 @@ def test_requests_are_answered_alike_alone_and_together(run_program, folders):
 
 def test_models_that_it_cannot_run_are_simulated_or_refused_with_the_reason(run_program, folders, tmp_path):
     source = folders("plain").parent / "source-llama"
-    out = tmp_path / "w4a16"
-    run_program(["osp", "quantize", source, "--method", "rtn", "--bits", "4-16-16", "--out", out])
+    out = tmp_path / "w4a12"
+    run_program(["osp", "quantize", source, "--method", "rtn", "--bits", "4-12-16", "--out", out])
     words = ["osp", "generate", out, "--prompt", "x", "--max-tokens", "2"]
-    assert "its activations have 16 bits" in run_program(words).stderr
+    assert "its activations have 12 bits" in run_program(words).stderr
     refused = run_program([*words, "--engine", "integer"], check=False)
-    assert refused.returncode == 3 and "its activations have 16 bits" in refused.stderr
+    assert refused.returncode == 3 and "its activations have 12 bits" in refused.stderr
     plain = run_program(["osp", "generate", source, "--prompt", "x", "--engine", "integer"], check=False)
     assert plain.returncode == 2 and "quantize it first" in plain.stderr
