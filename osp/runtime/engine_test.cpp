@@ -55,6 +55,13 @@ std::vector<std::pair<std::string, TestModel>> models() {
   add("3-bit weights and cache").bits = {3, 5, 3};
   add("8-bit cache").bits = {4, 4, 8};
   add("6-bit cache").bits = {4, 8, 6};
+  add("8-bit weights").bits = {8, 8, 4};
+  {
+    TestModel& m = add("6-bit weights in groups, 16-bit activations");
+    m.bits = {6, 16, 8};
+    m.asymmetric = true;
+    m.weight_group = 32;
+  }
   add("16-bit activations").bits = {4, 16, 4};
   {
     TestModel& m = add("4-bit weights alone, in groups, with offsets");
@@ -276,8 +283,8 @@ TEST(Engine, SaysWhatItCannotRun) {
   };
   EXPECT_EQ(reason([](TestModel&) {}), "");
   EXPECT_NE(reason([](TestModel& m) {
-              m.bits = {8, 8, 4};
-            }).find("weights have 8"),
+              m.bits = {16, 8, 4};
+            }).find("weights have 16"),
             std::string::npos);
   EXPECT_NE(reason([](TestModel& m) {
               m.bits = {4, 12, 4};

@@ -18,17 +18,6 @@ using kernels::kWideRows;
 
 constexpr int64_t kStatesAtOnce = 4;  // two rows of digits each
 
-void pack_byte_panel(const int8_t* codes, int64_t columns, uint8_t* panel) {
-  for (int64_t i = 0; i < columns / 4; ++i) {
-    for (int64_t o = 0; o < kPanelOutputs; ++o) {
-      for (int64_t j = 0; j < 4; ++j) {
-        panel[i * kLineBytes + 4 * o + j] =
-            static_cast<uint8_t>(codes[o * columns + 4 * i + j] + 128);
-      }
-    }
-  }
-}
-
 }  // namespace
 
 int64_t HeadPanels::panel_bytes(int64_t width, int64_t bits) {

@@ -31,7 +31,7 @@ struct LinearProduct {
 };
 
 void LinearProduct::few_rows(int64_t begin, int64_t end, int64_t together) const {
-  const int64_t segments = weight.segments(), lines = weight.segment / 8;
+  const int64_t segments = weight.segments(), lines = weight.segment / weight.line_columns();
   std::vector<int32_t> sums(static_cast<size_t>(segments * 8 * kTilePanels * kPanelOutputs));
   for (int64_t bundle = begin; bundle < end; ++bundle) {
     const int64_t first = bundle * together;
@@ -39,7 +39,8 @@ void LinearProduct::few_rows(int64_t begin, int64_t end, int64_t together) const
     const uint8_t* panels = weight.panels.data() + first * weight.panel_bytes();
     for (const RowTile& tile : codes.tiles()) {
       const int64_t R = kernels::kTileRows[tile.size], size = R * now * kPanelOutputs;
-      const kernels::CodeTile run = products.nibbles[tile.size][now - 1];
+      const kernels::CodeTile run =
+          (weight.bits == 4 ? products.nibbles : products.bytes)[tile.size][now - 1];
       for (int64_t t = 0; t < segments; ++t) {
         run(codes.tile(tile) + t * weight.segment * R, panels + t * lines * kLineBytes,
             weight.panel_bytes(), lines, codes.largest(), sums.data() + t * size);
@@ -51,7 +52,7 @@ void LinearProduct::few_rows(int64_t begin, int64_t end, int64_t together) const
 
 void LinearProduct::many_rows(int64_t begin, int64_t end, int64_t together) const {
   const kernels::WideProducts& wide = *products.wide;
-  const int64_t segments = weight.segments(), lines = weight.segment / 8;
+  const int64_t segments = weight.segments(), lines = weight.segment / weight.line_columns();
   const int64_t steps = kernels::wide_steps(weight.segment), stride = segments * steps * kStepBytes;
   // Lines behind a segment's last column stay zero.
   std::vector<kernels::Line> unpacked(
@@ -66,7 +67,10 @@ void LinearProduct::many_rows(int64_t begin, int64_t end, int64_t together) cons
     // Panels follow each other, as their segments do.
     const uint8_t* panels = weight.panels.data() + first * weight.panel_bytes();
     for (int64_t i = 0; i < now * segments; ++i) {
-      wide.unpack(panels + i * lines * kLineBytes, lines, scratch + i * steps * kStepBytes);
+      const uint8_t* part = panels + i * lines * kLineBytes;
+      uint8_t* to = scratch + i * steps * kStepBytes;
+      if (weight.bits == 4) wide.unpack(part, lines, to);
+      if (weight.bits == 8) std::copy(part, part + lines * kLineBytes, to);
     }
     for (const RowTile& tile : codes.tiles()) {
       const int64_t size = (tile.size + 1) * kWideRows * now * kPanelOutputs;

@@ -18,6 +18,7 @@ struct PanelPlace {
 
 // What is being packed.
 struct Packing {
+  int bits;
   int64_t segment, segments, panel_bytes;
   AlignedMemory panels;
   std::vector<float> scale, centre, bias;
@@ -42,7 +43,7 @@ void pack_scales(const QuantizedLinear& weight, int64_t panel, int64_t place, Pa
       const size_t at = static_cast<size_t>((place * segments + t) * kPanelOutputs + o);
       out.scale[at] = scale[row * weight.groups() + g];
       out.centre[at] = static_cast<float>(centre);
-      out.shifted[at] = static_cast<int32_t>(8 + z);
+      out.shifted[at] = static_cast<int32_t>((out.bits == 4 ? 8 : 128) + z);
     }
   }
 }
@@ -52,8 +53,9 @@ void pack_part(const LinearPart& part, PanelPlace place, Packing& out) {
   const at::Tensor codes = part.weight->codes.contiguous();
   for (int64_t panel = 0; panel < part.weight->rows() / kPanelOutputs; ++panel) {
     const int64_t to = place.of(panel);
-    pack_panel(codes.const_data_ptr<int8_t>() + panel * kPanelOutputs * K, K,
-               out.panels.data() + to * out.panel_bytes);
+    const auto pack = out.bits == 4 ? pack_panel : pack_byte_panel;
+    pack(codes.const_data_ptr<int8_t>() + panel * kPanelOutputs * K, K,
+         out.panels.data() + to * out.panel_bytes);
     pack_scales(*part.weight, panel, to, out);
     for (int64_t o = 0; part.bias.defined() && o < kPanelOutputs; ++o) {
       out.bias[static_cast<size_t>(to * kPanelOutputs + o)] =
@@ -98,21 +100,34 @@ void pack_panel(const int8_t* codes, int64_t columns, uint8_t* panel) {
   }
 }
 
+void pack_byte_panel(const int8_t* codes, int64_t columns, uint8_t* panel) {
+  for (int64_t i = 0; i < columns / 4; ++i) {
+    for (int64_t o = 0; o < kPanelOutputs; ++o) {
+      for (int64_t j = 0; j < 4; ++j) {
+        panel[i * kLineBytes + 4 * o + j] =
+            static_cast<uint8_t>(codes[o * columns + 4 * i + j] + 128);
+      }
+    }
+  }
+}
+
 PackedLinear pack_linear(const std::vector<LinearPart>& parts, int64_t segment, bool in_turns) {
   PackedLinear out;
   out.columns = parts.front().weight->columns();
   out.segment = segment;
   bool biased = false;
   for (const LinearPart& part : parts) {
-    OSP_CHECK(part.weight->bits <= 4 && part.weight->columns() == out.columns &&
+    OSP_CHECK(part.weight->bits <= 8 && part.weight->columns() == out.columns &&
                   part.weight->rows() % kPanelOutputs == 0 && out.columns % kPanelOutputs == 0,
               "a weight [{}, {}] of {} bits", part.weight->rows(), part.weight->columns(),
               part.weight->bits);
     out.outputs += part.weight->rows();
+    if (part.weight->bits > 4) out.bits = 8;
     biased = biased || part.bias.defined();
   }
   const auto scales = static_cast<size_t>(out.outputs * out.segments());
   Packing packing{
+      .bits = out.bits,
       .segment = segment,
       .segments = out.segments(),
       .panel_bytes = out.panel_bytes(),

@@ -149,8 +149,9 @@ class Reader {
 };
 
 PackedLinear read_linear(const Reader& reader, const std::string& name, int64_t outputs,
-                         int64_t columns, int64_t segment) {
+                         int64_t columns, int64_t segment, int bits) {
   PackedLinear linear;
+  linear.bits = bits;
   linear.outputs = outputs;
   linear.columns = columns;
   linear.segment = segment;
@@ -165,15 +166,16 @@ PackedLinear read_linear(const Reader& reader, const std::string& name, int64_t 
   return linear;
 }
 
-// Σ (code + 8) of each row and segment, by products with ones, against c + u · segment.
+// Σ (code + 8, or 128) of each row and segment, by products with ones, against c + u · segment.
 void check_sums(const Reader& reader, const std::string& name, const PackedLinear& linear,
                 const kernels::CodeProducts& products) {
   const std::vector<int8_t> ones(static_cast<size_t>(linear.segment), int8_t{1});
-  const int64_t lines = linear.segment / 8;
+  const int64_t lines = linear.segment / linear.line_columns();
+  const kernels::CodeTile sum = (linear.bits == 4 ? products.nibbles : products.bytes)[0][0];
   for (int64_t i = 0; i < linear.panel_count() * linear.segments(); ++i) {
     int32_t sums[kPanelOutputs];
-    products.nibbles[0][0](ones.data(), linear.panels.data() + i * lines * kLineBytes,
-                           lines * kLineBytes, lines, 1, sums);
+    sum(ones.data(), linear.panels.data() + i * lines * kLineBytes, lines * kLineBytes, lines, 1,
+        sums);
     for (int64_t o = 0; o < kPanelOutputs; ++o) {
       const auto at = static_cast<size_t>(i * kPanelOutputs + o);
       const int64_t shift = int64_t{linear.shifted[at]} * linear.segment;
@@ -251,12 +253,13 @@ std::unique_ptr<const RuntimeModel> map_panel_file(const QuantizedParts& parts,
   const ModelConfig& config = parts.config;
   std::unique_ptr<RuntimeModel> model = runtime_frame(parts);
   const Reader reader(path);
+  const int bits = parts.bits.weights <= 4 ? 4 : 8;
   for (size_t i = 0; i < model->layers.size(); ++i) {
     const std::string prefix = layer_prefix(static_cast<int64_t>(i));
     for_linears(model->layers[i], config,
                 [&](const char* name, PackedLinear& linear, const kernels::CodeGrid& grid,
                     int64_t outputs, int64_t columns) {
-                  linear = read_linear(reader, prefix + name, outputs, columns, grid.segment);
+                  linear = read_linear(reader, prefix + name, outputs, columns, grid.segment, bits);
                   check_sums(reader, prefix + name, linear, products);
                 });
     for_channels(model->layers[i], config,

@@ -17,7 +17,9 @@ namespace {
 
 // Models that differ in what a file must hold.
 std::vector<TestModel> some_models() {
-  std::vector<TestModel> models(4);
+  std::vector<TestModel> models(5);
+  models[4].bits = {8, 16, 16};
+  models[4].weight_group = 32;
   models[0].config.tied = false;
   models[1].config.tied = true;
   models[1].weight_group = 16;
@@ -184,7 +186,7 @@ TEST(PanelFile, OfAnotherShapeIsRefused) {
   const std::string path = written(model, folder);
   for (const auto change :
        {+[](TestModel& m) { m.config.inner = 64; }, +[](TestModel& m) { m.config.layers = 4; },
-        +[](TestModel& m) { m.weight_group = 16; }}) {
+        +[](TestModel& m) { m.weight_group = 16; }, +[](TestModel& m) { m.bits.weights = 8; }}) {
     TestModel other = model;
     change(other);
     ErrorCode code = ErrorCode::usage;
@@ -193,9 +195,9 @@ TEST(PanelFile, OfAnotherShapeIsRefused) {
   }
   // What the engine cannot run is said before the file is looked at.
   TestModel wide = model;
-  wide.bits = {8, 8, 8};
+  wide.bits = {16, 8, 8};
   ErrorCode code = ErrorCode::usage;
-  EXPECT_NE(error_of(wide, folder / "nowhere", code).find("8 bits"), std::string::npos);
+  EXPECT_NE(error_of(wide, folder / "nowhere", code).find("16 bits"), std::string::npos);
 }
 
 }  // namespace

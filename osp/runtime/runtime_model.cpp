@@ -188,7 +188,7 @@ class LayerBuilder {
 std::string why_not_in_integers(const QuantizedParts& parts) {
   const BitWidths& bits = parts.bits;
   const ModelConfig& config = parts.config;
-  if (bits.weights > 4) return fmt::format("its weights have {} bits", bits.weights);
+  if (bits.weights > 8) return fmt::format("its weights have {} bits", bits.weights);
   const auto odd = [](int64_t width) { return width > 8 && width != 16; };
   if (odd(bits.activations)) return fmt::format("its activations have {} bits", bits.activations);
   if (odd(bits.kv_cache)) return fmt::format("its KV cache has {} bits", bits.kv_cache);

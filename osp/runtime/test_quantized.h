@@ -69,9 +69,11 @@ struct TestModel {
       const int64_t rows = spec.shape[0], columns = spec.shape[1];
       const int64_t groups = weight_group > 0 ? columns / weight_group : 1;
       QuantizedLinear& q = weights[spec.name];
-      q.codes = at::randint(-8, 8, {rows, columns}, random).to(at::kChar);
-      q.scale = at::rand({rows, groups}, random).add(0.2).mul(0.2 / std::sqrt(columns));
-      if (asymmetric) q.zero = at::randint(-8, 8, {rows, groups}, random).to(at::kChar);
+      q.bits = bits.weights;
+      const int64_t top = bits.weights <= 4 ? 8 : int64_t{1} << (bits.weights - 1);
+      q.codes = at::randint(-top, top, {rows, columns}, random).to(at::kChar);
+      q.scale = at::rand({rows, groups}, random).add(0.2).mul(1.6 / top / std::sqrt(columns));
+      if (asymmetric) q.zero = at::randint(-top, top, {rows, groups}, random).to(at::kChar);
       q.group = weight_group;
     }
     return store;

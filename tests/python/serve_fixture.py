@@ -42,6 +42,25 @@ def serve_folder(run_program, repo_root, tmp_path_factory):
     return base / "tiny"
 
 
+NOT_IN_INTEGERS = "its norms do not stand in front of the branches alone"
+
+
+@pytest.fixture(scope="session")
+def simulated_folder(run_program, serve_folder, tmp_path_factory):
+    """A quantized folder that the integer engine does not run, for the reason NOT_IN_INTEGERS."""
+    import torch
+    from transformers import Olmo2Config, Olmo2ForCausalLM
+
+    base = tmp_path_factory.mktemp("simulated")
+    torch.manual_seed(1)
+    settings = {name: value for name, value in LLAMA.items() if name != "head_dim"}
+    Olmo2ForCausalLM(Olmo2Config(**settings)).save_pretrained(base / "source")
+    tokenizer = serve_folder.parent / "source" / "tokenizer.json"
+    (base / "source" / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    run_program(["osp", "quantize", base / "source", "--method", "rtn", "--out", base / "tiny"])
+    return base / "tiny"
+
+
 class Server:
     """A running `osp serve`."""
 

@@ -28,6 +28,8 @@ FOLDERS = {
     "8-bit activations": ["--bits", "4-8-4"],
     "16-bit activations": ["--bits", "4-16-4"],
     "8-bit cache": ["--bits", "4-8-8"],
+    "8-bit weights": ["--bits", "8-8-8"],
+    "8-bit weights alone": ["--bits", "8-16-16", "--group", "16"],
     "weights alone": ["--bits", "4-16-16", "--asymmetric", "--group", "16"],
     "qwen3": [],
 }
@@ -224,13 +226,13 @@ def test_requests_are_answered_alike_alone_and_together(run_program, folders):
     assert [answers([line])[0] for line in lines] == together
 
 
-def test_models_that_it_cannot_run_are_simulated_or_refused_with_the_reason(run_program, folders, tmp_path):
-    source = folders("plain").parent / "source-llama"
-    out = tmp_path / "w4a12"
-    run_program(["osp", "quantize", source, "--method", "rtn", "--bits", "4-12-16", "--out", out])
-    words = ["osp", "generate", out, "--prompt", "x", "--max-tokens", "2"]
-    assert "its activations have 12 bits" in run_program(words).stderr
+def test_models_that_it_cannot_run_are_simulated_or_refused_with_the_reason(
+    run_program, serve_folder, simulated_folder
+):
+    words = ["osp", "generate", simulated_folder, "--prompt", "x", "--max-tokens", "2"]
+    assert serve_fixture.NOT_IN_INTEGERS in run_program(words).stderr
     refused = run_program([*words, "--engine", "integer"], check=False)
-    assert refused.returncode == 3 and "its activations have 12 bits" in refused.stderr
+    assert refused.returncode == 3 and serve_fixture.NOT_IN_INTEGERS in refused.stderr
+    source = serve_folder.parent / "source"
     plain = run_program(["osp", "generate", source, "--prompt", "x", "--engine", "integer"], check=False)
     assert plain.returncode == 2 and "quantize it first" in plain.stderr
