@@ -8,6 +8,9 @@
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/model/model_dir.h"
+#include "osp/model/model_files.h"
+#include "osp/serve/api_error.h"
+#include "osp/serve/chat_prompt.h"
 
 namespace osp {
 namespace {
@@ -16,6 +19,8 @@ struct GenerateCommand {
   CommonOptions common;
   std::string model;
   std::string prompt;
+  bool chat = false;
+  std::string system;
   std::string bits = BitWidths().text();
   GenerateOptions generate;
   EngineChoice engine = {.head = "8"};
@@ -26,6 +31,9 @@ struct GenerateCommand {
     visit.group("Prompt");
     visit("prompt", self.prompt, "text to continue; an empty text starts a new document",
           {.required = true});
+    visit("chat", self.chat,
+          "answer the prompt as a message of a chat, written with the model's chat template");
+    visit("system", self.system, "system message in front of the chat", {.needs = "chat"});
     visit_bits(visit, self.bits);
     GenerateOptions::fields(visit, self.generate);
     EngineChoice::fields(visit, self.engine);
@@ -47,6 +55,24 @@ double tokens_per_second(const Generation& result) {
              : static_cast<double>(result.tokens.size() - 1) / seconds;
 }
 
+// The chat of the options as text for the model.
+std::string rendered_chat(const GenerateCommand& options, const std::string& dir) {
+  const auto message = [](const char* role, const std::string& content) {
+    Json json;
+    json["role"] = role;
+    json["content"] = content;
+    return json;
+  };
+  Json messages = Json::array();
+  if (!options.system.empty()) messages.push_back(message("system", options.system));
+  messages.push_back(message("user", options.prompt));
+  try {
+    return ChatPrompt(load_chat_template(dir), load_special_token_texts(dir)).render(messages);
+  } catch (const ApiError& error) {
+    fail(ErrorCode::unsupported, "--chat: {}", error.what());
+  }
+}
+
 int run(const GenerateCommand& options) {
   parse_bits(options.bits);  // report a mistake before anything is read
   const std::string dir = find_model_dir(options.model);
@@ -54,11 +80,14 @@ int run(const GenerateCommand& options) {
   const auto loaded = load_model_at(dir, options.bits, options.engine);
   const ParameterStore& store = loaded->model.store;
   GenerateOptions generate_options = options.generate;
-  generate_options.end_tokens = load_end_tokens(dir);
+  generate_options.end_tokens =
+      options.chat ? chat_end_tokens(dir, tokenizer) : load_end_tokens(dir);
   generate_options.tap = loaded->tap.get();
+  generate_options.rendered = options.chat;
+  const std::string prompt = options.chat ? rendered_chat(options, dir) : options.prompt;
   if (!options.common.json) {
     const Generation result =
-        generate(store, tokenizer, options.prompt, generate_options, stream_to_stdout);
+        generate(store, tokenizer, prompt, generate_options, stream_to_stdout);
     stream_to_stdout("\n");
     Console(options.common.quiet)
         .line(
@@ -72,10 +101,10 @@ int run(const GenerateCommand& options) {
                                : "");
     return 0;
   }
-  const Generation result = generate(store, tokenizer, options.prompt, generate_options);
+  const Generation result = generate(store, tokenizer, prompt, generate_options);
   Json json;
   // Bytes that are not UTF-8 become U+FFFD, as the tokenizer reads them.
-  json["prompt"] = as_written(options.prompt);
+  json["prompt"] = as_written(prompt);
   json["text"] = result.text;
   json["tokens"] = result.tokens;
   json["prompt_tokens"] = result.prompt_tokens;

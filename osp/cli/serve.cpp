@@ -121,19 +121,15 @@ int run(const ServeCommand& options) {
   const int64_t threads = options.threads > 0 ? options.threads : available_cores();
   const auto engine = load_engine(dir, {.threads = threads, .head_bits = std::stoll(options.head)});
   const ModelConfig& config = engine->config();
-  const SpecialTokenTexts special = load_special_token_texts(dir);
-  const ChatPrompt chat(load_chat_template(dir), special);
+  const ChatPrompt chat(load_chat_template(dir), load_special_token_texts(dir));
   ServedModel model{.id = model_id(dir),
                     .fingerprint = fingerprint_of(dir),
                     .vocabulary = config.vocabulary,
                     .drawable = std::min(config.vocabulary, tokenizer.vocabulary()),
                     .tokenizer = &tokenizer,
                     .chat = &chat};
-  for (const int64_t id : load_end_tokens(dir))
+  for (const int64_t id : chat_end_tokens(dir, tokenizer)) {
     model.end_tokens.push_back(static_cast<int32_t>(id));
-  for (const int32_t id : {tokenizer.end_of_document(), tokenizer.token_id("<|im_end|>"),
-                           tokenizer.token_id(special.end)}) {
-    if (id >= 0) model.end_tokens.push_back(id);
   }
   // What fits.
   const int64_t pages = pages_of_memory(options, *engine);

@@ -61,8 +61,9 @@ class StoreReader : public NextToken {
 };
 
 std::vector<int32_t> prompt_ids(const ModelConfig& config, const Tokenizer& tokenizer,
-                                const std::string& prompt) {
-  const std::vector<int32_t> ids = tokenizer.encode_prompt(prompt);
+                                const std::string& prompt, bool rendered) {
+  const std::vector<int32_t> ids =
+      rendered ? tokenizer.encode(prompt) : tokenizer.encode_prompt(prompt);
   if (ids.empty()) {
     fail(ErrorCode::usage,
          "the prompt is empty and the tokenizer has no end-of-document token to begin with: give a "
@@ -90,7 +91,7 @@ Generation generate(const ParameterStore& store, const Tokenizer& tokenizer,
                     const std::string& prompt, const GenerateOptions& options,
                     const std::function<void(std::string_view)>& on_text) {
   const auto prompt_tokens =
-      static_cast<int64_t>(prompt_ids(store.config, tokenizer, prompt).size());
+      static_cast<int64_t>(prompt_ids(store.config, tokenizer, prompt, options.rendered).size());
   const auto reader = make_reader(store, prompt_tokens + options.max_tokens, options.tap);
   return generate(*reader, store.config, tokenizer, prompt, options, on_text);
 }
@@ -102,7 +103,7 @@ Generation generate(NextToken& model, const ModelConfig& config, const Tokenizer
   // The prompt, and where the text goes and ends.
   const auto start = std::chrono::steady_clock::now();
   Generation result;
-  result.prompt_tokens = prompt_ids(config, tokenizer, prompt);
+  result.prompt_tokens = prompt_ids(config, tokenizer, prompt, options.rendered);
   result.finish = "length";
   TextStream stream(
       [&](std::span<const int32_t> ids) {
@@ -120,6 +121,8 @@ Generation generate(NextToken& model, const ModelConfig& config, const Tokenizer
   };
 
   const RandomStream random(options.seed, "generate");
+  TokenPenalties penalties(options.penalties, result.prompt_tokens);
+  std::vector<float> penalized;
   // Rows of the head beyond the tokenizer's ids (padding) stand for nothing and are never drawn.
   const int64_t drawable = std::min(config.vocabulary, tokenizer.vocabulary());
   model.clear();
@@ -136,11 +139,16 @@ Generation generate(NextToken& model, const ModelConfig& config, const Tokenizer
     // Read what is unread and draw the next token.
     const std::span<const float> logits = model.read(std::span(all).subspan(unread));
     unread = all.size();
-    const int32_t id =
-        options.sampling.temperature == 0
-            ? model.greedy(drawable)
-            : sample_token(logits.first(static_cast<size_t>(drawable)), options.sampling,
-                           random.uniform(static_cast<uint64_t>(i)));
+    std::span<const float> drawn_from = logits.first(static_cast<size_t>(drawable));
+    if (penalties.any()) {
+      penalized.assign(drawn_from.begin(), drawn_from.end());
+      penalties.apply(penalized);
+      drawn_from = penalized;
+    }
+    const bool greedy = options.sampling.temperature == 0 && !penalties.any();
+    const int32_t id = greedy ? model.greedy(drawable)
+                              : sample_token(drawn_from, options.sampling,
+                                             random.uniform(static_cast<uint64_t>(i)));
     if (i == 0) result.prompt_seconds = seconds_since(start);
     // Hand it on, unless it ends the text.
     if (ends(id)) {
@@ -148,6 +156,7 @@ Generation generate(NextToken& model, const ModelConfig& config, const Tokenizer
       break;
     }
     all.push_back(id);
+    penalties.written(id);
     result.tokens.push_back(id);
     pass_on(stream.add(id));
     if (stream.stopped()) break;

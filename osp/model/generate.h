@@ -11,6 +11,7 @@
 #include "osp/model/parameters.h"
 #include "osp/model/sampling.h"
 #include "osp/model/tap.h"
+#include "osp/model/token_penalties.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
@@ -18,10 +19,12 @@ namespace osp {
 struct GenerateOptions {
   int64_t max_tokens = 128;
   SamplingOptions sampling = {};
+  PenaltyOptions penalties = {};
   uint64_t seed = 0;                     // of the Philox stream "generate"; number i is for token i
   std::vector<std::string> stop = {};    // the text ends before the first of these
   std::vector<int64_t> end_tokens = {};  // beside the tokenizer's end-of-document token
   Tap* tap = nullptr;                    // in every forward pass, e.g. FakeQuantTap
+  bool rendered = false;                 // the prompt has its special tokens: none is added
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
@@ -30,6 +33,7 @@ struct GenerateOptions {
           "largest number of tokens to generate");
     visit("stop", self.stop, "string at which the text ends, itself not printed");
     SamplingOptions::fields(visit, self.sampling);
+    PenaltyOptions::fields(visit, self.penalties);
     visit("seed", self.seed, Range{}, "seed of the random numbers that choose tokens");
   }
 };

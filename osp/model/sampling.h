@@ -24,6 +24,8 @@ struct SamplingOptions {
     visit("top_k", self.top_k, Range{}, "number of most likely tokens to draw from; 0 = all");
     visit("top_p", self.top_p, Range{},
           "total probability of the most likely tokens to draw from; 1 = all");
+    visit("min_p", self.min_p, Range{},
+          "least probability of a token to draw, as a part of the most likely one's; 0 = all");
   }
 };
 

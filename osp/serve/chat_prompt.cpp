@@ -1,6 +1,7 @@
 #include "osp/serve/chat_prompt.h"
 
 #include "osp/base/error.h"
+#include "osp/model/model_dir.h"
 #include "osp/serve/api_error.h"
 
 namespace osp {
@@ -82,6 +83,15 @@ std::string ChatPrompt::render(const Json& messages) const {
     throw ApiError(400, std::string("the model's ") + error.what(), "messages",
                    refused ? "" : "unsupported_template");
   }
+}
+
+std::vector<int64_t> chat_end_tokens(const std::string& model_dir, const Tokenizer& tokenizer) {
+  std::vector<int64_t> ends = load_end_tokens(model_dir);
+  for (const int32_t id : {tokenizer.end_of_document(), tokenizer.token_id("<|im_end|>"),
+                           tokenizer.token_id(load_special_token_texts(model_dir).end)}) {
+    if (id >= 0) ends.push_back(id);
+  }
+  return ends;
 }
 
 }  // namespace osp

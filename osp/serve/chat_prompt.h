@@ -3,10 +3,12 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "osp/base/json.h"
 #include "osp/model/model_files.h"
 #include "osp/template/chat_template.h"
+#include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 
@@ -31,5 +33,9 @@ class ChatPrompt {
   std::string unreadable_;  // why there is no template_
   ChatOptions options_;
 };
+
+// Tokens that end an answer: those of the model's configuration, the end of a document, and what
+// chats end turns with.
+std::vector<int64_t> chat_end_tokens(const std::string& model_dir, const Tokenizer& tokenizer);
 
 }  // namespace osp

@@ -17,7 +17,6 @@ constexpr int64_t kMostChoices = 128;   // n
 constexpr size_t kMostPrompts = 2048;   // of one request
 constexpr size_t kMostStops = 32;       // lm-eval's tasks have up to a dozen; OpenAI takes 4
 constexpr int64_t kDefaultTokens = 16;  // of /v1/completions, as OpenAI's
-constexpr double kLeastRepetition = 0.01, kMostRepetition = 100;
 constexpr int64_t kMostTokens = int64_t{1} << 40;
 
 std::vector<int32_t> ids_of_list(const Json& list, const ServedModel& model) {
@@ -122,8 +121,10 @@ void take_common(RequestFields& fields, const ServedModel& model, CompletionRequ
   request.penalties = {
       .presence = fields.number("presence_penalty", -2, 2).value_or(0),
       .frequency = fields.number("frequency_penalty", -2, 2).value_or(0),
-      .repetition =
-          fields.number("repetition_penalty", kLeastRepetition, kMostRepetition).value_or(1)};
+      .repetition = fields
+                        .number("repetition_penalty", PenaltyOptions::kLeastRepetition,
+                                PenaltyOptions::kMostRepetition)
+                        .value_or(1)};
   // Zero asks for the most likely token alone.
   if (request.sampling.top_p == 0) request.sampling.temperature = 0, request.sampling.top_p = 1;
   const auto seed = fields.integer("seed", INT64_MIN, INT64_MAX);

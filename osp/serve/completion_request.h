@@ -11,8 +11,8 @@
 
 #include "osp/base/json.h"
 #include "osp/model/sampling.h"
+#include "osp/model/token_penalties.h"
 #include "osp/serve/chat_prompt.h"
-#include "osp/serve/token_penalties.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {

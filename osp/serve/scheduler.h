@@ -21,9 +21,9 @@
 #include <vector>
 
 #include "osp/model/sampling.h"
+#include "osp/model/token_penalties.h"
 #include "osp/runtime/engine.h"
 #include "osp/serve/prefix_cache.h"
-#include "osp/serve/token_penalties.h"
 
 namespace osp {
 

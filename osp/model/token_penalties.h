@@ -5,12 +5,14 @@
 //   then         z − c · frequency − presence where c > 0
 // The first is that of Keskar et al. (2019, CTRL), the others are OpenAI's.
 //
-// Tested by token_penalties_test.cpp and tests/python/test_serve_sampling.py.
+// Tested by token_penalties_test.cpp and tests/python/test_serve_sampling.py and test_generate.py.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <unordered_map>
+
+#include "osp/base/fields.h"
 
 namespace osp {
 
@@ -18,6 +20,18 @@ struct PenaltyOptions {
   double presence = 0;
   double frequency = 0;
   double repetition = 1;  // above 0
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("presence_penalty", self.presence, Range{-2, 2},
+          "is subtracted once from the logit of a token that was generated before");
+    visit("frequency_penalty", self.frequency, Range{-2, 2},
+          "is subtracted from a token's logit for each time that it was generated before");
+    visit("repetition_penalty", self.repetition, Range{kLeastRepetition, kMostRepetition},
+          "divides the logit of a token of the prompt or of the text if it is positive, else "
+          "multiplies it; 1 = off");
+  }
+  static constexpr double kLeastRepetition = 0.01, kMostRepetition = 100;
 
   bool any() const { return presence != 0 || frequency != 0 || repetition != 1; }
 };

@@ -1,4 +1,4 @@
-#include "osp/serve/token_penalties.h"
+#include "osp/model/token_penalties.h"
 
 namespace osp {
 

@@ -1,0 +1,84 @@
+"""osp generate as its user sees it: chats, penalties and cuts give the text that osp serve gives."""
+
+import json
+
+import pytest
+
+MESSAGE = "What is a word?"
+
+
+@pytest.fixture(scope="module")
+def generated(run_program, serve_folder):
+    def run(*options, prompt=MESSAGE):
+        words = [
+            "osp",
+            "generate",
+            serve_folder,
+            "--prompt",
+            prompt,
+            "--max-tokens",
+            "24",
+            "--head",
+            "16",
+            "--json",
+        ]
+        return json.loads(run_program([*words, *options]).stdout)
+
+    return run
+
+
+def answer(server, path, body):
+    return server.post(path, **{"max_tokens": 24, "temperature": 0, **body})["choices"][0]
+
+
+def test_a_chat_is_the_chat_of_the_server(generated, server):
+    for options, system in (((), []), (("--system", "Be brief."), [("system", "Be brief.")])):
+        messages = [{"role": r, "content": c} for r, c in [*system, ("user", MESSAGE)]]
+        theirs = answer(server, "/v1/chat/completions", {"messages": messages})
+        ours = generated("--chat", *options)
+        assert ours["text"] == theirs["message"]["content"]
+        assert ours["prompt"].endswith("assistant\n") and MESSAGE in ours["prompt"]
+    assert generated("--chat")["text"] != generated()["text"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"repetition_penalty": 1.7},
+        {"presence_penalty": 2.0, "frequency_penalty": 1.5},
+        {"temperature": 1.0, "seed": 3, "min_p": 0.4},
+    ],
+    ids=lambda body: ",".join(body),
+)
+def test_the_server_and_the_command_draw_the_same_tokens(generated, server, body):
+    theirs = answer(server, "/v1/completions", {"prompt": MESSAGE, **body})
+    options = [word for key, value in body.items() for word in ("--" + key.replace("_", "-"), value)]
+    ours = generated(*options)
+    assert ours["text"] == theirs["text"]
+    assert ours["text"] != generated()["text"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--system", "Be brief."], "--chat"),
+        (["--min-p", "1.5"], "min-p"),
+        (["--repetition-penalty", "0"], "repetition"),
+        (["--presence-penalty", "3"], "presence"),
+    ],
+)
+def test_options_out_of_range_are_named(run_program, serve_folder, options, reason):
+    words = ["osp", "generate", serve_folder, "--prompt", "x", *options]
+    result = run_program(words, check=False)
+    assert result.returncode == 2 and reason in result.stderr
+
+
+def test_a_template_that_refuses_is_told(run_program, serve_folder, tmp_path):
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for path in serve_folder.iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no chats here') }}")
+    words = ["osp", "generate", folder, "--prompt", "x", "--chat"]
+    result = run_program(words, check=False)
+    assert result.returncode == 3 and "no chats here" in result.stderr
