@@ -49,10 +49,16 @@ std::string machine_text() {
                      known ? fmt::format(", {} {}", system.sysname, system.release) : "");
 }
 
+double load_average() {
+  double load = 0;
+  return getloadavg(&load, 1) == 1 ? load : 0;
+}
+
 void record_provenance(Json& result) {
   result["version"] = kVersion;
   result["command"] = process_command();
   result["machine"] = machine_text();
+  result["load_average"] = load_average();
 }
 
 }  // namespace osp

@@ -17,7 +17,10 @@ std::string process_command();
 // Processor, threads and system: "AMD EPYC, 2 threads, Linux 6.1.0".
 std::string machine_text();
 
-// Adds "version" of the program, "command" and "machine" to a result.
+// The average number of programs that wanted a core in the last minute, as the system counts it.
+double load_average();
+
+// Adds "version" of the program, "command", "machine" and "load_average" to a result.
 void record_provenance(Json& result);
 
 }  // namespace osp

@@ -6,9 +6,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 
 #include "osp/base/error.h"
 
@@ -26,21 +28,44 @@ std::string read_to_end(int descriptor) {
   }
 }
 
+std::string name_of(const std::string& entry) { return entry.substr(0, entry.find('=')); }
+
+// This process's environment with changes.
+Environment changed_environment(const Environment& changes) {
+  Environment all;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const bool replaced = std::ranges::any_of(
+        changes, [&](const std::string& change) { return name_of(change) == name_of(*entry); });
+    if (!replaced) all.emplace_back(*entry);
+  }
+  std::ranges::copy_if(changes, std::back_inserter(all), [](const std::string& change) {
+    return change.find('=') != std::string::npos;
+  });
+  return all;
+}
+
+// As the system takes lists of texts.
+std::vector<char*> pointers(const std::vector<std::string>& texts) {
+  std::vector<char*> all;
+  for (const std::string& text : texts) all.push_back(const_cast<char*>(text.c_str()));
+  all.push_back(nullptr);
+  return all;
+}
+
 }  // namespace
 
 std::string own_program() { return std::filesystem::read_symlink("/proc/self/exe").string(); }
 
-Json run_child(const std::vector<std::string>& command) {
+Json run_child(const std::vector<std::string>& command, const Environment& changes) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) fail(ErrorCode::io, "pipe: {}", std::strerror(errno));
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-  std::vector<char*> arguments;
-  for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
-  arguments.push_back(nullptr);
+  const Environment environment = changed_environment(changes);
   pid_t child = 0;
-  const int error = posix_spawn(&child, arguments[0], &actions, nullptr, arguments.data(), environ);
+  const int error = posix_spawn(&child, command[0].c_str(), &actions, nullptr,
+                                pointers(command).data(), pointers(environment).data());
   posix_spawn_file_actions_destroy(&actions);
   close(ends[1]);
   const std::string output = error == 0 ? read_to_end(ends[0]) : "";

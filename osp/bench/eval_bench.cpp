@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "osp/base/temporary_folder.h"
 #include "osp/base/timing.h"
 #include "osp/bench/child.h"
@@ -11,7 +13,7 @@
 
 namespace osp {
 
-EvalRuns run_eval_sides(const EvalBench& bench) {
+EvalRuns run_eval_sides(const EvalBench& bench, const PeerSettings& settings) {
   const TemporaryFolder folder;
   const std::string samples = folder / "samples.jsonl";
   const std::string dir = find_model_dir(bench.model);
@@ -20,8 +22,23 @@ EvalRuns run_eval_sides(const EvalBench& bench) {
                                bench.tasks, "--limit", std::to_string(bench.limit), "--save-items",
                                samples, "--json", "--quiet"});
   const Json peer = run_child(
-      {bench.python, bench.peer, dir, samples, "--threads", std::to_string(at::get_num_threads())});
+      {bench.python, bench.peer, dir, samples, "--threads", std::to_string(at::get_num_threads())},
+      settings.environment);
   return {ours["models"][0]["results"][0]["tasks"], peer["tasks"]};
+}
+
+PeerSettings tune_eval_peer(const EvalBench& bench, Json& trials) {
+  EvalBench few = bench;
+  few.limit = bench.limit == 0 ? 10 : std::min<int64_t>(bench.limit, 10);
+  const auto items_per_s = [&](const PeerSettings& settings) {
+    double items = 0, seconds = 0;
+    for (const auto& [task, result] : run_eval_sides(few, settings).peer.items()) {
+      items += result["items"].get<double>();
+      seconds += result["seconds"].get<double>();
+    }
+    return items / seconds;
+  };
+  return fastest_settings(items_per_s, "items_per_s", trials);
 }
 
 Json summarize_task(const std::string& task, const std::vector<EvalRuns>& pairs) {

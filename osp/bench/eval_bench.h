@@ -9,6 +9,7 @@
 
 #include "osp/base/fields.h"
 #include "osp/base/json.h"
+#include "osp/bench/peer_settings.h"
 
 namespace osp {
 
@@ -40,7 +41,10 @@ struct EvalRuns {
 };
 
 // Runs osp and the peer, one after the other, each in a process of its own.
-EvalRuns run_eval_sides(const EvalBench& bench);
+EvalRuns run_eval_sides(const EvalBench& bench, const PeerSettings& settings);
+
+// The fastest settings of the peer, on ten items of each task; `trials` as in fastest_settings().
+PeerSettings tune_eval_peer(const EvalBench& bench, Json& trials);
 
 // Medians over the pairs; the ratio, the peer's seconds over ours, is the median of each pair's.
 Json summarize_task(const std::string& task, const std::vector<EvalRuns>& pairs);

@@ -33,13 +33,30 @@ Json run_our_step(const OptimizerBench& bench, const std::string& optimizer,
 
 // The peer's step on the banks of a group of ours.
 Json run_peer_step(const OptimizerBench& bench, const std::string& peer, const Json& group,
-                   const std::string& updates) {
+                   const std::string& updates, const PeerSettings& settings) {
   std::vector<std::string> shapes;
   for (const auto& bank : group["banks"].get<std::vector<std::vector<int64_t>>>()) {
     shapes.push_back(fmt::format("{}", fmt::join(bank, "x")));
   }
-  return run_peer(bench.turn, with_updates({peer, fmt::format("{}", fmt::join(shapes, ","))},
-                                           group["kind"] == "muon" ? updates : ""));
+  return run_peer(bench.turn,
+                  with_updates({peer, fmt::format("{}", fmt::join(shapes, ","))},
+                               group["kind"] == "muon" ? updates : ""),
+                  settings.environment);
+}
+
+// The first run of a peer: with each of its settings, of which the fastest's counts and stays.
+Json first_peer_step(const OptimizerBench& bench, const std::string& peer, const Json& group,
+                     const std::string& updates, PeerSettings& settings) {
+  Json trials = Json::array(), fastest;
+  const auto steps_per_s = [&](const PeerSettings& one) {
+    const Json run = run_peer_step(bench, peer, group, updates, one);
+    if (fastest.is_null() || run["seconds"] < fastest["seconds"]) fastest = run;
+    return 1.0 / run["seconds"].get<double>();
+  };
+  settings = fastest_settings(steps_per_s, "steps_per_s", trials);
+  fastest["settings"] = settings.name;
+  fastest["trials"] = trials;
+  return fastest;
 }
 
 // All runs of one optimizer: ours and the peers of each of its groups, in turn.
@@ -47,6 +64,7 @@ Json bench_optimizer(const OptimizerBench& bench, const std::string& name, Conso
   const TemporaryFolder folder;
   std::vector<GroupRuns> rows;
   std::vector<Json> runs;
+  std::map<std::pair<size_t, std::string>, PeerSettings> chosen;
   for (int64_t i = 0; i < bench.turn.repetitions; ++i) {
     // Written once: apart from the random gradient every run computes the same update.
     const std::string updates = i == 0 ? folder / "updates.safetensors" : "";
@@ -56,7 +74,10 @@ Json bench_optimizer(const OptimizerBench& bench, const std::string& name, Conso
     for (size_t g = 0; g < groups.size(); ++g) {
       rows[g].ours.push_back(groups[g]);
       for (const std::string& peer : peers_of(groups[g]["kind"])) {
-        rows[g].peers[peer].push_back(run_peer_step(bench, peer, groups[g], updates));
+        PeerSettings& settings = chosen[{g, peer}];
+        rows[g].peers[peer].push_back(
+            i == 0 ? first_peer_step(bench, peer, groups[g], updates, settings)
+                   : run_peer_step(bench, peer, groups[g], updates, settings));
       }
     }
     console.line("{} {}/{}", name, i + 1, bench.turn.repetitions);
@@ -147,7 +168,7 @@ Json summarize_group(const GroupRuns& runs) {
                  {"bytes_per_parameter", per_parameter(results[0]["bytes"], first["parameters"])},
                  {"startup_seconds", median_of(results, "startup_seconds")},
                  {"peak_memory_bytes", median_of(results, "peak_memory_bytes")}};
-    for (const char* key : {"largest_difference", "error", "peer_error"}) {
+    for (const char* key : {"largest_difference", "error", "peer_error", "settings", "trials"}) {
       if (results[0].contains(key)) peer[key] = results[0][key];
     }
     json["peers"].push_back(peer);

@@ -11,6 +11,7 @@
 #include "osp/base/timing.h"
 #include "osp/bench/child.h"
 #include "osp/model/model_dir.h"
+#include "osp/ops/result_origin.h"
 #include "osp/ptq/calibration.h"
 
 namespace osp {
@@ -48,7 +49,8 @@ QuantizeRun run_our_quantize(const QuantizeBench& bench, const std::string& prec
           .blocks = totals["block_seconds"].get<std::vector<double>>()};
 }
 
-Json run_peer_quantize(const QuantizeBench& bench, const std::string& precision) {
+Json run_peer_quantize(const QuantizeBench& bench, const std::string& precision,
+                       const PeerSettings& settings, int64_t count) {
   // Cut the windows as ours does, and write their ids.
   const TemporaryFolder folder;
   const ModelConfig config = load_model_config(bench.model).model;
@@ -56,21 +58,33 @@ Json run_peer_quantize(const QuantizeBench& bench, const std::string& precision)
       bench.calibration, find_model_dir(bench.model), config.context, config.vocabulary,
       {.windows = bench.windows, .length = bench.length, .reference_starts = true});
   Json windows = Json::array();
-  for (int64_t i = 0; i < calibration.windows_NT.size(0); ++i) {
+  for (int64_t i = 0; i < std::min(count, calibration.windows_NT.size(0)); ++i) {
     const at::Tensor window = calibration.windows_NT.select(0, i).contiguous();
     const int64_t* const ids = window.const_data_ptr<int64_t>();
     windows.push_back(std::vector<int64_t>(ids, ids + window.numel()));
   }
   write_file_atomic(folder / "windows.json", json_text(Json{{"windows", windows}}));
   // Run the peer on them.
-  return run_child({bench.python, bench.peer, "quantize", find_model_dir(bench.model),
-                    folder / "windows.json", "--dtype",
-                    precision == "fp32" ? "float32" : "bfloat16"});
+  return run_child(
+      {bench.python, bench.peer, "quantize", find_model_dir(bench.model), folder / "windows.json",
+       "--dtype", precision == "fp32" ? "float32" : "bfloat16"},
+      settings.environment);
+}
+
+PeerSettings tune_quantize_peer(const QuantizeBench& bench, const std::string& precision,
+                                Json& trials) {
+  const int64_t few = std::max<int64_t>(1, bench.windows / 16);
+  const auto windows_per_s = [&](const PeerSettings& settings) {
+    const Json run = run_peer_quantize(bench, precision, settings, few);
+    return static_cast<double>(few) / run["seconds"].get<double>();
+  };
+  return fastest_settings(windows_per_s, "windows_per_s", trials);
 }
 
 Json quantize_bench_json(const std::string& model,
                          const std::vector<QuantizeComparison>& comparisons) {
   Json result = {{"model", model}, {"comparisons", Json::array()}};
+  record_origin(result);
   for (const QuantizeComparison& compared : comparisons) {
     Json entry = {
         {"precision", compared.precision}, {"runs", Json::array()}, {"peer", compared.peer}};
@@ -82,6 +96,8 @@ Json quantize_bench_json(const std::string& model,
     }
     if (!compared.peer.is_null()) {
       const PeerRatios ratios = ratios_to_peer(compared.runs.back(), compared.peer);
+      entry["peer_settings"] = compared.settings;
+      entry["peer_trials"] = compared.trials;
       entry["ratio"] = ratios.speed;
       entry["peak_memory_ratio"] = ratios.memory;
     }

@@ -8,6 +8,7 @@
 
 #include "osp/base/fields.h"
 #include "osp/base/json.h"
+#include "osp/bench/peer_settings.h"
 #include "osp/ptq/calibration.h"
 
 namespace osp {
@@ -56,6 +57,8 @@ struct QuantizeComparison {
   std::string precision;          // "fp32" or "bf16"
   std::vector<QuantizeRun> runs;  // ours, the last on all windows
   Json peer;                      // the peer's on all windows; null without one
+  std::string settings = {};      // the peer's
+  Json trials = Json::array();    // of the peer's settings
 };
 
 // The precisions that `calibration_type` names.
@@ -65,8 +68,13 @@ std::vector<std::string> compared_precisions(const QuantizeBench& bench);
 QuantizeRun run_our_quantize(const QuantizeBench& bench, const std::string& precision,
                              int64_t windows);
 
-// Runs the peer on the windows that ours takes from the calibration text.
-Json run_peer_quantize(const QuantizeBench& bench, const std::string& precision);
+// Runs the peer on the first of the windows that ours takes from the calibration text.
+Json run_peer_quantize(const QuantizeBench& bench, const std::string& precision,
+                       const PeerSettings& settings, int64_t windows);
+
+// The fastest settings of the peer, on a sixteenth of the windows; `trials` as in fastest_settings().
+PeerSettings tune_quantize_peer(const QuantizeBench& bench, const std::string& precision,
+                                Json& trials);
 
 // {"model", "comparisons": [{"precision", "runs", "peer"} and, unless the peer is null, its ratios
 // to the last run]}.

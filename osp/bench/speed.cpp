@@ -85,18 +85,20 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
   const TokenDataset data = TokenDataset::open(tokens, "train");
   const auto state = make_state(recipe);
   TrainingSpeed speed;
-  std::vector<double> seconds, data_seconds, optimizer_seconds, faults;
+  std::vector<double> seconds, cpu_seconds, data_seconds, optimizer_seconds, faults;
   std::optional<OpProfile> operators;
   for (int64_t step = 0; step <= steps; ++step) {
     // The first step allocates memory and is not counted, nor profiled.
     if (profile && step == 1) operators.emplace();
     const int64_t faults_before = page_faults();
     const auto start = std::chrono::steady_clock::now();
+    const double cpu_start = process_cpu_seconds();
     const StepReport report = train_step(*state, data, false);
     speed.loss = report.loss;
     const double taken = seconds_since(start);
     if (step == 0) continue;
     seconds.push_back(taken);
+    cpu_seconds.push_back(process_cpu_seconds() - cpu_start);
     data_seconds.push_back(report.data_seconds);
     optimizer_seconds.push_back(report.optimizer_seconds);
     faults.push_back(double(page_faults() - faults_before));
@@ -105,6 +107,7 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
   speed.batch_tokens = recipe.train.batch_tokens;
   const double all_seconds = std::accumulate(seconds.begin(), seconds.end(), 0.0);
   speed.step_seconds = profile ? all_seconds / double(steps) : median(seconds);
+  speed.cpu_seconds = median(cpu_seconds);
   speed.data_seconds = median(data_seconds);
   speed.optimizer_seconds = median(optimizer_seconds);
   speed.page_faults = median(faults);

@@ -17,6 +17,7 @@ struct TrainingSpeed {
   int64_t peak_memory_bytes = 0;   // of the whole process
   int64_t batch_tokens = 0;        // of a step
   double step_seconds = 0;         // the median step; with a profile, which adds up to it, the mean
+  double cpu_seconds = 0;          // of a step, of all threads (the median)
   double data_seconds = 0;         // of a step, for reading the batch (the median)
   double optimizer_seconds = 0;    // of a step, for the optimizers (the median)
   double page_faults = 0;          // of a step: new pages of memory (the median)

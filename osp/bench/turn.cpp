@@ -11,11 +11,11 @@ namespace osp {
 namespace {
 
 Json run_in_turn(const TurnOptions& turn, std::vector<std::string> command,
-                 const std::vector<std::string>& words) {
+                 const std::vector<std::string>& words, const Environment& environment = {}) {
   command.insert(command.end(), words.begin(), words.end());
   const std::vector<std::string> last = turn.words();
   command.insert(command.end(), last.begin(), last.end());
-  return run_child(command);
+  return run_child(command, environment);
 }
 
 }  // namespace
@@ -42,8 +42,9 @@ Json run_alone(const TurnOptions& turn, const std::string& part,
   return run_in_turn(turn, {own_program(), "bench", part, "--alone"}, words);
 }
 
-Json run_peer(const TurnOptions& turn, const std::vector<std::string>& words) {
-  return run_in_turn(turn, {turn.python, turn.peer}, words);
+Json run_peer(const TurnOptions& turn, const std::vector<std::string>& words,
+              const Environment& environment) {
+  return run_in_turn(turn, {turn.python, turn.peer}, words, environment);
 }
 
 }  // namespace osp

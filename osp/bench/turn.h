@@ -8,6 +8,7 @@
 
 #include "osp/base/fields.h"
 #include "osp/base/json.h"
+#include "osp/bench/peer_settings.h"
 
 namespace osp {
 
@@ -46,6 +47,7 @@ Json run_alone(const TurnOptions& turn, const std::string& part,
                const std::vector<std::string>& words);
 
 // Runs the peer's script with WORDS…, steps and threads, and returns what it prints.
-Json run_peer(const TurnOptions& turn, const std::vector<std::string>& words);
+Json run_peer(const TurnOptions& turn, const std::vector<std::string>& words,
+              const Environment& environment = {});
 
 }  // namespace osp

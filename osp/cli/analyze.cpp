@@ -8,7 +8,7 @@
 #include <optional>
 
 #include "osp/base/error.h"
-#include "osp/base/provenance.h"
+#include "osp/ops/result_origin.h"
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/diagnose/cost_report.h"
@@ -129,7 +129,7 @@ int run(const AnalyzeCommand& options) {
   const Tokenizer* tokenizer = source.tokenizer ? &*source.tokenizer : nullptr;
   const auto result_json = [&] {
     Json json;
-    record_provenance(json);
+    record_origin(json);
     json["model"] = options.model;
     json["data"] = options.data;
     json["bits"] = loaded->bits.text();

@@ -9,6 +9,7 @@
 #include "osp/bench/turn.h"
 #include "osp/cli/command.h"
 #include "osp/eval/task.h"
+#include "osp/ops/result_origin.h"
 
 namespace osp {
 namespace {
@@ -31,19 +32,25 @@ int run_bench_eval(const BenchEvalCommand& options) {
   check_peer(bench.python, bench.peer);
   const auto tasks = parse_tasks(bench.tasks);
   Console console(options.common.quiet);
+  Json trials = Json::array();
+  const PeerSettings settings = tune_eval_peer(bench, trials);
+  console.line("peer: {}", settings.name);
   std::vector<EvalRuns> pairs;
   for (int64_t i = 0; i < options.repetitions; ++i) {
-    pairs.push_back(run_eval_sides(bench));
+    pairs.push_back(run_eval_sides(bench, settings));
     console.line("{}/{}", i + 1, options.repetitions);
   }
   Json result = {{"model", bench.model},
                  {"repetitions", options.repetitions},
                  {"threads", at::get_num_threads()},
                  {"ratio", ratio_of_all_tasks(pairs)},
+                 {"peer_settings", settings.name},
+                 {"peer_trials", trials},
                  {"tasks", Json::object()}};
   for (const TaskDescription* task : tasks) {
     result["tasks"][task->name] = summarize_task(task->name, pairs);
   }
+  record_origin(result);
   if (options.common.json) {
     print_json(result);
   } else {

@@ -12,9 +12,9 @@
 
 #include "osp/base/error.h"
 #include "osp/base/output.h"
-#include "osp/base/provenance.h"
 #include "osp/bench/optimizer_bench.h"
 #include "osp/cli/command.h"
+#include "osp/ops/result_origin.h"
 #include "osp/optim/optimizers.h"
 
 namespace osp {
@@ -81,7 +81,7 @@ int run_bench_optim(const BenchOptimCommand& options) {
                  {"threads", at::get_num_threads()},
                  {"batch_tokens", bench.batch_tokens}};
   result.update(measured);
-  record_provenance(result);
+  record_origin(result);
   print_json(result);
   return 0;
 }

@@ -32,14 +32,20 @@ int run_bench_quantize(const BenchQuantizeCommand& options) {
   Console console(options.common.quiet);
   std::vector<QuantizeComparison> comparisons;
   for (const std::string& precision : compared_precisions(bench)) {
-    QuantizeComparison compared{.precision = precision, .runs = {}, .peer = nullptr};
+    QuantizeComparison compared{
+        .precision = precision, .runs = {}, .peer = nullptr, .settings = {}};
     for (const int64_t part : {4, 2, 1}) {
       compared.runs.push_back(
           run_our_quantize(bench, precision, std::max<int64_t>(1, bench.windows / part)));
       console.line("osp, {}, {} windows: {:.1f} s", precision, compared.runs.back().windows,
                    compared.runs.back().seconds);
     }
-    if (!options.alone) compared.peer = run_peer_quantize(bench, precision);
+    if (!options.alone) {
+      const PeerSettings settings = tune_quantize_peer(bench, precision, compared.trials);
+      console.line("peer, {}: {}", precision, settings.name);
+      compared.settings = settings.name;
+      compared.peer = run_peer_quantize(bench, precision, settings, bench.windows);
+    }
     comparisons.push_back(std::move(compared));
   }
   if (options.common.json) {

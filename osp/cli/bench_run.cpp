@@ -3,6 +3,7 @@
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/model/model_dir.h"
+#include "osp/ops/result_origin.h"
 
 namespace osp {
 namespace {
@@ -28,7 +29,8 @@ int run_bench_run(const BenchRunCommand& options) {
                 random_runtime_model(options.bench.model.substr(random.size())), engine_options)
           : load_engine(find_model_dir(options.bench.model), engine_options);
   Console console(options.common.quiet);
-  const Json speed = measure_engine_speed(*engine, options.bench, console);
+  Json speed = measure_engine_speed(*engine, options.bench, console);
+  record_origin(speed);
   print_result(
       options.common, [&] { return speed; }, [&] { print_out("{}", engine_speed_table(speed)); });
   return 0;

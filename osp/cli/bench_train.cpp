@@ -1,14 +1,14 @@
 // osp bench train: training speed and memory beside PyTorch, in turn, each in a process of its own,
-// so that peak memory is separate. The peer is bench/peers/train_eager.py, as it is and, if wanted,
-// through torch.compile; ratios are to the faster of the two (osp/bench/train_bench.h).
+// so that peak memory is separate. The peer is bench/peers/train_torch.py in the fastest way to run it
+// (osp/bench/train_bench.h).
 #include <ATen/Parallel.h>
 
 #include <memory>
 
 #include "osp/base/error.h"
-#include "osp/base/provenance.h"
 #include "osp/bench/train_bench.h"
 #include "osp/cli/command.h"
+#include "osp/ops/result_origin.h"
 
 namespace osp {
 namespace {
@@ -17,9 +17,9 @@ struct BenchTrainCommand {
   CommonOptions common;
   std::string model = "all";
   int64_t context = 0;
-  TurnOptions turn = {.steps = 5, .peer = "bench/peers/train_eager.py"};
+  TurnOptions turn = {.steps = 5, .peer = "bench/peers/train_torch.py"};
   std::vector<std::string> assignments;
-  bool compile = false;
+  std::string peer_mode = "fastest";
   bool alone = false;
   bool profile = false;
 
@@ -34,8 +34,10 @@ struct BenchTrainCommand {
           "section.key=value of a recipe, as for osp train; needs --alone or --profile",
           {.value = "KEY=VALUE"});
     visit.group("Measuring");
-    visit("compile", self.compile,
-          "also time the peer through torch.compile; ratios are to the faster of the two");
+    visit(
+        "peer_mode", self.peer_mode, Choices{{"fastest", "eager", "compile", "max-autotune"}},
+        "how PyTorch runs: eager or through torch.compile; fastest = what is faster here, found by "
+        "trials");
     visit("alone", self.alone, "time osp in this process, without the peer");
     visit("profile", self.profile,
           "print the time of osp's step by operator instead, without the peer");
@@ -58,14 +60,27 @@ int time_training_alone(const BenchTrainCommand& options) {
 
 // All repetitions of both sides on one model.
 Json bench_training(const BenchTrainCommand& options, const std::string& model, Console& console) {
+  const Recipe recipe = speed_recipe(model, options.context, {});
+  const TrainingBench bench{model, options.context,
+                            recipe.train.batch_tokens / recipe.model.context};
+  // The fastest peer.
+  std::vector<std::string> modes(std::begin(kTrainingPeerModes), std::end(kTrainingPeerModes));
+  if (options.peer_mode != "fastest") modes = {options.peer_mode};
+  const auto measure = [&](const TrainingPeer& peer) {
+    const double rate = run_training_peer(options.turn, bench, peer)["tokens_per_s"].get<double>();
+    console.line("{}: peer ({}) {:.0f} tokens/s", model, peer.text(), rate);
+    return rate;
+  };
+  const TunedTrainingPeer tuned = tune_training_peer(modes, bench.sequences, measure);
+  // In turn.
   std::vector<TrainingRuns> all;
   for (int64_t i = 0; i < options.turn.repetitions; ++i) {
-    all.push_back(run_training_sides(options.turn, model, options.context, options.compile));
+    all.push_back(run_training_sides(options.turn, bench, tuned.peer));
     console.line("{} {}/{}: {:.0f} tokens/s, peer {:.0f}", model, i + 1, options.turn.repetitions,
                  all.back().ours["tokens_per_s"].get<double>(),
-                 all.back().faster_peer()["tokens_per_s"].get<double>());
+                 all.back().peer["tokens_per_s"].get<double>());
   }
-  return summarize_training(model, all);
+  return summarize_training(bench, tuned, all);
 }
 
 int run_bench_train(const BenchTrainCommand& options) {
@@ -89,7 +104,7 @@ int run_bench_train(const BenchTrainCommand& options) {
     return 0;
   }
   Json result = models[0];  // the first model's numbers at the top level, all in `models`
-  record_provenance(result);
+  record_origin(result);
   result["steps"] = options.turn.steps;
   result["repetitions"] = options.turn.repetitions;
   result["threads"] = at::get_num_threads();

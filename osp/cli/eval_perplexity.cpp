@@ -4,7 +4,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/json_number.h"
-#include "osp/base/provenance.h"
+#include "osp/ops/result_origin.h"
 #include "osp/cli/eval_command.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/diagnose/cost_report.h"
@@ -124,7 +124,7 @@ std::vector<Row> measure_widths(const std::string& dir, const Measure& measure) 
 
 Json rows_json(const EvalCommand& options, const std::vector<Row>& rows) {
   Json json;
-  record_provenance(json);
+  record_origin(json);
   json["model"] = options.models.front();
   json["data"] = options.data;
   if (options.groups.any()) {

@@ -10,7 +10,7 @@
 #include "osp/base/file.h"
 #include "osp/base/interrupt.h"
 #include "osp/base/output.h"
-#include "osp/base/provenance.h"
+#include "osp/ops/result_origin.h"
 #include "osp/base/temporary_folder.h"
 #include "osp/cli/command.h"
 #include "osp/cli/quantize_runs.h"
@@ -319,7 +319,7 @@ int run(const QuantizeCommand& given) {
   table.bits = options.request.bits.text();
   Json header = {{"bits", table.bits}, {"profile", profile_name(options.request.profile)}};
   if (wants_all(options)) header["call"] = call_json(options, requests.front());
-  record_provenance(header);
+  record_origin(header);
   const bool keeps = wants_all(options) && place;
   QuantizeRuns runs(header, keeps ? place->path() + "/results.json" : "", options.request.resume);
   if (keeps) make_directories(place->path());

@@ -3,7 +3,7 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/json_text.h"
-#include "osp/base/provenance.h"
+#include "osp/ops/result_origin.h"
 #include "osp/base/version.h"
 
 namespace osp {
@@ -38,7 +38,7 @@ TaskResults::TaskResults(const TaskResultsHeader& header, const std::string& pat
              {"data", header.data},
              {"limit", header.limit},
              {"models", Json::array()}}) {
-  record_provenance(json_);
+  record_origin(json_);
 }
 
 TaskResults TaskResults::resume(const TaskResultsHeader& header, const std::string& path) {

@@ -1,5 +1,8 @@
 #include "osp/train/loop.h"
 
+#include <ATen/Parallel.h>
+#include <torch/version.h>
+
 #include <chrono>
 #include <filesystem>
 #include <memory>
@@ -11,6 +14,7 @@
 #include "osp/base/memory.h"
 #include "osp/base/timing.h"
 #include "osp/data/batch.h"
+#include "osp/ops/result_origin.h"
 #include "osp/optim/routing.h"
 #include "osp/optim/schedule.h"
 #include "osp/tokenizer/tokenizer.h"
@@ -294,6 +298,8 @@ Json train(const Recipe& recipe, const TrainOptions& options, Console& console) 
     StartingWeights weights{absolute_path(options.init_from), options.with_optimizer};
     RunFolder folder = open_run_folder(options.out, {options.resume, options.resume_from}, weights,
                                        complete, data.train.fingerprint(), console);
+    console.line("{} threads, instruction set {}, PyTorch {}", at::get_num_threads(),
+                 instruction_set_text(), TORCH_VERSION);
     Run run(complete, options, data, folder, weights, console);
     run.loop();
     return run.finish();

@@ -1,5 +1,8 @@
 #include "osp/train/run_log.h"
 
+#include <ATen/Parallel.h>
+#include <torch/version.h>
+
 #include <cmath>
 #include <utility>
 
@@ -8,6 +11,7 @@
 #include "osp/base/provenance.h"
 #include "osp/base/timing.h"
 #include "osp/base/version.h"
+#include "osp/ops/result_origin.h"
 #include "osp/train/device.h"
 
 namespace osp {
@@ -61,7 +65,10 @@ RunLog::RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state
        {"parameters", state.store.num_parameters()},
        {"osp_version", kVersion},
        {"command", process_command()},
-       {"machine", machine_text()}});
+       {"machine", machine_text()},
+       {"instruction_set", instruction_set_text()},
+       {"tensor_library", std::string("PyTorch ") + TORCH_VERSION},
+       {"threads", at::get_num_threads()}});
 }
 
 void RunLog::count_time() {

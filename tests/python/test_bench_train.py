@@ -4,12 +4,19 @@ import json
 
 
 def test_both_sides_are_timed_at_the_given_context(run_program):
-    printed = run_program(["osp", "bench", "train", "--model", "demo", "--context", 64, "--steps", 1,
-                           "--repetitions", 1, "--json", "--quiet"], timeout=600).stdout  # fmt: skip
+    words = ["osp", "bench", "train", "--model", "demo", "--context", 64, "--steps", 1, "--repetitions", 1]
+    printed = run_program([*words, "--peer-mode", "eager", "--json", "--quiet"], timeout=600).stdout
     result = json.loads(printed)
     assert result["model"] == "demo" and result["context"] == 64 and result["parameters"] == 7340045
     for side in ["", "peer_"]:
         assert result[f"{side}tokens_per_s"] > 0 and result[f"{side}peak_memory_bytes"] > 0
+        assert result[f"{side}cpu_seconds"] > 0 and result[f"{side}page_faults"] >= 0
+    # The peer has the fastest settings of those that were tried.
+    trials = result["peer_trials"]
+    assert len(trials) >= 4 and {trial["mode"] for trial in trials} == {"eager"}
+    fastest = max(trials, key=lambda trial: trial["tokens_per_s"])
+    assert all(result["peer"][key] == fastest[key] for key in ("mode", "settings", "micro_batches"))
+    assert result["peer"]["versions"]["torch"]
     assert result["ratio"] == result["tokens_per_s"] / result["peer_tokens_per_s"]
     assert 0 < result["share_of_product_rate"] < 1 and result["command"].startswith("osp bench train")
 

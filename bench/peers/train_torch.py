@@ -1,12 +1,15 @@
 """Trains the OSP model in PyTorch, eager or compiled, as a careful user would: the peer of `osp bench train`.
 
-Same model, batch and precision: bf16 autocast over fp32 weights, scaled_dot_product_attention,
+`--mode` is eager, compile (torch.compile's default) or max-autotune; `--micro-batches` cuts a step's batch into
+parts whose gradients are added. Same model, batch and precision: bf16 autocast over fp32 weights, scaled_dot_product_attention,
 torch.optim.Muon (match_rms_adamw) on hidden matrices and EmbProj, fused AdamW on embedding, head and
-gains. Prints one JSON object: tokens_per_s (by the median step), peak_memory_bytes, loss, parameters.
+gains. Prints one JSON object: tokens_per_s, cpu_seconds (of all threads) and page_faults of the median step,
+peak_memory_bytes, loss, parameters, versions.
 """
 
 import argparse
 import json
+import platform
 import resource
 import statistics
 import time
@@ -106,15 +109,22 @@ def make_optimizers(model):
     ], others
 
 
-def train_step(model, optimizers, clipped, tokens, targets):
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = model(tokens, targets)
-    loss.backward()
+def train_step(model, optimizers, clipped, batch, parts):
+    total = 0.0
+    for part in batch.chunk(parts):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model(part[:, :-1].contiguous(), part[:, 1:].contiguous()) / parts
+        loss.backward()
+        total += loss.item()
     torch.nn.utils.clip_grad_norm_(clipped, 1.0, foreach=True)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return loss.item()
+    return total
+
+
+def page_faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def main():
@@ -123,7 +133,8 @@ def main():
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--context", type=int, default=0, help="0: the model's own")
-    parser.add_argument("--compile", action="store_true", help="the model's passes through torch.compile")
+    parser.add_argument("--mode", choices=["eager", "compile", "max-autotune"], default="eager")
+    parser.add_argument("--micro-batches", type=int, default=1)
     options = parser.parse_args()
     if options.threads > 0:
         torch.set_num_threads(options.threads)
@@ -133,23 +144,28 @@ def main():
         size["context"] = options.context
     model = Model(**size)
     optimizers, clipped = make_optimizers(model)
-    if options.compile:
-        model = torch.compile(model)
-    seconds = []
+    if options.mode != "eager":
+        model = torch.compile(model, mode="default" if options.mode == "compile" else options.mode)
+    seconds, cpu_seconds, faults = [], [], []
     loss = 0.0
     for step in range(options.steps + 1):  # the first is not counted
         batch = torch.randint(size["vocabulary"], (BATCH_TOKENS // size["context"], size["context"] + 1))
-        start = time.perf_counter()
-        loss = train_step(model, optimizers, clipped, batch[:, :-1].contiguous(), batch[:, 1:].contiguous())
+        start, cpu_start, faults_start = time.perf_counter(), time.process_time(), page_faults()
+        loss = train_step(model, optimizers, clipped, batch, options.micro_batches)
         if step > 0:
             seconds.append(time.perf_counter() - start)
+            cpu_seconds.append(time.process_time() - cpu_start)
+            faults.append(page_faults() - faults_start)
     print(
         json.dumps(
             {
                 "tokens_per_s": BATCH_TOKENS / statistics.median(seconds),
+                "cpu_seconds": statistics.median(cpu_seconds),
+                "page_faults": statistics.median(faults),
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 "loss": loss,
                 "parameters": sum(p.numel() for p in model.parameters()),
+                "versions": {"torch": torch.__version__, "python": platform.python_version()},
             }
         )
     )

@@ -1,0 +1,41 @@
+#include "osp/bench/peer_settings.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include "osp/bench/child.h"
+
+namespace osp {
+namespace {
+
+TEST(PeerSettings, TheFastestIsTakenAndEachIsTold) {
+  Json trials = Json::array();
+  const auto& all = all_peer_settings();
+  const auto& fastest = fastest_settings(
+      [&](const PeerSettings& one) { return one.name == all[2].name ? 9.0 : 5.0; }, "rate", trials);
+  EXPECT_EQ(fastest.name, all[2].name);
+  ASSERT_EQ(trials.size(), all.size());
+  EXPECT_EQ(trials[2]["rate"], 9.0);
+  EXPECT_EQ(trials[0]["settings"], "defaults");
+}
+
+// What a program sees of OMP_WAIT_POLICY and of the memory's settings.
+Json seen(const Environment& environment) {
+  return run_child({"/bin/sh", "-c",
+                    R"(printf '{"wait": "%s", "top": "%s"}' "${OMP_WAIT_POLICY-none}" )"
+                    R"("${MALLOC_TOP_PAD_-none}")"},
+                   environment);
+}
+
+TEST(PeerSettings, AProgramGetsItsSettingsAndNotOurs) {
+  setenv("OMP_WAIT_POLICY", "passive", 1);
+  const auto& all = all_peer_settings();
+  EXPECT_EQ(seen(all[0].environment), (Json{{"wait", "none"}, {"top", "none"}}));
+  EXPECT_EQ(seen(all[1].environment), (Json{{"wait", "none"}, {"top", "67108864"}}));
+  EXPECT_EQ(seen(all[2].environment), (Json{{"wait", "PASSIVE"}, {"top", "67108864"}}));
+  EXPECT_EQ(seen({})["wait"], "passive");
+  unsetenv("OMP_WAIT_POLICY");
+}
+
+}  // namespace
+}  // namespace osp
