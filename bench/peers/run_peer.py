@@ -132,6 +132,53 @@ def measure_llama(options: argparse.Namespace) -> dict:
     return result
 
 
+def measure_llama_together(options: argparse.Namespace, count: int) -> float:
+    """Tokens a second of `count` texts of 128 tokens that llama.cpp decodes in one batch."""
+    import llama_cpp
+
+    depth = 128
+    types = {
+        "f16": llama_cpp.GGML_TYPE_F16,
+        "q8_0": llama_cpp.GGML_TYPE_Q8_0,
+        "q4_0": llama_cpp.GGML_TYPE_Q4_0,
+    }
+    model = llama_cpp.llama_model_load_from_file(
+        options.model.encode(), llama_cpp.llama_model_default_params()
+    )
+    parameters = llama_cpp.llama_context_default_params()
+    parameters.n_ctx = count * -(-(depth + options.decode_tokens) // 256) * 256
+    parameters.n_seq_max, parameters.n_batch, parameters.n_ubatch = count, 512, 512
+    parameters.n_threads = parameters.n_threads_batch = options.threads
+    parameters.flash_attn_type = 0 if options.no_flash_attention else 1
+    parameters.type_k = parameters.type_v = types[options.cache]
+    context = llama_cpp.llama_init_from_model(model, parameters)
+    tokens = tokens_of(count * (depth + options.decode_tokens), 40000)
+    batch = llama_cpp.llama_batch_init(512, 0, 1)
+
+    def decode(rows: list) -> None:
+        """Rows of (sequence, position, token, whether its logits are wanted)."""
+        batch.n_tokens = len(rows)
+        for i, (sequence, position, token, wanted) in enumerate(rows):
+            batch.token[i], batch.pos[i], batch.logits[i] = token, position, wanted
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, sequence
+        if llama_cpp.llama_decode(context, batch) != 0:
+            raise SystemExit("run_peer: llama.cpp failed to decode a batch")
+        llama_cpp.llama_get_logits(context)
+
+    def prepare() -> None:
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+        for s in range(count):
+            text = tokens[s * depth : (s + 1) * depth]
+            decode([(s, i, token, i == depth - 1) for i, token in enumerate(text)])
+
+    def work() -> None:
+        for i in range(options.decode_tokens):
+            decode([(s, depth + i, tokens[i * count + s], True) for s in range(count)])
+
+    clock = Clock(options.threads)
+    return clock.rate(count * options.decode_tokens, options.repetitions, prepare, work)
+
+
 def measure_openvino(options: argparse.Namespace) -> dict:
     import numpy
     import openvino
@@ -190,6 +237,9 @@ def main() -> None:
     parser.add_argument("--engine", choices=["llama_cpp", "ik_llama_cpp", "openvino"], default="llama_cpp")
     parser.add_argument("--prefill", type=whole_numbers, default=[128, 512, 2048], metavar="N,...")
     parser.add_argument("--depths", type=whole_numbers, default=[0, 512, 2048], metavar="N,...")
+    parser.add_argument(
+        "--sequences", type=whole_numbers, default=[], metavar="N,...", help="llama.cpp alone"
+    )
     parser.add_argument("--decode-tokens", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -203,6 +253,8 @@ def main() -> None:
         result = quantize(options)
     else:
         result = measure_openvino(options) if options.engine == "openvino" else measure_llama(options)
+        for count in options.sequences:
+            result.setdefault("batch", {})[count] = measure_llama_together(options, count)
         result["threads"] = options.threads
         result["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps(result))

