@@ -3,8 +3,8 @@
 
     scripts/measured_tables.py [--check]
 
-A table stands between the lines `<!-- measured: NAME -->` and `<!-- end of measured -->`, where NAME is one of
-TABLES below. --check changes nothing and ends with status 1 if a table is not that of its file.
+A table stands between the lines `<!-- measured: NAME -->` and `<!-- end of measured -->`, where NAME is one
+of TABLES below. --check changes nothing and ends with status 1 if a table is not that of its file.
 """
 
 import argparse
