@@ -1,10 +1,10 @@
 """Trains the OSP model in PyTorch, eager or compiled, as a careful user would: the peer of `osp bench train`.
 
-`--mode` is eager, compile (torch.compile's default) or max-autotune; `--micro-batches` cuts a step's batch into
-parts whose gradients are added. Same model, batch and precision: bf16 autocast over fp32 weights,
-scaled_dot_product_attention, torch.optim.Muon (match_rms_adamw) on hidden matrices and EmbProj, fused AdamW on
-embedding, head and gains. Prints one JSON object: tokens_per_s, cpu_seconds (of all threads) and page_faults
-of the median step, peak_memory_bytes, loss, parameters, versions.
+`--mode` is eager, compile (the default of torch.compile) or max-autotune; `--micro-batches` cuts the batch
+into parts whose gradients are added. Same model, batch and precision: bf16 autocast over fp32 weights,
+scaled_dot_product_attention, torch.optim.Muon (match_rms_adamw) on hidden matrices and EmbProj, fused AdamW
+on embedding, head and gains. Prints one JSON object: tokens_per_s, cpu_seconds (of all threads) and
+page_faults of the median step, peak_memory_bytes, loss, parameters, versions.
 """
 
 import argparse
