@@ -256,16 +256,18 @@ TEST(Engine, BadTokensLongTextsAndDamagedNumbersAreErrors) {
   });
   EXPECT_EQ(text.length(), 0);
   for (const float number :
-       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    TestModel damaged;
-    damaged.grids.offsets[{TapPoint::mlp_input, 1}] = at::full({64}, number);
-    const auto broken = damaged.engine();
-    KvSequence other = broken->new_sequence();
-    const std::vector<int32_t> tokens = test_tokens(4);
-    const EngineRun run{&other, tokens};
-    expect_error(ErrorCode::damaged, {"not finite"}, [&] { broken->read({&run, 1}); });
-    EXPECT_EQ(other.length(), 0);
-  }
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
+    for (const int64_t bits : {4, 8, 16}) {
+      TestModel damaged;
+      damaged.bits = {4, bits, bits};
+      damaged.grids.offsets[{TapPoint::mlp_input, 1}] = at::full({64}, number);
+      const auto broken = damaged.engine();
+      KvSequence other = broken->new_sequence();
+      const std::vector<int32_t> tokens = test_tokens(4);
+      const EngineRun run{&other, tokens};
+      expect_error(ErrorCode::damaged, {"not finite"}, [&] { broken->read({&run, 1}); });
+      EXPECT_EQ(other.length(), 0);
+    }
 }
 
 TEST(Engine, SaysWhatItCannotRun) {
