@@ -16,7 +16,7 @@ struct GenerateCommand {
   CommonOptions common;
   std::string model;
   std::string prompt;
-  std::string bits = BitWidths().text();
+  std::string bits;
   GenerateOptions generate;
   EngineChoice engine = {.head = "8"};
 
@@ -48,10 +48,17 @@ double tokens_per_second(const Generation& result) {
 }
 
 int run(const GenerateCommand& options) {
-  parse_bits(options.bits);  // report a mistake before anything is read
+  // Report a mistake before anything is read.
+  check_bits(options.common, options.bits);
+  if (options.generate.sampling.temperature == 0) {
+    refuse_given(options.common, {"top_k", "top_p", "seed"},
+                 "is for drawing tokens, which needs a --temperature above 0");
+  }
   const std::string dir = find_model_dir(options.model);
+  check_engine_options(options.common, options.engine, is_quantized_model_dir(dir));
   const Tokenizer tokenizer = Tokenizer::from_file(dir);
   const auto loaded = load_model_at(dir, options.bits, options.engine);
+  check_head_applies(options.common, *loaded);
   const ParameterStore& store = loaded->model.store;
   GenerateOptions generate_options = options.generate;
   generate_options.end_tokens = load_end_tokens(dir);
