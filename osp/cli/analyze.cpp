@@ -35,7 +35,7 @@ struct AnalyzeCommand {
   CommonOptions common;
   std::string model, data;
   int64_t data_tokens = kReferenceTokens;
-  std::string bits = BitWidths().text();
+  std::string bits;
   int64_t sink_tokens = kSinkTokens;
   CostOptions cost;
 
@@ -83,7 +83,7 @@ at::Tensor sequences_of(std::vector<int64_t>& tokens, const ParameterStore& stor
 
 int run(const AnalyzeCommand& options) {
   // Report a mistake before anything is read.
-  parse_bits(options.bits);
+  check_bits(options.common, options.bits);
   if (parse_bits(options.cost.bits) == BitWidths{}) {
     fail(ErrorCode::usage, "--cost-bits {}: nothing is rounded; give fewer bits",
          options.cost.bits);
@@ -91,6 +91,14 @@ int run(const AnalyzeCommand& options) {
   Console console(options.common.quiet);
   const std::string dir = find_model_dir(options.model);
   const auto loaded = load_model_at(dir, options.bits);
+  if (const std::string reason = why_no_cost(options, loaded->bits); !reason.empty()) {
+    refuse_given(options.common, {"cost_bits", "attribution_tokens", "rotations"},
+                 "is for the cost of few bits, which is not measured (" + reason + ")");
+    if (options.cost.tokens > 0) {
+      refuse_given(options.common, {"cost_tokens"},
+                   "the cost of few bits is not measured (" + reason + ")");
+    }
+  }
   const ParameterStore& store = loaded->model.store;
   TokenSource source = read_token_source(options.data, dir, options.data_tokens);
   if (!source.warning.empty()) console.warn("{}", source.warning);

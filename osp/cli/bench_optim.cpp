@@ -63,7 +63,14 @@ int run_bench_optim(const BenchOptimCommand& options) {
   const OptimizerBench& bench = options.bench;
   check_names(bench.optimizers);
   bench.turn.use_threads();
-  if (options.alone) return time_alone(bench, options.updates);
+  if (options.alone) {
+    refuse_given(options.common, {"batch_tokens", "repetitions", "python", "peer"},
+                 "is about the comparison with the peers, which --alone leaves out");
+    if (bench.optimizers.size() > 1) {
+      fail(ErrorCode::usage, "--alone times one optimizer, {} were given", bench.optimizers.size());
+    }
+    return time_alone(bench, options.updates);
+  }
   check_peer(bench.turn.python, bench.turn.peer);
   Console console(options.common.quiet);
   const Json measured = bench_optimizers(bench, console);

@@ -28,6 +28,9 @@ struct BenchQuantizeCommand {
 
 int run_bench_quantize(const BenchQuantizeCommand& options) {
   const QuantizeBench& bench = options.bench;
+  if (options.alone) {
+    refuse_given(options.common, {"python", "peer"}, "is about the peer, which --alone leaves out");
+  }
   if (!options.alone) check_peer(bench.python, bench.peer);
   Console console(options.common.quiet);
   std::vector<QuantizeComparison> comparisons;

@@ -88,7 +88,11 @@ int run_bench_train(const BenchTrainCommand& options) {
   if (options.profile && options.model == "all") {
     fail(ErrorCode::usage, "--profile is of one --model: demo, 50m or 125m");
   }
-  if (options.alone || options.profile) return time_training_alone(options);
+  if (options.alone || options.profile) {
+    refuse_given(options.common, {"compile", "repetitions", "python", "peer"},
+                 "is about the comparison with the peer, which --alone and --profile leave out");
+    return time_training_alone(options);
+  }
   if (!options.assignments.empty()) {
     fail(ErrorCode::usage,
          "--set changes osp's model and not the peer's: give --alone or --profile");

@@ -1,6 +1,28 @@
 #include "osp/cli/command.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "osp/base/error.h"
+#include "osp/cli/option_text.h"
+
 namespace osp {
+
+bool CommonOptions::is_given(const std::string& field) const {
+  return std::find(given.begin(), given.end(), field) != given.end();
+}
+
+void refuse_given(const CommonOptions& common, std::initializer_list<const char*> fields,
+                  const std::string& why) {
+  std::vector<std::string> refused;
+  for (const char* field : fields) {
+    if (common.is_given(field)) refused.push_back(option_name(std::string(field)));
+  }
+  if (refused.empty()) return;
+  fail(ErrorCode::usage, "{}: {}; leave {} out", fmt::join(refused, ", "), why,
+       refused.size() == 1 ? "it" : "them");
+}
 
 void print_json(const Json& object) {
   // Paths may hold bytes that are not UTF-8.

@@ -29,6 +29,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -72,10 +73,16 @@ class Command {
   void runs_with(int (*body)(const Options&)) {
     const auto options = std::make_shared<Options>();
     add_options(*options);
-    runs([options, body] { return body(*options); });
+    runs([options, body, command = *this] {
+      options->common.given = command.given();
+      return body(*options);
+    });
   }
 
  private:
+  // The names of the fields that were typed.
+  std::vector<std::string> given() const;
+
   Entry* entry_;
 };
 
@@ -103,6 +110,10 @@ class CommandLine {
 struct CommonOptions {
   bool quiet = false;
   bool json = false;
+  // Names of the fields that were typed on the command line ("data_tokens"), by any spelling.
+  std::vector<std::string> given = {};
+
+  bool is_given(const std::string& field) const;
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
@@ -112,6 +123,11 @@ struct CommonOptions {
           {.affects_results = false});
   }
 };
+
+// Refuses options that would change nothing: Error(usage) that names those of `fields` that were
+// typed, and `why` they do not apply: "--head: is for quantized model dirs; leave it out".
+void refuse_given(const CommonOptions& common, std::initializer_list<const char*> fields,
+                  const std::string& why);
 
 // The positional `model` of a command that reads one.
 template <class Visitor>

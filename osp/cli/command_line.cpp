@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <deque>
 #include <sstream>
+#include <utility>
 
 #include "osp/base/error.h"
 #include "osp/base/fields.h"
@@ -17,6 +18,8 @@ namespace osp {
 struct Command::Entry {
   CLI::App* app = nullptr;
   std::function<int()> run;
+  // Every option with the name of its field; a deprecated spelling is one more.
+  std::vector<std::pair<std::string, const CLI::Option*>> options;
   std::deque<Entry> parts;
   std::unique_ptr<CLI::App> owned;  // the root's
 };
@@ -159,16 +162,25 @@ void Command::add_fields(const FieldTable& table) {
   for (const FieldRef& field : table.fields()) {
     CLI::Option* option = add_field_option(app, field, option_name(field), false);
     option->group(field.group.empty() ? "Options" : field.group)->required(field.traits.required);
+    entry_->options.emplace_back(field.name, option);
     if (!field.traits.formerly.empty()) {
-      add_field_option(app, field, option_name(field.traits.formerly), true)
-          ->group("")
-          ->excludes(option);
+      CLI::Option* former = add_field_option(app, field, option_name(field.traits.formerly), true);
+      former->group("")->excludes(option);
+      entry_->options.emplace_back(field.name, former);
     }
   }
   for (const FieldRef& field : table.fields()) {
     if (field.traits.needs.empty()) continue;
     app.get_option(option_name(field))->needs(app.get_option(option_name(field.traits.needs)));
   }
+}
+
+std::vector<std::string> Command::given() const {
+  std::vector<std::string> names;
+  for (const auto& [name, option] : entry_->options) {
+    if (option->count() > 0) names.push_back(name);
+  }
+  return names;
 }
 
 void Command::runs(std::function<int()> run) { entry_->run = std::move(run); }

@@ -1,4 +1,7 @@
 // osp eval: perplexity or benchmarks of models at given widths of weights, activations and cache.
+#include <algorithm>
+#include <iterator>
+
 #include "osp/base/error.h"
 #include "osp/cli/eval_command.h"
 #include "osp/eval/task.h"
@@ -8,34 +11,39 @@ namespace {
 
 // Refuses what only benchmarks can do.
 void check_perplexity(const EvalCommand& options) {
-  if (options.tasks != "perplexity") parse_tasks(options.tasks);  // names the unknown one
+  if (options.tasks != "perplexity" && options.tasks != "wikitext2")
+    parse_tasks(options.tasks);  // names the unknown one
   if (options.models.size() > 1) {
     fail(ErrorCode::usage,
          "{} models: perplexity is measured for one model; benchmarks (--tasks) for several",
          options.models.size());
   }
-  if (!options.out.empty() || !options.resume.empty() || !options.table.empty() ||
-      !options.save_items.empty() || options.limit > 0) {
-    fail(ErrorCode::usage,
-         "--out, --resume, --table, --save-items (formerly --samples) and --limit are for "
-         "benchmarks; name some with --tasks");
+  refuse_given(options.common, {"out", "resume", "table", "save_items", "limit", "prompts"},
+               "is for benchmarks, which --tasks names");
+  const std::vector<BitWidths> widths = options.widths();
+  if (options.tax && std::count(widths.begin(), widths.end(), BitWidths{}) == ssize(widths)) {
+    fail(ErrorCode::usage, "--tax: nothing is rounded at 16-16-16; give fewer --bits");
+  }
+}
+
+// Refuses what only perplexity has.
+void check_benchmarks(const EvalCommand& options) {
+  refuse_given(options.common, {"stride", "divergence_from", "tax", "rotations", "data_tokens"},
+               "is for perplexity, not for benchmarks");
+  refuse_given(options.common, {"activation_group", "down_group"},
+               "is for perplexity; for benchmarks give the folder that osp quantize wrote with it");
+  if (!options.resume.empty()) {
+    refuse_given(options.common, {"out"}, "--resume goes on in the file that it names");
   }
 }
 
 int run(const EvalCommand& options) {
+  if (options.common.is_given("bits")) parse_bits_list(options.bits);  // report a mistake first
   if (!names_benchmark(options.tasks)) {
     check_perplexity(options);
     return run_eval_perplexity(options);
   }
-  if (options.perplexity.stride > 0 || !options.divergence_from.empty() || options.tax) {
-    fail(ErrorCode::usage,
-         "--stride, --divergence-from and --tax are for perplexity, not for benchmarks");
-  }
-  if (options.groups.any()) {
-    fail(ErrorCode::usage,
-         "--activation-group and --down-group are for perplexity; for benchmarks give the folder "
-         "that osp quantize wrote with them");
-  }
+  check_benchmarks(options);
   return run_eval_tasks(options);
 }
 

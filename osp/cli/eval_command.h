@@ -18,7 +18,7 @@ struct EvalCommand {
   std::vector<std::string> models;
   std::string data;
   std::string tasks = "perplexity";
-  std::string bits = BitWidths().text();
+  std::string bits;  // "": the model's own
   // Perplexity only.
   ActivationGroups groups;
   PerplexityOptions perplexity;
@@ -31,7 +31,10 @@ struct EvalCommand {
   int64_t limit = 0;
   std::string out, resume, table, save_items;
 
-  bool bits_given() const { return bits != EvalCommand().bits; }
+  // The widths to measure a model at that is not quantized.
+  std::vector<BitWidths> widths() const {
+    return bits.empty() ? std::vector<BitWidths>{BitWidths{}} : parse_bits_list(bits);
+  }
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
@@ -42,12 +45,14 @@ struct EvalCommand {
           "text, JSON lines or Parquet, for benchmarks the folder that holds their files",
           {.value = "PATH", .required = true});
     visit("tasks", self.tasks,
-          "perplexity, or names of benchmarks separated by commas; paper = the eleven benchmarks "
-          "of the paper",
+          "perplexity of --data, wikitext2 = perplexity of WikiText-2's test text cut as the "
+          "paper's reference does, or names of benchmarks separated by commas; paper = the eleven "
+          "benchmarks of the paper",
           {.value = "NAMES"});
     visit("bits", self.bits,
           "bit widths W-A-KV of weights, activations and key/value cache to measure at, a list "
-          "separated by commas; each 2 to 8, or 16 for no quantization",
+          "separated by commas; each 2 to 8, or 16 for no quantization (default those of a "
+          "quantized model dir, else 16-16-16)",
           {.value = "W-A-KV,..."});
     ActivationGroups::fields(visit, self.groups);
     EngineChoice::fields(visit, self.engine);
@@ -59,7 +64,7 @@ struct EvalCommand {
           "measure the outlier tax as well: the divergence from 16 bits in the model's own basis "
           "minus that in a random one, both with a Hadamard in front of the down projection");
     visit("rotations", self.rotations, Range{1, 1000},
-          "random rotations that the outlier tax is measured with");
+          "random rotations that the outlier tax is measured with", {.needs = "tax"});
     visit.group("Benchmarks");
     visit("prompts", self.prompts, Choices{{"reference", "lm-eval"}},
           "wording of the prompts: that of the paper's reference code or of lm-evaluation-harness");

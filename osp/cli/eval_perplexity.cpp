@@ -79,9 +79,12 @@ void check_original(const ParameterStore& original, const ParameterStore& store,
 
 // A model dir that `osp quantize` wrote has its own widths.
 std::vector<Row> measure_quantized(const std::string& dir, const Measure& measure) {
-  const bool given = measure.options.bits_given();
-  const auto loaded =
-      load_model_at(dir, given ? measure.options.bits : BitWidths{}.text(), measure.options.engine);
+  const std::string& asked = measure.options.bits;
+  if (asked.find(',') != std::string::npos) {
+    refuse_bits(asked, dir, load_quantized_config(dir).info.bits);
+  }
+  const auto loaded = load_model_at(dir, asked, measure.options.engine);
+  check_head_applies(measure.options.common, *loaded);
   const ParameterStore& store = loaded->model.store;
   measure.console.line("{}", loaded->engine_note);
   if (measure.options.groups.any()) {
@@ -115,18 +118,23 @@ std::vector<Row> measure_widths(const std::string& dir, const Measure& measure) 
   check_activation_groups(measure.options.groups, store.config);
   if (measure.original != nullptr) check_original(*measure.original, store, measure.options);
   std::vector<Row> rows;
-  for (const BitWidths& bits : parse_bits_list(measure.options.bits)) {
+  for (const BitWidths& bits : measure.options.widths()) {
     FakeQuantTap tap(store, bits, {}, {.groups = measure.options.groups});
     rows.push_back(measure_row(measure, store, bits, tap));
   }
   return rows;
 }
 
-Json rows_json(const EvalCommand& options, const std::vector<Row>& rows) {
+Json rows_json(const EvalCommand& options, const TokenSource& source,
+               const std::vector<Row>& rows) {
   Json json;
   record_origin(json);
   json["model"] = options.models.front();
   json["data"] = options.data;
+  if (options.tasks == "wikitext2") {
+    json["task"] = options.tasks;
+    json["text_tokens"] = source.tokens.size();
+  }
   if (options.groups.any()) {
     json["activation_group"] = options.groups.inputs;
     json["down_group"] = options.groups.down;
@@ -183,7 +191,6 @@ void print_rows(const std::vector<Row>& rows) {
 }  // namespace
 
 int run_eval_perplexity(const EvalCommand& options) {
-  parse_bits_list(options.bits);  // report a mistake before anything is read
   if (options.perplexity.stride > 0 && !options.divergence_from.empty()) {
     fail(ErrorCode::usage,
          "--stride with --divergence-from: divergence is measured in windows without overlap; give "
@@ -191,10 +198,13 @@ int run_eval_perplexity(const EvalCommand& options) {
   }
   Console console(options.common.quiet);
   const std::string dir = find_model_dir(options.models.front());
+  check_engine_options(options.common, options.engine, is_quantized_model_dir(dir));
   if (options.tax && is_quantized_model_dir(dir)) {
     fail(ErrorCode::usage, "--tax: {} is quantized; give the model that it was made from", dir);
   }
-  const TokenSource source = read_token_source(options.data, dir, 0);
+  const bool wikitext2 = options.tasks == "wikitext2";
+  const TokenSource source =
+      wikitext2 ? read_wikitext2(options.data, dir) : read_token_source(options.data, dir, 0);
   if (!source.warning.empty()) console.warn("{}", source.warning);
   std::optional<ParameterStore> original;
   if (!options.divergence_from.empty()) {
@@ -210,7 +220,7 @@ int run_eval_perplexity(const EvalCommand& options) {
       is_quantized_model_dir(dir) ? measure_quantized(dir, measure) : measure_widths(dir, measure);
   if (options.tax) measure_taxes(dir, measure, rows);
   print_result(
-      options.common, [&] { return rows_json(options, rows); }, [&] { print_rows(rows); });
+      options.common, [&] { return rows_json(options, source, rows); }, [&] { print_rows(rows); });
   return 0;
 }
 

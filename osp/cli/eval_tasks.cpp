@@ -32,7 +32,7 @@ struct EvaluatedModel {
 };
 
 EvaluatedModel open_subject(const std::string& name, const EvalCommand& options) {
-  EvaluatedModel subject{name, find_model_dir(name), parse_bits_list(options.bits)};
+  EvaluatedModel subject{name, find_model_dir(name), options.widths()};
   if (!Tokenizer::exists(subject.dir)) {
     fail(ErrorCode::usage,
          "{}: no tokenizer.json, which is needed to read the benchmarks; copy it there",
@@ -42,13 +42,30 @@ EvaluatedModel open_subject(const std::string& name, const EvalCommand& options)
   if (subject.quantized) {
     const BitWidths bits = load_quantized_config(subject.dir).info.bits;
     // Among several widths its own is meant for it, the others for other models.
-    if (options.bits_given() &&
+    if (!options.bits.empty() &&
         std::find(subject.widths.begin(), subject.widths.end(), bits) == subject.widths.end()) {
       refuse_bits(options.bits, subject.dir, bits);
     }
     subject.widths = {bits};
   }
   return subject;
+}
+
+// Refuses widths that no model runs at, because all are quantized to others, and options of the
+// engine without a quantized model.
+void check_subjects(const std::vector<EvaluatedModel>& subjects, const EvalCommand& options) {
+  const bool quantized = std::any_of(subjects.begin(), subjects.end(),
+                                     [](const EvaluatedModel& each) { return each.quantized; });
+  check_engine_options(options.common, options.engine, quantized);
+  for (const BitWidths& bits : options.widths()) {
+    const bool used =
+        std::any_of(subjects.begin(), subjects.end(), [&](const EvaluatedModel& each) {
+          return std::find(each.widths.begin(), each.widths.end(), bits) != each.widths.end();
+        });
+    if (!used && !options.bits.empty()) {
+      refuse_bits(options.bits, subjects.front().dir, subjects.front().widths.front());
+    }
+  }
 }
 
 // Tokens that the run around a model dir has seen, 0 if it is not the model of a run.
@@ -74,7 +91,7 @@ int64_t tokens_of_run(const std::string& dir) {
 class TaskRunner {
  public:
   TaskRunner(const EvalCommand& options, TaskResults& results, Console& console)
-      : engine_(options.engine), results_(results), console_(console) {
+      : common_(options.common), engine_(options.engine), results_(results), console_(console) {
     for (const TaskDescription* task : parse_tasks(options.tasks)) {
       prompts_.push_back(
           load_task_prompts(options.data, *task, parse_prompts(options.prompts), options.limit));
@@ -90,7 +107,8 @@ class TaskRunner {
     std::unique_ptr<LoadedModel> loaded;
     std::optional<ParameterStore> plain;
     if (subject.quantized) {
-      loaded = load_model_at(subject.dir, BitWidths{}.text(), engine_);
+      loaded = load_model_at(subject.dir, "", engine_);
+      check_head_applies(common_, *loaded);
       console_.line("{}: {}", subject.name, loaded->engine_note);
     } else {
       plain = load_model_dir(subject.dir);
@@ -132,6 +150,7 @@ class TaskRunner {
     results_.finish(model, bits, prompts, answers);
   }
 
+  CommonOptions common_;
   EngineChoice engine_;
   std::vector<TaskPrompts> prompts_;
   std::optional<SampleFile> samples_;
@@ -157,6 +176,7 @@ void run_all(const EvalCommand& options, TaskResults& results, const std::string
   for (const std::string& model : options.models) {
     subjects.push_back(open_subject(model, options));
   }
+  check_subjects(subjects, options);
   TaskRunner runner(options, results, console);
   catch_signals();
   try {

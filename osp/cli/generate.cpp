@@ -21,7 +21,7 @@ struct GenerateCommand {
   std::string prompt;
   bool chat = false;
   std::string system;
-  std::string bits = BitWidths().text();
+  std::string bits;
   GenerateOptions generate;
   EngineChoice engine = {.head = "8"};
 
@@ -74,10 +74,17 @@ std::string rendered_chat(const GenerateCommand& options, const std::string& dir
 }
 
 int run(const GenerateCommand& options) {
-  parse_bits(options.bits);  // report a mistake before anything is read
+  // Report a mistake before anything is read.
+  check_bits(options.common, options.bits);
+  if (options.generate.sampling.temperature == 0) {
+    refuse_given(options.common, {"top_k", "top_p", "min_p", "seed"},
+                 "is for drawing tokens, which needs a --temperature above 0");
+  }
   const std::string dir = find_model_dir(options.model);
+  check_engine_options(options.common, options.engine, is_quantized_model_dir(dir));
   const Tokenizer tokenizer = Tokenizer::from_file(dir);
   const auto loaded = load_model_at(dir, options.bits, options.engine);
+  check_head_applies(options.common, *loaded);
   const ParameterStore& store = loaded->model.store;
   GenerateOptions generate_options = options.generate;
   generate_options.end_tokens =

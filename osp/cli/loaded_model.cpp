@@ -69,6 +69,7 @@ std::string load_on_engine(const std::string& dir, const QuantizedConfig& config
   loaded.model.info = config.info;
   loaded.model.store = store_without_parameters(config.model);
   loaded.tap = std::make_unique<IntegerForward>(std::move(engine));
+  loaded.integer = true;
   return "";
 }
 
@@ -85,18 +86,39 @@ std::unique_ptr<const RuntimeModel> load_runtime_model(const std::string& dir) {
 }
 
 void refuse_bits(const std::string& asked, const std::string& dir, const BitWidths& own) {
-  fail(ErrorCode::usage, "--bits {}: {} is quantized to {} already; leave out --bits", asked, dir,
-       own.text());
+  fail(ErrorCode::usage,
+       "--bits {}: {} is quantized to {} already; leave out --bits, or give the model that it was "
+       "made from",
+       asked, dir, own.text());
+}
+
+void check_bits(const CommonOptions& common, const std::string& bits) {
+  if (common.is_given("bits")) parse_bits(bits);
+}
+
+void check_engine_options(const CommonOptions& common, const EngineChoice& choice, bool quantized) {
+  if (!quantized && choice.engine == "integer") return;  // load_model_at says what to do
+  if (!quantized) refuse_given(common, {"engine", "head"}, "is for quantized model dirs");
+  if (choice.engine == "simulated") {
+    refuse_given(common, {"head"}, "is for the integer engine, not for --engine simulated");
+  }
+}
+
+void check_head_applies(const CommonOptions& common, const LoadedModel& loaded) {
+  if (!loaded.integer) {
+    refuse_given(common, {"head"},
+                 "is for the integer engine, and this model is " + loaded.engine_note);
+  }
 }
 
 std::unique_ptr<LoadedModel> load_model_at(const std::string& dir, const std::string& bits,
                                            const EngineChoice& choice) {
   auto loaded = std::make_unique<LoadedModel>();
-  loaded->bits = parse_bits(bits);
+  if (!bits.empty()) loaded->bits = parse_bits(bits);
   if (is_quantized_model_dir(dir)) {
     const QuantizedConfig config = load_quantized_config(dir);
     const BitWidths& own = config.info.bits;
-    if (loaded->bits != BitWidths{} && loaded->bits != own) refuse_bits(bits, dir, own);
+    if (!bits.empty() && loaded->bits != own) refuse_bits(bits, dir, own);
     loaded->bits = own;
     const std::string simulated_because = choice.engine == "simulated"
                                               ? "--engine simulated"

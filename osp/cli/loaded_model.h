@@ -6,20 +6,25 @@
 #include <string>
 
 #include "osp/base/fields.h"
+#include "osp/cli/command.h"
 #include "osp/ptq/quantized_model_dir.h"
 #include "osp/quant/fake_quant.h"
 #include "osp/runtime/engine.h"
 
 namespace osp {
 
-// The `--bits` of commands that run a model at one choice of widths.
+// The `--bits` of commands that run a model at one choice of widths; "": the model's own.
 template <class Visitor>
 void visit_bits(Visitor& visit, std::string& bits) {
   visit("bits", bits,
         "bit widths W-A-KV of weights, activations and key/value cache at which the model runs; "
-        "each 2 to 8, or 16 for no quantization",
+        "each 2 to 8, or 16 for no quantization (default those of a quantized model dir, else "
+        "16-16-16)",
         {.value = "W-A-KV"});
 }
+
+// Error(usage) if --bits was given and is no bit widths.
+void check_bits(const CommonOptions& common, const std::string& bits);
 
 // How a quantized model dir is run.
 struct EngineChoice {
@@ -47,12 +52,13 @@ struct LoadedModel {
   QuantizedModel model;
   BitWidths bits;
   std::unique_ptr<Tap> tap;  // null at 16 bits
+  bool integer = false;      // it runs on the integer engine
   std::string engine_note;   // "integer engine (avx512-vnni, avx512), 2 threads, 8-bit head"
 };
 
-// Loads `dir` at the widths `bits` (as --bits writes them; 16-16-16 means the model's own). Error(usage)
-// if the model is quantized to other widths, Error(unsupported) if the engine "integer" cannot run
-// it; further errors as parse_bits and load_model_dir.
+// Loads `dir` at the widths `bits` (as --bits writes them; "": the model's own). Error(usage) if the
+// model is quantized to other widths, Error(unsupported) if the engine "integer" cannot run it;
+// further errors as parse_bits and load_model_dir.
 std::unique_ptr<LoadedModel> load_model_at(const std::string& dir, const std::string& bits,
                                            const EngineChoice& choice = {.engine = "simulated"});
 
@@ -63,6 +69,12 @@ std::unique_ptr<Engine> load_engine(const std::string& dir, const EngineOptions&
 // The layers of a quantized model dir as the engine reads them. Errors as load_engine, and
 // Error(unsupported) for a folder of panels.
 std::unique_ptr<const RuntimeModel> load_runtime_model(const std::string& dir);
+
+// Refuses --engine and --head where they would change nothing: without a quantized model dir, and
+// --head where the engine simulates.
+void check_engine_options(const CommonOptions& common, const EngineChoice& choice, bool quantized);
+// The same once it is known whether the model runs on the integer engine.
+void check_head_applies(const CommonOptions& common, const LoadedModel& loaded);
 
 // Error(usage): the model in `dir` has its own widths, and others were given.
 [[noreturn]] void refuse_bits(const std::string& asked, const std::string& dir,

@@ -48,10 +48,11 @@ struct QuantizeCommand {
           {.value = "PATH"});
     visit("data_tokens", self.data_tokens, Range{0, 1099511627776.0},
           "number of tokens at the start of --data to measure on, in whole windows; 0 = all",
-          {.formerly = "max_tokens"});
+          {.needs = "data", .formerly = "max_tokens"});
     visit("seeds", self.seeds, Range{1, 1000},
           "number of seeds to run, beginning with --seed; the table shows mean and standard "
-          "deviation");
+          "deviation",
+          {.needs = "data"});
     CommonOptions::fields(visit, self.common);
   }
 };
@@ -256,6 +257,36 @@ void check_options(const QuantizeCommand& options) {
   }
 }
 
+// Refuses settings of what keeps 16 bits, and of a part that the method does not have. (Of --method
+// all some method has it.)
+void check_method_options(const QuantizeCommand& options) {
+  const BitWidths& bits = options.request.bits;
+  if (!bits.quantizes_activations()) {
+    refuse_given(options.common, {"activation_clip", "activation_scales"},
+                 "is for rounded activations, which keep 16 bits at --bits " + bits.text());
+  }
+  if (!bits.quantizes_kv_cache()) {
+    refuse_given(options.common, {"cache_clip"},
+                 "is for a rounded cache, which keeps 16 bits at --bits " + bits.text());
+  }
+  if (wants_all(options)) return;
+  const QuantizeMethod method = parse_method(options.method);
+  if (method.transform == nullptr || method.transform->name != "spinquant") {
+    refuse_given(options.common, {"spin_steps", "spin_batch", "spin_length"},
+                 "is for the rotations that spinquant learns, not for --method " + options.method);
+  }
+  if (method.transform == nullptr || !method.transform->leaves_down_hadamard) {
+    refuse_given(
+        options.common, {"hadamard_block"},
+        "is for methods with a Hadamard in front of the down projection, not for --method " +
+            options.method);
+  }
+  if (options.request.calibration.empty()) {
+    refuse_given(options.common, {"windows", "length", "calibration_type", "memory"},
+                 "is about the calibration text, and --calibration is not given");
+  }
+}
+
 // What a document is kept and resumed by: everything that its numbers depend on.
 Json call_json(const QuantizeCommand& options, const QuantizeRequest& request) {
   Json call = request_json(request);
@@ -290,6 +321,7 @@ void print_runs(const QuantizeCommand& options, const QuantizeRuns& runs, const 
 
 int run(const QuantizeCommand& given) {
   check_options(given);
+  check_method_options(given);
   const std::vector<std::string> methods =
       wants_all(given) ? table_methods() : std::vector<std::string>{given.method};
   catch_signals();

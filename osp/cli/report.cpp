@@ -44,7 +44,8 @@ struct ReportCommand {
     visit.group("Live page");
     visit("watch", self.watch,
           "serve the page on 127.0.0.1 and refresh it while runs continue, until Ctrl-C");
-    visit("port", self.port, Range{0, 65535}, "port of the server of --watch; 0 = any free port");
+    visit("port", self.port, Range{0, 65535}, "port of the server of --watch; 0 = any free port",
+          {.needs = "watch"});
     CommonOptions::fields(visit, self.common);
   }
 };
@@ -90,7 +91,10 @@ int run_report(const ReportCommand& options) {
   PageOptions page_options{.command = command_line(options),
                            .machine = fmt::format("osp {} on {}", kVersion, machine_text())};
   if (!options.title.empty()) page_options.title = options.title;
-  if (options.watch) return watch(options, page_options);
+  if (options.watch) {
+    refuse_given(options.common, {"out", "summary"}, "--watch serves the page and writes no file");
+    return watch(options, page_options);
+  }
   if (options.out.empty()) {
     fail(ErrorCode::usage, "osp report: --out is missing; name the page to write, or give --watch");
   }

@@ -21,7 +21,7 @@ struct ScoreCommand {
   CommonOptions common;
   std::string model;
   std::string requests = "-";
-  std::string bits = BitWidths().text();
+  std::string bits;
   int64_t batch_tokens = ScoreOptions().batch_tokens;
 
   template <class Visitor, class Self>
@@ -63,14 +63,17 @@ void answer_lines(std::istream& lines, const std::string& where, const ScoreMode
 }
 
 int run(const ScoreCommand& options) {
-  parse_bits(options.bits);  // report a mistake before anything is read
+  // Report a mistake before anything is read.
+  check_bits(options.common, options.bits);
   const std::string dir = find_model_dir(options.model);
+  check_engine_options(options.common, options.engine, is_quantized_model_dir(dir));
   std::ifstream file;
   if (options.requests != "-") {
     file.open(options.requests);
     if (!file) fail(ErrorCode::io, "{}: cannot be opened", options.requests);
   }
   const auto loaded = load_model_at(dir, options.bits, options.engine);
+  check_head_applies(options.common, *loaded);
   ScoreModel model{loaded->model.store, {}};
   if (Tokenizer::exists(dir)) model.tokenizer.emplace(Tokenizer::from_file(dir));
   Console console(options.common.quiet);

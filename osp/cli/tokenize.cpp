@@ -170,6 +170,26 @@ int encode_lines(const TokenizeCommand& options, const Tokenizer& tokenizer) {
   return 0;
 }
 
+// Refuses options about a format that none of the files has.
+void check_formats(const TokenizeCommand& options, const std::vector<TextInput>& files) {
+  const auto any = [&](TextFormat format) {
+    return std::any_of(files.begin(), files.end(),
+                       [&](const TextInput& file) { return file.format == format; });
+  };
+  if (!any(TextFormat::text)) {
+    refuse_given(options.common, {"documents", "document_separator"},
+                 "is for text files, and there are none (a JSON line or a row of Parquet is a "
+                 "document)");
+  }
+  if (!any(TextFormat::json_lines)) {
+    refuse_given(options.common, {"on_bad_line"}, "is for JSON lines, and there are none");
+    if (!any(TextFormat::parquet)) {
+      refuse_given(options.common, {"field"},
+                   "is for JSON lines and Parquet, and there are only text files");
+    }
+  }
+}
+
 int write_shards(const TokenizeCommand& options, const Tokenizer& tokenizer) {
   const ReservedOutput place(options.out, OutputKind::folder);
   check_shard_destination(place.path(), options.overwrite);
@@ -179,6 +199,7 @@ int write_shards(const TokenizeCommand& options, const Tokenizer& tokenizer) {
     console.line("ignored {} files whose names end in no known text format, such as {}",
                  inputs.ignored.size(), inputs.ignored.front());
   }
+  check_formats(options, inputs.files);
   catch_signals();
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   const ShardBuildReport report = build_shards(
@@ -207,6 +228,11 @@ int run(const TokenizeCommand& options) {
     if (!options.inputs.empty() || !options.out.empty()) {
       fail(ErrorCode::usage, "--stdin takes neither input files nor --out");
     }
+    refuse_given(
+        options.common,
+        {"format", "field", "documents", "document_separator", "on_bad_line", "begin_of_document",
+         "end_of_document", "overwrite", "validation_fraction", "shard_tokens", "threads"},
+        "is for files that are written to shards; --stdin only encodes lines");
     return encode_lines(options, Tokenizer::from_file(options.tokenizer));
   }
   if (options.inputs.empty())
@@ -214,6 +240,9 @@ int run(const TokenizeCommand& options) {
   if (options.out.empty())
     fail(ErrorCode::usage, "--out is missing: name the folder to write shards to");
   if (options.special_tokens) fail(ErrorCode::usage, "--special-tokens needs --stdin");
+  if (!options.document_separator.empty()) {
+    refuse_given(options.common, {"documents"}, "--document-separator takes its place");
+  }
   check_shard_destination(resolved_output(options.out), options.overwrite);
   return write_shards(options, Tokenizer::from_file(options.tokenizer));
 }

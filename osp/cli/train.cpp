@@ -59,6 +59,10 @@ void print_dry_run(const Json& description) {
 }
 
 int run(const TrainCommand& options) {
+  if (options.dry) {
+    refuse_given(options.common, {"resume", "resume_from", "init_from", "with_optimizer"},
+                 "--dry-run describes a new run of the recipe");
+  }
   Recipe recipe = load_recipe(options.recipe, options.assignments);
   if (!options.device.empty()) {
     recipe_table(recipe).assign("train.device", options.device, "--device");

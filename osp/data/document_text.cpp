@@ -8,7 +8,6 @@
 #include "osp/data/text_reader_jsonl.h"
 
 namespace osp {
-namespace {
 
 bool has_documents(const std::string& path) {
   for (const char* ending : {".jsonl", ".ndjson", ".parquet"}) {
@@ -18,8 +17,6 @@ bool has_documents(const std::string& path) {
   }
   return false;
 }
-
-}  // namespace
 
 std::string read_document_text(const std::string& path, const std::string& field,
                                uint64_t max_bytes) {

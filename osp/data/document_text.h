@@ -8,6 +8,9 @@
 
 namespace osp {
 
+// True if the name says JSON lines or Parquet, packed or not.
+bool has_documents(const std::string& path);
+
 // The documents of a JSON lines or Parquet file (.jsonl .ndjson .parquet, also with .gz or .zst)
 // joined by blank lines, which is how the rows of WikiText are read for perplexity; reading ends
 // after the document that reaches `max_bytes`. Any other file is one text, returned as it is.

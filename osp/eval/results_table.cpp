@@ -1,5 +1,7 @@
 #include "osp/eval/results_table.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "osp/base/console.h"
@@ -14,6 +16,29 @@ using Cells = std::vector<std::string>;
 
 std::string per_cent(const Json& value) {
   return value.is_number() ? fmt::format("{:.1f}", 100 * value.get<double>()) : "–";
+}
+
+// Prompts of a task that lost tokens to fit the model's context.
+int64_t num_truncated(const Json& task) { return task.value("cut", int64_t{0}); }
+
+// True if the average contains a score from truncated prompts.
+bool average_is_truncated(const Json& result) {
+  if (result["average"].is_null()) return false;
+  return std::any_of(result["tasks"].begin(), result["tasks"].end(),
+                     [](const Json& task) { return num_truncated(task) > 0; });
+}
+
+// "5 of gsm8k at 16-16-16", for every task of the model with truncated prompts.
+Cells truncated_tasks(const Json& model) {
+  Cells found;
+  for (const Json& result : model["results"]) {
+    for (const auto& [name, task] : result["tasks"].items()) {
+      if (num_truncated(task) == 0) continue;
+      found.push_back(fmt::format("{} of {} at {}", num_truncated(task), name,
+                                  result["bits"].get<std::string>()));
+    }
+  }
+  return found;
 }
 
 // All widths of all models, in order of appearance.
@@ -43,7 +68,8 @@ Cells all_tasks(const Json& document) {
   return names;
 }
 
-std::vector<Cells> table_rows(const Json& document) {
+// The rows of the table, each score and average from truncated prompts followed by `mark`.
+std::vector<Cells> table_rows(const Json& document, const std::string& mark) {
   const Cells tasks = all_tasks(document), widths = all_widths(document);
   // The heading row.
   std::vector<Cells> rows = {{"model", "parameters", "tokens", "bits"}};
@@ -58,17 +84,22 @@ std::vector<Cells> table_rows(const Json& document) {
     row = {model["model"].get<std::string>(), json_text(model["parameters"]),
            tokens.is_null() ? "–" : json_text(tokens), first["bits"].get<std::string>()};
     for (const std::string& task : tasks) {
-      const bool there = first["tasks"].contains(task);
-      row.push_back(per_cent(there ? first["tasks"][task]["score"] : Json()));
+      if (!first["tasks"].contains(task)) {
+        row.emplace_back("–");
+        continue;
+      }
+      const Json& scored = first["tasks"][task];
+      row.push_back(per_cent(scored["score"]) + (num_truncated(scored) > 0 ? mark : ""));
     }
     for (const std::string& bits : widths) {
-      Json average;
+      std::string average = "–";
       for (const Json& result : model["results"]) {
         if (result["bits"] == bits && !result["average"].is_null()) {
-          average = result["average"]["value"];
+          average =
+              per_cent(result["average"]["value"]) + (average_is_truncated(result) ? mark : "");
         }
       }
-      row.push_back(per_cent(average));
+      row.push_back(average);
     }
   }
   return rows;
@@ -88,30 +119,39 @@ std::string markdown_cell(const std::string& text) {
   return cell;
 }
 
+std::string task_line(const std::string& name, const Json& task) {
+  const auto beside = [&](const char* metric) {
+    return per_cent(task.contains(metric) ? task[metric]["value"] : Json());
+  };
+  const int64_t truncated = num_truncated(task);
+  std::string line =
+      fmt::format("{:<16} {:>7}{} {:>6} {:>7} {:>7} {:>6} {:>10}\n", name, per_cent(task["score"]),
+                  truncated > 0 ? "*" : " ", per_cent(task["standard_error"]), beside("acc"),
+                  beside("acc_bytes"), task["n"].get<int64_t>(),
+                  format_duration(task["seconds"].get<double>()));
+  if (truncated > 0) {
+    line += fmt::format("  * {} of {} prompts truncated on the left to fit the context{}\n",
+                        truncated, task["n"].get<int64_t>(),
+                        task.value("shots", int64_t{0}) > 0
+                            ? fmt::format(": fewer than {} shots", task["shots"].get<int64_t>())
+                            : "");
+  }
+  return line;
+}
+
 }  // namespace
 
 std::string results_text(const Json& document) {
   std::string text;
   for (const Json& model : document["models"]) {
     for (const Json& result : model["results"]) {
-      text += fmt::format("{} at {}\n{:<16} {:>7} {:>6} {:>7} {:>7} {:>6} {:>10}\n",
+      text += fmt::format("{} at {}\n{:<16} {:>8} {:>6} {:>7} {:>7} {:>6} {:>10}\n",
                           model["model"].get<std::string>(), result["bits"].get<std::string>(),
-                          "task", "score %", "±", "acc", "bytes", "n", "time");
-      for (const auto& [name, task] : result["tasks"].items()) {
-        const auto beside = [&task = task](const char* metric) {
-          return per_cent(task.contains(metric) ? task[metric]["value"] : Json());
-        };
-        text += fmt::format("{:<16} {:>7} {:>6} {:>7} {:>7} {:>6} {:>10}\n", name,
-                            per_cent(task["score"]), per_cent(task["standard_error"]),
-                            beside("acc"), beside("acc_bytes"), task["n"].get<int64_t>(),
-                            format_duration(task["seconds"].get<double>()));
-        if (task["cut"].get<int64_t>() > 0) {
-          text += fmt::format("  {} prompts cut on the left to fit the context\n",
-                              task["cut"].get<int64_t>());
-        }
-      }
+                          "task", "score % ", "±", "acc", "bytes", "n", "time");
+      for (const auto& [name, task] : result["tasks"].items()) text += task_line(name, task);
       if (!result["average"].is_null()) {
-        text += fmt::format("average {}: {}\n", per_cent(result["average"]["value"]),
+        text += fmt::format("average {}{}: {}\n", per_cent(result["average"]["value"]),
+                            average_is_truncated(result) ? "*" : "",
                             result["average"]["formed"].get<std::string>());
       }
     }
@@ -121,7 +161,7 @@ std::string results_text(const Json& document) {
 
 std::string results_markdown(const Json& document) {
   std::string text;
-  const std::vector<Cells> rows = table_rows(document);
+  const std::vector<Cells> rows = table_rows(document, "*");
   for (size_t i = 0; i < rows.size(); ++i) {
     for (const std::string& cell : rows[i]) text += "| " + markdown_cell(cell) + " ";
     text += "|\n";
@@ -130,12 +170,27 @@ std::string results_markdown(const Json& document) {
       text += column == 0 ? "|---" : "|--:";
     text += "|\n";
   }
+  // Say below the table what its marks mean.
+  for (const Json& model : document["models"]) {
+    const Cells truncated = truncated_tasks(model);
+    if (truncated.empty()) continue;
+    text += fmt::format("\n\\* {}: prompts truncated on the left to fit the context: {}.\n",
+                        model["model"].get<std::string>(), fmt::join(truncated, ", "));
+  }
   return text;
 }
 
 std::string results_csv(const Json& document) {
   std::string text;
-  for (const Cells& row : table_rows(document)) {
+  std::vector<Cells> rows = table_rows(document, "");
+  // A column of its own, so that scores stay numbers.
+  rows[0].emplace_back("truncated prompts");
+  size_t at = 1;
+  for (const Json& model : document["models"]) {
+    if (model["results"].empty()) continue;
+    rows[at++].push_back(fmt::format("{}", fmt::join(truncated_tasks(model), ", ")));
+  }
+  for (const Cells& row : rows) {
     for (size_t i = 0; i < row.size(); ++i) text += (i == 0 ? "" : ",") + csv_cell(row[i]);
     text += "\n";
   }

@@ -53,7 +53,7 @@ std::vector<const TaskDescription*> parse_tasks(const std::string& names) {
       for (const TaskDescription& each : benchmark_tasks()) known += each.name + ", ";
       fail(ErrorCode::usage,
            "--tasks {}: unknown task \"{}\"; osp eval knows {}paper (all of the paper's), all, "
-           "and, by itself, perplexity",
+           "and, by themselves, perplexity and wikitext2",
            names, name, known);
     }
   }

@@ -100,13 +100,32 @@ struct SubjectSum {
     acc += marks.acc;
     acc_norm += marks.acc_norm;
   }
-  Json json() const {
-    const auto share = [&](int64_t count) {
-      return static_cast<double>(count) / static_cast<double>(n);
-    };
-    return {{"n", n}, {"acc", share(acc)}, {"acc_norm", share(acc_norm)}};
-  }
+  double share(int64_t count) const { return static_cast<double>(count) / static_cast<double>(n); }
+  Json json() const { return {{"n", n}, {"acc", share(acc)}, {"acc_norm", share(acc_norm)}}; }
 };
+
+using SubjectSums = std::map<std::string, SubjectSum>;
+
+// The unweighted mean of the subjects' acc_norm, and its standard error √(Σ s² / n) / S over S
+// subjects of n items. A subject of one item has no s of its own and takes that of all items.
+Json mean_over_subjects(const SubjectSums& subjects, const std::vector<double>& all_items) {
+  const double over_all = mean_json(all_items)["standard_error"].get<double>();
+  const double spread = over_all * over_all * static_cast<double>(all_items.size());
+  const double num_subjects = static_cast<double>(subjects.size());
+  double mean = 0, variance = 0;
+  for (const auto& [name, sum] : subjects) {
+    const double p = sum.share(sum.acc_norm), n = static_cast<double>(sum.n);
+    mean += p / num_subjects;
+    variance += n > 1 ? p * (1 - p) / (n - 1) : spread;
+  }
+  return {{"value", mean}, {"standard_error", std::sqrt(variance) / num_subjects}};
+}
+
+// How MMLU's score is formed, as the average's sentence says it.
+std::string mmlu_weighting(const Json& mmlu) {
+  if (mmlu.value("mean_over", "items") != "subjects") return " (the mean of its items)";
+  return fmt::format(" (the unweighted mean of its {} subjects)", mmlu["subjects"].size());
+}
 
 }  // namespace
 
@@ -170,7 +189,7 @@ Json task_result(const TaskPrompts& prompts, const TaskAnswers& answers) {
   const TaskDescription& task = *prompts.task;
   // Mark every item.
   std::vector<double> acc, acc_norm, acc_bytes, exact_match;
-  std::map<std::string, SubjectSum> subjects;
+  SubjectSums subjects;
   double chance = 0;
   for (size_t i = 0; i < prompts.items.size(); ++i) {
     const TaskItem& item = prompts.items[i];
@@ -183,17 +202,21 @@ Json task_result(const TaskPrompts& prompts, const TaskAnswers& answers) {
     chance += 1.0 / static_cast<double>(item.choices.size() * prompts.items.size());
     if (!item.subject.empty()) subjects[item.subject].add(marks);
   }
-  // The score is exact_match or acc_norm; the other metrics stand beside it.
-  const Json score = mean_json(task.generates() ? exact_match : acc_norm);
+  // The score is exact_match or acc_norm; the other metrics stand beside it, always over items. The
+  // reference takes every subject for a task of its own, lm-eval weights subjects by their items.
+  const bool over_subjects = !subjects.empty() && prompts.prompts == Prompts::reference;
+  const Json over_items = mean_json(task.generates() ? exact_match : acc_norm);
+  const Json score = over_subjects ? mean_over_subjects(subjects, acc_norm) : over_items;
   Json json = {{"score", score["value"]},
                {"standard_error", score["standard_error"]},
                {"metric", task.generates() ? "exact_match" : "acc_norm"},
+               {"mean_over", over_subjects ? "subjects" : "items"},
                {"n", prompts.items.size()},
                {"shots", task.shots},
                {"chance", chance}};
   if (!task.generates()) {
     json["acc"] = mean_json(acc);
-    json["acc_norm"] = score;
+    json["acc_norm"] = over_items;
     json["acc_bytes"] = mean_json(acc_bytes);
   }
   for (const auto& [name, sum] : subjects) json["subjects"][name] = sum.json();
@@ -205,17 +228,22 @@ Json task_result(const TaskPrompts& prompts, const TaskAnswers& answers) {
 
 Json paper_average(const Json& tasks) {
   double sum = 0, weights = 0;
+  Json truncated = Json::array();
   for (const TaskDescription& task : benchmark_tasks()) {
     if (task.paper_weight == 0) continue;
     if (!tasks.contains(task.name)) return nullptr;
-    sum += task.paper_weight * tasks[task.name]["score"].get<double>();
+    const Json& result = tasks[task.name];
+    sum += task.paper_weight * result["score"].get<double>();
     weights += task.paper_weight;
+    if (result.value("cut", int64_t{0}) > 0) truncated.push_back(task.name);
   }
-  return {
-      {"value", sum / weights},
-      {"formed",
-       "mean of ten scores: ARC (the mean of ARC-Easy and ARC-Challenge), CommonsenseQA, GSM8K, "
-       "HellaSwag, MMLU, OpenBookQA, PIQA, SIQA, TriviaQA, WinoGrande"}};
+  return {{"value", sum / weights},
+          {"formed",
+           fmt::format("mean of ten scores: ARC (the mean of ARC-Easy and ARC-Challenge), "
+                       "CommonsenseQA, GSM8K, HellaSwag, MMLU{}, OpenBookQA, PIQA, SIQA, TriviaQA, "
+                       "WinoGrande",
+                       mmlu_weighting(tasks["mmlu"]))},
+          {"truncated", truncated}};
 }
 
 Json answers_json(const TaskAnswers& answers) {

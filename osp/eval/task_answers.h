@@ -49,14 +49,16 @@ ItemMarks marks_of(const TaskDescription& task, Prompts prompts, const TaskItem&
 
 // The result of a task (docs/formats.md): means of the marks with their standard errors s / √n, s²
 // over n − 1. Characters and bytes do not count the choice's leading space. Items with subjects
-// (MMLU) are also counted by subject.
+// (MMLU) are also counted by subject; with the reference's prompts their score is the unweighted
+// mean of the subjects ("mean_over"), as the reference averages one task per subject.
 Json task_result(const TaskPrompts& prompts, const TaskAnswers& answers);
 
 // Mean of values and its standard error (0 for fewer than two): {"value", "standard_error"}.
 Json mean_json(const std::vector<double>& values);
 
 // The paper's average over a result's tasks: the mean of ten numbers, one of which is the mean of
-// ARC-Easy and ARC-Challenge. Null unless all eleven tasks are present.
+// ARC-Easy and ARC-Challenge, and the names of tasks with truncated prompts. Null unless all eleven
+// tasks are present.
 Json paper_average(const Json& tasks);
 
 // Answers as JSON, as they are saved until a task is finished, and the reverse: Error(damaged) that

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "osp/base/test_error.h"
 #include "osp/eval/task_table.h"
 
@@ -36,6 +38,52 @@ TEST(TaskAnswers, ArcCountsOnceInThePapersAverage) {
   EXPECT_NEAR(paper_average(tasks)["value"].get<double>(), 0.525, 1e-15);
   tasks.erase("siqa");
   EXPECT_TRUE(paper_average(tasks).is_null());
+}
+
+// Items of two subjects: three of "a" (right, right, wrong) and one of "b" (wrong).
+TaskPrompts two_subjects(Prompts which, TaskAnswers& answers) {
+  TaskPrompts prompts{parse_tasks("mmlu").front(), which, {}, "hash"};
+  for (const auto& [subject, right] : std::vector<std::pair<std::string, bool>>{
+           {"a", true}, {"a", true}, {"b", false}, {"a", false}}) {
+    prompts.items.push_back({.contexts = {"q"}, .choices = {" x", " y"}, .subject = subject});
+    answers.items.push_back({{right ? -1.0 : -2.0, -1.5}, ""});
+  }
+  return prompts;
+}
+
+TEST(TaskAnswers, MmluIsTheUnweightedMeanOfItsSubjectsWithTheReferencesPrompts) {
+  TaskAnswers answers;
+  const TaskPrompts prompts = two_subjects(Prompts::reference, answers);
+  const Json result = task_result(prompts, answers);
+  EXPECT_NEAR(result["score"].get<double>(), (2.0 / 3 + 0.0) / 2, 1e-15);
+  EXPECT_EQ(result["mean_over"], "subjects");
+  EXPECT_EQ(result["acc_norm"]["value"], 0.5);
+  // "a": s²/n = (2/3 · 1/3 · 3/2) / 3 = 1/9; "b", one item: s² of all = 1/3. √(1/9 + 1/3) / 2.
+  EXPECT_NEAR(result["standard_error"].get<double>(), 1.0 / 3, 1e-15);
+}
+
+TEST(TaskAnswers, MmluIsTheMeanOfItsItemsWithLmEvalsPrompts) {
+  TaskAnswers answers;
+  const TaskPrompts prompts = two_subjects(Prompts::lm_eval, answers);
+  const Json result = task_result(prompts, answers);
+  EXPECT_EQ(result["score"], 0.5);
+  EXPECT_EQ(result["mean_over"], "items");
+}
+
+TEST(TaskAnswers, ThePapersAverageSaysHowMmluIsWeightedAndWhatWasTruncated) {
+  Json tasks;
+  for (const TaskDescription& task : benchmark_tasks()) tasks[task.name] = {{"score", 0.5}};
+  tasks["mmlu"] = {{"score", 0.25}, {"mean_over", "subjects"}, {"subjects", {{"a", 1}, {"b", 1}}}};
+  tasks["gsm8k"]["cut"] = 7;
+  const Json average = paper_average(tasks);
+  EXPECT_NEAR(average["value"].get<double>(), 0.475, 1e-15);
+  EXPECT_NE(
+      average["formed"].get<std::string>().find("MMLU (the unweighted mean of its 2 subjects)"),
+      std::string::npos);
+  EXPECT_EQ(average["truncated"], Json({"gsm8k"}));
+  tasks["mmlu"]["mean_over"] = "items";
+  EXPECT_NE(paper_average(tasks)["formed"].get<std::string>().find("MMLU (the mean of its items)"),
+            std::string::npos);
 }
 
 TEST(TaskAnswers, SurviveTheFileAndAreChecked) {

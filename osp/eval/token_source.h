@@ -27,6 +27,13 @@ struct TokenSource {
 TokenSource read_token_source(const std::string& data, const std::string& model_dir,
                               int64_t max_tokens);
 
+// The test text of WikiText-2 as GPTQ and the paper's reference cut it: the hub's rows, in which a
+// blank line is an empty row, joined by blank lines and encoded without special tokens. `data` is
+// the raw file (wiki.test.raw), the hub's Parquet file or its rows as JSON lines, or a folder with
+// one of these. Warns about a text that is not the published one. Errors as read_token_source;
+// Error(usage) for a folder without such a file and for the tokenised text with <unk>.
+TokenSource read_wikitext2(const std::string& data, const std::string& model_dir);
+
 // Bytes of text of the scored tokens in the first windows: all but the first token of each window.
 int64_t scored_bytes(const Tokenizer& tokenizer, std::span<const int64_t> tokens, int64_t window,
                      int64_t windows);

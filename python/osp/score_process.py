@@ -32,10 +32,12 @@ class ScoreProcess:
     """A running `osp score MODEL`. Raises RuntimeError with its message when the program ends too early."""
 
     def __init__(
-        self, model: str, bits: str = "16-16-16", batch_tokens: int = 8192, program: str | None = None
+        self, model: str, bits: str | None = None, batch_tokens: int = 8192, program: str | None = None
     ) -> None:
-        """Starts the program and waits until it has loaded the model."""
-        self._command = [find_program(program), "score", str(model), "--bits", str(bits)]
+        """Starts the program and waits until it has loaded the model; without `bits` at its own."""
+        self._command = [find_program(program), "score", str(model)]
+        if bits is not None:
+            self._command += ["--bits", str(bits)]
         self._command += ["--batch-tokens", str(batch_tokens), "--quiet"]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
         self._process = subprocess.Popen(

@@ -180,7 +180,7 @@ def test_options_that_do_not_go_together(model, run_program, tmp_path):
         return result.stderr
 
     assert "--stride with --divergence-from" in refused("--stride", 8, "--divergence-from", folder)
-    assert "are for perplexity" in refused("--stride", 8, "--tasks", "arc_easy")
+    assert "is for perplexity" in refused("--stride", 8, "--tasks", "arc_easy")
     transformers_llama(Shape(layers=1, vocabulary=512, context=32, width=64)).save_pretrained(
         tmp_path / "small"
     )

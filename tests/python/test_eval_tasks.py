@@ -196,7 +196,9 @@ def test_samples_have_every_item_and_add_up_to_the_results(model, bench, run_pro
     for name, task in result["tasks"].items():
         of_task = [line for line in lines if line["task"] == name]
         assert [line["index"] for line in of_task] == list(range(40))
-        assert sum(line["correct"] for line in of_task) / 40 == pytest.approx(task["score"])
+        # mmlu's score is the mean of its subjects.
+        over_items = task["acc_norm"]["value"] if name == "mmlu" else task["score"]
+        assert sum(line["correct"] for line in of_task) / 40 == pytest.approx(over_items)
         assert all(line["model"] == str(model) and line["bits"] == "16-16-16" for line in of_task)
         if name == "trivia_qa":
             assert of_task[0]["stop"] == ["Question"] and of_task[0]["context"].count("Question: ") == 6
@@ -224,6 +226,37 @@ def test_mmlu_is_also_counted_by_subject(model, bench, run_program, tmp_path):
         assert all(name.replace("_", " ") in line["context"] for line in of_subject)
         for metric in ["acc", "acc_norm"]:
             assert subject[metric] == pytest.approx(sum(line[metric] for line in of_subject) / subject["n"])
+
+
+def test_mmlu_enters_the_average_as_the_mean_of_its_subjects(model, bench, run_program):
+    """400 items at equal distances: 3 of the smallest subjects, 43 of professional_law."""
+
+    def mmlu(*options):
+        out = evaluate(run_program, model, "--data", bench, "--tasks", "mmlu", "--limit", "400", *options)
+        return out["models"][0]["results"][0]["tasks"]["mmlu"]
+
+    task = mmlu()
+    subjects = [subject["acc_norm"] for subject in task["subjects"].values()]
+    assert len(subjects) == 57 and task["mean_over"] == "subjects"
+    assert task["score"] == pytest.approx(sum(subjects) / 57)
+    assert task["acc_norm"]["value"] != pytest.approx(task["score"])
+    by_items = mmlu("--prompts", "lm-eval")
+    assert by_items["mean_over"] == "items" and by_items["score"] == by_items["acc_norm"]["value"]
+
+
+def test_truncated_shots_are_marked(model, bench, run_program, tmp_path):
+    """Eight shots of gsm8k are longer than the model's 512 tokens; the questions of piqa fit."""
+    arguments = [model, "--data", bench, "--tasks", "gsm8k,piqa", "--limit", "2"]
+    run = ["osp", "eval", *arguments, "--quiet", "--table", tmp_path / "table.md", "--out", tmp_path / "out"]
+    text = run_program(run).stdout
+    tasks = json.loads((tmp_path / "out").read_text())["models"][0]["results"][0]["tasks"]
+    assert tasks["gsm8k"]["cut"] == 2 and tasks["piqa"]["cut"] == 0
+    marked = [line for line in text.splitlines() if "0.0*" in line]
+    assert len(marked) == 2 and marked[0].startswith("gsm8k")  # and the Markdown row
+    assert "* 2 of 2 prompts truncated on the left to fit the context: fewer than 8 shots" in text
+    assert (
+        "prompts truncated on the left to fit the context: 2 of gsm8k" in (tmp_path / "table.md").read_text()
+    )
 
 
 def test_resumed_samples_are_as_if_never_stopped(model, bench, run_program, tmp_path):
