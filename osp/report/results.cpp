@@ -27,9 +27,28 @@ TaskResult read_task(const std::string& name, const Json& item, const std::strin
           .items = number_or_nan(item, "n", place)};
 }
 
-EvalResult read_eval_result(const Json& item, const std::string& where) {
+// What a result of osp eval was measured on; `file` holds what all its results share.
+Measurement read_measurement(const Json& item, const Json& file, const std::string& where) {
+  Measurement at{.text = string_or_empty(file, "data", where),
+                 .tokens = int_or(item, "tokens", 0, where),
+                 .window = int_or(item, "window", 0, where),
+                 .file = where};
+  at.stride = int_or(item, "stride", at.window, where);
+  for (const char* key : {"activation_group", "down_group"}) {
+    const int64_t size = int_or(file, key, 0, where);
+    if (size > 0) at.settings += fmt::format("; {} {}", key, size);
+  }
+  if (!has_value(item, "tasks")) return at;
+  at.benchmarks = true;
+  at.settings = fmt::format("{}; first {}", string_or_empty(file, "prompts", where),
+                            int_or(file, "limit", 0, where));
+  return at;
+}
+
+EvalResult read_eval_result(const Json& item, const Json& file, const std::string& where) {
   EvalResult result{.bits = json_string(item, "bits", where)};
   const bool benchmarks = has_value(item, "tasks");
+  result.at = read_measurement(item, file, where);
   result.perplexity = number_or_nan(item, "perplexity", where,
                                     benchmarks ? Presence::optional : Presence::required);
   if (!benchmarks) return result;
@@ -47,7 +66,7 @@ ModelResults read_evaluation(const Json& model_json, const Json& file, const std
   ModelResults model{.model = string_or_empty(model_json, "model", where)};
   std::string bits, tasks;
   for (const Json& item : objects_member(model_json, "results", where)) {
-    model.evaluation.push_back(read_eval_result(item, where));
+    model.evaluation.push_back(read_eval_result(item, file, where));
     const EvalResult& result = model.evaluation.back();
     bits += (bits.empty() ? "" : ",") + result.bits;
     if (!tasks.empty()) continue;
@@ -88,6 +107,27 @@ QuantizedResult read_quantization(const Json& report, const std::string& where) 
           .layers = read_layers(report, where)};
 }
 
+// The perplexities of one run of osp quantize, and what they were measured on.
+void read_measured(const Json& measured, const std::string& text, const std::string& where,
+                   QuantizedResult& result) {
+  result.perplexity_16 = number_or_nan(measured, "perplexity_16", where);
+  result.perplexity = number_or_nan(measured, "perplexity", where, Presence::required);
+  result.divergence = number_or_nan(measured, "kl_divergence", where);
+  result.same_choice = number_or_nan(measured, "same_choice", where);
+  result.at = {.text = text,
+               .tokens = int_or(measured, "tokens", 0, where),
+               .window = int_or(measured, "window", 0, where),
+               .file = where};
+  result.at.stride = result.at.window;
+}
+
+// The text that osp quantize measured on: files of older versions name it only in their options.
+std::string measured_text(const Json& file, const std::string& where) {
+  if (has_value(file, "data")) return json_string(file, "data", where);
+  if (!has_value(file, "call")) return "";
+  return string_or_empty(object_member(file, "call", where), "data", where);
+}
+
 // The output of osp quantize: models in their order, each with all of its methods and seeds.
 std::vector<ModelResults> read_quantize_runs(const Json& file, const std::string& where) {
   // One result per run of the command.
@@ -100,11 +140,8 @@ std::vector<ModelResults> read_quantize_runs(const Json& file, const std::string
     if (model == models.end()) model = models.insert(models.end(), ModelResults{.model = name});
     QuantizedResult result = read_quantization(object_member(item, "report", where), where);
     if (has_value(item, "measured")) {
-      const Json& measured = object_member(item, "measured", where);
-      result.perplexity_16 = number_or_nan(measured, "perplexity_16", where);
-      result.perplexity = number_or_nan(measured, "perplexity", where, Presence::required);
-      result.divergence = number_or_nan(measured, "kl_divergence", where);
-      result.same_choice = number_or_nan(measured, "same_choice", where);
+      read_measured(object_member(item, "measured", where), measured_text(file, where), where,
+                    result);
     }
     model->quantized.push_back(result);
   }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "osp/base/json.h"
+#include "osp/report/measurement.h"
 
 namespace osp {
 
@@ -59,6 +60,7 @@ struct TaskResult {
 struct EvalResult {
   std::string bits;  // weights-activations-cache, 16 is off
   double perplexity = std::numeric_limits<double>::quiet_NaN();
+  Measurement at = {};
   std::vector<TaskResult> tasks = {};
   double average = std::numeric_limits<double>::quiet_NaN();  // of the tasks
 };
@@ -79,6 +81,7 @@ struct QuantizedResult {
   double perplexity = std::numeric_limits<double>::quiet_NaN();
   double divergence = std::numeric_limits<double>::quiet_NaN();   // nats per token
   double same_choice = std::numeric_limits<double>::quiet_NaN();  // share of equal best tokens
+  Measurement at = {};
   std::vector<LayerNoise> layers = {};
 };
 

@@ -31,6 +31,19 @@ std::string format_signed(double value) {
   return value < 0 ? "−" + text : text;
 }
 
+std::vector<std::vector<TextPerplexities>> perplexities_of(const std::vector<RunData>& runs) {
+  std::vector<std::vector<TextPerplexities>> all;
+  for (const RunData& run : runs) all.push_back(run.perplexities());
+  return all;
+}
+
+Json measurement_json(const Measurement& at) {
+  if (at.phrase() == "–") return nullptr;
+  return {{"text", at.text.empty() ? Json() : Json(at.text)},
+          {"tokens", at.tokens > 0 ? Json(at.tokens) : Json()},
+          {"window", at.window > 0 ? Json(at.window) : Json()}};
+}
+
 // Display width of UTF-8 text: code points, which is right for Latin text and dashes.
 size_t width(const std::string& text) {
   return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
@@ -120,12 +133,21 @@ std::string tax_sentence(const RunData& other, const RunData& osp) {
       100 * osp.cost.share, readers);
 }
 
-Claim perplexity_claim(const std::vector<const RunData*>& others, const RunData& osp) {
-  const double own = osp.perplexity(kFourBits);
+// A run's perplexity on the text that a comparison is about; NaN where it was not measured there.
+double perplexity_on(const RunData& run, const Measurement& at, const std::string& bits) {
+  for (const TextPerplexities& measured : run.perplexities()) {
+    if (measured.at.key() == at.key()) return measured.of(bits);
+  }
+  return std::nan("");
+}
+
+Claim perplexity_claim(const std::vector<const RunData*>& others, const RunData& osp,
+                       const Measurement& at) {
+  const double own = perplexity_on(osp, at, kFourBits);
   bool holds = std::isfinite(own);
   std::string list;
   for (const RunData* other : others) {
-    const double theirs = other->perplexity(kFourBits);
+    const double theirs = perplexity_on(*other, at, kFourBits);
     holds = holds && own < theirs;
     list +=
         fmt::format("{}“{}” {}", list.empty() ? "" : ", ", other->label, format_fixed(theirs, 2));
@@ -157,21 +179,27 @@ std::string outlier_sentence(const RunData& other, const RunData& osp) {
                      format_signed(osp.outliers().kurtosis), osp.label, meaning);
 }
 
-std::string four_bit_sentence(const std::vector<const RunData*>& others, const RunData& osp) {
+std::string four_bit_sentence(const std::vector<const RunData*>& others, const RunData& osp,
+                              const Measurement& at) {
   const RunData* best = nullptr;
+  double theirs = std::nan("");
   for (const RunData* other : others) {
-    if (!std::isfinite(other->perplexity(kFourBits))) continue;
-    if (!best || other->perplexity(kFourBits) < best->perplexity(kFourBits)) best = other;
+    const double value = perplexity_on(*other, at, kFourBits);
+    if (!std::isfinite(value) || (best && value >= theirs)) continue;
+    best = other;
+    theirs = value;
   }
-  const double own = osp.perplexity(kFourBits);
-  if (!best || !std::isfinite(own)) return "Not every run has been evaluated at 4 bits.";
-  const double theirs = best->perplexity(kFourBits);
-  const double before = osp.perplexity(kFullBits), before_theirs = best->perplexity(kFullBits);
+  const double own = perplexity_on(osp, at, kFourBits);
+  if (!best || !std::isfinite(own)) {
+    return "Not every run has been evaluated at 4 bits on the same text.";
+  }
+  const double before = perplexity_on(osp, at, kFullBits);
+  const double before_theirs = perplexity_on(*best, at, kFullBits);
   return fmt::format(
-      "At 4 bits “{}” has perplexity {}, {} the {} of “{}”; rounding to 4 bits changed them by {} "
-      "and {}{}",
+      "At 4 bits “{}” has perplexity {}, {} the {} of “{}” ({}); rounding to 4 bits changed them "
+      "by {} and {}{}",
       osp.label, format_fixed(own, 2), own < theirs ? "better than" : "not better than",
-      format_fixed(theirs, 2), best->label, format_damage(before, own),
+      format_fixed(theirs, 2), best->label, at.phrase(), format_damage(before, own),
       format_damage(before_theirs, theirs),
       own / before > theirs / before_theirs
           ? ", so the damage itself is not smaller: the gain is in the training."
@@ -221,20 +249,22 @@ std::string format_damage(double full, double quantized) {
 }
 
 HtmlTable summary_table(const std::vector<RunData>& runs) {
-  HtmlTable table{{"", "tokens", "loss", "excess kurtosis", "largest", "PPL 16-16-16",
-                   "PPL 4-4-4 (RTN)", "damage"},
+  HtmlTable table{{"", "tokens", "loss", "excess kurtosis", "largest", "measured on",
+                   "PPL 16-16-16", "PPL 4-4-4 (RTN)", "damage"},
                   {}};
   const bool taxed = std::any_of(runs.begin(), runs.end(),
                                  [](const RunData& run) { return std::isfinite(run.cost.tax); });
   if (taxed) table.header.insert(table.header.end(), {"with FFN Hadamard", "outlier tax"});
+  const Measurement common = common_measurement(perplexities_of(runs));
   for (const RunData& run : runs) {
     const Outliers& outliers = run.outliers();
-    const double full = run.perplexity(kFullBits), four = run.perplexity(kFourBits);
-    table.rows.push_back({run.label, run.tokens > 0 ? format_count(std::llround(run.tokens)) : "–",
-                          format_fixed(run.final_validation_loss(), 3),
-                          format_fixed(outliers.kurtosis, 2),
-                          format_fixed(outliers.largest.value, 1), format_fixed(full, 2),
-                          format_fixed(four, 2), format_damage(full, four)});
+    const ShownPerplexity shown = shown_perplexity(run.perplexities(), common);
+    table.rows.push_back(
+        {run.label, run.tokens > 0 ? format_count(std::llround(run.tokens)) : "–",
+         format_fixed(run.final_validation_loss(), 3), format_fixed(outliers.kurtosis, 2),
+         format_fixed(outliers.largest.value, 1), shown.at.phrase(), format_fixed(shown.full, 2),
+         format_fixed(shown.four, 2),
+         shown.gap.empty() ? format_damage(shown.full, shown.four) : "– (" + shown.gap + ")"});
     if (!taxed) continue;
     table.rows.back().push_back(format_damage(1, std::exp(run.cost.own_added_nats)));
     table.rows.back().push_back(tax_cell(run.cost));
@@ -287,11 +317,11 @@ std::string to_markdown(const HtmlTable& table) {
 
 Json summary_json(const std::vector<RunData>& runs) {
   Json summary = Json::object();
+  const Measurement common = common_measurement(perplexities_of(runs));
   for (const RunData& run : runs) {
+    const ShownPerplexity shown = shown_perplexity(run.perplexities(), common);
     Json perplexity = Json::object();
-    for (const EvalResult& result : run.evaluation) {
-      perplexity[result.bits] = finite_or_null(result.perplexity);
-    }
+    for (const auto& [bits, value] : shown.by_bits) perplexity[bits] = finite_or_null(value);
     summary[run.key] = {{"tokens", static_cast<int64_t>(std::llround(run.tokens))},
                         {"loss", finite_or_null(run.final_validation_loss())},
                         {"excess_kurtosis", finite_or_null(run.outliers().kurtosis)},
@@ -301,7 +331,8 @@ Json summary_json(const std::vector<RunData>& runs) {
                           {"error", finite_or_null(run.cost.error)},
                           {"share", finite_or_null(run.cost.share)},
                           {"readers_share", finite_or_null(run.cost.readers_share)}}},
-                        {"perplexity", perplexity}};
+                        {"perplexity", perplexity},
+                        {"measured_on", measurement_json(shown.at)}};
   }
   return summary;
 }
@@ -323,10 +354,11 @@ Verdict verdict(const std::vector<RunData>& runs) {
   const auto same = std::find_if(others.begin(), others.end(),
                                  [&](const RunData* run) { return same_rate(*run, *osp); });
   const RunData& shown = same == others.end() ? *others.front() : **same;
+  const Measurement at = common_measurement(perplexities_of(runs));
   // The headline, then one claim per other run, and those on OSP alone.
   Verdict result;
   result.headline = tax_sentence(shown, *osp) + outlier_sentence(shown, *osp) + " " +
-                    four_bit_sentence(others, *osp);
+                    four_bit_sentence(others, *osp, at);
   for (const Claim& claim : tax_claims(others, *osp)) result.claims.push_back(claim);
   for (const RunData* other : others) result.claims.push_back(kurtosis_claim(*other, *osp));
   const double own = osp->outliers().kurtosis;
@@ -334,7 +366,7 @@ Verdict verdict(const std::vector<RunData>& runs) {
       {std::abs(own) < kKurtosisLimit,
        fmt::format("“{}”: excess kurtosis {}; wanted: below {} in absolute value.", osp->label,
                    format_signed(own), kKurtosisLimit)});
-  result.claims.push_back(perplexity_claim(others, *osp));
+  result.claims.push_back(perplexity_claim(others, *osp, at));
   return result;
 }
 

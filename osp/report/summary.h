@@ -7,19 +7,17 @@
 
 #include "osp/base/json.h"
 #include "osp/report/html.h"
+#include "osp/report/measurement.h"
 #include "osp/report/run_data.h"
 
 namespace osp {
 
-// The bits of the table's two perplexities: unquantized, and rounded to nearest.
-inline constexpr const char* kFullBits = "16-16-16";
-inline constexpr const char* kFourBits = "4-4-4";
-
-// | | tokens | loss | excess kurtosis | largest | PPL 16-16-16 | PPL 4-4-4 (RTN) | damage | with FFN
-// Hadamard | outlier tax |, a row per run: validation loss at the end, outliers of the finished
-// model, damage = relative increase of the perplexity at 4 bits, the same with a Hadamard in front
-// of the down projection, and the outlier tax in nats with its share (both columns only where a run
-// has them). "–" for a missing number.
+// | | tokens | loss | excess kurtosis | largest | measured on | PPL 16-16-16 | PPL 4-4-4 (RTN) |
+// damage | with FFN Hadamard | outlier tax |, a row per run: validation loss at the end, outliers of
+// the finished model, perplexities of one measurement with its text, tokens and window, damage =
+// relative increase of the perplexity at 4 bits, the same with a Hadamard in front of the down
+// projection, and the outlier tax in nats with its share (both columns only where a run has them).
+// "–" for a missing number, with the reason where 16 and 4 bits were measured, but not together.
 HtmlTable summary_table(const std::vector<RunData>& runs);
 
 // The table without the columns that hold nothing but "–".
@@ -29,7 +27,8 @@ HtmlTable without_empty_columns(const HtmlTable& table);
 std::string to_markdown(const HtmlTable& table);
 
 // {key: {tokens, loss, excess_kurtosis, largest_activation, outlier_tax: {nats, error, share,
-// readers_share}, perplexity: {bits: value}}}, with null for a missing number.
+// readers_share}, perplexity: {bits: value}, measured_on: {text, tokens, window}}}, with null for a
+// missing number; the perplexities are those of the one measurement in the table.
 Json summary_json(const std::vector<RunData>& runs);
 
 // A claim of the method, and whether these runs show it.

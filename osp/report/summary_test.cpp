@@ -14,7 +14,9 @@ RunData make_run(const std::string& name, double rate, double kurtosis, double f
   run.validation_loss.add(1, 3.25);
   run.last_validation.kurtosis = kurtosis;
   run.last_validation.largest.value = 1792;
-  run.evaluation = {{kFullBits, full}, {kFourBits, four}};
+  const Measurement at{.text = "wiki", .tokens = 1000, .window = 256, .stride = 256};
+  run.evaluation = {{.bits = kFullBits, .perplexity = full, .at = at},
+                    {.bits = kFourBits, .perplexity = four, .at = at}};
   return run;
 }
 
@@ -28,12 +30,12 @@ TEST(SummaryTable, MarkdownHasTheColumnsOfTheDemo) {
   const std::string text = to_markdown(summary_table({make_run("adam", 3e-3, 8.5, 28.4, 29.0)}));
   EXPECT_EQ(
       text,
-      "|      |    tokens |  loss | excess kurtosis | largest | PPL 16-16-16 | PPL 4-4-4 (RTN) "
-      "| damage |\n"
-      "|------|----------:|------:|----------------:|--------:|-------------:|----------------:"
-      "|-------:|\n"
-      "| adam | 3,072,000 | 3.250 |            8.50 |   1,792 |        28.40 |           29.00 "
-      "| +2.1 % |\n");
+      "|      |    tokens |  loss | excess kurtosis | largest |                    measured on "
+      "| PPL 16-16-16 | PPL 4-4-4 (RTN) | damage |\n"
+      "|------|----------:|------:|----------------:|--------:|-------------------------------:"
+      "|-------------:|----------------:|-------:|\n"
+      "| adam | 3,072,000 | 3.250 |            8.50 |   1,792 | wiki, 1,000 tokens, window 256 "
+      "|        28.40 |           29.00 | +2.1 % |\n");
 }
 
 TEST(SummaryTable, MissingNumbersAreDashesAndNull) {
@@ -41,7 +43,7 @@ TEST(SummaryTable, MissingNumbersAreDashesAndNull) {
   run.evaluation.clear();
   run.validation_loss = {};
   EXPECT_EQ(summary_table({run}).rows[0][2], "–");
-  EXPECT_EQ(summary_table({run}).rows[0][7], "–");
+  EXPECT_EQ(summary_table({run}).rows[0][8], "–");
   EXPECT_TRUE(summary_json({run})["adam"]["loss"].is_null());
   EXPECT_EQ(summary_json({run})["adam"]["perplexity"], Json::object());
 }

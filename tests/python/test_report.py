@@ -32,7 +32,7 @@ def test_table_summary_and_json_agree(run_program, demo, tmp_path):
     assert list(written) == ["adam", "adam_best", "osp"]
     assert written["adam"]["perplexity"] == {"16-16-16": 28.4, "4-4-4": 29.0}
     assert set(written["osp"]) == {"tokens", "loss", "excess_kurtosis", "largest_activation", "outlier_tax",
-                                   "perplexity"}  # fmt: skip
+                                   "perplexity", "measured_on"}  # fmt: skip
     assert written["osp"]["outlier_tax"]["nats"] is None and "outlier tax" not in table
     assert json.loads(run_program([*args, "--json"]).stdout) == written
     assert page.stat().st_size < 10_000_000
