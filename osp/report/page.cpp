@@ -1,12 +1,14 @@
 #include "osp/report/page.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <functional>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/http/content_policy.h"
+#include "osp/report/claims.h"
 #include "osp/report/cost_charts.h"
 #include "osp/report/curve_charts.h"
 #include "osp/report/html.h"
@@ -65,15 +67,41 @@ std::string chart_html(const Chart& chart, bool wide) {
   return out;
 }
 
-std::string verdict_html(const Verdict& verdict) {
-  std::string out = "<p class=\"headline\">" + escape_html(verdict.headline) + "</p>\n";
-  if (verdict.claims.empty()) return out;
-  out += "<ul class=\"claims\">\n";
-  for (const Claim& claim : verdict.claims) {
-    out += fmt::format("<li class=\"{}\"><b>{}</b> {}</li>\n", claim.holds ? "holds" : "fails",
-                       claim.holds ? "Shown." : "Not shown.", escape_html(claim.text));
+std::string claim_html(const Claim& claim) {
+  const bool shown = claim.state == ClaimState::shown;
+  const bool measured = claim.state != ClaimState::not_measured;
+  return fmt::format(
+      "<li class=\"{}\"><b>{}</b> {} <span class=\"soft\">Found: {}. Judged by: {}. In the paper: "
+      "{}.</span></li>\n",
+      !measured ? "unmeasured"
+      : shown   ? "holds"
+                : "fails",
+      !measured ? "Not measured."
+      : shown   ? "Shown."
+                : "Not shown.",
+      escape_html(claim.says), escape_html(claim.found), escape_html(claim.judged),
+      escape_html(claim.reference));
+}
+
+// The claims that were measured as a list, the others folded up below it.
+std::string claims_html(const std::vector<Claim>& claims) {
+  std::string measured, rest;
+  std::array<size_t, 3> counts = {};
+  for (const Claim& claim : claims) {
+    (claim.state == ClaimState::not_measured ? rest : measured) += claim_html(claim);
+    ++counts.at(static_cast<size_t>(claim.state));
   }
-  return out + "</ul>\n";
+  std::string out = "<h2 id=\"claims\">What the paper claims</h2>\n";
+  out += fmt::format(
+      "<p class=\"soft\">{} claims of {}, judged by the models of this page, which are told apart "
+      "by their recipes: {} shown, {} not shown, {} not measured.</p>\n",
+      claims.size(), escape_html(claims_source()), counts[0], counts[1], counts[2]);
+  if (!measured.empty()) out += "<ul class=\"claims\">\n" + measured + "</ul>\n";
+  if (rest.empty()) return out;
+  return out + fmt::format(
+                   "<details><summary>{} claims that were not measured</summary>\n<ul "
+                   "class=\"claims\">\n{}</ul></details>\n",
+                   counts[2], rest);
 }
 
 // Marks the charts that take the whole width: those that ask for it, and those that would stand
@@ -149,7 +177,8 @@ std::string render_body(const std::vector<RunData>& runs, const PageOptions& opt
                         size_t max_points, ChartSections& sections) {
   const size_t bins = std::max<size_t>(max_points / 5, kFewestPoints);
   std::string out = "<header id=\"top\">\n<h1>" + escape_html(options.title) + "</h1>\n" +
-                    verdict_html(verdict(runs)) + "</header>\n<main>\n<div id=\"results\">";
+                    "<p class=\"headline\">" + escape_html(headline(runs)) + "</p>\n" +
+                    claims_html(judge_claims(runs)) + "</header>\n<main>\n<div id=\"results\">";
   out += render_table(without_empty_columns(summary_table(runs)), "Results of all models") +
          "</div>\n" + kLegend;
   if (any_clock(runs)) out += kAxisChoice;

@@ -44,15 +44,6 @@ std::string commands_of(const RunData& run) {
   return text;
 }
 
-double median(std::vector<double> values) {
-  values.erase(std::remove_if(values.begin(), values.end(), [](double v) { return !(v > 0); }),
-               values.end());
-  if (values.empty()) return std::nan("");
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 HtmlTable run_table(const std::vector<RunData>& runs) {
   HtmlTable table{
       {"", "parameters", "steps", "time", "tokens/s (median)", "peak memory", "skipped steps"}, {}};
@@ -63,7 +54,7 @@ HtmlTable run_table(const std::vector<RunData>& runs) {
     table.rows.push_back({run.label, known ? format_count(parameters->get<int64_t>()) : "–",
                           format_count(run.step),
                           run.seconds > 0 ? format_duration(run.seconds) : "–",
-                          format_number(median(run.tokens_per_s.values)),
+                          format_number(median_of(run.tokens_per_s.values)),
                           run.peak_memory_bytes > 0 ? format_bytes(run.peak_memory_bytes) : "–",
                           format_count(run.skipped_steps)});
   }

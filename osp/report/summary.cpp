@@ -7,35 +7,16 @@
 #include "osp/base/console.h"
 #include "osp/base/error.h"
 #include "osp/base/json_number.h"
+#include "osp/report/recipe_kind.h"
 
 namespace osp {
 namespace {
 
+std::string format_two(double value) { return format_fixed(value, 2); }
+
 // A kurtosis below this size is noise; ratios count OSP's as at least this.
 constexpr double kKurtosisFloor = 0.05;
 constexpr double kKurtosisLimit = 0.5;
-constexpr double kSameRateFactor = 50;
-constexpr double kOtherRateFactor = 5;
-constexpr double kTaxShare = 0.15;    // an outlier tax from here on counts as one
-constexpr double kNoTaxShare = 0.05;  // and below it as none
-
-std::string format_fixed(double value, int digits) {
-  if (!std::isfinite(value)) return "–";
-  if (std::abs(value) >= 1000) return format_count(std::llround(value));
-  return fmt::format("{:.{}f}", value, digits);
-}
-
-// The number as in running text: two digits and a real minus sign.
-std::string format_signed(double value) {
-  const std::string text = format_fixed(std::abs(value), 2);
-  return value < 0 ? "−" + text : text;
-}
-
-std::vector<std::vector<TextPerplexities>> perplexities_of(const std::vector<RunData>& runs) {
-  std::vector<std::vector<TextPerplexities>> all;
-  for (const RunData& run : runs) all.push_back(run.perplexities());
-  return all;
-}
 
 Json measurement_json(const Measurement& at) {
   if (at.phrase() == "–") return nullptr;
@@ -55,12 +36,6 @@ double size_or_infinity(double value) {
   return std::isfinite(value) ? std::abs(value) : std::numeric_limits<double>::infinity();
 }
 
-bool same_rate(const RunData& a, const RunData& b) {
-  const double x = a.peak_learning_rate(), y = b.peak_learning_rate();
-  // Both come from the same schedule code; one part in a million absorbs nothing but its rounding.
-  return std::abs(x - y) <= 1e-6 * std::max(std::abs(x), std::abs(y));
-}
-
 double ratio_to(const RunData& other, const RunData& osp) {
   return other.outliers().kurtosis / std::max(std::abs(osp.outliers().kurtosis), kKurtosisFloor);
 }
@@ -69,50 +44,10 @@ std::string rate_text(const RunData& run) {
   return fmt::format("peak learning rate {}", format_number(run.peak_learning_rate()));
 }
 
-Claim kurtosis_claim(const RunData& other, const RunData& osp) {
-  const bool same = same_rate(other, osp);
-  const double wanted = same ? kSameRateFactor : kOtherRateFactor;
-  const double ratio = ratio_to(other, osp);
-  const std::string rate = same ? "the same " + rate_text(osp) : "its own " + rate_text(other);
-  if (!std::isfinite(ratio)) {
-    return {false, fmt::format("“{}” and “{}”: an excess kurtosis is missing or not finite.",
-                               other.label, osp.label)};
-  }
-  return {
-      ratio >= wanted,
-      fmt::format("“{}”, at {}: excess kurtosis {}, {} times that of “{}” (sizes below {} count "
-                  "as {}); wanted: at least {} times.",
-                  other.label, rate, format_signed(other.outliers().kurtosis), format_number(ratio),
-                  osp.label, kKurtosisFloor, kKurtosisFloor, wanted)};
-}
-
 // "0.0050 (31 %)", nats and share.
 std::string tax_cell(const ReportedCost& cost) {
   if (!std::isfinite(cost.tax)) return "–";
   return fmt::format("{:.4f} ({:.0f} %)", cost.tax, 100 * cost.share);
-}
-
-// "0.0050 ± 0.0001 nats a token for outliers, 31 % of …".
-std::string tax_phrase(const ReportedCost& cost) {
-  return fmt::format("{:.4f} ± {:.4f} nats a token ({:.1f} %)", cost.tax, cost.error,
-                     100 * cost.share);
-}
-
-std::vector<Claim> tax_claims(const std::vector<const RunData*>& others, const RunData& osp) {
-  std::vector<Claim> claims;
-  if (!std::isfinite(osp.cost.share)) return claims;
-  for (const RunData* other : others) {
-    if (!std::isfinite(other->cost.share)) continue;
-    claims.push_back({other->cost.share >= kTaxShare,
-                      fmt::format("“{}”: outlier tax {}; wanted: at least {:.0f} %. In the paper's "
-                                  "table of post-training methods Adam's is 5.41 nats.",
-                                  other->label, tax_phrase(other->cost), 100 * kTaxShare)});
-  }
-  claims.push_back({std::abs(osp.cost.share) < kNoTaxShare,
-                    fmt::format("“{}”: outlier tax {}; wanted: below {:.0f} % in absolute value. "
-                                "In the paper's table OSP's is −0.006 nats.",
-                                osp.label, tax_phrase(osp.cost), 100 * kNoTaxShare)});
-  return claims;
 }
 
 // What the outliers of both cost; "" where it was not measured.
@@ -131,29 +66,6 @@ std::string tax_sentence(const RunData& other, const RunData& osp) {
       "the basis{} ",
       other.cost.bits, other.label, other.cost.tax, 100 * other.cost.share, osp.label, osp.cost.tax,
       100 * osp.cost.share, readers);
-}
-
-// A run's perplexity on the text that a comparison is about; NaN where it was not measured there.
-double perplexity_on(const RunData& run, const Measurement& at, const std::string& bits) {
-  for (const TextPerplexities& measured : run.perplexities()) {
-    if (measured.at.key() == at.key()) return measured.of(bits);
-  }
-  return std::nan("");
-}
-
-Claim perplexity_claim(const std::vector<const RunData*>& others, const RunData& osp,
-                       const Measurement& at) {
-  const double own = perplexity_on(osp, at, kFourBits);
-  bool holds = std::isfinite(own);
-  std::string list;
-  for (const RunData* other : others) {
-    const double theirs = perplexity_on(*other, at, kFourBits);
-    holds = holds && own < theirs;
-    list +=
-        fmt::format("{}“{}” {}", list.empty() ? "" : ", ", other->label, format_fixed(theirs, 2));
-  }
-  return {holds, fmt::format("Perplexity at 4-4-4: “{}” {}, against {}; wanted: “{}” the lowest.",
-                             osp.label, format_fixed(own, 2), list, osp.label)};
 }
 
 std::string outlier_sentence(const RunData& other, const RunData& osp) {
@@ -175,8 +87,8 @@ std::string outlier_sentence(const RunData& other, const RunData& osp) {
     meaning = "the latter has fewer outliers, but not none.";
   }
   return fmt::format("{}, excess kurtosis is {} for “{}” and {} for “{}”: {}", rate,
-                     format_signed(other.outliers().kurtosis), other.label,
-                     format_signed(osp.outliers().kurtosis), osp.label, meaning);
+                     format_two(other.outliers().kurtosis), other.label,
+                     format_two(osp.outliers().kurtosis), osp.label, meaning);
 }
 
 std::string four_bit_sentence(const std::vector<const RunData*>& others, const RunData& osp,
@@ -206,46 +118,82 @@ std::string four_bit_sentence(const std::vector<const RunData*>& others, const R
           : ".");
 }
 
-Verdict plain_verdict(const std::vector<RunData>& runs) {
+std::string plain_headline(const std::vector<RunData>& runs) {
   const auto known = [](const RunData& run) { return std::isfinite(run.outliers().kurtosis); };
   if (std::none_of(runs.begin(), runs.end(), known)) {
-    return {fmt::format("Measurements of {} model{}.", runs.size(), runs.size() == 1 ? "" : "s"),
-            {}};
+    return fmt::format("Measurements of {} model{}.", runs.size(), runs.size() == 1 ? "" : "s");
   }
   if (runs.size() == 1 && !runs[0].trained_here() && runs[0].validation_loss.empty()) {
-    return {fmt::format("“{}”: excess kurtosis {}.", runs[0].label,
-                        format_signed(runs[0].outliers().kurtosis)),
-            {}};
+    return fmt::format("“{}”: excess kurtosis {}.", runs[0].label,
+                       format_two(runs[0].outliers().kurtosis));
   }
   if (runs.size() == 1) {
-    return {fmt::format("“{}”: excess kurtosis {}, validation loss {} after {} tokens.",
-                        runs[0].label, format_signed(runs[0].outliers().kurtosis),
-                        format_fixed(runs[0].final_validation_loss(), 3),
-                        format_count(std::llround(runs[0].tokens))),
-            {}};
+    return fmt::format("“{}”: excess kurtosis {}, validation loss {} after {} tokens.",
+                       runs[0].label, format_two(runs[0].outliers().kurtosis),
+                       format_fixed(runs[0].final_validation_loss(), 3),
+                       format_count(std::llround(runs[0].tokens)));
   }
   const auto [low, high] =
       std::minmax_element(runs.begin(), runs.end(), [](const RunData& a, const RunData& b) {
         return size_or_infinity(a.outliers().kurtosis) < size_or_infinity(b.outliers().kurtosis);
       });
-  return {fmt::format(
-              "Of {} runs, “{}” has the smallest excess kurtosis ({}) and “{}” the largest ({}).",
-              runs.size(), low->label, format_signed(low->outliers().kurtosis), high->label,
-              format_signed(high->outliers().kurtosis)),
-          {}};
+  return fmt::format(
+      "Of {} runs, “{}” has the smallest excess kurtosis ({}) and “{}” the largest ({}).",
+      runs.size(), low->label, format_two(low->outliers().kurtosis), high->label,
+      format_two(high->outliers().kurtosis));
 }
 
 }  // namespace
 
+std::vector<std::vector<TextPerplexities>> perplexities_of(const std::vector<RunData>& runs) {
+  std::vector<std::vector<TextPerplexities>> all;
+  for (const RunData& run : runs) all.push_back(run.perplexities());
+  return all;
+}
+
+double perplexity_on(const RunData& run, const Measurement& at, const std::string& bits) {
+  for (const TextPerplexities& measured : run.perplexities()) {
+    if (measured.at.key() == at.key()) return measured.of(bits);
+  }
+  return std::nan("");
+}
+
+double median_of(std::vector<double> values) {
+  std::erase_if(values, [](double v) { return !(v > 0); });
+  if (values.empty()) return std::nan("");
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+bool same_rate(const RunData& a, const RunData& b) {
+  const double x = a.peak_learning_rate(), y = b.peak_learning_rate();
+  // Both come from the same schedule code; one part in a million absorbs nothing but its rounding.
+  return std::abs(x - y) <= 1e-6 * std::max(std::abs(x), std::abs(y));
+}
+
+std::string with_minus(std::string text) {
+  if (text.starts_with('-')) text.replace(0, 1, "−");
+  // A number that rounds to zero has no sign.
+  const bool zero = text.find_first_of("123456789") == std::string::npos;
+  return zero && text.starts_with("−") ? text.substr(std::string("−").size()) : text;
+}
+
 std::string format_number(double value) {
   if (!std::isfinite(value)) return "–";
-  if (std::abs(value) >= 999.95) return format_count(std::llround(value));
-  return fmt::format("{:.4g}", value);
+  if (std::abs(value) >= 999.95) return with_minus(format_count(std::llround(value)));
+  return with_minus(fmt::format("{:.4g}", value));
+}
+
+std::string format_fixed(double value, int digits) {
+  if (!std::isfinite(value)) return "–";
+  if (std::abs(value) >= 1000) return with_minus(format_count(std::llround(value)));
+  return with_minus(fmt::format("{:.{}f}", value, digits));
 }
 
 std::string format_damage(double full, double quantized) {
   if (!std::isfinite(full) || !std::isfinite(quantized) || full == 0) return "–";
-  return fmt::format("{:+.1f} %", 100 * (quantized / full - 1));
+  return with_minus(fmt::format("{:+.1f} %", 100 * (quantized / full - 1)));
 }
 
 HtmlTable summary_table(const std::vector<RunData>& runs) {
@@ -337,37 +285,27 @@ Json summary_json(const std::vector<RunData>& runs) {
   return summary;
 }
 
-Verdict verdict(const std::vector<RunData>& runs) {
-  OSP_CHECK(!runs.empty(), "a verdict on no run");
-  // The last run named "osp…" is compared with all others.
+std::string headline(const std::vector<RunData>& runs) {
+  OSP_CHECK(!runs.empty(), "a headline on no run");
+  // The last outlier-safe run is compared with the other trained ones.
   const RunData* osp = nullptr;
   std::vector<const RunData*> others;
   for (const RunData& run : runs) {
-    if (run.name.starts_with("osp")) {
+    const RecipeKind kind = recipe_kind(run.recipe);
+    if (kind.outlier_safe()) {
       osp = &run;
-    } else {
+    } else if (kind.known) {
       others.push_back(&run);
     }
   }
-  if (!osp || others.empty()) return plain_verdict(runs);
-  // The headline compares with a run at the same learning rate if there is one, else the first.
+  if (!osp || others.empty()) return plain_headline(runs);
+  // It names a run at the same learning rate if there is one, else the first.
   const auto same = std::find_if(others.begin(), others.end(),
                                  [&](const RunData* run) { return same_rate(*run, *osp); });
   const RunData& shown = same == others.end() ? *others.front() : **same;
   const Measurement at = common_measurement(perplexities_of(runs));
-  // The headline, then one claim per other run, and those on OSP alone.
-  Verdict result;
-  result.headline = tax_sentence(shown, *osp) + outlier_sentence(shown, *osp) + " " +
-                    four_bit_sentence(others, *osp, at);
-  for (const Claim& claim : tax_claims(others, *osp)) result.claims.push_back(claim);
-  for (const RunData* other : others) result.claims.push_back(kurtosis_claim(*other, *osp));
-  const double own = osp->outliers().kurtosis;
-  result.claims.push_back(
-      {std::abs(own) < kKurtosisLimit,
-       fmt::format("“{}”: excess kurtosis {}; wanted: below {} in absolute value.", osp->label,
-                   format_signed(own), kKurtosisLimit)});
-  result.claims.push_back(perplexity_claim(others, *osp, at));
-  return result;
+  return tax_sentence(shown, *osp) + outlier_sentence(shown, *osp) + " " +
+         four_bit_sentence(others, *osp, at);
 }
 
 }  // namespace osp

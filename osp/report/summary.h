@@ -1,5 +1,4 @@
-// The summary of all runs: the table, summary.json, and computed sentences that say whether the
-// outlier-safe run has no outliers and loses least at 4 bits.
+// The summary of all runs: the table, summary.json, the computed headline, and numbers as text.
 #pragma once
 
 #include <string>
@@ -31,28 +30,28 @@ std::string to_markdown(const HtmlTable& table);
 // missing number; the perplexities are those of the one measurement in the table.
 Json summary_json(const std::vector<RunData>& runs);
 
-// A claim of the method, and whether these runs show it.
-struct Claim {
-  bool holds;
-  std::string text;
-};
+// One or two sentences at the top of the page: the outlier-safe run (by its recipe; the last of
+// several) beside another one, else which run has the lowest and the highest kurtosis.
+std::string headline(const std::vector<RunData>& runs);
 
-// The text at the top of the page.
-struct Verdict {
-  std::string headline;  // one or two sentences
-  std::vector<Claim> claims;
-};
+std::vector<std::vector<TextPerplexities>> perplexities_of(const std::vector<RunData>& runs);
 
-// Compares the runs whose name begins with "osp" (the last of them) with the others: where it was
-// measured, an outlier tax of at least 15 % for them and below 5 % for OSP; excess
-// kurtosis at least 50 times max(|OSP's|, 0.05) for a run at the same peak learning rate and 5
-// times for another, OSP's below 0.5 in absolute value, OSP's perplexity at 4 bits the lowest.
-// Without such a run, or without others, only says which run has the lowest and the highest
-// kurtosis.
-Verdict verdict(const std::vector<RunData>& runs);
+// A run's perplexity on the text that a comparison is about; NaN where it was not measured there.
+double perplexity_on(const RunData& run, const Measurement& at, const std::string& bits);
+
+// True for equal peak learning rates.
+bool same_rate(const RunData& a, const RunData& b);
+
+// The median of the positive values; NaN without any.
+double median_of(std::vector<double> values);
+
+// A number's text with a minus sign (U+2212), and none in front of a zero.
+std::string with_minus(std::string text);
 
 // "–" if not finite; 4 significant digits below 1000, else whole with commas.
 std::string format_number(double value);
+// "–" if not finite; so many digits after the point below 1000, else whole with commas.
+std::string format_fixed(double value, int digits);
 // The relative increase from `full` to `quantized`, "+4.5 %"; "–" if either is not finite.
 std::string format_damage(double full, double quantized);
 

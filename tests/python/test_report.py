@@ -53,8 +53,9 @@ def test_the_outlier_tax_is_in_table_headline_and_claims(run_program, tmp_path):
     assert json.loads(summary.read_text())["adam"]["outlier_tax"]["share"] == pytest.approx(0.3125)
     text = page.read_text()
     assert "“adam” pays 0.0050 nats a token for its outliers, 31 %" in text
-    assert text.count("wanted: at least 15 %") == 1 and text.count("wanted: below 5 %") == 1
-    assert "Shown.</b> “osp”: outlier tax 0.0001 ± 0.0001 nats a token (0.7 %)" in text
+    assert "Shown.</b> A rotation gives a model trained with Adam much of its precision back" in text
+    assert "Found: Adam +31.2 %. Judged by: outlier tax, share of every Adam model at least +15.0 %" in text
+    assert "Found: OSP +0.7 %. Judged by: outlier tax, share of every OSP model below +5.0 % in size" in text
     assert "nothing &lt;b&gt;here&lt;/b&gt;" in text  # the verdict of osp analyze, as text
 
 
