@@ -17,6 +17,7 @@
 #include "osp/report/page_assets.h"
 #include "osp/report/page_sections.h"
 #include "osp/report/quant_charts.h"
+#include "osp/report/seed_groups.h"
 #include "osp/report/sink_charts.h"
 #include "osp/report/summary.h"
 #include "osp/report/task_charts.h"
@@ -26,6 +27,7 @@ namespace {
 
 constexpr size_t kMostPoints = 2000;
 constexpr size_t kFewestPoints = 60;
+constexpr size_t kMostInLegend = 6;  // page.js has colours for so many
 
 bool any_trace(const Chart& chart, const std::function<bool(const Json& meta)>& holds) {
   return std::any_of(chart.traces.begin(), chart.traces.end(), [&](const Json& trace) {
@@ -91,7 +93,7 @@ std::string claims_html(const std::vector<Claim>& claims) {
     (claim.state == ClaimState::not_measured ? rest : measured) += claim_html(claim);
     ++counts.at(static_cast<size_t>(claim.state));
   }
-  std::string out = "<h2 id=\"claims\">What the paper claims</h2>\n";
+  std::string out = "<h2>What the paper claims</h2>\n";
   out += fmt::format(
       "<p class=\"soft\">{} claims of {}, judged by the models of this page, which are told apart "
       "by their recipes: {} shown, {} not shown, {} not measured.</p>\n",
@@ -173,28 +175,84 @@ constexpr const char* kAxisChoice =
     "<p><label>Horizontal axis of the curves <select id=\"axis\" autocomplete=\"off\"><option "
     "value=\"tokens\">tokens</option><option value=\"time\">time</option></select></label></p>\n";
 
-std::string render_body(const std::vector<RunData>& runs, const PageOptions& options,
+// The list of models with a box each, where they are too many for the charts' legends.
+std::string model_key(const std::vector<RunData>& models) {
+  if (models.size() <= kMostInLegend) return "";
+  std::string out =
+      "<fieldset class=\"key\" id=\"models\"><legend>Models in the charts</legend>\n"
+      "<p><button type=\"button\" data-all=\"1\">all</button> <button type=\"button\" "
+      "data-all=\"\">none</button></p>\n";
+  for (size_t m = 0; m < models.size(); ++m) {
+    out += fmt::format(
+        "<label><input type=\"checkbox\" checked autocomplete=\"off\" data-run=\"{}\"> <span "
+        "class=\"swatch\"></span> {}</label>\n",
+        m, escape_html(models[m].label));
+  }
+  return out + "</fieldset>\n";
+}
+
+// The table of all models, and of every run where models stand for several.
+std::string results_html(const std::vector<RunData>& runs, const std::vector<RunData>& models) {
+  std::string out =
+      "<h2>Results</h2>\n<div id=\"results\">" +
+      render_table(without_empty_columns(summary_table(runs, true)), "Results of all models") +
+      "</div>\n";
+  if (models.size() != runs.size()) {
+    out += fmt::format(
+        "<p class=\"soft\">{} runs of {} recipes: means and standard deviations over seeds. Curves "
+        "are means, with the lowest and the highest as a band; histograms, attention and texts are "
+        "those of the first seed.</p>\n<details><summary>Every run</summary>\n{}</details>\n",
+        runs.size(), models.size(),
+        render_table(without_empty_columns(summary_table(runs)), "Results of every run"));
+  }
+  return out + kLegend;
+}
+
+std::string render_main(const std::vector<RunData>& runs, const PageOptions& options,
                         size_t max_points, ChartSections& sections) {
   const size_t bins = std::max<size_t>(max_points / 5, kFewestPoints);
-  std::string out = "<header id=\"top\">\n<h1>" + escape_html(options.title) + "</h1>\n" +
-                    "<p class=\"headline\">" + escape_html(headline(runs)) + "</p>\n" +
-                    claims_html(judge_claims(runs)) + "</header>\n<main>\n<div id=\"results\">";
-  out += render_table(without_empty_columns(summary_table(runs)), "Results of all models") +
-         "</div>\n" + kLegend;
-  if (any_clock(runs)) out += kAxisChoice;
-  out += sections.section("Training", learning_curves(runs, max_points));
-  std::vector<Chart> outliers = outlier_curves(runs, max_points);
-  const std::vector<Chart> finished = model_charts(runs, bins);
+  const std::vector<RunData> models = join_seeds(runs);
+  std::string out = results_html(runs, models) + model_key(models);
+  if (any_clock(models)) out += kAxisChoice;
+  out += sections.section("Training", learning_curves(models, max_points));
+  std::vector<Chart> outliers = outlier_curves(models, max_points);
+  const std::vector<Chart> finished = model_charts(models, bins);
   outliers.insert(outliers.end(), finished.begin(), finished.end());
-  out += sections.section("Outliers", outliers) + largest_section(runs) + activation_section(runs) +
-         verdict_section(runs);
-  out += sections.section("Attention sinks", sink_charts(runs, bins)) + sink_section(runs);
-  out += sections.section("What outliers cost", cost_charts(runs));
-  out += sections.section("Quantization", quantization_charts(runs));
-  out += sections.section("Benchmarks", task_charts(runs));
-  out += sample_section(runs) + recipe_section(runs) +
+  out += sections.section("Outliers", outliers) + largest_section(models) +
+         activation_section(models) + verdict_section(models);
+  out += sections.section("Attention sinks", sink_charts(models, bins)) + sink_section(models);
+  out += sections.section("What outliers cost", cost_charts(models));
+  out += sections.section("Quantization", quantization_charts(models));
+  out += sections.section("Benchmarks", task_charts(models));
+  return out + sample_section(models) + recipe_section(models) +
          provenance_section(runs, options.command, options.machine);
-  return out + "</main>\n";
+}
+
+// Gives every heading of a section an id, and lists them with links.
+std::string with_contents(std::string main, const std::string& before) {
+  std::string links;
+  size_t number = 0;
+  for (size_t at = 0; (at = main.find("<h2>", at)) != std::string::npos; ++at) {
+    const size_t end = main.find("</h2>", at);
+    const std::string id = fmt::format("section-{}", ++number);
+    links +=
+        fmt::format("<li><a href=\"#{}\">{}</a></li>\n", id, main.substr(at + 4, end - at - 4));
+    main.insert(at + 3, " id=\"" + id + "\"");
+  }
+  return "<nav aria-label=\"Contents\"><ul>\n" + before + links + "</ul></nav>\n<main>\n" + main +
+         "</main>\n";
+}
+
+std::string render_body(const std::vector<RunData>& runs, const PageOptions& options,
+                        size_t max_points, ChartSections& sections) {
+  std::string out = "<header id=\"top\">\n<h1>" + escape_html(options.title) + "</h1>\n" +
+                    "<p class=\"headline\">" + escape_html(headline(runs)) + "</p>\n</header>\n";
+  out += with_contents(render_main(runs, options, max_points, sections),
+                       "<li><a href=\"#claims\">What the paper claims</a></li>\n");
+  // The claims stand between contents and results.
+  const std::string claims =
+      "<section id=\"claims\">\n" + claims_html(judge_claims(runs)) + "</section>\n";
+  return out.insert(out.find("<main>\n") + 7, claims);
 }
 
 std::string render(const std::vector<RunData>& runs, const PageOptions& options,
@@ -202,7 +260,8 @@ std::string render(const std::vector<RunData>& runs, const PageOptions& options,
   ChartSections sections;
   const std::string body = render_body(runs, options, max_points, sections);
   Json data = sections.data();
-  data["clocks"] = clocks(runs, max_points);
+  data["clocks"] = clocks(join_seeds(runs), max_points);
+  data["many"] = join_seeds(runs).size() > kMostInLegend;
   data["live"] = options.live_version;
   const std::string script = "\n" + page_js();
   const std::string policy = fmt::format(

@@ -34,6 +34,7 @@ struct RunData : ModelResults {
   std::vector<std::vector<double>> kurtosis_per_layer;         // [validation][layer]
   std::vector<TextSample> samples;
   Outliers last_validation;
+  size_t seeds = 1;  // the runs that this is the mean of (seed_groups.h)
   int64_t step = 0;
   double tokens = 0;
   double seconds = 0;

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "osp/base/console.h"
 #include "osp/base/error.h"
 #include "osp/base/json_number.h"
 #include "osp/report/recipe_kind.h"
+#include "osp/report/seed_groups.h"
 
 namespace osp {
 namespace {
@@ -196,7 +198,82 @@ std::string format_damage(double full, double quantized) {
   return with_minus(fmt::format("{:+.1f} %", 100 * (quantized / full - 1)));
 }
 
-HtmlTable summary_table(const std::vector<RunData>& runs) {
+namespace {
+
+// The numbers of a run in the order of the table's columns.
+struct SummaryRow {
+  double tokens, loss, kurtosis, largest, full, four, damage, hadamard;
+  std::string measured_on, gap, tax;
+};
+
+SummaryRow summary_row(const RunData& run, const Measurement& common) {
+  const Outliers& outliers = run.outliers();
+  const ShownPerplexity shown = shown_perplexity(run.perplexities(), common);
+  return {.tokens = run.tokens > 0 ? run.tokens : kNan,
+          .loss = run.final_validation_loss(),
+          .kurtosis = outliers.kurtosis,
+          .largest = outliers.largest.value,
+          .full = shown.full,
+          .four = shown.four,
+          .damage = shown.four / shown.full - 1,
+          .hadamard = std::expm1(run.cost.own_added_nats),
+          .measured_on = shown.at.phrase(),
+          .gap = shown.gap,
+          .tax = tax_cell(run.cost)};
+}
+
+// "8.50 ± 0.31", the mean and the standard deviation over seeds; "–" if one of them lacks it.
+std::string seeds_cell(const std::vector<SummaryRow>& rows, double SummaryRow::*number,
+                       const std::function<std::string(double)>& text) {
+  double mean = 0, squares = 0;
+  const auto count = static_cast<double>(rows.size());
+  for (const SummaryRow& row : rows) mean += row.*number / count;
+  for (const SummaryRow& row : rows) squares += std::pow(row.*number - mean, 2);
+  if (rows.size() == 1 || !std::isfinite(mean)) return text(mean);
+  std::string deviation = text(std::sqrt(squares / (count - 1)));
+  if (deviation.starts_with('+')) deviation.erase(0, 1);
+  return text(mean) + " ± " + deviation;
+}
+
+// The one text of all rows, else why there is none.
+std::string same_text(const std::vector<SummaryRow>& rows, std::string SummaryRow::*text,
+                      const std::string& otherwise) {
+  for (const SummaryRow& row : rows) {
+    if (row.*text != rows.front().*text) return otherwise;
+  }
+  return rows.front().*text;
+}
+
+std::vector<std::string> summary_cells(const std::string& label,
+                                       const std::vector<SummaryRow>& rows, bool taxed,
+                                       const ReportedCost& cost) {
+  const auto fixed = [](int digits) {
+    return [digits](double value) { return format_fixed(value, digits); };
+  };
+  const auto damage = [](double value) { return format_damage(1, 1 + value); };
+  const std::string on = same_text(rows, &SummaryRow::measured_on, "seeds on other texts");
+  const std::string gap = same_text(rows, &SummaryRow::gap, "not of every seed");
+  const bool together = on != "seeds on other texts";
+  std::vector<std::string> cells = {
+      label,
+      seeds_cell(rows, &SummaryRow::tokens,
+                 [](double v) { return std::isfinite(v) ? format_count(std::llround(v)) : "–"; }),
+      seeds_cell(rows, &SummaryRow::loss, fixed(3)),
+      seeds_cell(rows, &SummaryRow::kurtosis, fixed(2)),
+      seeds_cell(rows, &SummaryRow::largest, fixed(1)),
+      on,
+      together ? seeds_cell(rows, &SummaryRow::full, fixed(2)) : "–",
+      together ? seeds_cell(rows, &SummaryRow::four, fixed(2)) : "–",
+      gap.empty() ? seeds_cell(rows, &SummaryRow::damage, damage) : "– (" + gap + ")"};
+  if (!taxed) return cells;
+  cells.push_back(seeds_cell(rows, &SummaryRow::hadamard, damage));
+  cells.push_back(rows.size() == 1 ? rows.front().tax : tax_cell(cost));
+  return cells;
+}
+
+}  // namespace
+
+HtmlTable summary_table(const std::vector<RunData>& runs, bool join) {
   HtmlTable table{{"", "tokens", "loss", "excess kurtosis", "largest", "measured on",
                    "PPL 16-16-16", "PPL 4-4-4 (RTN)", "damage"},
                   {}};
@@ -204,18 +281,19 @@ HtmlTable summary_table(const std::vector<RunData>& runs) {
                                  [](const RunData& run) { return std::isfinite(run.cost.tax); });
   if (taxed) table.header.insert(table.header.end(), {"with FFN Hadamard", "outlier tax"});
   const Measurement common = common_measurement(perplexities_of(runs));
-  for (const RunData& run : runs) {
-    const Outliers& outliers = run.outliers();
-    const ShownPerplexity shown = shown_perplexity(run.perplexities(), common);
-    table.rows.push_back(
-        {run.label, run.tokens > 0 ? format_count(std::llround(run.tokens)) : "–",
-         format_fixed(run.final_validation_loss(), 3), format_fixed(outliers.kurtosis, 2),
-         format_fixed(outliers.largest.value, 1), shown.at.phrase(), format_fixed(shown.full, 2),
-         format_fixed(shown.four, 2),
-         shown.gap.empty() ? format_damage(shown.full, shown.four) : "– (" + shown.gap + ")"});
-    if (!taxed) continue;
-    table.rows.back().push_back(format_damage(1, std::exp(run.cost.own_added_nats)));
-    table.rows.back().push_back(tax_cell(run.cost));
+  if (!join) {
+    for (const RunData& run : runs) {
+      table.rows.push_back(summary_cells(run.label, {summary_row(run, common)}, taxed, run.cost));
+    }
+    return table;
+  }
+  // A row per recipe.
+  const std::vector<RunData> models = join_seeds(runs);
+  const std::vector<std::vector<size_t>> groups = seed_groups(runs);
+  for (size_t g = 0; g < groups.size(); ++g) {
+    std::vector<SummaryRow> rows;
+    for (const size_t r : groups[g]) rows.push_back(summary_row(runs[r], common));
+    table.rows.push_back(summary_cells(models[g].label, rows, taxed, models[g].cost));
   }
   return table;
 }

@@ -17,7 +17,8 @@ namespace osp {
 // relative increase of the perplexity at 4 bits, the same with a Hadamard in front of the down
 // projection, and the outlier tax in nats with its share (both columns only where a run has them).
 // "–" for a missing number, with the reason where 16 and 4 bits were measured, but not together.
-HtmlTable summary_table(const std::vector<RunData>& runs);
+// With `join`, a row per recipe: means and standard deviations over its seeds.
+HtmlTable summary_table(const std::vector<RunData>& runs, bool join = false);
 
 // The table without the columns that hold nothing but "–".
 HtmlTable without_empty_columns(const HtmlTable& table);
