@@ -12,6 +12,7 @@
 #include "osp/report/cost_charts.h"
 #include "osp/report/curve_charts.h"
 #include "osp/report/html.h"
+#include "osp/report/item_section.h"
 #include "osp/report/model_charts.h"
 #include "osp/report/outlier_sections.h"
 #include "osp/report/page_assets.h"
@@ -224,6 +225,11 @@ std::string render_main(const std::vector<RunData>& runs, const PageOptions& opt
   out += sections.section("What outliers cost", cost_charts(models));
   out += sections.section("Quantization", quantization_charts(models));
   out += sections.section("Benchmarks", task_charts(models));
+  const std::string items = paired_section(runs) + subject_section(models);
+  if (!items.empty() && out.find("<h2>Benchmarks</h2>") == std::string::npos) {
+    out += "<h2>Benchmarks</h2>\n";
+  }
+  out += items;
   return out + sample_section(models) + recipe_section(models) +
          provenance_section(runs, options.command, options.machine);
 }
@@ -246,7 +252,8 @@ std::string with_contents(std::string main, const std::string& before) {
 std::string render_body(const std::vector<RunData>& runs, const PageOptions& options,
                         size_t max_points, ChartSections& sections) {
   std::string out = "<header id=\"top\">\n<h1>" + escape_html(options.title) + "</h1>\n" +
-                    "<p class=\"headline\">" + escape_html(headline(runs)) + "</p>\n</header>\n";
+                    "<p class=\"headline\">" + escape_html(headline(join_seeds(runs))) +
+                    "</p>\n</header>\n";
   out += with_contents(render_main(runs, options, max_points, sections),
                        "<li><a href=\"#claims\">What the paper claims</a></li>\n");
   // The claims stand between contents and results.

@@ -8,6 +8,7 @@
 #include "osp/base/json_text.h"
 #include "osp/report/chart_parts.h"
 #include "osp/report/html.h"
+#include "osp/report/plain_names.h"
 #include "osp/report/summary.h"
 
 namespace osp {
@@ -75,7 +76,8 @@ HtmlTable version_table(const std::vector<RunData>& runs) {
     for (const auto& [key, value] : run.start.items()) {
       const bool shown_elsewhere = key == "kind" || key == "step" || key == "tokens" ||
                                    key == "parameters" || key == "command";
-      if (!shown_elsewhere) text += (text.empty() ? "" : "; ") + key + " " + text_of(value);
+      if (!shown_elsewhere)
+        text += (text.empty() ? "" : "; ") + plain_name(key) + " " + text_of(value);
     }
     if (run.trained_here()) {
       table.rows.push_back({run.label + ": osp train", text.empty() ? "–" : text});
@@ -83,7 +85,7 @@ HtmlTable version_table(const std::vector<RunData>& runs) {
     for (const ModelResults::Source& source : run.sources) {
       std::string facts;
       for (const auto& [key, value] : source.facts.items()) {
-        facts += (facts.empty() ? "" : "; ") + key + " " + text_of(value);
+        facts += (facts.empty() ? "" : "; ") + plain_name(key) + " " + text_of(value);
       }
       if (!facts.empty()) {
         table.rows.push_back({run.label + ": " + program_of(source.command), facts});
@@ -110,10 +112,12 @@ std::vector<std::pair<std::string, std::string>> flatten_recipe(const Json& reci
   return settings;
 }
 
-std::string recipe_section(const std::vector<RunData>& runs) {
+std::string recipe_section(const std::vector<RunData>& all_runs) {
   // All settings, and those in which the runs differ.
   std::vector<std::string> names;
   std::vector<std::vector<std::pair<std::string, std::string>>> recipes;
+  std::vector<RunData> runs = all_runs;
+  std::erase_if(runs, [](const RunData& run) { return flatten_recipe(run.recipe).empty(); });
   for (const RunData& run : runs) {
     recipes.push_back(flatten_recipe(run.recipe));
     for (const auto& [name, value] : recipes.back()) {

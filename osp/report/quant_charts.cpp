@@ -6,6 +6,7 @@
 
 #include "osp/base/error.h"
 #include "osp/report/chart_parts.h"
+#include "osp/report/plain_names.h"
 #include "osp/report/summary.h"
 
 namespace osp {
@@ -297,7 +298,7 @@ std::vector<Chart> quantization_charts(const std::vector<RunData>& runs) {
       if (add_once(choice, shown)) layers.push_back({r, choice, &result.layers});
     }
     for (const PredictedNoise& noise : runs[r].predicted) {
-      predicted.push_back({r, noise.what, &noise.layers});
+      predicted.push_back({r, plain_name(noise.what), &noise.layers});
     }
   }
   // Charts over bits, methods and layers; those without numbers are omitted.

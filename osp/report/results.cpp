@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "osp/base/error.h"
 #include "osp/base/json_text.h"
@@ -19,12 +20,23 @@ TaskResult read_task(const std::string& name, const Json& item, const std::strin
   if (!item.is_object()) {
     fail(ErrorCode::damaged, "{} holds {}, expected an object", place, item.type_name());
   }
-  return {.task = name,
-          .metric = string_or_empty(item, "metric", place),
-          .value = number_or_nan(item, "score", place, Presence::required),
-          .standard_error = number_or_nan(item, "standard_error", place),
-          .chance = number_or_nan(item, "chance", place),
-          .items = number_or_nan(item, "n", place)};
+  TaskResult task{.task = name,
+                  .metric = string_or_empty(item, "metric", place),
+                  .value = number_or_nan(item, "score", place, Presence::required),
+                  .standard_error = number_or_nan(item, "standard_error", place),
+                  .chance = number_or_nan(item, "chance", place),
+                  .items = number_or_nan(item, "n", place),
+                  .cut = static_cast<double>(int_or(item, "cut", 0, place))};
+  if (!has_value(item, "subjects")) return task;
+  for (const auto& [subject, score] : object_member(item, "subjects", place).items()) {
+    if (!score.is_object()) {
+      fail(ErrorCode::damaged, "{}: a subject holds {}, expected an object", place,
+           score.type_name());
+    }
+    task.subjects.push_back({subject, number_or_nan(score, "n", place),
+                             number_or_nan(score, "acc_norm", place, Presence::required)});
+  }
+  return task;
 }
 
 // What a result of osp eval was measured on; `file` holds what all its results share.
@@ -197,6 +209,45 @@ bool is(const Json& file, const char* key, Json::value_t type) {
 }
 
 }  // namespace
+
+std::vector<ModelResults> read_items(const std::string& text, const std::string& where) {
+  std::vector<ModelResults> models;
+  size_t line = 0;
+  for (size_t begin = 0; begin < text.size();) {
+    // One item.
+    const std::string at = fmt::format("{}:{}", where, ++line);
+    const size_t end = text.find('\n', begin);
+    if (end == std::string::npos) {
+      fail(ErrorCode::damaged,
+           "{}: the line is torn (it has no line end); run osp eval again with "
+           "--resume",
+           at);
+    }
+    const Json item = parse_json(std::string_view(text).substr(begin, end - begin), at);
+    begin = end + 1;
+    if (!item.is_object()) fail(ErrorCode::damaged, "{}: not a JSON object", at);
+    const std::string name = json_string(item, "model", at), bits = json_string(item, "bits", at),
+                      task = json_string(item, "task", at);
+    // Its model, and the list of its task at these bits.
+    auto model = std::find_if(models.begin(), models.end(),
+                              [&](const ModelResults& known) { return known.model == name; });
+    if (model == models.end()) model = models.insert(models.end(), ModelResults{.model = name});
+    auto list = std::find_if(model->items.begin(), model->items.end(), [&](const TaskItems& known) {
+      return known.bits == bits && known.task == task;
+    });
+    if (list == model->items.end()) {
+      list = model->items.insert(list, {bits, task, {}, {}, {}});
+    }
+    list->index.push_back(json_int(item, "index", at));
+    list->correct.push_back(json_bool(item, "correct", at) ? 1 : 0);
+    std::string question;
+    for (const char* key : {"context", "contexts", "choices", "answer", "references"}) {
+      if (item.contains(key)) question += json_text(item[key]) + "\n";
+    }
+    list->questions.push_back(std::hash<std::string>()(question));
+  }
+  return models;
+}
 
 std::vector<ModelResults> read_results(const Json& file, const std::string& where) {
   using Type = Json::value_t;

@@ -200,6 +200,9 @@ void add_results(ModelResults results, RunData& run) {
                  [](const QuantizedResult& a, const QuantizedResult& b) {
                    return a.method == b.method && a.bits == b.bits && a.at.key() == b.at.key();
                  });
+  replace_or_add(run.items, results.items, [](const TaskItems& a, const TaskItems& b) {
+    return a.bits == b.bits && a.task == b.task;
+  });
   std::move(results.sources.begin(), results.sources.end(), std::back_inserter(run.sources));
 }
 

@@ -49,25 +49,28 @@ std::string rate_text(const RunData& run) {
 // "0.0050 (31 %)", nats and share.
 std::string tax_cell(const ReportedCost& cost) {
   if (!std::isfinite(cost.tax)) return "–";
-  return fmt::format("{:.4f} ({:.0f} %)", cost.tax, 100 * cost.share);
+  return fmt::format("{} ({})", with_minus(fmt::format("{:.4f}", cost.tax)),
+                     with_minus(fmt::format("{:.0f} %", 100 * cost.share)));
 }
 
 // What the outliers of both cost; "" where it was not measured.
 std::string tax_sentence(const RunData& other, const RunData& osp) {
   if (!std::isfinite(other.cost.share) || !std::isfinite(osp.cost.share)) return "";
+  const auto percent = [](double share) {
+    return with_minus(fmt::format("{:.1f} %", 100 * share));
+  };
   std::string readers = ".";
   if (std::isfinite(other.cost.readers_share) && std::isfinite(osp.cost.readers_share)) {
     readers = fmt::format(
-        "; of what rounding the inputs of the layers that read the residual stream costs, {:.0f} % "
-        "and {:.1f} %.",
-        100 * other.cost.readers_share, 100 * osp.cost.readers_share);
+        "; of what rounding the inputs of the layers that read the residual stream costs, {} and "
+        "{}.",
+        percent(other.cost.readers_share), percent(osp.cost.readers_share));
   }
   return fmt::format(
-      "Rounded to {}, “{}” pays {:.4f} nats a token for its outliers, {:.0f} % of its loss of "
-      "precision, “{}” {:.4f} ({:.1f} %): so much a rotation gives back that changes nothing but "
-      "the basis{} ",
-      other.cost.bits, other.label, other.cost.tax, 100 * other.cost.share, osp.label, osp.cost.tax,
-      100 * osp.cost.share, readers);
+      "Rounded to {}, “{}” pays {} nats a token for its outliers, {} of its loss of precision, "
+      "“{}” {} ({}): so much a rotation gives back that changes nothing but the basis{} ",
+      other.cost.bits, other.label, format_fixed(other.cost.tax, 4), percent(other.cost.share),
+      osp.label, format_fixed(osp.cost.tax, 4), percent(osp.cost.share), readers);
 }
 
 std::string outlier_sentence(const RunData& other, const RunData& osp) {
@@ -230,6 +233,7 @@ std::string seeds_cell(const std::vector<SummaryRow>& rows, double SummaryRow::*
   for (const SummaryRow& row : rows) mean += row.*number / count;
   for (const SummaryRow& row : rows) squares += std::pow(row.*number - mean, 2);
   if (rows.size() == 1 || !std::isfinite(mean)) return text(mean);
+  if (squares == 0) return text(mean);
   std::string deviation = text(std::sqrt(squares / (count - 1)));
   if (deviation.starts_with('+')) deviation.erase(0, 1);
   return text(mean) + " ± " + deviation;

@@ -52,7 +52,7 @@ def test_the_outlier_tax_is_in_table_headline_and_claims(run_program, tmp_path):
     assert re.search(r"^\| adam .*\| +\+2\.5 % \| +\+2\.0 % \| 0\.0050 \(31 %\) \|$", table, re.M), table
     assert json.loads(summary.read_text())["adam"]["outlier_tax"]["share"] == pytest.approx(0.3125)
     text = page.read_text()
-    assert "“adam” pays 0.0050 nats a token for its outliers, 31 %" in text
+    assert re.search(r"“adam” pays 0\.0050 nats a token for its outliers, 31\.[23] %", text)
     assert "Shown.</b> A rotation gives a model trained with Adam much of its precision back" in text
     assert "Found: Adam +31.2 %. Judged by: outlier tax, share of every Adam model at least +15.0 %" in text
     assert "Found: OSP +0.7 %. Judged by: outlier tax, share of every OSP model below +5.0 % in size" in text
