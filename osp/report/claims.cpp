@@ -200,6 +200,43 @@ std::vector<Claim> judge_claims(const std::vector<RunData>& runs) {
   return claims;
 }
 
+std::string published_section(const std::vector<RunData>& runs) {
+  HtmlTable table{{"recipe", "kurtosis, published", "kurtosis, here", "average at 4-4-4, published",
+                   "average at 4-4-4, here", "PPL 16-16-16, published", "PPL 16-16-16, here",
+                   "PPL 4-4-4, published", "PPL 4-4-4, here", "damage, published", "damage, here",
+                   "damage with FFN Hadamard, published", "damage with FFN Hadamard, here"},
+                  {}};
+  const Measurement at = common_measurement(perplexities_of(runs));
+  bool any = false;
+  for (const Json& row : claims_file()["published"]) {
+    const std::string model = row["model"];
+    const auto here = [&](const std::string& number) {
+      const Side side = side_of(runs, model, number, at);
+      any = any || !side.runs.empty();
+      if (side.values.empty()) return std::string("–");
+      double mean = 0;
+      for (const double value : side.values)
+        mean += value / static_cast<double>(side.values.size());
+      return number_text(number, mean);
+    };
+    const double full = row["full"], four = row["four"], hadamard = row["hadamard"];
+    table.rows.push_back(
+        {model, format_number(row["excess kurtosis"]), here("excess kurtosis"),
+         fmt::format("{:.1f} %", row["average"].get<double>()),
+         here("average of ten tasks at 4-4-4"), format_number(full), here("perplexity at 16-16-16"),
+         format_number(four), here("perplexity at 4-4-4"), format_damage(full, four),
+         here("damage at 4-4-4"), format_damage(full, hadamard), here("damage with FFN Hadamard")});
+  }
+  if (!any) return "";
+  return fmt::format(
+      "<h3>The paper's numbers beside ours</h3>\n<p class=\"soft\">Published: from the paper, not "
+      "measured by this program ({}). Here: means over this page's models of that recipe, of "
+      "another "
+      "size and on another text ({}): directions can be compared, sizes cannot.</p>\n{}",
+      escape_html(claims_file()["published_on"].get<std::string>()), escape_html(at.phrase()),
+      render_table(table, "The paper's numbers beside ours"));
+}
+
 std::string claims_source() { return claims_file()["source"]; }
 
 }  // namespace osp

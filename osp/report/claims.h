@@ -34,4 +34,8 @@ std::vector<Claim> judge_claims(const std::vector<RunData>& runs);
 // Where the claims are from.
 std::string claims_source();
 
+// The paper's numbers beside those of this report's models of the same recipes (means), as HTML; ""
+// where no model has such a recipe.
+std::string published_section(const std::vector<RunData>& runs);
+
 }  // namespace osp

@@ -2,15 +2,19 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <functional>
 
+#include "osp/base/console.h"
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/http/content_policy.h"
+#include "osp/report/chart_parts.h"
 #include "osp/report/claims.h"
 #include "osp/report/cost_charts.h"
 #include "osp/report/curve_charts.h"
+#include "osp/report/damage_chart.h"
 #include "osp/report/html.h"
 #include "osp/report/item_section.h"
 #include "osp/report/model_charts.h"
@@ -18,6 +22,7 @@
 #include "osp/report/page_assets.h"
 #include "osp/report/page_sections.h"
 #include "osp/report/quant_charts.h"
+#include "osp/report/recipe_kind.h"
 #include "osp/report/seed_groups.h"
 #include "osp/report/sink_charts.h"
 #include "osp/report/summary.h"
@@ -209,6 +214,30 @@ std::string results_html(const std::vector<RunData>& runs, const std::vector<Run
   return out + kLegend;
 }
 
+std::vector<Chart> quantization(const std::vector<RunData>& models) {
+  std::vector<Chart> charts = damage_charts(models);
+  for (const Chart& chart : quantization_charts(models)) charts.push_back(chart);
+  return charts;
+}
+
+// "OSP and Adam, 7,212,288 parameters, 3,072,000 tokens": what was trained, else what was measured.
+std::string title_of(const std::vector<RunData>& models) {
+  std::vector<std::string> names, sizes, others;
+  for (const RunData& model : models) {
+    const std::string kind = kind_name(recipe_kind(model.recipe));
+    add_once(kind.empty() ? model.label : kind, kind.empty() ? others : names);
+    if (kind.empty() || model.tokens <= 0) continue;
+    add_once(format_count(std::llround(model.tokens)) + " tokens", sizes);
+  }
+  names.insert(names.end(), others.begin(), others.end());
+  std::string title;
+  for (size_t i = 0; i < std::min<size_t>(names.size(), 4); ++i) {
+    title += (i == 0 ? "" : i + 1 == names.size() ? " and " : ", ") + names[i];
+  }
+  if (names.size() > 4) title += fmt::format(" and {} more", names.size() - 4);
+  return sizes.size() == 1 ? title + ", trained on " + sizes.front() : title;
+}
+
 std::string render_main(const std::vector<RunData>& runs, const PageOptions& options,
                         size_t max_points, ChartSections& sections) {
   const size_t bins = std::max<size_t>(max_points / 5, kFewestPoints);
@@ -223,7 +252,7 @@ std::string render_main(const std::vector<RunData>& runs, const PageOptions& opt
          activation_section(models) + verdict_section(models);
   out += sections.section("Attention sinks", sink_charts(models, bins)) + sink_section(models);
   out += sections.section("What outliers cost", cost_charts(models));
-  out += sections.section("Quantization", quantization_charts(models));
+  out += sections.section("Quantization", quantization(models));
   out += sections.section("Benchmarks", task_charts(models));
   const std::string items = paired_section(runs) + subject_section(models);
   if (!items.empty() && out.find("<h2>Benchmarks</h2>") == std::string::npos) {
@@ -257,8 +286,8 @@ std::string render_body(const std::vector<RunData>& runs, const PageOptions& opt
   out += with_contents(render_main(runs, options, max_points, sections),
                        "<li><a href=\"#claims\">What the paper claims</a></li>\n");
   // The claims stand between contents and results.
-  const std::string claims =
-      "<section id=\"claims\">\n" + claims_html(judge_claims(runs)) + "</section>\n";
+  const std::string claims = "<section id=\"claims\">\n" + claims_html(judge_claims(runs)) +
+                             published_section(runs) + "</section>\n";
   return out.insert(out.find("<main>\n") + 7, claims);
 }
 
@@ -306,8 +335,10 @@ std::string plotly_path() {
   return path;
 }
 
-std::string render_page(const std::vector<RunData>& runs, const PageOptions& options,
+std::string render_page(const std::vector<RunData>& runs, const PageOptions& given,
                         const std::string& plotly) {
+  PageOptions options = given;
+  if (options.title.empty()) options.title = title_of(join_seeds(runs));
   if (plotly.find("</script") != std::string::npos || plotly.find('\r') != std::string::npos) {
     fail(
         ErrorCode::unsupported,

@@ -216,7 +216,7 @@ function themed(chart, choice) {
   return out;
 }
 
-const number = (x) => typeof x === 'number' && isFinite(x) ? String(Number(x.toPrecision(4))) : '–';
+const number = (x) => typeof x === 'number' && isFinite(x) ? String(Number(x.toPrecision(4))).replaceAll('-', '−') : '–';
 
 // The table of a chart of histograms: the points of what is shown, evenly spread.
 function spell_out(chart) {
@@ -259,6 +259,7 @@ function mark_sideways(chart) {
 
 function draw_all() {
   mark_models();
+  add_downloads();
   for (const chart of data.charts) mark_sideways(chart);
   return Promise.all(data.charts.map(draw)).then((done) => {
     document.documentElement.dataset.drawn = String(done.length);
@@ -279,6 +280,68 @@ for (const button of document.querySelectorAll('#models button'))
     for (const box of document.querySelectorAll('#models input')) box.checked = button.dataset.all !== '';
     draw_all();
   });
+
+// ---- downloads: charts as SVG and PNG, tables as CSV ----
+
+// A cell for programs: numbers without thousands separators and with an ASCII minus.
+function csv_cell(text) {
+  let cell = text.trim();
+  if (/^[−+-]?[\d,]*\.?\d+$/.test(cell)) cell = cell.replace('−', '-').replaceAll(',', '');
+  if (cell === '–') cell = '';
+  return /[",\n]/.test(cell) ? '"' + cell.replaceAll('"', '""') + '"' : cell;
+}
+const csv_of = (table) =>
+    [...table.rows].map((row) => [...row.cells].map((c) => csv_cell(c.textContent)).join() + '\n').join('');
+
+function save(name, url) {
+  const link = document.createElement('a');
+  link.href = url;
+  link.download = name;
+  link.click();
+}
+const save_csv = (name, tables) => save(
+    name + '.csv',
+    'data:text/csv;charset=utf-8,' + encodeURIComponent([...tables].map(csv_of).join('\n')));
+
+function save_chart(id, format) {
+  const plot = by_id(id), size = plot._fullLayout;
+  const options = {format: format, width: size.width, height: size.height, scale: format === 'png' ? 2 : 1};
+  return Plotly.toImage(plot, options).then((url) => save(id + '.' + format, url));
+}
+
+function button(text, label, act) {
+  const made = document.createElement('button');
+  made.type = 'button';
+  made.textContent = text;
+  made.setAttribute('aria-label', label);
+  made.addEventListener('click', act);
+  return made;
+}
+
+// Adds the buttons that are missing: of each chart in its frame, of other tables below them.
+function add_downloads() {
+  for (const chart of data.charts) {
+    const figure = by_id(chart.id).closest('figure');
+    if (figure.querySelector('.save')) continue;
+    const title = by_id(chart.id + '-title').textContent, row = document.createElement('div');
+    row.className = 'save';
+    for (const format of ['svg', 'png'])
+      row.append(button(
+          format.toUpperCase(), title + ' as ' + format.toUpperCase(), () => save_chart(chart.id, format)));
+    row.append(button(
+        'CSV', title + ' as CSV', () => save_csv(chart.id, figure.querySelectorAll('details table'))));
+    figure.append(row);
+  }
+  for (const scroll of document.querySelectorAll('.scroll')) {
+    const next = scroll.nextElementSibling;
+    if (scroll.closest('figure') || (next && next.className === 'save')) continue;
+    const title = scroll.getAttribute('aria-label'), row = document.createElement('div');
+    const name = title.toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-|-$/g, '');
+    row.className = 'save';
+    row.append(button('CSV', title + ' as CSV', () => save_csv(name, scroll.querySelectorAll('table'))));
+    scroll.after(row);
+  }
+}
 
 const redraw = (id) => draw(data.charts.find((chart) => chart.id === id));
 for (const chart of data.charts) {

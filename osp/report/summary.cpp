@@ -178,10 +178,13 @@ bool same_rate(const RunData& a, const RunData& b) {
 }
 
 std::string with_minus(std::string text) {
-  if (text.starts_with('-')) text.replace(0, 1, "−");
+  const std::string minus = "−";
+  for (size_t at = text.find('-'); at != std::string::npos; at = text.find('-', at)) {
+    text.replace(at, 1, minus);
+  }
   // A number that rounds to zero has no sign.
   const bool zero = text.find_first_of("123456789") == std::string::npos;
-  return zero && text.starts_with("−") ? text.substr(std::string("−").size()) : text;
+  return zero && text.starts_with(minus) ? text.substr(minus.size()) : text;
 }
 
 std::string format_number(double value) {

@@ -64,6 +64,7 @@ TEST(Numbers, HaveMinusSignsAndZeroHasNone) {
   EXPECT_EQ(format_fixed(-0.001, 2), "0.00");
   EXPECT_EQ(format_fixed(-1.5, 2), "−1.50");
   EXPECT_EQ(format_number(-12345), "−12,345");
+  EXPECT_EQ(format_number(2.5e-7), "2.5e−07");
   EXPECT_EQ(format_damage(20, 19), "−5.0 %");
 }
 

@@ -108,7 +108,7 @@ def write_run(
     (folder / "recipe.json").write_text(json.dumps(recipe))
     (folder / "eval.json").write_text(json.dumps({
         "model": str(folder / "model"), "data": text,
-        "results": [{"bits": b, "perplexity": p, "loss": 3.0, "tokens": 1000, "seconds": 1.0}
+        "results": [{"bits": b, "perplexity": p, "loss": 3.0, "tokens": 1000, "window": 256, "seconds": 1.0}
                     for b, p in perplexities.items()]}))  # fmt: skip
     last = validation(steps, steps * tokens_per_step, final_kurtosis, peak, layers, text)
     (folder / "analysis.json").write_text(json.dumps({

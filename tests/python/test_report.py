@@ -133,7 +133,7 @@ def test_browser_draws_every_chart_without_complaint(run_program, kind, tmp_path
     dom, console = browse(page, tmp_path)
     assert console == []
     charts = len(re.findall(r'class="plot[ "]', dom))
-    assert charts == 11
+    assert charts == 12
     assert f'data-drawn="{charts}"' in dom
     assert len(re.findall(r'class="main-svg"', dom)) >= charts
     found = Elements()

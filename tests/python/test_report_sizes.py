@@ -29,7 +29,8 @@ def ablation(folder, recipes, seeds):
                 runs[-1], rate=1e-3 * (1 + i % 3), final_kurtosis=(0.02 if osp else 3 + i) + 0.01 * seed,
                 peak=20.0 + 90 * i + seed, steps=300, log_every=5, layers=4 + i % 3, seed=seed,
                 optimizer=optimizer, norm=norm, projection=projection, tax=(0.016, 0.011),
-                perplexities={"16-16-16": 20.0 + i + 0.25 * seed, "4-4-4": 22.0 + 2 * i + 0.5 * seed})  # fmt: skip
+                perplexities={"16-16-16": 20.0 + i + 0.25 * seed,
+                              "4-4-4": 22.0 + 2 * i + 0.5 * seed})  # fmt: skip
     return runs
 
 
@@ -76,13 +77,18 @@ def test_every_size_is_drawn_whole_and_fits(case, chromium, width):
     assert chromium.complaints == []
     assert [url for url in chromium.requests if not url.startswith(("file:", "data:"))] == []
     assert chromium.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    marks = "[...document.querySelectorAll('.plot')].map((p) => p.querySelectorAll('.trace path, .hm image').length)"
+    marks = (
+        "[...document.querySelectorAll('.plot')]"
+        ".map((p) => p.querySelectorAll('.trace path, .hm image').length)"
+    )
     found = chromium.evaluate(marks)
     assert found and all(found), (name, found)
     heights = chromium.evaluate("[...document.querySelectorAll('figure')].map((f) => f.offsetHeight)")
     assert max(heights) < 1500, heights
     links = chromium.evaluate("[...document.querySelectorAll('nav a')].map((a) => a.getAttribute('href'))")
-    assert len(links) >= 3 and chromium.evaluate(f"{json.dumps(links)}.every((a) => document.querySelector(a))")
+    assert len(links) >= 3 and chromium.evaluate(
+        f"{json.dumps(links)}.every((a) => document.querySelector(a))"
+    )
 
 
 AXES = """[...document.querySelectorAll('.plot')].flatMap((plot) => Object.keys(plot._fullLayout)
@@ -112,7 +118,9 @@ def test_seeds_are_means_with_a_band_and_every_run_is_listed(sixty, chromium):
     roles = chromium.evaluate(
         "document.getElementById('validation-loss').data.map((t) => t.meta.role + t.meta.run)")  # fmt: skip
     assert roles == list(itertools.chain(*((f"band{i}", f"points{i}") for i in range(15))))
-    every = chromium.evaluate("document.querySelector('#results ~ details').querySelectorAll('tbody tr').length")
+    every = chromium.evaluate(
+        "document.querySelector('#results ~ details').querySelectorAll('tbody tr').length"
+    )
     assert every == 60
     # The band of kurtosis holds the four seeds: 0.03 to 0.06 times the shape of the fixture.
     band = chromium.evaluate("document.getElementById('kurtosis').data.find((t) => t.meta.role === 'band').y")
@@ -122,7 +130,8 @@ def test_seeds_are_means_with_a_band_and_every_run_is_listed(sixty, chromium):
 def test_models_in_the_charts_look_different_and_can_be_chosen(sixty, chromium):
     chromium.open(sixty.as_uri(), ready=DRAWN)
     looks = chromium.evaluate(
-        "document.getElementById('layers').data.map((t) => t.line.color + t.line.dash + t.marker.symbol)")
+        "document.getElementById('layers').data.map((t) => t.line.color + t.line.dash + t.marker.symbol)"
+    )
     assert len(set(looks)) == len(looks) == 15
     assert chromium.evaluate("document.querySelectorAll('.plot .legend .traces').length") == 0
     chromium.evaluate("document.querySelector('#models [data-all=\"\"]').click()")
