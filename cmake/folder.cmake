@@ -3,7 +3,7 @@
 #   TORCH         uses the tensor library; omitted where OSP_TORCH is off
 #   X_body.inc    kernels that are compiled once per instruction set; the files that include it are
 #                 generated from kernel_level.cpp.in
-#   X.js, X.css, X.html   embedded as strings: the functions X_js(), X_css() and X_html()
+#   X.js, X.css, X.html, X.json   embedded as strings: the functions X_js(), X_css(), X_html(), X_json()
 # Every folder is added to OSP_LIBRARIES (last folder first, as a linker wants them), those with
 # TORCH also to OSP_TENSOR_FOLDERS.
 function(osp_folder name)
@@ -26,7 +26,7 @@ function(osp_folder name)
   foreach(body ${bodies})
     osp_generate_kernels(${name} ${body} sources)
   endforeach()
-  file(GLOB assets CONFIGURE_DEPENDS ${folder}/*.css ${folder}/*.js ${folder}/*.html)
+  file(GLOB assets CONFIGURE_DEPENDS ${folder}/*.css ${folder}/*.js ${folder}/*.html ${folder}/*.json)
   foreach(asset ${assets})
     osp_embed(${asset} sources)
   endforeach()

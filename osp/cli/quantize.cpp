@@ -351,6 +351,7 @@ int run(const QuantizeCommand& given) {
   table.bits = options.request.bits.text();
   Json header = {{"bits", table.bits}, {"profile", profile_name(options.request.profile)}};
   if (wants_all(options)) header["call"] = call_json(options, requests.front());
+  if (!options.data.empty()) header["data"] = options.data;
   record_origin(header);
   const bool keeps = wants_all(options) && place;
   QuantizeRuns runs(header, keeps ? place->path() + "/results.json" : "", options.request.resume);

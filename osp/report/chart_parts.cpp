@@ -11,6 +11,32 @@
 
 namespace osp {
 
+namespace {
+
+constexpr size_t kFewestTicks = 3;
+
+size_t ticks_between(const std::vector<double>& ticks, double low, double high) {
+  return static_cast<size_t>(std::count_if(
+      ticks.begin(), ticks.end(), [&](double tick) { return tick >= low && tick <= high; }));
+}
+
+// Round values at equal distances in and around [low, high], for a range between the ticks of an
+// axis that is not linear.
+std::vector<double> even_ticks(double low, double high) {
+  const double room = std::max({high - low, 1e-6 * std::abs(high), 1e-12});
+  const double power = std::pow(10.0, std::floor(std::log10(room / 4)));
+  double step = power;
+  for (const double factor : {2.0, 5.0, 10.0}) {
+    if (room / step > 5) step = power * factor;
+  }
+  std::vector<double> ticks;
+  const double first = std::floor(low / step), last = std::ceil(high / step);
+  for (double tick = first; tick <= last; ++tick) ticks.push_back(round_significant(tick * step));
+  return ticks;
+}
+
+}  // namespace
+
 double AsinhAxis::place(double value) const { return std::asinh(value / scale); }
 
 std::vector<double> AsinhAxis::place(const std::vector<double>& values) const {
@@ -33,11 +59,11 @@ Json AsinhAxis::ticks(double low, double high, const std::vector<double>& mantis
     if (first || tick / 10 < high) values.push_back(tick);
     if (tick / 10 < -low || (first && low < 0)) values.insert(values.begin(), -tick);
   }
+  if (ticks_between(values, low, high) < kFewestTicks - 1) values = even_ticks(low, high);
   Json places = Json::array(), names = Json::array();
   for (const double value : values) {
     places.push_back(round_significant(place(value)));
-    const std::string name = format_number(std::abs(value));
-    names.push_back(value < 0 ? "−" + name : name);
+    names.push_back(format_number(value));
   }
   return {{"tickmode", "array"}, {"tickvals", places}, {"ticktext", names}, {"zeroline", true}};
 }
@@ -72,12 +98,22 @@ Json log_ticks(double low, double high) {
   const bool as_powers = low < 1e-3 || high >= 1e6;
   Json places = Json::array(), names = Json::array();
   const int last = static_cast<int>(std::ceil(std::log10(high)));
+  std::vector<double> values;
   for (int exponent = static_cast<int>(std::floor(std::log10(low))); exponent <= last; ++exponent) {
     if (exponent % every != 0) continue;
     for (const double step : log_steps(decades)) {
       const double value = step * std::pow(10.0, exponent);
+      values.push_back(value);
       places.push_back(round_significant(value));
       names.push_back(as_powers && step == 1 ? power_of_ten(exponent) : format_number(value));
+    }
+  }
+  if (ticks_between(values, low, high) < kFewestTicks - 1) {
+    places = names = Json::array();
+    for (const double value : even_ticks(low, high)) {
+      if (!(value > 0)) continue;
+      places.push_back(value);
+      names.push_back(format_number(value));
     }
   }
   return {{"type", "log"}, {"tickmode", "array"}, {"tickvals", places}, {"ticktext", names}};

@@ -24,6 +24,12 @@ TEST(LogTicks, CoverTheRangeWithAHandfulOfTicks) {
   EXPECT_LE(log_ticks(1e-40, 1)["ticktext"].size(), 10u);
 }
 
+TEST(Ticks, ANarrowRangeBetweenThePowersHasTicksToo) {
+  EXPECT_EQ(AsinhAxis{}.ticks(3.1, 4.2)["ticktext"], Json({"3", "3.5", "4", "4.5"}));
+  EXPECT_EQ(log_ticks(42, 44)["ticktext"], Json({"42", "42.5", "43", "43.5", "44"}));
+  EXPECT_EQ(AsinhAxis{}.ticks(5, 5)["ticktext"].empty(), false);
+}
+
 TEST(SpreadIndices, HaveBothEndsAndNoDoubles) {
   EXPECT_EQ(spread_indices(3, 5), (std::vector<size_t>{0, 1, 2}));
   EXPECT_EQ(spread_indices(101, 5), (std::vector<size_t>{0, 25, 50, 75, 100}));

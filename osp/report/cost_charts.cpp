@@ -3,13 +3,16 @@
 #include <cmath>
 
 #include "osp/report/chart_parts.h"
+#include "osp/report/plain_names.h"
 #include "osp/report/series.h"
 #include "osp/report/summary.h"
 
 namespace osp {
 namespace {
 
-std::string nats(double value) { return std::isfinite(value) ? fmt::format("{:.4f}", value) : "–"; }
+std::string nats(double value) {
+  return std::isfinite(value) ? with_minus(fmt::format("{:.4f}", value)) : "–";
+}
 
 // Divergence in the own basis and in random ones.
 Chart tax_chart(const std::vector<RunData>& runs) {
@@ -38,9 +41,9 @@ Chart tax_chart(const std::vector<RunData>& runs) {
     chart.table.rows.push_back({runs[r].label, nats(cost.own),
                                 fmt::format("{} ± {}", nats(cost.rotated), nats(cost.deviation)),
                                 fmt::format("{} ± {}", nats(cost.tax), nats(cost.error)),
-                                fmt::format("{:.1f} %", 100 * cost.share),
+                                with_minus(fmt::format("{:.1f} %", 100 * cost.share)),
                                 std::isfinite(cost.readers_share)
-                                    ? fmt::format("{:.1f} %", 100 * cost.readers_share)
+                                    ? with_minus(fmt::format("{:.1f} %", 100 * cost.readers_share))
                                     : "–"});
   }
   chart.layout = {{"xaxis", {{"type", "category"}, {"title", {{"text", "basis of the model"}}}}},
@@ -63,7 +66,7 @@ Chart site_chart(const std::vector<RunData>& runs) {
     std::vector<std::string> names;
     std::vector<double> values;
     for (const ReportedCost::Site& site : runs[r].cost.sites) {
-      names.push_back(site.name);
+      names.push_back(plain_name(site.name));
       values.push_back(site.only);
       add_once(site.name, sites);
     }
@@ -78,7 +81,7 @@ Chart site_chart(const std::vector<RunData>& runs) {
                             {"meta", {{"run", r}, {"role", "marks"}}}});
   }
   for (const std::string& name : sites) {
-    std::vector<std::string> row = {name};
+    std::vector<std::string> row = {plain_name(name)};
     for (const RunData& run : runs) {
       if (run.cost.sites.empty()) continue;
       const ReportedCost::Site* found = nullptr;

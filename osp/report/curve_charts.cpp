@@ -66,6 +66,29 @@ Json line_trace(const RunData& run, size_t index, const Series& curve, const std
           {"meta", {{"run", index}, {"role", role}}}};
 }
 
+// The lowest and the highest over seeds as an area; null for a single run.
+Json band_trace(const RunData& run, size_t index, const Series& curve, size_t max_points) {
+  if (curve.low.empty()) return nullptr;
+  const Series low = group_means({.tokens = curve.tokens, .values = curve.low}, max_points);
+  const Series high = group_means({.tokens = curve.tokens, .values = curve.high}, max_points);
+  std::vector<double> x, y;
+  for (size_t i = 0; i < high.size(); ++i) {
+    if (!std::isfinite(low.values[i])) continue;
+    x.push_back(high.tokens[i]);
+    y.push_back(high.values[i]);
+  }
+  for (size_t i = low.size(); i-- > 0;) {
+    if (!std::isfinite(low.values[i])) continue;
+    x.push_back(low.tokens[i]);
+    y.push_back(low.values[i]);
+  }
+  return {{"type", "scatter"},      {"mode", "lines"},
+          {"fill", "toself"},       {"name", escape_html(run.label)},
+          {"legendgroup", run.key}, {"showlegend", false},
+          {"hoverinfo", "skip"},    {"x", to_json_array(x)},
+          {"y", to_json_array(y)},  {"meta", {{"run", index}, {"role", "band"}}}};
+}
+
 Json token_axis() { return {{"title", {{"text", "tokens trained on"}}}, {"rangemode", "tozero"}}; }
 
 // A logarithmic axis for the positive values of all runs; linear if there are none.
@@ -87,6 +110,8 @@ Chart curve_chart(const std::string& id, const std::string& title, const std::st
   for (size_t r = 0; r < runs.size(); ++r) {
     curves.push_back(series_of(runs[r]));
     if (curves[r].empty()) continue;
+    const Json band = band_trace(runs[r], r, curves[r], max_points);
+    if (!band.is_null()) chart.traces.push_back(band);
     chart.traces.push_back(line_trace(runs[r], r, thin(curves[r], max_points), role));
   }
   chart.layout = {{"xaxis", token_axis()},
@@ -94,6 +119,9 @@ Chart curve_chart(const std::string& id, const std::string& title, const std::st
                   {"hovermode", "x unified"}};
   if (logarithmic) chart.layout["yaxis"].update(log_axis(runs, series_of));
   chart.table = curve_table(runs, curves);
+  if (std::any_of(runs.begin(), runs.end(), [](const RunData& run) { return run.seeds > 1; })) {
+    chart.caption += " Of several seeds: the mean, and the lowest and the highest as a band.";
+  }
   return chart;
 }
 
@@ -107,6 +135,12 @@ Chart kurtosis_chart(const std::vector<RunData>& runs, size_t max_points) {
   const AsinhAxis axis;
   Extent extent;
   for (Json& trace : chart.traces) {
+    if (trace["meta"]["role"] == "band") {
+      const auto values = trace["y"].get<std::vector<double>>();
+      extent.include(values);
+      trace["y"] = to_json_array(axis.place(values));
+      continue;
+    }
     const Series curve = thin(runs[trace["meta"]["run"].get<size_t>()].kurtosis, max_points);
     extent.include(curve.values);
     trace["y"] = to_json_array(axis.place(curve.values));

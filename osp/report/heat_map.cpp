@@ -14,7 +14,16 @@ namespace {
 constexpr size_t kColumns = 120;
 constexpr size_t kHeatMapTableRows = 8;
 // Heights in pixels: of a panel, its title, the gap between panels, above and below all.
-constexpr double kPanel = 130, kPanelTitle = 24, kPanelGap = 12, kAbove = 74, kBelow = 48;
+constexpr double kPanelTitle = 24, kPanelGap = 12, kAbove = 74, kBelow = 48;
+constexpr double kRow = 22, kLeastPanel = 90, kMostPanel = 520;
+// More runs than this are shown one at a time.
+constexpr size_t kMostPanels = 6;
+
+// The height of a run's panel, by its own number of hidden states.
+double panel_height(const RunData& run) {
+  return std::clamp(kRow * static_cast<double>(run.kurtosis_per_layer.back().size()), kLeastPanel,
+                    kMostPanel);
+}
 
 // The highest kurtosis of each layer over the validations [begin, end), so that no spike is lost.
 std::vector<double> highest_of(const RunData& run, size_t begin, size_t end) {
@@ -97,6 +106,56 @@ Json colour_axis(const AsinhAxis& axis, const Extent& extent) {
           {"cmax", axis.place(std::max(extent.high, extent.low + axis.scale))}};
 }
 
+// Panels on top of each other, the first run at the top, over one horizontal range.
+void add_panels(const std::vector<const RunData*>& runs, const AsinhAxis& axis, double furthest,
+                Chart& chart, Extent& extent) {
+  Json annotations = Json::array();
+  double inner = (static_cast<double>(runs.size()) - 1) * kPanelGap;
+  for (const RunData* run : runs) inner += panel_height(*run) + kPanelTitle;
+  // A panel per run: its trace, its axes and its name.
+  double above = 0;  // pixels from the top of all panels
+  for (size_t r = 0; r < runs.size(); ++r) {
+    const std::string suffix = r == 0 ? "" : std::to_string(r + 1);
+    const double top = 1 - (above + kPanelTitle) / inner;
+    above += kPanelTitle + panel_height(*runs[r]);
+    const double bottom = std::max(0.0, 1 - above / inner);
+    above += kPanelGap;
+    chart.traces.push_back(heat_trace(*runs[r], axis, suffix, extent));
+    chart.layout["xaxis" + suffix] = {{"anchor", "y" + suffix}, {"range", {0, furthest}}};
+    chart.layout["yaxis" + suffix] = {
+        {"domain", {bottom, top}}, {"anchor", "x" + suffix}, {"type", "category"}};
+    annotations.push_back({{"text", escape_html(runs[r]->label)},
+                           {"xref", "paper"},
+                           {"yref", "paper"},
+                           {"x", 0},
+                           {"y", top},
+                           {"xanchor", "left"},
+                           {"yanchor", "bottom"},
+                           {"showarrow", false}});
+    if (r + 1 < runs.size()) {
+      chart.layout["xaxis" + suffix]["showticklabels"] = false;
+    } else {
+      chart.layout["xaxis" + suffix]["title"] = {{"text", "tokens trained on"}};
+    }
+  }
+  chart.layout["annotations"] = annotations;
+  chart.layout["height"] = inner + kAbove + kBelow;
+}
+
+// One run at a time.
+void add_choices(const std::vector<const RunData*>& runs, const AsinhAxis& axis, double furthest,
+                 Chart& chart, Extent& extent) {
+  for (const RunData* run : runs) {
+    Json trace = heat_trace(*run, axis, "", extent);
+    trace["meta"]["choice"] = chart.choices.size();
+    trace["meta"]["height"] = panel_height(*run) + kAbove + kBelow;
+    chart.choices.push_back(run->label);
+    chart.traces.push_back(std::move(trace));
+  }
+  chart.layout["xaxis"] = {{"range", {0, furthest}}, {"title", {{"text", "tokens trained on"}}}};
+  chart.layout["yaxis"] = {{"type", "category"}};
+}
+
 }  // namespace
 
 Chart kurtosis_heat_map(const std::vector<RunData>& all_runs) {
@@ -115,38 +174,14 @@ Chart kurtosis_heat_map(const std::vector<RunData>& all_runs) {
       .wide = true};
   const AsinhAxis axis;
   Extent extent;
-  Json annotations = Json::array();
-  const double panels = static_cast<double>(runs.size());
-  const double inner = panels * (kPanel + kPanelTitle) + (panels - 1) * kPanelGap;
-  // Panels stand on top of each other, the first run at the top, over one horizontal range.
   double furthest = 0;
   for (const RunData* run : runs) furthest = std::max(furthest, run->tokens);
-  // A panel per run: its trace, its axes and its name.
-  for (size_t r = 0; r < runs.size(); ++r) {
-    const bool last = r + 1 == runs.size();
-    const std::string suffix = r == 0 ? "" : std::to_string(r + 1);
-    const double bottom =
-        (panels - 1 - static_cast<double>(r)) * (kPanel + kPanelTitle + kPanelGap) / inner;
-    const double top = bottom + kPanel / inner;
-    chart.traces.push_back(heat_trace(*runs[r], axis, suffix, extent));
-    chart.layout["xaxis" + suffix] = {
-        {"anchor", "y" + suffix}, {"range", {0, furthest}}, {"showticklabels", last}};
-    chart.layout["yaxis" + suffix] = {
-        {"domain", {bottom, top}}, {"anchor", "x" + suffix}, {"type", "category"}};
-    annotations.push_back({{"text", escape_html(runs[r]->label)},
-                           {"xref", "paper"},
-                           {"yref", "paper"},
-                           {"x", 0},
-                           {"y", top},
-                           {"xanchor", "left"},
-                           {"yanchor", "bottom"},
-                           {"showarrow", false}});
-    if (last) chart.layout["xaxis" + suffix]["title"] = {{"text", "tokens trained on"}};
+  if (runs.size() > kMostPanels) {
+    add_choices(runs, axis, furthest, chart, extent);
+  } else {
+    add_panels(runs, axis, furthest, chart, extent);
   }
-  // One colour scale and one height for all panels.
   chart.layout["coloraxis"] = colour_axis(axis, extent);
-  chart.layout["annotations"] = annotations;
-  chart.layout["height"] = inner + kAbove + kBelow;
   return chart;
 }
 

@@ -69,7 +69,9 @@ std::string render_table(const HtmlTable& table, const std::string& caption) {
     out += "<tr>";
     for (size_t i = 0; i < row.size(); ++i) {
       const bool heading = i == 0;
-      out += heading ? "<th scope=\"row\">" : "<td>";
+      // Long texts may break into lines.
+      const bool words = row[i].size() > 28 && row[i].find(' ') != std::string::npos;
+      out += heading ? "<th scope=\"row\">" : words ? "<td class=\"words\">" : "<td>";
       out += escape_html(row[i]) + (heading ? "</th>" : "</td>");
     }
     out += "</tr>\n";

@@ -46,7 +46,9 @@ struct Inputs {
 };
 
 void read_file_input(const std::string& path, Inputs& inputs) {
-  std::vector<ModelResults> read = read_results(read_json_file(path), path);
+  std::vector<ModelResults> read = path.ends_with(".jsonl")
+                                       ? read_items(read_file(path), path)
+                                       : read_results(read_json_file(path), path);
   for (ModelResults& results : read) {
     if (results.model.empty()) results.model = path;
     inputs.results.push_back(std::move(results));

@@ -7,6 +7,7 @@
 #include "osp/base/error.h"
 #include "osp/report/chart_parts.h"
 #include "osp/report/html.h"
+#include "osp/report/plain_names.h"
 #include "osp/report/summary.h"
 
 namespace osp {
@@ -20,7 +21,7 @@ std::string place_text(const ReportedActivation& largest) {
   if (largest.layer < 0) return "–";
   const auto layer = static_cast<size_t>(largest.layer);
   if (largest.point.empty() || largest.point == "residual") return layer_name(layer);
-  return fmt::format("{}, block {}", shorten(largest.point, 60), layer + 1);
+  return fmt::format("{}, block {}", shorten(plain_name(largest.point), 60), layer + 1);
 }
 
 // The text around an activation on one line: "…before ⟦token⟧ after…".
@@ -29,6 +30,10 @@ std::string text_around(const ReportedActivation& largest) {
   std::replace(text.begin(), text.end(), '\n', ' ');
   return largest.token.empty() && largest.before.empty() ? "–"
                                                          : shorten(text, 3 * kMaxContextBytes);
+}
+
+bool has_sink(const ReportedSinks& sinks) {
+  return !(sinks.strongest_sink_heads == 0 && sinks.first_sink_heads == 0);
 }
 
 // The sentence without its prefix: "Verdict: the model has …" becomes "The model has …".
@@ -83,19 +88,22 @@ std::string sink_section(const std::vector<RunData>& runs) {
     const ReportedSinks& sinks = run.sinks;
     if (sinks.first_share.empty()) continue;
     threshold = sinks.threshold;
-    table.rows.push_back(
-        {run.label, format_number(sinks.heads), format_number(sinks.first_sink_heads),
-         format_number(sinks.strongest_sink_heads), format_number(sinks.sink_logit),
-         format_number(sinks.other_logit), format_number(sinks.key_norm_ratio),
-         format_number(sinks.value_norm_ratio)});
+    const auto only_of_sink = [&](double value) {
+      return has_sink(sinks) ? format_number(value) : "no sink";
+    };
+    table.rows.push_back({run.label, format_number(sinks.heads),
+                          format_number(sinks.first_sink_heads),
+                          format_number(sinks.strongest_sink_heads), only_of_sink(sinks.sink_logit),
+                          only_of_sink(sinks.other_logit), only_of_sink(sinks.key_norm_ratio),
+                          only_of_sink(sinks.value_norm_ratio)});
   }
   if (table.rows.empty()) return "";
   return "<h3>Sinks in numbers</h3>\n" + render_table(table, "Attention sinks") +
          fmt::format(
              "<p class=\"soft\">A sink head gives more than {} of its attention to one token. "
-             "Logits are means at the strongest key and at the others, over the sink heads, or "
-             "over all heads where there are none; norms are ratios of that key to the "
-             "others.</p>\n",
+             "Logits are means at the sink and at the other keys, over the sink heads; norms are "
+             "ratios of the sink's to the others'. Models without a sink head have none of "
+             "these.</p>\n",
              format_number(threshold));
 }
 

@@ -1,20 +1,29 @@
 #include "osp/report/page.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstdlib>
 #include <functional>
 
+#include "osp/base/console.h"
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/http/content_policy.h"
+#include "osp/report/chart_parts.h"
+#include "osp/report/claims.h"
 #include "osp/report/cost_charts.h"
 #include "osp/report/curve_charts.h"
+#include "osp/report/damage_chart.h"
 #include "osp/report/html.h"
+#include "osp/report/item_section.h"
 #include "osp/report/model_charts.h"
 #include "osp/report/outlier_sections.h"
 #include "osp/report/page_assets.h"
 #include "osp/report/page_sections.h"
 #include "osp/report/quant_charts.h"
+#include "osp/report/recipe_kind.h"
+#include "osp/report/seed_groups.h"
 #include "osp/report/sink_charts.h"
 #include "osp/report/summary.h"
 #include "osp/report/task_charts.h"
@@ -24,6 +33,7 @@ namespace {
 
 constexpr size_t kMostPoints = 2000;
 constexpr size_t kFewestPoints = 60;
+constexpr size_t kMostInLegend = 6;  // page.js has colours for so many
 
 bool any_trace(const Chart& chart, const std::function<bool(const Json& meta)>& holds) {
   return std::any_of(chart.traces.begin(), chart.traces.end(), [&](const Json& trace) {
@@ -65,15 +75,41 @@ std::string chart_html(const Chart& chart, bool wide) {
   return out;
 }
 
-std::string verdict_html(const Verdict& verdict) {
-  std::string out = "<p class=\"headline\">" + escape_html(verdict.headline) + "</p>\n";
-  if (verdict.claims.empty()) return out;
-  out += "<ul class=\"claims\">\n";
-  for (const Claim& claim : verdict.claims) {
-    out += fmt::format("<li class=\"{}\"><b>{}</b> {}</li>\n", claim.holds ? "holds" : "fails",
-                       claim.holds ? "Shown." : "Not shown.", escape_html(claim.text));
+std::string claim_html(const Claim& claim) {
+  const bool shown = claim.state == ClaimState::shown;
+  const bool measured = claim.state != ClaimState::not_measured;
+  return fmt::format(
+      "<li class=\"{}\"><b>{}</b> {} <span class=\"soft\">Found: {}. Judged by: {}. In the paper: "
+      "{}.</span></li>\n",
+      !measured ? "unmeasured"
+      : shown   ? "holds"
+                : "fails",
+      !measured ? "Not measured."
+      : shown   ? "Shown."
+                : "Not shown.",
+      escape_html(claim.says), escape_html(claim.found), escape_html(claim.judged),
+      escape_html(claim.reference));
+}
+
+// The claims that were measured as a list, the others folded up below it.
+std::string claims_html(const std::vector<Claim>& claims) {
+  std::string measured, rest;
+  std::array<size_t, 3> counts = {};
+  for (const Claim& claim : claims) {
+    (claim.state == ClaimState::not_measured ? rest : measured) += claim_html(claim);
+    ++counts.at(static_cast<size_t>(claim.state));
   }
-  return out + "</ul>\n";
+  std::string out = "<h2>What the paper claims</h2>\n";
+  out += fmt::format(
+      "<p class=\"soft\">{} claims of {}, judged by the models of this page, which are told apart "
+      "by their recipes: {} shown, {} not shown, {} not measured.</p>\n",
+      claims.size(), escape_html(claims_source()), counts[0], counts[1], counts[2]);
+  if (!measured.empty()) out += "<ul class=\"claims\">\n" + measured + "</ul>\n";
+  if (rest.empty()) return out;
+  return out + fmt::format(
+                   "<details><summary>{} claims that were not measured</summary>\n<ul "
+                   "class=\"claims\">\n{}</ul></details>\n",
+                   counts[2], rest);
 }
 
 // Marks the charts that take the whole width: those that ask for it, and those that would stand
@@ -145,27 +181,114 @@ constexpr const char* kAxisChoice =
     "<p><label>Horizontal axis of the curves <select id=\"axis\" autocomplete=\"off\"><option "
     "value=\"tokens\">tokens</option><option value=\"time\">time</option></select></label></p>\n";
 
-std::string render_body(const std::vector<RunData>& runs, const PageOptions& options,
+// The list of models with a box each, where they are too many for the charts' legends.
+std::string model_key(const std::vector<RunData>& models) {
+  if (models.size() <= kMostInLegend) return "";
+  std::string out =
+      "<fieldset class=\"key\" id=\"models\"><legend>Models in the charts</legend>\n"
+      "<p><button type=\"button\" data-all=\"1\">all</button> <button type=\"button\" "
+      "data-all=\"\">none</button></p>\n";
+  for (size_t m = 0; m < models.size(); ++m) {
+    out += fmt::format(
+        "<label><input type=\"checkbox\" checked autocomplete=\"off\" data-run=\"{}\"> <span "
+        "class=\"swatch\"></span> {}</label>\n",
+        m, escape_html(models[m].label));
+  }
+  return out + "</fieldset>\n";
+}
+
+// The table of all models, and of every run where models stand for several.
+std::string results_html(const std::vector<RunData>& runs, const std::vector<RunData>& models) {
+  std::string out =
+      "<h2>Results</h2>\n<div id=\"results\">" +
+      render_table(without_empty_columns(summary_table(runs, true)), "Results of all models") +
+      "</div>\n";
+  if (models.size() != runs.size()) {
+    out += fmt::format(
+        "<p class=\"soft\">{} runs of {} recipes: means and standard deviations over seeds. Curves "
+        "are means, with the lowest and the highest as a band; histograms, attention and texts are "
+        "those of the first seed.</p>\n<details><summary>Every run</summary>\n{}</details>\n",
+        runs.size(), models.size(),
+        render_table(without_empty_columns(summary_table(runs)), "Results of every run"));
+  }
+  return out + kLegend;
+}
+
+std::vector<Chart> quantization(const std::vector<RunData>& models) {
+  std::vector<Chart> charts = damage_charts(models);
+  for (const Chart& chart : quantization_charts(models)) charts.push_back(chart);
+  return charts;
+}
+
+// "OSP and Adam, 7,212,288 parameters, 3,072,000 tokens": what was trained, else what was measured.
+std::string title_of(const std::vector<RunData>& models) {
+  std::vector<std::string> names, sizes, others;
+  for (const RunData& model : models) {
+    const std::string kind = kind_name(recipe_kind(model.recipe));
+    add_once(kind.empty() ? model.label : kind, kind.empty() ? others : names);
+    if (kind.empty() || model.tokens <= 0) continue;
+    add_once(format_count(std::llround(model.tokens)) + " tokens", sizes);
+  }
+  names.insert(names.end(), others.begin(), others.end());
+  std::string title;
+  for (size_t i = 0; i < std::min<size_t>(names.size(), 4); ++i) {
+    title += (i == 0 ? "" : i + 1 == names.size() ? " and " : ", ") + names[i];
+  }
+  if (names.size() > 4) title += fmt::format(" and {} more", names.size() - 4);
+  return sizes.size() == 1 ? title + ", trained on " + sizes.front() : title;
+}
+
+std::string render_main(const std::vector<RunData>& runs, const PageOptions& options,
                         size_t max_points, ChartSections& sections) {
   const size_t bins = std::max<size_t>(max_points / 5, kFewestPoints);
-  std::string out = "<header id=\"top\">\n<h1>" + escape_html(options.title) + "</h1>\n" +
-                    verdict_html(verdict(runs)) + "</header>\n<main>\n<div id=\"results\">";
-  out += render_table(without_empty_columns(summary_table(runs)), "Results of all models") +
-         "</div>\n" + kLegend;
-  if (any_clock(runs)) out += kAxisChoice;
-  out += sections.section("Training", learning_curves(runs, max_points));
-  std::vector<Chart> outliers = outlier_curves(runs, max_points);
-  const std::vector<Chart> finished = model_charts(runs, bins);
+  const std::vector<RunData> models = join_seeds(runs);
+  std::string out = results_html(runs, models) + model_key(models);
+  if (any_clock(models)) out += kAxisChoice;
+  out += sections.section("Training", learning_curves(models, max_points));
+  std::vector<Chart> outliers = outlier_curves(models, max_points);
+  const std::vector<Chart> finished = model_charts(models, bins);
   outliers.insert(outliers.end(), finished.begin(), finished.end());
-  out += sections.section("Outliers", outliers) + largest_section(runs) + activation_section(runs) +
-         verdict_section(runs);
-  out += sections.section("Attention sinks", sink_charts(runs, bins)) + sink_section(runs);
-  out += sections.section("What outliers cost", cost_charts(runs));
-  out += sections.section("Quantization", quantization_charts(runs));
-  out += sections.section("Benchmarks", task_charts(runs));
-  out += sample_section(runs) + recipe_section(runs) +
+  out += sections.section("Outliers", outliers) + largest_section(models) +
+         activation_section(models) + verdict_section(models);
+  out += sections.section("Attention sinks", sink_charts(models, bins)) + sink_section(models);
+  out += sections.section("What outliers cost", cost_charts(models));
+  out += sections.section("Quantization", quantization(models));
+  out += sections.section("Benchmarks", task_charts(models));
+  const std::string items = paired_section(runs) + subject_section(models);
+  if (!items.empty() && out.find("<h2>Benchmarks</h2>") == std::string::npos) {
+    out += "<h2>Benchmarks</h2>\n";
+  }
+  out += items;
+  return out + sample_section(models) + recipe_section(models) +
          provenance_section(runs, options.command, options.machine);
-  return out + "</main>\n";
+}
+
+// Gives every heading of a section an id, and lists them with links.
+std::string with_contents(std::string main, const std::string& before) {
+  std::string links;
+  size_t number = 0;
+  for (size_t at = 0; (at = main.find("<h2>", at)) != std::string::npos; ++at) {
+    const size_t end = main.find("</h2>", at);
+    const std::string id = fmt::format("section-{}", ++number);
+    links +=
+        fmt::format("<li><a href=\"#{}\">{}</a></li>\n", id, main.substr(at + 4, end - at - 4));
+    main.insert(at + 3, " id=\"" + id + "\"");
+  }
+  return "<nav aria-label=\"Contents\"><ul>\n" + before + links + "</ul></nav>\n<main>\n" + main +
+         "</main>\n";
+}
+
+std::string render_body(const std::vector<RunData>& runs, const PageOptions& options,
+                        size_t max_points, ChartSections& sections) {
+  std::string out = "<header id=\"top\">\n<h1>" + escape_html(options.title) + "</h1>\n" +
+                    "<p class=\"headline\">" + escape_html(headline(join_seeds(runs))) +
+                    "</p>\n</header>\n";
+  out += with_contents(render_main(runs, options, max_points, sections),
+                       "<li><a href=\"#claims\">What the paper claims</a></li>\n");
+  // The claims stand between contents and results.
+  const std::string claims = "<section id=\"claims\">\n" + claims_html(judge_claims(runs)) +
+                             published_section(runs) + "</section>\n";
+  return out.insert(out.find("<main>\n") + 7, claims);
 }
 
 std::string render(const std::vector<RunData>& runs, const PageOptions& options,
@@ -173,7 +296,8 @@ std::string render(const std::vector<RunData>& runs, const PageOptions& options,
   ChartSections sections;
   const std::string body = render_body(runs, options, max_points, sections);
   Json data = sections.data();
-  data["clocks"] = clocks(runs, max_points);
+  data["clocks"] = clocks(join_seeds(runs), max_points);
+  data["many"] = join_seeds(runs).size() > kMostInLegend;
   data["live"] = options.live_version;
   const std::string script = "\n" + page_js();
   const std::string policy = fmt::format(
@@ -211,8 +335,10 @@ std::string plotly_path() {
   return path;
 }
 
-std::string render_page(const std::vector<RunData>& runs, const PageOptions& options,
+std::string render_page(const std::vector<RunData>& runs, const PageOptions& given,
                         const std::string& plotly) {
+  PageOptions options = given;
+  if (options.title.empty()) options.title = title_of(join_seeds(runs));
   if (plotly.find("</script") != std::string::npos || plotly.find('\r') != std::string::npos) {
     fail(
         ErrorCode::unsupported,

@@ -13,7 +13,7 @@ namespace osp {
 inline constexpr size_t kMaxPageBytes = 10'000'000;
 
 struct PageOptions {
-  std::string title = "Report";
+  std::string title = {};         // "": what was trained
   std::string command = {};       // the command that made this page, printed at its end
   std::string machine = {};       // the machine that made it
   std::string live_version = {};  // not "": the page asks its server for changes since this version

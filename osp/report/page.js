@@ -9,6 +9,8 @@ const light = ['#e06b12', '#5a006e', '#2f8cff', '#003b12', '#5e5a0b', '#ae7ba7']
 const bright = ['#ec8f21', '#9145c8', '#9bddff', '#007e5d', '#fed482', '#9e8fd6'];
 const dashes = ['solid', 'dash', 'solid', 'dot', 'dashdot', 'longdash'];
 const symbols = ['circle', 'square', 'diamond', 'triangle-up', 'cross', 'x'];
+const rounds = ['6px,2px', '2px,2px', '9px,3px,2px,3px', '12px,4px', '3px,5px'];
+const letters = ['●', '■', '◆', '▲', '✚', '✖'];  // as symbols
 const shapes = ['', '/', '.', 'x', '-'];
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -52,10 +54,25 @@ function time_unit() {
   return last > 7200 ? [3600, 'hours'] : last > 300 ? [60, 'minutes'] : [1, 'seconds'];
 }
 
+const box_of = (run) => document.querySelector(`#models input[data-run="${run}"]`);
+
+// What tells the model `run` apart: the first six have a colour each, further ones repeat them with
+// other marks and dashes.
+function look_of(run) {
+  const turn = run % light.length, round = Math.floor(run / light.length);
+  return {
+    color: (dark.matches ? bright : light)[turn],
+    dash: round === 0 ? dashes[turn] : rounds[(round - 1) % rounds.length],
+    symbol: (turn + round) % symbols.length,
+  };
+}
+
 function styled(trace, chart, choice) {
   const meta = trace.meta || {};
   const out = Object.assign({}, trace);
   if (meta.choice !== undefined) out.visible = meta.choice === choice;
+  const box = box_of(meta.run);
+  if (box && !box.checked) out.visible = false;
   if (meta.grid) {
     const grid = meta.grid;
     out.customdata = trace.y.map((y, i) => grid.low + i * grid.step);
@@ -87,7 +104,12 @@ function styled(trace, chart, choice) {
     };
     return out;
   }
-  const turn = meta.run % light.length, color = (dark.matches ? bright : light)[turn];
+  const look = look_of(meta.run), color = look.color;
+  if (meta.role === 'band') {
+    out.line = {color: color, width: 0};
+    out.fillcolor = color + '30';
+    return out;
+  }
   if (meta.role === 'bar') {
     out.marker = {
       color: color,
@@ -103,11 +125,11 @@ function styled(trace, chart, choice) {
     return out;
   }
   if (meta.role === 'marks') {
-    out.marker = {symbol: symbols[turn], size: 9, color: color};
+    out.marker = {symbol: symbols[look.symbol], size: 9, color: color};
     out.error_y = Object.assign({color: color, thickness: 1.5, width: 4}, trace.error_y);
     return out;
   }
-  out.line = {color: color, width: 2.2, dash: dashes[turn]};
+  out.line = {color: color, width: 2.2, dash: look.dash};
   if (meta.role === 'level') out.line.width = 1.2;
   if (meta.role === 'raw') {
     out.opacity = 0.28;
@@ -119,7 +141,7 @@ function styled(trace, chart, choice) {
     out.y = smoothed(trace.y, trace.y.length < 100 ? 1 : Math.floor(share * trace.y.length) | 1);
   }
   if (meta.role === 'points')
-    out.marker = {symbol: symbols[turn], size: trace.x.length > 60 ? 3 : 6};
+    out.marker = {symbol: symbols[look.symbol], size: trace.x.length > 60 ? 3 : 6};
   return out;
 }
 const categories = (chart) => new Set(chart.traces.flatMap((t) => t.x || [])).size;
@@ -134,22 +156,26 @@ const on_time = () => {
   return axis !== null && axis.value === 'time';
 };
 
-function themed(chart) {
+function themed(chart, choice) {
   const layout = chart.layout;
   const ink = css('--ink'), soft = css('--soft'), grid = css('--grid'), paper = css('--panel');
   const narrow = window.innerWidth < 640;
   const heat = chart.traces.some((t) => t.type === 'heatmap');
   const named = new Set(chart.traces.filter((t) => t.showlegend !== false).map((t) => t.name));
-  const below = Math.max(0, named.size - 3) * (narrow ? 20 : 6);  // what a long legend takes
+  // What a long legend takes; none where the list of models stands for it.
+  const below = data.many ? 0 : Math.max(0, named.size - 3) * (narrow ? 20 : 6);
   const out = Object.assign(
       {
         height: (narrow ? 340 : 380) + below,
         width: width_of(chart),
         margin: {l: narrow ? 52 : 64, r: 14, t: 8, b: 48},
-        showlegend: !heat,
+        showlegend: !heat && !data.many,
         legend: {orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom'},
       },
       layout);
+  const own = chart.traces.find((t) => t.meta && t.meta.height && t.meta.choice === choice);
+  if (own) out.height = own.meta.height;  // a heat map is as high as its own model
+  if (data.many && out.hovermode === 'x unified') out.hovermode = 'closest';
   out.uirevision = chart.over_tokens && on_time() ? 'time' : 'tokens';
   out.font = {family: 'system-ui, "DejaVu Sans", sans-serif', size: narrow ? 12 : 12.5, color: ink};
   // A finger scrolls the page; a mouse selects what to enlarge.
@@ -190,7 +216,7 @@ function themed(chart) {
   return out;
 }
 
-const number = (x) => typeof x === 'number' && isFinite(x) ? String(Number(x.toPrecision(4))) : '–';
+const number = (x) => typeof x === 'number' && isFinite(x) ? String(Number(x.toPrecision(4))).replaceAll('-', '−') : '–';
 
 // The table of a chart of histograms: the points of what is shown, evenly spread.
 function spell_out(chart) {
@@ -217,7 +243,7 @@ function draw(chart) {
   const choice = select ? Number(select.value) : 0;
   return Plotly
       .react(
-          by_id(chart.id), chart.traces.map((t) => styled(t, chart, choice)), themed(chart),
+          by_id(chart.id), chart.traces.map((t) => styled(t, chart, choice)), themed(chart, choice),
           {displaylogo: false, displayModeBar: false})
       .then(() => spell_out(chart));
 }
@@ -232,10 +258,89 @@ function mark_sideways(chart) {
 }
 
 function draw_all() {
+  mark_models();
+  add_downloads();
   for (const chart of data.charts) mark_sideways(chart);
   return Promise.all(data.charts.map(draw)).then((done) => {
     document.documentElement.dataset.drawn = String(done.length);
   });
+}
+
+// The list of models: their marks, and which of them are drawn.
+function mark_models() {
+  for (const box of document.querySelectorAll('#models input')) {
+    const look = look_of(Number(box.dataset.run)), swatch = box.nextElementSibling;
+    swatch.textContent = letters[look.symbol];
+    swatch.style.color = look.color;
+  }
+}
+for (const box of document.querySelectorAll('#models input')) box.addEventListener('change', draw_all);
+for (const button of document.querySelectorAll('#models button'))
+  button.addEventListener('click', () => {
+    for (const box of document.querySelectorAll('#models input')) box.checked = button.dataset.all !== '';
+    draw_all();
+  });
+
+// ---- downloads: charts as SVG and PNG, tables as CSV ----
+
+// A cell for programs: numbers without thousands separators and with an ASCII minus.
+function csv_cell(text) {
+  let cell = text.trim();
+  if (/^[−+-]?[\d,]*\.?\d+$/.test(cell)) cell = cell.replace('−', '-').replaceAll(',', '');
+  if (cell === '–') cell = '';
+  return /[",\n]/.test(cell) ? '"' + cell.replaceAll('"', '""') + '"' : cell;
+}
+const csv_of = (table) =>
+    [...table.rows].map((row) => [...row.cells].map((c) => csv_cell(c.textContent)).join() + '\n').join('');
+
+function save(name, url) {
+  const link = document.createElement('a');
+  link.href = url;
+  link.download = name;
+  link.click();
+}
+const save_csv = (name, tables) => save(
+    name + '.csv',
+    'data:text/csv;charset=utf-8,' + encodeURIComponent([...tables].map(csv_of).join('\n')));
+
+function save_chart(id, format) {
+  const plot = by_id(id), size = plot._fullLayout;
+  const options = {format: format, width: size.width, height: size.height, scale: format === 'png' ? 2 : 1};
+  return Plotly.toImage(plot, options).then((url) => save(id + '.' + format, url));
+}
+
+function button(text, label, act) {
+  const made = document.createElement('button');
+  made.type = 'button';
+  made.textContent = text;
+  made.setAttribute('aria-label', label);
+  made.addEventListener('click', act);
+  return made;
+}
+
+// Adds the buttons that are missing: of each chart in its frame, of other tables below them.
+function add_downloads() {
+  for (const chart of data.charts) {
+    const figure = by_id(chart.id).closest('figure');
+    if (figure.querySelector('.save')) continue;
+    const title = by_id(chart.id + '-title').textContent, row = document.createElement('div');
+    row.className = 'save';
+    for (const format of ['svg', 'png'])
+      row.append(button(
+          format.toUpperCase(), title + ' as ' + format.toUpperCase(), () => save_chart(chart.id, format)));
+    row.append(button(
+        'CSV', title + ' as CSV', () => save_csv(chart.id, figure.querySelectorAll('details table'))));
+    figure.append(row);
+  }
+  for (const scroll of document.querySelectorAll('.scroll')) {
+    const next = scroll.nextElementSibling;
+    if (scroll.closest('figure') || (next && next.className === 'save')) continue;
+    const title = scroll.getAttribute('aria-label'), row = document.createElement('div');
+    const name = title.toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-|-$/g, '');
+    row.className = 'save';
+    row.append(button('CSV', title + ' as CSV', () => save_csv(name, scroll.querySelectorAll('table'))));
+    scroll.after(row);
+  }
 }
 
 const redraw = (id) => draw(data.charts.find((chart) => chart.id === id));
@@ -276,7 +381,7 @@ function take_over(next) {
     return;
   }
   data = fresh;
-  for (const id of ['top', 'results']) by_id(id).innerHTML = next.getElementById(id).innerHTML;
+  for (const id of ['top', 'claims', 'results']) by_id(id).innerHTML = next.getElementById(id).innerHTML;
   for (const chart of data.charts) {
     const table = (page) =>
         page.getElementById(chart.id).parentElement.querySelector('details .scroll');

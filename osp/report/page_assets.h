@@ -1,5 +1,5 @@
-// The style sheet and the script of the report's page: the files page.css and page.js, which the
-// build embeds (cmake/embed.cmake).
+// The style sheet and the script of the report's page: the files page.css, page.js and claims.json, which
+// the build embeds (cmake/embed.cmake).
 #pragma once
 
 #include <string>
@@ -14,5 +14,8 @@ const std::string& page_css();
 // is served polls for changes and takes them over in place. Sets data-drawn="N" on <html> when
 // done.
 const std::string& page_js();
+
+// What the paper says, and how it is judged (claims.h).
+const std::string& claims_json();
 
 }  // namespace osp

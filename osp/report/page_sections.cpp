@@ -8,6 +8,7 @@
 #include "osp/base/json_text.h"
 #include "osp/report/chart_parts.h"
 #include "osp/report/html.h"
+#include "osp/report/plain_names.h"
 #include "osp/report/summary.h"
 
 namespace osp {
@@ -44,15 +45,6 @@ std::string commands_of(const RunData& run) {
   return text;
 }
 
-double median(std::vector<double> values) {
-  values.erase(std::remove_if(values.begin(), values.end(), [](double v) { return !(v > 0); }),
-               values.end());
-  if (values.empty()) return std::nan("");
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 HtmlTable run_table(const std::vector<RunData>& runs) {
   HtmlTable table{
       {"", "parameters", "steps", "time", "tokens/s (median)", "peak memory", "skipped steps"}, {}};
@@ -63,7 +55,7 @@ HtmlTable run_table(const std::vector<RunData>& runs) {
     table.rows.push_back({run.label, known ? format_count(parameters->get<int64_t>()) : "–",
                           format_count(run.step),
                           run.seconds > 0 ? format_duration(run.seconds) : "–",
-                          format_number(median(run.tokens_per_s.values)),
+                          format_number(median_of(run.tokens_per_s.values)),
                           run.peak_memory_bytes > 0 ? format_bytes(run.peak_memory_bytes) : "–",
                           format_count(run.skipped_steps)});
   }
@@ -84,7 +76,8 @@ HtmlTable version_table(const std::vector<RunData>& runs) {
     for (const auto& [key, value] : run.start.items()) {
       const bool shown_elsewhere = key == "kind" || key == "step" || key == "tokens" ||
                                    key == "parameters" || key == "command";
-      if (!shown_elsewhere) text += (text.empty() ? "" : "; ") + key + " " + text_of(value);
+      if (!shown_elsewhere)
+        text += (text.empty() ? "" : "; ") + plain_name(key) + " " + text_of(value);
     }
     if (run.trained_here()) {
       table.rows.push_back({run.label + ": osp train", text.empty() ? "–" : text});
@@ -92,7 +85,7 @@ HtmlTable version_table(const std::vector<RunData>& runs) {
     for (const ModelResults::Source& source : run.sources) {
       std::string facts;
       for (const auto& [key, value] : source.facts.items()) {
-        facts += (facts.empty() ? "" : "; ") + key + " " + text_of(value);
+        facts += (facts.empty() ? "" : "; ") + plain_name(key) + " " + text_of(value);
       }
       if (!facts.empty()) {
         table.rows.push_back({run.label + ": " + program_of(source.command), facts});
@@ -119,10 +112,12 @@ std::vector<std::pair<std::string, std::string>> flatten_recipe(const Json& reci
   return settings;
 }
 
-std::string recipe_section(const std::vector<RunData>& runs) {
+std::string recipe_section(const std::vector<RunData>& all_runs) {
   // All settings, and those in which the runs differ.
   std::vector<std::string> names;
   std::vector<std::vector<std::pair<std::string, std::string>>> recipes;
+  std::vector<RunData> runs = all_runs;
+  std::erase_if(runs, [](const RunData& run) { return flatten_recipe(run.recipe).empty(); });
   for (const RunData& run : runs) {
     recipes.push_back(flatten_recipe(run.recipe));
     for (const auto& [name, value] : recipes.back()) {

@@ -6,6 +6,7 @@
 
 #include "osp/base/error.h"
 #include "osp/report/chart_parts.h"
+#include "osp/report/plain_names.h"
 #include "osp/report/summary.h"
 
 namespace osp {
@@ -14,42 +15,58 @@ namespace {
 constexpr double kPixelsPerLayer = 16;
 constexpr double kPixelsPerMethod = 44;
 
-Chart bits_chart(const std::vector<RunData>& runs) {
-  Chart chart{.id = "bits",
-              .title = "Perplexity against bits",
-              .caption =
-                  "Perplexity on held-out text with weights, activations and key-value cache "
-                  "rounded to nearest at each number of bits (16: not rounded); lower is better."};
-  // A curve per model.
-  Extent extent;
-  chart.table.header = {"bits"};
-  std::vector<std::string> all_bits;
-  std::vector<size_t> shown;
+// What any of the models was measured on, in order of appearance: an alternative of a chart each.
+std::vector<Measurement> all_measurements(const std::vector<RunData>& runs) {
+  std::vector<Measurement> all;
+  std::vector<std::string> keys;
+  for (const RunData& run : runs) {
+    for (const EvalResult& result : run.evaluation) {
+      if (std::isfinite(result.perplexity) && add_once(result.at.key(), keys)) {
+        all.push_back(result.at);
+      }
+    }
+  }
+  return all;
+}
+
+// The curves and rows of one measurement.
+void add_bits_choice(const std::vector<RunData>& runs, const Measurement& at, Chart& chart,
+                     std::vector<std::string>& all_bits, Extent& extent) {
+  const size_t choice = chart.choices.size();
+  chart.choices.push_back("on " + at.phrase());
   for (size_t r = 0; r < runs.size(); ++r) {
     std::vector<std::string> bits;
     std::vector<double> values;
     for (const EvalResult& result : runs[r].evaluation) {
-      if (!std::isfinite(result.perplexity) && !result.tasks.empty()) continue;
+      if (!std::isfinite(result.perplexity) || result.at.key() != at.key()) continue;
       bits.push_back(result.bits);
       values.push_back(result.perplexity);
       add_once(result.bits, all_bits);
+      chart.table.rows.push_back(
+          {runs[r].label, at.phrase(), result.bits, format_number(result.perplexity)});
     }
     if (bits.empty()) continue;
-    shown.push_back(r);
     extent.include(values);
-    chart.table.header.push_back(runs[r].label);
     chart.traces.push_back({{"type", "scatter"},
                             {"mode", "lines+markers"},
                             {"name", escape_html(runs[r].label)},
                             {"x", escaped_list(bits)},
                             {"y", to_json_array(values)},
-                            {"meta", {{"run", r}, {"role", "points"}}}});
+                            {"meta", {{"run", r}, {"role", "points"}, {"choice", choice}}}});
   }
-  // The table, a row per number of bits.
-  for (const std::string& bits : all_bits) {
-    std::vector<std::string> row = {bits};
-    for (const size_t r : shown) row.push_back(format_number(runs[r].perplexity(bits)));
-    chart.table.rows.push_back(row);
+}
+
+Chart bits_chart(const std::vector<RunData>& runs) {
+  Chart chart{.id = "bits",
+              .title = "Perplexity against bits",
+              .caption =
+                  "Perplexity with weights, activations and key-value cache rounded to nearest at "
+                  "each number of bits (16: not rounded), on one text at a time; lower is better.",
+              .table = {{"", "measured on", "bits", "perplexity"}, {}}};
+  Extent extent;
+  std::vector<std::string> all_bits;
+  for (const Measurement& at : all_measurements(runs)) {
+    add_bits_choice(runs, at, chart, all_bits, extent);
   }
   chart.layout = {{"xaxis",
                    {{"title", {{"text", "bits: weights-activations-cache"}}},
@@ -81,100 +98,112 @@ SeedSpread spread(const std::vector<double>& values) {
   return {mean, values.size() > 1 ? std::sqrt(squares / (count - 1)) : kNan};
 }
 
-// The methods of all models at these bits, in order of appearance.
-std::vector<std::string> methods_at(const std::vector<RunData>& runs, const std::string& bits) {
-  std::vector<std::string> methods;
+// A number of bits and what it was measured on: the methods there can be compared.
+struct MethodGroup {
+  std::string bits;
+  Measurement at;
+  bool has(const QuantizedResult& result) const {
+    return result.bits == bits && result.at.key() == at.key() && std::isfinite(result.perplexity);
+  }
+};
+
+std::vector<MethodGroup> method_groups(const std::vector<RunData>& runs) {
+  std::vector<MethodGroup> groups;
+  std::vector<std::string> keys;
   for (const RunData& run : runs) {
     for (const QuantizedResult& result : run.quantized) {
-      if (result.bits == bits && std::isfinite(result.perplexity)) {
-        add_once(result.method, methods);
+      if (!std::isfinite(result.perplexity)) continue;
+      if (add_once(result.bits + " " + result.at.key(), keys)) {
+        groups.push_back({result.bits, result.at});
       }
     }
   }
-  return methods;
+  return groups;
 }
 
-// One number of every result (seed) of a method at these bits.
-std::vector<double> values_of_method(const RunData& run, const std::string& method,
-                                     const std::string& bits, double QuantizedResult::*member) {
+// One number of every result (seed) of a method; of all methods if it is "".
+std::vector<double> values_of(const RunData& run, const MethodGroup& group,
+                              const std::string& method, double QuantizedResult::*member) {
   std::vector<double> values;
   for (const QuantizedResult& result : run.quantized) {
-    if (result.method == method && result.bits == bits && std::isfinite(result.*member)) {
+    if (group.has(result) && (method.empty() || result.method == method) &&
+        std::isfinite(result.*member)) {
       values.push_back(result.*member);
     }
   }
   return values;
 }
 
-std::string method_cell(const RunData& run, const std::string& method, const std::string& bits) {
-  const SeedSpread perplexity =
-      spread(values_of_method(run, method, bits, &QuantizedResult::perplexity));
+std::string method_cell(const RunData& run, const MethodGroup& group, const std::string& method) {
+  const SeedSpread perplexity = spread(values_of(run, group, method, &QuantizedResult::perplexity));
   if (!std::isfinite(perplexity.mean)) return "–";
   std::string text = format_number(perplexity.mean);
   if (std::isfinite(perplexity.deviation)) text += " ± " + format_number(perplexity.deviation);
-  const SeedSpread divergence =
-      spread(values_of_method(run, method, bits, &QuantizedResult::divergence));
+  const SeedSpread divergence = spread(values_of(run, group, method, &QuantizedResult::divergence));
   return std::isfinite(divergence.mean) ? text + " (" + format_number(divergence.mean) + ")" : text;
 }
 
-void add_method_choice(const std::vector<RunData>& runs, const std::string& bits, Chart& chart,
+Json method_trace(const std::string& name, const std::vector<std::string>& methods,
+                  const std::vector<double>& values, Json meta) {
+  const bool level = meta["role"] == "level";
+  return {{"type", "scatter"},          {"mode", level ? "lines" : "markers"},
+          {"name", escape_html(name)},  {"x", escaped_list(methods)},
+          {"y", to_json_array(values)}, {"hovertemplate", "%{y:.4g}"},
+          {"meta", std::move(meta)}};
+}
+
+void add_method_choice(const std::vector<RunData>& runs, const MethodGroup& group, Chart& chart,
                        Extent& extent) {
   const size_t choice = chart.choices.size();
-  chart.choices.push_back("at " + bits + " bits");
+  chart.choices.push_back("at " + group.bits + " bits, on " + group.at.phrase());
   // Rows of the table.
-  const std::vector<std::string> methods = methods_at(runs, bits);
+  std::vector<std::string> methods;
+  for (const RunData& run : runs) {
+    for (const QuantizedResult& result : run.quantized) {
+      if (group.has(result)) add_once(result.method, methods);
+    }
+  }
   for (const std::string& method : methods) {
-    std::vector<std::string> row = {method + ", " + bits};
-    for (const RunData& run : runs) row.push_back(method_cell(run, method, bits));
+    std::vector<std::string> row = {method, group.bits, group.at.phrase()};
+    for (const RunData& run : runs) row.push_back(method_cell(run, group, method));
     chart.table.rows.push_back(row);
   }
-  // Marks per model, and a line at its perplexity with 16 bits.
+  // Marks per model, and a line at its perplexity with 16 bits on the same text.
   for (size_t r = 0; r < runs.size(); ++r) {
     std::vector<double> means, deviations;
     for (const std::string& method : methods) {
       const SeedSpread found =
-          spread(values_of_method(runs[r], method, bits, &QuantizedResult::perplexity));
+          spread(values_of(runs[r], group, method, &QuantizedResult::perplexity));
       means.push_back(found.mean);
       deviations.push_back(found.deviation);
+      extent.include(found.mean);
     }
-    if (std::none_of(means.begin(), means.end(), [](double v) { return std::isfinite(v); })) {
-      continue;
-    }
-    extent.include(means);
-    chart.traces.push_back({{"type", "scatter"},
-                            {"mode", "markers"},
-                            {"name", escape_html(runs[r].label)},
-                            {"x", escaped_list(methods)},
-                            {"y", to_json_array(means)},
-                            {"error_y", {{"type", "data"}, {"array", to_json_array(deviations)}}},
-                            {"hovertemplate", "%{y:.4g}"},
-                            {"meta", {{"run", r}, {"role", "marks"}, {"choice", choice}}}});
-    const double full = runs[r].perplexity(kFullBits);
+    if (values_of(runs[r], group, "", &QuantizedResult::perplexity).empty()) continue;
+    chart.traces.push_back(method_trace(runs[r].label, methods, means,
+                                        {{"run", r}, {"role", "marks"}, {"choice", choice}}));
+    chart.traces.back()["error_y"] = {{"type", "data"}, {"array", to_json_array(deviations)}};
+    const double full = spread(values_of(runs[r], group, "", &QuantizedResult::perplexity_16)).mean;
     if (!std::isfinite(full)) continue;
     extent.include(full);
-    chart.traces.push_back({{"type", "scatter"},
-                            {"mode", "lines"},
-                            {"name", escape_html(runs[r].label) + ", 16 bits"},
-                            {"x", escaped_list(methods)},
-                            {"y", to_json_array(std::vector<double>(methods.size(), full))},
-                            {"hovertemplate", "%{y:.4g}"},
-                            {"meta", {{"run", r}, {"role", "level"}, {"choice", choice}}}});
+    chart.traces.push_back(method_trace(runs[r].label + ", 16 bits", methods,
+                                        std::vector<double>(methods.size(), full),
+                                        {{"run", r}, {"role", "level"}, {"choice", choice}}));
   }
 }
 
-Chart method_chart(const std::vector<RunData>& runs, const std::vector<std::string>& all_bits) {
+Chart method_chart(const std::vector<RunData>& runs, const std::vector<MethodGroup>& groups) {
   Chart chart{.id = "methods",
               .title = "Perplexity by quantization method",
               .caption =
-                  "Perplexity on held-out text after quantizing with each method (marks; bars are "
-                  "the standard deviation over seeds) and at 16 bits (lines); lower is better. In "
-                  "the table, in brackets: Kullback–Leibler divergence from the model at 16 bits, "
-                  "nats per token."};
+                  "Perplexity after quantizing with each method (marks; bars are the standard "
+                  "deviation over seeds) and at 16 bits (lines), on one text at a time; lower is "
+                  "better. In the table, in brackets: Kullback–Leibler divergence from the model "
+                  "at 16 bits, nats per token."};
   chart.pixels_per_category = kPixelsPerMethod;
-  chart.table.header = {"method, bits"};
+  chart.table.header = {"method", "bits", "measured on"};
   for (const RunData& run : runs) chart.table.header.push_back(run.label);
   Extent extent;
-  for (const std::string& bits : all_bits) add_method_choice(runs, bits, chart, extent);
+  for (const MethodGroup& group : groups) add_method_choice(runs, group, chart, extent);
   chart.layout = {{"xaxis", {{"title", {{"text", "method"}}}, {"type", "category"}}},
                   {"yaxis", {{"title", {{"text", "perplexity"}}}}},
                   {"hovermode", "x unified"}};
@@ -259,25 +288,24 @@ Chart layer_chart(Chart chart, const std::string& unit, const std::vector<RunDat
 }  // namespace
 
 std::vector<Chart> quantization_charts(const std::vector<RunData>& runs) {
-  // Collect the numbers of bits and the curves over layers.
+  // Collect the curves over layers.
   std::vector<Chart> charts;
-  std::vector<std::string> all_bits;
   std::vector<LayerCurve> layers, predicted;
   for (size_t r = 0; r < runs.size(); ++r) {
     std::vector<std::string> shown;  // the first seed of each method stands for all
     for (const QuantizedResult& result : runs[r].quantized) {
-      if (std::isfinite(result.perplexity)) add_once(result.bits, all_bits);
       const std::string choice = result.method + " at " + result.bits + " bits";
       if (add_once(choice, shown)) layers.push_back({r, choice, &result.layers});
     }
     for (const PredictedNoise& noise : runs[r].predicted) {
-      predicted.push_back({r, noise.what, &noise.layers});
+      predicted.push_back({r, plain_name(noise.what), &noise.layers});
     }
   }
   // Charts over bits, methods and layers; those without numbers are omitted.
   const Chart bits = bits_chart(runs);
   if (!bits.traces.empty()) charts.push_back(bits);
-  if (!all_bits.empty()) charts.push_back(method_chart(runs, all_bits));
+  const std::vector<MethodGroup> groups = method_groups(runs);
+  if (!groups.empty()) charts.push_back(method_chart(runs, groups));
   const std::vector<Chart> by_layer = {
       layer_chart({.id = "layer-sqnr",
                    .title = "Signal to noise of each layer's weights",

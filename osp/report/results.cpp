@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "osp/base/error.h"
 #include "osp/base/json_text.h"
@@ -19,17 +20,47 @@ TaskResult read_task(const std::string& name, const Json& item, const std::strin
   if (!item.is_object()) {
     fail(ErrorCode::damaged, "{} holds {}, expected an object", place, item.type_name());
   }
-  return {.task = name,
-          .metric = string_or_empty(item, "metric", place),
-          .value = number_or_nan(item, "score", place, Presence::required),
-          .standard_error = number_or_nan(item, "standard_error", place),
-          .chance = number_or_nan(item, "chance", place),
-          .items = number_or_nan(item, "n", place)};
+  TaskResult task{.task = name,
+                  .metric = string_or_empty(item, "metric", place),
+                  .value = number_or_nan(item, "score", place, Presence::required),
+                  .standard_error = number_or_nan(item, "standard_error", place),
+                  .chance = number_or_nan(item, "chance", place),
+                  .items = number_or_nan(item, "n", place),
+                  .cut = static_cast<double>(int_or(item, "cut", 0, place))};
+  if (!has_value(item, "subjects")) return task;
+  for (const auto& [subject, score] : object_member(item, "subjects", place).items()) {
+    if (!score.is_object()) {
+      fail(ErrorCode::damaged, "{}: a subject holds {}, expected an object", place,
+           score.type_name());
+    }
+    task.subjects.push_back({subject, number_or_nan(score, "n", place),
+                             number_or_nan(score, "acc_norm", place, Presence::required)});
+  }
+  return task;
 }
 
-EvalResult read_eval_result(const Json& item, const std::string& where) {
+// What a result of osp eval was measured on; `file` holds what all its results share.
+Measurement read_measurement(const Json& item, const Json& file, const std::string& where) {
+  Measurement at{.text = string_or_empty(file, "data", where),
+                 .tokens = int_or(item, "tokens", 0, where),
+                 .window = int_or(item, "window", 0, where),
+                 .file = where};
+  at.stride = int_or(item, "stride", at.window, where);
+  for (const char* key : {"activation_group", "down_group"}) {
+    const int64_t size = int_or(file, key, 0, where);
+    if (size > 0) at.settings += fmt::format("; {} {}", key, size);
+  }
+  if (!has_value(item, "tasks")) return at;
+  at.benchmarks = true;
+  at.settings = fmt::format("{}; first {}", string_or_empty(file, "prompts", where),
+                            int_or(file, "limit", 0, where));
+  return at;
+}
+
+EvalResult read_eval_result(const Json& item, const Json& file, const std::string& where) {
   EvalResult result{.bits = json_string(item, "bits", where)};
   const bool benchmarks = has_value(item, "tasks");
+  result.at = read_measurement(item, file, where);
   result.perplexity = number_or_nan(item, "perplexity", where,
                                     benchmarks ? Presence::optional : Presence::required);
   if (!benchmarks) return result;
@@ -47,7 +78,7 @@ ModelResults read_evaluation(const Json& model_json, const Json& file, const std
   ModelResults model{.model = string_or_empty(model_json, "model", where)};
   std::string bits, tasks;
   for (const Json& item : objects_member(model_json, "results", where)) {
-    model.evaluation.push_back(read_eval_result(item, where));
+    model.evaluation.push_back(read_eval_result(item, file, where));
     const EvalResult& result = model.evaluation.back();
     bits += (bits.empty() ? "" : ",") + result.bits;
     if (!tasks.empty()) continue;
@@ -88,6 +119,27 @@ QuantizedResult read_quantization(const Json& report, const std::string& where) 
           .layers = read_layers(report, where)};
 }
 
+// The perplexities of one run of osp quantize, and what they were measured on.
+void read_measured(const Json& measured, const std::string& text, const std::string& where,
+                   QuantizedResult& result) {
+  result.perplexity_16 = number_or_nan(measured, "perplexity_16", where);
+  result.perplexity = number_or_nan(measured, "perplexity", where, Presence::required);
+  result.divergence = number_or_nan(measured, "kl_divergence", where);
+  result.same_choice = number_or_nan(measured, "same_choice", where);
+  result.at = {.text = text,
+               .tokens = int_or(measured, "tokens", 0, where),
+               .window = int_or(measured, "window", 0, where),
+               .file = where};
+  result.at.stride = result.at.window;
+}
+
+// The text that osp quantize measured on: files of older versions name it only in their options.
+std::string measured_text(const Json& file, const std::string& where) {
+  if (has_value(file, "data")) return json_string(file, "data", where);
+  if (!has_value(file, "call")) return "";
+  return string_or_empty(object_member(file, "call", where), "data", where);
+}
+
 // The output of osp quantize: models in their order, each with all of its methods and seeds.
 std::vector<ModelResults> read_quantize_runs(const Json& file, const std::string& where) {
   // One result per run of the command.
@@ -100,11 +152,8 @@ std::vector<ModelResults> read_quantize_runs(const Json& file, const std::string
     if (model == models.end()) model = models.insert(models.end(), ModelResults{.model = name});
     QuantizedResult result = read_quantization(object_member(item, "report", where), where);
     if (has_value(item, "measured")) {
-      const Json& measured = object_member(item, "measured", where);
-      result.perplexity_16 = number_or_nan(measured, "perplexity_16", where);
-      result.perplexity = number_or_nan(measured, "perplexity", where, Presence::required);
-      result.divergence = number_or_nan(measured, "kl_divergence", where);
-      result.same_choice = number_or_nan(measured, "same_choice", where);
+      read_measured(object_member(item, "measured", where), measured_text(file, where), where,
+                    result);
     }
     model->quantized.push_back(result);
   }
@@ -160,6 +209,45 @@ bool is(const Json& file, const char* key, Json::value_t type) {
 }
 
 }  // namespace
+
+std::vector<ModelResults> read_items(const std::string& text, const std::string& where) {
+  std::vector<ModelResults> models;
+  size_t line = 0;
+  for (size_t begin = 0; begin < text.size();) {
+    // One item.
+    const std::string at = fmt::format("{}:{}", where, ++line);
+    const size_t end = text.find('\n', begin);
+    if (end == std::string::npos) {
+      fail(ErrorCode::damaged,
+           "{}: the line is torn (it has no line end); run osp eval again with "
+           "--resume",
+           at);
+    }
+    const Json item = parse_json(std::string_view(text).substr(begin, end - begin), at);
+    begin = end + 1;
+    if (!item.is_object()) fail(ErrorCode::damaged, "{}: not a JSON object", at);
+    const std::string name = json_string(item, "model", at), bits = json_string(item, "bits", at),
+                      task = json_string(item, "task", at);
+    // Its model, and the list of its task at these bits.
+    auto model = std::find_if(models.begin(), models.end(),
+                              [&](const ModelResults& known) { return known.model == name; });
+    if (model == models.end()) model = models.insert(models.end(), ModelResults{.model = name});
+    auto list = std::find_if(model->items.begin(), model->items.end(), [&](const TaskItems& known) {
+      return known.bits == bits && known.task == task;
+    });
+    if (list == model->items.end()) {
+      list = model->items.insert(list, {bits, task, {}, {}, {}});
+    }
+    list->index.push_back(json_int(item, "index", at));
+    list->correct.push_back(json_bool(item, "correct", at) ? 1 : 0);
+    std::string question;
+    for (const char* key : {"context", "contexts", "choices", "answer", "references"}) {
+      if (item.contains(key)) question += json_text(item[key]) + "\n";
+    }
+    list->questions.push_back(std::hash<std::string>()(question));
+  }
+  return models;
+}
 
 std::vector<ModelResults> read_results(const Json& file, const std::string& where) {
   using Type = Json::value_t;

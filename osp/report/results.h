@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "osp/base/json.h"
+#include "osp/report/measurement.h"
+#include "osp/report/task_items.h"
 
 namespace osp {
 
@@ -45,6 +47,13 @@ struct ReportedHistogram {
   double std = 0;
 };
 
+// A subject of a benchmark.
+struct SubjectScore {
+  std::string name;
+  double items = std::numeric_limits<double>::quiet_NaN();
+  double score = std::numeric_limits<double>::quiet_NaN();
+};
+
 // A benchmark's score. Everything but the value may be NaN.
 struct TaskResult {
   std::string task;
@@ -53,12 +62,15 @@ struct TaskResult {
   double standard_error = std::numeric_limits<double>::quiet_NaN();
   double chance = std::numeric_limits<double>::quiet_NaN();  // score of guessing
   double items = std::numeric_limits<double>::quiet_NaN();
+  double cut = 0;  // prompts that were cut to fit the context
+  std::vector<SubjectScore> subjects = {};
 };
 
 // A model's evaluation at some number of bits.
 struct EvalResult {
   std::string bits;  // weights-activations-cache, 16 is off
   double perplexity = std::numeric_limits<double>::quiet_NaN();
+  Measurement at = {};
   std::vector<TaskResult> tasks = {};
   double average = std::numeric_limits<double>::quiet_NaN();  // of the tasks
 };
@@ -79,6 +91,7 @@ struct QuantizedResult {
   double perplexity = std::numeric_limits<double>::quiet_NaN();
   double divergence = std::numeric_limits<double>::quiet_NaN();   // nats per token
   double same_choice = std::numeric_limits<double>::quiet_NaN();  // share of equal best tokens
+  Measurement at = {};
   std::vector<LayerNoise> layers = {};
 };
 
@@ -151,6 +164,7 @@ struct ModelResults {
   ReportedCost cost = {};
   std::vector<std::string> verdicts = {};  // the conclusions of the analysis, as sentences
   std::vector<QuantizedResult> quantized = {};
+  std::vector<TaskItems> items = {};  // of benchmarks, one by one
   // A call that made these numbers, and the facts it recorded (versions, machine, data).
   struct Source {
     std::string command = {};
@@ -163,5 +177,8 @@ struct ModelResults {
 // every message. Error(damaged) for a key that is missing or of another type, Error(unsupported)
 // for JSON of any other kind.
 std::vector<ModelResults> read_results(const Json& file, const std::string& where);
+
+// The single items that osp eval --save-items wrote, one JSON object per line.
+std::vector<ModelResults> read_items(const std::string& text, const std::string& where);
 
 }  // namespace osp

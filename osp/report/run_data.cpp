@@ -112,10 +112,12 @@ void replace_or_add(std::vector<Result>& known, std::vector<Result>& added, Same
   std::move(added.begin(), added.end(), std::back_inserter(known));
 }
 
-// Adds an evaluation; a second one at the same bits adds its measurements to the first.
+// Adds an evaluation; a second one at the same bits, measured in the same way, adds its numbers to
+// the first.
 void add_evaluation(EvalResult added, std::vector<EvalResult>& known) {
-  const auto same = std::find_if(known.begin(), known.end(),
-                                 [&](const EvalResult& old) { return old.bits == added.bits; });
+  const auto same = std::find_if(known.begin(), known.end(), [&](const EvalResult& old) {
+    return old.bits == added.bits && old.at.key() == added.at.key();
+  });
   if (same == known.end()) {
     known.push_back(std::move(added));
     return;
@@ -139,17 +141,23 @@ bool read_own_results(const std::string& path, RunData& run) {
 
 const Outliers& RunData::outliers() const { return has_analysis ? analysis : last_validation; }
 
-double RunData::perplexity(const std::string& bits) const {
-  for (const EvalResult& result : evaluation) {
-    if (result.bits == bits && std::isfinite(result.perplexity)) return result.perplexity;
-  }
+std::vector<TextPerplexities> RunData::perplexities() const {
+  std::vector<TextPerplexities> all;
+  const auto add = [&](const Measurement& at, const std::string& bits, double value) {
+    if (!std::isfinite(value)) return;
+    const auto found = std::find_if(all.begin(), all.end(), [&](const TextPerplexities& known) {
+      return known.at.key() == at.key();
+    });
+    TextPerplexities& there =
+        found == all.end() ? *all.insert(all.end(), TextPerplexities{at, {}}) : *found;
+    there.by_bits.emplace(bits, value);  // the first stays
+  };
+  for (const EvalResult& result : evaluation) add(result.at, result.bits, result.perplexity);
   for (const QuantizedResult& result : quantized) {
-    if (result.method == "rtn" && result.bits == bits) return result.perplexity;
+    add(result.at, kFullBits, result.perplexity_16);
+    if (result.method == "rtn") add(result.at, result.bits, result.perplexity);
   }
-  for (const QuantizedResult& result : quantized) {
-    if (bits == "16-16-16" && std::isfinite(result.perplexity_16)) return result.perplexity_16;
-  }
-  return kNan;
+  return all;
 }
 
 double RunData::final_validation_loss() const {
@@ -190,8 +198,11 @@ void add_results(ModelResults results, RunData& run) {
   // Several seeds of one method come in one file and are kept.
   replace_or_add(run.quantized, results.quantized,
                  [](const QuantizedResult& a, const QuantizedResult& b) {
-                   return a.method == b.method && a.bits == b.bits;
+                   return a.method == b.method && a.bits == b.bits && a.at.key() == b.at.key();
                  });
+  replace_or_add(run.items, results.items, [](const TaskItems& a, const TaskItems& b) {
+    return a.bits == b.bits && a.task == b.task;
+  });
   std::move(results.sources.begin(), results.sources.end(), std::back_inserter(run.sources));
 }
 

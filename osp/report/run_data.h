@@ -34,6 +34,7 @@ struct RunData : ModelResults {
   std::vector<std::vector<double>> kurtosis_per_layer;         // [validation][layer]
   std::vector<TextSample> samples;
   Outliers last_validation;
+  size_t seeds = 1;  // the runs that this is the mean of (seed_groups.h)
   int64_t step = 0;
   double tokens = 0;
   double seconds = 0;
@@ -45,8 +46,9 @@ struct RunData : ModelResults {
   // The finished model's outliers where it was analyzed, else those of the last validation.
   const Outliers& outliers() const;
   bool trained_here() const { return !path.empty(); }
-  // Perplexity at these bits, NaN if not evaluated.
-  double perplexity(const std::string& bits) const;
+  // The perplexities by what they were measured on, in the order of the results. Rounding to
+  // nearest is that of osp eval; without it, method rtn of osp quantize.
+  std::vector<TextPerplexities> perplexities() const;
   double final_validation_loss() const;  // NaN without a validation
   double peak_learning_rate() const;     // NaN without a step
 };
@@ -57,7 +59,7 @@ struct RunData : ModelResults {
 RunData read_run(const std::string& path, bool live = false);
 
 // Adds results to a model: they replace older ones at the same bits, or of the same method and
-// bits.
+// bits, that were measured on the same text in the same way.
 void add_results(ModelResults results, RunData& run);
 
 // Sets name, key and label of a model.

@@ -16,6 +16,7 @@ inline constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 struct Series {
   std::vector<double> tokens;
   std::vector<double> values;
+  std::vector<double> low = {}, high = {};  // over seeds, where this is a mean over several
 
   size_t size() const { return tokens.size(); }
   bool empty() const { return tokens.empty(); }

@@ -25,6 +25,7 @@ Json share_trace(const std::string& label, const std::vector<std::vector<double>
     layers.push_back(std::to_string(layer + 1));
     widest = std::max(widest, mass[layer].size());
   }
+  const double height = std::max(200.0, kRowHeight * static_cast<double>(mass.size()) + 130);
   for (size_t head = 0; head < widest; ++head) heads.push_back(std::to_string(head + 1));
   return {{"type", "heatmap"},
           {"name", escape_html(label)},
@@ -34,7 +35,7 @@ Json share_trace(const std::string& label, const std::vector<std::vector<double>
           {"hovertemplate", "block %{y}, head %{x}: %{z:.3f}"},
           {"texttemplate", widest <= kMostNumbersInARow ? "%{z:.2f}" : ""},
           {"coloraxis", "coloraxis"},
-          {"meta", {{"role", "heat"}, {"choice", choice}}}};
+          {"meta", {{"role", "heat"}, {"choice", choice}, {"height", height}}}};
 }
 
 Chart share_chart(const std::vector<RunData>& runs) {
@@ -45,13 +46,12 @@ Chart share_chart(const std::vector<RunData>& runs) {
                   "token gets most of it, mean over queries and sequences. A head whose share is "
                   "near 1 is a sink head.",
               .table = {{"model and block"}, {}}};
-  size_t most_layers = 0, most_heads = 0;
+  size_t most_heads = 0;
   double highest = kLeastColourReach;
   const auto add = [&](const std::string& name, const std::vector<std::vector<double>>& shares) {
     if (shares.empty()) return;
     chart.traces.push_back(share_trace(name, shares, chart.choices.size()));
     chart.choices.push_back(name);
-    most_layers = std::max(most_layers, shares.size());
     for (size_t layer = 0; layer < shares.size(); ++layer) {
       std::vector<std::string> row = {fmt::format("{}, block {}", name, layer + 1)};
       for (const double value : shares[layer]) {
@@ -77,11 +77,10 @@ Chart share_chart(const std::vector<RunData>& runs) {
                     {"yanchor", "bottom"},
                     {"ypad", 4},
                     {"x", 0.5}};
-  chart.layout = {
-      {"xaxis", {{"title", {{"text", "head"}}}, {"type", "category"}}},
-      {"yaxis", {{"title", {{"text", "block"}}}, {"type", "category"}}},
-      {"coloraxis", {{"colorscale", "Cividis"}, {"colorbar", bar}, {"cmin", 0}, {"cmax", highest}}},
-      {"height", std::max(340.0, kRowHeight * static_cast<double>(most_layers) + 130)}};
+  chart.layout = {{"xaxis", {{"title", {{"text", "head"}}}, {"type", "category"}}},
+                  {"yaxis", {{"title", {{"text", "block"}}}, {"type", "category"}}},
+                  {"coloraxis",
+                   {{"colorscale", "Cividis"}, {"colorbar", bar}, {"cmin", 0}, {"cmax", highest}}}};
   return chart;
 }
 

@@ -6,6 +6,7 @@
 #include "osp/base/console.h"
 #include "osp/base/error.h"
 #include "osp/report/chart_parts.h"
+#include "osp/report/plain_names.h"
 #include "osp/report/summary.h"
 
 namespace osp {
@@ -19,6 +20,17 @@ const TaskResult* find_task(const EvalResult& result, const std::string& task) {
     if (found.task == task) return &found;
   }
   return nullptr;
+}
+
+// The standard error of the paper's average of ten scores: ARC's two count as one.
+double average_error(const EvalResult& result) {
+  double squares = 0, weights = 0;
+  for (const TaskResult& task : result.tasks) {
+    const double weight = task.task.starts_with("arc_") ? 0.5 : 1;
+    squares += std::pow(weight * task.standard_error, 2);
+    weights += weight;
+  }
+  return std::sqrt(squares) / weights;
 }
 
 double percent(double share) { return 100 * share; }
@@ -37,14 +49,14 @@ Json score_bars(const RunData& run, size_t index, size_t turn, const EvalResult&
   std::vector<double> values, errors;
   for (const std::string& task : tasks) {
     const TaskResult* found = find_task(result, task);
-    names.push_back(escape_html(task));
+    names.push_back(escape_html(plain_name(task)));
     values.push_back(found ? percent(found->value) : kNan);
     errors.push_back(found ? percent(found->standard_error) : kNan);
   }
   if (std::isfinite(result.average)) {
     names.push_back(kAverage);
     values.push_back(percent(result.average));
-    errors.push_back(kNan);
+    errors.push_back(percent(average_error(result)));
   }
   return {{"type", "bar"},
           {"name", escape_html(run.label + ", " + result.bits)},
@@ -55,10 +67,16 @@ Json score_bars(const RunData& run, size_t index, size_t turn, const EvalResult&
           {"meta", {{"run", index}, {"role", "bar"}, {"turn", turn}}}};
 }
 
+std::vector<std::string> plain_names(const std::vector<std::string>& keys) {
+  std::vector<std::string> names;
+  for (const std::string& key : keys) names.push_back(plain_name(key));
+  return names;
+}
+
 // The score of guessing as a short line across each task's group of bars.
 Json chance_trace(const std::vector<std::string>& tasks, const std::vector<double>& chances) {
   return {{"type", "scatter"},           {"mode", "markers"},
-          {"name", "guessing"},          {"x", escaped_list(tasks)},
+          {"name", "guessing"},          {"x", escaped_list(plain_names(tasks))},
           {"y", to_json_array(chances)}, {"hovertemplate", "%{y:.1f}"},
           {"meta", {{"role", "chance"}}}};
 }
@@ -88,7 +106,8 @@ std::vector<Chart> task_charts(const std::vector<RunData>& runs) {
   }
   if (tasks.empty()) return {};
   for (size_t t = 0; t < tasks.size(); ++t) {
-    chart.table.rows.push_back({tasks[t], "–", "–", score_text(chances[t] / 100, kNan)});
+    chart.table.rows.push_back(
+        {plain_name(tasks[t]), "–", "–", score_text(chances[t] / 100, kNan)});
   }
   if (averages) chart.table.rows.push_back({kAverage, "–", "–", "–"});
   chart.table.header = {"task", "metric", "items", "guessing (%)"};
@@ -105,10 +124,12 @@ std::vector<Chart> task_charts(const std::vector<RunData>& runs) {
         auto& row = chart.table.rows[t];
         row.push_back(found ? score_text(found->value, found->standard_error) : "–");
         if (!found) continue;
-        if (!found->metric.empty()) row[1] = found->metric;
+        if (found->cut > 0) row.back() += fmt::format(" ({:.0f} prompts cut)", found->cut);
+        if (!found->metric.empty()) row[1] = plain_name(found->metric);
         if (std::isfinite(found->items)) row[2] = format_count(std::llround(found->items));
       }
-      if (averages) chart.table.rows.back().push_back(score_text(result.average, kNan));
+      if (averages)
+        chart.table.rows.back().push_back(score_text(result.average, average_error(result)));
     }
   }
   if (std::any_of(chances.begin(), chances.end(), [](double v) { return std::isfinite(v); })) {

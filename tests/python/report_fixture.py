@@ -66,14 +66,21 @@ def write_run(
     text="a word",
     extra_files=True,
     tax=None,
+    seed=1,
+    optimizer=None,
+    norm=None,
+    projection=None,
 ):
     """A run whose kurtosis grows to `final_kurtosis` and whose largest activation grows to `peak`."""
     folder.mkdir(parents=True)
+    adam = "adam" in folder.name
     recipe = {
-        "model": {"layers": layers, "width": 256},
-        "optim": {"lr": rate, "preset": "adam" if "adam" in folder.name else "osp-paper"},
-        "train": {"seed": 1, "note": text},
-    }
+        "run": {"seed": seed},
+        "model": {"layers": layers, "width": 256, "norm": norm or ("rms" if adam else "single-scale"),
+                  "embedding_projection": not adam if projection is None else projection},
+        "optim": {"lr": rate, "name": optimizer or ("adam" if adam else "osp")},
+        "train": {"note": text},
+    }  # fmt: skip
     records = [{"kind": "start", "step": 0, "tokens": 0, "recipe": recipe, "parameters": 7_000_000,
                 "osp_version": "0.1.0", "device": text}]  # fmt: skip
     for step in range(log_every, steps + 1, log_every):
@@ -101,7 +108,7 @@ def write_run(
     (folder / "recipe.json").write_text(json.dumps(recipe))
     (folder / "eval.json").write_text(json.dumps({
         "model": str(folder / "model"), "data": text,
-        "results": [{"bits": b, "perplexity": p, "loss": 3.0, "tokens": 1000, "seconds": 1.0}
+        "results": [{"bits": b, "perplexity": p, "loss": 3.0, "tokens": 1000, "window": 256, "seconds": 1.0}
                     for b, p in perplexities.items()]}))  # fmt: skip
     last = validation(steps, steps * tokens_per_step, final_kurtosis, peak, layers, text)
     (folder / "analysis.json").write_text(json.dumps({

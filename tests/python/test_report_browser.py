@@ -130,7 +130,7 @@ def test_every_chart_has_title_units_and_readable_letters(charts):
 def numbers_of(rows):
     for row in rows:
         for cell in row[1:]:
-            for text in re.findall(r"(?<![\w.-])[-−]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?", cell):
+            for text in re.findall(r"(?<![\w.-])[-−]?\d[\d,]*\.?\d*(?:e[-−+]?\d+)?", cell):
                 yield float(text.replace("−", "-").replace(",", ""))
 
 

@@ -1,0 +1,117 @@
+#include "osp/report/damage_chart.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "osp/base/error.h"
+#include "osp/report/chart_parts.h"
+#include "osp/report/summary.h"
+
+namespace osp {
+namespace {
+
+constexpr double kPixelsPerWay = 90;
+
+// One model quantized in one way, measured as the model at 16 bits was.
+struct Damage {
+  size_t run;
+  Measurement at;
+  std::string way;
+  double full;
+  std::vector<double> quantized;  // one per seed
+  double mean() const {
+    double sum = 0;
+    for (const double value : quantized) sum += value;
+    return sum / static_cast<double>(quantized.size());
+  }
+  double percent() const { return 100 * (mean() / full - 1); }
+};
+
+// A model's damages, by the measurement and the way.
+std::vector<Damage> damages_of(const RunData& run, size_t index) {
+  std::vector<Damage> all;
+  for (const EvalResult& result : run.evaluation) {
+    const double full = perplexity_on(run, result.at, kFullBits);
+    if (result.bits == kFullBits || !std::isfinite(full) || !std::isfinite(result.perplexity)) {
+      continue;
+    }
+    all.push_back({index, result.at, "nearest, " + result.bits, full, {result.perplexity}});
+  }
+  for (const QuantizedResult& result : run.quantized) {
+    if (!std::isfinite(result.perplexity) || !std::isfinite(result.perplexity_16)) continue;
+    const std::string way = result.method + ", " + result.bits;
+    const auto same = std::find_if(all.begin(), all.end(), [&](const Damage& known) {
+      return known.way == way && known.at.key() == result.at.key();
+    });
+    if (same != all.end()) {
+      same->quantized.push_back(result.perplexity);
+    } else {
+      all.push_back({index, result.at, way, result.perplexity_16, {result.perplexity}});
+    }
+  }
+  return all;
+}
+
+Json damage_trace(const std::string& name, size_t run, size_t choice,
+                  const std::vector<const Damage*>& damages) {
+  std::vector<std::string> ways;
+  std::vector<double> values;
+  for (const Damage* damage : damages) {
+    ways.push_back(damage->way);
+    values.push_back(damage->percent());
+  }
+  return {{"type", "scatter"},
+          {"mode", "markers"},
+          {"name", escape_html(name)},
+          {"x", escaped_list(ways)},
+          {"y", to_json_array(values)},
+          {"hovertemplate", "%{y:.3g} %"},
+          {"meta", {{"run", run}, {"role", "marks"}, {"choice", choice}}}};
+}
+
+}  // namespace
+
+std::vector<Chart> damage_charts(const std::vector<RunData>& runs) {
+  Chart chart{
+      .id = "damage",
+      .title = "Damage by quantization",
+      .caption =
+          "How much each way of quantizing adds to the perplexity of the model at 16 bits, "
+          "in percent, both measured on the same text in the same windows; lower is better. "
+          "One text at a time.",
+      .table = {{"", "measured on", "quantized", "PPL 16 bits", "PPL quantized", "damage"}, {}},
+      .wide = true};
+  chart.pixels_per_category = kPixelsPerWay;
+  // A trace per model and measurement, a choice per measurement.
+  std::vector<std::string> keys;
+  Extent extent;
+  for (size_t r = 0; r < runs.size(); ++r) {
+    const std::vector<Damage> damages = damages_of(runs[r], r);
+    std::map<size_t, std::vector<const Damage*>> by_choice;
+    for (const Damage& damage : damages) {
+      if (add_once(damage.at.key(), keys)) chart.choices.push_back("on " + damage.at.phrase());
+      const auto at = std::find(keys.begin(), keys.end(), damage.at.key()) - keys.begin();
+      by_choice[static_cast<size_t>(at)].push_back(&damage);
+      extent.include(damage.percent());
+      chart.table.rows.push_back({runs[r].label, damage.at.phrase(), damage.way,
+                                  format_number(damage.full), format_number(damage.mean()),
+                                  format_damage(damage.full, damage.mean())});
+    }
+    for (const auto& [choice, list] : by_choice) {
+      chart.traces.push_back(damage_trace(runs[r].label, r, choice, list));
+    }
+  }
+  if (chart.traces.empty()) return {};
+  chart.layout = {{"xaxis", {{"title", {{"text", "method and bits"}}}, {"type", "category"}}},
+                  {"yaxis", {{"title", {{"text", "damage (%)"}}}}},
+                  {"hovermode", "x unified"}};
+  if (extent.low > 0 && extent.high > 20 * extent.low) {
+    chart.layout["yaxis"].update(log_ticks(extent.low, extent.high));
+  } else {
+    chart.layout["yaxis"]["rangemode"] = "tozero";
+  }
+  return {chart};
+}
+
+}  // namespace osp
