@@ -8,7 +8,6 @@
 #include <optional>
 
 #include "osp/base/error.h"
-#include "osp/ops/result_origin.h"
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/diagnose/cost_report.h"
@@ -19,6 +18,7 @@
 #include "osp/eval/token_source.h"
 #include "osp/eval/weight_summary.h"
 #include "osp/model/model_dir.h"
+#include "osp/ops/result_origin.h"
 
 namespace osp {
 namespace {

@@ -89,7 +89,7 @@ int run_bench_train(const BenchTrainCommand& options) {
     fail(ErrorCode::usage, "--profile is of one --model: demo, 50m or 125m");
   }
   if (options.alone || options.profile) {
-    refuse_given(options.common, {"compile", "repetitions", "python", "peer"},
+    refuse_given(options.common, {"peer_mode", "repetitions", "python", "peer"},
                  "is about the comparison with the peer, which --alone and --profile leave out");
     return time_training_alone(options);
   }

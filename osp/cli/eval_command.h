@@ -22,6 +22,7 @@ struct EvalCommand {
   // Perplexity only.
   ActivationGroups groups;
   PerplexityOptions perplexity;
+  std::string precision = "fp32";
   std::string divergence_from;
   bool tax = false;
   int64_t rotations = 3;
@@ -57,6 +58,8 @@ struct EvalCommand {
     ActivationGroups::fields(visit, self.groups);
     EngineChoice::fields(visit, self.engine);
     PerplexityOptions::fields(visit, self.perplexity);
+    visit("precision", self.precision, Choices{{"fp32", "bf16"}},
+          "type of products and activations; bf16 is faster, and its rounding is in the result");
     visit("divergence_from", self.divergence_from,
           "model whose 16-bit predictions the Kullback-Leibler divergence is measured from",
           {.value = "MODEL"});

@@ -1,10 +1,11 @@
 // The part of `osp eval` that measures perplexity, and divergence from another model.
 
+#include <chrono>
 #include <optional>
 
 #include "osp/base/error.h"
 #include "osp/base/json_number.h"
-#include "osp/ops/result_origin.h"
+#include "osp/base/timing.h"
 #include "osp/cli/eval_command.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/diagnose/cost_report.h"
@@ -12,6 +13,7 @@
 #include "osp/eval/perplexity.h"
 #include "osp/eval/token_source.h"
 #include "osp/model/model_dir.h"
+#include "osp/ops/result_origin.h"
 #include "osp/ptq/quantized_model_dir.h"
 #include "osp/quant/fake_quant.h"
 
@@ -32,6 +34,7 @@ struct Measure {
   const TokenSource& source;
   const ParameterStore* original;  // that divergence is measured from; nullptr: none
   Console& console;
+  std::vector<at::Tensor>& original_states;  // see DivergenceOptions
 };
 
 double bits_per_byte(const PerplexityResult& result, const TokenSource& source) {
@@ -45,21 +48,37 @@ double bits_per_byte(const PerplexityResult& result, const TokenSource& source) 
          static_cast<double>(bytes);
 }
 
+// Divergence, and with it the perplexity: one pass of the model, beside one of the original for all rows.
+PerplexityResult measure_both(const Measure& measure, const ParameterStore& store, Tap& tap,
+                              const std::string& bits, DivergenceResult& divergence) {
+  const auto start = std::chrono::steady_clock::now();
+  DivergenceOptions options;
+  options.max_tokens = measure.options.perplexity.max_tokens;
+  options.changed_tap = &tap;
+  options.original_states = &measure.original_states;
+  options.progress = progress_line(measure.console, bits, "windows");
+  divergence = measure_divergence(*measure.original, store, measure.source.tokens, options);
+  return {.loss = divergence.changed_loss,
+          .perplexity = divergence.changed_perplexity(),
+          .tokens = divergence.tokens,
+          .window = divergence.window,
+          .stride = divergence.window,
+          .windows = divergence.windows,
+          .seconds = seconds_since(start)};
+}
+
 Row measure_row(const Measure& measure, const ParameterStore& store, const BitWidths& bits,
                 Tap& tap) {
-  PerplexityOptions perplexity = measure.options.perplexity;
-  perplexity.tap = &tap;
-  perplexity.progress = progress_line(measure.console, bits.text(), "windows");
-  Row row{bits, measure_perplexity(store, measure.source.tokens, perplexity), {}, 0.0, {}};
-  row.bits_per_byte = bits_per_byte(row.result, measure.source);
+  Row row{bits, {}, {}, 0.0, {}};
   if (measure.original != nullptr) {
-    DivergenceOptions divergence;
-    divergence.max_tokens = measure.options.perplexity.max_tokens;
-    divergence.changed_tap = &tap;
-    divergence.progress = progress_line(measure.console, bits.text() + " divergence", "windows");
-    row.divergence =
-        measure_divergence(*measure.original, store, measure.source.tokens, divergence);
+    row.result = measure_both(measure, store, tap, bits.text(), row.divergence.emplace());
+  } else {
+    PerplexityOptions perplexity = measure.options.perplexity;
+    perplexity.tap = &tap;
+    perplexity.progress = progress_line(measure.console, bits.text(), "windows");
+    row.result = measure_perplexity(store, measure.source.tokens, perplexity);
   }
+  row.bits_per_byte = bits_per_byte(row.result, measure.source);
   measure.console.end_status();
   return row;
 }
@@ -85,6 +104,7 @@ std::vector<Row> measure_quantized(const std::string& dir, const Measure& measur
   }
   const auto loaded = load_model_at(dir, asked, measure.options.engine);
   check_head_applies(measure.options.common, *loaded);
+  use_precision(measure.options.precision, *loaded);
   const ParameterStore& store = loaded->model.store;
   measure.console.line("{}", loaded->engine_note);
   if (measure.options.groups.any()) {
@@ -114,7 +134,8 @@ void measure_taxes(const std::string& dir, const Measure& measure, std::vector<R
 }
 
 std::vector<Row> measure_widths(const std::string& dir, const Measure& measure) {
-  const ParameterStore store = load_model_dir(dir);
+  ParameterStore store = load_model_dir(dir);
+  set_compute_type(store, measure.options.precision == "bf16");
   check_activation_groups(measure.options.groups, store.config);
   if (measure.original != nullptr) check_original(*measure.original, store, measure.options);
   std::vector<Row> rows;
@@ -149,6 +170,7 @@ Json rows_json(const EvalCommand& options, const TokenSource& source,
     result["tokens"] = row.result.tokens;
     result["window"] = row.result.window;
     result["stride"] = row.result.stride;
+    result["precision"] = options.precision;
     result["seconds"] = row.result.seconds;
     if (row.divergence) {
       result["divergence"] = {{"from", options.divergence_from},
@@ -215,7 +237,8 @@ int run_eval_perplexity(const EvalCommand& options) {
     }
     original.emplace(load_model_dir(from));
   }
-  const Measure measure{options, source, original ? &*original : nullptr, console};
+  std::vector<at::Tensor> states;
+  const Measure measure{options, source, original ? &*original : nullptr, console, states};
   std::vector<Row> rows =
       is_quantized_model_dir(dir) ? measure_quantized(dir, measure) : measure_widths(dir, measure);
   if (options.tax) measure_taxes(dir, measure, rows);

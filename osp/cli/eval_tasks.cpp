@@ -91,7 +91,11 @@ int64_t tokens_of_run(const std::string& dir) {
 class TaskRunner {
  public:
   TaskRunner(const EvalCommand& options, TaskResults& results, Console& console)
-      : common_(options.common), engine_(options.engine), results_(results), console_(console) {
+      : common_(options.common),
+        engine_(options.engine),
+        precision_(options.precision),
+        results_(results),
+        console_(console) {
     for (const TaskDescription* task : parse_tasks(options.tasks)) {
       prompts_.push_back(
           load_task_prompts(options.data, *task, parse_prompts(options.prompts), options.limit));
@@ -109,9 +113,11 @@ class TaskRunner {
     if (subject.quantized) {
       loaded = load_model_at(subject.dir, "", engine_);
       check_head_applies(common_, *loaded);
+      use_precision(precision_, *loaded);
       console_.line("{}: {}", subject.name, loaded->engine_note);
     } else {
       plain = load_model_dir(subject.dir);
+      set_compute_type(*plain, precision_ == "bf16");
     }
     const ParameterStore& store = loaded ? loaded->model.store : *plain;
     results_.add_model(subject.name, count_parameters(store.config), tokens_of_run(subject.dir));
@@ -152,6 +158,7 @@ class TaskRunner {
 
   CommonOptions common_;
   EngineChoice engine_;
+  std::string precision_;
   std::vector<TaskPrompts> prompts_;
   std::optional<SampleFile> samples_;
   TaskResults& results_;
@@ -194,7 +201,7 @@ void run_all(const EvalCommand& options, TaskResults& results, const std::string
 
 int run_eval_tasks(const EvalCommand& options) {
   check_table(options.table);
-  const TaskResultsHeader header{options.data, options.prompts, options.limit};
+  const TaskResultsHeader header{options.data, options.prompts, options.limit, options.precision};
   const bool resumes = !options.resume.empty();
   const std::string& kept = resumes ? options.resume : options.out;
   // Hold every name that will be written.

@@ -92,6 +92,15 @@ void refuse_bits(const std::string& asked, const std::string& dir, const BitWidt
        asked, dir, own.text());
 }
 
+void use_precision(const std::string& precision, LoadedModel& loaded) {
+  if (precision == "fp32") return;
+  if (loaded.integer) {
+    fail(ErrorCode::usage, "--precision {}: {}; give --engine simulated as well", precision,
+         loaded.engine_note);
+  }
+  set_compute_type(loaded.model.store, precision == "bf16");
+}
+
 void check_bits(const CommonOptions& common, const std::string& bits) {
   if (common.is_given("bits")) parse_bits(bits);
 }

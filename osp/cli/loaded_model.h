@@ -76,6 +76,9 @@ void check_engine_options(const CommonOptions& common, const EngineChoice& choic
 // The same once it is known whether the model runs on the integer engine.
 void check_head_applies(const CommonOptions& common, const LoadedModel& loaded);
 
+// What `--precision` says: products of a loaded store in bf16. Error(usage) on the integer engine.
+void use_precision(const std::string& precision, LoadedModel& loaded);
+
 // Error(usage): the model in `dir` has its own widths, and others were given.
 [[noreturn]] void refuse_bits(const std::string& asked, const std::string& dir,
                               const BitWidths& own);

@@ -4,13 +4,13 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/log_softmax.h>
 
 #include <algorithm>
 
 #include "osp/base/error.h"
 #include "osp/eval/perplexity.h"
 #include "osp/model/transformer.h"
+#include "osp/ops/log_probabilities.h"
 
 namespace osp {
 namespace {
@@ -29,7 +29,7 @@ class FixedTokens {
       states_.push_back(forward_block(store_, layer, states_.back(), options_));
     }
     for_rows(states_.back(),
-             [&](const at::Tensor& logits) { log_p_.push_back(logits.log_softmax(-1)); });
+             [&](const at::Tensor& logits) { log_p_.push_back(log_probabilities(logits)); });
   }
 
   // KL in nats per token with the selected quantizers, none of them in front of layer `first`.
@@ -43,7 +43,7 @@ class FixedTokens {
     size_t chunk = 0;
     for_rows(x, [&](const at::Tensor& logits) {
       const at::Tensor& log_p = log_p_[chunk++];
-      const at::Tensor difference = log_p - logits.log_softmax(-1);
+      const at::Tensor difference = log_p - log_probabilities(logits);
       sum += log_p.exp().mul_(difference).sum(at::kDouble).item<double>();
     });
     return sum / static_cast<double>(x.size(0) * x.size(1));

@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/log_softmax.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +10,7 @@
 #include "osp/base/error.h"
 #include "osp/eval/perplexity.h"
 #include "osp/model/transformer.h"
+#include "osp/ops/log_probabilities.h"
 
 namespace osp {
 namespace {
@@ -22,6 +22,13 @@ at::Tensor states(const ParameterStore& store, const at::Tensor& inputs, Tap* ta
   ForwardOptions options;
   options.tap = tap;
   return forward_hidden(store, inputs, options).flatten(0, 1);
+}
+
+// Keeps the states of a batch if those in front of it are kept and there is room.
+void keep(const at::Tensor& batch, size_t place, std::vector<at::Tensor>& states) {
+  int64_t bytes = static_cast<int64_t>(batch.nbytes());
+  for (const at::Tensor& kept : states) bytes += static_cast<int64_t>(kept.nbytes());
+  if (states.size() == place && bytes <= kMostStateBytes) states.push_back(batch);
 }
 
 double loss_of(const at::Tensor& log_p, const at::Tensor& targets) {
@@ -65,6 +72,7 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
   DivergenceResult result;
   result.tokens = windows * (window - 1);
   result.window = window;
+  result.windows = windows;
   std::vector<float> positions;  // the divergence at each
   positions.reserve(static_cast<size_t>(result.tokens));
   const int64_t batch = std::max<int64_t>(1, kBatchTokens / window);
@@ -78,17 +86,15 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
         options.original_states != nullptr && options.original_states->size() > place;
     const at::Tensor before =
         known ? options.original_states->at(place) : states(original, inputs, options.original_tap);
-    if (!known && options.original_states != nullptr) options.original_states->push_back(before);
+    if (!known && options.original_states != nullptr) keep(before, place, *options.original_states);
     const at::Tensor after = states(changed, inputs, options.changed_tap);
     // Losses and divergence from the logits, some rows at a time.
     for (int64_t row = 0; row < before.size(0); row += kRowsAtATime) {
       const int64_t rows = std::min(kRowsAtATime, before.size(0) - row);
-      const at::Tensor p =
-          logits_of_hidden(original, before.narrow(0, row, rows), options.original_tap)
-              .log_softmax(-1);
-      const at::Tensor q =
-          logits_of_hidden(changed, after.narrow(0, row, rows), options.changed_tap)
-              .log_softmax(-1);
+      const at::Tensor p = log_probabilities(
+          logits_of_hidden(original, before.narrow(0, row, rows), options.original_tap));
+      const at::Tensor q = log_probabilities(
+          logits_of_hidden(changed, after.narrow(0, row, rows), options.changed_tap));
       const at::Tensor wanted = targets.narrow(0, row, rows);
       result.original_loss += loss_of(p, wanted);
       result.changed_loss += loss_of(q, wanted);

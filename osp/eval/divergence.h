@@ -17,13 +17,16 @@
 
 namespace osp {
 
+inline constexpr int64_t kMostStateBytes = int64_t{1} << 30;
+
 struct DivergenceOptions {
   int64_t window = 0;      // 0: min(2048, trained context)
   int64_t max_tokens = 0;  // 0: all; otherwise as many whole windows as fit, at least one
   Tap* original_tap = nullptr;
   Tap* changed_tap = nullptr;
   // Final states of the original, one per batch of windows; filled where it is empty and used where
-  // it is not, for whoever compares several models with one original on the same tokens.
+  // it is not, for whoever compares several models with one original on the same tokens. At most
+  // kMostStateBytes of them are kept; the original runs again on the windows behind.
   std::vector<at::Tensor>* original_states = nullptr;
   std::function<void(int64_t done, int64_t total)> progress = {};  // windows
 };
@@ -35,7 +38,7 @@ struct DivergenceResult {
   double divergence_median = 0.0, divergence_95 = 0.0, divergence_99 = 0.0;
   double same_choice = 0.0;  // share of positions where both find the same token most likely
   int64_t tokens = 0;        // scored
-  int64_t window = 0;
+  int64_t window = 0, windows = 0;
 
   double original_perplexity() const;
   double changed_perplexity() const;

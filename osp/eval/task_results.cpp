@@ -3,8 +3,8 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/json_text.h"
-#include "osp/ops/result_origin.h"
 #include "osp/base/version.h"
+#include "osp/ops/result_origin.h"
 
 namespace osp {
 namespace {
@@ -37,6 +37,7 @@ TaskResults::TaskResults(const TaskResultsHeader& header, const std::string& pat
       json_({{"prompts", header.prompts},
              {"data", header.data},
              {"limit", header.limit},
+             {"precision", header.precision},
              {"models", Json::array()}}) {
   record_origin(json_);
 }
@@ -57,6 +58,7 @@ TaskResults TaskResults::resume(const TaskResultsHeader& header, const std::stri
   demand("version", json_string(json, "version", path), kVersion);
   demand("--prompts", json_string(json, "prompts", path), header.prompts);
   demand("--limit", std::to_string(json_int(json, "limit", path)), std::to_string(header.limit));
+  demand("--precision", json.value("precision", "fp32"), header.precision);
   for (const Json& model : json["models"]) {
     json_string(model, "model", path);
     json_int(model, "parameters", path);

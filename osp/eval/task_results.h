@@ -15,13 +15,14 @@ struct TaskResultsHeader {
   std::string data;
   std::string prompts;  // "reference"
   int64_t limit = 0;
+  std::string precision = "fp32";
 };
 
 class TaskResults {
  public:
   // Writes to `path` after every change ("": nowhere).
   TaskResults(const TaskResultsHeader& header, const std::string& path);
-  // Continues the document at `path`. Error(usage) if its prompts, limit or program version differ,
+  // Continues the document at `path`. Error(usage) if its prompts, limit, precision or program version differ,
   // Error(damaged) if it is not such a document.
   static TaskResults resume(const TaskResultsHeader& header, const std::string& path);
 

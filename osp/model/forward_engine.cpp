@@ -1,12 +1,12 @@
 #include "osp/model/forward_engine.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/scalar_tensor.h>
 
 #include <algorithm>
 
 #include "osp/model/tap.h"
+#include "osp/ops/log_probabilities.h"
 
 namespace osp {
 namespace {
@@ -23,7 +23,7 @@ at::Tensor ForwardEngine::loss_sum(const at::Tensor& hidden_ND, const at::Tensor
   for (int64_t row = 0; row < hidden_ND.size(0); row += kLossRows) {
     const int64_t rows = std::min(kLossRows, hidden_ND.size(0) - row);
     const at::Tensor wanted = targets.narrow(0, row, rows);
-    const at::Tensor log_p = logits(hidden_ND.narrow(0, row, rows)).log_softmax(-1);
+    const at::Tensor log_p = log_probabilities(logits(hidden_ND.narrow(0, row, rows)));
     const at::Tensor losses = log_p.gather(1, wanted.clamp_min(0).unsqueeze(1)).squeeze(1);
     sum -= losses.mul(wanted.ge(0)).sum(at::kDouble).item<double>();
   }

@@ -14,6 +14,7 @@
 
 #include "osp/base/error.h"
 #include "osp/ops/dispatch.h"
+#include "osp/ops/log_probabilities.h"
 
 namespace osp {
 
@@ -40,7 +41,7 @@ int64_t chunk_rows(int64_t rows, int64_t vocabulary) {
 // The chunk by the tensor library's operators, for devices and types without kernels.
 void cross_entropy_chunk_reference(const at::Tensor& logits, const at::Tensor& targets,
                                    const at::Tensor& losses, bool write_gradient, double scale) {
-  const at::Tensor log_p = at::log_softmax(logits.to(losses.scalar_type()), -1);
+  const at::Tensor log_p = log_probabilities(logits.to(losses.scalar_type()));
   const at::Tensor scored = targets.ge(0).unsqueeze(1);
   const at::Tensor column = targets.clamp_min(0).unsqueeze(1);
   losses.unsqueeze(1).copy_(-(log_p.gather(1, column) * scored));
