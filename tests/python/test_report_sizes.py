@@ -114,7 +114,7 @@ def test_seeds_are_means_with_a_band_and_every_run_is_listed(sixty, chromium):
     rows = chromium.evaluate("[...document.querySelectorAll('#results tbody tr')].map((r) => r.innerText)")
     assert len(rows) == 15
     osp = next(row for row in rows if row.startswith("OSP (4 seeds)"))
-    assert "± " in osp
+    assert "± " in osp and osp.split("\t")[1] == "OSP"
     roles = chromium.evaluate(
         "document.getElementById('validation-loss').data.map((t) => t.meta.role + t.meta.run)")  # fmt: skip
     assert roles == list(itertools.chain(*((f"band{i}", f"points{i}") for i in range(15))))
