@@ -70,7 +70,7 @@ std::string render_table(const HtmlTable& table, const std::string& caption) {
     for (size_t i = 0; i < row.size(); ++i) {
       const bool heading = i == 0;
       // Long texts may break into lines.
-      const bool words = row[i].size() > 28 && row[i].find(' ') != std::string::npos;
+      const bool words = row[i].size() > 24 && row[i].find(' ') != std::string::npos;
       out += heading ? "<th scope=\"row\">" : words ? "<td class=\"words\">" : "<td>";
       out += escape_html(row[i]) + (heading ? "</th>" : "</td>");
     }

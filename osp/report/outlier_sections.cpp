@@ -14,6 +14,7 @@ namespace osp {
 namespace {
 
 constexpr size_t kMaxContextBytes = 80;
+constexpr size_t kMostOpen = 6;  // models whose sentences are not folded up
 
 std::string index_text(int64_t value) { return value < 0 ? "–" : std::to_string(value); }
 
@@ -117,7 +118,11 @@ std::string verdict_section(const std::vector<RunData>& runs) {
     }
     out += "</ul></li>\n";
   }
-  return out.empty() ? "" : "<h3>In words</h3>\n<ul class=\"words\">\n" + out + "</ul>\n";
+  if (out.empty()) return "";
+  out = "<ul class=\"words\">\n" + out + "</ul>\n";
+  if (runs.size() > kMostOpen)
+    out = "<details><summary>Of every model</summary>\n" + out + "</details>\n";
+  return "<h3>In words</h3>\n" + out;
 }
 
 }  // namespace osp

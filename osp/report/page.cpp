@@ -189,10 +189,12 @@ std::string model_key(const std::vector<RunData>& models) {
       "<p><button type=\"button\" data-all=\"1\">all</button> <button type=\"button\" "
       "data-all=\"\">none</button></p>\n";
   for (size_t m = 0; m < models.size(); ++m) {
+    const std::string kind = kind_name(recipe_kind(models[m].recipe));
+    const bool said = models[m].label.find(kind) != std::string::npos;
     out += fmt::format(
         "<label><input type=\"checkbox\" checked autocomplete=\"off\" data-run=\"{}\"> <span "
         "class=\"swatch\"></span> {}</label>\n",
-        m, escape_html(models[m].label));
+        m, escape_html(models[m].label + (said ? "" : ": " + kind)));
   }
   return out + "</fieldset>\n";
 }

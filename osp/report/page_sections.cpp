@@ -18,6 +18,7 @@ constexpr size_t kMaxSampleBytes = 1500;
 constexpr size_t kMaxPromptBytes = 300;
 constexpr size_t kMaxEarlierSamples = 6;
 constexpr size_t kMaxValueBytes = 300;
+constexpr size_t kMostColumns = 6;  // more models get a row each
 
 std::string text_of(const Json& value) {
   return shorten(value.is_string() ? value.get<std::string>() : json_text(value), kMaxValueBytes);
@@ -29,6 +30,17 @@ std::string details(const std::string& summary, const std::string& body) {
 
 std::string text_table(const HtmlTable& table, const std::string& caption) {
   return "<div class=\"text\">" + render_table(table, caption) + "</div>\n";
+}
+
+// The table with rows and columns exchanged.
+HtmlTable turned(const HtmlTable& table) {
+  HtmlTable out{{table.header.front()}, {}};
+  for (const auto& row : table.rows) out.header.push_back(row.front());
+  for (size_t column = 1; column < table.header.size(); ++column) {
+    out.rows.push_back({table.header[column]});
+    for (const auto& row : table.rows) out.rows.back().push_back(row[column]);
+  }
+  return out;
 }
 
 std::string sample_html(const TextSample& sample) {
@@ -144,7 +156,8 @@ std::string recipe_section(const std::vector<RunData>& all_runs) {
     out += "<p>All runs have the same recipe.</p>\n";
   } else if (runs.size() > 1) {
     out += "<p>The runs differ in these settings and in no other.</p>\n" +
-           text_table(differences, "Settings that differ");
+           text_table(runs.size() > kMostColumns ? turned(differences) : differences,
+                      "Settings that differ");
   }
   for (size_t r = 0; r < runs.size(); ++r) {
     HtmlTable full{{"setting", "value"}, {}};

@@ -294,14 +294,17 @@ HtmlTable summary_table(const std::vector<RunData>& runs, bool join) {
     }
     return table;
   }
-  // A row per recipe.
+  // A row per recipe, with its name where a label does not say it.
   const std::vector<RunData> models = join_seeds(runs);
   const std::vector<std::vector<size_t>> groups = seed_groups(runs);
   for (size_t g = 0; g < groups.size(); ++g) {
     std::vector<SummaryRow> rows;
     for (const size_t r : groups[g]) rows.push_back(summary_row(runs[r], common));
     table.rows.push_back(summary_cells(models[g].label, rows, taxed, models[g].cost));
+    const std::string kind = kind_name(recipe_kind(models[g].recipe));
+    table.rows.back().insert(table.rows.back().begin() + 1, kind.empty() ? "–" : kind);
   }
+  table.header.insert(table.header.begin() + 1, "recipe");
   return table;
 }
 
