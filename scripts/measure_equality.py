@@ -214,7 +214,7 @@ def compare_texts(lines: list[dict], peer) -> dict:
         "items": len(lines),
         "equal_texts": len(lines) - len(other),
         "unequal_items": other,
-        "exact_match_osp": sum(line["exact_match"] for line in lines) / len(lines),
+        "exact_match_osp": sum(line["correct"] for line in lines) / len(lines),
         "equal": not other,
     }
 
@@ -238,6 +238,7 @@ def measure_lm_eval(options: argparse.Namespace, document: dict) -> bool:
         # Greedy texts one at a time: padding changes the peer's rounding.
         peer.batch_size_per_gpu = 1 if task in GENERATION else 4
         tasks[task] = compare_texts(lines, peer) if task in GENERATION else compare_choices(lines, peer)
+        tasks[task]["commit"] = document["commit"]
         write(options.out, document)
         print(task, json.dumps(tasks[task]), flush=True)
     return all(result["equal"] for result in tasks.values())

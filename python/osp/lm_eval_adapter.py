@@ -31,7 +31,8 @@ class OspLM(LM):
     """A model dir, a quantized folder or a GGUF file, run by `osp score`.
 
     Arguments: `model`; `bits` (weights-activations-cache, 16 for none; default: the model's own);
-    `batch_tokens` per forward pass; `max_gen_toks` for tasks that set none; `program`, the osp to run (default: find_program()).
+    `batch_tokens` per forward pass; `max_gen_toks` for tasks that set none; `program`, the osp to run
+    (default: find_program()).
     """
 
     def __init__(
