@@ -58,7 +58,6 @@ void record_provenance(Json& result) {
   result["version"] = kVersion;
   result["command"] = process_command();
   result["machine"] = machine_text();
-  result["load_average"] = load_average();
 }
 
 }  // namespace osp

@@ -20,7 +20,7 @@ std::string machine_text();
 // The average number of programs that wanted a core in the last minute, as the system counts it.
 double load_average();
 
-// Adds "version" of the program, "command", "machine" and "load_average" to a result.
+// Adds "version" of the program, "command" and "machine" to a result.
 void record_provenance(Json& result);
 
 }  // namespace osp

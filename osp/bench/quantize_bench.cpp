@@ -84,7 +84,7 @@ PeerSettings tune_quantize_peer(const QuantizeBench& bench, const std::string& p
 Json quantize_bench_json(const std::string& model,
                          const std::vector<QuantizeComparison>& comparisons) {
   Json result = {{"model", model}, {"comparisons", Json::array()}};
-  record_origin(result);
+  record_timed_origin(result);
   for (const QuantizeComparison& compared : comparisons) {
     Json entry = {
         {"precision", compared.precision}, {"runs", Json::array()}, {"peer", compared.peer}};

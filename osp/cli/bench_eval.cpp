@@ -50,7 +50,7 @@ int run_bench_eval(const BenchEvalCommand& options) {
   for (const TaskDescription* task : tasks) {
     result["tasks"][task->name] = summarize_task(task->name, pairs);
   }
-  record_origin(result);
+  record_timed_origin(result);
   if (options.common.json) {
     print_json(result);
   } else {

@@ -88,7 +88,7 @@ int run_bench_optim(const BenchOptimCommand& options) {
                  {"threads", at::get_num_threads()},
                  {"batch_tokens", bench.batch_tokens}};
   result.update(measured);
-  record_origin(result);
+  record_timed_origin(result);
   print_json(result);
   return 0;
 }

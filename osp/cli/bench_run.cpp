@@ -30,7 +30,7 @@ int run_bench_run(const BenchRunCommand& options) {
           : load_engine(find_model_dir(options.bench.model), engine_options);
   Console console(options.common.quiet);
   Json speed = measure_engine_speed(*engine, options.bench, console);
-  record_origin(speed);
+  record_timed_origin(speed);
   print_result(
       options.common, [&] { return speed; }, [&] { print_out("{}", engine_speed_table(speed)); });
   return 0;

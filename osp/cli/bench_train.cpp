@@ -108,7 +108,7 @@ int run_bench_train(const BenchTrainCommand& options) {
     return 0;
   }
   Json result = models[0];  // the first model's numbers at the top level, all in `models`
-  record_origin(result);
+  record_timed_origin(result);
   result["steps"] = options.turn.steps;
   result["repetitions"] = options.turn.repetitions;
   result["threads"] = at::get_num_threads();

@@ -152,6 +152,7 @@ Json rows_json(const EvalCommand& options, const TokenSource& source,
   record_origin(json);
   json["model"] = options.models.front();
   json["data"] = options.data;
+  json["precision"] = options.precision;
   if (options.tasks == "wikitext2") {
     json["task"] = options.tasks;
     json["text_tokens"] = source.tokens.size();
@@ -170,7 +171,6 @@ Json rows_json(const EvalCommand& options, const TokenSource& source,
     result["tokens"] = row.result.tokens;
     result["window"] = row.result.window;
     result["stride"] = row.result.stride;
-    result["precision"] = options.precision;
     result["seconds"] = row.result.seconds;
     if (row.divergence) {
       result["divergence"] = {{"from", options.divergence_from},

@@ -22,4 +22,9 @@ void record_origin(Json& result) {
   result["tensor_library"] = std::string("PyTorch ") + TORCH_VERSION;
 }
 
+void record_timed_origin(Json& result) {
+  record_origin(result);
+  result["load_average"] = load_average();
+}
+
 }  // namespace osp

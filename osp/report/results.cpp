@@ -50,10 +50,13 @@ Measurement read_measurement(const Json& item, const Json& file, const std::stri
     const int64_t size = int_or(file, key, 0, where);
     if (size > 0) at.settings += fmt::format("; {} {}", key, size);
   }
-  if (!has_value(item, "tasks")) return at;
-  at.benchmarks = true;
-  at.settings = fmt::format("{}; first {}", string_or_empty(file, "prompts", where),
-                            int_or(file, "limit", 0, where));
+  if (has_value(item, "tasks")) {
+    at.benchmarks = true;
+    at.settings = fmt::format("{}; first {}", string_or_empty(file, "prompts", where),
+                              int_or(file, "limit", 0, where));
+  }
+  const std::string precision = string_or_empty(file, "precision", where);
+  if (!precision.empty() && precision != "fp32") at.settings += "; " + precision;
   return at;
 }
 

@@ -152,6 +152,40 @@ def test_divergence_equals_transformers(model, run_program, tmp_path):
     )
 
 
+def test_precision_is_that_of_the_products(model, run_program, tmp_path):
+    folder, llama, text, ids = model
+    words = ["osp", "eval", folder, "--data", text, "--json"]
+    full, half = (json.loads(run_program([*words, *p]).stdout) for p in ([], ["--precision", "bf16"]))
+    assert full["precision"] == "fp32" and half["precision"] == "bf16"
+    batch = windows(ids)
+    other = copy.deepcopy(llama).bfloat16()
+    with torch.no_grad():
+        log_p = other(batch).logits[:, :-1].float().log_softmax(-1)
+    loss = -log_p.gather(2, batch[:, 1:, None]).mean().item()
+    full, half = full["results"][0]["loss"], half["results"][0]["loss"]
+    assert 0 < abs(half - full) < 2e-3 * full
+    # Rounded elsewhere than in transformers, by as much as either is off.
+    assert abs(half - loss) < 2e-3 * loss
+    run_program(["osp", "quantize", folder, "--method", "rtn", "--bits", "4-4-4", "--out", tmp_path / "q"])
+    words = ["osp", "eval", tmp_path / "q", "--data", text, "--precision", "bf16"]
+    refused = run_program(words, check=False)
+    assert refused.returncode == 2 and "--engine simulated" in refused.stderr
+    run_program([*words, "--engine", "simulated"])
+
+
+def test_perplexity_is_the_same_with_divergence(model, run_program):
+    folder, _, text, _ = model
+    words = ["osp", "eval", folder, "--data", text, "--bits", "16-16-16,4-4-4", "--json"]
+    alone, both = (
+        json.loads(run_program([*words, *more]).stdout)["results"]
+        for more in ([], ["--divergence-from", folder])
+    )
+    for a, b in zip(alone, both, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-6) and a["tokens"] == b["tokens"]
+        assert (a["window"], a["stride"]) == (b["window"], b["stride"])
+        assert a["bits_per_byte"] == pytest.approx(b["bits_per_byte"], rel=1e-6)
+
+
 def test_divergence_of_a_quantized_model(model, run_program, tmp_path):
     folder, _, text, _ = model
     run_program(["osp", "quantize", folder, "--method", "rtn", "--bits", "4-4-4", "--out", tmp_path / "q"])

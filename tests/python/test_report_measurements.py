@@ -6,11 +6,13 @@ import re
 import pytest
 
 
-def evaluation(path, values, *, data="wiki.test", tokens=1000, window=256, model="models/small"):
+def evaluation(
+    path, values, *, data="wiki.test", tokens=1000, window=256, precision="fp32", model="models/small"
+):
     """An output of `osp eval --json` with the perplexities of `values` by bits."""
     results = [{"bits": bits, "perplexity": value, "tokens": tokens, "window": window, "stride": window}
                for bits, value in values.items()]  # fmt: skip
-    path.write_text(json.dumps({"model": model, "data": data, "results": results}))
+    path.write_text(json.dumps({"model": model, "data": data, "precision": precision, "results": results}))
     return path
 
 
@@ -48,6 +50,7 @@ DIFFERENCES = [
     ("data", "c4.txt", "other text"),
     ("tokens", 2000, "other token count"),
     ("window", 1024, "other window"),
+    ("precision", "bf16", "other settings"),
 ]
 
 
