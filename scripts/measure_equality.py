@@ -83,10 +83,12 @@ def commit() -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
-def header(arguments: list[str]) -> dict:
+def header(options: argparse.Namespace) -> dict:
+    words = [options.what, "--data", options.data, "--tokenizer", options.tokenizer]
+    words += ["--limit", options.limit] if options.limit is not None else []
     packages = ["torch", "transformers", "tokenizers", "gguf", "lm_eval"]
     return {
-        "command": " ".join(["scripts/measure_equality.py", *arguments]),
+        "command": " ".join(["scripts/measure_equality.py", *map(str, words)]),
         "commit": commit(),
         "model": FILE,
         "isa": isa_level(),
@@ -263,7 +265,7 @@ def main() -> None:
     options.out = options.out or ROOT / "docs" / "measured" / f"equality-{options.what}.json"
     if options.what == "lm-eval" and options.limit is None:
         options.limit = 200
-    document = header(sys.argv[1:])
+    document = header(options)
     measure = measure_perplexity if options.what == "perplexity" else measure_lm_eval
     sys.exit(0 if measure(options, document) else 1)
 
