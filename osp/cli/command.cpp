@@ -17,6 +17,8 @@ void refuse_given(const CommonOptions& common, std::initializer_list<const char*
                   const std::string& why) {
   std::vector<std::string> refused;
   for (const char* field : fields) {
+    OSP_CHECK(std::find(common.known.begin(), common.known.end(), field) != common.known.end(),
+              "this command has no option {}", field);
     if (common.is_given(field)) refused.push_back(option_name(std::string(field)));
   }
   if (refused.empty()) return;

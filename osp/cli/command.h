@@ -74,14 +74,15 @@ class Command {
     const auto options = std::make_shared<Options>();
     add_options(*options);
     runs([options, body, command = *this] {
-      options->common.given = command.given();
+      options->common.given = command.field_names(true);
+      options->common.known = command.field_names(false);
       return body(*options);
     });
   }
 
  private:
-  // The names of the fields that were typed.
-  std::vector<std::string> given() const;
+  // The names of all fields, or of those that were typed.
+  std::vector<std::string> field_names(bool typed) const;
 
   Entry* entry_;
 };
@@ -112,6 +113,7 @@ struct CommonOptions {
   bool json = false;
   // Names of the fields that were typed on the command line ("data_tokens"), by any spelling.
   std::vector<std::string> given = {};
+  std::vector<std::string> known = {};  // names of all fields of the command
 
   bool is_given(const std::string& field) const;
 

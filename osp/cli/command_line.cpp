@@ -175,10 +175,10 @@ void Command::add_fields(const FieldTable& table) {
   }
 }
 
-std::vector<std::string> Command::given() const {
+std::vector<std::string> Command::field_names(bool typed) const {
   std::vector<std::string> names;
   for (const auto& [name, option] : entry_->options) {
-    if (option->count() > 0) names.push_back(name);
+    if (!typed || option->count() > 0) names.push_back(name);
   }
   return names;
 }

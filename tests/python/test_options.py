@@ -11,14 +11,14 @@ SHAPE = Shape(width=64, heads=4, kv_heads=2, head_size=16, inner=96, layers=1, c
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, run_program):
-    """model at 16 bits; q, the same at 4-4-4, on integers; q16 at 4-4-16, simulated."""
+    """model at 16 bits; q, the same at 4-4-4, on integers; odd, in groups of 8, simulated."""
     folder = tmp_path_factory.mktemp("options")
     write_model_dir(folder / "model", SHAPE, random_weights(SHAPE))
     (folder / "model" / "tokenizer.json").write_text(json.dumps(letter_tokenizer(), ensure_ascii=False))
     (folder / "text.txt").write_text("some letters to score and quantize with " * 30)
     (folder / "lines.jsonl").write_text('{"text": "some letters"}\n')
-    for name, bits in (("q", "4-4-4"), ("q16", "4-4-16")):
-        run_program(["osp", "quantize", folder / "model", "--method", "rtn", "--bits", bits, "--out",
+    for name, group in (("q", "0"), ("odd", "8")):
+        run_program(["osp", "quantize", folder / "model", "--method", "rtn", "--group", group, "--out",
                      folder / name, "--quiet"])  # fmt: skip
     return folder
 
@@ -59,8 +59,8 @@ REFUSED = [
         "--head",
         "is for the integer engine",
     ),
-    ("generate {}/q16 --prompt a --head 16", "--head", "this model is simulated"),
-    ("eval {}/q16 --data {}/text.txt --head 16", "--head", "this model is simulated"),
+    ("generate {}/odd --prompt a --head 16", "--head", "this model is simulated"),
+    ("eval {}/odd --data {}/text.txt --head 16", "--head", "this model is simulated"),
     # Perplexity and benchmarks.
     (f"{EVAL} --prompts lm-eval", "--prompts", "is for benchmarks"),
     (f"{EVAL} --limit 3 --table {{}}/t.md", "--table, --limit", "is for benchmarks"),
@@ -139,7 +139,7 @@ REFUSED = [
     (f"{REPORT} --watch --out {{}}/r.html", "--out", "--watch serves the page"),
     (f"{REPORT} --watch --summary {{}}/r.json", "--summary", "--watch serves the page"),
     # Benchmarks of speed without their peer.
-    ("bench train --alone --compile", "--compile", "--alone and --profile leave out"),
+    ("bench train --alone --peer-mode eager", "--peer-mode", "--alone and --profile leave out"),
     (
         "bench train --alone --repetitions 2 --peer x",
         "--repetitions, --peer",
