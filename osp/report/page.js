@@ -216,7 +216,9 @@ function themed(chart, choice) {
   return out;
 }
 
-const number = (x) => typeof x === 'number' && isFinite(x) ? String(Number(x.toPrecision(4))).replaceAll('-', '−') : '–';
+const number = (x) => typeof x === 'number' && isFinite(x) ?
+    String(Number(x.toPrecision(4))).replaceAll('-', '−') :
+    '–';
 
 // The table of a chart of histograms: the points of what is shown, evenly spread.
 function spell_out(chart) {
@@ -274,10 +276,12 @@ function mark_models() {
     swatch.style.color = look.color;
   }
 }
-for (const box of document.querySelectorAll('#models input')) box.addEventListener('change', draw_all);
+for (const box of document.querySelectorAll('#models input'))
+  box.addEventListener('change', draw_all);
 for (const button of document.querySelectorAll('#models button'))
   button.addEventListener('click', () => {
-    for (const box of document.querySelectorAll('#models input')) box.checked = button.dataset.all !== '';
+    for (const box of document.querySelectorAll('#models input'))
+      box.checked = button.dataset.all !== '';
     draw_all();
   });
 
@@ -290,8 +294,10 @@ function csv_cell(text) {
   if (cell === '–') cell = '';
   return /[",\n]/.test(cell) ? '"' + cell.replaceAll('"', '""') + '"' : cell;
 }
-const csv_of = (table) =>
-    [...table.rows].map((row) => [...row.cells].map((c) => csv_cell(c.textContent)).join() + '\n').join('');
+const csv_of =
+    (table) => [...table.rows]
+                   .map((row) => [...row.cells].map((c) => csv_cell(c.textContent)).join() + '\n')
+                   .join('');
 
 function save(name, url) {
   const link = document.createElement('a');
@@ -305,7 +311,8 @@ const save_csv = (name, tables) => save(
 
 function save_chart(id, format) {
   const plot = by_id(id), size = plot._fullLayout;
-  const options = {format: format, width: size.width, height: size.height, scale: format === 'png' ? 2 : 1};
+  const options =
+      {format: format, width: size.width, height: size.height, scale: format === 'png' ? 2 : 1};
   return Plotly.toImage(plot, options).then((url) => save(id + '.' + format, url));
 }
 
@@ -327,9 +334,11 @@ function add_downloads() {
     row.className = 'save';
     for (const format of ['svg', 'png'])
       row.append(button(
-          format.toUpperCase(), title + ' as ' + format.toUpperCase(), () => save_chart(chart.id, format)));
+          format.toUpperCase(), title + ' as ' + format.toUpperCase(),
+          () => save_chart(chart.id, format)));
     row.append(button(
-        'CSV', title + ' as CSV', () => save_csv(chart.id, figure.querySelectorAll('details table'))));
+        'CSV', title + ' as CSV',
+        () => save_csv(chart.id, figure.querySelectorAll('details table'))));
     figure.append(row);
   }
   for (const scroll of document.querySelectorAll('.scroll')) {
@@ -338,7 +347,8 @@ function add_downloads() {
     const title = scroll.getAttribute('aria-label'), row = document.createElement('div');
     const name = title.toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-|-$/g, '');
     row.className = 'save';
-    row.append(button('CSV', title + ' as CSV', () => save_csv(name, scroll.querySelectorAll('table'))));
+    row.append(
+        button('CSV', title + ' as CSV', () => save_csv(name, scroll.querySelectorAll('table'))));
     scroll.after(row);
   }
 }
@@ -381,7 +391,8 @@ function take_over(next) {
     return;
   }
   data = fresh;
-  for (const id of ['top', 'claims', 'results']) by_id(id).innerHTML = next.getElementById(id).innerHTML;
+  for (const id of ['top', 'claims', 'results'])
+    by_id(id).innerHTML = next.getElementById(id).innerHTML;
   for (const chart of data.charts) {
     const table = (page) =>
         page.getElementById(chart.id).parentElement.querySelector('details .scroll');

@@ -10,8 +10,9 @@ TASKS = ["arc_easy", "arc_challenge", "commonsense_qa", "gsm8k", "hellaswag", "m
 
 
 def scores(value):
-    tasks = {name: {"score": value, "standard_error": 0.2 if name.startswith("arc") else 0.02, "metric": "acc_norm", "n": 8, "chance": 0.25,
-                    "cut": 3 if name == "gsm8k" else 0} for name in TASKS}  # fmt: skip
+    tasks = {name: {"score": value, "standard_error": 0.2 if name.startswith("arc") else 0.02,
+                    "metric": "acc_norm", "n": 8,
+                    "chance": 0.25, "cut": 3 if name == "gsm8k" else 0} for name in TASKS}  # fmt: skip
     tasks["mmlu"]["subjects"] = {"anatomy": {"n": 101, "acc": 0.2, "acc_norm": 0.5},
                                  "world_religions": {"n": 26, "acc": 0.2, "acc_norm": 0.2}}  # fmt: skip
     return tasks
