@@ -12,6 +12,7 @@ import json
 import re
 import statistics
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +45,7 @@ def provenance(measurements: list[dict], machine: dict) -> str:
         if len(loads) > 1
         else f"load {loads[0]:.1f}",
     ]
-    return "Measured: " + "; ".join(part for part in parts if part) + "."
+    return textwrap.fill("Measured: " + "; ".join(part for part in parts if part) + ".", 110)
 
 
 # ---- tables --------------------------------------------------------------------------------------
