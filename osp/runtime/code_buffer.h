@@ -1,6 +1,7 @@
 // The codes of the rows of a step as products read them, with the scale, zero and sum of each segment
-// of each row, a grid of two digits giving two neighbouring rows (high, low) for each: in tiles of up to 8 rows, interleaved (code_products.h), or whole, in tiles of up to
-// 32 rows, for the products of many rows.
+// of each row: in tiles of up to 8 rows, interleaved (code_products.h), or whole, in tiles of up to
+// 32 rows, for the products of many rows. On a grid of two digits a row of numbers is two
+// neighbouring rows of codes, the high digits first.
 #pragma once
 
 #include <cstdint>

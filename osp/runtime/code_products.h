@@ -64,10 +64,17 @@ constexpr int64_t wide_steps(int64_t columns) {
   return (columns + kWideColumns - 1) / kWideColumns;
 }
 
+// Columns of a line of a panel whose codes have so many bits in memory: nibbles for 4, else bytes.
+constexpr int64_t line_columns(int64_t bits) { return bits == 4 ? 8 : 4; }
+
+using CodeTiles = CodeTile[kTileSizes][kTilePanels];
+
 struct CodeProducts {
   const char* name;
-  CodeTile nibbles[kTileSizes][kTilePanels];
-  CodeTile bytes[kTileSizes][kTilePanels];
+  CodeTiles nibbles;
+  CodeTiles bytes;
+  // Those for panels of so many bits.
+  const CodeTiles& tiles(int64_t bits) const { return bits == 4 ? nibbles : bytes; }
   // Multiplies and adds in registers alone, `steps` times the level's widest instruction in each of
   // its accumulators, and returns the number of multiply-adds: what a product could reach at most.
   int64_t (*register_products)(int64_t steps);

@@ -21,7 +21,7 @@ constexpr int64_t kStatesAtOnce = 4;  // two rows of digits each
 }  // namespace
 
 int64_t HeadPanels::panel_bytes(int64_t width, int64_t bits) {
-  return width / (bits == 8 ? 4 : 8) * kLineBytes;
+  return width / kernels::line_columns(bits) * kLineBytes;
 }
 
 HeadPanels pack_head(std::span<const uint16_t> table, int64_t vocabulary, int64_t width,
@@ -133,8 +133,7 @@ void Head::code_logits(const float* states, int64_t rows, float* out, WorkerPool
     for (int64_t bundle = begin; bundle < end; ++bundle) {
       const int64_t first = bundle * together, now = std::min(together, panels - first);
       for (const Tile& tile : tiles) {
-        const kernels::CodeTile run =
-            (bits_ == 8 ? products_.bytes : products_.nibbles)[tile.size][now - 1];
+        const kernels::CodeTile run = products_.tiles(bits_)[tile.size][now - 1];
         run(tile.digits.data(), packed_.panels.data() + first * bytes, bytes, bytes / kLineBytes,
             128, products);
         panel_logits(first, now, products, tile.states, tile.scale, tile.sums,

@@ -52,7 +52,7 @@ kernels::HeadPage KvPage::part(int64_t layer, int64_t head) const {
 
 void KvPage::put_key(int64_t layer, int64_t head, int64_t slot, const uint8_t* codes, float scale,
                      float zero) {
-  const int64_t lines = shape_.head_size / (shape_.bits == 4 ? 8 : 4);
+  const int64_t lines = shape_.head_size / kernels::line_columns(shape_.bits);
   uint8_t* to =
       part_data(layer, head) + slot / kPanelOutputs * lines * kLineBytes + slot % kPanelOutputs * 4;
   if (shape_.bits == 4) {
@@ -74,7 +74,7 @@ void KvPage::put_key(int64_t layer, int64_t head, int64_t slot, const uint8_t* c
 
 void KvPage::put_value(int64_t layer, int64_t head, int64_t slot, const uint8_t* codes, float scale,
                        float zero) {
-  const int64_t columns = shape_.bits == 4 ? 8 : 4;  // of a line
+  const int64_t columns = kernels::line_columns(shape_.bits);
   // Byte `slot % 4` of four in the token's line of each panel, or a half of it.
   uint8_t* line =
       part_data(layer, head) + shape_.code_bytes() + slot / columns * kLineBytes + slot % 4;

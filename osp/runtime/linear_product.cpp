@@ -39,8 +39,7 @@ void LinearProduct::few_rows(int64_t begin, int64_t end, int64_t together) const
     const uint8_t* panels = weight.panels.data() + first * weight.panel_bytes();
     for (const RowTile& tile : codes.tiles()) {
       const int64_t R = kernels::kTileRows[tile.size], size = R * now * kPanelOutputs;
-      const kernels::CodeTile run =
-          (weight.bits == 4 ? products.nibbles : products.bytes)[tile.size][now - 1];
+      const kernels::CodeTile run = products.tiles(weight.bits)[tile.size][now - 1];
       for (int64_t t = 0; t < segments; ++t) {
         run(codes.tile(tile) + t * weight.segment * R, panels + t * lines * kLineBytes,
             weight.panel_bytes(), lines, codes.largest(), sums.data() + t * size);

@@ -34,7 +34,7 @@ struct PackedLinear {
   bool all_eight = false;            // whether every u_t is 8; set by find_all_eight()
 
   int64_t panel_count() const { return outputs / kernels::kPanelOutputs; }
-  int64_t line_columns() const { return bits == 4 ? 8 : 4; }
+  int64_t line_columns() const { return kernels::line_columns(bits); }
   int64_t lines() const { return columns / line_columns(); }
   int64_t panel_bytes() const { return lines() * kernels::kLineBytes; }
   int64_t segments() const { return columns / segment; }

@@ -171,7 +171,7 @@ void check_sums(const Reader& reader, const std::string& name, const PackedLinea
                 const kernels::CodeProducts& products) {
   const std::vector<int8_t> ones(static_cast<size_t>(linear.segment), int8_t{1});
   const int64_t lines = linear.segment / linear.line_columns();
-  const kernels::CodeTile sum = (linear.bits == 4 ? products.nibbles : products.bytes)[0][0];
+  const kernels::CodeTile sum = products.tiles(linear.bits)[0][0];
   for (int64_t i = 0; i < linear.panel_count() * linear.segments(); ++i) {
     int32_t sums[kPanelOutputs];
     sum(ones.data(), linear.panels.data() + i * lines * kLineBytes, lines * kLineBytes, lines, 1,
