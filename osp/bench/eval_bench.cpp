@@ -13,26 +13,42 @@
 
 namespace osp {
 
+namespace {
+
+// Our results by task; writes the requests that the peer answers to `samples`.
+Json run_our_eval(const EvalBench& bench, int64_t limit, const std::string& samples) {
+  const Json ours = run_child({own_program(), "eval", find_model_dir(bench.model), "--data",
+                               bench.data, "--tasks", bench.tasks, "--limit", std::to_string(limit),
+                               "--save-items", samples, "--json", "--quiet"});
+  return ours["models"][0]["results"][0]["tasks"];
+}
+
+Json run_peer_eval(const EvalBench& bench, const std::string& samples,
+                   const PeerSettings& settings) {
+  return run_child({bench.python, bench.peer, find_model_dir(bench.model), samples, "--threads",
+                    std::to_string(at::get_num_threads())},
+                   settings.environment)["tasks"];
+}
+
+}  // namespace
+
 EvalRuns run_eval_sides(const EvalBench& bench, const PeerSettings& settings) {
   const TemporaryFolder folder;
   const std::string samples = folder / "samples.jsonl";
-  const std::string dir = find_model_dir(bench.model);
-  // Ours writes the requests that the peer answers.
-  const Json ours = run_child({own_program(), "eval", dir, "--data", bench.data, "--tasks",
-                               bench.tasks, "--limit", std::to_string(bench.limit), "--save-items",
-                               samples, "--json", "--quiet"});
-  const Json peer = run_child(
-      {bench.python, bench.peer, dir, samples, "--threads", std::to_string(at::get_num_threads())},
-      settings.environment);
-  return {ours["models"][0]["results"][0]["tasks"], peer["tasks"]};
+  EvalRuns runs;
+  runs.ours = run_our_eval(bench, bench.limit, samples);
+  runs.peer = run_peer_eval(bench, samples, settings);
+  return runs;
 }
 
 PeerSettings tune_eval_peer(const EvalBench& bench, Json& trials) {
-  EvalBench few = bench;
-  few.limit = bench.limit == 0 ? 10 : std::min<int64_t>(bench.limit, 10);
+  const TemporaryFolder folder;
+  const std::string samples = folder / "samples.jsonl";
+  run_our_eval(bench, bench.limit == 0 ? 10 : std::min<int64_t>(bench.limit, 10), samples);
   const auto items_per_s = [&](const PeerSettings& settings) {
     double items = 0, seconds = 0;
-    for (const auto& [task, result] : run_eval_sides(few, settings).peer.items()) {
+    const Json tasks = run_peer_eval(bench, samples, settings);
+    for (const auto& [task, result] : tasks.items()) {
       items += result["items"].get<double>();
       seconds += result["seconds"].get<double>();
     }

@@ -49,22 +49,24 @@ QuantizeRun run_our_quantize(const QuantizeBench& bench, const std::string& prec
           .blocks = totals["block_seconds"].get<std::vector<double>>()};
 }
 
-Json run_peer_quantize(const QuantizeBench& bench, const std::string& precision,
-                       const PeerSettings& settings, int64_t count) {
-  // Cut the windows as ours does, and write their ids.
-  const TemporaryFolder folder;
+Json calibration_windows(const QuantizeBench& bench) {
   const ModelConfig config = load_model_config(bench.model).model;
   const Calibration calibration = read_calibration(
       bench.calibration, find_model_dir(bench.model), config.context, config.vocabulary,
       {.windows = bench.windows, .length = bench.length, .reference_starts = true});
   Json windows = Json::array();
-  for (int64_t i = 0; i < std::min(count, calibration.windows_NT.size(0)); ++i) {
+  for (int64_t i = 0; i < calibration.windows_NT.size(0); ++i) {
     const at::Tensor window = calibration.windows_NT.select(0, i).contiguous();
     const int64_t* const ids = window.const_data_ptr<int64_t>();
     windows.push_back(std::vector<int64_t>(ids, ids + window.numel()));
   }
+  return windows;
+}
+
+Json run_peer_quantize(const QuantizeBench& bench, const std::string& precision,
+                       const PeerSettings& settings, const Json& windows) {
+  const TemporaryFolder folder;
   write_file_atomic(folder / "windows.json", json_text(Json{{"windows", windows}}));
-  // Run the peer on them.
   return run_child(
       {bench.python, bench.peer, "quantize", find_model_dir(bench.model), folder / "windows.json",
        "--dtype", precision == "fp32" ? "float32" : "bfloat16"},
@@ -72,11 +74,12 @@ Json run_peer_quantize(const QuantizeBench& bench, const std::string& precision,
 }
 
 PeerSettings tune_quantize_peer(const QuantizeBench& bench, const std::string& precision,
-                                Json& trials) {
-  const int64_t few = std::max<int64_t>(1, bench.windows / 16);
+                                const Json& windows, Json& trials) {
+  const size_t count = std::max<size_t>(1, windows.size() / 16);
+  const Json few(Json::array_t(windows.begin(), windows.begin() + static_cast<int64_t>(count)));
   const auto windows_per_s = [&](const PeerSettings& settings) {
     const Json run = run_peer_quantize(bench, precision, settings, few);
-    return static_cast<double>(few) / run["seconds"].get<double>();
+    return static_cast<double>(count) / run["seconds"].get<double>();
   };
   return fastest_settings(windows_per_s, "windows_per_s", trials);
 }

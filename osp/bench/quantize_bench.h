@@ -68,13 +68,16 @@ std::vector<std::string> compared_precisions(const QuantizeBench& bench);
 QuantizeRun run_our_quantize(const QuantizeBench& bench, const std::string& precision,
                              int64_t windows);
 
-// Runs the peer on the first of the windows that ours takes from the calibration text.
+// The windows that ours takes from the calibration text, [[id, …], …].
+Json calibration_windows(const QuantizeBench& bench);
+
+// Runs the peer on these windows.
 Json run_peer_quantize(const QuantizeBench& bench, const std::string& precision,
-                       const PeerSettings& settings, int64_t windows);
+                       const PeerSettings& settings, const Json& windows);
 
 // The fastest settings of the peer, on a sixteenth of the windows; `trials` as in fastest_settings().
 PeerSettings tune_quantize_peer(const QuantizeBench& bench, const std::string& precision,
-                                Json& trials);
+                                const Json& windows, Json& trials);
 
 // {"model", "comparisons": [{"precision", "runs", "peer"} and, unless the peer is null, its ratios
 // to the last run]}.

@@ -30,9 +30,11 @@ int run_bench_quantize(const BenchQuantizeCommand& options) {
   const QuantizeBench& bench = options.bench;
   if (options.alone) {
     refuse_given(options.common, {"python", "peer"}, "is about the peer, which --alone leaves out");
+  } else {
+    check_peer(bench.python, bench.peer);
   }
-  if (!options.alone) check_peer(bench.python, bench.peer);
   Console console(options.common.quiet);
+  const Json windows = options.alone ? Json() : calibration_windows(bench);
   std::vector<QuantizeComparison> comparisons;
   for (const std::string& precision : compared_precisions(bench)) {
     QuantizeComparison compared{
@@ -44,10 +46,10 @@ int run_bench_quantize(const BenchQuantizeCommand& options) {
                    compared.runs.back().seconds);
     }
     if (!options.alone) {
-      const PeerSettings settings = tune_quantize_peer(bench, precision, compared.trials);
+      const PeerSettings settings = tune_quantize_peer(bench, precision, windows, compared.trials);
       console.line("peer, {}: {}", precision, settings.name);
       compared.settings = settings.name;
-      compared.peer = run_peer_quantize(bench, precision, settings, bench.windows);
+      compared.peer = run_peer_quantize(bench, precision, settings, windows);
     }
     comparisons.push_back(std::move(compared));
   }

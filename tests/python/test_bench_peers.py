@@ -1,0 +1,88 @@
+"""`osp bench eval` and `osp bench quantize` beside a peer of this file, whose speed depends on its settings
+alone: the fastest of them is found, and both sides do the same work."""
+
+import json
+import sys
+
+import pytest
+from reference_llama import Shape, random_weights, write_model_dir
+from small_tokenizers import letter_tokenizer
+
+SHAPE = Shape(width=64, heads=4, kv_heads=2, head_size=16, inner=96, layers=1, context=64)
+
+# Fast with threads bound to cores; osp's own wait policy must not reach it. Keeps what it was called with.
+PEER = """
+import json, os, sys
+bound = os.environ.get("OMP_PROC_BIND") == "true" and "OMP_WAIT_POLICY" not in os.environ
+bound = bound and os.environ["MALLOC_TOP_PAD_"] == "67108864"
+seconds = 1.0 if bound else 2.0
+file = sys.argv[3] if sys.argv[1] == "quantize" else sys.argv[2]
+text = open(file).read()
+with open({log!r}, "a") as log:
+    log.write(json.dumps(text) + "\\n")
+if sys.argv[1] == "quantize":
+    print(json.dumps({{"seconds": seconds, "peak_memory_bytes": 2, "versions": {{"gptqmodel": "0"}}}}))
+else:
+    tasks = {{}}
+    for line in map(json.loads, text.splitlines()):
+        task = tasks.setdefault(line["task"], {{"items": 0, "seconds": seconds, "batch_size": 1}})
+        task["items"] += 1
+    print(json.dumps({{"tasks": tasks}}))
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A model, a benchmark of 14 items, a text, and the peer with its log."""
+    write_model_dir(tmp_path / "model", SHAPE, random_weights(SHAPE))
+    (tmp_path / "model" / "tokenizer.json").write_text(json.dumps(letter_tokenizer(), ensure_ascii=False))
+    (tmp_path / "piqa").mkdir()
+    item = {"goal": "some", "sol1": "letters", "sol2": "more", "label": 1}
+    (tmp_path / "piqa" / "validation.jsonl").write_text("".join(json.dumps(item) + "\n" for _ in range(14)))
+    (tmp_path / "text.txt").write_text("some letters to quantize with " * 400)
+    (tmp_path / "peer.py").write_text(PEER.format(log=str(tmp_path / "log")))
+    return tmp_path
+
+
+def bench(run_program, place, *words):
+    peer = ["--python", sys.executable, "--peer", place / "peer.py"]
+    result = json.loads(run_program(["osp", "bench", *words, *peer, "--json", "--quiet"]).stdout)
+    calls = [json.loads(line) for line in (place / "log").read_text().splitlines()]
+    return result, calls
+
+
+def check_trials(settings, trials, unit):
+    rates = {trial["settings"]: trial[unit] for trial in trials}
+    assert len(rates) == 4 and settings == "keep freed memory, threads bound to cores"
+    assert all(rates[settings] == 2 * rate for name, rate in rates.items() if name != settings)
+
+
+def test_eval_takes_the_fastest_settings_and_the_same_items(run_program, place):
+    words = ["eval", place / "model", "--data", place, "--tasks", "piqa", "--repetitions", 2]
+    result, calls = bench(run_program, place, *words)
+    check_trials(result["peer_settings"], result["peer_trials"], "items_per_s")
+    # Trials on the same ten items, then both repetitions on all.
+    assert [len(call.splitlines()) for call in calls] == [10] * 4 + [14] * 2
+    assert len(set(calls[:4])) == 1
+    assert result["tasks"]["piqa"]["items"] == 14 and result["tasks"]["piqa"]["peer_items_per_s"] == 14
+    assert result["instruction_set"] and result["load_average"] >= 0
+
+
+def test_quantize_takes_the_fastest_settings_and_the_first_windows(run_program, place):
+    words = [
+        "quantize",
+        place / "model",
+        "--calibration",
+        place / "text.txt",
+        "--windows",
+        32,
+        "--length",
+        16,
+    ]
+    result, calls = bench(run_program, place, *words, "--calibration-type", "fp32")
+    (compared,) = result["comparisons"]
+    check_trials(compared["peer_settings"], compared["peer_trials"], "windows_per_s")
+    windows = [json.loads(call)["windows"] for call in calls]
+    assert [len(each) for each in windows] == [2] * 4 + [32]
+    assert all(each == windows[-1][:2] for each in windows[:4])
+    assert len(windows[-1][0]) == 16 and compared["peer"]["seconds"] == 1
