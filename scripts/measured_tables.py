@@ -51,8 +51,12 @@ def provenance(measurements: list[dict], machine: dict) -> str:
 # ---- tables --------------------------------------------------------------------------------------
 
 
+def training_measurements() -> list[dict]:
+    return [m for m in (load(f"train-{size}") for size in ("demo", "50m", "125m")) if m]
+
+
 def training() -> str:
-    found = [m for m in (load(f"train-{size}") for size in ("demo", "50m", "125m")) if m]
+    found = training_measurements()
     rows = []
     for one in found:
         r = one["result"]
@@ -78,8 +82,7 @@ def training() -> str:
 
 def training_trials() -> str:
     rows = []
-    found = [m for m in (load(f"train-{size}") for size in ("demo", "50m", "125m")) if m]
-    for one in found:
+    for one in training_measurements():
         for trial in one["result"]["peer_trials"]:
             rows.append(
                 [

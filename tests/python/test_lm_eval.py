@@ -20,21 +20,18 @@ import torch
 # Before anything of the hub is imported: nothing here may reach for the network.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
-from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "python")]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "python"), str(ROOT / "scripts")]
+from measure_equality import CHOICES, GENERATION, instances, judge, pairs_of  # noqa: E402
 from osp.lm_eval_adapter import OspLM  # noqa: E402
 from test_gguf import smollm2_file  # noqa: E402
 from test_gguf_model import random_llama, smollm2  # noqa: E402, F401 (smollm2 is a fixture)
 
 LONG = os.environ.get("OSP_LONG_TESTS") == "1"
-CHOICES = ["arc_easy", "arc_challenge", "commonsense_qa", "hellaswag", "mmlu", "openbookqa", "piqa", "siqa"]
-CHOICES += ["winogrande"]
-GENERATION = ["gsm8k", "trivia_qa"]
 # In nats against the model in fp64. Against transformers in fp32 it is relative to a log-likelihood (absolute
 # below 1), because that itself is up to 7e-4 nats away from fp64: it rounds the angles of the rotary
 # embedding to fp32, and lm-eval adds a hundred terms in fp32.
@@ -43,10 +40,6 @@ TOLERANCE = 1e-4
 
 def tolerance(value: float) -> float:
     return TOLERANCE * max(1.0, abs(value))
-
-
-def instances(kind: str, arguments: list[tuple]) -> list[Instance]:
-    return [Instance(request_type=kind, doc={}, arguments=each, idx=i) for i, each in enumerate(arguments)]
 
 
 def fast_tokenizer(file: Path, end: str) -> PreTrainedTokenizerFast:
@@ -130,25 +123,6 @@ def samples_of(run_program, folder, model, bench, tasks, limit, *options) -> dic
     return {task: [line for line in lines if line["task"] == task] for task in tasks}
 
 
-def pairs_of(line: dict) -> list[tuple[str, str]]:
-    contexts = line.get("contexts") or [line["context"]] * len(line["choices"])
-    return list(zip(contexts, line["choices"], strict=True))
-
-
-def marks(line: dict, scores: list[float]) -> dict[str, tuple[bool, float]]:
-    """By acc and acc_norm: whether the right choice is the best, and its margin over the second best."""
-    sizes = [len(choice.removeprefix(" ")) for choice in line["choices"]]
-    result = {}
-    for name, values in {
-        "acc": scores,
-        "acc_norm": [s / n for s, n in zip(scores, sizes, strict=True)],
-    }.items():
-        best = max(values)
-        second = sorted(values)[-2]
-        result[name] = values.index(best) == line["answer"], best - second
-    return result
-
-
 def compare(task: str, lines: list[dict], peer: HFLM, capsys) -> None:
     """Every choice's log-likelihood and every item's mark, against the peer's."""
     pairs = [pair for line in lines for pair in pairs_of(line)]
@@ -162,7 +136,7 @@ def compare(task: str, lines: list[dict], peer: HFLM, capsys) -> None:
     for line in lines:
         scores = theirs[at : at + len(line["choices"])]
         at += len(scores)
-        for name, (mark, margin) in marks(line, scores).items():
+        for name, (mark, margin) in judge(line, scores).items():
             right[name] += mark
             if mark != line[name]:
                 # Choices that are the same text are equally likely; rounding decides.

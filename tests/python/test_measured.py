@@ -1,6 +1,6 @@
 """Tables of the documents are those of docs/measured/*.json, and a changed number is found."""
 
-import importlib.util
+import importlib
 import json
 import shutil
 import subprocess
@@ -43,10 +43,9 @@ def test_a_changed_measurement_or_table_is_found(copy):
     assert result.returncode == 1 and "nothing is no table" in result.stderr
 
 
-def test_measurements_name_where_they_were_made(repo_root):
-    spec = importlib.util.spec_from_file_location("measure", repo_root / "scripts" / "measure.py")
-    measure = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(measure)
+def test_measurements_name_where_they_were_made(repo_root, monkeypatch):
+    monkeypatch.syspath_prepend(repo_root / "scripts")
+    measure = importlib.import_module("measure")
     for path in sorted((repo_root / "docs" / "measured").glob("*.json")):
         found = json.loads(path.read_text())
         if found.get("measurement") not in measure.MEASUREMENTS:
