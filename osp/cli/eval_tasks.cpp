@@ -91,11 +91,7 @@ int64_t tokens_of_run(const std::string& dir) {
 class TaskRunner {
  public:
   TaskRunner(const EvalCommand& options, TaskResults& results, Console& console)
-      : common_(options.common),
-        engine_(options.engine),
-        precision_(options.precision),
-        results_(results),
-        console_(console) {
+      : options_(options), results_(results), console_(console) {
     for (const TaskDescription* task : parse_tasks(options.tasks)) {
       prompts_.push_back(
           load_task_prompts(options.data, *task, parse_prompts(options.prompts), options.limit));
@@ -111,13 +107,13 @@ class TaskRunner {
     std::unique_ptr<LoadedModel> loaded;
     std::optional<ParameterStore> plain;
     if (subject.quantized) {
-      loaded = load_model_at(subject.dir, "", engine_);
-      check_head_applies(common_, *loaded);
-      use_precision(precision_, *loaded);
+      loaded = load_model_at(subject.dir, "", options_.engine);
+      check_head_applies(options_.common, *loaded);
+      use_precision(options_.precision, *loaded);
       console_.line("{}: {}", subject.name, loaded->engine_note);
     } else {
       plain = load_model_dir(subject.dir);
-      set_compute_type(*plain, precision_ == "bf16");
+      set_compute_type(*plain, options_.precision == "bf16");
     }
     const ParameterStore& store = loaded ? loaded->model.store : *plain;
     results_.add_model(subject.name, count_parameters(store.config), tokens_of_run(subject.dir));
@@ -156,9 +152,7 @@ class TaskRunner {
     results_.finish(model, bits, prompts, answers);
   }
 
-  CommonOptions common_;
-  EngineChoice engine_;
-  std::string precision_;
+  const EvalCommand& options_;
   std::vector<TaskPrompts> prompts_;
   std::optional<SampleFile> samples_;
   TaskResults& results_;

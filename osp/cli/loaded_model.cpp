@@ -98,7 +98,7 @@ void use_precision(const std::string& precision, LoadedModel& loaded) {
     fail(ErrorCode::usage, "--precision {}: {}; give --engine simulated as well", precision,
          loaded.engine_note);
   }
-  set_compute_type(loaded.model.store, precision == "bf16");
+  set_compute_type(loaded.model.store, true);
 }
 
 void check_bits(const CommonOptions& common, const std::string& bits) {

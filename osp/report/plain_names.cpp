@@ -7,7 +7,8 @@
 namespace osp {
 
 std::string plain_name(const std::string& key) {
-  constexpr std::array<std::pair<const char*, const char*>, 31> kNames = {
+  // Names that are not their words.
+  constexpr std::array<std::pair<const char*, const char*>, 25> kNames = {
       {{"arc_easy", "ARC Easy"},
        {"arc_challenge", "ARC Challenge"},
        {"commonsense_qa", "CommonsenseQA"},
@@ -22,9 +23,6 @@ std::string plain_name(const std::string& key) {
        {"acc", "accuracy"},
        {"acc_norm", "accuracy by characters"},
        {"acc_bytes", "accuracy by bytes"},
-       {"exact_match", "exact match"},
-       {"attention_input", "attention input"},
-       {"attention_output", "attention output"},
        {"mlp_input", "MLP input"},
        {"mlp_product", "MLP product"},
        {"mlp_output", "MLP output"},
@@ -32,10 +30,7 @@ std::string plain_name(const std::string& key) {
        {"residual", "hidden state"},
        {"osp_version", "osp"},
        {"sha256", "SHA-256"},
-       {"prompts", "prompts"},
        {"limit", "items at most (0: all)"},
-       {"isa", "instruction set"},
-       {"libtorch", "libtorch"},
        {"query", "queries"},
        {"key", "keys"},
        {"value", "values"}}};
