@@ -1,6 +1,7 @@
 #include "osp/eval/request_scorer.h"
 
 #include <ATen/ops/amax.h>
+#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
 
@@ -10,7 +11,6 @@
 #include "osp/eval/prefix_groups.h"
 #include "osp/eval/request_limits.h"
 #include "osp/model/transformer.h"
-#include "osp/ops/log_probabilities.h"
 
 namespace osp {
 namespace {
@@ -157,14 +157,14 @@ void add_log_likelihoods(const ParameterStore& store, const at::Tensor& hidden_N
     const auto to_host = [](const at::Tensor& x) { return x.to(at::kDouble).cpu(); };
     const at::Tensor logits_RV =
         logits_of_hidden(store, hidden_ND.index_select(0, on_device(rows)), tap);
-    const at::Tensor sums = to_host(log_sums(logits_RV));
+    const at::Tensor log_sums = to_host(at::logsumexp(logits_RV, -1));
     const at::Tensor largest = to_host(at::amax(logits_RV, -1));
     const at::Tensor logits = to_host(logits_RV.index({on_device(row_of), on_device(ids)}));
     // log p = logit − log Σ exp(logits).
     for (size_t i = begin; i < end; ++i) {
       const int64_t row = row_of[i - begin];
       const double logit = logits.const_data_ptr<double>()[i - begin];
-      sorted[i].score->log_likelihood += logit - sums.const_data_ptr<double>()[row];
+      sorted[i].score->log_likelihood += logit - log_sums.const_data_ptr<double>()[row];
       if (logit < largest.const_data_ptr<double>()[row]) sorted[i].score->greedy = false;
     }
   }

@@ -1,6 +1,7 @@
 """osp generate as its user sees it: chats, penalties and cuts give the text that osp serve gives."""
 
 import json
+import shutil
 
 import pytest
 
@@ -39,6 +40,31 @@ def test_a_chat_is_the_chat_of_the_server(generated, server):
         assert ours["text"] == theirs["message"]["content"]
         assert ours["prompt"].endswith("assistant\n") and MESSAGE in ours["prompt"]
     assert generated("--chat")["text"] != generated()["text"]
+
+
+def test_a_chat_gets_no_token_in_front_that_its_template_does_not_write(run_program, serve_folder, tmp_path):
+    folder = tmp_path / "tiny"
+    shutil.copytree(serve_folder, folder)
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    end = next(t for t in tokenizer["added_tokens"] if t["content"] == "<|endoftext|>")
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": end["content"], "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {
+            end["content"]: {"id": end["content"], "ids": [end["id"]], "tokens": [end["content"]]}
+        },
+    }
+    file.write_text(json.dumps(tokenizer))
+    words = ["osp", "generate", folder, "--prompt", MESSAGE, "--max-tokens", "1", "--json"]
+    plain, chat = (
+        json.loads(run_program([*words, *more]).stdout)["prompt_tokens"] for more in ([], ["--chat"])
+    )
+    assert plain[0] == end["id"] and end["id"] not in chat
 
 
 @pytest.mark.parametrize(
