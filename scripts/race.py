@@ -39,16 +39,28 @@ class Stage:
     """Runs of one length of one kind of model.
 
     search: "grid" tries every rate of GRID with the first seed; "around" starts at the best rate of `before`
-    and its two neighbours in GRID, and goes on outwards while the best is the outermost tried; "none" takes
-    the best rate of `before`. The best rate then runs with the other seeds.
+    and its two neighbours in GRID, and goes on outwards while the best is the outermost tried; "inner" tries
+    the inner rates of GRID; "none" takes the best rate of `before`. The best rate then runs with the other
+    seeds. `recipe` has {} for the optimizer.
     """
 
     steps: int
     search: str = "grid"
     before: str = ""
-    prefix: str = "tiny"
+    recipe: str = "recipes/race/tiny-{}.toml"
     settings: dict = field(default_factory=dict)
+    seeds: int = len(SEEDS)
 
+
+# The 7M demo at steps of 2,048 tokens; the tiny model made deep and narrow, at steps of 1,024.
+SEVEN = "recipes/demo-7m-{}.toml"
+DEEP = {
+    "model.layers": 16,
+    "model.width": 192,
+    "model.heads": 3,
+    "model.context": 256,
+    "train.batch_tokens": 1024,
+}
 
 # In the order in which they run.
 STAGES = {
@@ -59,8 +71,11 @@ STAGES = {
     "tiny-10000": Stage(10000),
     "tiny-50000": Stage(50000, search="around", before="tiny-10000"),
     "tiny-100000": Stage(100000, search="none", before="tiny-50000"),
+    "7m-1500": Stage(1500, search="inner", recipe=SEVEN),
     "tiny-10000-decay": Stage(10000, search="around", before="tiny-2000-decay", settings=DECAY),
     "tiny-10000-qknorm": Stage(10000, search="around", before="tiny-2000-qknorm", settings=QK_NORM),
+    "7m-40000": Stage(40000, search="none", before="7m-1500", recipe=SEVEN, seeds=1),
+    "deep-40000": Stage(40000, search="none", before="tiny-50000", settings=DEEP, seeds=1),
 }
 OPTIMIZERS = ["adam", "osp"]
 
@@ -97,7 +112,7 @@ def osp(*words: object) -> dict:
 
 def train(run: Run) -> None:
     stage = STAGES[run.stage]
-    words = ["train", f"recipes/race/{stage.prefix}-{run.optimizer}.toml", "--out", run.folder]
+    words = ["train", stage.recipe.format(run.optimizer), "--out", run.folder]
     for key, value in {
         "optim.lr": run.rate,
         "run.seed": run.seed,
@@ -166,6 +181,8 @@ def searched(out: Path, stage: str, optimizer: str) -> tuple[list[float], float 
         return [], before
     if plan.search == "grid":
         tried = range(len(GRID))
+    elif plan.search == "inner":
+        tried = range(GRID.index(1e-3), GRID.index(3e-3) + 1)
     else:
         at = GRID.index(before)
         tried = range(max(0, at - 1), min(len(GRID), at + 2))
@@ -191,10 +208,11 @@ def runs_of(out: Path, stage: str) -> list[Run]:
     longest = max(len(rates) for rates, _ in search.values())
     for i in range(longest):
         names += [(o, rates[i], SEEDS[0]) for o, (rates, _) in search.items() if i < len(rates)]
-    names += [(optimizer, rate, seed) for seed in SEEDS for optimizer, rate in best.items()]
+    seeds = SEEDS[: STAGES[stage].seeds]
+    names += [(optimizer, rate, seed) for seed in seeds for optimizer, rate in best.items()]
     if "osp" in best and not STAGES[stage].settings:
         # Adam at OSP's rate, for the comparison at one rate.
-        names += [("adam", best["osp"], seed) for seed in SEEDS]
+        names += [("adam", best["osp"], seed) for seed in seeds]
     return [Run(out, stage, *name) for name in dict.fromkeys(names)]
 
 

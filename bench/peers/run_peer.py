@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""The peers of `osp bench run`: llama.cpp, its fork ik_llama.cpp and OpenVINO GenAI, from PyPI.
+"""The peers of `osp bench run`: llama.cpp, its fork ik_llama.cpp, OpenVINO GenAI and ONNX Runtime GenAI.
 
     run_peer.py --engine llama_cpp MODEL.gguf --threads 1 --cache f16
     run_peer.py --engine ik_llama_cpp MODEL.gguf
     run_peer.py --engine openvino MODEL.gguf
+    run_peer.py --engine onnxruntime FOLDER
     run_peer.py --engine llama_cpp SOURCE.gguf --quantize Q4_0 --out MODEL.gguf
 
 Measures what `osp bench run --json` does: tokens a second of a prompt that is read at once and of decoding
@@ -11,19 +12,22 @@ behind so many tokens, as the median of the repetitions; with one thread in CPU 
 in time of the clock. Prints one JSON object. Flash attention is on unless --no-flash-attention; the weights
 are repacked for the CPU where the engine does so by itself.
 
-Environments, each of its own: `pip install openvino-genai==2026.4.1.0`,
+Environments, each of its own, all from PyPI: `pip install openvino-genai==2026.4.1.0`,
 `pip install ik-llama-cpp-python==0.1.5`, and llama.cpp, built for
 this CPU: `CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36`.
 """
 
 import argparse
 import importlib
+import importlib.metadata
 import itertools
 import json
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 FILE_TYPES = {"Q4_0": 2, "Q8_0": 7, "Q4_K_S": 14, "IQ4_NL": 25, "BF16": 32}
 
@@ -54,6 +58,12 @@ def tokens_of(count: int, vocabulary: int) -> list[int]:
         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
         tokens.append((state >> 33) % vocabulary)
     return tokens
+
+
+def numpy_tokens(count: int):
+    import numpy
+
+    return numpy.array(tokens_of(count, 40000), dtype=numpy.int32)
 
 
 class IkModel:
@@ -218,6 +228,61 @@ def measure_openvino(options: argparse.Namespace) -> dict:
     return result
 
 
+def measure_onnxruntime(options: argparse.Namespace) -> dict:
+    """FOLDER is what onnxruntime_genai.models.builder wrote; the number of threads stands in its settings."""
+    import onnxruntime_genai
+
+    longest = max([*options.prefill, *(d + options.decode_tokens for d in options.depths)]) + 8
+    tokens = numpy_tokens(longest)
+    clock = Clock(options.threads)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for file in Path(options.model).resolve().iterdir():
+            if file.name != "genai_config.json":
+                (folder / file.name).symlink_to(file)
+        settings = json.loads((Path(options.model) / "genai_config.json").read_text())
+        session = settings["model"]["decoder"].setdefault("session_options", {})
+        session["intra_op_num_threads"] = options.threads
+        (folder / "genai_config.json").write_text(json.dumps(settings))
+        model = onnxruntime_genai.Model(str(folder))
+
+    def generator():
+        parameters = onnxruntime_genai.GeneratorParams(model)
+        parameters.set_search_options(max_length=longest, min_length=longest, do_sample=False)
+        return onnxruntime_genai.Generator(model, parameters)
+
+    state = {}
+    version = importlib.metadata.version("onnxruntime-genai")
+    result = {"engine": "onnxruntime", "version": version, "prefill": {}, "decode": {}}
+
+    def prepare(depth: int) -> None:
+        state["generator"] = generator()
+        if depth:
+            state["generator"].append_tokens(tokens[:depth])
+
+    def read(n: int) -> None:
+        state["generator"].append_tokens(tokens[:n])
+        state["generator"].get_logits()
+
+    def decode() -> None:
+        for _ in range(options.decode_tokens):
+            state["generator"].generate_next_token()
+
+    prepare(16)
+    decode()
+    for n in options.prefill:
+        result["prefill"][n] = clock.rate(n, options.repetitions, lambda: prepare(0), lambda n=n: read(n))
+    for depth in options.depths:
+
+        def behind(depth=depth) -> None:
+            # The first token behind a prompt is drawn from logits that are there; the next ones are timed.
+            prepare(max(depth, 1))
+            state["generator"].generate_next_token()
+
+        result["decode"][depth] = clock.rate(options.decode_tokens, options.repetitions, behind, decode)
+    return result
+
+
 def quantize(options: argparse.Namespace) -> dict:
     module = importlib.import_module(options.engine)
     parameters = module.llama_model_quantize_default_params()
@@ -229,12 +294,19 @@ def quantize(options: argparse.Namespace) -> dict:
     return {"out": options.out, "format": options.quantize}
 
 
+OTHER_ENGINES = {
+    "ik_llama_cpp": measure_llama,
+    "openvino": measure_openvino,
+    "onnxruntime": measure_onnxruntime,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model")
-    parser.add_argument("--engine", choices=["llama_cpp", "ik_llama_cpp", "openvino"], default="llama_cpp")
+    parser.add_argument("--engine", choices=["llama_cpp", *OTHER_ENGINES], default="llama_cpp")
     parser.add_argument("--prefill", type=whole_numbers, default=[128, 512, 2048], metavar="N,...")
     parser.add_argument("--depths", type=whole_numbers, default=[0, 512, 2048], metavar="N,...")
     parser.add_argument(
@@ -252,7 +324,7 @@ def main() -> None:
     if options.quantize:
         result = quantize(options)
     else:
-        result = measure_openvino(options) if options.engine == "openvino" else measure_llama(options)
+        result = OTHER_ENGINES.get(options.engine, measure_llama)(options)
         for count in options.sequences:
             result.setdefault("batch", {})[count] = measure_llama_together(options, count)
         result["threads"] = options.threads
