@@ -161,6 +161,7 @@ void print_result(const CommonOptions& common, MakeJson&& json, PrintText&& prin
 // One per file of this folder.
 void add_tokenize(CommandLine& line);
 void add_train(CommandLine& line);
+void add_plan(CommandLine& line);
 void add_quantize(CommandLine& line);
 void add_eval(CommandLine& line);
 void add_analyze(CommandLine& line);

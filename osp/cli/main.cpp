@@ -22,9 +22,9 @@ constexpr const char* kDescription =
     "Exit status: 0 done, 2 wrong usage, 3 damaged or unsupported input, 4 diverged, 5 disk, I/O\n"
     "or memory, 75 interrupted and resumable.";
 
-constexpr void (*kCommands[])(CommandLine&) = {add_tokenize, add_train,    add_quantize, add_eval,
-                                               add_analyze,  add_generate, add_score,    add_serve,
-                                               add_export,   add_average,  add_report,   add_bench};
+constexpr void (*kCommands[])(CommandLine&) = {
+    add_tokenize, add_train, add_plan,   add_quantize, add_eval,   add_analyze, add_generate,
+    add_score,    add_serve, add_export, add_average,  add_report, add_bench};
 
 // A training step frees and allocates the same large blocks again and again: keep them instead of
 // giving them back to the system, which costs a page fault for every 4 KiB.

@@ -310,23 +310,29 @@ Json train(const Recipe& recipe, const TrainOptions& options, Console& console) 
   }
 }
 
-Json dry_run(const Recipe& recipe, Console& console) {
-  // Without its data a recipe can be described, not trained.
-  if (!path_exists(recipe.data.path)) {
+Recipe complete_recipe(const Recipe& recipe, Console& console) {
+  int64_t vocabulary = 0;
+  if (path_exists(recipe.data.path)) {
+    vocabulary = open_data(recipe.data, false).train.vocabulary();
+  } else {
     console.warn(
         "data.path {} does not exist: the vocabulary is the recipe's, and nothing is known "
         "of the data",
         recipe.data.path);
-    const Recipe complete = resolved_recipe(recipe, 0);
-    check_schedule(complete.schedule, complete.train.steps);
-    return describe_run(complete);
   }
+  const Recipe complete = resolved_recipe(recipe, vocabulary);
+  check_schedule(complete.schedule, complete.train.steps);
+  return complete;
+}
+
+Json dry_run(const Recipe& recipe, Console& console) {
+  // Without its data a recipe can be described, not trained.
+  const Recipe complete = complete_recipe(recipe, console);
+  if (!path_exists(recipe.data.path)) return describe_run(complete);
 
   // Refuse what train() would refuse before its folder.
   open_device(recipe.train.device);
   TrainingData data = open_data(recipe.data, recipe.train.validation_tokens > 0);
-  const Recipe complete = resolved_recipe(recipe, data.train.vocabulary());
-  check_schedule(complete.schedule, complete.train.steps);
   const Routing routing =
       route_parameters(parameter_specs(complete.model), complete.optim, complete.model.head_size);
   check_data(data, complete);

@@ -40,6 +40,10 @@ struct TrainOptions {
 // Error(interrupted) after SIGTERM, SIGINT, SIGHUP or SIGUSR1, when the state was saved.
 Json train(const Recipe& recipe, const TrainOptions& options, Console& console);
 
+// The resolved recipe, with the vocabulary of its data; without the data, which is a warning, with its own.
+// Error(usage) for sizes or a schedule that contradict each other.
+Recipe complete_recipe(const Recipe& recipe, Console& console);
+
 // The object that --dry-run prints: describe_run() with the vocabulary of the data. Fails where
 // train() would fail before it takes its folder; a path of data that does not exist is a warning,
 // because recipes are also read for their sizes. Allocates nothing.

@@ -43,7 +43,7 @@ void add_matrix(const ParameterSpec& spec, const OptimizerGroup& group, const Op
   const int64_t rows = spec.shape[0], cols = spec.shape[1];
   const int64_t height = group.split_rows > 0 ? group.split_rows : rows;
   const double blocks = static_cast<double>(rows) / static_cast<double>(height);
-  const int64_t steps = config.muon.ns_steps;
+  const int64_t steps = config.muon.newton_schulz.ns_steps;
   pieces.push_back({.scalars = scalars_of(spec.shape),
                     .state_bytes = optimizer_state_bytes(group, spec.shape, config),
                     .flops = blocks * newton_schulz_flops(height, cols, steps),
@@ -153,7 +153,8 @@ LayoutPlan plan_layout(const Recipe& device_recipe, const Cluster& cluster, cons
                        const Totals& totals, Layout layout) {
   const auto devices = static_cast<double>(cluster.devices);
   const auto split = static_cast<double>(layout.split);
-  LayoutPlan result{.layout = layout};
+  LayoutPlan result;
+  result.layout = layout;
   // Matrices to groups, all else in equal parts.
   const std::vector<Share> shares = shares_of(totals.matrices, layout.groups);
   result.busy_groups = std::count_if(shares.begin(), shares.end(),
@@ -277,7 +278,8 @@ std::vector<int64_t> balanced_groups(const std::vector<double>& costs, int64_t g
 }
 
 Plan make_plan(const Recipe& recipe, const Cluster& cluster, const Layout* given) {
-  Plan plan{.cluster = cluster};
+  Plan plan;
+  plan.cluster = cluster;
   // Sequences of a device.
   const int64_t sequences = recipe.train.batch_tokens / recipe.model.context;
   if (cluster.devices > sequences) {
