@@ -86,6 +86,15 @@ def engine(options: argparse.Namespace) -> dict:
                 "ik_llama.cpp": [*peer, "ik_llama_cpp", file],
                 "OpenVINO": [*peer, "openvino", file],
             }
+        if options.onnxruntime:
+            plain, built = scratch / "plain", scratch / "onnx"
+            run(OSP, "export", smollm2_file(), "--format", "hf", "--out", plain, "--quiet")
+            run(options.onnxruntime, "-m", "onnxruntime_genai.models.builder", "-i", plain, "-o", built,
+                "-p", "int4", "-e", "cpu", "-c", scratch, "--extra_options", "int4_accuracy_level=4",
+                "int4_block_size=32")  # fmt: skip
+            peers["ONNX Runtime"] = [
+                options.onnxruntime, "bench/peers/run_peer.py", "--engine", "onnxruntime", built,
+            ]  # fmt: skip
         rounds = []
         for number in range(options.rounds):
             for threads in (1, 2):
@@ -114,6 +123,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--peers", metavar="PYTHON")
+    parser.add_argument("--onnxruntime", metavar="PYTHON")
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     if options.list:

@@ -96,6 +96,32 @@ def training_trials() -> str:
     return table(["model", "mode", "settings", "micro-batches", "tokens/s"], rows, left=3)
 
 
+def optimizers() -> str:
+    """Optimizers with a peer: seconds of a step and, for each peer, the ratios of the pairs."""
+    one = load("optim-125m")
+    rows = []
+    for optimizer in one["result"]["optimizers"]:
+        for group in optimizer["groups"]:
+            for i, peer in enumerate(group["peers"]):
+                own = i == 0
+                ratios = ", ".join(f"{ratio:.2f}" for ratio in sorted(peer["ratios"]))
+                rows.append(
+                    [
+                        f"{optimizer['optimizer']}: {group['group']}" if own else "",
+                        f"{group['parameters'] / 1e6:,.1f}M" if own else "",
+                        f"{group['seconds']:.4f}" if own else "",
+                        peer["peer"],
+                        f"{peer['seconds']:.4f}",
+                        f"{peer['ratio']:.2f} ({ratios})",
+                        f"{peer['cpu_ratio']:.2f}",
+                        f"{group['bytes_per_parameter']:.2f}" if own else "",
+                    ]
+                )
+    header = ["optimizer: group", "parameters", "osp, s a step", "peer", "s a step",
+              "ratio, median (each pair)", "CPU seconds, peer / osp", "bytes a parameter"]  # fmt: skip
+    return table(header, rows) + "\n\n" + provenance([one], one["result"])
+
+
 def engine_rates(rounds: list[dict], threads: int, side: str, kind: str, n: str) -> float | None:
     rates = [
         r["sides"][side].get(kind, {}).get(n)
@@ -130,7 +156,12 @@ def engine() -> str:
     return table(header, [*rows, memory], left=2) + "\n\n" + provenance([one], first[ours[0]])
 
 
-TABLES = {"training": training, "training-trials": training_trials, "engine": engine}
+TABLES = {
+    "training": training,
+    "training-trials": training_trials,
+    "optimizers": optimizers,
+    "engine": engine,
+}
 
 
 def rendered(text: str, path: Path) -> str:

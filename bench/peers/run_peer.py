@@ -15,6 +15,9 @@ are repacked for the CPU where the engine does so by itself.
 Environments, each of its own, all from PyPI: `pip install openvino-genai==2026.4.1.0`,
 `pip install ik-llama-cpp-python==0.1.5`, and llama.cpp, built for
 this CPU: `CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36`.
+ONNX Runtime GenAI: `pip install onnxruntime-genai==0.18.0 onnx onnx-ir torch transformers`, and FOLDER is
+what `python -m onnxruntime_genai.models.builder -i MODEL_DIR -o FOLDER -p int4 -e cpu -c CACHE
+--extra_options int4_accuracy_level=4 int4_block_size=32` writes: 4-bit weights, 8-bit activations.
 """
 
 import argparse

@@ -77,11 +77,11 @@ void print_memory(const DeviceMemory& memory) {
 }
 
 void print_layouts(const Plan& plan) {
-  print_out("\n{:<16}{:>8}{:>8}{:>9}{:>12}{:>12}{:>12}{:>11}{:>7}{:>10}\n", "a matrix is of",
+  print_out("\n{:<15}{:>7}{:>6}{:>9}{:>10}{:>11}{:>11}{:>10}{:>6}{:>9}\n", "a matrix is of",
             "groups", "busy", "balance", "NS", "wire", "memory", "step", "MFU", "of Adam");
   for (size_t i = 0; i < plan.layouts.size(); ++i) {
     const LayoutPlan& one = plan.layouts[i];
-    print_out("{:<16}{:>8}{:>8}{:>9}{:>12}{:>12}{:>12}{:>11}{:>7}{:>10}{}\n",
+    print_out("{:<15}{:>7}{:>6}{:>9}{:>10}{:>11}{:>11}{:>10}{:>6}{:>9}{}\n",
               layout_text(one.layout), one.layout.groups, one.busy_groups,
               one.balance > 0 ? fmt::format("{:.2f}", one.balance) : "-",
               seconds_text(one.optimizer_s), format_bytes(one.gradient_bytes + one.weight_bytes),
@@ -100,11 +100,13 @@ void print_plan(const Plan& plan, const Recipe& recipe) {
   print_out("devices           {}, at most {} sequences of {} tokens each, {} at a time\n",
             cluster.devices, plan.sequences, recipe.model.context,
             (plan.sequences + plan.micro_batches - 1) / plan.micro_batches);
-  print_out(
-      "step              {}: passes {}, Newton-Schulz {}, gradients {} ({} hidden), weights {}\n",
-      seconds_text(best.step_s), seconds_text(best.passes_s), seconds_text(best.optimizer_s),
-      seconds_text(best.gradients_s), seconds_text(best.hidden_s), seconds_text(best.weights_s));
-  print_out("                  {} if nothing is hidden\n", seconds_text(best.serial_step_s()));
+  print_out("step              {}, {} if nothing is hidden\n", seconds_text(best.step_s),
+            seconds_text(best.serial_step_s()));
+  print_out("  passes          {}\n", seconds_text(best.passes_s));
+  print_out("  Newton-Schulz   {}\n", seconds_text(best.optimizer_s));
+  print_out("  gradients       {}, {} of it hidden\n", seconds_text(best.gradients_s),
+            seconds_text(best.hidden_s));
+  print_out("  weights         {}\n", seconds_text(best.weights_s));
   print_out("rate              {:.3g} tokens/s, MFU {:.1f} %, {:.2f} % of the same with Adam\n",
             static_cast<double>(recipe.train.batch_tokens) / best.step_s, 100 * best.mfu,
             100 * best.of_adam);
@@ -112,11 +114,10 @@ void print_plan(const Plan& plan, const Recipe& recipe) {
             format_duration(best.step_s * static_cast<double>(recipe.train.steps)));
   if (plan.matrices > 0 && cluster.devices > plan.matrices) {
     print_out(
-        "matrices          {} for {} devices: owned whole, the largest ({} of a step's passes) is "
-        "the least that Newton-Schulz takes, and {} devices own none\n",
-        plan.matrices, cluster.devices,
-        fmt::format("{:.2f} %", 100 * plan.largest_matrix_flops / plan.passes_flops),
-        cluster.devices - plan.matrices);
+        "matrices          {} for {} devices: owned whole, {} devices own none, and the largest "
+        "takes\n                  {:.2f} % of a step's passes, the least that Newton-Schulz can\n",
+        plan.matrices, cluster.devices, cluster.devices - plan.matrices,
+        100 * plan.largest_matrix_flops / plan.passes_flops);
   }
   print_memory(best.memory);
   print_layouts(plan);

@@ -23,7 +23,7 @@ PROGRAM = re.compile(r"build/release/(\w+)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 # Names of other people's code, which the sources mention under other names or not at all.
 FOREIGN = {"bos_token"}
-FOREIGN_FILES = {"llama.cpp"}
+FOREIGN_FILES = {"llama.cpp", "ik_llama.cpp"}
 
 
 def documents(root):

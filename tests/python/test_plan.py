@@ -1,6 +1,8 @@
 """osp plan: a recipe's run on many devices, by formula."""
 
+import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,40 @@ def test_what_cannot_be_planned_is_refused(osp, words, said):
     result = osp("plan", PAPER, *words, check=False)
     assert result.returncode == (5 if "fits" in said else 2), result.stderr
     assert said in result.stderr
+
+
+def test_the_page_on_scaling_shows_what_the_program_prints(osp):
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    shown = re.search(r"<!-- plan -->\n(.*?)<!-- end of plan -->", page, re.DOTALL)[1]
+    printed = osp("plan", PAPER, *CLUSTER, "--quiet").stdout
+    assert shown.strip("\n") == "\n".join(("    " + line).rstrip() for line in printed.splitlines())
+
+
+def page_rows(title: str) -> list[list[str]]:
+    """The rows of the page's table under a header that begins with `title`, as cells."""
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    lines = page[page.index(f"| {title} |") :].splitlines()[2:]
+    rows = [line.strip("| ").split(" | ") for line in itertools.takewhile(lambda x: x.startswith("|"), lines)]
+    assert len(rows) > 3
+    return rows
+
+
+def best_of(osp, devices: int, tokens: int) -> dict:
+    found = plan(osp, "--devices", devices, "--bandwidth", "100GB/s", "--flops", "275T",
+                 "--set", f"train.batch_tokens={tokens}")  # fmt: skip
+    return found["layouts"][found["best"]]
+
+
+def test_the_pages_table_of_small_steps(osp):
+    for tokens, *shares in page_rows("tokens a step"):
+        for devices, share in zip((8, 64), shares, strict=True):
+            best = best_of(osp, devices, int(tokens.replace(",", "")))
+            assert f"{100 * best['of_adam']:.2f} %" == share
+
+
+def test_the_pages_table_of_strong_scaling(osp):
+    for devices, step, mfu, share in page_rows("devices"):
+        best = best_of(osp, int(devices), 4194304)
+        assert f"{best['seconds']['step']:.2f} s" == step
+        assert f"{100 * best['mfu']:.1f} %" == mfu
+        assert f"{100 * best['of_adam']:.2f} %" == share
