@@ -182,6 +182,7 @@ std::string difference_from_llama(const ModelConfig& config) {
   if (config.learned_positions) return "has learned positions";
   const bool whole = config.rotary_size == 0 || config.rotary_size == config.head_size;
   if (!whole) return "rotates a part of each head";
+  if (!config.unrotated_layers.empty()) return "has layers without the rotary embedding";
   if (config.window > 0) return fmt::format("has a sliding window of {}", config.window);
   return fmt::format("is a {}", config.family);
 }

@@ -4,8 +4,10 @@
 // Tested by hf_config_test.cpp and tests/python/test_families.py.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "osp/base/fields.h"
 #include "osp/ops/rope_scaling.h"
@@ -59,9 +61,15 @@ struct ModelConfig {
   // Blocks from first_window_layer on see the newest `window` tokens; 0: all.
   int64_t window = 0;
   int64_t first_window_layer = 0;
+  std::vector<int64_t> unrotated_layers = {};  // blocks without the rotary embedding, ascending
 
   bool operator==(const ModelConfig&) const = default;
   bool layer_norm() const { return norm == "layer" || norm == "layer-plain"; }
+  // Whether the rotary embedding turns the queries and keys of a block.
+  bool rotates(int64_t layer) const {
+    return !learned_positions &&
+           !std::binary_search(unrotated_layers.begin(), unrotated_layers.end(), layer);
+  }
   // True where norms stand in front of attention and of the feed-forward network.
   bool norm_before() const { return norm != "none" && !norm_after; }
 

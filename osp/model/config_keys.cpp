@@ -273,6 +273,63 @@ void ConfigKeys::layer_types(const ModelConfig& config) const {
   }
 }
 
+void ConfigKeys::unrotated_layers(ModelConfig& config) {
+  constexpr const char* kKey = "no_rope_layers";
+  constexpr const char* kInterval = "no_rope_layer_interval";
+  if (!reads()) {
+    Json rotated = Json::array();
+    for (int64_t layer = 0; layer < config.layers; ++layer)
+      rotated.push_back(int(config.rotates(layer)));
+    (*out_)[kKey] = rotated;
+    return;
+  }
+  int64_t interval = 4;
+  integer(kInterval, interval, 1, 4);
+  config.unrotated_layers.clear();
+  if (!has(kKey)) {
+    for (int64_t layer = interval - 1; layer < config.layers; layer += interval) {
+      config.unrotated_layers.push_back(layer);
+    }
+    return;
+  }
+  // As in transformers the list may be longer than the model.
+  const Json& list = in_->at(kKey);
+  const auto layers = static_cast<size_t>(config.layers);
+  if (!list.is_array() || list.size() < layers) {
+    fail(ErrorCode::damaged,
+         "{}: {} is {}, expected a list of {} numbers, 1 for a layer with the "
+         "rotary embedding and 0 for one without",
+         where_, kKey, shown_json(list), config.layers);
+  }
+  for (size_t layer = 0; layer < layers; ++layer) {
+    const Json& value = list[layer];
+    if (value == 0 || value == false) {
+      config.unrotated_layers.push_back(static_cast<int64_t>(layer));
+    } else if (value != 1 && value != true) {
+      fail(ErrorCode::damaged, "{}: {} has {} for layer {}, expected 1 or 0", where_, kKey,
+           shown_json(value), layer);
+    }
+  }
+}
+
+void ConfigKeys::layers(const char* key, const ModelConfig& config, std::vector<int64_t>& value) {
+  if (!reads()) {
+    if (!value.empty()) (*out_)[key] = value;
+    return;
+  }
+  value.clear();
+  if (!has(key)) return;
+  const Json& list = in_->at(key);
+  for (const Json& layer : list.is_array() ? list : Json::array({nullptr})) {
+    const int64_t least = value.empty() ? 0 : value.back() + 1;
+    if (!is_int64(layer) || layer < least || layer >= config.layers) {
+      fail(ErrorCode::damaged, "{}: {} is {}, expected numbers of layers from 0 to {}, ascending",
+           where_, key, shown_json(list), config.layers - 1);
+    }
+    value.push_back(layer.get<int64_t>());
+  }
+}
+
 RopeScaling ConfigKeys::read_scaling(const Json& rope, const std::string& blamed,
                                      int64_t context) const {
   const auto number_of = [&](const char* key, double low, double high) {
@@ -303,7 +360,8 @@ RopeScaling ConfigKeys::read_scaling(const Json& rope, const std::string& blamed
 }
 
 void ConfigKeys::read_rope(ModelConfig& config, std::optional<double> absent_partial,
-                           const char* old_theta, const char* old_partial) const {
+                           const char* old_theta, const char* old_partial,
+                           double absent_theta) const {
   // One object with every key of the rotary embedding, and the name that begins those in messages.
   Json rope = Json::object();
   std::string blamed;
@@ -350,7 +408,7 @@ void ConfigKeys::read_rope(ModelConfig& config, std::optional<double> absent_par
     }
   }
   const Range range = range_of("rope_theta");
-  config.rope_theta = 10000.0;
+  config.rope_theta = absent_theta;
   if (rope.contains("rope_theta")) {
     config.rope_theta =
         checked("rope_theta", json_number(rope, "rope_theta", where_), range.low, range.high);
@@ -371,9 +429,9 @@ void ConfigKeys::read_rope(ModelConfig& config, std::optional<double> absent_par
 }
 
 void ConfigKeys::rope(ModelConfig& config, std::optional<double> absent_partial,
-                      const char* old_theta, const char* old_partial) {
+                      const char* old_theta, const char* old_partial, double absent_theta) {
   if (reads()) {
-    read_rope(config, absent_partial, old_theta, old_partial);
+    read_rope(config, absent_partial, old_theta, old_partial, absent_theta);
     return;
   }
   const RopeScaling& scaling = config.rope_scaling;

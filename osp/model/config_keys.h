@@ -52,6 +52,11 @@ class ConfigKeys {
   void windows_by_layer(int64_t window, ModelConfig& config) const;
   // layer_types, if it is there, must repeat what config.window and first_window_layer say.
   void layer_types(const ModelConfig& config) const;
+  // The blocks without a rotary embedding: no_rope_layers has 1 for each that has it and 0 for each that has
+  // none; where it is absent, every no_rope_layer_interval-th (4 if absent) has none.
+  void unrotated_layers(ModelConfig& config);
+  // Numbers of blocks, ascending; not written if there are none.
+  void layers(const char* key, const ModelConfig& config, std::vector<int64_t>& value);
   // The activation by its name in config.json; Error(unsupported) lists those that osp supports.
   void activation(const char* key, std::string& value, const std::string& absent);
   // A key that osp computes with one value only; absent or null is that value unless `absent` says
@@ -63,15 +68,15 @@ class ConfigKeys {
   // the other keys. The last has priority, as in transformers. absent_partial:
   // the family rotates a part of each head, this one unless a key says so; none: all of it.
   void rope(ModelConfig& config, std::optional<double> absent_partial = {},
-            const char* old_theta = "rope_theta",
-            const char* old_partial = "partial_rotary_factor");
+            const char* old_theta = "rope_theta", const char* old_partial = "partial_rotary_factor",
+            double absent_theta = 10000.0);
 
   [[noreturn]] void unsupported(const std::string& key, const std::string& value,
                                 const std::string& osp_has) const;
 
  private:
   void read_rope(ModelConfig& config, std::optional<double> absent_partial, const char* old_theta,
-                 const char* old_partial) const;
+                 const char* old_partial, double absent_theta) const;
   RopeScaling read_scaling(const Json& rope, const std::string& blamed, int64_t context) const;
   double checked(const std::string& key, double value, double low, double high) const;
 

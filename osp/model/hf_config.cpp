@@ -137,7 +137,8 @@ std::string model_config_json(const ModelConfig& config, const std::string& dtyp
   json["model_type"] = family.model_type;
   json.update(written_keys(family, config));
   json["bos_token_id"] = outer_tokens.begin < 0 ? Json(nullptr) : Json(outer_tokens.begin);
-  if (outer_tokens.padding >= 0) json["pad_token_id"] = outer_tokens.padding;
+  // Said even where there is none: some families in transformers have one by default.
+  json["pad_token_id"] = outer_tokens.padding < 0 ? Json(nullptr) : Json(outer_tokens.padding);
   json["eos_token_id"] = end_tokens_json(end_tokens);
   json["dtype"] = dtype;
   json["torch_dtype"] = dtype;

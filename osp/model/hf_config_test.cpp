@@ -87,9 +87,9 @@ TEST(HfConfig, DefaultRopeIsAcceptedInBothSpellings) {
 }
 
 TEST(HfConfig, FamiliesThatDifferFromALlamaSurviveWritingAndReading) {
-  for (const std::string name :
-       {"MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "OlmoForCausalLM",
-        "Olmo2ForCausalLM", "GPTNeoXForCausalLM", "StableLmForCausalLM", "OPTForCausalLM"}) {
+  for (const std::string name : {"MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM",
+                                 "SmolLM3ForCausalLM", "OlmoForCausalLM", "Olmo2ForCausalLM",
+                                 "GPTNeoXForCausalLM", "StableLmForCausalLM", "OPTForCausalLM"}) {
     SCOPED_TRACE(name);
     Json json = {{"architectures", {name}},
                  {"num_hidden_layers", 4},
@@ -124,8 +124,51 @@ TEST(HfConfig, OptionsThatNoFamilyHasAreWrittenAsOurs) {
   config.clip_qkv = 3.5;
   config.rope_scaling = {.type = "llama3", .factor = 8, .original_context = 32};
   config.window = 7;
+  config.unrotated_layers = {1};
   EXPECT_EQ(architecture_name(config), "OspForCausalLM");
   EXPECT_TRUE(parse(model_config_json(config)).model == config);
+}
+
+// The config.json of SmolLM3-3B as it was released, shortened to what decides the model.
+TEST(HfConfig, SmolLM3HasNoRotationInEveryFourthLayer) {
+  Json json = {{"architectures", {"SmolLM3ForCausalLM"}},
+               {"model_type", "smollm3"},
+               {"hidden_size", 2048},
+               {"intermediate_size", 11008},
+               {"num_hidden_layers", 36},
+               {"num_attention_heads", 16},
+               {"num_key_value_heads", 4},
+               {"vocab_size", 128256},
+               {"max_position_embeddings", 65536},
+               {"max_window_layers", 28},
+               {"mlp_bias", false},
+               {"attention_bias", false},
+               {"no_rope_layer_interval", 4},
+               {"rms_norm_eps", 1e-6},
+               {"rope_scaling", nullptr},
+               {"rope_theta", 5000000.0},
+               {"sliding_window", nullptr},
+               {"use_sliding_window", false}};
+  const ModelConfig config = parse_hf_config(json, "c").model;
+  EXPECT_EQ(config.unrotated_layers, (std::vector<int64_t>{3, 7, 11, 15, 19, 23, 27, 31, 35}));
+  EXPECT_TRUE(config.rotates(2));
+  EXPECT_FALSE(config.rotates(3));
+  EXPECT_TRUE(config.tied);  // the family's default
+  EXPECT_EQ(config.rope_theta, 5000000.0);
+  EXPECT_EQ(architecture_name(config), "SmolLM3ForCausalLM");
+  json.erase("rope_theta");
+  EXPECT_EQ(parse_hf_config(json, "c").model.rope_theta, 2000000.0);
+  // The list decides where it is there, as far as there are layers.
+  json["no_rope_layers"] = Json::array();
+  for (int layer = 0; layer < 40; ++layer) json["no_rope_layers"].push_back(layer == 2 ? 0 : 1);
+  EXPECT_EQ(parse_hf_config(json, "c").model.unrotated_layers, (std::vector<int64_t>{2}));
+  for (const Json& wrong : {Json({1, 0}), Json("all"), Json({{"0", 1}})}) {
+    json["no_rope_layers"] = wrong;
+    expect_error(ErrorCode::damaged, {"no_rope_layers"}, [&] { parse_hf_config(json, "c"); });
+  }
+  json["no_rope_layers"] = std::vector<int>(36, 2);
+  expect_error(ErrorCode::damaged, {"no_rope_layers", "layer 0"},
+               [&] { parse_hf_config(json, "c"); });
 }
 
 TEST(HfConfig, OutlierProtectedBlocksAreWrittenAsOurs) {

@@ -17,8 +17,8 @@ void sizes(ConfigKeys& keys, ModelConfig& config, const char* inner, int64_t con
 }
 
 // Keys that every family except OPT has beside its sizes; osp reads no quantized weights here.
-void common(ConfigKeys& keys, ModelConfig& config) {
-  keys.flag("tie_word_embeddings", config.tied, false);
+void common(ConfigKeys& keys, ModelConfig& config, bool tied = false) {
+  keys.flag("tie_word_embeddings", config.tied, tied);
   keys.number("initializer_range", "init_std", config.init_std, 0.02);
   keys.activation("hidden_act", config.activation, config.gated ? "silu" : "gelu");
   keys.fixed("quantization_config", nullptr);
@@ -104,6 +104,21 @@ void qwen3(ConfigKeys& keys, ModelConfig& config) {
   attention_bias(keys, config, false);
   config.qk_norm = true;
   late_window(keys, config);
+}
+
+void smollm3(ConfigKeys& keys, ModelConfig& config) {
+  sizes(keys, config, "intermediate_size", 11008);
+  kv_heads(keys, config, 4);
+  keys.size("head_dim", "head_size", config.head_size, 0);
+  keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-6);
+  keys.rope(config, {}, "rope_theta", "partial_rotary_factor", 2e6);
+  common(keys, config, true);
+  attention_bias(keys, config, false);
+  keys.flag("mlp_bias", config.mlp_bias, false);
+  keys.unrotated_layers(config);
+  keys.fixed("use_sliding_window", false);
+  for (const char* key : {"sliding_window", "max_window_layers"}) keys.has(key);  // no effect
+  keys.layer_types(config);
 }
 
 void olmo(ConfigKeys& keys, ModelConfig& config) {
@@ -216,6 +231,7 @@ void osp_own(ConfigKeys& keys, ModelConfig& config) {
   osp_option(keys, "osp_position_offset", config.position_offset);
   osp_option(keys, "osp_window", config.window);
   osp_option(keys, "osp_first_window_layer", config.first_window_layer);
+  keys.layers("osp_unrotated_layers", config, config.unrotated_layers);
 }
 
 const std::vector<Family>& families() {
@@ -226,6 +242,7 @@ const std::vector<Family>& families() {
       {"MistralForCausalLM", "mistral", mistral, {}, false, rotary},
       {"Qwen2ForCausalLM", "qwen2", qwen2, {}, false, rotary},
       {"Qwen3ForCausalLM", "qwen3", qwen3, {}, false, rotary},
+      {"SmolLM3ForCausalLM", "smollm3", smollm3, {}, false, rotary},
       {"OlmoForCausalLM", "olmo", olmo, {}, false, rotary},
       {"Olmo2ForCausalLM", "olmo2", olmo2, {}, false, rotary},
       {"GPTNeoXForCausalLM",

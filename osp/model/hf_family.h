@@ -6,6 +6,7 @@
 // | Mistral           | sliding window                                                           |
 // | Qwen2             | biases of q, k, v; window in the last blocks                             |
 // | Qwen3             | RMSNorm of each query and key head                                       |
+// | SmolLM3           | layers without the rotary embedding                                      |
 // | Olmo              | LayerNorm without weights, clipped q, k, v                               |
 // | Olmo2             | norms after the branches, RMSNorm over all heads of q and of k           |
 // | GPTNeoX (Pythia)  | LayerNorm, parallel branches, part of a head rotated, biases, no gate    |

@@ -339,7 +339,8 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     at::Tensor qkv =
         parameters_.linear({Role::query, Role::key, Role::value}, layer, x, config_.qkv_bias);
     if (config_.clip_qkv > 0) qkv = qkv.clamp(-config_.clip_qkv, config_.clip_qkv);
-    const bool rotates_all = !config_.learned_positions && config_.rotary_size == K;
+    const bool rotates = config_.rotates(layer);
+    const bool rotates_all = rotates && config_.rotary_size == K;
     // Most models: split and rotate in one pass.
     if (!config_.qk_norm && rotates_all) return split_rope(qkv, H, Hkv, rope_, first_position_);
     // The others: norms over all heads or per head, then the rotation of a part or of nothing.
@@ -354,12 +355,13 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
       q = parameters_.norm(Role::query_norm, layer, q).value;
       k = parameters_.norm(Role::key_norm, layer, k).value;
     }
-    return {rotated(q), rotated(k), qkv.narrow(2, (H + Hkv) * K, Hkv * K).view({B, T, Hkv, K})};
+    const at::Tensor v = qkv.narrow(2, (H + Hkv) * K, Hkv * K).view({B, T, Hkv, K});
+    if (!rotates) return {q, k, v};
+    return {rotated(q), rotated(k), v};
   }
 
   // The rotary embedding on the channels that have it.
   at::Tensor rotated(const at::Tensor& x_BTHK) const {
-    if (config_.learned_positions) return x_BTHK;
     const int64_t K = config_.head_size, R = config_.rotary_size;
     if (R == K) return rope(x_BTHK, rope_, first_position_);
     return at::cat(

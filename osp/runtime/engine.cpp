@@ -164,7 +164,8 @@ void Engine::append_keys_and_values(int64_t layer) {
   const RuntimeLayer& l = model_->layers[static_cast<size_t>(layer)];
   const ModelConfig& config = model_->config;
   const int64_t H = config.heads, Hkv = config.kv_heads, K = config.head_size;
-  const int64_t N = l.qkv.outputs, pairs = config.rotary_size / 2;
+  const int64_t N = l.qkv.outputs, row_pairs = config.rotary_size / 2;
+  const int64_t pairs = config.rotates(layer) ? row_pairs : 0;
   const auto eps = static_cast<float>(config.norm_eps);
   const auto rows = static_cast<int64_t>(rows_.size());
   if (config.qk_norm && config.qk_norm_wide) {
@@ -181,7 +182,8 @@ void Engine::append_keys_and_values(int64_t layer) {
     uint8_t codes[2 * kernels::kLargestHead];
     const auto turn = [&](float* x, const std::vector<float>& gain, int64_t position) {
       if (config.qk_norm && !config.qk_norm_wide) kernels_.rms_norm(x, gain.data(), x, K, eps);
-      kernels_.rope(x, cos_.data() + position * pairs, sin_.data() + position * pairs, pairs);
+      kernels_.rope(x, cos_.data() + position * row_pairs, sin_.data() + position * row_pairs,
+                    pairs);
       if (plan.size > 0) kernels_.hadamard(x, 1, plan, scratch);
     };
     for (int64_t head = begin; head < end; ++head) {

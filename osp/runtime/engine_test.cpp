@@ -77,6 +77,7 @@ std::vector<std::pair<std::string, TestModel>> models() {
     m.config.kv_heads = 1;
     m.config.tied = true;
   }
+  add("a block without the rotary embedding").config.unrotated_layers = {1};
   return all;
 }
 

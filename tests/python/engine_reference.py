@@ -213,13 +213,14 @@ class Engine:
         angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency
         return angle.cos().float(), angle.sin().float()
 
-    def turn(self, x, gain, cos, sin):
-        """[T, heads, K]: norm, RoPE, Hadamard."""
+    def turn(self, x, gain, cos, sin, layer):
+        """[T, heads, K]: norm, RoPE where the layer has it, Hadamard."""
         if gain is not None:
             x = rms_norm(x, gain, self.eps)
         a, b = x.chunk(2, -1)
         c, s = cos[:, None], sin[:, None]
-        x = torch.cat([a * c - b * s, b * c + a * s], -1)
+        if self.config.get("no_rope_layers", [1] * (layer + 1))[layer]:
+            x = torch.cat([a * c - b * s, b * c + a * s], -1)
         if self.quantization["query_key_hadamard"]:
             x = hadamard(x, self.head_size, self.base_of(self.head_size))
         return x
@@ -294,8 +295,8 @@ class Engine:
             y = rms_norm(x, self.gain(name + "input_layernorm"), self.eps)
             a = self.codes_of(y, "attention_input", layer, groups[0] or self.width)
             q, k, v = (self.linear(f"{name}self_attn.{p}_proj", *a).reshape(T, -1, K) for p in "qkv")
-            q = self.turn(q, self.gain(name + "self_attn.q_norm"), cos, sin)
-            k = self.turn(k, self.gain(name + "self_attn.k_norm"), cos, sin)
+            q = self.turn(q, self.gain(name + "self_attn.q_norm"), cos, sin, layer)
+            k = self.turn(k, self.gain(name + "self_attn.k_norm"), cos, sin, layer)
             y = self.attention(q, k, v, layer).reshape(T, -1)
             group = min(groups[0] or K, K)
             a = self.codes_of(y, "attention_output", layer, group, free=True)

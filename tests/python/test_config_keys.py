@@ -104,6 +104,13 @@ VARIANTS = {
         },
         False,
     ),
+    "layers without rotation": ("smollm3", {"no_rope_layers": [0, 1, 0]}, True),
+    "layers without rotation by interval": ("smollm3", {"no_rope_layer_interval": 2}, True),
+    "more layers without rotation than layers": ("smollm3", {"no_rope_layers": [1, 0, 1, 0, 0]}, True),
+    "layers without rotation in a Llama": ("llama", {"no_rope_layers": [0, 1, 0]}, False),
+    "window in SmolLM3": ("smollm3", {"use_sliding_window": True, "sliding_window": 4}, False),
+    "window of SmolLM3 switched off": ("smollm3", {"use_sliding_window": False, "sliding_window": 4}, True),
+    "base of SmolLM3": ("smollm3", {"rope_theta": 5000000.0}, True),
     "key and value heads null": ("qwen2", {"num_key_value_heads": None}, True),
     "old names of GPT-NeoX": ("gpt_neox", {"rotary_pct": 0.5, "rotary_emb_base": 500}, True),
     "old and new names of GPT-NeoX disagree": (

@@ -12,7 +12,14 @@ import pytest
 import serve_fixture
 import torch
 from engine_reference import Engine, paley
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
+)
 
 POINTS = {1: "attention_input", 3: "key", 4: "value", 6: "attention_output", 7: "mlp_input", 8: "mlp_product"}
 LLAMA = {**serve_fixture.LLAMA, "max_position_embeddings": 512}
@@ -32,7 +39,9 @@ FOLDERS = {
     "8-bit weights alone": ["--bits", "8-16-16", "--group", "16"],
     "weights alone": ["--bits", "4-16-16", "--asymmetric", "--group", "16"],
     "qwen3": [],
+    "smollm3": [],
 }
+KINDS = {"qwen3": (Qwen3Config, Qwen3ForCausalLM), "smollm3": (SmolLM3Config, SmolLM3ForCausalLM)}
 
 
 def base_of(size):
@@ -54,12 +63,14 @@ def folders(run_program, repo_root, text, tmp_path_factory):
     def make(name):
         if name in made:
             return made[name]
-        kind, settings = ("qwen3", Qwen3Config) if name == "qwen3" else ("llama", LlamaConfig)
+        kind = name if name in KINDS else "llama"
+        settings, model_class = KINDS.get(name, (LlamaConfig, LlamaForCausalLM))
         source = folder / f"source-{kind}"
         if not source.exists():
             torch.manual_seed(1)
-            model_class = Qwen3ForCausalLM if kind == "qwen3" else LlamaForCausalLM
-            model = model_class(settings(**LLAMA)).float()
+            more = {"no_rope_layers": [1, 0] * LLAMA["num_hidden_layers"]} if kind == "smollm3" else {}
+            more |= {"pad_token_id": None}
+            model = model_class(settings(**LLAMA, **more)).float()
             for parameter in model.parameters():
                 torch.nn.init.normal_(parameter, std=0.15) if parameter.ndim > 1 else parameter.data.add_(
                     torch.randn(parameter.shape) * 0.1

@@ -54,6 +54,10 @@ CASES = {
         dict(LLAMA_LIKE, use_sliding_window=True, sliding_window=6, max_window_layers=1),
     ),
     "Qwen3": ("Qwen3Config", dict(LLAMA_LIKE, head_dim=16)),
+    # Three layers: by list, by interval, and by the default of 4, which leaves all of them rotated.
+    "SmolLM3": ("SmolLM3Config", dict(LLAMA_LIKE, no_rope_layers=[0, 1, 0], tie_word_embeddings=False)),
+    "SmolLM3 interval": ("SmolLM3Config", dict(LLAMA_LIKE, no_rope_layer_interval=2, attention_bias=True)),
+    "SmolLM3 default": ("SmolLM3Config", dict(LLAMA_LIKE, mlp_bias=True)),
     "Olmo": ("OlmoConfig", dict(LLAMA_LIKE, clip_qkv=0.9)),
     "Olmo2": ("Olmo2Config", LLAMA_LIKE),
     "GPTNeoX": ("GPTNeoXConfig", dict(SIZES, intermediate_size=96, hidden_size=64)),
@@ -78,7 +82,7 @@ CASES = {
         dict(SIZES, ffn_dim=96, enable_bias=False, layer_norm_elementwise_affine=False),
     ),
 }
-FAMILIES = ["Llama", "Mistral", "Qwen2", "Qwen3", "Olmo", "Olmo2", "GPTNeoX", "StableLm", "OPT"]
+FAMILIES = ["Llama", "Mistral", "Qwen2", "Qwen3", "SmolLM3", "Olmo", "Olmo2", "GPTNeoX", "StableLm", "OPT"]
 
 
 def random_model(case, **changes):
@@ -329,7 +333,7 @@ def test_index_that_names_no_file_of_the_folder_is_refused(outside, probe, tmp_p
 # ---- the commands ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["Qwen2", "Qwen3", "Olmo2", "GPTNeoX", "OPT"])
+@pytest.mark.parametrize("family", ["Qwen2", "Qwen3", "SmolLM3", "Olmo2", "GPTNeoX", "OPT"])
 def test_commands_work_on_models_from_elsewhere(family, run_program, repo_root, tmp_path):
     tokenizer = repo_root / "recipes" / "gcide-4096" / "tokenizer.json"
     model = random_model(family, vocab_size=4096)

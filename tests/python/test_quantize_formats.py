@@ -139,6 +139,9 @@ FAMILIES = {
                 max_position_embeddings=32, word_embed_proj_dim=64, pad_token_id=1),
     "stablelm": dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2,
                      intermediate_size=128, vocab_size=96, max_position_embeddings=32),
+    "smollm3": dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2,
+                    intermediate_size=128, vocab_size=96, max_position_embeddings=32, pad_token_id=1,
+                    no_rope_layers=[1, 0]),
     "olmo2": dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2,
                   intermediate_size=128, vocab_size=96, max_position_embeddings=32, pad_token_id=1),
 }  # fmt: skip

@@ -19,6 +19,9 @@ FAMILIES = {
     "opt": dict(MIXED, ffn_dim=128, word_embed_proj_dim=64, pad_token_id=1),
     "stablelm": dict(MIXED, num_key_value_heads=2, intermediate_size=128),
     "qwen3": dict(MIXED, num_key_value_heads=2, intermediate_size=128, head_dim=16),
+    "smollm3": dict(
+        MIXED, num_key_value_heads=2, intermediate_size=128, no_rope_layers=[1, 0], pad_token_id=1
+    ),
     "olmo2": dict(MIXED, num_key_value_heads=2, intermediate_size=128, pad_token_id=1),
 }
 

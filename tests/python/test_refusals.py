@@ -78,6 +78,7 @@ SIZES = dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_h
 FAMILIES = {
     "qwen2": (SIZES, "has biases"),
     "qwen3": (dict(SIZES, head_dim=16), "has norms of queries and keys"),
+    "smollm3": (dict(SIZES, no_rope_layers=[0], pad_token_id=1), "has layers without the rotary embedding"),
     "olmo": (dict(SIZES, pad_token_id=1), "has norms of the kind layer-plain"),
     "olmo2": (dict(SIZES, pad_token_id=1), "has norms of queries and keys"),
     "mistral": (dict(SIZES, sliding_window=8), "has a sliding window of 8"),
