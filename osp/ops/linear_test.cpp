@@ -42,9 +42,9 @@ TEST(Linear, TheFastProductIsAsExactAsThePlainOne) {
     const at::Tensor x = at::randn({rows, in + 5}).narrow(1, 3, in), w = at::randn({out, in});
     const at::Tensor exact = at::matmul(x.to(at::kDouble), w.to(at::kDouble).t());
     const double plain = relative_error(linear(x, {w}), exact);
-    // Twice: sums of the same fp32 products in another order.
-    EXPECT_LT(relative_error(fast_linear(x, w), exact), 2 * plain) << rows << " rows";
-    EXPECT_LT(relative_error(fast_linear(x.unsqueeze(0), w)[0], exact), 2 * plain);
+    // Four times: sums of the same fp32 products in one chain, not in blocks.
+    EXPECT_LT(relative_error(fast_linear(x, w), exact), 4 * plain) << rows << " rows";
+    EXPECT_LT(relative_error(fast_linear(x.unsqueeze(0), w)[0], exact), 4 * plain);
   }
   const at::Tensor x = at::randn({200, 30}).to(at::kBFloat16), w = at::randn({9, 30}).to(x.dtype());
   EXPECT_TRUE(at::equal(fast_linear(x, w), linear(x, {w})));
