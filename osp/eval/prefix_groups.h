@@ -1,5 +1,6 @@
-// Groups of token sequences that begin alike, so that their common beginning is computed once.
-// Tested by request_scorer_test.cpp.
+// Groups of token sequences that begin alike, so that their common beginning is computed once: for
+// generation, whose texts grow (osp/eval/prefix_tree.h for texts that are only read).
+// Tested by request_generator_test.cpp.
 #pragma once
 
 #include <cstdint>

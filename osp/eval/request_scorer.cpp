@@ -8,7 +8,7 @@
 #include <algorithm>
 
 #include "osp/base/error.h"
-#include "osp/eval/prefix_groups.h"
+#include "osp/eval/prefix_tree.h"
 #include "osp/eval/request_limits.h"
 #include "osp/model/transformer.h"
 
@@ -17,24 +17,13 @@ namespace {
 
 constexpr int64_t kLogitBytes = 64 << 20;  // limit on the logits that exist at a time
 
-// A continuation and the place of its score.
-struct Choice {
-  TokenSpan tokens;
+// A choice behind its context: the tokens that the model reads, all but the last of the choice.
+struct Sequence {
+  std::vector<int32_t> tokens;
+  int64_t context = 0;  // tokens of the context, after the cut
+  TokenSpan choice;
   int64_t request = 0;
   ChoiceScore* score = nullptr;
-};
-
-// Choices whose contexts are equal after the cut.
-struct Question {
-  TokenSpan context;
-  std::vector<Choice> choices;
-
-  // Tokens of the choices that the model reads: all but the last of each.
-  int64_t choice_tokens() const {
-    int64_t sum = 0;
-    for (const Choice& choice : choices) sum += static_cast<int64_t>(choice.tokens.size()) - 1;
-    return sum;
-  }
 };
 
 // A token to score, and the row of the pass that predicts it.
@@ -44,45 +33,76 @@ struct Target {
   ChoiceScore* score = nullptr;
 };
 
-// The cut contexts in lexicographic order, each with its choices; sizes `results` to match.
-std::vector<Question> questions_of(const ParameterStore& store,
+// The choices of all requests behind their contexts, which are cut to fit; sizes `results` to match.
+std::vector<Sequence> sequences_of(const ParameterStore& store,
                                    std::span<const ChoiceRequest> requests,
                                    std::vector<ScoredRequest>& results) {
-  // Check the ids of each choice and cut its context to fit.
-  std::vector<Choice> choices;
-  std::vector<TokenSpan> contexts;
+  std::vector<Sequence> sequences;
   for (size_t r = 0; r < requests.size(); ++r) {
     check_request_ids(requests[r].context, store.config.vocabulary, r);
     results[r].choices.resize(requests[r].continuations.size());
     for (size_t c = 0; c < requests[r].continuations.size(); ++c) {
-      const TokenSpan tokens = requests[r].continuations[c];
-      ChoiceScore& score = results[r].choices[c];
-      score.greedy = true;
-      if (tokens.empty()) {
+      // Check the ids.
+      const TokenSpan choice = requests[r].continuations[c];
+      results[r].choices[c].greedy = true;
+      if (choice.empty()) {
         fail(ErrorCode::unsupported,
              "request {}: a continuation has no tokens, so there is nothing to score", r + 1);
       }
-      check_request_ids(tokens, store.config.vocabulary, r);
+      check_request_ids(choice, store.config.vocabulary, r);
       const std::vector<int32_t>& whole = requests[r].context_of(c);
       check_request_ids(whole, store.config.vocabulary, r);
+      // Cut the context and join both.
       const TokenSpan context =
-          cut_context(whole, static_cast<int64_t>(tokens.size()) - 1, store.config.context, r);
+          cut_context(whole, static_cast<int64_t>(choice.size()) - 1, store.config.context, r);
       const int64_t cut = static_cast<int64_t>(whole.size() - context.size());
       results[r].cut = std::max(results[r].cut, cut);
-      choices.push_back({tokens, static_cast<int64_t>(r), &score});
-      contexts.push_back(context);
+      Sequence& sequence = sequences.emplace_back();
+      sequence.tokens.assign(context.begin(), context.end());
+      sequence.tokens.insert(sequence.tokens.end(), choice.begin(), choice.end() - 1);
+      sequence.context = static_cast<int64_t>(context.size());
+      sequence.choice = choice;
+      sequence.request = static_cast<int64_t>(r);
+      sequence.score = &results[r].choices[c];
     }
   }
-  // Join choices whose contexts are equal.
-  std::vector<Question> questions;
-  for (const int64_t i : lexicographic_order(contexts)) {
-    const TokenSpan context = contexts[static_cast<size_t>(i)];
-    if (questions.empty() || !std::ranges::equal(questions.back().context, context)) {
-      questions.push_back({context, {}});
-    }
-    questions.back().choices.push_back(choices[static_cast<size_t>(i)]);
+  return sequences;
+}
+
+std::vector<TokenSpan> spans_of(std::span<const Sequence> sequences) {
+  std::vector<TokenSpan> spans;
+  for (const Sequence& sequence : sequences) spans.push_back(sequence.tokens);
+  return spans;
+}
+
+// The sequences in lexicographic order, so that those that begin alike are neighbours.
+std::vector<Sequence> sorted_sequences(std::vector<Sequence> sequences) {
+  const std::vector<TokenSpan> spans = spans_of(sequences);
+  std::vector<Sequence> sorted;
+  for (const int64_t i : lexicographic_order(spans)) {
+    sorted.push_back(std::move(sequences[static_cast<size_t>(i)]));
   }
-  return questions;
+  return sorted;
+}
+
+// Behind the last of the sequences from `first` on that one pass takes: whole questions (choices
+// with one context) of at most that many tokens, counting what neighbours begin with once, or one
+// question.
+size_t end_of_pass(std::span<const Sequence> sequences, size_t first, int64_t batch_tokens) {
+  size_t question = first;
+  int64_t tokens = 0;
+  for (size_t i = first; i < sequences.size(); ++i) {
+    int64_t common = 0;
+    if (i > first) {
+      common = common_length(sequences[i - 1].tokens, sequences[i].tokens);
+      const bool same_context =
+          sequences[i].context == sequences[i - 1].context && common >= sequences[i].context;
+      if (!same_context) question = i;
+    }
+    tokens += static_cast<int64_t>(sequences[i].tokens.size()) - common;
+    if (tokens > batch_tokens && question > first) return question;
+  }
+  return sequences.size();
 }
 
 // Tokens, segments and targets of one forward pass.
@@ -90,41 +110,28 @@ struct Pass {
   std::vector<int64_t> tokens;
   std::vector<Segment> segments;
   std::vector<Target> targets;
-
-  // Appends a segment and returns the rows that it has in the pass.
-  KeyRange append(TokenSpan span, const std::vector<KeyRange>& context) {
-    const KeyRange rows{static_cast<int64_t>(tokens.size()), static_cast<int64_t>(span.size())};
-    tokens.insert(tokens.end(), span.begin(), span.end());
-    segments.push_back({rows.length, rows.begin, context});
-    return rows;
-  }
 };
 
-void append_question(Pass& pass, const Question& question, int64_t shared,
-                     std::vector<KeyRange> context) {
-  const KeyRange own = pass.append(question.context.subspan(static_cast<size_t>(shared)), context);
-  context.push_back(own);
-  for (const Choice& choice : question.choices) {
-    pass.targets.push_back({own.begin + own.length - 1, choice.tokens[0], choice.score});
-    if (choice.tokens.size() == 1) continue;
-    const KeyRange rows = pass.append(choice.tokens.first(choice.tokens.size() - 1), context);
-    for (size_t i = 1; i < choice.tokens.size(); ++i) {
-      pass.targets.push_back(
-          {rows.begin + static_cast<int64_t>(i) - 1, choice.tokens[i], choice.score});
-    }
-  }
-}
-
-Pass pass_of(std::span<const Question> questions, std::span<const PrefixGroup> groups) {
+Pass pass_of(std::span<const Sequence> sequences) {
+  const PrefixTree tree = prefix_tree(spans_of(sequences));
   Pass pass;
-  for (const PrefixGroup& group : groups) {
-    std::vector<KeyRange> context;
-    if (group.shared > 0) {
-      const TokenSpan first = questions[static_cast<size_t>(group.first)].context;
-      context.push_back(pass.append(first.first(static_cast<size_t>(group.shared)), {}));
+  for (const PrefixTree::Node& node : tree.nodes) {
+    const std::vector<int32_t>& tokens = sequences[static_cast<size_t>(node.sequence)].tokens;
+    pass.tokens.insert(pass.tokens.end(), tokens.begin() + node.begin, tokens.begin() + node.end);
+    Segment segment{node.end - node.begin, node.first_row};
+    if (node.parent >= 0) {
+      const Segment& before = pass.segments[static_cast<size_t>(node.parent)];
+      segment.context = before.context;
+      segment.context.push_back({before.slot, before.length});
     }
-    for (int64_t i = group.first; i < group.first + group.count; ++i) {
-      append_question(pass, questions[static_cast<size_t>(i)], group.shared, context);
+    pass.segments.push_back(std::move(segment));
+  }
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    const Sequence& sequence = sequences[s];
+    for (size_t i = 0; i < sequence.choice.size(); ++i) {
+      const int64_t before = sequence.context - 1 + static_cast<int64_t>(i);
+      pass.targets.push_back(
+          {tree.row(static_cast<int64_t>(s), before), sequence.choice[i], sequence.score});
     }
   }
   return pass;
@@ -156,7 +163,7 @@ void add_log_likelihoods(const ParameterStore& store, const at::Tensor& hidden_N
     };
     const auto to_host = [](const at::Tensor& x) { return x.to(at::kDouble).cpu(); };
     const at::Tensor logits_RV =
-        logits_of_hidden(store, hidden_ND.index_select(0, on_device(rows)), tap);
+        logits_of_hidden(store, hidden_ND.index_select(0, on_device(rows)), tap, /*fast=*/true);
     const at::Tensor log_sums = to_host(at::logsumexp(logits_RV, -1));
     const at::Tensor largest = to_host(at::amax(logits_RV, -1));
     const at::Tensor logits = to_host(logits_RV.index({on_device(row_of), on_device(ids)}));
@@ -177,36 +184,23 @@ std::vector<ScoredRequest> score_choices(const ParameterStore& store,
                                          const ScoreOptions& options) {
   const c10::NoGradGuard no_graph;
   std::vector<ScoredRequest> results(requests.size());
-  const std::vector<Question> questions = questions_of(store, requests, results);
+  const std::vector<Sequence> sequences = sorted_sequences(sequences_of(store, requests, results));
   std::vector<int64_t> waiting(requests.size());  // choices that are not scored yet
-  for (const Question& question : questions) {
-    for (const Choice& choice : question.choices) ++waiting[static_cast<size_t>(choice.request)];
-  }
+  for (const Sequence& sequence : sequences) ++waiting[static_cast<size_t>(sequence.request)];
   int64_t done = std::ranges::count(waiting, 0);
-  for (size_t first = 0; first < questions.size();) {
-    // Take as many questions as fit one pass.
-    PrefixGrouper grouper;
-    int64_t tokens = 0;
-    size_t end = first;
-    for (; end < questions.size(); ++end) {
-      const int64_t more = grouper.cost(questions[end].context) + questions[end].choice_tokens();
-      if (end > first && tokens + more > options.batch_tokens) break;
-      grouper.add(questions[end].context);
-      tokens += more;
-    }
+  for (size_t first = 0; first < sequences.size();) {
     // Run the pass and score its targets.
-    const std::span<const Question> taken(questions.begin() + first, questions.begin() + end);
-    const Pass pass = pass_of(taken, grouper.groups());
+    const size_t end = end_of_pass(sequences, first, options.batch_tokens);
+    const auto taken = std::span(sequences).subspan(first, end - first);
+    const Pass pass = pass_of(taken);
     const at::Tensor tokens_1N =
         at::tensor(pass.tokens).unsqueeze(0).to(store.banks.front().master.device());
     const ForwardOptions forward{.tap = options.tap, .segments = pass.segments};
     add_log_likelihoods(store, forward_hidden(store, tokens_1N, forward)[0], pass.targets,
                         options.tap);
     // Count the requests whose choices are all scored.
-    for (const Question& question : taken) {
-      for (const Choice& choice : question.choices) {
-        if (--waiting[static_cast<size_t>(choice.request)] == 0) ++done;
-      }
+    for (const Sequence& sequence : taken) {
+      if (--waiting[static_cast<size_t>(sequence.request)] == 0) ++done;
     }
     if (options.progress) options.progress(done, static_cast<int64_t>(requests.size()));
     first = end;

@@ -1,10 +1,10 @@
 // Log-likelihoods of given continuations (the choices of benchmarks) for many texts at once.
 //
-// The tokens of a pass are packed without padding (osp/ops/segment_attention.h). A question's
-// choices continue one copy of the question, and questions that begin alike (few-shot examples)
-// continue one copy of their beginning. Logits exist only for the positions that are scored, some
-// rows at a time. A token's result does not depend on what else is in the pass, apart from the
-// rounding of sums.
+// The tokens of a pass are packed without padding (osp/ops/segment_attention.h). What texts begin
+// with in common is read once (osp/eval/prefix_tree.h): few-shot examples, the context of a
+// question's choices, the first words of choices that begin alike. Logits exist only for the
+// positions that are scored, some rows at a time. A token's result does not depend on what else is
+// in the pass, apart from the rounding of sums.
 #pragma once
 
 #include <cstdint>
@@ -45,7 +45,7 @@ struct ScoredRequest {
 
 struct ScoreOptions {
   Tap* tap = nullptr;                    // e.g. FakeQuantTap; must want no attention_logits
-  int64_t batch_tokens = 8192;           // per forward pass, at least one question
+  int64_t batch_tokens = 8192;           // about so many per forward pass, at least one question
   std::vector<int64_t> end_tokens = {};  // of generation: end a text as the end of document does
   std::function<void(int64_t done, int64_t total)> progress = {};  // requests
 };

@@ -98,6 +98,84 @@ TEST(RequestScorer, SmallPassesGiveTheSame) {
   expect_equal_to_twin(model_of(small_config()), some_requests(), {.batch_tokens = 1});
 }
 
+// Counts the tokens that passes read.
+struct TokenCounter : Tap {
+  int64_t tokens = 0;
+  bool wants(TapPoint point, int64_t) const override { return point == TapPoint::embedding; }
+  at::Tensor at(TapPoint, int64_t, const at::Tensor& x) override {
+    tokens += x.size(1);
+    return x;
+  }
+};
+
+int64_t tokens_read(const ParameterStore& store, const std::vector<ChoiceRequest>& requests,
+                    int64_t batch_tokens) {
+  TokenCounter counter;
+  score_choices(store, requests, {.tap = &counter, .batch_tokens = batch_tokens});
+  return counter.tokens;
+}
+
+// Two questions behind the same examples; choices that begin alike.
+std::vector<ChoiceRequest> questions_with_examples() {
+  const RandomStream random(7, "questions");
+  uint64_t counter = 0;
+  const std::vector<int32_t> examples = tokens_of(random, counter, 12);
+  const std::vector<int32_t> words = tokens_of(random, counter, 8);
+  std::vector<ChoiceRequest> requests(2);
+  for (ChoiceRequest& request : requests) {
+    request.context = examples;
+    for (const int32_t id : tokens_of(random, counter, 9)) request.context.push_back(id);
+    for (const int64_t own : {5, 7}) {
+      request.continuations.push_back(words);
+      for (const int32_t id : tokens_of(random, counter, own)) {
+        request.continuations.back().push_back(id);
+      }
+    }
+  }
+  return requests;
+}
+
+TEST(RequestScorer, WhatTextsBeginWithInCommonIsReadOnce) {
+  const ParameterStore store = model_of(small_config());
+  const std::vector<ChoiceRequest> requests = questions_with_examples();
+  // Examples once; of each question 9 tokens, of its choices 8 together and all but the last of
+  // the rest.
+  EXPECT_EQ(tokens_read(store, requests, 8192), 12 + 2 * (9 + 8 + 4 + 6));
+  // A pass for each question reads the examples twice; sequence by sequence it would be 136.
+  EXPECT_EQ(tokens_read(store, requests, 1), 2 * (12 + 9 + 8 + 4 + 6));
+  expect_equal_to_twin(store, requests, {});
+  expect_equal_to_twin(store, requests, {.batch_tokens = 1});
+}
+
+TEST(RequestScorer, TextsThatShareABeginningEqualTextsAloneInEveryFamily) {
+  std::vector<ModelConfig> configs(12, small_config());
+  configs[0].kv_heads = 1;
+  configs[1].kv_heads = 4;
+  configs[2].window = 14;  // ends within the examples, the question and the choice
+  configs[3].window = 20;
+  configs[3].first_window_layer = 1;
+  configs[4].learned_positions = true;
+  configs[4].position_offset = 2;
+  configs[4].embedding_projection = false;
+  configs[5].rotary_size = 4;
+  configs[6].rope_scaling = {.type = "linear", .factor = 4};
+  configs[7].rope_scaling = {.type = "llama3", .factor = 8, .original_context = 24};
+  configs[8].parallel = configs[8].shared_norm = true;
+  configs[8].norm = "layer";
+  configs[9].norm_after = configs[9].qk_norm = configs[9].qk_norm_wide = true;
+  configs[10].qkv_bias = true;
+  configs[10].clip_qkv = 0.5;
+  configs[11].gated = false;
+  configs[11].activation = "gelu";
+  for (const ModelConfig& config : configs) {
+    SCOPED_TRACE(&config - configs.data());
+    const ParameterStore store = model_of(config);
+    for (const int64_t batch_tokens : {8192, 60, 1}) {
+      expect_equal_to_twin(store, questions_with_examples(), {.batch_tokens = batch_tokens});
+    }
+  }
+}
+
 TEST(RequestScorer, EqualsForLearnedPositionsPartialRotationAndWindows) {
   ModelConfig learned = small_config();
   learned.learned_positions = true;
@@ -114,19 +192,28 @@ TEST(RequestScorer, EqualsForLearnedPositionsPartialRotationAndWindows) {
   }
 }
 
+// The quantizers see one token at a time, so that it is exact to share; but a value at the boundary
+// of two steps may fall to either side. With coarser grids the steps are larger and so is what one
+// such value moves: they are compared in fp64, where no rounding reaches a boundary.
 TEST(RequestScorer, EqualsUnderFakeQuantization) {
-  const ParameterStore store = model_of(small_config());
-  FakeQuantTap tap(store, parse_bits("8-8-8"));
-  // A value at the boundary of two steps may fall to either side.
-  const std::vector<ChoiceRequest> requests = some_requests();
-  const std::vector<ScoredRequest> results = score_choices(store, requests, {.tap = &tap});
-  for (size_t r = 0; r < requests.size(); ++r) {
-    for (size_t c = 0; c < results[r].choices.size(); ++c) {
-      const ChoiceScore twin =
-          score_twin(store, requests[r].context, requests[r].continuations[c], &tap);
-      EXPECT_NEAR(results[r].choices[c].log_likelihood, twin.log_likelihood, 5e-2);
+  ParameterStore store = model_of(small_config());
+  const auto expect_near = [&](const char* bits, double tolerance) {
+    FakeQuantTap tap(store, parse_bits(bits));
+    for (const auto& requests : {some_requests(), questions_with_examples()}) {
+      const std::vector<ScoredRequest> results = score_choices(store, requests, {.tap = &tap});
+      for (size_t r = 0; r < requests.size(); ++r) {
+        for (size_t c = 0; c < results[r].choices.size(); ++c) {
+          const ChoiceScore twin =
+              score_twin(store, requests[r].context, requests[r].continuations[c], &tap);
+          EXPECT_NEAR(results[r].choices[c].log_likelihood, twin.log_likelihood, tolerance)
+              << bits << " request " << r << " choice " << c;
+        }
+      }
     }
-  }
+  };
+  expect_near("8-8-8", 5e-2);
+  for (Bank& bank : store.banks) bank.compute = bank.master = bank.master.to(at::kDouble);
+  for (const char* bits : {"4-4-4", "4-8-16", "16-16-4"}) expect_near(bits, 1e-5);
 }
 
 TEST(RequestScorer, LongContextsAreCutOnTheLeftAndCounted) {

@@ -54,9 +54,9 @@ class TapChain : public Tap {
     }
     return false;
   }
-  void linear_input(int64_t parameter, const at::Tensor& x) override {
+  void linear_input(std::span<const int64_t> parameters, const at::Tensor& x) override {
     for (Tap* tap : taps_) {
-      if (tap->wants_linear()) tap->linear_input(parameter, x);
+      if (tap->wants_linear()) tap->linear_input(parameters, x);
     }
   }
   void linear_output(int64_t parameter, const at::Tensor& y) override {

@@ -8,11 +8,13 @@
 
 #include "osp/base/error.h"
 #include "osp/ops/layer_norm.h"
+#include "osp/ops/linear.h"
 
 namespace osp {
 
-ParameterAccess::ParameterAccess(const ParameterStore& store, Tap* tap, bool training)
-    : store_(store), config_(store.config), tap_(tap), training_(training) {
+ParameterAccess::ParameterAccess(const ParameterStore& store, Tap* tap, bool training, bool fast)
+    : store_(store), config_(store.config), tap_(tap), training_(training), fast_(fast) {
+  OSP_CHECK(!(training && fast), "fast products have no gradients");
   if (training) anchor_ = at::zeros({1}, store.banks[0].compute.options()).requires_grad_(true);
 }
 
@@ -83,18 +85,48 @@ at::Tensor ParameterAccess::linear(const std::vector<ParameterRole>& roles, int6
     parameters.push_back(weight_index(role, layer));
     if (biased) biases.push_back(leaf(bias_index(role, layer)));
   }
-  // Take one product over all rows where the weights are neighbours and nobody watches.
-  if (!taps_weights() && !taps_linear()) {
-    if (const auto joined = contiguous_weight(parameters)) {
-      const at::Tensor y = osp::linear(x, *joined);
-      return biased ? y + at::cat(biases) : y;
+  // Take one product over all rows where the weights are neighbours and no tap replaces them, or
+  // the layers one by one.
+  const auto joined = taps_weights() ? std::nullopt : contiguous_weight(parameters);
+  at::Tensor y;
+  if (joined) {
+    y = product(x, *joined);
+    if (biased) y = y + at::cat(biases);
+  } else {
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      outputs.push_back(single(parameters[i], x, biased ? biases[i] : at::Tensor()));
     }
+    y = outputs.size() == 1 ? outputs[0] : at::cat(outputs, -1);
   }
-  // Take the layers one by one elsewhere.
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    outputs.push_back(single(parameters[i], x, biased ? biases[i] : at::Tensor()));
-  }
-  return outputs.size() == 1 ? outputs[0] : at::cat(outputs, -1);
+  // Training without a graph is the first of two runs of a block: the watcher sees the second.
+  if (taps_linear() && (!training_ || at::GradMode::is_enabled())) show(parameters, x.value, y);
+  return y;
+}
+
+at::Tensor ParameterAccess::product(const RecomputableInput& x, const WeightRef& weight) const {
+  return fast_ ? fast_linear(x.value, weight.value) : osp::linear(x, weight);
+}
+
+// Shows the tap the input of linear layers and their outputs, which lie side by side in y.
+void ParameterAccess::show(const std::vector<int64_t>& parameters, const at::Tensor& x,
+                           const at::Tensor& y) const {
+  tap_->linear_input(parameters, x.detach().flatten(0, -2));
+  std::vector<int64_t> widths;
+  for (const int64_t parameter : parameters) widths.push_back(store_.compute(parameter).size(0));
+  const auto each = [parameters, widths](const at::Tensor& joined, const auto& see) {
+    int64_t column = 0;
+    for (size_t i = 0; i < parameters.size(); column += widths[i++]) {
+      see(parameters[i], joined.narrow(1, column, widths[i]));
+    }
+  };
+  each(y.detach().flatten(0, -2),
+       [&](int64_t parameter, const at::Tensor& part) { tap_->linear_output(parameter, part); });
+  if (!training_) return;
+  y.register_hook([watcher = tap_, each](const at::Tensor& dy) {
+    each(dy.flatten(0, -2), [&](int64_t parameter, const at::Tensor& part) {
+      watcher->linear_output_gradient(parameter, part);
+    });
+  });
 }
 
 // One view over several weights and their gradients if they are neighbours in a bank.
@@ -121,22 +153,12 @@ at::Tensor ParameterAccess::single(int64_t parameter, const RecomputableInput& x
   at::Tensor y;
   if (taps_weights()) {
     const at::Tensor weight = training_ ? weight_leaf(own, anchor_) : own.value;
-    y = at::matmul(x.value, tap_->weight(parameter, weight).t());
+    const at::Tensor replaced = tap_->weight(parameter, weight);
+    y = fast_ ? fast_linear(x.value, replaced) : at::matmul(x.value, replaced.t());
   } else {
-    y = osp::linear(x, own);
+    y = product(x, own);
   }
-  if (bias.defined()) y = y + bias;
-  // Training without a graph is the first of two runs of a block: the watcher sees the second.
-  if (taps_linear() && (!training_ || at::GradMode::is_enabled())) {
-    tap_->linear_input(parameter, x.value.detach().flatten(0, -2));
-    tap_->linear_output(parameter, y.detach().flatten(0, -2));
-    if (training_) {
-      y.register_hook([watcher = tap_, parameter](const at::Tensor& dy) {
-        watcher->linear_output_gradient(parameter, dy.flatten(0, -2));
-      });
-    }
-  }
-  return y;
+  return bias.defined() ? y + bias : y;
 }
 
 }  // namespace osp

@@ -1,5 +1,5 @@
 // Access of a forward pass to the parameters of a store: linear layers (one product for neighbours
-// in a bank, or one by one where a tap watches), norms and tables, by role and layer.
+// in a bank, or one by one where a tap wants weights), norms and tables, by role and layer.
 //
 // Tested by transformer_test.cpp, fuse_test.cpp and tests/python/test_model_parity.py.
 #pragma once
@@ -19,8 +19,9 @@ namespace osp {
 
 class ParameterAccess {
  public:
-  // With `training`, results carry the graph and weight gradients are added into the store's banks.
-  ParameterAccess(const ParameterStore& store, Tap* tap, bool training);
+  // With `training`, results carry the graph and weight gradients are added into the store's banks;
+  // with `fast`, which excludes it, linear layers are fast_linear (osp/ops/linear.h).
+  ParameterAccess(const ParameterStore& store, Tap* tap, bool training, bool fast = false);
 
   // Output of one or several linear layers of a block on the same input, side by side [..., Σ out];
   // their biases too if `biased`. Here and below `layer` is kNoLayer outside the blocks.
@@ -55,11 +56,14 @@ class ParameterAccess {
   at::Tensor leaf(int64_t parameter) const;
   std::optional<WeightRef> contiguous_weight(const std::vector<int64_t>& parameters) const;
   at::Tensor single(int64_t parameter, const RecomputableInput& x, const at::Tensor& bias) const;
+  // The product of a linear layer.
+  at::Tensor product(const RecomputableInput& x, const WeightRef& weight) const;
+  void show(const std::vector<int64_t>& parameters, const at::Tensor& x, const at::Tensor& y) const;
 
   const ParameterStore& store_;
   const ModelConfig& config_;
   Tap* tap_;
-  bool training_;
+  bool training_, fast_;
   at::Tensor anchor_;
 };
 

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <span>
 
 #include "osp/model/parameter_role.h"
 
@@ -54,10 +55,11 @@ class Tap {
   // where wants_weights(). Embedding and head are offered too.
   virtual bool wants_weights() const { return false; }
   virtual at::Tensor weight(int64_t /*parameter*/, const at::Tensor& w) { return w; }
-  // Input of a linear layer [tokens, in], its output with the bias and the gradient with respect to
-  // that, [tokens, out]; called only where wants_linear().
+  // The input [tokens, in] of linear layers, one call for all that share it; a layer's output with
+  // the bias and the gradient with respect to that, [tokens, out], rows perhaps further apart.
+  // Called only where wants_linear().
   virtual bool wants_linear() const { return false; }
-  virtual void linear_input(int64_t /*parameter*/, const at::Tensor& /*x*/) {}
+  virtual void linear_input(std::span<const int64_t> /*parameters*/, const at::Tensor& /*x*/) {}
   virtual void linear_output(int64_t /*parameter*/, const at::Tensor& /*y*/) {}
   virtual void linear_output_gradient(int64_t /*parameter*/, const at::Tensor& /*dy*/) {}
 };

@@ -26,7 +26,9 @@ struct KeepingTap : Tap {
     return x;
   }
   bool wants_linear() const override { return true; }
-  void linear_input(int64_t parameter, const at::Tensor& x) override { inputs[parameter] = x; }
+  void linear_input(std::span<const int64_t> parameters, const at::Tensor& x) override {
+    for (const int64_t parameter : parameters) inputs[parameter] = x;
+  }
 };
 
 TEST(Tap, InputPointShowsWhatTheLayerOfTheRoleReads) {

@@ -17,6 +17,7 @@
 #include "osp/ops/fused.h"
 #include "osp/ops/fused_attention.h"
 #include "osp/ops/layer_norm.h"
+#include "osp/ops/linear.h"
 #include "osp/ops/recompute.h"
 
 namespace osp {
@@ -30,7 +31,7 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   ForwardPass(const ParameterStore& store, int64_t length, const ForwardOptions& options)
       : config_(store.config),
         options_(options),
-        parameters_(store, options.tap, options.training) {
+        parameters_(store, options.tap, options.training, !options.segments.empty()) {
     OSP_CHECK(!(options.cache != nullptr && options.training), "no training through a cache");
     if (!options.segments.empty()) {
       begin_packed(length);
@@ -201,8 +202,8 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   }
 
   // fp32 logits (fp64 of a model in fp64).
-  at::Tensor logits(const at::Tensor& h) const {
-    const at::Tensor z = linear(h, head());
+  at::Tensor logits(const at::Tensor& h, bool fast = false) const {
+    const at::Tensor z = fast ? fast_linear(h, head().value) : linear(h, head());
     return z.scalar_type() == at::kDouble ? z : z.to(at::kFloat);
   }
 
@@ -477,11 +478,12 @@ at::Tensor forward_logits(const ParameterStore& store, const at::Tensor& tokens_
   return pass->logits(pass->hidden(tokens_BT));
 }
 
-at::Tensor logits_of_hidden(const ParameterStore& store, const at::Tensor& hidden, Tap* tap) {
+at::Tensor logits_of_hidden(const ParameterStore& store, const at::Tensor& hidden, Tap* tap,
+                            bool fast) {
   if (ForwardEngine* engine = engine_of(tap)) return engine->logits(hidden);
   ForwardOptions options;
   options.tap = tap;
-  return ForwardPass(store, 1, options).logits(hidden);
+  return ForwardPass(store, 1, options).logits(hidden, fast);
 }
 
 at::Tensor forward_loss_sum(const ParameterStore& store, const at::Tensor& tokens_BT,

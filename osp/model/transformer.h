@@ -42,7 +42,7 @@ struct ForwardOptions {
   // The tokens are [1, N], those of many texts without padding; positions begin anew in each text
   // (osp/ops/segment_attention.h). Slots are rows of the cache if there is one (whose length is
   // neither used nor advanced), else of this pass's own keys. No training, no documents, and taps
-  // that want no attention_logits.
+  // that want no attention_logits. Linear layers are fast_linear (osp/ops/linear.h).
   std::span<const Segment> segments = {};
   // Build the autograd graph; weight gradients are added into store.gradient where the store has
   // gradient banks.
@@ -108,9 +108,10 @@ at::Tensor forward_hidden(const ParameterStore& store, const at::Tensor& tokens_
 at::Tensor forward_logits(const ParameterStore& store, const at::Tensor& tokens_BT,
                           const ForwardOptions& options = {});
 
-// Logits of rows [.., D] of forward_hidden's result, as forward_logits gives them.
+// Logits of rows [.., D] of forward_hidden's result, as forward_logits gives them; with `fast` by
+// fast_linear (osp/ops/linear.h), as packed passes are.
 at::Tensor logits_of_hidden(const ParameterStore& store, const at::Tensor& hidden,
-                            Tap* tap = nullptr);
+                            Tap* tap = nullptr, bool fast = false);
 
 // Sum over all positions of −log p(target), fp32 scalar, without ever holding all logits. Targets
 // int64 [B,T]; negative ones are not scored. With options.training, calling .backward() on it adds

@@ -147,13 +147,13 @@ at::Tensor logits_by_pieces(const ParameterStore& store, const at::Tensor& token
 // Multiplies what passes through each linear layer: Σ dyᵀ x, the layer's gradient.
 struct GradientTap : Tap {
   std::map<int64_t, at::Tensor> inputs, gradients;
-  size_t calls = 0;  // of linear_input
+  size_t layers = 0;  // that linear_input named
   bool wants(TapPoint, int64_t) const override { return false; }
   at::Tensor at(TapPoint, int64_t, const at::Tensor& x) override { return x; }
   bool wants_linear() const override { return true; }
-  void linear_input(int64_t parameter, const at::Tensor& x) override {
-    inputs[parameter] = x;
-    ++calls;
+  void linear_input(std::span<const int64_t> parameters, const at::Tensor& x) override {
+    for (const int64_t parameter : parameters) inputs[parameter] = x;
+    layers += parameters.size();
   }
   void linear_output_gradient(int64_t parameter, const at::Tensor& dy) override {
     gradients[parameter] = at::matmul(dy.t(), inputs.at(parameter));
@@ -192,6 +192,21 @@ TEST(Transformer, LinearTapsSeeWhatEveryMatrixsGradientIsMadeOf) {
     const at::Tensor difference = tap.gradients.at(int64_t(i)) - expected;
     // The same fp32 product of 22 tokens.
     EXPECT_LT(difference.norm().item<double>(), 1e-6 * expected.norm().item<double>());
+  }
+}
+
+TEST(Transformer, LinearTapsGetAnInputOnceForAllLayersThatReadIt) {
+  for (const int64_t kv_heads : {2, 4}) {
+    ModelConfig config = small_config();
+    config.kv_heads = kv_heads;
+    ParameterStore store = make_parameters(resolved_config(config), {.gradients = true});
+    initialize_parameters(store, 3);
+    GradientTap tap;
+    add_gradients(store, some_tokens(), &tap);
+    const auto input = [&](ParameterRole role) { return tap.inputs.at(store.find(role, 0)); };
+    EXPECT_TRUE(input(ParameterRole::query).is_same(input(ParameterRole::key)));
+    EXPECT_TRUE(input(ParameterRole::query).is_same(input(ParameterRole::value)));
+    EXPECT_TRUE(input(ParameterRole::gate).is_same(input(ParameterRole::up)));
   }
 }
 
@@ -237,7 +252,7 @@ TEST(Transformer, BlocksThatAreComputedAgainShowTapsTheirPointsTwice) {
       seen = points.seen;
       GradientTap linears;
       add_gradients(store, some_tokens(), &linears, again);
-      EXPECT_EQ(linears.calls, linears.gradients.size());
+      EXPECT_EQ(linears.layers, linears.gradients.size());
     }
   }
 }

@@ -19,6 +19,10 @@ constexpr int64_t kFewestRows = 512;
 
 void add_fp32(at::Tensor& gram, const at::Tensor& x) {
   const int64_t k = x.size(1);
+  if (!x.is_cpu()) {
+    gram.addmm_(x.t(), x);
+    return;
+  }
   for (int64_t begin = 0; begin < k; begin += kColumns) {
     const int64_t width = std::min(kColumns, k - begin);
     gram.narrow(0, begin, width)
@@ -49,6 +53,7 @@ void add_bf16(at::Tensor& gram, const at::Tensor& x) {
   const int64_t fitting = kPackedBytes / (panels * kPanel * 2) / 2 * 2;
   const int64_t rows_at_a_time = std::min(n + n % 2, std::max(kFewestRows, fitting));
   const int64_t stride = rows_at_a_time / 2 * kPanel;  // words of a panel
+  const int64_t row_stride = x.stride(0);
   at::Tensor packed = at::empty({panels * stride}, at::kInt);
   uint32_t* const words = reinterpret_cast<uint32_t*>(packed.data_ptr<int32_t>());
   const uint16_t* const rows = reinterpret_cast<const uint16_t*>(x.const_data_ptr());
@@ -56,7 +61,8 @@ void add_bf16(at::Tensor& gram, const at::Tensor& x) {
   for (int64_t begin = 0; begin < n; begin += rows_at_a_time) {
     const int64_t count = std::min(rows_at_a_time, n - begin), pairs = (count + 1) / 2;
     for_each_task(panels, [&](int64_t p) {
-      pack_panel_avx512bf16(rows + begin * k, count, k, p, pairs, words + p * stride);
+      pack_panel_avx512bf16(rows + begin * row_stride, count, k, row_stride, p, pairs,
+                            words + p * stride);
     });
     // Task t is the pair (row, row + t) of the triangle of blocks, row by row.
     for_each_task(blocks * (blocks + 1) / 2, [&](int64_t t) {
@@ -91,7 +97,9 @@ void add_gram(at::Tensor& gram, const at::Tensor& x) {
                 gram.size(1) == x.size(1) && gram.is_contiguous() &&
                 gram.scalar_type() == at::kFloat,
             "rows of {} numbers and their fp32 sums", x.size(-1));
-  if (x.scalar_type() == at::kBFloat16 && has_avx512_bf16()) return add_bf16(gram, x.contiguous());
+  if (x.scalar_type() == at::kBFloat16 && x.is_cpu() && has_avx512_bf16()) {
+    return add_bf16(gram, x.stride(1) == 1 ? x : x.contiguous());
+  }
   add_fp32(gram, x.to(at::kFloat));
 }
 

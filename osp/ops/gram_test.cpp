@@ -1,5 +1,6 @@
 #include "osp/ops/gram.h"
 
+#include <ATen/ops/equal.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
@@ -22,6 +23,19 @@ TEST(Gram, UpperTriangleEqualsTheProductInFp64) {
         EXPECT_LT(gram.triu().sub(wanted.triu()).abs().max().item<double>(), 1e-5 * scale)
             << rows << " rows, " << columns << " columns";
       }
+    }
+  }
+}
+
+TEST(Gram, ColumnsOfAWiderMatrixGiveTheBitsOfTheirCopy) {
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor wide = gaussian(301, 200, "wide").to(type);
+    for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 33}, {70, 60}, {129, 71}}) {
+      const at::Tensor columns = wide.narrow(1, first, count);
+      at::Tensor gram = at::zeros({count, count}, at::kFloat), of_copy = gram.clone();
+      add_gram(gram, columns);
+      add_gram(of_copy, columns.contiguous());
+      EXPECT_TRUE(at::equal(gram.triu(), of_copy.triu())) << first << " + " << count;
     }
   }
 }

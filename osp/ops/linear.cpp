@@ -1,10 +1,16 @@
 #include "osp/ops/linear.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/List.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <optional>
+#include <string_view>
+
+#include "osp/ops/isa.h"
 #include "osp/ops/rms_norm.h"
 #include "osp/ops/swiglu.h"
 
@@ -93,7 +99,37 @@ struct LinearOfSwiglu : torch::autograd::Function<LinearOfSwiglu> {
   }
 };
 
+// Fewest rows for which oneDNN's product, which packs the weight at every call, is the faster one.
+constexpr int64_t kManyRows = 128;
+
+using LinearPointwise = at::Tensor(const at::Tensor&, const at::Tensor&,
+                                   const std::optional<at::Tensor>&, std::string_view,
+                                   c10::List<std::optional<at::Scalar>>,
+                                   std::optional<std::string_view>);
+
+// x Wᵀ of fp32 matrices by oneDNN; undefined where the tensor library was built without it.
+at::Tensor onednn_product(const at::Tensor& x, const at::Tensor& w) {
+  static const auto kFound =
+      c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
+  if (!kFound) return {};
+  static const auto kProduct = kFound->typed<LinearPointwise>();
+  return kProduct.call(x, w, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), "");
+}
+
 }  // namespace
+
+at::Tensor fast_linear(const at::Tensor& x, const at::Tensor& w) {
+  const at::Tensor rows = rows_of(x);
+  at::Tensor y;
+  if (x.is_cpu() && x.scalar_type() == at::kFloat && w.scalar_type() == at::kFloat &&
+      rows.size(0) >= kManyRows && active_isa() >= Isa::avx512) {
+    y = onednn_product(rows.contiguous(), w.contiguous());
+  }
+  if (!y.defined()) return product(x, w);
+  auto shape = x.sizes().vec();
+  shape.back() = w.size(0);
+  return y.view(shape);
+}
 
 at::Tensor linear(const RecomputableInput& x, const WeightRef& weight) {
   const auto& of = x.operands;

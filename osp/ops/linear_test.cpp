@@ -3,6 +3,8 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
@@ -31,6 +33,23 @@ TEST(Linear, AccumulatesWeightGradientsOverMicroBatches) {
     gradients(linear(part, ref), dy.narrow(0, half * 15, 15), {part});
   }
   EXPECT_LT(relative_error(ref.gradient, dy.t().matmul(x)), 2e-6);
+}
+
+TEST(Linear, TheFastProductIsAsExactAsThePlainOne) {
+  at::manual_seed(6);
+  for (const auto& [rows, in, out] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{
+           {1, 16, 24}, {127, 100, 33}, {128, 100, 33}, {300, 576, 960}, {257, 1536, 64}}) {
+    const at::Tensor x = at::randn({rows, in + 5}).narrow(1, 3, in), w = at::randn({out, in});
+    const at::Tensor exact = at::matmul(x.to(at::kDouble), w.to(at::kDouble).t());
+    const double plain = relative_error(linear(x, {w}), exact);
+    // Four times: sums of the same fp32 products in one chain, not in blocks.
+    EXPECT_LT(relative_error(fast_linear(x, w), exact), 4 * plain) << rows << " rows";
+    EXPECT_LT(relative_error(fast_linear(x.unsqueeze(0), w)[0], exact), 4 * plain);
+  }
+  const at::Tensor x = at::randn({200, 30}).to(at::kBFloat16), w = at::randn({9, 30}).to(x.dtype());
+  EXPECT_TRUE(at::equal(fast_linear(x, w), linear(x, {w})));
+  const at::Tensor wide = at::randn({200, 30}, at::kDouble), v = at::randn({9, 30}, at::kDouble);
+  EXPECT_TRUE(at::equal(fast_linear(wide, v), linear(wide, {v})));
 }
 
 // Each kind of input that is not kept, made of random operands.

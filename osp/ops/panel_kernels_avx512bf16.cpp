@@ -95,16 +95,16 @@ inline int64_t width_of(int64_t count, int64_t p) {
 
 }  // namespace
 
-void pack_panel_avx512bf16(const uint16_t* matrix, int64_t rows, int64_t cols, int64_t p,
-                           int64_t pairs, uint32_t* panel) {
+void pack_panel_avx512bf16(const uint16_t* matrix, int64_t rows, int64_t cols, int64_t stride,
+                           int64_t p, int64_t pairs, uint32_t* panel) {
   const int64_t width = width_of(cols, p);
   const __mmask32 mask = static_cast<__mmask32>((uint64_t{1} << width) - 1);
   for (int64_t pair = 0; pair < pairs; ++pair, panel += kPanel) {
-    const uint16_t* const from = matrix + 2 * pair * cols + p * kPanel;
+    const uint16_t* const from = matrix + 2 * pair * stride + p * kPanel;
     const __m512i low =
         2 * pair < rows ? _mm512_maskz_loadu_epi16(mask, from) : _mm512_setzero_si512();
-    const __m512i high =
-        2 * pair + 1 < rows ? _mm512_maskz_loadu_epi16(mask, from + cols) : _mm512_setzero_si512();
+    const __m512i high = 2 * pair + 1 < rows ? _mm512_maskz_loadu_epi16(mask, from + stride)
+                                             : _mm512_setzero_si512();
     for (int v = 0; v < kVectors; ++v) {
       const __m512i x = _mm512_cvtepu16_epi32(v == 0 ? _mm512_castsi512_si256(low)
                                                      : _mm512_extracti64x4_epi64(low, 1));
@@ -115,8 +115,8 @@ void pack_panel_avx512bf16(const uint16_t* matrix, int64_t rows, int64_t cols, i
   }
 }
 
-void pack_transposed_panel_avx512bf16(const uint16_t* matrix, int64_t rows, int64_t cols, int64_t p,
-                                      int64_t pairs, uint32_t* panel) {
+void pack_transposed_panel_avx512bf16(const uint16_t* matrix, int64_t rows, int64_t cols,
+                                      int64_t stride, int64_t p, int64_t pairs, uint32_t* panel) {
   const int64_t width = width_of(rows, p);
   for (int64_t begin = 0; begin < pairs; begin += 16) {
     const int64_t numbers = cols - 2 * begin < 32 ? cols - 2 * begin : 32;
@@ -127,7 +127,7 @@ void pack_transposed_panel_avx512bf16(const uint16_t* matrix, int64_t rows, int6
       for (int r = 0; r < 16; ++r) {
         const int64_t row = 16 * v + r;
         words[r] = row < width ? _mm512_maskz_loadu_epi16(
-                                     mask, matrix + (p * kPanel + row) * cols + 2 * begin)
+                                     mask, matrix + (p * kPanel + row) * stride + 2 * begin)
                                : _mm512_setzero_si512();
       }
       transpose_words(words);

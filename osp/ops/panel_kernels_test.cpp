@@ -34,7 +34,7 @@ Words packed(const at::Tensor& x, bool transposed) {
   Words words(panels * pairs * kPanel, 0xffffffffu);
   const auto pack = transposed ? pack_transposed_panel_avx512bf16 : pack_panel_avx512bf16;
   for (int64_t p = 0; p < panels; ++p) {
-    pack(bits(x), rows, cols, p, pairs, words.data() + p * pairs * kPanel);
+    pack(bits(x), rows, cols, x.stride(0), p, pairs, words.data() + p * pairs * kPanel);
   }
   return words;
 }

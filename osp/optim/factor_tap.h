@@ -9,9 +9,9 @@
 
 namespace osp {
 
-// Sums over the tokens of a step, fp32.
+// Sums over the tokens of a step, fp32, on and above the diagonal (osp/ops/gram.h).
 struct FactorSums {
-  at::Tensor inputs;            // Σ x xᵀ [in, in]
+  at::Tensor inputs;            // Σ x xᵀ [in, in]; layers that share an input share the tensor
   at::Tensor output_gradients;  // Σ dy dyᵀ [out, out]
   int64_t num_tokens = 0;
 };
@@ -28,7 +28,7 @@ class FactorTap : public Tap {
   bool wants(TapPoint, int64_t) const override { return false; }
   at::Tensor at(TapPoint, int64_t, const at::Tensor& x) override { return x; }
   bool wants_linear() const override { return gathers_; }
-  void linear_input(int64_t parameter, const at::Tensor& x) override;
+  void linear_input(std::span<const int64_t> parameters, const at::Tensor& x) override;
   void linear_output_gradient(int64_t parameter, const at::Tensor& dy) override;
 
  private:

@@ -36,6 +36,9 @@ struct KfacBank {
 // Share of the old factor when the n-th is averaged in: a plain mean at first.
 double kept_share(int64_t n, double beta) { return std::min(1 - 1 / static_cast<double>(n), beta); }
 
+// The symmetric matrix whose entries on and above the diagonal are given.
+at::Tensor mirrored(const at::Tensor& upper) { return upper.triu() + upper.triu(1).t(); }
+
 // π of Martens and Grosse (section 6.3): divides the damping by the sizes of A and G.
 double damping_ratio(const at::Tensor& input_factor, const at::Tensor& output_factor) {
   const double input = input_factor.diagonal().mean().item<double>();
@@ -123,8 +126,9 @@ class Kfac : public StatefulOptimizer {
         const FactorSums& sums = tap_.sums().at(parameter);
         OSP_CHECK(sums.output_gradients.defined(), "linear layer {} had no gradient", parameter);
         const double tokens = static_cast<double>(sums.num_tokens);
-        banks_[b].input_factor[int64_t(i)].lerp_(sums.inputs / tokens, 1 - keep);
-        banks_[b].output_factor[int64_t(i)].lerp_(sums.output_gradients * tokens, 1 - keep);
+        banks_[b].input_factor[int64_t(i)].lerp_(mirrored(sums.inputs) / tokens, 1 - keep);
+        banks_[b].output_factor[int64_t(i)].lerp_(mirrored(sums.output_gradients) * tokens,
+                                                  1 - keep);
       }
     }
     tap_.restart(false);

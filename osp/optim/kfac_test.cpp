@@ -50,7 +50,7 @@ void run_passes(Bank& bank, Tap& tap, int64_t step) {
     const Passage whole = random_passage(bank, bank.members[i], step);
     for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 15}, {15, kTokens - 15}}) {
       if (!tap.wants_linear()) break;
-      tap.linear_input(bank.members[i], whole.x.narrow(0, first, count));
+      tap.linear_input({&bank.members[i], 1}, whole.x.narrow(0, first, count));
       tap.linear_output_gradient(bank.members[i], whole.dy.narrow(0, first, count));
     }
     bank.gradient[int64_t(i)].copy_(at::matmul(whole.dy.t(), whole.x));
@@ -121,7 +121,7 @@ TEST(Kfac, ALinearLayerWithWhiteInputsAndGradientsTakesAScaledGradientStep) {
   auto kfac = kKfacRow.make({&bank}, kKfacGroup, {.kfac = {.damping = 0, .clip = 0}});
   Tap* tap = kfac->watch_step();
   const at::Tensor x = at::eye(4) * 4, dy = at::eye(3) / 3;  // A = 4 I, G = (4/9) I with N = 4
-  tap->linear_input(0, x);
+  tap->linear_input(bank.members, x);
   tap->linear_output_gradient(0, dy);
   StepValues values = kfac_values(1);
   values.weight_decay = 0;
@@ -129,6 +129,51 @@ TEST(Kfac, ALinearLayerWithWhiteInputsAndGradientsTakesAScaledGradientStep) {
   kfac->step(values);
   const at::Tensor expected = before - bank.gradient * (0.01 / (4.0 * 4.0 / 9.0));
   EXPECT_LT(norm_of(bank.master - expected), 1e-6) << "fp32 rounding of weights near 1";
+}
+
+TEST(Kfac, LayersThatShareAnInputTakeTheStepsOfLayersThatDoNot) {
+  Bank shared = layer_bank("shared", {3, 6, 40}), alone = layer_bank("shared", {3, 6, 40});
+  auto together = kKfacRow.make({&shared}, kKfacGroup, {.precondition_every = 1});
+  auto one_by_one = kKfacRow.make({&alone}, kKfacGroup, {.precondition_every = 1});
+  for (int64_t step = 1; step <= 3; ++step) {
+    const at::Tensor x = random_passage(shared, 0, step).x;
+    Tap* tap = together->watch_step();
+    Tap* other = one_by_one->watch_step();
+    tap->linear_input(shared.members, x);
+    for (const int64_t layer : alone.members) {
+      other->linear_input({&layer, 1}, x);
+      const at::Tensor dy = random_passage(alone, layer, step).dy;
+      tap->linear_output_gradient(layer, dy);
+      other->linear_output_gradient(layer, dy);
+      for (Bank* bank : {&shared, &alone}) bank->gradient[layer].copy_(at::matmul(dy.t(), x));
+    }
+    together->step(kfac_values(step));
+    one_by_one->step(kfac_values(step));
+  }
+  EXPECT_TRUE(at::equal(shared.master, alone.master));
+}
+
+TEST(Kfac, SixteenBitPassesGiveTheFactorsOfTheirWideCopies) {
+  Bank bank = layer_bank("narrow", {1, 70, 40}), wide = layer_bank("narrow", {1, 70, 40});
+  auto narrow_kfac = kKfacRow.make({&bank}, kKfacGroup, {});
+  auto wide_kfac = kKfacRow.make({&wide}, kKfacGroup, {});
+  const Passage passage = random_passage(bank, 0, 1);
+  const at::Tensor x = passage.x.to(at::kBFloat16), dy = passage.dy.to(at::kBFloat16);
+  Tap* const narrow_tap = narrow_kfac->watch_step();
+  narrow_tap->linear_input(bank.members, x);
+  narrow_tap->linear_output_gradient(0, dy);
+  Tap* const wide_tap = wide_kfac->watch_step();
+  wide_tap->linear_input(bank.members, x.to(at::kFloat));
+  wide_tap->linear_output_gradient(0, dy.to(at::kFloat));
+  narrow_kfac->step(kfac_values(1));
+  wide_kfac->step(kfac_values(1));
+  for (const char* name : {"input_factor", "output_factor"}) {
+    const at::Tensor got = states_by_last_name(*narrow_kfac).at(name);
+    const at::Tensor wanted = states_by_last_name(*wide_kfac).at(name);
+    // Exact products; fp32 sums of 40 of them in another order.
+    EXPECT_LT(norm_of(got - wanted), 1e-6 * norm_of(wanted)) << name;
+    EXPECT_TRUE(at::equal(got, got.transpose(1, 2))) << name << " is symmetric";
+  }
 }
 
 TEST(Kfac, TheClipBoundsThePredictedChange) {

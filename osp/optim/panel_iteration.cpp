@@ -49,10 +49,11 @@ void PanelIteration::begin() {
   const auto pack_columns = tall ? pack_transposed_panel_avx512bf16 : pack_panel_avx512bf16;
   const auto pack_rows = tall ? pack_panel_avx512bf16 : pack_transposed_panel_avx512bf16;
   for_each_task(m_panels_, [&](int64_t p) {
-    pack_columns(data(), rows_, cols_, p, n_stride_ / kPanel, words(by_columns_) + p * n_stride_);
+    pack_columns(data(), rows_, cols_, cols_, p, n_stride_ / kPanel,
+                 words(by_columns_) + p * n_stride_);
   });
   for_each_task(n_panels_, [&](int64_t p) {
-    pack_rows(data(), rows_, cols_, p, m_stride_ / kPanel, words(by_rows_) + p * m_stride_);
+    pack_rows(data(), rows_, cols_, cols_, p, m_stride_ / kPanel, words(by_rows_) + p * m_stride_);
   });
 }
 

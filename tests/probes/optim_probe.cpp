@@ -33,7 +33,7 @@ void run_passes(const SafetensorsFile& file, const Bank& bank, int64_t step, Tap
   const at::Tensor inputs = read_tensor(file, fmt::format("input.{}", step));
   const at::Tensor gradients = read_tensor(file, fmt::format("output_gradient.{}", step));
   for (const int64_t layer : bank.members) {
-    tap.linear_input(layer, inputs[layer]);
+    tap.linear_input({&layer, 1}, inputs[layer]);
     tap.linear_output_gradient(layer, gradients[layer]);
   }
 }
