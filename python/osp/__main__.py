@@ -1,4 +1,4 @@
-"""`python -m osp …` is the program `osp …`; `python -m osp train` also trains with many ranks (osp/ranks.py)."""
+"""`python -m osp …` is the program `osp …`; it also trains with many ranks (osp/ranks.py)."""
 
 import os
 import sys

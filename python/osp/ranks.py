@@ -139,9 +139,7 @@ def launch(count, words):
         for rank in range(count):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             # A group of its own: a terminal's Ctrl-C reaches it once, from here.
-            processes.append(
-                subprocess.Popen(command, env={**environment, **own}, start_new_session=True)
-            )
+            processes.append(subprocess.Popen(command, env={**environment, **own}, start_new_session=True))
         return wait_for(processes, stopped)
 
 
