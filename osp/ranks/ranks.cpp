@@ -33,6 +33,7 @@ std::string reason_of(const char* text) {
     const size_t end = reason.find("] ");
     if (end != std::string::npos) reason = reason.substr(end + 2);
   }
+  reason = reason.substr(0, reason.find(". This is typically"));
   while (reason.ends_with('.') || reason.ends_with(' ')) reason.pop_back();
   return reason;
 }

@@ -128,24 +128,34 @@ std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe, const Rank
   return state;
 }
 
+namespace {
+
+at::Tensor on_cpu(const at::Tensor& t, bool copy) {
+  return t.is_cpu() && copy ? t.clone() : t.cpu();  // cpu() of a CPU tensor is that tensor
+}
+
+}  // namespace
+
+ParameterStore master_weights(const TrainState& state, bool copy) {
+  ParameterStore store = state.store;
+  for (Bank& bank : store.banks) {
+    bank.master = on_cpu(bank.master, copy);
+    bank.compute = bank.master;
+    bank.gradient = at::Tensor();
+  }
+  return store;
+}
+
 Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool copy) {
-  const auto fixed = [copy](const at::Tensor& t) {
-    return t.is_cpu() && copy ? t.clone() : t.cpu();  // cpu() of a CPU tensor is that tensor
-  };
   Snapshot snapshot;
   const auto whole_state = gather_optimizer_state(state);
   if (!state.ranks.is_first()) return snapshot;
   snapshot.step = state.step;
   snapshot.healthy = state.guard.consecutive() == 0;
-  snapshot.store = state.store;
-  for (Bank& bank : snapshot.store.banks) {
-    bank.master = fixed(bank.master);
-    bank.compute = bank.master;
-    bank.gradient = at::Tensor();
-  }
+  snapshot.store = master_weights(state, copy);
   for (const auto& [name, tensor] : whole_state) {
     // What was gathered is nobody else's.
-    snapshot.optimizer.emplace_back(name, state.ranks.alone() ? fixed(tensor) : tensor.cpu());
+    snapshot.optimizer.emplace_back(name, on_cpu(tensor, copy && state.ranks.alone()));
   }
   snapshot.trainer = {{"step", state.step},
                       {"tokens", state.step * state.recipe.train.batch_tokens},

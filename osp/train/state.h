@@ -71,6 +71,9 @@ struct Snapshot {
 };
 Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool copy);
 
+// The weights alone: masters on the CPU, in fp32, with these as compute copies; see complete_masters().
+ParameterStore master_weights(const TrainState& state, bool copy);
+
 // The name of the first tensor of weights or optimizer state with a number that is not finite, "".
 std::string first_not_finite(const TrainState& state);
 

@@ -364,7 +364,7 @@ TEST(GradientNorm, EqualsTheReferenceAndSeesWhatIsNotFinite) {
   EXPECT_EQ(gradient_norm({}), 0);
 }
 
-TEST(RankSlice, EverySequenceBelongsToExactlyOneRank) {
+TEST(GroupSlice, EverySequenceBelongsToExactlyOneGroup) {
   for (const int64_t sequences : {1, 7, 8, 9}) {
     for (const int64_t ranks : {1, 2, 3, 8}) {
       int64_t next = 0;

@@ -18,6 +18,8 @@ from pathlib import Path
 
 MEETING_S = 300  # how long ranks wait for each other at the start
 GRACE_S = 15  # how long ranks have to notice that another has died
+PARTING_S = 5  # how long a rank that is done waits for the others
+SETTLED = (0, 2, 4, 75)  # exit statuses to which all ranks come together, as a rule
 RANKS_THAT_SAVE_S = 3600  # how long they have where all were asked to stop: the first one saves
 
 
@@ -86,23 +88,39 @@ def run_rank(words):
 
     from osp import engine
 
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     meeting = os.environ.get("OSP_MEETING")
     try:
+        if meeting:
+            store = dist.FileStore(meeting, size)
+        else:
+            store, rank, size = next(dist.rendezvous("env://", rank, size))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            init_method=f"file://{meeting}" if meeting else "env://",
-            rank=int(os.environ["RANK"]),
-            world_size=int(os.environ["WORLD_SIZE"]),
+            store=store,
+            rank=rank,
+            world_size=size,
             timeout=datetime.timedelta(seconds=MEETING_S),
         )
     except Exception as error:
-        print(f"error: rank {os.environ.get('RANK')}: the ranks did not meet: {error}", file=sys.stderr)
+        print(f"error: rank {rank}: the ranks did not meet: {error}", file=sys.stderr)
         leave(5)
     os.environ["OSP_PROCESS_GROUP"] = dist.group.WORLD.group_name
     status = engine.load().main(["osp", *words])
-    if status == 0:
-        dist.destroy_process_group()
+    if status in SETTLED:
+        wait_for_others(store, size)
     leave(status)
+
+
+def wait_for_others(store, size):
+    """Leaves together: a rank that leaves resets connections on which others may receive the last message."""
+    until = time.monotonic() + PARTING_S
+    try:
+        store.add("osp/left", 1)
+        while store.add("osp/left", 0) < size and time.monotonic() < until:
+            time.sleep(0.01)
+    except Exception:  # the store has left with its rank
+        return
 
 
 def leave(status):
