@@ -1,5 +1,6 @@
-# osp_folder(NAME [TORCH] [PROGRAM name] LINK libs...): the library osp_NAME (or the program) from the
-# files of osp/NAME and, where there are *_test.cpp files, the test program osp_NAME_test.
+# osp_folder(NAME [TORCH] [PROGRAM name] LINK libs...): the library osp_NAME from the files of osp/NAME and,
+# where there are *_test.cpp files, the test program osp_NAME_test.
+#   PROGRAM       also the executable of that name and the Python module osp._engine
 #   TORCH         uses the tensor library; omitted where OSP_TORCH is off
 #   X_body.inc    kernels that are compiled once per instruction set; the files that include it are
 #                 generated from kernel_level.cpp.in
@@ -35,10 +36,14 @@ function(osp_folder name)
   endforeach()
 
   if(ARG_PROGRAM)
-    add_executable(${ARG_PROGRAM} ${sources})
-    target_link_libraries(${ARG_PROGRAM} PRIVATE ${ARG_LINK})
-    osp_precompile(${ARG_PROGRAM} ${torch})
-    return()
+    # What belongs to one of the two ways to start the program: the executable and the Python module.
+    set(executable ${folder}/main.cpp ${folder}/wait_policy.cpp)
+    set(module ${folder}/python_module.cpp)
+    list(REMOVE_ITEM sources ${executable} ${module})
+    add_executable(${ARG_PROGRAM} ${executable})
+    target_link_libraries(${ARG_PROGRAM} PRIVATE osp_${name})
+    set_target_properties(${ARG_PROGRAM} PROPERTIES UNITY_BUILD OFF)
+    osp_python_module(${module} osp_${name})
   endif()
   add_library(osp_${name} STATIC ${sources})
   target_link_libraries(osp_${name} PUBLIC ${ARG_LINK})
@@ -51,6 +56,17 @@ function(osp_folder name)
     target_compile_definitions(osp_${name}_test PRIVATE OSP_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
     gtest_discover_tests(osp_${name}_test DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120 PROPERTIES TIMEOUT 600)
   endif()
+endfunction()
+
+# The Python module osp._engine, as _engine.abi3.so in the build folder. It shows Python its one function
+# alone: other libraries of the process have the names of ours as well.
+function(osp_python_module file library)
+  add_library(python_engine MODULE ${file})
+  target_include_directories(python_engine SYSTEM PRIVATE ${OSP_PYTHON_INCLUDE})
+  target_link_libraries(python_engine PRIVATE ${library})
+  target_link_options(python_engine PRIVATE -Wl,--exclude-libs,ALL)
+  set_target_properties(python_engine PROPERTIES PREFIX "" OUTPUT_NAME _engine SUFFIX .abi3.so
+    CXX_VISIBILITY_PRESET hidden)
 endfunction()
 
 # Adds to the list `out` one generated file per instruction set for osp/FOLDER/X_body.inc.

@@ -14,7 +14,7 @@ case "${1:-}" in
   *) echo "usage: scripts/setup.sh [--with-tests]" >&2; exit 2 ;;
 esac
 
-packages=(git ca-certificates g++ cmake ninja-build ccache pkg-config python3 python3-venv
+packages=(git ca-certificates g++ cmake ninja-build ccache pkg-config python3 python3-dev python3-venv
   libfmt-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libpcre2-dev libutf8proc-dev
   libssl-dev libzstd-dev zlib1g-dev libgtest-dev)
 # Checks that need these are skipped, with a message, where the system does not offer them.

@@ -1,6 +1,7 @@
 // osp train: trains the model that a recipe describes.
 #include <filesystem>
 
+#include "osp/base/error.h"
 #include "osp/base/interrupt.h"
 #include "osp/base/json_text.h"
 #include "osp/base/output.h"
@@ -17,6 +18,7 @@ struct TrainCommand {
   std::string recipe;
   std::vector<std::string> assignments;
   std::string device;
+  int64_t ranks = 1;
   bool dry = false;
   TrainOptions train;
 
@@ -30,6 +32,9 @@ struct TrainCommand {
     visit("device", self.device, "device to train on instead of the recipe's: cpu or cuda",
           {.value = "NAME", .affects_results = false});
     TrainOptions::fields(visit, self.train);
+    visit("ranks", self.ranks, Range{1, 4096},
+          "processes to train with on this machine, with `python -m osp train` (docs/cluster.md)",
+          {.affects_results = false});
     visit("dry_run", self.dry,
           "check recipe and data, and print the complete recipe, the model's size and the memory "
           "needed, without training",
@@ -63,6 +68,12 @@ int run(const TrainCommand& options) {
     refuse_given(options.common, {"resume", "resume_from", "init_from", "with_optimizer"},
                  "--dry-run describes a new run of the recipe");
   }
+  if (options.ranks > 1) {
+    fail(ErrorCode::usage,
+         "--ranks {}: many processes are started by Python; run `python -m osp train --ranks {}` "
+         "or torchrun with the same words (docs/cluster.md)",
+         options.ranks, options.ranks);
+  }
   Recipe recipe = load_recipe(options.recipe, options.assignments);
   if (!options.device.empty()) {
     recipe_table(recipe).assign("train.device", options.device, "--device");
@@ -85,6 +96,7 @@ int run(const TrainCommand& options) {
   train_options.out = resolved_output(train_options.out);  // held by the lock inside
   catch_signals();
   const Json result = train(recipe, train_options, console);
+  if (result.is_null()) return 0;  // the first rank prints it
   print_result(
       options.common, [&] { return result; },
       [&] { print_out("{}\n", result["model"].get<std::string>()); });

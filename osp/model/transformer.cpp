@@ -340,11 +340,10 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     at::Tensor qkv =
         parameters_.linear({Role::query, Role::key, Role::value}, layer, x, config_.qkv_bias);
     if (config_.clip_qkv > 0) qkv = qkv.clamp(-config_.clip_qkv, config_.clip_qkv);
-    const bool rotates = config_.rotates(layer);
-    const bool rotates_all = rotates && config_.rotary_size == K;
+    const bool rotates = config_.rotates(layer), fused = rotates && config_.rotary_size == K;
     // Most models: split and rotate in one pass.
-    if (!config_.qk_norm && rotates_all) return split_rope(qkv, H, Hkv, rope_, first_position_);
-    // The others: norms over all heads or per head, then the rotation of a part or of nothing.
+    if (!config_.qk_norm && fused) return split_rope(qkv, H, Hkv, rope_, first_position_);
+    // The others: norms over all heads or per head, then the rotation of a part or nothing.
     at::Tensor q = qkv.narrow(2, 0, H * K), k = qkv.narrow(2, H * K, Hkv * K);
     if (config_.qk_norm && config_.qk_norm_wide) {
       q = parameters_.norm(Role::query_norm, layer, q).value;
@@ -357,8 +356,7 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
       k = parameters_.norm(Role::key_norm, layer, k).value;
     }
     const at::Tensor v = qkv.narrow(2, (H + Hkv) * K, Hkv * K).view({B, T, Hkv, K});
-    if (!rotates) return {q, k, v};
-    return {rotated(q), rotated(k), v};
+    return {rotates ? rotated(q) : q, rotates ? rotated(k) : k, v};
   }
 
   // The rotary embedding on the channels that have it.

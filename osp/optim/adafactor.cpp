@@ -135,6 +135,7 @@ constinit const OptimizerRow kAdafactorRow{
     .coverage = Coverage::everything,
     .make = make_adafactor,
     .state_bytes = adafactor_state_bytes,
+    .division = Division::banks,
 };
 
 }  // namespace osp

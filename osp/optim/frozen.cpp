@@ -32,6 +32,7 @@ constinit const OptimizerRow kFrozenRow{
     .state_bytes = zero_bytes,
     .update_scale = zero_scale,
     .settings = frozen_settings,
+    .division = Division::banks,
 };
 
 }  // namespace osp

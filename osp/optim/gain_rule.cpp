@@ -87,6 +87,7 @@ constinit const OptimizerRow kGainRow{
     .state_bytes = gain_state_bytes,
     .update_scale = gain_update_scale,
     .settings = gain_settings,
+    .division = Division::banks,
 };
 
 }  // namespace osp

@@ -41,6 +41,7 @@ class Muon : public StatefulOptimizer {
         options_(config.muon),
         nesterov_(config.nesterov),
         settings_(newton_schulz_settings(config.muon.newton_schulz)) {
+    settings_.threads_share_matrices = !group.thread_per_matrix;
     for (const Bank* bank : banks) {
       // View the bank as the matrices to be orthogonalised: whole ones, or those of heads.
       const int64_t cols = bank->master.size(2);
@@ -253,6 +254,7 @@ constinit const OptimizerRow kMuonRow{
     .update_scale = muon_update_scale,
     .settings = muon_settings,
     .split_rows = muon_split_rows,
+    .division = Division::matrices,
     .check_options = check_muon_options,
 };
 

@@ -58,6 +58,7 @@ struct NewtonSchulz {
   bool pair_first = true;    // the first two steps of a long matrix may be joined, see
                              // PanelIteration::two_steps; needs small singular values
   bool renormalize = false;  // scale the result to ‖·‖_F = sqrt(min(rows, cols)), that of U Vᵀ
+  bool threads_share_matrices = true;  // where there are fewer of these than threads
 };
 
 // Settings of a recipe. Error(usage) if ns_steps exceeds the coefficients of the set.

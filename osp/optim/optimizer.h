@@ -53,6 +53,8 @@ struct OptimizerGroup {
   bool decays = true;
   double clip = 0;         // largest norm of the group's gradient; 0: no clipping
   int64_t split_rows = 0;  // Muon: orthogonalise blocks of so many rows; 0: whole matrices
+  // Muon: threads never share a matrix, so that its bits do not depend on how many there are.
+  bool thread_per_matrix = false;
 };
 
 // Base class of optimizers with state: the list of state tensors, the norm of the last update, and
@@ -123,6 +125,14 @@ int64_t every_step(const OptimConfig& config);
 int64_t unsplit(const ParameterSpec& spec, const OptimConfig& config, int64_t head_size);
 void accept_options(const OptimConfig& config);
 
+// How the ranks of a run may share a group's banks so that every matrix is updated with the bits that
+// one rank gives it.
+enum class Division {
+  none,      // not at all: one rank must have everything
+  banks,     // whole banks
+  matrices,  // any matrices of a bank: each is updated by itself
+};
+
 // Everything that the rest of the program knows about one optimizer. Each is defined in the
 // optimizer's own file and listed in osp/optim/optimizers.cpp. `rows` and `cols` are those of the
 // parameter in its bank, where a vector or scalar is one row.
@@ -152,6 +162,7 @@ struct OptimizerRow {
   // OptimizerGroup::split_rows for a parameter; those with split rows get a group of their own.
   int64_t (*split_rows)(const ParameterSpec& spec, const OptimConfig& config,
                         int64_t head_size) = unsplit;
+  Division division = Division::none;
   // Error(usage) for options that contradict each other, whoever trains.
   void (*check_options)(const OptimConfig& config) = accept_options;
 };

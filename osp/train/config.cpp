@@ -10,6 +10,7 @@
 #include "osp/optim/schedule.h"
 #include "osp/quant/bits.h"
 #include "osp/quant/qat.h"
+#include "osp/ranks/reduction.h"
 
 namespace osp {
 namespace {
@@ -94,6 +95,19 @@ void check_qat(const QatConfig& qat, const ScheduleConfig& schedule, const BitWi
   }
 }
 
+void check_groups(int64_t groups, int64_t sequences) {
+  if (!is_power_of_two(groups)) {
+    fail(ErrorCode::usage, "train.reduction_groups = {}: choose a power of two, 1, 2, 4, 8 …",
+         groups);
+  }
+  if (groups > sequences) {
+    fail(ErrorCode::usage,
+         "train.reduction_groups = {}: a step has {} sequences (train.batch_tokens / "
+         "model.context), and every group needs one",
+         groups, sequences);
+  }
+}
+
 }  // namespace
 
 Recipe resolved_recipe(Recipe recipe, int64_t data_vocabulary) {
@@ -124,6 +138,7 @@ Recipe resolved_recipe(Recipe recipe, int64_t data_vocabulary) {
          (train.batch_tokens / model.context + 1) * model.context);
   }
   const int64_t sequences = sequences_per_step(recipe);
+  check_groups(train.reduction_groups, sequences);
   if (train.steps > 0 && train.tokens > 0 && train.tokens != train.steps * train.batch_tokens) {
     fail(
         ErrorCode::usage,

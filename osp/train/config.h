@@ -58,6 +58,8 @@ struct TrainConfig {
   int64_t keep_checkpoints = 2;
   bool background_save = true;
   int64_t max_failed_saves = 3;
+  int64_t reduction_groups = 1;
+  double collective_timeout_s = 120;
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
@@ -101,6 +103,12 @@ struct TrainConfig {
           "write checkpoints from a copy while training continues", {.affects_results = false});
     visit("max_failed_saves", self.max_failed_saves, Range{1, 1000},
           "number of failed saves in a row that ends the run (exit 5)", {.affects_results = false});
+    visit("reduction_groups", self.reduction_groups, Range{1, 65536},
+          "groups of a step's sequences whose gradients are added in a fixed tree, a power of two: "
+          "the run has the same bits on 1, 2, 4, ... ranks up to that number");
+    visit("collective_timeout_s", self.collective_timeout_s, Range{1, 86400},
+          "seconds that a rank waits for the others before the run ends (exit 5)",
+          {.affects_results = false});
   }
 };
 

@@ -44,10 +44,10 @@ at::Tensor first_sequences(const TrainState& state, const TokenDataset& data) {
 
 FinishedModel write_model(const TrainState& state, const std::string& run,
                           const std::string& tokenizer_json, const at::Tensor& tokens_BT) {
-  const Snapshot snapshot = take_snapshot(state, 0, false);  // masters on the CPU, in fp32
-  const ParameterStore fused = fuse(snapshot.store);
+  const ParameterStore unfused = master_weights(state, false);
+  const ParameterStore fused = fuse(unfused);
   FinishedModel model{.path = run + "/model",
-                      .difference = compare_logits(snapshot.store, fused, tokens_BT)};
+                      .difference = compare_logits(unfused, fused, tokens_BT)};
   if (!std::isfinite(model.difference.largest)) {
     fail(ErrorCode::diverged, "{}: the model's logits are not finite; it is not written", run);
   }

@@ -17,8 +17,11 @@
 #include "osp/ops/result_origin.h"
 #include "osp/optim/routing.h"
 #include "osp/optim/schedule.h"
+#include "osp/ranks/ranks.h"
 #include "osp/tokenizer/tokenizer.h"
+#include "osp/train/agreement.h"
 #include "osp/train/device.h"
+#include "osp/train/exchange.h"
 #include "osp/train/finish.h"
 #include "osp/train/flops.h"
 #include "osp/train/run_folder.h"
@@ -88,27 +91,37 @@ std::string absolute_path(const std::string& path) {
   return path.empty() ? path : std::filesystem::weakly_canonical(path).string();
 }
 
+// How long the other ranks wait for files that the first one reads or writes.
+constexpr double kPatience_s = 3600;
+
+// Behind files that the first rank writes: the others wait until they are there.
+void wait_for_first(const Ranks& ranks) { ranks.text_of_first("", kPatience_s); }
+
 bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 // A run in progress: the loop and what it calls at each boundary between two steps.
 class Run {
  public:
-  Run(const Recipe& recipe, const TrainOptions& options, TrainingData& data, RunFolder& folder,
-      const StartingWeights& start, Console& console)
-      : options_(options), data_(data), console_(console), state_(make_state(recipe)) {
+  Run(const Recipe& recipe, const Ranks& ranks, const TrainOptions& options, TrainingData& data,
+      RunFolder& folder, const StartingWeights& start, Console& console)
+      : options_(options), data_(data), console_(console), state_(make_state(recipe, ranks)) {
     start_or_resume(folder, start);
+    if (!ranks.is_first()) return;
     write_run_recipe(folder.path, recipe, start);
     const TrainConfig& train = recipe.train;
-    PeakRate peak(train.peak_tflops * 1e12,
-                  [train] { return measured_flops_per_s(train.precision, train.device); });
+    const auto devices = static_cast<double>(ranks.size());
+    PeakRate peak(train.peak_tflops * 1e12 * devices, [train, devices] {
+      return devices * measured_flops_per_s(train.precision, train.device);
+    });
     log_.emplace(folder.path, metrics_bytes_, *state_, std::move(peak), console);
     if (folder.steps_before > 0) log_->extended(folder.steps_before);
-    saver_.emplace(SaverOptions{.run = folder.path,
-                                .tokenizer_json = data.train.tokenizer_json(),
-                                .manifest = run_manifest(recipe, data.train.fingerprint()),
-                                .keep = recipe.train.keep_checkpoints,
-                                .max_failures = recipe.train.max_failed_saves},
-                   folder.checkpoint, console);
+    saver_.emplace(
+        SaverOptions{.run = folder.path,
+                     .tokenizer_json = data.train.tokenizer_json(),
+                     .manifest = run_manifest(recipe, data.train.fingerprint(), ranks.size()),
+                     .keep = recipe.train.keep_checkpoints,
+                     .max_failures = recipe.train.max_failed_saves},
+        folder.checkpoint, console);
   }
 
   // Between two steps, in this order:
@@ -132,6 +145,7 @@ class Run {
   Json finish() {
     // Save the last checkpoint; without it the run is not finished.
     save(false);
+    if (!state_->ranks.is_first()) return {};
     if (saver_->last_committed() != state_->step) {
       fail(ErrorCode::io, "{}: the last checkpoint could not be saved; free space and add --resume",
            options_.out);
@@ -168,8 +182,7 @@ class Run {
     bool save_is_due = false;
     for (;;) {
       leave_if_asked();
-      validate_if_due();
-      leave_if_asked();
+      if (validate_if_due()) leave_if_asked();
       if (state.step == train.steps) break;
       save_is_due = save_is_due || (due(state.step, train.checkpoint_every) && state.step > 0);
       if (save_is_due && state.guard.consecutive() == 0) {
@@ -177,18 +190,24 @@ class Run {
         save_is_due = false;
       }
       const bool logged = due(state.step + 1, train.log_every) || state.step + 1 == train.steps;
-      log_->step(train_step(state, data_.train, logged));
+      const StepReport report = train_step(state, data_.train, logged);
+      if (log_) log_->step(report);
     }
   }
 
   // Says from where the run can go on. A save that is running is completed first.
   [[noreturn]] void explain_divergence(const Error& error) {
+    if (!saver_) {
+      wait_for_first(state_->ranks);
+      throw Error(error);
+    }
     console_.end_status();
     try {
       saver_->wait();
     } catch (const Error& failed) {
       console_.warn("{}", failed.what());
     }
+    wait_for_first(state_->ranks);
     const int64_t step = saver_->last_healthy();
     if (step < 0) fail(ErrorCode::diverged, "{}; no checkpoint was saved before", error.what());
     fail(ErrorCode::diverged,
@@ -200,6 +219,7 @@ class Run {
   void start_or_resume(const RunFolder& folder, const StartingWeights& start) {
     if (folder.checkpoint.step >= 0) {
       const std::string path = checkpoint_path(folder.path, folder.checkpoint.step);
+      check_shared(state_->ranks, path);
       metrics_bytes_ = load_snapshot(*state_, path);
       console_.line("going on from {}", path);
     } else if (!start.from.empty()) {
@@ -208,54 +228,83 @@ class Run {
     }
   }
 
-  void validate_if_due() {
+  // Validates and samples, on all ranks: none would have anything else to do. Returns whether there
+  // was anything to do.
+  bool validate_if_due() {
     TrainState& state = *state_;
-    if (state.watched) return;
+    if (state.watched) return false;
     const TrainConfig& train = state.recipe.train;
     const bool last = state.step == train.steps;
+    const bool validates = data_.validation && (last || due(state.step, train.validate_every));
+    const bool samples =
+        train.sample_every > 0 && state.step > 0 && (last || due(state.step, train.sample_every));
+    if (validates || samples) complete_masters(state);
     try {
       Json measured;
       std::optional<std::string> sampled;
-      if (data_.validation && (last || due(state.step, train.validate_every))) {
+      if (validates) {
         measured =
             validate(state, data_.validation_slice, data_.tokenizer ? &*data_.tokenizer : nullptr);
       }
-      if (train.sample_every > 0 && state.step > 0 &&
-          (last || due(state.step, train.sample_every))) {
-        sampled = sample_text(state, *data_.tokenizer);
-      }
+      if (samples) sampled = sample_text(state, *data_.tokenizer);
       // Logged together, so that a signal leaves both to the resumed run.
-      if (!measured.is_null()) log_->validation(measured);
-      if (sampled) log_->sample(train.sample_prompt, *sampled);
+      if (log_ && validates) log_->validation(measured);
+      if (log_ && sampled) log_->sample(train.sample_prompt, *sampled);
       state.watched = true;
     } catch (const Error& error) {
       if (error.code() != ErrorCode::interrupted) throw;
     }
+    return validates || samples;
   }
 
-  // Saves unless this step is saved already. In the foreground the save is over on return.
+  // Saves unless this step is saved already. In the foreground the save is over on return. All ranks
+  // give the first one what they own, which writes it.
   void save(bool background) {
-    saver_->wait();
-    if (saver_->last_committed() == state_->step) return;
-    if (const std::string lost = first_not_finite(*state_); !lost.empty()) {
-      fail(ErrorCode::diverged, "step {}: {} holds numbers that are not finite; it is not saved",
-           state_->step, lost);
+    const Ranks& ranks = state_->ranks;
+    if (saver_) saver_->wait();
+    const bool saved = saver_ && saver_->last_committed() == state_->step;
+    if (ranks.text_of_first(saved ? "saved" : "", kPatience_s) == "saved") {
+      complete_masters(*state_);
+      return;
     }
+    const std::string lost = first_not_finite(*state_);
+    if (ranks.largest(lost.empty() ? 0 : 1) > 0) {
+      fail(ErrorCode::diverged, "step {}: {} holds numbers that are not finite; it is not saved",
+           state_->step, lost.empty() ? "what another rank owns" : lost);
+    }
+    complete_masters(*state_);
+    if (!ranks.is_first()) {
+      take_snapshot(*state_, 0, false);
+      if (!background) wait_for_first(ranks);
+      return;
+    }
+    write_checkpoint(background);
+    if (!background) wait_for_first(ranks);
+  }
+
+  // The first rank's part of save().
+  void write_checkpoint(bool background) {
+    std::string failure;
     try {
       log_->sync();
     } catch (const Error& error) {
-      saver_->count_failure(error.what());
-      return;
+      failure = error.what();
     }
-    log_->count_time();
-    saver_->save(take_snapshot(*state_, log_->metrics_bytes(), background), background);
+    if (failure.empty()) log_->count_time();
+    // The other ranks send their part in any case.
+    if (failure.empty() || !state_->ranks.alone()) {
+      Snapshot snapshot = take_snapshot(*state_, log_->metrics_bytes(), background);
+      if (failure.empty()) return saver_->save(std::move(snapshot), background);
+    }
+    saver_->count_failure(failure);
   }
 
+  // Leaves if a signal has asked any rank to, which all learn here.
   void leave_if_asked() {
-    if (stop_requested() == 0) return;
-    const std::string signal = stop_signal_name();
+    if (state_->ranks.largest(stop_requested()) == 0) return;
+    const std::string signal = stop_requested() != 0 ? stop_signal_name() : "a signal to a rank";
     save(false);
-    if (saver_->last_committed() != state_->step) {
+    if (saver_ && saver_->last_committed() != state_->step) {
       fail(ErrorCode::io, "{}: stopped by {} at step {}, and saving failed", options_.out, signal,
            state_->step);
     }
@@ -274,7 +323,10 @@ class Run {
 
 }  // namespace
 
-Json train(const Recipe& recipe, const TrainOptions& options, Console& console) {
+namespace {
+
+Json train_as(const Ranks& ranks, const Recipe& recipe, const TrainOptions& options,
+              Console& console) {
   // Open the data and complete the recipe with its vocabulary.
   open_device(recipe.train.device);
   TrainingData data = open_data(recipe.data, recipe.train.validation_tokens > 0);
@@ -292,21 +344,44 @@ Json train(const Recipe& recipe, const TrainOptions& options, Console& console) 
                  format_duration(seconds));
   }
   const double memory = check_memory(complete, routing, console);
+  StartingWeights weights{absolute_path(options.init_from), options.with_optimizer};
+  check_ranks(ranks, complete, routing);
+  check_agreement(ranks, complete, data.train.fingerprint(), weights);
 
   // Take the run folder and train.
   try {
-    StartingWeights weights{absolute_path(options.init_from), options.with_optimizer};
-    RunFolder folder = open_run_folder(options.out, {options.resume, options.resume_from}, weights,
-                                       complete, data.train.fingerprint(), console);
+    RunFolder folder = open_folder_of_first(ranks, options.out, weights, [&] {
+      return open_run_folder(options.out, {options.resume, options.resume_from}, weights, complete,
+                             data.train.fingerprint(), console);
+    });
     console.line("{} threads, instruction set {}, PyTorch {}", at::get_num_threads(),
                  instruction_set_text(), TORCH_VERSION);
-    Run run(complete, options, data, folder, weights, console);
+    if (!ranks.alone()) {
+      console.line("{} ranks, {} groups of sequences", ranks.size(),
+                   complete.train.reduction_groups);
+    }
+    Run run(complete, ranks, options, data, folder, weights, console);
     run.loop();
     return run.finish();
   } catch (const std::exception& error) {
     if (!is_out_of_memory(error)) throw;
     fail(ErrorCode::memory, "{}; this recipe needs about {}: {}", out_of_memory_text(),
          format_bytes(memory), kMemoryAdvice);
+  }
+}
+
+}  // namespace
+
+Json train(const Recipe& recipe, const TrainOptions& options, Console& console) {
+  Ranks ranks = Ranks::of_process();
+  if (ranks.alone()) return train_as(ranks, recipe, options, console);
+  ranks.set_timeout(recipe.train.collective_timeout_s);
+  try {
+    Console quiet(true);
+    return train_as(ranks, recipe, options, ranks.is_first() ? console : quiet);
+  } catch (const Error& error) {
+    throw Error(error.code(),
+                fmt::format("rank {} of {}: {}", ranks.rank(), ranks.size(), error.what()));
   }
 }
 

@@ -157,12 +157,12 @@ void check_start(const RunFolder& folder, StartingWeights& start) {
 
 }  // namespace
 
-Json run_manifest(const Recipe& recipe, const std::string& data_fingerprint) {
+Json run_manifest(const Recipe& recipe, const std::string& data_fingerprint, int64_t num_ranks) {
   return {{"recipe_hash", recipe_hash(recipe)},
           {"data_fingerprint", data_fingerprint},
           {"torch_version", TORCH_VERSION},
           {"threads", at::get_num_threads()},
-          {"ranks", 1}};
+          {"ranks", num_ranks}};
 }
 
 RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice,

@@ -52,6 +52,7 @@ void write_run_recipe(const std::string& run, const Recipe& resolved_recipe,
                       const StartingWeights& start);
 
 // The entries of every manifest of this run beside its files.
-Json run_manifest(const Recipe& resolved_recipe, const std::string& data_fingerprint);
+Json run_manifest(const Recipe& resolved_recipe, const std::string& data_fingerprint,
+                  int64_t num_ranks);
 
 }  // namespace osp

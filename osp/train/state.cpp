@@ -16,6 +16,7 @@
 #include "osp/optim/optimizers.h"
 #include "osp/train/checkpoint.h"
 #include "osp/train/device.h"
+#include "osp/train/exchange.h"
 #include "osp/train/step.h"
 
 namespace osp {
@@ -63,12 +64,14 @@ void read_optimizers(TrainState& state, const std::string& path) {
     for (const auto& [name, tensor] : optimizer->state()) {
       expected.insert(name);
       const TensorView& view = file.at(name);
-      if (view.dtype != dtype_name(tensor.scalar_type()) || view.shape != tensor.sizes().vec()) {
+      const StatePlace place = place_of_state(state, name, tensor);
+      if (view.dtype != dtype_name(tensor.scalar_type()) || !place.fits(view.shape)) {
         fail(ErrorCode::damaged, "{}: {} has another type or shape than this recipe's optimizer",
              path, name);
       }
       void* data = const_cast<std::byte*>(view.data.data());  // only read
-      tensor.copy_(at::from_blob(data, view.shape, tensor.options().device(at::kCPU)));
+      const at::Tensor whole = at::from_blob(data, view.shape, tensor.options().device(at::kCPU));
+      tensor.copy_(whole.narrow(0, place.first, tensor.size(0)));
     }
   }
   for (const auto& [name, view] : file.tensors()) {
@@ -96,12 +99,14 @@ void read_weights(TrainState& state, const std::string& path, ErrorCode code) {
     }
   }
   sync_compute(state.store);
+  state.masters_complete = true;
 }
 
 }  // namespace
 
-TrainState::TrainState(const Recipe& resolved_recipe)
+TrainState::TrainState(const Recipe& resolved_recipe, const Ranks& its_ranks)
     : recipe(resolved_recipe),
+      ranks(its_ranks),
       routing(
           route_parameters(parameter_specs(recipe.model), recipe.optim, recipe.model.head_size)),
       store(make_parameters(recipe.model, {.bf16 = recipe.train.precision == "bf16",
@@ -109,31 +114,48 @@ TrainState::TrainState(const Recipe& resolved_recipe)
                                            .group = routing.group_of})),
       guard(recipe.guard) {}
 
-std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe) {
-  auto state = std::make_unique<TrainState>(resolved_recipe);
+std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe, const Ranks& ranks) {
+  auto state = std::make_unique<TrainState>(resolved_recipe, ranks);
   initialize_parameters(state->store, uint64_t(state->recipe.run.seed));
   move_banks(state->store, state->recipe.train.device);
-  state->optimizers = make_optimizers(state->store, state->routing, state->recipe.optim);
+  weights_of_first_rank(*state);
+  if (state->recipe.train.reduction_groups > 1) {
+    for (OptimizerGroup& group : state->routing.groups) group.thread_per_matrix = true;
+  }
+  state->owners = assign_owners(work_of_banks(state->store, state->routing.groups), ranks.size());
+  state->owned = owned_part(state->store, state->owners, ranks.rank());
+  state->optimizers = make_optimizers(state->owned, state->routing, state->recipe.optim);
   return state;
 }
 
-Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool copy) {
-  const auto fixed = [copy](const at::Tensor& t) {
-    return t.is_cpu() && copy ? t.clone() : t.cpu();  // cpu() of a CPU tensor is that tensor
-  };
-  Snapshot snapshot;
-  snapshot.step = state.step;
-  snapshot.healthy = state.guard.consecutive() == 0;
-  snapshot.store = state.store;
-  for (Bank& bank : snapshot.store.banks) {
-    bank.master = fixed(bank.master);
+namespace {
+
+at::Tensor on_cpu(const at::Tensor& t, bool copy) {
+  return t.is_cpu() && copy ? t.clone() : t.cpu();  // cpu() of a CPU tensor is that tensor
+}
+
+}  // namespace
+
+ParameterStore master_weights(const TrainState& state, bool copy) {
+  ParameterStore store = state.store;
+  for (Bank& bank : store.banks) {
+    bank.master = on_cpu(bank.master, copy);
     bank.compute = bank.master;
     bank.gradient = at::Tensor();
   }
-  for (const auto& optimizer : state.optimizers) {
-    for (const auto& [name, tensor] : optimizer->state()) {
-      snapshot.optimizer.emplace_back(name, fixed(tensor));
-    }
+  return store;
+}
+
+Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool copy) {
+  Snapshot snapshot;
+  const auto whole_state = gather_optimizer_state(state);
+  if (!state.ranks.is_first()) return snapshot;
+  snapshot.step = state.step;
+  snapshot.healthy = state.guard.consecutive() == 0;
+  snapshot.store = master_weights(state, copy);
+  for (const auto& [name, tensor] : whole_state) {
+    // What was gathered is nobody else's.
+    snapshot.optimizer.emplace_back(name, on_cpu(tensor, copy && state.ranks.alone()));
   }
   snapshot.trainer = {{"step", state.step},
                       {"tokens", state.step * state.recipe.train.batch_tokens},
@@ -157,7 +179,7 @@ std::string first_not_finite(const TrainState& state) {
   for (const Bank& bank : state.store.banks) {
     if (!finite(bank.master)) return bank.name;
   }
-  for (const auto& optimizer : state.optimizers) {
+  for (const auto& optimizer : state.optimizers) {  // of a rank's own matrices
     for (const auto& [name, tensor] : optimizer->state()) {
       if (!finite(tensor)) return name;
     }

@@ -22,6 +22,9 @@
 #include "osp/model/parameters.h"
 #include "osp/optim/optimizer.h"
 #include "osp/optim/routing.h"
+#include "osp/ranks/owners.h"
+#include "osp/ranks/ranks.h"
+#include "osp/ranks/reduction.h"
 #include "osp/train/config.h"
 #include "osp/train/guard.h"
 
@@ -30,14 +33,22 @@ namespace osp {
 // Everything that a training step reads and writes. Held by pointer: the optimizers refer to the
 // store's banks.
 struct TrainState {
-  explicit TrainState(const Recipe& resolved_recipe);
+  TrainState(const Recipe& resolved_recipe, const Ranks& ranks);
   TrainState(const TrainState&) = delete;
   TrainState& operator=(const TrainState&) = delete;
 
   Recipe recipe;
+  Ranks ranks;
   Routing routing;
+  // Every rank computes with all weights, keeps the optimizer state of those that it owns, and
+  // updates these. Between steps the other masters may be those of an earlier step where compute
+  // copies are bf16, see complete_masters().
   ParameterStore store;
-  std::vector<std::unique_ptr<Optimizer>> optimizers;  // one per routing group
+  Owners owners;
+  ParameterStore owned;  // views of the store: a rank's own matrices, all of one that is alone
+  bool masters_complete = true;
+  PairwiseSum group_sum;                               // of the groups' gradients on this rank
+  std::vector<std::unique_ptr<Optimizer>> optimizers;  // one per routing group, of `owned`
   Guard guard;
   int64_t step = 0;      // steps done, skipped ones included
   bool watched = false;  // validation and samples of this step are in the log
@@ -46,9 +57,9 @@ struct TrainState {
 
 // A new state with the recipe's initial weights. Allocates everything that training needs except
 // activations.
-std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe);
+std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe, const Ranks& ranks = {});
 
-// The content of a checkpoint, as tensors that nothing changes any more (copy = true) or as views
+// The content of a checkpoint, whole on the first rank; all ranks must call it. As tensors that nothing changes any more (copy = true) or as views
 // of the state (copy = false, for a save that ends before training continues).
 struct Snapshot {
   int64_t step = 0;
@@ -59,6 +70,9 @@ struct Snapshot {
   Json recipe;
 };
 Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool copy);
+
+// The weights alone: masters on the CPU, in fp32, with these as compute copies; see complete_masters().
+ParameterStore master_weights(const TrainState& state, bool copy);
 
 // The name of the first tensor of weights or optimizer state with a number that is not finite, "".
 std::string first_not_finite(const TrainState& state);

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/record_function.h>
 
@@ -19,6 +20,7 @@
 #include "osp/quant/qat.h"
 #include "osp/train/batch_tensors.h"
 #include "osp/train/device.h"
+#include "osp/train/exchange.h"
 
 namespace osp {
 namespace {
@@ -45,14 +47,57 @@ TapChain step_taps(TrainState& state, Tap* quantizers) {
   return TapChain(taps);
 }
 
+// Forward and backward over the sequences [first, first + count) of a batch, in micro-batches one
+// after the other; each adds its share to the gradient. Returns the sum of the losses.
+double run_micro_batches(TrainState& state, const BatchTensors& batch, Slice slice, Tap* tap,
+                         double loss_scale) {
+  const Recipe& recipe = state.recipe;
+  const at::Device device = state.store.banks[0].master.device();
+  at::Tensor loss_sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
+  for (int64_t first = 0; first < slice.count; first += recipe.train.micro_batch_sequences) {
+    const int64_t count = std::min(recipe.train.micro_batch_sequences, slice.count - first);
+    const BatchTensors micro = sequences_of(batch, slice.first + first, count, device);
+    ForwardOptions options;
+    options.training = true;
+    options.recompute_blocks = recipe.train.recompute_blocks;
+    options.tap = tap;
+    options.documents_BT = micro.documents_BT;
+    const at::Tensor loss =
+        forward_loss_sum(state.store, micro.tokens_BT, micro.targets_BT, options, loss_scale);
+    loss.backward();
+    loss_sum.add_(loss.detach());
+  }
+  return loss_sum.item<double>();
+}
+
+// The groups of a step's sequences that this rank has, and the sequences of these.
+struct Share {
+  int64_t first_group, num_groups;
+  Slice sequences;
+};
+
+Share share_of_rank(const TrainState& state, int64_t num_sequences) {
+  const int64_t all = state.recipe.train.reduction_groups;
+  const int64_t count = all / state.ranks.size(), first = count * state.ranks.rank();
+  const Slice head = group_slice(num_sequences, first, all),
+              last = group_slice(num_sequences, first + count - 1, all);
+  return {first, count, {head.first, last.first + last.count - head.first}};
+}
+
+std::vector<at::Tensor> gradients_of(const ParameterStore& store) {
+  std::vector<at::Tensor> gradients;
+  for (const Bank& bank : store.banks) gradients.push_back(bank.gradient);
+  return gradients;
+}
+
 // Forward and backward over the step's sequences. Leaves the gradient of the mean loss in the
-// gradient banks and returns that mean: both are scaled by the tokens scored in the whole step.
-// No value if the step scores no token.
+// gradient banks of `owned` and returns that mean: both are scaled by the tokens scored in the
+// whole step. No value if the step scores no token.
 std::optional<double> accumulate_gradients(TrainState& state, const TokenDataset& data,
                                            StepReport& report) {
   const Recipe& recipe = state.recipe;
   const BatchPlan plan = batch_plan(recipe);
-  const Slice slice = rank_slice(plan.sequences_per_step, 0, 1);
+  const Share share = share_of_rank(state, plan.sequences_per_step);
 
   // Clear the gradients of the last step; let optimizers and quantizers attach to this one's
   // passes.
@@ -62,30 +107,63 @@ std::optional<double> accumulate_gradients(TrainState& state, const TokenDataset
 
   // Read the sequences of the step and count the tokens that its loss is the mean of.
   const auto start = std::chrono::steady_clock::now();
-  const Batch batch =
-      read_batch(data, plan, state.step, slice.first, slice.count, recipe.data.document_mask);
+  const Batch batch = read_batch(data, plan, state.step, share.sequences.first,
+                                 share.sequences.count, recipe.data.document_mask);
   report.data_seconds = seconds_since(start);
-  const int64_t scored = num_scored(batch);
+  const int64_t scored = state.ranks.sum(num_scored(batch));
   if (scored == 0) return std::nullopt;
 
-  // Run the micro-batches one after the other; each adds its share to the gradient.
-  const at::Device device = state.store.banks[0].master.device();
-  at::Tensor loss_sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
+  // Run the groups one after the other, and add their gradients in the fixed tree.
   const BatchTensors all = as_tensors(batch, plan.context);
-  for (int64_t first = 0; first < slice.count; first += recipe.train.micro_batch_sequences) {
-    const int64_t count = std::min(recipe.train.micro_batch_sequences, slice.count - first);
-    const BatchTensors micro = sequences_of(all, first, count, device);
-    ForwardOptions options;
-    options.training = true;
-    options.recompute_blocks = recipe.train.recompute_blocks;
-    options.tap = taps.empty() ? nullptr : &taps;
-    options.documents_BT = micro.documents_BT;
-    const at::Tensor loss = forward_loss_sum(state.store, micro.tokens_BT, micro.targets_BT,
-                                             options, 1.0 / static_cast<double>(scored));
-    loss.backward();
-    loss_sum.add_(loss.detach());
+  std::vector<double> losses;
+  for (int64_t g = 0; g < share.num_groups; ++g) {
+    if (g > 0) zero_gradients(state.store);
+    Slice slice =
+        group_slice(plan.sequences_per_step, share.first_group + g, recipe.train.reduction_groups);
+    slice.first -= share.sequences.first;
+    losses.push_back(run_micro_batches(state, all, slice, taps.empty() ? nullptr : &taps,
+                                       1.0 / static_cast<double>(scored)));
+    state.group_sum.add(gradients_of(state.store), share.num_groups);
   }
-  return loss_sum.item<double>() / static_cast<double>(scored);
+  gradients_to_owners(state);
+
+  // Add the losses in the order of the groups.
+  const at::Tensor of_groups = state.ranks.all_gather(at::tensor(losses, at::kDouble)).view({-1});
+  double loss_sum = 0;
+  for (int64_t g = 0; g < of_groups.size(0); ++g) loss_sum += of_groups[g].item<double>();
+  return loss_sum / static_cast<double>(scored);
+}
+
+// Adds the squares of a tensor's numbers, block by block.
+void add_squares(const at::Tensor& tensor, double& total) {
+  constexpr int64_t kBlock = 1 << 15;
+  constexpr int64_t kLanes = 8;  // independent sums, so that the additions can overlap
+  if (!tensor.is_cpu()) {
+    const double norm =
+        at::linalg_vector_norm(tensor, 2, at::OptionalIntArrayRef(), false, at::kDouble)
+            .item<double>();
+    total += norm * norm;
+    return;
+  }
+  OSP_CHECK(tensor.is_contiguous() && tensor.scalar_type() == at::kFloat, "gradient bank");
+  const float* x = tensor.const_data_ptr<float>();
+  const int64_t size = tensor.numel();
+  const int64_t num_blocks = (size + kBlock - 1) / kBlock;
+  std::vector<double> sums(size_t(num_blocks), 0.0);
+  at::parallel_for(0, num_blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t last = std::min(size, (block + 1) * kBlock);
+      double lanes[kLanes] = {};
+      int64_t i = block * kBlock;
+      for (; i + kLanes <= last; i += kLanes) {
+        for (int64_t l = 0; l < kLanes; ++l)
+          lanes[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
+      }
+      for (; i < last; ++i) lanes[0] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+      for (const double lane : lanes) sums[block] += lane;
+    }
+  });
+  for (const double sum : sums) total += sum;
 }
 
 std::vector<at::Tensor> gradients_of_group(const ParameterStore& store, int64_t group) {
@@ -96,11 +174,55 @@ std::vector<at::Tensor> gradients_of_group(const ParameterStore& store, int64_t 
   return gradients;
 }
 
+// With groups of sequences every sum over matrices is made of one number per matrix: whichever rank
+// owns them, the result has the same bits.
+bool by_matrix(const TrainState& state) { return state.recipe.train.reduction_groups > 1; }
+
+// Sums one number per matrix of all banks by routing group.
+std::vector<double> sums_by_group(const TrainState& state, const std::vector<double>& of_matrices) {
+  std::vector<double> sums(state.routing.groups.size(), 0.0);
+  size_t next = 0;
+  for (const Bank& bank : state.store.banks) {
+    for (int64_t i = 0; i < bank.master.size(0); ++i) {
+      sums[static_cast<size_t>(bank.group)] += of_matrices[next++];
+    }
+  }
+  return sums;
+}
+
+// `number` of every matrix that this rank owns, in the order of banks: number(bank, matrix).
+template <class Number>
+std::vector<double> of_owned_matrices(const TrainState& state, const Number& number) {
+  std::vector<double> numbers;
+  for (size_t b = 0; b < state.owned.banks.size(); ++b) {
+    for (int64_t i = 0; i < state.owned.banks[b].master.size(0); ++i) {
+      numbers.push_back(number(b, i));
+    }
+  }
+  return numbers;
+}
+
+// Norms of the groups' gradients.
+std::vector<double> norms_of_groups(const TrainState& state) {
+  std::vector<double> norms;
+  if (by_matrix(state)) {
+    const auto square = [&](size_t b, int64_t i) {
+      return sum_of_squares(state.owned.banks[b].gradient[i]);
+    };
+    norms = sums_by_group(state, of_all_matrices(state, of_owned_matrices(state, square)));
+    for (double& norm : norms) norm = std::sqrt(norm);
+    return norms;
+  }
+  for (size_t g = 0; g < state.routing.groups.size(); ++g) {
+    norms.push_back(gradient_norm(gradients_of_group(state.store, static_cast<int64_t>(g))));
+  }
+  return norms;
+}
+
 // Fills in the norm of every group's gradient and that of all gradients together.
 void measure_gradients(const TrainState& state, StepReport& report) {
   double square = 0;
-  for (size_t g = 0; g < state.routing.groups.size(); ++g) {
-    const double norm = gradient_norm(gradients_of_group(state.store, static_cast<int64_t>(g)));
+  for (const double norm : norms_of_groups(state)) {
     report.gradient_norms.push_back(norm);
     square += norm * norm;
   }
@@ -114,6 +236,12 @@ void clip_gradients(const ParameterStore& store, int64_t group, double largest, 
   }
 }
 
+[[noreturn]] void fail_not_finite(const TrainState& state, size_t group, const StepReport& report) {
+  fail(ErrorCode::diverged,
+       "step {}: the update of group {} is not finite (gradient norm {:.3g}); its weights are lost",
+       state.step + 1, state.routing.groups[group].name, report.gradient_norms[group]);
+}
+
 // Refuses to go on with weights that an update has made NaN or infinite.
 void check_updated(const TrainState& state, size_t group, const StepReport& report) {
   bool finite = report.update_norms.empty() || std::isfinite(report.update_norms.back());
@@ -121,10 +249,25 @@ void check_updated(const TrainState& state, size_t group, const StepReport& repo
     if (bank.group != static_cast<int64_t>(group)) continue;
     finite = finite && std::isfinite(gradient_norm({bank.master}));
   }
-  if (finite) return;
-  fail(ErrorCode::diverged,
-       "step {}: the update of group {} is not finite (gradient norm {:.3g}); its weights are lost",
-       state.step + 1, state.routing.groups[group].name, report.gradient_norms[group]);
+  if (!finite) fail_not_finite(state, group, report);
+}
+
+// The same for all groups at once, on all ranks. With `before`, the masters of `owned` before the
+// update, also fills in the update norms.
+void check_updated_by_matrix(const TrainState& state, const std::vector<at::Tensor>& before,
+                             StepReport& report) {
+  const auto change = [&](size_t b, int64_t i) {
+    const at::Tensor master = state.owned.banks[b].master[i];
+    const double size = sum_of_squares(master);
+    if (!std::isfinite(size)) return size;
+    return before.empty() ? 0.0 : sum_of_squares(master - before[b][i]);
+  };
+  const std::vector<double> sums =
+      sums_by_group(state, of_all_matrices(state, of_owned_matrices(state, change)));
+  for (size_t g = 0; g < sums.size(); ++g) {
+    if (!std::isfinite(sums[g])) fail_not_finite(state, g, report);
+    if (!before.empty()) report.update_norms.push_back(std::sqrt(sums[g]));
+  }
 }
 
 double timed_step(Optimizer& optimizer, const StepValues& values) {
@@ -132,6 +275,30 @@ double timed_step(Optimizer& optimizer, const StepValues& values) {
   const auto start = std::chrono::steady_clock::now();
   optimizer.step(values);
   return seconds_since(start);
+}
+
+// Steps 4 to 6 of train_step(). `values_of(group)` is what is scheduled.
+template <class ValuesOf>
+void update_weights(TrainState& state, const ValuesOf& values_of, bool measure,
+                    StepReport& report) {
+  const std::vector<OptimizerGroup>& groups = state.routing.groups;
+  std::vector<at::Tensor> before;
+  if (measure && by_matrix(state)) {
+    for (const Bank& bank : state.owned.banks) before.push_back(bank.master.clone());
+  }
+  for (size_t g = 0; g < groups.size(); ++g) {
+    // 4. Clip each group by its own norm.
+    clip_gradients(state.owned, static_cast<int64_t>(g), groups[g].clip, report.gradient_norms[g]);
+    // 5. Update the group's weights at the scheduled rate.
+    StepValues values = values_of(groups[g]);
+    values.measure = measure && !by_matrix(state);
+    report.optimizer_seconds += timed_step(*state.optimizers[g], values);
+    if (by_matrix(state)) continue;
+    if (measure) report.update_norms.push_back(state.optimizers[g]->last_update_norm());
+    // 6. Look at the weights before anything else uses them.
+    check_updated(state, g, report);
+  }
+  if (by_matrix(state)) check_updated_by_matrix(state, before, report);
 }
 
 }  // namespace
@@ -161,20 +328,10 @@ StepReport train_step(TrainState& state, const TokenDataset& data, bool measure)
     state.guard.count_empty();
   }
   if (report.skipped.empty()) {
-    for (size_t g = 0; g < groups.size(); ++g) {
-      // 4. Clip each group by its own norm.
-      clip_gradients(state.store, static_cast<int64_t>(g), groups[g].clip,
-                     report.gradient_norms[g]);
-      // 5. Update the group's weights at the scheduled rate.
-      StepValues values = values_of(groups[g]);
-      values.measure = measure;
-      report.optimizer_seconds += timed_step(*state.optimizers[g], values);
-      if (measure) report.update_norms.push_back(state.optimizers[g]->last_update_norm());
-      // 6. Look at the weights before anything else uses them.
-      check_updated(state, g, report);
-    }
+    // 4. to 6. Clip, update, and look at the weights.
+    update_weights(state, values_of, measure, report);
     // 7. Bring the compute copies up to date.
-    sync_compute(state.store);
+    weights_to_all(state);
   } else if (measure) {
     report.update_norms.assign(groups.size(), 0.0);
   }
@@ -183,46 +340,23 @@ StepReport train_step(TrainState& state, const TokenDataset& data, bool measure)
   return report;
 }
 
-Slice rank_slice(int64_t num_sequences, int64_t rank, int64_t num_ranks) {
-  OSP_CHECK(rank >= 0 && rank < num_ranks, "rank {} of {}", rank, num_ranks);
-  const int64_t first = num_sequences * rank / num_ranks;
-  return {first, num_sequences * (rank + 1) / num_ranks - first};
+Slice group_slice(int64_t num_sequences, int64_t group, int64_t num_groups) {
+  OSP_CHECK(group >= 0 && group < num_groups, "group {} of {}", group, num_groups);
+  const int64_t first = num_sequences * group / num_groups;
+  return {first, num_sequences * (group + 1) / num_groups - first};
 }
 
 double gradient_norm(const std::vector<at::Tensor>& tensors) {
   RECORD_USER_SCOPE("osp::gradient_norm");
-  constexpr int64_t kBlock = 1 << 15;
-  constexpr int64_t kLanes = 8;  // independent sums, so that the additions can overlap
   double total = 0;
-  for (const at::Tensor& tensor : tensors) {
-    if (!tensor.is_cpu()) {
-      const double norm =
-          at::linalg_vector_norm(tensor, 2, at::OptionalIntArrayRef(), false, at::kDouble)
-              .item<double>();
-      total += norm * norm;
-      continue;
-    }
-    OSP_CHECK(tensor.is_contiguous() && tensor.scalar_type() == at::kFloat, "gradient bank");
-    const float* x = tensor.const_data_ptr<float>();
-    const int64_t size = tensor.numel();
-    const int64_t num_blocks = (size + kBlock - 1) / kBlock;
-    std::vector<double> sums(size_t(num_blocks), 0.0);
-    at::parallel_for(0, num_blocks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t block = begin; block < end; ++block) {
-        const int64_t last = std::min(size, (block + 1) * kBlock);
-        double lanes[kLanes] = {};
-        int64_t i = block * kBlock;
-        for (; i + kLanes <= last; i += kLanes) {
-          for (int64_t l = 0; l < kLanes; ++l)
-            lanes[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
-        }
-        for (; i < last; ++i) lanes[0] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-        for (const double lane : lanes) sums[block] += lane;
-      }
-    });
-    for (const double sum : sums) total += sum;
-  }
+  for (const at::Tensor& tensor : tensors) add_squares(tensor, total);
   return std::sqrt(total);
+}
+
+double sum_of_squares(const at::Tensor& tensor) {
+  double total = 0;
+  add_squares(tensor, total);
+  return total;
 }
 
 double gradient_norm_reference(const std::vector<at::Tensor>& tensors) {

@@ -23,17 +23,18 @@ struct StepReport {
   std::string skipped;                 // the reason to skip the update, "" if it happened
 };
 
-// The sequences of a step that one of `num_ranks` processes computes: [first, first + count). Every
-// sequence belongs to exactly one rank.
+// The sequences of a step that one of its groups has (train.reduction_groups): [first, first +
+// count). Every sequence belongs to exactly one group.
 struct Slice {
   int64_t first = 0;
   int64_t count = 0;
 };
-Slice rank_slice(int64_t num_sequences, int64_t rank, int64_t num_ranks);
+Slice group_slice(int64_t num_sequences, int64_t group, int64_t num_groups);
 
 // Runs step state.step and adds one to it. `measure` asks for update norms. The order matters:
 //   1. accumulate   forward and backward over the micro-batches, with the optimizers watching; the
-//                   gradient is that of the mean over all tokens scored in the step
+//                   gradient is that of the mean over all tokens scored in the step. A rank has some
+//                   of the step's groups; the owner of each matrix adds its gradients of all ranks
 //   2. norms        of each group's gradient and of all together
 //   3. guard        loss and norm decide whether the update may happen; if not, or if the batch
 //                   scores no token, steps 4 to 7 are skipped and weights and optimizer state stay
@@ -42,6 +43,8 @@ Slice rank_slice(int64_t num_sequences, int64_t rank, int64_t num_ranks);
 //   5. update       each group by its optimizer, at the scheduled rate, momentum and decay
 //   6. look         at the weights: each is finite, as are the measured update norms
 //   7. sync         the compute copies of the weights follow the masters
+// With train.reduction_groups > 1 every sum is in an order that does not depend on the number of
+// ranks, and all ranks have the same report but for times.
 // Error(diverged) from the guard; then weights and optimizer state are as before the step.
 // Error(diverged) from 6; then they are lost, and state.step is the step before.
 StepReport train_step(TrainState& state, const TokenDataset& data, bool measure);
@@ -49,6 +52,7 @@ StepReport train_step(TrainState& state, const TokenDataset& data, bool measure)
 // Frobenius norm over several tensors, summed in fp64 in blocks of fixed size, so that it does not
 // depend on the number of threads. NaN or infinite if an element is.
 double gradient_norm(const std::vector<at::Tensor>& tensors);
+double sum_of_squares(const at::Tensor& tensor);
 double gradient_norm_reference(const std::vector<at::Tensor>& tensors);
 
 }  // namespace osp

@@ -364,12 +364,12 @@ TEST(GradientNorm, EqualsTheReferenceAndSeesWhatIsNotFinite) {
   EXPECT_EQ(gradient_norm({}), 0);
 }
 
-TEST(RankSlice, EverySequenceBelongsToExactlyOneRank) {
+TEST(GroupSlice, EverySequenceBelongsToExactlyOneGroup) {
   for (const int64_t sequences : {1, 7, 8, 9}) {
     for (const int64_t ranks : {1, 2, 3, 8}) {
       int64_t next = 0;
       for (int64_t rank = 0; rank < ranks; ++rank) {
-        const Slice slice = rank_slice(sequences, rank, ranks);
+        const Slice slice = group_slice(sequences, rank, ranks);
         EXPECT_EQ(slice.first, next);
         next += slice.count;
       }

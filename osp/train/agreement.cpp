@@ -1,0 +1,109 @@
+#include "osp/train/agreement.h"
+
+#include <fmt/ranges.h>
+#include <torch/headeronly/version.h>
+
+#include <optional>
+
+#include "osp/base/error.h"
+#include "osp/base/json_text.h"
+#include "osp/base/sha256.h"
+#include "osp/base/version.h"
+#include "osp/ranks/reduction.h"
+
+namespace osp {
+namespace {
+
+// How long the others wait while the first rank verifies checkpoints.
+constexpr double kOpening_s = 3600;
+
+// 1, 2, 4, … up to the number of groups.
+std::string possible_ranks(int64_t groups) {
+  std::vector<int64_t> numbers;
+  for (int64_t ranks = 1; ranks <= groups; ranks *= 2) numbers.push_back(ranks);
+  return fmt::format("{}", fmt::join(numbers, ", "));
+}
+
+}  // namespace
+
+void check_ranks(const Ranks& ranks, const Recipe& recipe, const Routing& routing) {
+  if (ranks.alone()) return;
+  const int64_t groups = recipe.train.reduction_groups;
+  if (!is_power_of_two(ranks.size()) || ranks.size() > groups) {
+    fail(ErrorCode::usage,
+         "{} ranks do not fit train.reduction_groups = {}: start {} ranks, or a new run with more "
+         "groups",
+         ranks.size(), groups, possible_ranks(groups));
+  }
+  for (const OptimizerGroup& group : routing.groups) {
+    if (group.optimizer->division != Division::none) continue;
+    fail(ErrorCode::usage,
+         "the optimizer {} cannot train with several ranks: start one, or choose Muon, Adam or "
+         "Adafactor (optim.name, optim.routes)",
+         group.optimizer->title);
+  }
+}
+
+void check_agreement(const Ranks& ranks, const Recipe& recipe, const std::string& data_fingerprint,
+                     const StartingWeights& start) {
+  if (ranks.alone()) return;
+  const std::vector<std::string> differences = disagreements(
+      ranks, {{"program", fmt::format("osp {}, PyTorch {}", kVersion, TORCH_VERSION)},
+              {"recipe", recipe_hash(recipe)},
+              {"data", data_fingerprint},
+              {"starting weights",
+               start.from.empty() ? "initialised"
+                                  : start.from + (start.with_optimizer ? " with optimizer" : "")},
+              {"number of ranks", std::to_string(ranks.size())}});
+  if (differences.empty()) return;
+  // All ranks are here: those whose recipe is another one say in which fields.
+  const std::string first = ranks.text_of_first(
+      ranks.is_first() ? json_text(recipe_json(recipe)) : std::string(), kOpening_s);
+  const std::string fields = recipe_differences(Json::parse(first), recipe);
+  fail(ErrorCode::usage,
+       "the ranks disagree in {}{}; start all of them with the same program, recipe and data",
+       fmt::join(differences, ", "),
+       fields.empty() ? std::string() : fmt::format(": {}, where \"there\" is rank 0", fields));
+}
+
+RunFolder open_folder_of_first(const Ranks& ranks, const std::string& path, StartingWeights& start,
+                               const std::function<RunFolder()>& open) {
+  if (ranks.alone()) return open();
+  RunFolder folder{.path = path, .lock = nullptr, .checkpoint = {}, .steps_before = 0};
+  std::optional<Error> failure;
+  Json said;
+  if (ranks.is_first()) {
+    try {
+      folder = open();
+      said = {{"step", folder.checkpoint.step},
+              {"init_from", start.from},
+              {"with_optimizer", start.with_optimizer}};
+    } catch (const Error& error) {
+      failure = error;
+      said = {{"error", error.what()}, {"code", static_cast<int>(error.code())}};
+    }
+  }
+  // What the first rank says is what it did, or why it could not.
+  const auto replace = Json::error_handler_t::replace;
+  const Json heard =
+      Json::parse(ranks.text_of_first(said.dump(-1, ' ', false, replace), kOpening_s));
+  if (failure) throw Error(*failure);
+  if (heard.contains("error")) {
+    throw Error(static_cast<ErrorCode>(heard["code"].get<int>()),
+                heard["error"].get<std::string>());
+  }
+  folder.checkpoint.step = heard["step"].get<int64_t>();
+  start = {heard["init_from"].get<std::string>(), heard["with_optimizer"].get<bool>()};
+  return folder;
+}
+
+void check_shared(const Ranks& ranks, const std::string& checkpoint) {
+  const bool missing = !path_exists(checkpoint + "/manifest.json");
+  if (ranks.largest(missing ? 1 : 0) == 0) return;
+  fail(ErrorCode::usage,
+       "{}: a rank does not see it; the run folder must be the same for all ranks, on a file "
+       "system that their machines share",
+       checkpoint);
+}
+
+}  // namespace osp

@@ -1,0 +1,187 @@
+#include "osp/train/exchange.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+#include "osp/base/error.h"
+
+namespace osp {
+namespace {
+
+// Elements of a bank's tensor that each rank owns.
+std::vector<int64_t> owned_sizes(const TrainState& state, size_t bank, const at::Tensor& tensor) {
+  std::vector<int64_t> sizes = state.owners.counts[bank];
+  for (int64_t& size : sizes) size *= tensor[0].numel();
+  return sizes;
+}
+
+int64_t own_size(const TrainState& state, const std::vector<int64_t>& sizes) {
+  return sizes[static_cast<size_t>(state.ranks.rank())];
+}
+
+// Every owner's matrices of a bank's tensor to all ranks, in place.
+void owned_to_all(const TrainState& state, size_t bank, const at::Tensor& tensor) {
+  const int64_t rank = state.ranks.rank(), ranks = state.ranks.size();
+  const std::vector<int64_t> sizes = owned_sizes(state, bank, tensor);
+  const int64_t own = own_size(state, sizes);
+  const at::Tensor mine = state.owners.slice(bank, rank).of(tensor).reshape({1, own});
+  state.ranks.all_to_all(tensor, mine.expand({ranks, own}).contiguous(), sizes,
+                         std::vector(static_cast<size_t>(ranks), own));
+}
+
+bool read_as_master(const Bank& bank) {
+  return bank.kind == ParameterKind::gain || bank.kind == ParameterKind::bias;
+}
+
+// The bank whose matrices a state tensor GROUP.BANK.WHAT is about; −1 for a count GROUP.WHAT.
+int64_t bank_of_state(const TrainState& state, const std::string& name) {
+  for (size_t i = 0; i < state.store.banks.size(); ++i) {
+    const Bank& bank = state.store.banks[i];
+    const std::string& group = state.routing.groups[static_cast<size_t>(bank.group)].name;
+    if (name.starts_with(fmt::format("{}.{}.", group, bank.name))) return static_cast<int64_t>(i);
+  }
+  return -1;
+}
+
+}  // namespace
+
+void weights_of_first_rank(TrainState& state) {
+  if (state.ranks.alone()) return;
+  for (const Bank& bank : state.store.banks) state.ranks.from_first(bank.master);
+  sync_compute(state.store);
+}
+
+void gradients_to_owners(TrainState& state) {
+  if (state.ranks.alone()) return;
+  const int64_t ranks = state.ranks.size();
+  for (size_t i = 0; i < state.store.banks.size(); ++i) {
+    const at::Tensor& gradient = state.store.banks[i].gradient;
+    const std::vector<int64_t> sizes = owned_sizes(state, i, gradient);
+    const int64_t own = own_size(state, sizes);
+    // Send each owner its matrices; receive the same matrices of every rank, by rank.
+    const at::Tensor parts = at::empty({ranks, own}, gradient.options());
+    state.ranks.all_to_all(parts, gradient, std::vector(static_cast<size_t>(ranks), own), sizes);
+    at::Tensor sum = state.owned.banks[i].gradient;
+    if (own > 0) sum.copy_(add_parts(parts).view(sum.sizes()));
+  }
+}
+
+void weights_to_all(TrainState& state) {
+  if (state.ranks.alone()) {
+    sync_compute(state.store);
+    return;
+  }
+  for (size_t i = 0; i < state.store.banks.size(); ++i) {
+    Bank& bank = state.store.banks[i];
+    Bank& own = state.owned.banks[i];
+    const bool copies = !bank.compute.is_same(bank.master);
+    if (!copies || read_as_master(bank)) {
+      owned_to_all(state, i, bank.master);
+      if (copies) bank.compute.copy_(bank.master);
+      continue;
+    }
+    // Owners round their masters; half of the bytes travel.
+    own.compute.copy_(own.master);
+    owned_to_all(state, i, bank.compute);
+    state.masters_complete = false;
+  }
+}
+
+void complete_masters(TrainState& state) {
+  if (state.masters_complete) return;
+  for (size_t i = 0; i < state.store.banks.size(); ++i) {
+    if (!read_as_master(state.store.banks[i])) owned_to_all(state, i, state.store.banks[i].master);
+  }
+  state.masters_complete = true;
+}
+
+std::vector<double> of_all_matrices(const TrainState& state, const std::vector<double>& of_owned) {
+  if (state.ranks.alone()) return of_owned;
+  // Fill up to the longest list, so that all ranks send the same number.
+  const auto ranks = static_cast<size_t>(state.ranks.size());
+  std::vector<int64_t> lengths(ranks, 0);
+  for (const std::vector<int64_t>& counts : state.owners.counts) {
+    for (size_t r = 0; r < ranks; ++r) lengths[r] += counts[r];
+  }
+  std::vector<double> padded = of_owned;
+  padded.resize(static_cast<size_t>(*std::max_element(lengths.begin(), lengths.end())), 0.0);
+  const at::Tensor all = state.ranks.all_gather(at::tensor(padded, at::kDouble));
+  // Put them into the order of banks.
+  std::vector<double> ordered;
+  std::vector<int64_t> next(ranks, 0);
+  for (const std::vector<int64_t>& counts : state.owners.counts) {
+    for (size_t r = 0; r < ranks; ++r) {
+      const auto row = static_cast<int64_t>(r);
+      for (int64_t i = 0; i < counts[r]; ++i) {
+        ordered.push_back(all[row][next[r]++].item<double>());
+      }
+    }
+  }
+  return ordered;
+}
+
+bool StatePlace::fits(const std::vector<int64_t>& shape) const {
+  if (shape.size() != whole.size()) return false;
+  const size_t known = whole[0] < 0 ? 1 : 0;
+  return std::equal(whole.begin() + static_cast<long>(known), whole.end(),
+                    shape.begin() + static_cast<long>(known));
+}
+
+StatePlace place_of_state(const TrainState& state, const std::string& name,
+                          const at::Tensor& tensor) {
+  StatePlace place{.first = 0, .whole = tensor.sizes().vec()};
+  const int64_t bank = bank_of_state(state, name);
+  if (bank < 0 || state.ranks.alone()) return place;
+  const BankSlice own = state.owners.slice(static_cast<size_t>(bank), state.ranks.rank());
+  if (own.count == 0) {
+    place.whole[0] = -1;
+    return place;
+  }
+  // A matrix of the bank is one or more (heads) entries of the state.
+  const int64_t entries = tensor.size(0) / own.count;
+  place.first = own.first * entries;
+  place.whole[0] = state.store.banks[static_cast<size_t>(bank)].master.size(0) * entries;
+  return place;
+}
+
+std::vector<std::pair<std::string, at::Tensor>> gather_optimizer_state(const TrainState& state) {
+  const at::NoGradGuard no_grad;
+  const auto ranks = static_cast<size_t>(state.ranks.size());
+  std::vector<std::pair<std::string, at::Tensor>> whole;
+  for (const auto& optimizer : state.optimizers) {
+    for (const auto& [name, tensor] : optimizer->state()) {
+      if (state.ranks.alone()) {
+        whole.emplace_back(name, tensor);
+        continue;
+      }
+      // A count is the same everywhere.
+      const int64_t bank = bank_of_state(state, name);
+      if (bank < 0) {
+        if (state.ranks.is_first()) whole.emplace_back(name, tensor.clone());
+        continue;
+      }
+      // The others send what they have to the first rank, whose share comes from itself.
+      const at::Tensor lengths = state.ranks.all_gather(at::tensor({tensor.size(0)}, at::kLong));
+      std::vector<int64_t> shape = tensor.sizes().vec();
+      shape[0] = state.ranks.is_first() ? lengths.sum().item<int64_t>() : 0;
+      const at::Tensor out = at::empty(shape, tensor.options());
+      std::vector<int64_t> sent(ranks, 0), received(ranks, 0);
+      sent[0] = tensor.numel();
+      const int64_t numbers_of_entry =
+          std::accumulate(shape.begin() + 1, shape.end(), int64_t{1}, std::multiplies<>());
+      for (size_t r = 0; r < ranks && state.ranks.is_first(); ++r) {
+        received[r] = lengths[static_cast<int64_t>(r)][0].item<int64_t>() * numbers_of_entry;
+      }
+      state.ranks.all_to_all(out, tensor.contiguous(), received, sent);
+      if (state.ranks.is_first()) whole.emplace_back(name, out);
+    }
+  }
+  return whole;
+}
+
+}  // namespace osp

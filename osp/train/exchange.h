@@ -1,0 +1,49 @@
+// What the ranks of a run exchange: gradients to the owners of matrices, weights back, optimizer
+// state for checkpoints. All of it does nothing for a rank that is alone. Every rank must call these
+// functions in the same order.
+//
+// Tested by tests/python/test_ranks.py.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "osp/train/state.h"
+
+namespace osp {
+
+// Before training: every rank takes the first one's weights.
+void weights_of_first_rank(TrainState& state);
+
+// Adds the gradients of all ranks in the fixed tree (osp/ranks/reduction.h) and leaves the sums in
+// the gradients of `owned`.
+void gradients_to_owners(TrainState& state);
+
+// After an update: brings compute copies up to date on every rank, and the masters that forward
+// passes read (gains, biases).
+void weights_to_all(TrainState& state);
+
+// Brings all masters up to date, for everything that is not a training step.
+void complete_masters(TrainState& state);
+
+// One number per matrix of all banks, in the order of banks, from each rank's numbers about its own.
+std::vector<double> of_all_matrices(const TrainState& state, const std::vector<double>& of_owned);
+
+// Where a state tensor of an optimizer of `owned` lies in the whole one, along the first dimension.
+struct StatePlace {
+  int64_t first = 0;
+  std::vector<int64_t> whole;  // the whole shape; first entry −1: not known, as this rank has none
+
+  bool fits(const std::vector<int64_t>& shape) const;
+};
+StatePlace place_of_state(const TrainState& state, const std::string& name,
+                          const at::Tensor& tensor);
+
+// The state of all optimizers, whole on the first rank, nothing on the others.
+std::vector<std::pair<std::string, at::Tensor>> gather_optimizer_state(const TrainState& state);
+
+}  // namespace osp

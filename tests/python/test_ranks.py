@@ -1,0 +1,304 @@
+"""Training with many ranks: byte-equal runs on 1, 2 and 4 of them, resumed over other numbers of ranks, and
+what happens when ranks disagree, die or are asked to stop."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from train_fixture import checkpoints, one_thread, timeless, write_recipe
+
+GROUPS = "train.reduction_groups=4"
+# Clipping active in all groups, masks of documents, and a last micro-batch of another size.
+HARD = [
+    "optim.clip_adam=0.05",
+    "optim.clip_muon=0.05",
+    "optim.clip_gain=0.05",
+    "data.document_mask=true",
+    "train.batch_tokens=384",
+    "train.micro_batch_sequences=2",
+]
+
+
+def settings(*assignments):
+    return [word for assignment in assignments for word in ("--set", assignment)]
+
+
+@pytest.fixture
+def start(osp_build, repo_root, train_tokens, tmp_path):
+    """start(ranks, out, *words, precision=) -> Popen of `python -m osp train --ranks`, with pipes."""
+
+    def run(ranks, out, *words, precision="fp32", optimizer="osp", environment=None):
+        recipe = write_recipe(tmp_path / f"{precision}-{optimizer}.toml", train_tokens, optimizer, precision)
+        command = [
+            sys.executable,
+            "-m",
+            "osp",
+            "train",
+            "--ranks",
+            str(ranks),
+            str(recipe),
+            "--out",
+            str(out),
+        ]
+        given = {"PYTHONPATH": str(repo_root / "python"), "OSP_BUILD": str(osp_build), **(environment or {})}
+        return subprocess.Popen(
+            [*command, *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**one_thread(), **given},
+        )
+
+    return run
+
+
+def finished(process, status=0, timeout=90):
+    """(stdout, stderr) of a process that must end with `status`."""
+    out, err = process.communicate(timeout=timeout)
+    assert process.returncode == status, err
+    return out, err
+
+
+def assert_equal_runs(one, other):
+    """Checkpoints, model and log of two runs are the same bytes, but for times and numbers of ranks."""
+    assert timeless(one) == timeless(other)
+    assert checkpoints(one) == checkpoints(other)
+    for step in checkpoints(one):
+        for name in ("model.safetensors", "optimizer.safetensors"):
+            assert (one / f"step-{step}" / name).read_bytes() == (other / f"step-{step}" / name).read_bytes()
+    assert (one / "model/model.safetensors").read_bytes() == (other / "model/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "precision, extra",
+    [
+        ("fp32", ["optim.momentum_bits=8"]),
+        ("bf16", []),
+        ("bf16", ["optim.per_head=true", "optim.momentum_bits=8"]),
+    ],
+)
+def test_a_run_has_the_same_bytes_on_1_2_and_4_ranks(start, run_program, tmp_path, precision, extra):
+    words = settings(GROUPS, *HARD, *extra)
+    for ranks in (2, 4):
+        finished(start(ranks, tmp_path / f"ranks-{ranks}", *words, precision=precision))
+    recipe = tmp_path / f"{precision}-osp.toml"
+    run_program(["osp", "train", recipe, "--out", tmp_path / "alone", *words, "--quiet"], env=one_thread())
+    for ranks in (2, 4):
+        assert_equal_runs(tmp_path / "alone", tmp_path / f"ranks-{ranks}")
+    clipped = [line for line in timeless(tmp_path / "alone") if line["kind"] == "step"]
+    assert all(line["gradient_norm"]["all"] > 0.05 and line["update_norm"]["muon"] > 0 for line in clipped)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adafactor"])
+def test_other_optimizers_have_the_same_bytes_on_2_ranks(start, run_program, tmp_path, optimizer):
+    words = settings(GROUPS, *HARD[3:])
+    finished(start(2, tmp_path / "two", *words, optimizer=optimizer))
+    recipe = tmp_path / f"fp32-{optimizer}.toml"
+    run_program(["osp", "train", recipe, "--out", tmp_path / "alone", *words, "--quiet"], env=one_thread())
+    assert_equal_runs(tmp_path / "alone", tmp_path / "two")
+
+
+def test_a_run_resumed_on_other_numbers_of_ranks_is_the_undisturbed_one(start, run_program, tmp_path):
+    words = settings(GROUPS, *HARD, "train.checkpoint_every=1", "train.steps=8", "optim.momentum_bits=8")
+    recipe = write_recipe(tmp_path / "bf16-osp.toml", Path("unused"), "osp", "bf16")
+    for ranks, done in ((4, 2), (2, 4), (1, 6), (4, 8)):
+        resume = ["--resume"] if done > 2 else []
+        process = start(ranks, tmp_path / "moved", *words, *resume, precision="bf16")
+        if done < 8:
+            wait_for(lambda done=done: (tmp_path / "moved" / f"step-{done}").exists(), process)
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=60)
+            assert process.returncode in (75, 0), err
+        else:
+            finished(process)
+    run_program(["osp", "train", recipe, "--out", tmp_path / "alone", *words, "--quiet"], env=one_thread())
+    last = max(checkpoints(tmp_path / "alone"))
+    assert max(checkpoints(tmp_path / "moved")) == last
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        moved = (tmp_path / "moved" / f"step-{last}" / name).read_bytes()
+        assert moved == (tmp_path / "alone" / f"step-{last}" / name).read_bytes()
+    without = [line for line in timeless(tmp_path / "moved") if line["kind"] != "extend"]
+    assert without == timeless(tmp_path / "alone")
+
+
+def wait_for(condition, process, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None or condition(), process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+LONG = settings(GROUPS, "train.steps=100000", "train.checkpoint_every=5", "train.validate_every=0")
+
+
+def rank_processes(launcher):
+    """Process ids of the ranks, in their order."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+def begun(start, out, *words, ranks=2):
+    process = start(ranks, out, *LONG, *words)
+    wait_for(lambda: (out / "step-5").exists(), process)
+    return process
+
+
+@pytest.mark.parametrize("victim", [0, 1, 3])
+def test_a_killed_rank_ends_all_within_seconds(start, tmp_path, victim):
+    process = begun(start, tmp_path / "run", ranks=4)
+    ranks = rank_processes(process)
+    os.kill(ranks[victim], signal.SIGKILL)
+    began = time.monotonic()
+    _, err = finished(process, 128 + signal.SIGKILL, timeout=20)
+    assert time.monotonic() - began < 10
+    assert f"rank {victim} of 4 was ended by SIGKILL" in err
+    assert "another rank has ended or does not answer" in err
+    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+
+
+def test_a_rank_that_hangs_ends_all_within_the_timeout(start, tmp_path):
+    process = begun(start, tmp_path / "run", "--set", "train.collective_timeout_s=2")
+    hanging = rank_processes(process)[1]
+    os.kill(hanging, signal.SIGSTOP)
+    began = time.monotonic()
+    out, err = process.communicate(timeout=40)
+    assert time.monotonic() - began < 25
+    assert process.returncode == 5 and "another rank has ended or does not answer" in err, (out, err)
+
+
+@pytest.mark.parametrize("to", ["launcher", "rank 1"])
+def test_sigterm_saves_by_agreement(start, tmp_path, to):
+    process = begun(start, tmp_path / "run")
+    os.kill(process.pid if to == "launcher" else rank_processes(process)[1], signal.SIGTERM)
+    _, err = finished(process, 75)
+    assert "saved at step" in err
+    step = max(checkpoints(tmp_path / "run"))
+    trainer = json.loads((tmp_path / "run" / f"step-{step}" / "trainer.json").read_text())
+    assert trainer["step"] == step
+
+
+def environment_of_rank(repo_root, osp_build, folder, rank, ranks):
+    return {
+        **one_thread(),
+        "PYTHONPATH": str(repo_root / "python"),
+        "OSP_BUILD": str(osp_build),
+        "OSP_MEETING": str(folder / "store"),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+    }
+
+
+@pytest.mark.parametrize(
+    "own, said",
+    [
+        (["--set", "optim.lr=0.5"], "recipe"),
+        (["--set", "data.path={}"], "data"),
+        (["--init-from", "elsewhere"], "starting weights"),
+    ],
+)
+def test_ranks_that_disagree_say_in_what(
+    run_program, repo_root, osp_build, train_tokens, tmp_path, own, said
+):
+    other = tmp_path / "other-tokens"
+    (tmp_path / "other.txt").write_text("the dog hears rain.\n" * 900)
+    tokenize = [
+        "osp",
+        "tokenize",
+        tmp_path / "other.txt",
+        "--tokenizer",
+        repo_root / "recipes" / "gcide-4096",
+    ]
+    run_program(
+        [*tokenize, "--documents", "lines", "--validation-fraction", "0.1", "--out", other, "--quiet"]
+    )
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    processes = []
+    for rank in range(2):
+        words = [*settings(GROUPS), *([w.format(other) for w in own] if rank == 1 else [])]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "osp", "train", recipe, "--out", tmp_path / "run", *words],
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment_of_rank(repo_root, osp_build, tmp_path, rank, 2),
+            )
+        )
+    for process in processes:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 2 and f"the ranks disagree in {said}" in err, err
+    assert said != "recipe" or "optim.lr (0.003 there, 0.5 here)" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "ranks, assignments, said",
+    [
+        (3, [GROUPS], "3 ranks do not fit train.reduction_groups = 4: start 1, 2, 4 ranks"),
+        (2, [], "2 ranks do not fit train.reduction_groups = 1: start 1 ranks"),
+        (2, [GROUPS, "optim.name=soap"], "the optimizer soap cannot train with several ranks"),
+        (1, ["train.reduction_groups=3"], "choose a power of two"),
+        (1, ["train.reduction_groups=64"], "a step has 4 sequences"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_there_is_a_folder(
+    start, tmp_path, ranks, assignments, said
+):
+    _, err = finished(start(ranks, tmp_path / "run", *settings(*assignments)), 2)
+    assert said in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_program_says_who_starts_many_ranks(run_program, train_tokens, tmp_path):
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    result = run_program(["osp", "train", recipe, "--ranks", "2"], check=False)
+    assert result.returncode == 2 and "python -m osp train --ranks 2" in result.stderr
+
+
+def test_torchrun_starts_the_ranks(repo_root, osp_build, run_program, train_tokens, tmp_path):
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    words = [str(recipe), *settings(GROUPS)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "osp",
+    ]
+    given = {"PYTHONPATH": str(repo_root / "python"), "OSP_BUILD": str(osp_build)}
+    result = subprocess.run(
+        [*command, "train", *words, "--out", str(tmp_path / "two"), "--json"],
+        capture_output=True,
+        text=True,
+        env={**one_thread(), **given},
+        timeout=90,
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["step"] == 6
+    run_program(["osp", "train", *words, "--out", tmp_path / "alone", "--quiet"], env=one_thread())
+    assert_equal_runs(tmp_path / "alone", tmp_path / "two")
+
+
+@pytest.mark.parametrize("words", [["--version"], ["trian"], ["train", "nowhere.toml"], ["eval", "nowhere"]])
+def test_the_module_does_what_the_program_does(repo_root, osp_build, run_program, words):
+    program = run_program(["osp", *words], check=False)
+    given = {**os.environ, "PYTHONPATH": str(repo_root / "python"), "OSP_BUILD": str(osp_build)}
+    module = subprocess.run(
+        [sys.executable, "-m", "osp", *words], capture_output=True, text=True, env=given, timeout=60
+    )
+    assert (module.returncode, module.stdout, module.stderr) == (
+        program.returncode,
+        program.stdout,
+        program.stderr,
+    )
