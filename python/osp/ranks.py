@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 MEETING_S = 300  # how long ranks wait for each other at the start
-GRACE_S = 15  # how long ranks have to notice that another has died
+GRACE_S = 10  # how long ranks have to notice that another has died
 PARTING_S = 5  # how long a rank that is done waits for the others
 SETTLED = (0, 2, 4, 75)  # exit statuses to which all ranks come together, as a rule
 RANKS_THAT_SAVE_S = 3600  # how long they have where all were asked to stop: the first one saves

@@ -104,26 +104,14 @@ def test_other_optimizers_have_the_same_bytes_on_2_ranks(start, run_program, tmp
 
 
 def test_a_run_resumed_on_other_numbers_of_ranks_is_the_undisturbed_one(start, run_program, tmp_path):
-    words = settings(GROUPS, *HARD, "train.checkpoint_every=1", "train.steps=8", "optim.momentum_bits=8")
-    recipe = write_recipe(tmp_path / "bf16-osp.toml", Path("unused"), "osp", "bf16")
-    for ranks, done in ((4, 2), (2, 4), (1, 6), (4, 8)):
-        resume = ["--resume"] if done > 2 else []
-        process = start(ranks, tmp_path / "moved", *words, *resume, precision="bf16")
-        if done < 8:
-            wait_for(lambda done=done: (tmp_path / "moved" / f"step-{done}").exists(), process)
-            process.send_signal(signal.SIGTERM)
-            _, err = process.communicate(timeout=60)
-            assert process.returncode in (75, 0), err
-        else:
-            finished(process)
+    """Steps 1 and 2 on 4 ranks, 3 and 4 on 2, 5 and 6 on one, 7 and 8 on 4: each call goes on to the end."""
+    words = settings(GROUPS, *HARD, "train.steps=8", "optim.momentum_bits=8")
+    for ranks, resume in ((4, []), (2, ["step-2"]), (1, ["step-4"]), (4, ["step-6"])):
+        choice = ["--resume-from", *resume] if resume else []
+        finished(start(ranks, tmp_path / "moved", *words, *choice, precision="bf16"))
+    recipe = tmp_path / "bf16-osp.toml"
     run_program(["osp", "train", recipe, "--out", tmp_path / "alone", *words, "--quiet"], env=one_thread())
-    last = max(checkpoints(tmp_path / "alone"))
-    assert max(checkpoints(tmp_path / "moved")) == last
-    for name in ("model.safetensors", "optimizer.safetensors"):
-        moved = (tmp_path / "moved" / f"step-{last}" / name).read_bytes()
-        assert moved == (tmp_path / "alone" / f"step-{last}" / name).read_bytes()
-    without = [line for line in timeless(tmp_path / "moved") if line["kind"] != "extend"]
-    assert without == timeless(tmp_path / "alone")
+    assert_equal_runs(tmp_path / "alone", tmp_path / "moved")
 
 
 def wait_for(condition, process, seconds=60):
@@ -149,7 +137,7 @@ def begun(start, out, *words, ranks=2):
     return process
 
 
-@pytest.mark.parametrize("victim", [0, 1, 3])
+@pytest.mark.parametrize("victim", [0, 2])
 def test_a_killed_rank_ends_all_within_seconds(start, tmp_path, victim):
     process = begun(start, tmp_path / "run", ranks=4)
     ranks = rank_processes(process)
@@ -197,19 +185,9 @@ def environment_of_rank(repo_root, osp_build, folder, rank, ranks):
     }
 
 
-@pytest.mark.parametrize(
-    "own, said",
-    [
-        (["--set", "optim.lr=0.5"], "recipe"),
-        (["--set", "data.path={}"], "data"),
-        (["--init-from", "elsewhere"], "starting weights"),
-    ],
-)
-def test_ranks_that_disagree_say_in_what(
-    run_program, repo_root, osp_build, train_tokens, tmp_path, own, said
-):
+def test_ranks_that_disagree_say_in_what(run_program, repo_root, osp_build, train_tokens, tmp_path):
     other = tmp_path / "other-tokens"
-    (tmp_path / "other.txt").write_text("the dog hears rain.\n" * 900)
+    (tmp_path / "other.txt").write_text("".join(f"the dog hears rain {i}.\n" for i in range(900)))
     tokenize = [
         "osp",
         "tokenize",
@@ -221,9 +199,10 @@ def test_ranks_that_disagree_say_in_what(
         [*tokenize, "--documents", "lines", "--validation-fraction", "0.1", "--out", other, "--quiet"]
     )
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    own = [*settings("optim.lr=0.5", f"data.path={other}"), "--init-from", "elsewhere"]
     processes = []
     for rank in range(2):
-        words = [*settings(GROUPS), *([w.format(other) for w in own] if rank == 1 else [])]
+        words = [*settings(GROUPS), *(own if rank == 1 else [])]
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-m", "osp", "train", recipe, "--out", tmp_path / "run", *words],
@@ -234,8 +213,10 @@ def test_ranks_that_disagree_say_in_what(
         )
     for process in processes:
         _, err = process.communicate(timeout=60)
-        assert process.returncode == 2 and f"the ranks disagree in {said}" in err, err
-    assert said != "recipe" or "optim.lr (0.003 there, 0.5 here)" in err
+        assert process.returncode == 2, err
+        for said in ("the ranks disagree in recipe (", ", data (", ", starting weights ("):
+            assert said in err, err
+    assert "optim.lr (0.003 there, 0.5 here)" in err
     assert not (tmp_path / "run").exists()
 
 
@@ -243,7 +224,6 @@ def test_ranks_that_disagree_say_in_what(
     "ranks, assignments, said",
     [
         (3, [GROUPS], "3 ranks do not fit train.reduction_groups = 4: start 1, 2, 4 ranks"),
-        (2, [], "2 ranks do not fit train.reduction_groups = 1: start 1 ranks"),
         (2, [GROUPS, "optim.name=soap"], "the optimizer soap cannot train with several ranks"),
         (1, ["train.reduction_groups=3"], "choose a power of two"),
         (1, ["train.reduction_groups=64"], "a step has 4 sequences"),
