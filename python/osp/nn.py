@@ -33,7 +33,7 @@ class SSNorm(nn.Module):
 
 
 class EmbeddingProjection(nn.Linear):
-    """x · Pᵀ with P [D, D] orthogonal at first. Muon trains it, and `osp.fuse` multiplies it into its table."""
+    """x · Pᵀ with P [D, D] orthogonal at first. Muon trains it; `osp.fuse` folds it into its table."""
 
     def __init__(self, width: int, device=None, dtype=None) -> None:
         super().__init__(width, width, bias=False, device=device, dtype=dtype)

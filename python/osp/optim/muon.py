@@ -23,19 +23,20 @@ from torch.optim.adamw import adamw
 from torch.optim.optimizer import Optimizer
 
 from osp.optim import sharing
-from osp.optim.newton_schulz import NewtonSchulz, iterate, normalised, squared_norms
-
-KINDS = ("muon", "adamw", "gain")
-UPDATE_SCALES = ("match-adam", "original", "spectral")
-# torch.optim.Muon's names of the same factors.
-TORCH_SCALES = {
-    None: "original",
-    "original": "original",
-    "match_rms_adamw": "match-adam",
-    "spectral_unclamped": "spectral",
-}
-# Options of other optimizers that would change the numbers; foreach and fused only choose a kernel.
-REFUSED = ("maximize", "capturable", "differentiable", "amsgrad")
+from osp.optim.groups import (
+    REFUSED,
+    check_group,
+    from_torch_muon,
+    hash_of,
+    make_state,
+    name_of,
+    refuse,
+    settings_of,
+    state_type,
+    update_scale,
+    wrong_shape,
+)
+from osp.optim.newton_schulz import iterate, normalised, squared_norms
 
 
 @dataclass
@@ -110,7 +111,7 @@ class Muon(Optimizer):
         for name, value in others.items():
             if name not in (*REFUSED, "foreach", "fused"):
                 raise TypeError(f"Muon has no option {name}")
-            _refuse(name, value)
+            refuse(name, value)
         self.process_group = process_group
         self.num_skipped = 0
         self.num_orthogonalised = 0  # matrices that this rank orthogonalised in the last step
@@ -133,7 +134,7 @@ class Muon(Optimizer):
         index = len(self.param_groups)
         super().add_param_group(param_group)
         try:
-            _check_group(self.param_groups[index], index)
+            check_group(self.param_groups[index], index)
         except Exception:
             del self.param_groups[index]
             raise
@@ -167,7 +168,7 @@ class Muon(Optimizer):
         loaded: dict = {}
 
         def before(_, given: dict) -> dict:
-            given = _from_torch_muon(given, self.param_groups)
+            given = from_torch_muon(given, self.param_groups)
             loaded.update(given)
             return given
 
@@ -178,7 +179,7 @@ class Muon(Optimizer):
             for key, parameter in zip(keys, parameters, strict=True):
                 for name, value in loaded["state"].get(key, {}).items():
                     if isinstance(value, Tensor) and name != "step":
-                        kept = value.to(device=parameter.device, dtype=_state_type(parameter))
+                        kept = value.to(device=parameter.device, dtype=state_type(parameter))
                         self.state[parameter][name] = kept
 
         hooks = [
@@ -191,7 +192,7 @@ class Muon(Optimizer):
             for hook in hooks:
                 hook.remove()
         for index, group in enumerate(self.param_groups):
-            _check_group(group, index)
+            check_group(group, index)
 
     # ---- what a step does, phase by phase ---------------------------------------------------------
 
@@ -202,13 +203,13 @@ class Muon(Optimizer):
             for i, parameter in enumerate(group["params"]):
                 if parameter.grad is None:
                     continue
-                name = _name(group, index, i)
+                name = name_of(group, index, i)
                 if parameter.grad.layout != torch.strided:
                     raise RuntimeError(f"Muon does not support sparse gradients: {name}")
                 if group["optimizer"] == "muon" and parameter.dim() not in (2, 3):
-                    raise ValueError(_wrong_shape(name, parameter))
+                    raise ValueError(wrong_shape(name, parameter))
                 state = self.state[parameter]
-                _make_state(state, parameter, group["optimizer"])
+                make_state(state, parameter, group["optimizer"])
                 tasks.append(Task(parameter, sharing.local(parameter.grad), name, group, state))
         return tasks
 
@@ -264,7 +265,7 @@ class Muon(Optimizer):
         for bucket in sharing.buckets(shapes, owners, ranks):
             members = [tasks[i] for i in bucket]
             updates = [_accumulate(task) for task in members]
-            settings = {id(u): _settings(t.group) for u, t in zip(updates, members, strict=True)}
+            settings = {id(u): settings_of(t.group) for u, t in zip(updates, members, strict=True)}
 
             def orthogonalise(u: Tensor, settings=settings) -> Tensor:
                 self.num_orthogonalised += 1
@@ -288,11 +289,11 @@ class Muon(Optimizer):
             squares = torch.stack([_squares_or_zero(update) for update in updates])
             dist.all_reduce(squares, group=group)
             pieces = [
-                normalised(update, square, _settings(task.group))
+                normalised(update, square, settings_of(task.group))
                 for task, update, square in zip(members, updates, squares, strict=True)
             ]
             # Matrices of different settings are iterated by their own.
-            queue = [_settings(t.group) for t, i in zip(members, bucket, strict=True) if owners[i] == rank]
+            queue = [settings_of(t.group) for t, i in zip(members, bucket, strict=True) if owners[i] == rank]
             settings = iter(queue)
 
             def run(x: Tensor, settings=settings) -> Tensor:
@@ -322,7 +323,7 @@ class Muon(Optimizer):
 
     def _orthogonalise(self, task: Task, update: Tensor) -> Tensor:
         self.num_orthogonalised += 1
-        settings = _settings(task.group)
+        settings = settings_of(task.group)
         # bf16 as on the wire, so that the number of ranks changes nothing.
         return iterate(normalised(update, squared_norms(update), settings), settings).to(torch.bfloat16)
 
@@ -351,113 +352,6 @@ class Muon(Optimizer):
         self._ranks_agree = key
 
 
-# ---- groups and state ------------------------------------------------------------------------------
-
-
-def hash_of(name: str, shape: tuple) -> int:
-    """A number of name and shape that is the same in every process."""
-    number = 0
-    for byte in f"{name}{shape}".encode():
-        number = (number * 1000003 + byte) % (1 << 40)
-    return number
-
-
-def update_scale(kind: str, rows: int, columns: int) -> float:
-    """The factor s of the update of one orthogonalised matrix."""
-    if kind == "original":
-        return math.sqrt(max(1.0, rows / columns))
-    if kind == "spectral":
-        return math.sqrt(rows / columns)
-    return 0.2 * math.sqrt(max(rows, columns))
-
-
-def _refuse(name: str, value) -> None:
-    if name in REFUSED and value:
-        instead = "; negate the loss" if name == "maximize" else ""
-        raise ValueError(f"Muon does not support {name}={value}{instead}")
-
-
-def _name(group: dict, index: int, i: int) -> str:
-    names = group.get("param_names")
-    shape = list(group["params"][i].shape)
-    return f"{names[i]} {shape}" if names else f"parameter {i} of group {index} {shape}"
-
-
-def _wrong_shape(name: str, parameter: Tensor) -> str:
-    return (
-        f"{name} has {parameter.dim()} dimensions: Muon needs matrices. Make groups with "
-        'osp.optim.param_groups(model), or give its group "optimizer": "adamw"'
-    )
-
-
-def _check_group(group: dict, index: int) -> None:
-    where = f"group {index}"
-    if group["optimizer"] not in KINDS:
-        raise ValueError(f"{where}: optimizer = {group['optimizer']!r}; write one of {', '.join(KINDS)}")
-    for name in REFUSED:
-        _refuse(name, group.get(name))
-    lr = group["lr"]
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError(f"{where}: lr has {lr.numel()} elements; one is needed")
-    for name in ("lr", "weight_decay", "momentum", "eps", "adam_eps"):
-        if not float(group[name]) >= 0:
-            raise ValueError(f"{where}: {name} = {group[name]}; 0 or more is needed")
-    if not float(group["momentum"]) < 1 or not all(0 <= beta < 1 for beta in group["betas"]):
-        raise ValueError(f"{where}: momentum and betas must be at least 0 and less than 1")
-    if group["update_scale"] not in UPDATE_SCALES:
-        raise ValueError(
-            f"{where}: update_scale = {group['update_scale']!r}; write one of {', '.join(UPDATE_SCALES)}"
-        )
-    _settings(group)
-    for i, parameter in enumerate(group["params"]):
-        name = _name(group, index, i)
-        if not parameter.is_floating_point():
-            raise ValueError(f"{name} is {parameter.dtype}: Muon trains real floating-point parameters")
-        if group["optimizer"] == "muon" and parameter.dim() not in (2, 3):
-            raise ValueError(_wrong_shape(name, parameter))
-
-
-def _settings(group: dict) -> NewtonSchulz:
-    return NewtonSchulz.of(
-        group["coefficients"], group["ns_steps"], group["normalisation"], group["eps"], group["renormalize"]
-    )
-
-
-def _state_type(parameter: Tensor) -> torch.dtype:
-    return torch.promote_types(parameter.dtype, torch.float32)
-
-
-def _make_state(state: dict, parameter: Tensor, kind: str) -> None:
-    names = ("exp_avg", "exp_avg_sq") if kind == "adamw" else ("momentum_buffer",)
-    for name in names:
-        if name not in state:
-            state[name] = torch.zeros_like(parameter, dtype=_state_type(parameter))
-    if kind == "adamw" and "step" not in state:
-        state["step"] = torch.zeros((), dtype=torch.float32)
-
-
-def _from_torch_muon(given: dict, groups: list[dict]) -> dict:
-    """The state with torch.optim.Muon's groups in our terms; a state of ours is returned as it is."""
-    if not any("adjust_lr_fn" in group for group in given["param_groups"]):
-        return given
-    if len(given["param_groups"]) != len(groups):
-        return given  # torch's own check tells it
-    out = {"state": {k: dict(v) for k, v in given["state"].items()}, "param_groups": []}
-    for theirs, ours in zip(given["param_groups"], groups, strict=True):
-        group = {k: v for k, v in ours.items() if k not in ("params", "param_names")}
-        taken = ("lr", "initial_lr", "weight_decay", "momentum", "nesterov", "ns_steps", "param_names")
-        group |= {k: theirs[k] for k in taken if k in theirs}
-        group["coefficients"] = tuple(theirs["ns_coefficients"])
-        group["update_scale"] = TORCH_SCALES[theirs["adjust_lr_fn"]]
-        group["optimizer"], group["params"] = "muon", theirs["params"]
-        for key in theirs["params"]:
-            state = out["state"].get(key, {})
-            if "momentum_buffer" in state:
-                state["momentum_buffer"] = state["momentum_buffer"].float() / (1 - theirs["momentum"])
-        out["param_groups"].append(group)
-    return out
-
-
 # ---- gradients that are not finite -----------------------------------------------------------------
 
 
@@ -478,7 +372,7 @@ def _mesh_groups(parameter: Tensor) -> list:
 
 
 def _any_rank(bad: bool, busy: bool, group, tasks: list[Task]) -> tuple[bool, bool]:
-    """Whether any rank of the group has `bad`, `busy`; raises ValueError if the ranks have gradients of other parameters."""
+    """Whether any rank has `bad`, `busy`; ValueError if the ranks have gradients of other parameters."""
     members = [
         t.name for t in tasks if any(g.group_name == group.group_name for g in _mesh_groups(t.parameter))
     ]
@@ -507,7 +401,7 @@ def _move(task: Task, direction: Tensor, scale: float) -> None:
     """w ← (1 − lr·decay) w − lr · scale · direction, in fp32, rounded once to the parameter's type."""
     lr = float(task.group["lr"])
     weight = sharing.local(task.parameter)
-    exact = weight.to(_state_type(weight))
+    exact = weight.to(state_type(weight))
     moved = exact * (1 - lr * float(task.group["weight_decay"]))
     weight.copy_(moved.sub_(direction.to(exact.dtype), alpha=lr * scale))
 
@@ -534,7 +428,7 @@ def _step_adamw(tasks: list[Task]) -> None:
             if task.gradient.numel() == 0:
                 task.state["step"] += 1
                 continue
-            weight, kind = sharing.local(task.parameter), _state_type(task.parameter)
+            weight, kind = sharing.local(task.parameter), state_type(task.parameter)
             weights.append(weight.to(kind))
             gradients.append(task.gradient.to(kind))
             means.append(sharing.local(task.state["exp_avg"]))

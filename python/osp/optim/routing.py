@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from osp.nn import EmbeddingProjection, SSNorm
-from osp.optim.muon import KINDS
+from osp.optim.groups import KINDS
 
 LINEAR_NAMES = ("Conv1D",)  # transformers' linear layer of GPT-2, with [in, out]
 
@@ -180,13 +180,14 @@ def _tables_and_heads(model: nn.Module) -> tuple[set[int], set[int]]:
         if isinstance(base, nn.Module) and base is not module:
             inside = {id(p) for p in base.parameters()}
             for layer in module.modules():
-                if isinstance(layer, nn.Linear) and not isinstance(layer, EmbeddingProjection):
-                    if id(layer.weight) not in inside:
-                        heads.add(id(layer.weight))
+                linear = isinstance(layer, nn.Linear) and not isinstance(layer, EmbeddingProjection)
+                if linear and id(layer.weight) not in inside:
+                    heads.add(id(layer.weight))
     # Elsewhere, a linear layer of the shape of a lookup table is its head.
     for module in model.modules():
         if isinstance(module, nn.Linear) and tuple(module.weight.shape) in rows and not tables & heads:
-            if module.weight.shape[0] != module.weight.shape[1]:
+            rows_of_head, columns = module.weight.shape
+            if rows_of_head != columns:
                 heads.add(id(module.weight))
     return tables, heads
 

@@ -18,7 +18,7 @@ class TrainerFactory:
     """`TrainerFactory()(model, lr=…, **options)` is a Muon over all of the model's trainable parameters."""
 
     def __call__(self, model: nn.Module, lr: float | Tensor, share_work: bool = True, **options) -> Muon:
-        """With `share_work` and several data-parallel ranks, each orthogonalises its share of the matrices."""
+        """With `share_work` each of several data-parallel ranks orthogonalises its share of the matrices."""
         for_groups = {name: options.pop(name) for name in GROUP_OPTIONS if name in options}
         groups = param_groups(model, lr, **for_groups)
         several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
@@ -27,5 +27,5 @@ class TrainerFactory:
 
 
 def for_trainer(lr: float, **options) -> tuple[type[TrainerFactory], dict]:
-    """The Trainer's `optimizer_cls_and_kwargs`. Options are those of param_groups and Muon, and `share_work`."""
+    """The Trainer's `optimizer_cls_and_kwargs`; options of param_groups and Muon, and `share_work`."""
     return TrainerFactory, {"lr": lr, **options}
