@@ -1,0 +1,95 @@
+"""osp.watch against osp analyze, on eager and compiled models, and what it costs others."""
+
+import json
+import os
+import sys
+
+import pytest
+import torch
+from test_eval import model as osp_model  # noqa: F401 (a fixture)
+from test_eval import windows
+from test_py_routing import batch, llama
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "python"))
+from osp.watching import excess_kurtosis
+
+import osp
+
+
+def test_kurtosis_of_known_rows():
+    one = torch.zeros(1, 100)
+    one[0, 3] = 7
+    total, count = excess_kurtosis(one)
+    assert count == 1 and total == pytest.approx(100 - 5, abs=1.1)  # about D - 5
+    assert excess_kurtosis(torch.full((3, 8), 0.1)) == (0.0, 0)
+    assert excess_kurtosis(torch.full((1, 8), torch.nan).index_fill(1, torch.tensor(0), 1.0))[0] != 0
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_values_equal_osp_analyze(osp_model, run_program, attention):  # noqa: F811
+    folder, model, text, ids = osp_model
+    out = json.loads(run_program(["osp", "analyze", folder, "--data", text, "--json"]).stdout)
+    model.set_attn_implementation(attention)
+    watch = osp.watch(model)
+    values = watch.measure(windows(ids))
+    watch.close()
+    # fp32 forward passes that agree to 1e-5.
+    expected = out["excess_kurtosis"]
+    assert values["excess_kurtosis"] == pytest.approx(expected["mean"], rel=1e-3, abs=1e-3)
+    assert values["excess_kurtosis_per_layer"] == pytest.approx(expected["per_layer"], rel=1e-3, abs=1e-3)
+    largest = out["largest_activation"]["value"]
+    assert values["largest_activation"] == pytest.approx(largest, rel=1e-4)
+    logit = out["largest_attention_logit"]
+    logit = logit["value"] if isinstance(logit, dict) else logit
+    assert values["largest_attention_logit"] == pytest.approx(logit, rel=1e-3)
+
+
+def test_training_passes_are_counted_and_nothing_else_changes():
+    plain, watched = llama(), llama()
+    got = []
+    watch = osp.watch(watched, every=3, to=got.append)
+    for _ in range(7):
+        losses = [m(**batch()).loss for m in (plain, watched)]
+        assert torch.equal(*losses)
+        losses[1].backward()
+    watched.eval()
+    with torch.no_grad():
+        watched(**batch())
+    assert [values["step"] for values in got] == [0, 3, 6]
+    assert watch.take() == got[-1] and watch.take() is None
+    assert all(z is not None for z in got[0]["largest_attention_logit_per_layer"])
+    watch.close()
+    assert not watched._forward_hooks and not watched.model.layers[0]._forward_hooks
+
+
+def test_padding_is_no_token_and_a_failed_pass_leaves_nothing_behind():
+    model = llama()
+    watch = osp.watch(model, every=1)
+    ids = batch(rows=2)["input_ids"]
+    mask = torch.ones_like(ids)
+    mask[:, 12:] = 0
+    padded = watch.measure(ids, attention_mask=mask)
+    short = watch.measure(ids[:, :12])
+    assert padded["excess_kurtosis"] == pytest.approx(short["excess_kurtosis"], rel=1e-4)
+    with pytest.raises(IndexError):
+        model(torch.full((1, 4), 1000))
+    assert torch.overrides._get_current_function_mode() is None
+    assert model(ids) is not None and watch.latest["step"] == 1
+
+
+def test_a_compiled_model_is_measured_between_steps():
+    model = llama()
+    watch = osp.watch(model, every=1)
+    compiled = torch.compile(model, backend="eager")
+    compiled(**batch()).loss.backward()
+    assert watch.take() is None, "the hooks are nothing in a compiled graph"
+    values = watch.measure(batch()["input_ids"])
+    assert values["excess_kurtosis"] is not None and values["largest_attention_logit"] is not None
+
+
+def test_a_writer_gets_scalars(tmp_path):
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(tmp_path) as writer:
+        osp.watch(llama(), to=writer).measure(batch()["input_ids"])
+    assert any(tmp_path.iterdir())
