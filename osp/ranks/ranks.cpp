@@ -74,6 +74,12 @@ Ranks Ranks::of_process() {
   return ranks;
 }
 
+Ranks Ranks::patient(double seconds) const {
+  Ranks copy = *this;
+  copy.set_timeout(std::max(seconds, static_cast<double>(timeout_.count()) / 1e3));
+  return copy;
+}
+
 void Ranks::all_to_all(at::Tensor out, const at::Tensor& in, std::vector<int64_t> out_sizes,
                        std::vector<int64_t> in_sizes) const {
   if (alone()) {
@@ -118,10 +124,8 @@ int64_t Ranks::sum(int64_t value) const {
 
 std::string Ranks::text_of_first(const std::string& text, double patience_s) const {
   if (alone()) return text;
-  Ranks patient = *this;
-  patient.set_timeout(std::max(patience_s, double(timeout_.count()) / 1e3));
   const at::Tensor length = at::tensor({static_cast<int64_t>(text.size())}, at::kLong);
-  patient.from_first(length);
+  patient(patience_s).from_first(length);
   std::string received = text;
   received.resize(static_cast<size_t>(length.item<int64_t>()));
   if (received.empty()) return received;

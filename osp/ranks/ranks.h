@@ -29,6 +29,10 @@ class Ranks {
   // How long a function waits for the others before it fails.
   void set_timeout(double seconds) { timeout_ = std::chrono::milliseconds(int64_t(seconds * 1e3)); }
 
+  // The same group with more time: for the meeting after work that may take one rank much longer than another,
+  // such as reading files.
+  Ranks patient(double seconds) const;
+
   // In all of the following a rank that is gone, or does not answer in time, is an Error(io).
 
   // Sends in[sizes before r …][0 … in_sizes[r]) to rank r, elements of a contiguous tensor, and

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "osp/base/error.h"
+#include "osp/base/file.h"
 #include "osp/base/json_text.h"
 #include "osp/base/sha256.h"
 #include "osp/base/version.h"
@@ -14,7 +15,7 @@
 namespace osp {
 namespace {
 
-// How long the others wait while the first rank verifies checkpoints.
+// How long ranks wait for each other while shards are hashed and checkpoints verified.
 constexpr double kOpening_s = 3600;
 
 // 1, 2, 4, … up to the number of groups.
@@ -47,14 +48,20 @@ void check_ranks(const Ranks& ranks, const Recipe& recipe, const Routing& routin
 void check_agreement(const Ranks& ranks, const Recipe& recipe, const std::string& data_fingerprint,
                      const StartingWeights& start) {
   if (ranks.alone()) return;
+  const TrainConfig& train = recipe.train;
   const std::vector<std::string> differences = disagreements(
-      ranks, {{"program", fmt::format("osp {}, PyTorch {}", kVersion, TORCH_VERSION)},
-              {"recipe", recipe_hash(recipe)},
-              {"data", data_fingerprint},
-              {"starting weights",
-               start.from.empty() ? "initialised"
-                                  : start.from + (start.with_optimizer ? " with optimizer" : "")},
-              {"number of ranks", std::to_string(ranks.size())}});
+      ranks.patient(kOpening_s),
+      {{"program", fmt::format("osp {}, PyTorch {}", kVersion, TORCH_VERSION)},
+       {"recipe", recipe_hash(recipe)},
+       {"data", data_fingerprint},
+       {"starting weights", start.from.empty()
+                                ? "initialised"
+                                : start.from + (start.with_optimizer ? " with optimizer" : "")},
+       {"number of ranks", std::to_string(ranks.size())},
+       // What decides which ranks meet when, but no result.
+       {"device and checkpoints",
+        fmt::format("train.device = {}, checkpoint_every = {}, background_save = {}", train.device,
+                    train.checkpoint_every, train.background_save)}});
   if (differences.empty()) return;
   // All ranks are here: those whose recipe is another one say in which fields.
   const std::string first = ranks.text_of_first(
@@ -98,12 +105,16 @@ RunFolder open_folder_of_first(const Ranks& ranks, const std::string& path, Star
 }
 
 void check_shared(const Ranks& ranks, const std::string& checkpoint) {
-  const bool missing = !path_exists(checkpoint + "/manifest.json");
-  if (ranks.largest(missing ? 1 : 0) == 0) return;
+  if (ranks.alone()) return;
+  const std::string manifest = checkpoint + "/manifest.json";
+  const std::string seen = path_exists(manifest) ? sha256_hex(read_file(manifest)) : "missing";
+  const std::vector<std::string> differences =
+      disagreements(ranks.patient(kOpening_s), {{"manifest.json", seen}});
+  if (differences.empty()) return;
   fail(ErrorCode::usage,
-       "{}: a rank does not see it; the run folder must be the same for all ranks, on a file "
-       "system that their machines share",
-       checkpoint);
+       "{}: the ranks see different files there: {}; the run folder must be the same for all "
+       "ranks, on a file system that their machines share",
+       checkpoint, differences.front());
 }
 
 }  // namespace osp

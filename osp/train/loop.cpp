@@ -182,7 +182,7 @@ class Run {
     bool save_is_due = false;
     for (;;) {
       leave_if_asked();
-      if (validate_if_due()) leave_if_asked();
+      if (validate_if_due()) leave_if_asked(kPatience_s);
       if (state.step == train.steps) break;
       save_is_due = save_is_due || (due(state.step, train.checkpoint_every) && state.step > 0);
       if (save_is_due && state.guard.consecutive() == 0) {
@@ -226,6 +226,9 @@ class Run {
       init_from(*state_, start.from, start.with_optimizer);
       console_.line("starting with the weights of {}", start.from);
     }
+    // Another rank may read its files much later; all begin with the weights of the first.
+    state_->ranks.patient(kPatience_s).largest(0);
+    weights_of_first_rank(*state_);
   }
 
   // Validates and samples, on all ranks: none would have anything else to do. Returns whether there
@@ -299,12 +302,15 @@ class Run {
     saver_->count_failure(failure);
   }
 
-  // Leaves if a signal has asked any rank to, which all learn here.
-  void leave_if_asked() {
-    if (state_->ranks.largest(stop_requested()) == 0) return;
+  // Leaves if a signal has asked any rank to, which all learn here. A rank that was asked while it
+  // validated is here long before the others: they have `patience_s`.
+  void leave_if_asked(double patience_s = 0) {
+    const Ranks& ranks = state_->ranks;
+    if (ranks.patient(patience_s).largest(stop_requested()) == 0) return;
     const std::string signal = stop_requested() != 0 ? stop_signal_name() : "a signal to a rank";
     save(false);
-    if (saver_ && saver_->last_committed() != state_->step) {
+    const bool saved = saver_ && saver_->last_committed() == state_->step;
+    if (ranks.text_of_first(saved ? "saved" : "failed", kPatience_s) != "saved") {
       fail(ErrorCode::io, "{}: stopped by {} at step {}, and saving failed", options_.out, signal,
            state_->step);
     }

@@ -118,7 +118,6 @@ std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe, const Rank
   auto state = std::make_unique<TrainState>(resolved_recipe, ranks);
   initialize_parameters(state->store, uint64_t(state->recipe.run.seed));
   move_banks(state->store, state->recipe.train.device);
-  weights_of_first_rank(*state);
   if (state->recipe.train.reduction_groups > 1) {
     for (OptimizerGroup& group : state->routing.groups) group.thread_per_matrix = true;
   }

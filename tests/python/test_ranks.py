@@ -200,24 +200,88 @@ def test_ranks_that_disagree_say_in_what(run_program, repo_root, osp_build, trai
     )
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
     own = [*settings("optim.lr=0.5", f"data.path={other}"), "--init-from", "elsewhere"]
-    processes = []
-    for rank in range(2):
-        words = [*settings(GROUPS), *(own if rank == 1 else [])]
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "osp", "train", recipe, "--out", tmp_path / "run", *words],
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment_of_rank(repo_root, osp_build, tmp_path, rank, 2),
-            )
-        )
-    for process in processes:
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 2, err
-        for said in ("the ranks disagree in recipe (", ", data (", ", starting weights ("):
-            assert said in err, err
+    wanted = ["the ranks disagree in recipe (", ", data (", ", starting weights ("]
+    for process in two_ranks(repo_root, osp_build, tmp_path, recipe, own):
+        err = failed(process, wanted)
     assert "optim.lr (0.003 there, 0.5 here)" in err
     assert not (tmp_path / "run").exists()
+
+
+def two_ranks(repo_root, osp_build, folder, recipe, own, around=()):
+    """Starts two ranks by hand; `own` are the words of the second alone, `around` those in front of it."""
+    processes = []
+    for rank in range(2):
+        command = [*(around if rank == 1 else []), sys.executable, "-m", "osp", "train", recipe]
+        words = ["--out", folder / "run", *settings(GROUPS), *(own if rank == 1 else [])]
+        processes.append(
+            subprocess.Popen(
+                [*command, *words],
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment_of_rank(repo_root, osp_build, folder, rank, 2),
+            )
+        )
+    return processes
+
+
+def failed(process, wanted):
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err
+    for said in wanted:
+        assert said in err, err
+    return err
+
+
+def test_ranks_that_would_not_meet_at_checkpoints_are_told(repo_root, osp_build, train_tokens, tmp_path):
+    """No result depends on the setting, but one rank would wait for the other."""
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    own = settings("train.checkpoint_every=3")
+    for process in two_ranks(repo_root, osp_build, tmp_path, recipe, own):
+        failed(process, ["device and checkpoints", "checkpoint_every = 3"])
+
+
+def test_all_ranks_begin_with_the_weights_that_the_first_has_read(
+    repo_root, osp_build, run_program, train_tokens, tmp_path
+):
+    """Two machines may have different files at the path of --init-from: here by a mount of its own."""
+    bind = ["unshare", "--mount", "sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh"]
+    if subprocess.run([*bind, tmp_path, tmp_path, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no mount namespaces here")
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    for seed in (1, 2):
+        words = ["--out", tmp_path / f"seed{seed}", *settings(f"run.seed={seed}", "train.steps=3")]
+        run_program(["osp", "train", recipe, *words, "--quiet"], env=one_thread())
+    path = tmp_path / "seed1" / "step-3"
+    around = [*bind, tmp_path / "seed2" / "step-3", path]
+    processes = []
+    for rank in range(2):
+        command = [sys.executable, "-m", "osp", "train", recipe, "--out", tmp_path / "run", "--quiet"]
+        words = [*settings(GROUPS), "--init-from", path]
+        environment = environment_of_rank(repo_root, osp_build, tmp_path, rank, 2)
+        processes.append(
+            subprocess.Popen([*(around if rank == 1 else []), *command, *words], env=environment)
+        )
+    for process in processes:
+        assert process.wait(timeout=90) == 0
+    words = ["--out", tmp_path / "alone", *settings(GROUPS), "--init-from", path, "--quiet"]
+    run_program(["osp", "train", recipe, *words], env=one_thread())
+    assert_equal_runs(tmp_path / "alone", tmp_path / "run")
+
+
+@pytest.mark.parametrize("words", [["--dry-run", "--json"], ["--help"]])
+def test_what_describes_a_run_is_said_once(words, repo_root, osp_build, run_program, train_tokens, tmp_path):
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    given = {"PYTHONPATH": str(repo_root / "python"), "OSP_BUILD": str(osp_build)}
+    command = ["train", recipe, *settings(GROUPS), *words]
+    result = subprocess.run(
+        [sys.executable, "-m", "osp", *command, "--ranks", "2"],
+        capture_output=True,
+        text=True,
+        env={**one_thread(), **given},
+        timeout=60,
+    )
+    assert result.returncode == 0
+    assert result.stdout == run_program(["osp", *command]).stdout
 
 
 @pytest.mark.parametrize(
