@@ -30,6 +30,7 @@ PyObject* run_main(PyObject* /*module*/, PyObject* list) {
     if (!append_word(PyList_GetItem(list, i), words)) return nullptr;
   }
   std::vector<char*> pointers;
+  pointers.reserve(words.size() + 1);
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
 
@@ -60,6 +61,8 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT,
 
 }  // namespace
 
+// The name is Python's: PyInit_ and that of the module.
+// NOLINTNEXTLINE(bugprone-reserved-identifier)
 extern "C" __attribute__((visibility("default"))) PyObject* PyInit__engine() {
   return PyModuleDef_Init(&definition);
 }

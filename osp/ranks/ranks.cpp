@@ -80,7 +80,7 @@ Ranks Ranks::patient(double seconds) const {
   return copy;
 }
 
-void Ranks::all_to_all(at::Tensor out, const at::Tensor& in, std::vector<int64_t> out_sizes,
+void Ranks::all_to_all(const at::Tensor& out, const at::Tensor& in, std::vector<int64_t> out_sizes,
                        std::vector<int64_t> in_sizes) const {
   if (alone()) {
     out.copy_(in);
@@ -105,7 +105,7 @@ at::Tensor Ranks::all_gather(const at::Tensor& own) const {
   return out.view(shape);
 }
 
-void Ranks::from_first(at::Tensor tensor) const {
+void Ranks::from_first(const at::Tensor& tensor) const {
   if (alone()) return;
   OSP_CHECK(tensor.is_contiguous(), "broadcast of a tensor that has gaps");
   std::vector<at::Tensor> tensors = {tensor};

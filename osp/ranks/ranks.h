@@ -37,12 +37,12 @@ class Ranks {
 
   // Sends in[sizes before r …][0 … in_sizes[r]) to rank r, elements of a contiguous tensor, and
   // receives out_sizes[r] elements of it into `out`, in the order of ranks.
-  void all_to_all(at::Tensor out, const at::Tensor& in, std::vector<int64_t> out_sizes,
+  void all_to_all(const at::Tensor& out, const at::Tensor& in, std::vector<int64_t> out_sizes,
                   std::vector<int64_t> in_sizes) const;
   // [size, own…]: the tensors of all ranks, which must have the same shape.
   at::Tensor all_gather(const at::Tensor& own) const;
   // Overwrites a tensor with that of the first rank.
-  void from_first(at::Tensor tensor) const;
+  void from_first(const at::Tensor& tensor) const;
 
   // The largest value of all ranks, and the sum.
   int64_t largest(int64_t value) const;

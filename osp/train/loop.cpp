@@ -401,7 +401,7 @@ Recipe complete_recipe(const Recipe& recipe, Console& console) {
         "of the data",
         recipe.data.path);
   }
-  const Recipe complete = resolved_recipe(recipe, vocabulary);
+  Recipe complete = resolved_recipe(recipe, vocabulary);
   check_schedule(complete.schedule, complete.train.steps);
   return complete;
 }

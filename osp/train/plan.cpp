@@ -99,6 +99,7 @@ struct Share {
 
 std::vector<Share> shares_of(const std::vector<Piece>& matrices, int64_t groups) {
   std::vector<double> costs;
+  costs.reserve(matrices.size());
   for (const Piece& piece : matrices) costs.push_back(piece.flops);
   const std::vector<int64_t> group_of = balanced_groups(costs, groups);
   std::vector<Share> shares(static_cast<size_t>(groups));
