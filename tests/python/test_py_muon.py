@@ -112,6 +112,32 @@ def test_adamw_equals_torch_bit_for_bit():
     assert torch.equal(mine, other)
 
 
+@pytest.mark.parametrize("kind", ["channels_last", "converted", "loaded", "transposed", "gradient"])
+def test_adamw_is_right_for_every_layout_in_memory(kind):
+    shape = (8, 4, 3, 3) if kind in ("channels_last", "converted", "loaded") else (6, 8)
+    start = parameter(shape).detach()
+    mine, other = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    if kind == "channels_last":
+        mine = nn.Parameter(start.to(memory_format=torch.channels_last))
+    elif kind == "transposed":
+        mine = nn.Parameter(start.t().contiguous().t())
+    optimizer = muon([{"params": [mine], "optimizer": "adamw"}])
+    reference = torch.optim.AdamW([other], LR, (0.9, 0.95), weight_decay=DECAY)
+    for step, gradient in enumerate(gradients(shape, 5)):
+        if step == 2 and kind == "converted":
+            mine.data = mine.data.to(memory_format=torch.channels_last)
+        if step == 2 and kind == "loaded":
+            saved = copy.deepcopy(optimizer.state_dict())
+            mine = nn.Parameter(mine.detach().to(memory_format=torch.channels_last))
+            optimizer = muon([{"params": [mine], "optimizer": "adamw"}])
+            optimizer.load_state_dict(saved)
+        given = gradient.t().contiguous().t() if kind == "gradient" else gradient
+        mine.grad, other.grad = given, gradient
+        optimizer.step()
+        reference.step()
+        assert torch.allclose(mine, other, rtol=1e-5, atol=1e-7), step
+
+
 def test_a_stack_of_matrices_is_orthogonalised_one_by_one():
     stack = parameter((3, 8, 6))
     single = [nn.Parameter(stack[i].detach().clone()) for i in range(3)]
@@ -202,8 +228,15 @@ def test_rates_closures_missing_gradients_and_copies():
 
     assert floats.step(loss_of(one)) == tensors.step(loss_of(two))
     assert torch.allclose(one, two, atol=1e-7) and idle not in floats.state
+    # A copy goes on as the original does.
     copied = pickle.loads(pickle.dumps(copy.deepcopy(floats)))
+    twin = copied.param_groups[0]["params"][0]
+    assert torch.equal(twin, one)
+    [gradient] = gradients((8, 6), 1, seed=2)
+    before, twin.grad, one.grad = one.detach().clone(), gradient.clone(), gradient.clone()
     copied.step()
+    floats.step()
+    assert torch.equal(twin, one) and not torch.equal(one, before)
     assert copied.param_groups[0]["lr"] == LR
     empty = nn.Parameter(torch.empty(0, 6))
     empty.grad = torch.empty(0, 6)

@@ -96,6 +96,35 @@ def test_other_models_are_routed_or_refused_by_name():
         osp.optim.param_groups(nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4)))
 
 
+def test_a_hidden_matrix_is_no_head_because_a_table_has_its_shape():
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=64, tie_word_embeddings=False, **shape))
+    found = rules(model)
+    assert sum(rule == "muon" for rule in found.values()) == 2 * 7 and found["lm_head.weight"] == "adamw"
+
+
+class Positions(nn.Module):
+    """As nanoGPT, with a table of positions of as many rows as the inner layer is wide."""
+
+    def __init__(self, tied, layers=2):
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(100, 16), nn.Embedding(64, 16)
+        self.up = nn.ModuleList(nn.Linear(16, 64, bias=False) for _ in range(layers))
+        self.head = nn.Linear(16, 100, bias=False)
+        if tied:
+            self.head.weight = self.tokens.weight
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_matrices_that_may_be_heads_or_hidden_are_refused_by_name(layers):
+    assert rules(Positions(True, layers))["up.0.weight"] == "muon"
+    model = Positions(False, layers)
+    with pytest.raises(ValueError, match=r"no rule for up\.0\.weight .*head\.weight.* Say what they are"):
+        osp.optim.param_groups(model)
+    found = rules(model, overrides={"up.*": "muon", "head.weight": "adamw"})
+    assert found["up.0.weight"] == "muon" and found["head.weight"] == "adamw"
+
+
 def test_a_flattened_matrix_is_not_silently_a_vector():
     model = llama()
     layer = model.model.layers[0].mlp.up_proj

@@ -421,30 +421,25 @@ def _step_gain(task: Task) -> None:
 
 
 def _step_adamw(tasks: list[Task]) -> None:
-    for group in {id(task.group): task.group for task in tasks}.values():
-        members = [task for task in tasks if task.group is group]
-        weights, gradients, means, squares, steps = [], [], [], [], []
-        for task in members:
-            if task.gradient.numel() == 0:
-                task.state["step"] += 1
-                continue
-            weight, kind = sharing.local(task.parameter), state_type(task.parameter)
-            weights.append(weight.to(kind))
-            gradients.append(task.gradient.to(kind))
-            means.append(sharing.local(task.state["exp_avg"]))
-            squares.append(sharing.local(task.state["exp_avg_sq"]))
-            steps.append(task.state["step"])
-        if not weights:
+    parts: dict[tuple, list[Task]] = {}
+    for task in tasks:
+        if task.gradient.numel() == 0:
+            task.state["step"] += 1
             continue
+        parts.setdefault((id(task.group), _may_be_fused(task)), []).append(task)
+    for (_, fused), members in parts.items():
+        group = members[0].group
+        own = [sharing.local(task.parameter) for task in members]
+        weights = [weight.to(state_type(weight)) for weight in own]
         adamw(
             weights,
-            gradients,
-            means,
-            squares,
+            [task.gradient.to(weight.dtype) for task, weight in zip(members, weights, strict=True)],
+            [sharing.local(task.state["exp_avg"]) for task in members],
+            [sharing.local(task.state["exp_avg_sq"]) for task in members],
             [],
-            steps,
+            [task.state["step"] for task in members],
             foreach=False,
-            fused=weights[0].device.type == "cpu",
+            fused=fused,
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -453,8 +448,22 @@ def _step_adamw(tasks: list[Task]) -> None:
             eps=group["adam_eps"],
             maximize=False,
         )
-        present = [task for task in members if task.gradient.numel()]
-        for task, weight in zip(present, weights, strict=True):
-            own = sharing.local(task.parameter)
-            if own.data_ptr() != weight.data_ptr():
-                own.copy_(weight)
+        for old, new in zip(own, weights, strict=True):
+            if old.data_ptr() != new.data_ptr():
+                old.copy_(new)
+
+
+def _may_be_fused(task: Task) -> bool:
+    """Whether the CPU's fused kernel, which reads memory in its order, finds equal elements at equal places.
+
+    Moments are dense, so a weight of their strides is dense too.
+    """
+    weight = sharing.local(task.parameter)
+    if weight.device.type != "cpu":
+        return False
+    pieces = (task.gradient, sharing.local(task.state["exp_avg"]), sharing.local(task.state["exp_avg_sq"]))
+    return all(_layout(piece) == _layout(weight) for piece in pieces)
+
+
+def _layout(tensor: Tensor) -> list[int]:
+    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
