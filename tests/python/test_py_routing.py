@@ -146,6 +146,35 @@ def test_check_proves_muon_and_changes_nothing():
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_check_takes_a_gradient_of_zero_for_none():
+    model = llama()
+    for block in model.model.layers:
+        nn.init.zeros_(block.mlp.down_proj.weight)
+        nn.init.zeros_(block.self_attn.o_proj.weight)
+    optimizer = osp.optim.Muon(osp.optim.param_groups(model, lr=0.01))
+    report = osp.optim.check(model, optimizer, batch())
+    # Only the outputs of the branches have a gradient in the first step.
+    assert report.num_matrices == 2 * 2 and "model.layers.0.mlp.up_proj.weight" in report.without_gradient
+    assert "without gradient" in str(report)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with pytest.raises(ValueError, match="down_proj.weight: not orthogonalised"):
+        osp.optim.check(model, optimizer, batch())
+
+
+@pytest.mark.parametrize(
+    "options", [{"ns_steps": 1}, {"coefficients": (1.5, -0.5, 0.0), "ns_steps": 2}, {"coefficients": "you"}]
+)
+def test_check_compares_with_the_groups_own_iteration(options):
+    model = llama()
+    optimizer = osp.optim.Muon(osp.optim.param_groups(model, lr=0.01), **options)
+    report = osp.optim.check(model, optimizer, batch())
+    assert min(row.muon for row in report.rows if row.expected == "muon") > 0.99
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.endswith("proj.weight"))
+    theirs = torch.optim.Muon([p for p in model.parameters() if p.requires_grad], 0.01, ns_steps=2)
+    assert osp.optim.check(model, theirs, batch()).num_matrices == 14
+
+
 @pytest.mark.parametrize("kind", ["SGD", "AdamW", "Muon everywhere"])
 def test_check_refuses_what_is_not_muon_on_hidden_matrices_alone(kind):
     model = llama()
