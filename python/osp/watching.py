@@ -11,6 +11,7 @@ Hooks measure the training passes themselves, every `every`-th of them. In a com
 nothing at all: call `Watch.measure` between the steps, which runs the model eagerly on a batch.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -205,7 +206,7 @@ class _Pass:
             return
         value = logits.max().item()
         old = self.logits[self.layer]
-        self.logits[self.layer] = value if old is None or not old >= value else old
+        self.logits[self.layer] = _largest([value] if old is None else [old, value])
 
     def complete(self) -> bool:
         return self.largest[-1] is not None
@@ -217,11 +218,16 @@ class _Pass:
         return {
             "excess_kurtosis": sum(states) / len(states) if states else None,
             "excess_kurtosis_per_layer": self.kurtosis,
-            "largest_activation": max(sizes) if sizes else None,
+            "largest_activation": _largest(sizes),
             "largest_activation_per_layer": self.largest,
-            "largest_attention_logit": max(logits) if logits else None,
+            "largest_attention_logit": _largest(logits),
             "largest_attention_logit_per_layer": self.logits,
         }
+
+
+def _largest(values: list[float]) -> float | None:
+    """The largest value; NaN if any is, which max() hides or shows depending on the order."""
+    return next((v for v in values if math.isnan(v)), max(values, default=None))
 
 
 class _AttentionLogits(TorchFunctionMode):

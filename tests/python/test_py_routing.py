@@ -125,6 +125,13 @@ def test_matrices_that_may_be_heads_or_hidden_are_refused_by_name(layers):
     assert found["up.0.weight"] == "muon" and found["head.weight"] == "adamw"
 
 
+def test_a_misspelt_option_is_refused_by_name():
+    with pytest.raises(TypeError, match="param_groups has no option momentun"):
+        osp.optim.param_groups(llama(), momentun=0.5)
+    groups = osp.optim.param_groups(llama(), momentum=0.5, adam_eps=1e-6, fused=True)
+    assert groups[0]["momentum"] == 0.5 and osp.optim.Muon(groups).param_groups[0]["adam_eps"] == 1e-6
+
+
 def test_a_flattened_matrix_is_not_silently_a_vector():
     model = llama()
     layer = model.model.layers[0].mlp.up_proj

@@ -1,6 +1,7 @@
 """osp.watch against osp analyze, on eager and compiled models, and what it costs others."""
 
 import json
+import math
 import os
 import sys
 
@@ -11,7 +12,7 @@ from test_eval import windows
 from test_py_routing import batch, llama
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "python"))
-from osp.watching import excess_kurtosis
+from osp.watching import _Pass, excess_kurtosis
 
 import osp
 
@@ -22,7 +23,23 @@ def test_kurtosis_of_known_rows():
     total, count = excess_kurtosis(one)
     assert count == 1 and total == pytest.approx(100 - 5, abs=1.1)  # about D - 5
     assert excess_kurtosis(torch.full((3, 8), 0.1)) == (0.0, 0)
-    assert excess_kurtosis(torch.full((1, 8), torch.nan).index_fill(1, torch.tensor(0), 1.0))[0] != 0
+    broken = torch.full((1, 8), torch.nan).index_fill(1, torch.tensor(0), 1.0)
+    assert math.isnan(excess_kurtosis(broken)[0])
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_numbers_that_are_not_finite_are_shown(layer):
+    model = llama()
+    model.model.layers[layer].self_attn.q_proj.weight.data[0, 0] = torch.nan
+    values = osp.watch(model).measure(batch()["input_ids"])
+    for name in ("excess_kurtosis", "largest_activation", "largest_attention_logit"):
+        assert math.isnan(values[name]), name
+    # A later call of attention in the same block does not hide it.
+    seen = _Pass(1, None)
+    seen.layer = 0
+    for value in (1.0, torch.nan, 2.0):
+        seen.add_logits(torch.tensor([value]))
+    assert math.isnan(seen.logits[0])
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -88,8 +105,16 @@ def test_a_compiled_model_is_measured_between_steps():
 
 
 def test_a_writer_gets_scalars(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(tmp_path) as writer:
-        osp.watch(llama(), to=writer).measure(batch()["input_ids"])
-    assert any(tmp_path.iterdir())
+        values = osp.watch(llama(), to=writer).measure(batch()["input_ids"])
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    tags = set()
+    for name, count in (("excess_kurtosis", 3), ("largest_activation", 3), ("largest_attention_logit", 2)):
+        tags |= {f"outliers/{name}"} | {f"outliers_{name}/{layer:02d}" for layer in range(count)}
+        [scalar] = events.Scalars(f"outliers/{name}")
+        assert scalar.value == pytest.approx(values[name], rel=1e-6) and scalar.step == 0
+    assert set(events.Tags()["scalars"]) == tags

@@ -26,6 +26,7 @@ from osp.optim import sharing
 from osp.optim.groups import (
     REFUSED,
     check_group,
+    checked_state,
     from_torch_muon,
     hash_of,
     make_state,
@@ -61,7 +62,8 @@ class Muon(Optimizer):
 
     `lr` may be a float or a tensor of one element. `coefficients`, `normalisation`, `ns_steps`,
     `renormalize` and `eps` are those of NewtonSchulz.of; `update_scale` is "match-adam", "original" or
-    "spectral"; `betas` and `adam_eps` are AdamW's.
+    "spectral"; `betas` and `adam_eps` are AdamW's. A group's key `transposed` says that its matrices are
+    [in, out], as those of transformers' Conv1D, for which param_groups sets it.
 
     FSDP2's parameters (DTensors) need nothing else: each rank orthogonalises its share of the matrices. With
     DDP name the `process_group` to share the work; without it every rank computes all of it. Nothing is kept
@@ -107,6 +109,7 @@ class Muon(Optimizer):
             "update_scale": update_scale,
             "betas": betas,
             "adam_eps": adam_eps,
+            "transposed": False,
         }
         for name, value in others.items():
             if name not in (*REFUSED, "foreach", "fused"):
@@ -163,12 +166,15 @@ class Muon(Optimizer):
     def load_state_dict(self, state_dict: dict) -> None:
         """Loads state without changing its types: fp32 momentum stays fp32 beside bf16 parameters.
 
-        A state of torch.optim.Muon is converted: its momentum is (1 − β) times this one's.
+        A state of torch.optim.Muon is converted: its momentum is (1 − β) times this one's. Keys that a group
+        of the state lacks are the defaults. Raises ValueError for groups that cannot be served, and changes
+        nothing then.
         """
         loaded: dict = {}
 
         def before(_, given: dict) -> dict:
             given = from_torch_muon(given, self.param_groups)
+            given = checked_state(given, self.param_groups, self.defaults)
             loaded.update(given)
             return given
 
@@ -191,8 +197,6 @@ class Muon(Optimizer):
         finally:
             for hook in hooks:
                 hook.remove()
-        for index, group in enumerate(self.param_groups):
-            check_group(group, index)
 
     # ---- what a step does, phase by phase ---------------------------------------------------------
 
@@ -329,6 +333,8 @@ class Muon(Optimizer):
 
     def _apply(self, task: Task, orthogonal: Tensor) -> None:
         rows, columns = task.parameter.shape[-2:]
+        if task.group.get("transposed"):
+            rows, columns = columns, rows
         scale = update_scale(task.group["update_scale"], rows, columns)
         _move(task, orthogonal, scale)
 

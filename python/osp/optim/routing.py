@@ -22,7 +22,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from osp.nn import EmbeddingProjection, SSNorm
-from osp.optim.groups import KINDS
+from osp.optim.groups import KINDS, OPTIONS
 
 LINEAR_NAMES = ("Conv1D",)  # transformers' linear layer of GPT-2, with [in, out]
 
@@ -78,14 +78,18 @@ def param_groups(
     `adam_lr` and `gain_lr` default to `lr`, `vector_weight_decay` (biases, norms) to `weight_decay`.
     `gain_rule`: "auto" gives the gain rule to SSNorm's scalars and AdamW to other norms, "reference" gives it
     to all gains of norms, as the program does, "adam" to none. `overrides` maps patterns of names (* for
-    anything) to "muon", "adamw" or "gain". `options` are put into every group.
+    anything) to "muon", "adamw" or "gain". `options` of Muon are put into every group; others raise TypeError.
 
     Raises ValueError that names every parameter without a rule, a pattern that fits nothing, a parameter that
     two patterns fit, or a model without any hidden matrix.
     """
     if gain_rule not in ("auto", "reference", "adam"):
         raise ValueError(f'gain_rule = "{gain_rule}": write "auto", "reference" or "adam"')
+    for name in options:
+        if name not in OPTIONS:
+            raise TypeError(f"param_groups has no option {name}")
     routes, parameters, frozen = route(model, overrides or {}, gain_rule)
+    transposed = {id(m.weight) for m in model.modules() if type(m).__name__ in LINEAR_NAMES}
     if not any(r.optimizer == "muon" for r in routes):
         raise ValueError("no parameter of this model is a hidden matrix: Muon would train nothing")
     rate = {"muon": lr, "adamw": lr if adam_lr is None else adam_lr}
@@ -94,7 +98,8 @@ def param_groups(
     for r, parameter in zip(routes, parameters, strict=True):
         vector = parameter.dim() < 2
         decay = weight_decay if not vector or vector_weight_decay is None else vector_weight_decay
-        key = (r.optimizer, decay)
+        turned = r.optimizer == "muon" and id(parameter) in transposed
+        key = (r.optimizer, decay, turned)
         if key not in groups:
             groups[key] = {
                 "params": [],
@@ -102,6 +107,7 @@ def param_groups(
                 "optimizer": r.optimizer,
                 "lr": rate[r.optimizer],
                 "weight_decay": decay,
+                "transposed": turned,
                 **options,
             }
         groups[key]["params"].append(parameter)
