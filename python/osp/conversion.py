@@ -40,7 +40,9 @@ def convert(
 
     A converted model is saved and loaded by its own state_dict (which is what the Trainer's checkpoints use).
     Until `fuse` is called, from_pretrained refuses the folders of save_pretrained, and
-    resize_token_embeddings raises ValueError. Raises ValueError that names what does not have Llama's layout.
+    resize_token_embeddings raises ValueError for tables with projections.
+
+    Raises ValueError that names what does not have Llama's layout.
     """
     if any(isinstance(module, ProjectedHead | SSNorm) for module in model.modules()):
         raise ValueError("this model is converted already")
@@ -59,7 +61,7 @@ def convert(
         _convert_tables(model)
         width = model.config.hidden_size
         say(f"embedding and head have an orthogonal projection [{width}, {width}] each")
-    _guard(model)
+    _guard(model, projections)
     return model
 
 
@@ -136,7 +138,7 @@ def _check_layout(model: nn.Module) -> None:
         )
     for name, norm in _norms(model):
         if getattr(norm, "weight", None) is None:
-            raise ValueError(f"{name} ({type(norm).__name__}) has no weight: it is no RMSNorm of Llama's kind")
+            raise ValueError(f"{name} ({type(norm).__name__}) has no weight, so it is no RMSNorm of Llama")
         x = torch.linspace(-1, 2, norm.weight.numel(), device=norm.weight.device)[None]
         eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else None
         if eps is None:
@@ -187,10 +189,11 @@ def _convert_tables(model: nn.Module) -> None:
 # ---- what would lose the projections silently ------------------------------------------------------
 
 
-def _guard(model: nn.Module) -> None:
+def _guard(model: nn.Module, projections: bool) -> None:
     """Replaces methods of transformers that take a converted model for a plain one, until it is fused."""
     plain = getattr(model, "_orig_mod", model)  # behind torch.compile
-    plain.resize_token_embeddings = _refuse_to_resize
+    if projections:
+        plain.resize_token_embeddings = _refuse_to_resize
     plain.save_pretrained = functools.partial(_save_marked, plain)
 
 

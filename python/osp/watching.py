@@ -8,8 +8,8 @@ mean NaN. The largest attention logit is the largest scaled q·k within the mask
 at most 512 tokens.
 
 Hooks measure the training passes themselves, every `every`-th of them. In a compiled graph the hooks are
-nothing at all: call `Watch.measure` between the steps, which runs the model eagerly on a batch. The hooks of a
-copied or pickled model do nothing: watch the copy itself.
+nothing at all: call `Watch.measure` between the steps, which runs the model eagerly on a batch. The hooks of
+a copied or pickled model do nothing: watch the copy itself.
 """
 
 import math

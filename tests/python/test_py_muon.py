@@ -185,7 +185,11 @@ def test_a_state_that_cannot_be_served_changes_nothing():
     weight = optimizer.param_groups[0]["params"][0]
     adam = torch.optim.AdamW([weight], 0.3)
     adam.step()
-    wrong = [({"update_scale": "bogus"}, "match-adam"), ({"ns_steps": 0}, "ns_steps"), ({"lr": -1.0}, "lr = -1")]
+    wrong = [
+        ({"update_scale": "bogus"}, "match-adam"),
+        ({"ns_steps": 0}, "ns_steps"),
+        ({"lr": -1.0}, "lr = -1"),
+    ]
     states = [(adam.state_dict(), "group 0 of the state has no key optimizer")]
     for change, message in wrong:
         state = copy.deepcopy(other.state_dict())

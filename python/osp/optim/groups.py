@@ -127,7 +127,8 @@ def checked_state(given: dict, groups: list[dict], defaults: dict) -> dict:
     for index, group in enumerate(given["param_groups"]):
         if "optimizer" not in group:
             raise ValueError(
-                f"group {index} of the state has no key optimizer: it is not of osp.optim.Muon or torch.optim.Muon"
+                f"group {index} of the state has no key optimizer: it is neither of osp.optim.Muon nor of "
+                "torch.optim.Muon"
             )
         merged.append(defaults | group)
         if len(given["param_groups"]) != len(groups) or len(group["params"]) != len(groups[index]["params"]):

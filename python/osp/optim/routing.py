@@ -78,10 +78,10 @@ def param_groups(
     `adam_lr` and `gain_lr` default to `lr`, `vector_weight_decay` (biases, norms) to `weight_decay`.
     `gain_rule`: "auto" gives the gain rule to SSNorm's scalars and AdamW to other norms, "reference" gives it
     to all gains of norms, as the program does, "adam" to none. `overrides` maps patterns of names (* for
-    anything) to "muon", "adamw" or "gain". `options` of Muon are put into every group; others raise TypeError.
+    anything) to "muon", "adamw" or "gain". `options` of Muon are put into every group.
 
-    Raises ValueError that names every parameter without a rule, a pattern that fits nothing, a parameter that
-    two patterns fit, or a model without any hidden matrix.
+    Raises TypeError for an option that Muon lacks, ValueError that names every parameter without a rule, a
+    pattern that fits nothing, a parameter that two patterns fit, or a model without any hidden matrix.
     """
     if gain_rule not in ("auto", "reference", "adam"):
         raise ValueError(f'gain_rule = "{gain_rule}": write "auto", "reference" or "adam"')
@@ -143,7 +143,8 @@ def route(model: nn.Module, overrides: Mapping[str, str], gain_rule: str = "auto
             # One such layer is the head. Of several, each may be a hidden matrix.
             found = ("adamw", "head: has the shape of a lookup table") if len(alike) == 1 else None
         if found is None:
-            unknown.append(f"{names[0]} {list(shape)} of {type(places[0][1]).__name__}")
+            why = " (a head or a hidden matrix, shaped like a lookup table)" if id(parameter) in alike else ""
+            unknown.append(f"{names[0]} {list(shape)} of {type(places[0][1]).__name__}{why}")
             continue
         routes.append(Route(names[0], shape, *found))
         parameters.append(parameter)
@@ -154,7 +155,6 @@ def route(model: nn.Module, overrides: Mapping[str, str], gain_rule: str = "auto
         raise ValueError(
             "no rule for " + "; ".join(unknown) + '. Say what they are: overrides={"NAME": "muon"} for '
             'hidden matrices, "adamw" for anything else'
-            + (" (heads have the shape of a lookup table, as some of these have)" if len(alike) > 1 else "")
         )
     return routes, parameters, frozen
 
