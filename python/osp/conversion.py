@@ -7,7 +7,10 @@
 Products are fp64, rounded once (as osp/model/fuse.h).
 """
 
+import functools
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -31,18 +34,23 @@ def convert(
 ) -> nn.Module:
     """Gives a LlamaForCausalLM, or a model of the same layout, SSNorm and EmbProj, in place; returns it.
 
-    Logits stay the same up to rounding, trained or not. A tied head becomes a table of its own. Call it
-    before the optimizer is made and before the model is sharded. `report` gets a sentence for each change.
+    Logits stay the same up to rounding, trained or not. A tied head becomes a table of its own, and what is
+    frozen stays frozen. Call it before the optimizer is made and before the model is sharded. `report` gets a
+    sentence for each change.
 
-    A converted model is saved and loaded by its own state_dict (which is what the Trainer's checkpoints use);
-    for from_pretrained `fuse` it first. Raises ValueError that names what does not have Llama's layout.
+    A converted model is saved and loaded by its own state_dict (which is what the Trainer's checkpoints use).
+    Until `fuse` is called, from_pretrained refuses the folders of save_pretrained, and
+    resize_token_embeddings raises ValueError for tables with projections.
+
+    Raises ValueError that names what does not have Llama's layout.
     """
     if any(isinstance(module, ProjectedHead | SSNorm) for module in model.modules()):
         raise ValueError("this model is converted already")
     _check_layout(model)
     say = report or (lambda sentence: None)
     if model.lm_head.weight is model.model.embed_tokens.weight:
-        model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+        tied = model.lm_head.weight
+        model.lm_head.weight = nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad)
         say("the head, tied to the embedding, has a table of its own")
     model.config.tie_word_embeddings = False
     model.all_tied_weights_keys = {}
@@ -53,6 +61,7 @@ def convert(
         _convert_tables(model)
         width = model.config.hidden_size
         say(f"embedding and head have an orthogonal projection [{width}, {width}] each")
+    _guard(model, projections)
     return model
 
 
@@ -60,9 +69,16 @@ def convert(
 def fuse(model: nn.Module, report: Callable[[str], None] | None = print) -> nn.Module:
     """Folds what `convert` added into a plain model, in place; returns it. Logits stay up to rounding.
 
-    transformers saves and loads the result. Raises ValueError if nothing is to be fused, or if parameters are
-    sharded.
+    transformers saves and loads the result. Raises ValueError if nothing is to be fused, if only one of the
+    two tables has a projection, or if parameters are sharded; the model is then as before.
     """
+    base = getattr(model, "model", None)
+    if not hasattr(base, "embed_tokens") or not hasattr(model, "lm_head"):
+        raise ValueError(f"{type(model).__name__} has not the layout of Llama: nothing to fuse")
+    projected = isinstance(base.embed_tokens, ProjectedEmbedding), isinstance(model.lm_head, ProjectedHead)
+    if projected[0] != projected[1]:
+        without = "lm_head" if projected[0] else "model.embed_tokens"
+        raise ValueError(f"{without} has no projection, and the other table has one: was it replaced?")
     say = report or (lambda sentence: None)
     if any(hasattr(p, "placements") for p in model.parameters()):
         raise ValueError("the parameters are sharded: load them into a whole model first")
@@ -71,12 +87,14 @@ def fuse(model: nn.Module, report: Callable[[str], None] | None = print) -> nn.M
         old = model.model.embed_tokens
         new = nn.Embedding(old.num_embeddings, old.embedding_dim, old.padding_idx, **_like(old.weight))
         _set(new.weight, _exact(old.weight) @ _exact(old.projection.weight).T)
+        new.requires_grad_(_is_trained(old))
         model.model.embed_tokens = new
         tables += 1
     if isinstance(model.lm_head, ProjectedHead):
         old = model.lm_head
         new = nn.Linear(old.in_features, old.out_features, bias=False, **_like(old.weight))
         _set(new.weight, _exact(old.weight) @ _exact(old.projection.weight))
+        new.requires_grad_(_is_trained(old))
         model.lm_head = new
         tables += 1
     count = 0
@@ -87,6 +105,7 @@ def fuse(model: nn.Module, report: Callable[[str], None] | None = print) -> nn.M
                 count += 1
     if not tables and not count:
         raise ValueError("this model has no SSNorm and no projection: nothing to fuse")
+    _unguard(model)
     say(f"{tables} projections were multiplied into their tables, {count} norms have a weight per channel")
     return model
 
@@ -118,6 +137,8 @@ def _check_layout(model: nn.Module) -> None:
             f"{type(model.model.embed_tokens).__name__}"
         )
     for name, norm in _norms(model):
+        if getattr(norm, "weight", None) is None:
+            raise ValueError(f"{name} ({type(norm).__name__}) has no weight, so it is no RMSNorm of Llama")
         x = torch.linspace(-1, 2, norm.weight.numel(), device=norm.weight.device)[None]
         eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else None
         if eps is None:
@@ -146,6 +167,7 @@ def _convert_norms(model: nn.Module) -> None:
             _set(reader.weight, _exact(reader.weight) * _exact(norm.weight))
         new = SSNorm(norm.weight.numel(), norm.variance_epsilon, **_like(norm.weight))
         new.replaced = type(norm)
+        new.requires_grad_(norm.weight.requires_grad)
         setattr(owner, own, new)
 
 
@@ -155,11 +177,55 @@ def _convert_tables(model: nn.Module) -> None:
         old.num_embeddings, old.embedding_dim, padding_idx=old.padding_idx, **_like(old.weight)
     )
     _set(new.weight, _exact(old.weight) @ _exact(new.projection.weight))
+    new.requires_grad_(old.weight.requires_grad)
     model.model.embed_tokens = new
     head = model.lm_head
     projected = ProjectedHead(head.in_features, head.out_features, **_like(head.weight))
     _set(projected.weight, _exact(head.weight) @ _exact(projected.projection.weight).T)
+    projected.requires_grad_(head.weight.requires_grad)
     model.lm_head = projected
+
+
+# ---- what would lose the projections silently ------------------------------------------------------
+
+
+def _guard(model: nn.Module, projections: bool) -> None:
+    """Replaces methods of transformers that take a converted model for a plain one, until it is fused."""
+    plain = getattr(model, "_orig_mod", model)  # behind torch.compile
+    if projections:
+        plain.resize_token_embeddings = _refuse_to_resize
+    plain.save_pretrained = functools.partial(_save_marked, plain)
+
+
+def _unguard(model: nn.Module) -> None:
+    plain = getattr(model, "_orig_mod", model)
+    for name in ("resize_token_embeddings", "save_pretrained"):
+        plain.__dict__.pop(name, None)
+
+
+def _refuse_to_resize(*args, **options):
+    raise ValueError("the tables have projections, which resizing would lose: call osp.fuse(model) first")
+
+
+def _save_marked(model: nn.Module, save_directory, is_main_process: bool = True, **options) -> None:
+    """save_pretrained, as the Trainer's checkpoints need it, of a folder that from_pretrained refuses.
+
+    from_pretrained would drop the projections with a warning.
+    """
+    if options.get("push_to_hub"):
+        raise ValueError("push_to_hub of a converted model: call osp.fuse(model) first")
+    type(model).save_pretrained(model, save_directory, is_main_process=is_main_process, **options)
+    if is_main_process:
+        path = Path(save_directory) / "config.json"
+        config = json.loads(path.read_text())
+        # The automatic classes refuse the type, the others miss the file.
+        config["model_type"] = "osp_unfused"
+        config["transformers_weights"] = "(none before osp.fuse)"
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _is_trained(table: nn.Module) -> bool:
+    return table.weight.requires_grad or table.projection.weight.requires_grad
 
 
 def _plain_norm(norm: SSNorm) -> nn.Module:
@@ -170,7 +236,7 @@ def _plain_norm(norm: SSNorm) -> nn.Module:
         kind = LlamaRMSNorm
     plain = kind(norm.width, eps=norm.variance_epsilon).to(**_like(norm.weight))
     plain.weight.fill_(norm.weight.item())
-    return plain
+    return plain.requires_grad_(norm.weight.requires_grad)
 
 
 def _exact(tensor: Tensor) -> Tensor:

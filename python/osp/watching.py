@@ -8,13 +8,16 @@ mean NaN. The largest attention logit is the largest scaled q·k within the mask
 at most 512 tokens.
 
 Hooks measure the training passes themselves, every `every`-th of them. In a compiled graph the hooks are
-nothing at all: call `Watch.measure` between the steps, which runs the model eagerly on a batch.
+nothing at all: call `Watch.measure` between the steps, which runs the model eagerly on a batch. The hooks of
+a copied or pickled model do nothing: watch the copy itself.
 """
 
+import math
+import warnings
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, overrides
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -61,6 +64,7 @@ class Watch:
     def __init__(self, model: nn.Module, every: int, to: object, blocks: nn.ModuleList | None) -> None:
         if every < 1:
             raise ValueError(f"every = {every}: 1 or more is needed")
+        model = getattr(model, "_orig_mod", model)  # behind torch.compile
         self.model, self.every, self.to = model, every, to
         self.blocks = list(blocks if blocks is not None else find_blocks(model))
         self.step = 0
@@ -68,17 +72,17 @@ class Watch:
         self._taken = True
         self._armed: bool | None = None  # a trainer decides which passes are measured; None: the count does
         self._pass: _Pass | None = None
+        self._mode: _AttentionLogits | None = None
+        self._warned = self._closed = False
         self._hooks = [
-            model.register_forward_pre_hook(self._before, with_kwargs=True),
-            model.register_forward_hook(self._after, always_call=True),
+            model.register_forward_pre_hook(_Hook(self, "_before"), with_kwargs=True),
+            model.register_forward_hook(_Hook(self, "_after"), always_call=True),
         ]
         for i, block in enumerate(self.blocks):
-            self._hooks.append(
-                block.register_forward_pre_hook(
-                    lambda module, args, kwargs, i=i: self._enter(i, args, kwargs), with_kwargs=True
-                )
-            )
-            self._hooks.append(block.register_forward_hook(lambda m, a, out, i=i: self._leave(i, out)))
+            self._hooks += [
+                block.register_forward_pre_hook(_Hook(self, "_enter", i), with_kwargs=True),
+                block.register_forward_hook(_Hook(self, "_leave", i)),
+            ]
 
     def take(self) -> dict | None:
         """The newest values if they were not taken before, else None."""
@@ -89,19 +93,27 @@ class Watch:
 
     def close(self) -> None:
         """Removes the hooks."""
+        self._closed = True
+        self._end_pass()
         for hook in self._hooks:
             hook.remove()
 
     @torch.no_grad()
     def measure(self, *args, **kwargs) -> dict:
-        """Values of one eager forward pass in evaluation mode with these arguments of the model."""
+        """Values of one eager forward pass in evaluation mode with these arguments of the model.
+
+        Raises RuntimeError after close().
+        """
+        if self._closed:
+            raise RuntimeError("this watch is closed: it measures nothing any more")
+        self._end_pass()
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         self._pass = _Pass(len(self.blocks), kwargs.get("attention_mask"))
         try:
             with torch.compiler.set_stance("force_eager"), _AttentionLogits(self._pass):
                 self.model(*args, **kwargs)
-            return self._publish()
+            return self._publish(self._pass, self.step)
         finally:
             self._pass = None
             for module, training in modes:
@@ -130,9 +142,10 @@ class Watch:
 
     # ---- hooks ------------------------------------------------------------------------------------
 
-    def _before(self, module, args, kwargs):
-        if torch.compiler.is_compiling() or self._pass is not None:
+    def _before(self, module, args, kwargs) -> None:
+        if self._pass is not None and not self._pass.automatic:
             return
+        self._end_pass()  # one that ^C ended before its hook
         if not (module.training and torch.is_grad_enabled()):
             return
         due = self._armed if self._armed is not None else self.step % self.every == 0
@@ -140,42 +153,92 @@ class Watch:
             self.step += 1
         if due:
             self._armed = False if self._armed is not None else None  # one micro-batch of a step is enough
+            if any(_is_compiled(block) for block in self.blocks):
+                self._warn_of_compiled_blocks()
+                return
             self._pass = _Pass(len(self.blocks), kwargs.get("attention_mask"))
+            self._pass.automatic = True
             self._mode = _AttentionLogits(self._pass)
             self._mode.__enter__()
-            self._pass.automatic = True
 
-    def _after(self, module, args, output):
-        if torch.compiler.is_compiling() or self._pass is None or not self._pass.automatic:
+    def _after(self, module, args, output) -> None:
+        if self._pass is None or not self._pass.automatic:
             return
-        self._mode.__exit__(None, None, None)
-        try:
-            if self._pass.complete():
-                self._publish(self.step - 1 if self._armed is None else self.step)
-        finally:
-            self._pass = None
+        seen = self._pass
+        self._end_pass()
+        if seen.complete():
+            self._publish(seen, self.step - 1 if self._armed is None else self.step)
 
-    def _enter(self, i, args, kwargs):
-        if torch.compiler.is_compiling() or self._pass is None:
+    def _end_pass(self) -> None:
+        """Forgets the pass that is measured now, and its function mode."""
+        self._pass = None
+        if self._mode is not None:
+            _remove_mode(self._mode)
+            self._mode = None
+
+    def _warn_of_compiled_blocks(self) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                "the blocks of this model are compiled one by one, so training passes are not measured: call "
+                "watch.measure(**batch) between the steps",
+                stacklevel=2,
+            )
+
+    def _enter(self, i, module, args, kwargs) -> None:
+        if self._pass is None:
             return
         self._pass.layer = i
         if i == 0:
             self._pass.add_state(0, args[0] if args else next(iter(kwargs.values())))
 
-    def _leave(self, i, output):
-        if torch.compiler.is_compiling() or self._pass is None:
+    def _leave(self, i, module, args, output) -> None:
+        if self._pass is None:
             return
         self._pass.layer = None
         self._pass.add_state(i + 1, output[0] if isinstance(output, tuple) else output)
 
-    def _publish(self, step: int | None = None) -> dict:
-        self.latest = {"step": self.step if step is None else step} | self._pass.values()
+    def _publish(self, seen: "_Pass", step: int) -> dict:
+        self.latest = {"step": step} | seen.values()
         self._taken = False
         if hasattr(self.to, "add_scalar"):
             _write(self.to, self.latest)
         elif isinstance(self.to, Callable):
             self.to(self.latest)
         return self.latest
+
+
+class _Hook:
+    """A method of a Watch as a hook. Copies of it, which copies of a model have, do nothing."""
+
+    def __init__(self, watch: Watch | None = None, method: str = "", *first) -> None:
+        self.watch, self.method, self.first = watch, method, first
+
+    def __call__(self, *args) -> None:
+        if torch.compiler.is_compiling() or self.watch is None:
+            return
+        getattr(self.watch, self.method)(*self.first, *args)
+
+    def __deepcopy__(self, memo: dict) -> "_Hook":
+        return _Hook()
+
+    def __reduce__(self):
+        return _Hook, ()
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _remove_mode(mode: TorchFunctionMode) -> None:
+    """Takes `mode` out of PyTorch's stack of modes; those above it stay."""
+    if not any(other is mode for other in overrides._get_current_function_mode_stack()):
+        return
+    above = []
+    while (top := overrides._pop_mode()) is not mode:
+        above.append(top)
+    for other in reversed(above):
+        overrides._push_mode(other)
 
 
 class _Pass:
@@ -205,7 +268,7 @@ class _Pass:
             return
         value = logits.max().item()
         old = self.logits[self.layer]
-        self.logits[self.layer] = value if old is None or not old >= value else old
+        self.logits[self.layer] = _largest([value] if old is None else [old, value])
 
     def complete(self) -> bool:
         return self.largest[-1] is not None
@@ -217,11 +280,16 @@ class _Pass:
         return {
             "excess_kurtosis": sum(states) / len(states) if states else None,
             "excess_kurtosis_per_layer": self.kurtosis,
-            "largest_activation": max(sizes) if sizes else None,
+            "largest_activation": _largest(sizes),
             "largest_activation_per_layer": self.largest,
-            "largest_attention_logit": max(logits) if logits else None,
+            "largest_attention_logit": _largest(logits),
             "largest_attention_logit_per_layer": self.logits,
         }
+
+
+def _largest(values: list[float]) -> float | None:
+    """The largest value; NaN if any is, which max() hides or shows depending on the order."""
+    return next((v for v in values if math.isnan(v)), max(values, default=None))
 
 
 class _AttentionLogits(TorchFunctionMode):

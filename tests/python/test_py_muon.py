@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from test_optimizers import DECAY, LR, MOMENTUM, error, run_probe
 from torch import nn
 from torch.distributed.checkpoint.state_dict import _init_optim_state
+from transformers.pytorch_utils import Conv1D
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "python"))
 import osp.nn
@@ -112,6 +113,32 @@ def test_adamw_equals_torch_bit_for_bit():
     assert torch.equal(mine, other)
 
 
+@pytest.mark.parametrize("kind", ["channels_last", "converted", "loaded", "transposed", "gradient"])
+def test_adamw_is_right_for_every_layout_in_memory(kind):
+    shape = (8, 4, 3, 3) if kind in ("channels_last", "converted", "loaded") else (6, 8)
+    start = parameter(shape).detach()
+    mine, other = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    if kind == "channels_last":
+        mine = nn.Parameter(start.to(memory_format=torch.channels_last))
+    elif kind == "transposed":
+        mine = nn.Parameter(start.t().contiguous().t())
+    optimizer = muon([{"params": [mine], "optimizer": "adamw"}])
+    reference = torch.optim.AdamW([other], LR, (0.9, 0.95), weight_decay=DECAY)
+    for step, gradient in enumerate(gradients(shape, 5)):
+        if step == 2 and kind == "converted":
+            mine.data = mine.data.to(memory_format=torch.channels_last)
+        if step == 2 and kind == "loaded":
+            saved = copy.deepcopy(optimizer.state_dict())
+            mine = nn.Parameter(mine.detach().to(memory_format=torch.channels_last))
+            optimizer = muon([{"params": [mine], "optimizer": "adamw"}])
+            optimizer.load_state_dict(saved)
+        given = gradient.t().contiguous().t() if kind == "gradient" else gradient
+        mine.grad, other.grad = given, gradient
+        optimizer.step()
+        reference.step()
+        assert torch.allclose(mine, other, rtol=1e-5, atol=1e-7), step
+
+
 def test_a_stack_of_matrices_is_orthogonalised_one_by_one():
     stack = parameter((3, 8, 6))
     single = [nn.Parameter(stack[i].detach().clone()) for i in range(3)]
@@ -142,6 +169,67 @@ def test_state_keeps_its_types_through_load_state_dict():
         for name, value in first.state[p].items():
             assert value.dtype == torch.float32 and second.state[q][name].dtype == torch.float32
             assert torch.equal(value, second.state[q][name])
+
+
+def trained():
+    weight = parameter((8, 6))
+    optimizer = muon([weight])
+    weight.grad = torch.randn(8, 6)
+    optimizer.step()
+    return optimizer
+
+
+def test_a_state_that_cannot_be_served_changes_nothing():
+    optimizer, other = trained(), trained()
+    before = copy.deepcopy(optimizer.state_dict())
+    weight = optimizer.param_groups[0]["params"][0]
+    adam = torch.optim.AdamW([weight], 0.3)
+    adam.step()
+    wrong = [
+        ({"update_scale": "bogus"}, "match-adam"),
+        ({"ns_steps": 0}, "ns_steps"),
+        ({"lr": -1.0}, "lr = -1"),
+    ]
+    states = [(adam.state_dict(), "group 0 of the state has no key optimizer")]
+    for change, message in wrong:
+        state = copy.deepcopy(other.state_dict())
+        state["param_groups"][0] |= change
+        states.append((state, message))
+    theirs = torch.optim.Muon([weight], 0.3).state_dict()
+    theirs["param_groups"][0]["adjust_lr_fn"] = "new"
+    states.append((theirs, "adjust_lr_fn = 'new'"))
+    for state, message in states:
+        with pytest.raises(ValueError, match=message):
+            optimizer.load_state_dict(state)
+        after = optimizer.state_dict()
+        assert after["param_groups"] == before["param_groups"]
+        for name, value in before["state"][0].items():
+            assert torch.equal(value, after["state"][0][name])
+
+
+def test_keys_that_a_state_lacks_are_the_defaults():
+    state = copy.deepcopy(trained().state_dict())
+    for name in ("eps", "renormalize", "transposed"):
+        del state["param_groups"][0][name]
+    other = osp.optim.Muon([parameter((8, 6))], 1.0, eps=1e-5)
+    other.load_state_dict(state)
+    group = other.param_groups[0]
+    assert group["eps"] == 1e-5 and not group["renormalize"] and group["lr"] == LR
+    other.param_groups[0]["params"][0].grad = torch.randn(8, 6)
+    other.step()
+
+
+@pytest.mark.parametrize("scale", ["match-adam", "original", "spectral"])
+def test_a_conv1d_of_transformers_moves_as_the_linear_layer_of_its_transpose(scale):
+    plain, other = nn.Linear(8, 32, bias=False), Conv1D(32, 8)
+    other.weight.data = plain.weight.data.t().clone()
+    start = plain.weight.detach().clone()
+    [gradient] = gradients((32, 8), 1)
+    plain.weight.grad, other.weight.grad = gradient, gradient.t().contiguous()
+    for layer in (plain, other):
+        osp.optim.Muon(osp.optim.param_groups(layer, lr=LR, update_scale=scale)).step()
+    # The orientation of the iteration does not change its products.
+    assert error(other.weight.detach().t(), plain.weight.detach(), start) < 0.01
 
 
 def test_the_step_that_makes_state_changes_nothing():
@@ -202,8 +290,15 @@ def test_rates_closures_missing_gradients_and_copies():
 
     assert floats.step(loss_of(one)) == tensors.step(loss_of(two))
     assert torch.allclose(one, two, atol=1e-7) and idle not in floats.state
+    # A copy goes on as the original does.
     copied = pickle.loads(pickle.dumps(copy.deepcopy(floats)))
+    twin = copied.param_groups[0]["params"][0]
+    assert torch.equal(twin, one)
+    [gradient] = gradients((8, 6), 1, seed=2)
+    before, twin.grad, one.grad = one.detach().clone(), gradient.clone(), gradient.clone()
     copied.step()
+    floats.step()
+    assert torch.equal(twin, one) and not torch.equal(one, before)
     assert copied.param_groups[0]["lr"] == LR
     empty = nn.Parameter(torch.empty(0, 6))
     empty.grad = torch.empty(0, 6)

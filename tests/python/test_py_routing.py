@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
@@ -96,6 +97,42 @@ def test_other_models_are_routed_or_refused_by_name():
         osp.optim.param_groups(nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4)))
 
 
+def test_a_hidden_matrix_is_no_head_because_a_table_has_its_shape():
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=64, tie_word_embeddings=False, **shape))
+    found = rules(model)
+    assert sum(rule == "muon" for rule in found.values()) == 2 * 7 and found["lm_head.weight"] == "adamw"
+
+
+class Positions(nn.Module):
+    """As nanoGPT, with a table of positions of as many rows as the inner layer is wide."""
+
+    def __init__(self, tied, layers=2):
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(100, 16), nn.Embedding(64, 16)
+        self.up = nn.ModuleList(nn.Linear(16, 64, bias=False) for _ in range(layers))
+        self.head = nn.Linear(16, 100, bias=False)
+        if tied:
+            self.head.weight = self.tokens.weight
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_matrices_that_may_be_heads_or_hidden_are_refused_by_name(layers):
+    assert rules(Positions(True, layers))["up.0.weight"] == "muon"
+    model = Positions(False, layers)
+    with pytest.raises(ValueError, match=r"no rule for up\.0\.weight .*head\.weight.* Say what they are"):
+        osp.optim.param_groups(model)
+    found = rules(model, overrides={"up.*": "muon", "head.weight": "adamw"})
+    assert found["up.0.weight"] == "muon" and found["head.weight"] == "adamw"
+
+
+def test_a_misspelt_option_is_refused_by_name():
+    with pytest.raises(TypeError, match="param_groups has no option momentun"):
+        osp.optim.param_groups(llama(), momentun=0.5)
+    groups = osp.optim.param_groups(llama(), momentum=0.5, adam_eps=1e-6, fused=True)
+    assert groups[0]["momentum"] == 0.5 and osp.optim.Muon(groups).param_groups[0]["adam_eps"] == 1e-6
+
+
 def test_a_flattened_matrix_is_not_silently_a_vector():
     model = llama()
     layer = model.model.layers[0].mlp.up_proj
@@ -115,6 +152,39 @@ def test_check_proves_muon_and_changes_nothing():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not optimizer.state and optimizer.param_groups[0]["lr"] == 0.01
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_check_takes_a_gradient_of_zero_for_none():
+    model = llama()
+    for block in model.model.layers:
+        nn.init.zeros_(block.mlp.down_proj.weight)
+        nn.init.zeros_(block.self_attn.o_proj.weight)
+    optimizer = osp.optim.Muon(osp.optim.param_groups(model, lr=0.01))
+    report = osp.optim.check(model, optimizer, batch())
+    # Only the outputs of the branches have a gradient in the first step.
+    assert report.num_matrices == 2 * 2 and "model.layers.0.mlp.up_proj.weight" in report.without_gradient
+    assert "without gradient" in str(report)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with pytest.raises(ValueError, match=r"down_proj\.weight: not orthogonalised"):
+        osp.optim.check(model, optimizer, batch())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"ns_steps": 1}, {"coefficients": (1.5, -0.5, 0.0), "ns_steps": 2}, {"coefficients": "polar-express"}],
+)
+def test_check_compares_with_the_groups_own_iteration(options):
+    model = llama()
+    optimizer = osp.optim.Muon(osp.optim.param_groups(model, lr=0.01), **options)
+    report = osp.optim.check(model, optimizer, batch())
+    assert min(row.muon for row in report.rows if row.expected == "muon") > 0.99
+    # A gradient of low rank, whose roundings the iteration enlarges.
+    few = osp.optim.check(model, optimizer, batch(rows=1, length=3))
+    assert min(row.muon for row in few.rows if row.expected == "muon") > 0.99
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.endswith("proj.weight"))
+    theirs = torch.optim.Muon([p for p in model.parameters() if p.requires_grad], 0.01, ns_steps=2)
+    assert osp.optim.check(model, theirs, batch()).num_matrices == 14
 
 
 @pytest.mark.parametrize("kind", ["SGD", "AdamW", "Muon everywhere"])
@@ -175,6 +245,8 @@ def test_the_trainer_trains_with_muon_watches_and_resumes(tmp_path):
     assert rates == {"muon": (0.02, 0.9), "adamw": (0.01, 0.9), "gain": (0.02, 0.9)}
     seen = [entry for entry in run.state.log_history if "excess_kurtosis" in entry]
     assert [entry["step"] for entry in seen] == [0, 2] and len(seen[0]["excess_kurtosis_per_layer"]) == 3
+    with pytest.raises(ValueError, match="osp_unfused"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-2")
     # From its checkpoint the run ends in the same weights.
     other = osp.convert(llama(seed=9), report=None)
     resumed = trainer(other, tmp_path, adam_lr=0.01, momentum=0.9)

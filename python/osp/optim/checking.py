@@ -6,17 +6,18 @@ g / (|g| + eps).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from osp.optim.newton_schulz import newton_schulz
+from osp.optim.groups import settings_of
+from osp.optim.newton_schulz import NewtonSchulz, newton_schulz
 from osp.optim.routing import route
 
-# Cosines: bf16 iterations of different rounding and coefficients agree to 0.99 and more; for a random matrix
-# the direction of SGD has 0.85 with Muon's, AdamW's first one 0.7.
+# Cosines: with the settings of the parameter's own group at most the roundings of bf16 differ, which leaves
+# 0.99 and more; for a random matrix the direction of SGD has 0.85 with Muon's, AdamW's first one 0.7.
 ALIKE = 0.95
 
 
@@ -37,6 +38,7 @@ class CheckReport:
     """What a step did; `str()` gives a table."""
 
     rows: list[Row]
+    without_gradient: list[str] = field(default_factory=list)  # matrices that the step could not show
 
     @property
     def num_matrices(self) -> int:
@@ -49,6 +51,8 @@ class CheckReport:
             values = " ".join(f"{v:.2f}" for v in row.singular_values or ())
             cosines = f"{row.muon:>6.2f} {row.sgd:>6.2f} {row.adamw:>6.2f}"
             lines.append(f"{row.name:<48} {row.expected:<6} {cosines}  {values}")
+        if self.without_gradient:
+            lines.append(f"without gradient: {', '.join(self.without_gradient)}")
         return "\n".join(lines)
 
 
@@ -62,7 +66,8 @@ def check(
 
     `batch`: arguments of the model, whose result has a `loss`, or a function that returns the loss; None
     takes the gradients that are there. `overrides` as for param_groups. Weights, state, rates and gradients
-    are restored. With sharded parameters every rank must call it.
+    are restored. A gradient of zero counts as none, and its matrix is listed in `without_gradient`: zeros at
+    the start (LoRA's B, output projections) leave some. With sharded parameters every rank must call it.
 
     Raises ValueError with the names of hidden matrices that were not orthogonalised, of other matrices that
     were, of trainable parameters that the optimizer lacks or that did not move, and if no matrix has a
@@ -79,7 +84,7 @@ def check(
             loss = batch() if callable(batch) else model(**batch).loss
             loss.backward()
     try:
-        rows, problems = _measure(optimizer, routes, parameters)
+        rows, without, problems = _measure(optimizer, routes, parameters)
     finally:
         for parameter, gradient in zip(parameters, kept_gradients, strict=True):
             parameter.grad = gradient
@@ -87,11 +92,11 @@ def check(
         problems.append("no hidden matrix has a gradient: give a batch, or call it after backward()")
     if problems:
         raise ValueError("this optimizer is not Muon on hidden matrices alone: " + "; ".join(problems))
-    return CheckReport(rows)
+    return CheckReport(rows, without)
 
 
 @torch.no_grad()
-def _measure(optimizer, routes, parameters) -> tuple[list[Row], list[str]]:
+def _measure(optimizer, routes, parameters) -> tuple[list[Row], list[str], list[str]]:
     before = [p.detach().clone() for p in parameters]
     state, rates = optimizer.state, [(g["lr"], g.get("weight_decay")) for g in optimizer.param_groups]
     counted = getattr(optimizer, "num_skipped", 0)
@@ -115,21 +120,35 @@ def _measure(optimizer, routes, parameters) -> tuple[list[Row], list[str]]:
     problems = []
     if getattr(optimizer, "num_skipped", 0) != counted:
         optimizer.num_skipped = counted
-        return [], ["the gradients are not finite, so the step was skipped"]
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    rows = []
+        return [], [], ["the gradients are not finite, so the step was skipped"]
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    rows, without = [], []
     for r, parameter, change in zip(routes, parameters, changes, strict=True):
-        if id(parameter) not in held:
+        if id(parameter) not in groups:
             problems.append(f"{r.name}: the optimizer does not have it")
-        elif parameter.grad is not None and parameter.dim() in (2, 3):
-            rows.append(_row(r, change, _whole(parameter.grad)))
+        elif parameter.dim() in (2, 3):
+            gradient = None if parameter.grad is None else _whole(parameter.grad)
+            if gradient is None or not gradient.any():
+                without.append(r.name)
+                continue
+            rows.append(_row(r, change, gradient, groups[id(parameter)]))
             problems += _problems(rows[-1], change)
-    return rows, problems
+    return rows, without, problems
 
 
-def _row(route, change: Tensor, gradient: Tensor) -> Row:
-    gradient = gradient.float()
-    muon = newton_schulz(gradient)
+def _iteration_of(group: dict) -> NewtonSchulz:
+    """The settings of a group of osp.optim.Muon or torch.optim.Muon; the usual ones for other optimizers."""
+    if "normalisation" in group:
+        return settings_of(group)
+    if "ns_coefficients" in group:
+        return NewtonSchulz.of(group["ns_coefficients"], group["ns_steps"])
+    return NewtonSchulz.of()
+
+
+def _row(route, change: Tensor, gradient: Tensor, group: dict) -> Row:
+    # The update of the first step to the bit: the iteration enlarges the roundings of a gradient of low rank.
+    update = gradient + gradient * float(group["momentum"]) if group.get("nesterov") else gradient
+    muon = newton_schulz(update, _iteration_of(group))
     values = torch.linalg.svdvals(change.float())
     values = values / values.square().mean().sqrt().clamp_min(1e-30)
     spectrum = (values.min().item(), values.median().item(), values.max().item())

@@ -18,6 +18,22 @@ TORCH_SCALES = {
 }
 # Options of other optimizers that would change the numbers; foreach and fused only choose a kernel.
 REFUSED = ("maximize", "capturable", "differentiable", "amsgrad")
+# What a group may say beside its parameters, `optimizer`, `lr` and `weight_decay`.
+OPTIONS = (
+    "momentum",
+    "nesterov",
+    "coefficients",
+    "normalisation",
+    "ns_steps",
+    "renormalize",
+    "eps",
+    "update_scale",
+    "betas",
+    "adam_eps",
+    "foreach",
+    "fused",
+    *REFUSED,
+)
 
 
 def hash_of(name: str, shape: tuple) -> int:
@@ -102,6 +118,26 @@ def make_state(state: dict, parameter: Tensor, kind: str) -> None:
         state["step"] = torch.zeros((), dtype=torch.float32)
 
 
+def checked_state(given: dict, groups: list[dict], defaults: dict) -> dict:
+    """The state with the groups that loading will make: keys that it lacks are the defaults.
+
+    Raises ValueError for a group that cannot be served, before anything is loaded.
+    """
+    merged = []
+    for index, group in enumerate(given["param_groups"]):
+        if "optimizer" not in group:
+            raise ValueError(
+                f"group {index} of the state has no key optimizer: it is neither of osp.optim.Muon nor of "
+                "torch.optim.Muon"
+            )
+        merged.append(defaults | group)
+        if len(given["param_groups"]) != len(groups) or len(group["params"]) != len(groups[index]["params"]):
+            continue  # torch's own check tells it
+        own = {name: groups[index][name] for name in ("params", "param_names") if name in groups[index]}
+        check_group(merged[-1] | own, index)
+    return {**given, "param_groups": merged}
+
+
 def from_torch_muon(given: dict, groups: list[dict]) -> dict:
     """The state with torch.optim.Muon's groups in our terms; a state of ours is returned as it is."""
     if not any("adjust_lr_fn" in group for group in given["param_groups"]):
@@ -114,6 +150,8 @@ def from_torch_muon(given: dict, groups: list[dict]) -> dict:
         taken = ("lr", "initial_lr", "weight_decay", "momentum", "nesterov", "ns_steps", "param_names")
         group |= {k: theirs[k] for k in taken if k in theirs}
         group["coefficients"] = tuple(theirs["ns_coefficients"])
+        if theirs["adjust_lr_fn"] not in TORCH_SCALES:
+            raise ValueError(f"the state has adjust_lr_fn = {theirs['adjust_lr_fn']!r}, which is unknown")
         group["update_scale"] = TORCH_SCALES[theirs["adjust_lr_fn"]]
         group["optimizer"], group["params"] = "muon", theirs["params"]
         for key in theirs["params"]:

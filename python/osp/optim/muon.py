@@ -26,6 +26,7 @@ from osp.optim import sharing
 from osp.optim.groups import (
     REFUSED,
     check_group,
+    checked_state,
     from_torch_muon,
     hash_of,
     make_state,
@@ -61,7 +62,8 @@ class Muon(Optimizer):
 
     `lr` may be a float or a tensor of one element. `coefficients`, `normalisation`, `ns_steps`,
     `renormalize` and `eps` are those of NewtonSchulz.of; `update_scale` is "match-adam", "original" or
-    "spectral"; `betas` and `adam_eps` are AdamW's.
+    "spectral"; `betas` and `adam_eps` are AdamW's. A group's key `transposed` says that its matrices are
+    [in, out], as those of transformers' Conv1D, for which param_groups sets it.
 
     FSDP2's parameters (DTensors) need nothing else: each rank orthogonalises its share of the matrices. With
     DDP name the `process_group` to share the work; without it every rank computes all of it. Nothing is kept
@@ -107,6 +109,7 @@ class Muon(Optimizer):
             "update_scale": update_scale,
             "betas": betas,
             "adam_eps": adam_eps,
+            "transposed": False,
         }
         for name, value in others.items():
             if name not in (*REFUSED, "foreach", "fused"):
@@ -163,12 +166,15 @@ class Muon(Optimizer):
     def load_state_dict(self, state_dict: dict) -> None:
         """Loads state without changing its types: fp32 momentum stays fp32 beside bf16 parameters.
 
-        A state of torch.optim.Muon is converted: its momentum is (1 − β) times this one's.
+        A state of torch.optim.Muon is converted: its momentum is (1 − β) times this one's. Keys that a group
+        of the state lacks are the defaults. Raises ValueError for groups that cannot be served, and changes
+        nothing then.
         """
         loaded: dict = {}
 
         def before(_, given: dict) -> dict:
             given = from_torch_muon(given, self.param_groups)
+            given = checked_state(given, self.param_groups, self.defaults)
             loaded.update(given)
             return given
 
@@ -191,8 +197,6 @@ class Muon(Optimizer):
         finally:
             for hook in hooks:
                 hook.remove()
-        for index, group in enumerate(self.param_groups):
-            check_group(group, index)
 
     # ---- what a step does, phase by phase ---------------------------------------------------------
 
@@ -329,6 +333,8 @@ class Muon(Optimizer):
 
     def _apply(self, task: Task, orthogonal: Tensor) -> None:
         rows, columns = task.parameter.shape[-2:]
+        if task.group.get("transposed"):
+            rows, columns = columns, rows
         scale = update_scale(task.group["update_scale"], rows, columns)
         _move(task, orthogonal, scale)
 
@@ -421,30 +427,25 @@ def _step_gain(task: Task) -> None:
 
 
 def _step_adamw(tasks: list[Task]) -> None:
-    for group in {id(task.group): task.group for task in tasks}.values():
-        members = [task for task in tasks if task.group is group]
-        weights, gradients, means, squares, steps = [], [], [], [], []
-        for task in members:
-            if task.gradient.numel() == 0:
-                task.state["step"] += 1
-                continue
-            weight, kind = sharing.local(task.parameter), state_type(task.parameter)
-            weights.append(weight.to(kind))
-            gradients.append(task.gradient.to(kind))
-            means.append(sharing.local(task.state["exp_avg"]))
-            squares.append(sharing.local(task.state["exp_avg_sq"]))
-            steps.append(task.state["step"])
-        if not weights:
+    parts: dict[tuple, list[Task]] = {}
+    for task in tasks:
+        if task.gradient.numel() == 0:
+            task.state["step"] += 1
             continue
+        parts.setdefault((id(task.group), _may_be_fused(task)), []).append(task)
+    for (_, fused), members in parts.items():
+        group = members[0].group
+        own = [sharing.local(task.parameter) for task in members]
+        weights = [weight.to(state_type(weight)) for weight in own]
         adamw(
             weights,
-            gradients,
-            means,
-            squares,
+            [task.gradient.to(weight.dtype) for task, weight in zip(members, weights, strict=True)],
+            [sharing.local(task.state["exp_avg"]) for task in members],
+            [sharing.local(task.state["exp_avg_sq"]) for task in members],
             [],
-            steps,
+            [task.state["step"] for task in members],
             foreach=False,
-            fused=weights[0].device.type == "cpu",
+            fused=fused,
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -453,8 +454,22 @@ def _step_adamw(tasks: list[Task]) -> None:
             eps=group["adam_eps"],
             maximize=False,
         )
-        present = [task for task in members if task.gradient.numel()]
-        for task, weight in zip(present, weights, strict=True):
-            own = sharing.local(task.parameter)
-            if own.data_ptr() != weight.data_ptr():
-                own.copy_(weight)
+        for old, new in zip(own, weights, strict=True):
+            if old.data_ptr() != new.data_ptr():
+                old.copy_(new)
+
+
+def _may_be_fused(task: Task) -> bool:
+    """Whether the CPU's fused kernel, which reads memory in its order, finds equal elements at equal places.
+
+    Moments are dense, so a weight of their strides is dense too.
+    """
+    weight = sharing.local(task.parameter)
+    if weight.device.type != "cpu":
+        return False
+    pieces = (task.gradient, sharing.local(task.state["exp_avg"]), sharing.local(task.state["exp_avg_sq"]))
+    return all(_layout(piece) == _layout(weight) for piece in pieces)
+
+
+def _layout(tensor: Tensor) -> list[int]:
+    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]

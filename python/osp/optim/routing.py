@@ -1,4 +1,4 @@
-"""Routing: which parameter is trained by which rule, decided by the module that owns it, never by its shape.
+"""Routing: which parameter is trained by which rule, decided by the module that owns it, not by its shape.
 
 The first row that fits decides; a matrix that none fits is refused by name.
 
@@ -7,6 +7,7 @@ The first row that fits decides; a matrix that none fits is refused by name.
 | named by a pattern of `overrides` | as it says |
 | table of an nn.Embedding, input or output embeddings of a transformers model, also when tied | adamw |
 | linear layer outside of a transformers model's base model (a head) | adamw |
+| where no head is known: the only linear layer that has the shape of a lookup table | adamw |
 | factor of LoRA | adamw |
 | scalar gain of osp.nn.SSNorm | gain |
 | any other vector or scalar (norm, bias) | adamw, or gain for norms with gain_rule = "reference" |
@@ -21,7 +22,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from osp.nn import EmbeddingProjection, SSNorm
-from osp.optim.groups import KINDS
+from osp.optim.groups import KINDS, OPTIONS
 
 LINEAR_NAMES = ("Conv1D",)  # transformers' linear layer of GPT-2, with [in, out]
 
@@ -77,14 +78,18 @@ def param_groups(
     `adam_lr` and `gain_lr` default to `lr`, `vector_weight_decay` (biases, norms) to `weight_decay`.
     `gain_rule`: "auto" gives the gain rule to SSNorm's scalars and AdamW to other norms, "reference" gives it
     to all gains of norms, as the program does, "adam" to none. `overrides` maps patterns of names (* for
-    anything) to "muon", "adamw" or "gain". `options` are put into every group.
+    anything) to "muon", "adamw" or "gain". `options` of Muon are put into every group.
 
-    Raises ValueError that names every parameter without a rule, a pattern that fits nothing, a parameter that
-    two patterns fit, or a model without any hidden matrix.
+    Raises TypeError for an option that Muon lacks, ValueError that names every parameter without a rule, a
+    pattern that fits nothing, a parameter that two patterns fit, or a model without any hidden matrix.
     """
     if gain_rule not in ("auto", "reference", "adam"):
         raise ValueError(f'gain_rule = "{gain_rule}": write "auto", "reference" or "adam"')
+    for name in options:
+        if name not in OPTIONS:
+            raise TypeError(f"param_groups has no option {name}")
     routes, parameters, frozen = route(model, overrides or {}, gain_rule)
+    transposed = {id(m.weight) for m in model.modules() if type(m).__name__ in LINEAR_NAMES}
     if not any(r.optimizer == "muon" for r in routes):
         raise ValueError("no parameter of this model is a hidden matrix: Muon would train nothing")
     rate = {"muon": lr, "adamw": lr if adam_lr is None else adam_lr}
@@ -93,7 +98,8 @@ def param_groups(
     for r, parameter in zip(routes, parameters, strict=True):
         vector = parameter.dim() < 2
         decay = weight_decay if not vector or vector_weight_decay is None else vector_weight_decay
-        key = (r.optimizer, decay)
+        turned = r.optimizer == "muon" and id(parameter) in transposed
+        key = (r.optimizer, decay, turned)
         if key not in groups:
             groups[key] = {
                 "params": [],
@@ -101,6 +107,7 @@ def param_groups(
                 "optimizer": r.optimizer,
                 "lr": rate[r.optimizer],
                 "weight_decay": decay,
+                "transposed": turned,
                 **options,
             }
         groups[key]["params"].append(parameter)
@@ -115,6 +122,7 @@ def route(model: nn.Module, overrides: Mapping[str, str], gain_rule: str = "auto
             raise ValueError(f'overrides: "{pattern}": "{kind}"; write one of {", ".join(KINDS)}')
     owners = _owners(model)
     tables, heads = _tables_and_heads(model)
+    alike = _shaped_like_tables(model, tables, heads)
     used = dict.fromkeys(overrides, False)
     routes, parameters, frozen, unknown = [], [], [], []
     for parameter, places in owners.values():
@@ -131,8 +139,12 @@ def route(model: nn.Module, overrides: Mapping[str, str], gain_rule: str = "auto
         else:
             found = _rule(parameter, places, tables, heads, gain_rule)
         shape = tuple(parameter.shape)
+        if id(parameter) in alike and not fitting:
+            # One such layer is the head. Of several, each may be a hidden matrix.
+            found = ("adamw", "head: has the shape of a lookup table") if len(alike) == 1 else None
         if found is None:
-            unknown.append(f"{names[0]} {list(shape)} of {type(places[0][1]).__name__}")
+            why = " (a head or a hidden matrix, shaped like a lookup table)" if id(parameter) in alike else ""
+            unknown.append(f"{names[0]} {list(shape)} of {type(places[0][1]).__name__}{why}")
             continue
         routes.append(Route(names[0], shape, *found))
         parameters.append(parameter)
@@ -161,11 +173,10 @@ def _owners(model: nn.Module) -> dict[int, tuple[Tensor, list]]:
 
 def _tables_and_heads(model: nn.Module) -> tuple[set[int], set[int]]:
     """Ids of parameters of lookup tables, and of output embeddings and heads."""
-    tables, heads, rows = set(), set(), set()
+    tables, heads = set(), set()
     for module in model.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             tables.add(id(module.weight))
-            rows.add(tuple(module.weight.shape))
         for getter, ids in (("get_input_embeddings", tables), ("get_output_embeddings", heads)):
             if not callable(getattr(module, getter, None)):
                 continue
@@ -183,13 +194,21 @@ def _tables_and_heads(model: nn.Module) -> tuple[set[int], set[int]]:
                 linear = isinstance(layer, nn.Linear) and not isinstance(layer, EmbeddingProjection)
                 if linear and id(layer.weight) not in inside:
                     heads.add(id(layer.weight))
-    # Elsewhere, a linear layer of the shape of a lookup table is its head.
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and tuple(module.weight.shape) in rows and not tables & heads:
-            rows_of_head, columns = module.weight.shape
-            if rows_of_head != columns:
-                heads.add(id(module.weight))
     return tables, heads
+
+
+def _shaped_like_tables(model: nn.Module, tables: set[int], heads: set[int]) -> set[int]:
+    """Ids of linear layers' weights that have the shape of a lookup table, where no head is known."""
+    linear = [m for m in model.modules() if isinstance(m, nn.Linear) and isinstance(m.weight, Tensor)]
+    if heads or any(id(layer.weight) in tables for layer in linear):
+        return set()
+    shapes = {
+        tuple(module.weight.shape)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
+    }
+    shapes = {shape for shape in shapes if shape[0] != shape[-1]}
+    return {id(layer.weight) for layer in linear if tuple(layer.weight.shape) in shapes}
 
 
 def _rule(parameter, places, tables, heads, gain_rule) -> tuple[str, str] | None:
