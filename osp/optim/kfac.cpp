@@ -52,7 +52,7 @@ double clipped_length(double product, double clip) {
 }
 
 // Replaces an inverse if there is one. Returns the number of failures.
-int64_t refresh_inverse(const at::Tensor& factor, double damping, at::Tensor inverse) {
+int64_t refresh_inverse(const at::Tensor& factor, double damping, const at::Tensor& inverse) {
   const auto found = damped_inverse(factor, damping);
   if (!found) return 1;
   inverse.copy_(*found);
