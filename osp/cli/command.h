@@ -145,6 +145,15 @@ void visit_models(Visitor& visit, std::vector<std::string>& models) {
         {.positional = true, .required = true});
 }
 
+// The positional `recipe` of a command that reads one, and --set, which changes it.
+template <class Visitor, class Text, class Texts>
+void visit_recipe(Visitor& visit, Text& recipe, Texts& assignments) {
+  visit("recipe", recipe, "TOML file that describes the model and its training",
+        {.positional = true, .required = true});
+  visit.group("Recipe");
+  visit("set", assignments, "value that replaces the recipe's", {.value = "SECTION.KEY=VALUE"});
+}
+
 // Prints a command's result object as one line of JSON on stdout.
 void print_json(const Json& object);
 

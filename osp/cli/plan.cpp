@@ -22,11 +22,7 @@ struct PlanCommand {
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
-    visit("recipe", self.recipe, "TOML file that describes the model and its training",
-          {.positional = true, .required = true});
-    visit.group("Recipe");
-    visit("set", self.assignments, "value that replaces the recipe's",
-          {.value = "SECTION.KEY=VALUE"});
+    visit_recipe(visit, self.recipe, self.assignments);
     visit.group("Devices");
     visit("devices", self.devices, Range{1, 1 << 20}, "number of devices (GPUs, or machines)",
           {.required = true});

@@ -24,11 +24,7 @@ struct TrainCommand {
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
-    visit("recipe", self.recipe, "TOML file that describes the model and its training",
-          {.positional = true, .required = true});
-    visit.group("Recipe");
-    visit("set", self.assignments, "value that replaces the recipe's",
-          {.value = "SECTION.KEY=VALUE"});
+    visit_recipe(visit, self.recipe, self.assignments);
     visit("device", self.device, "device to train on instead of the recipe's: cpu or cuda",
           {.value = "NAME", .affects_results = false});
     TrainOptions::fields(visit, self.train);

@@ -11,6 +11,10 @@ constexpr int64_t kWorthSharing = 8;
 
 }  // namespace
 
+int64_t common_length(TokenSpan x, TokenSpan y) {
+  return std::mismatch(x.begin(), x.end(), y.begin(), y.end()).first - x.begin();
+}
+
 std::vector<int64_t> lexicographic_order(std::span<const TokenSpan> sequences) {
   std::vector<int64_t> order(sequences.size());
   std::iota(order.begin(), order.end(), 0);
@@ -24,8 +28,7 @@ std::vector<int64_t> lexicographic_order(std::span<const TokenSpan> sequences) {
 int64_t PrefixGrouper::shared_with(TokenSpan sequence) const {
   if (groups_.empty()) return -1;
   const PrefixGroup& group = groups_.back();
-  const auto ends = std::mismatch(last_.begin(), last_.end(), sequence.begin(), sequence.end());
-  const int64_t alike = ends.first - last_.begin();
+  const int64_t alike = common_length(last_, sequence);
   // At least one token of every sequence stays unshared: the last token of a context predicts.
   const int64_t length = std::min(shortest_, static_cast<int64_t>(sequence.size()));
   int64_t shared = std::min(alike, length - 1);

@@ -11,6 +11,9 @@ namespace osp {
 
 using TokenSpan = std::span<const int32_t>;
 
+// Number of tokens that two sequences begin with in common.
+int64_t common_length(TokenSpan x, TokenSpan y);
+
 // Sequences first … first + count − 1 of a sorted list, whose first `shared` tokens are the same.
 // `shared` is 0 for a single sequence, and always less than every sequence's length.
 struct PrefixGroup {

@@ -92,10 +92,6 @@ int64_t PrefixTree::row(int64_t sequence, int64_t position) const {
   return nodes[static_cast<size_t>(node)].row(position);
 }
 
-int64_t common_length(TokenSpan x, TokenSpan y) {
-  return std::mismatch(x.begin(), x.end(), y.begin(), y.end()).first - x.begin();
-}
-
 PrefixTree prefix_tree(std::span<const TokenSpan> sequences) {
   return TreeBuilder(sequences).build();
 }

@@ -31,9 +31,6 @@ struct PrefixTree {
   int64_t row(int64_t sequence, int64_t position) const;
 };
 
-// Number of tokens that two sequences begin with in common.
-int64_t common_length(TokenSpan x, TokenSpan y);
-
 // The tree of sequences in lexicographic order, each of at least one token.
 PrefixTree prefix_tree(std::span<const TokenSpan> sequences);
 

@@ -16,6 +16,10 @@
 
 namespace osp {
 
+// How long ranks wait for each other where some read or write files: hashing shards, verifying and saving
+// checkpoints.
+inline constexpr double kPatience_s = 3600;
+
 class Ranks {
  public:
   Ranks() = default;  // alone

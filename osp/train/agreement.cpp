@@ -15,9 +15,6 @@
 namespace osp {
 namespace {
 
-// How long ranks wait for each other while shards are hashed and checkpoints verified.
-constexpr double kOpening_s = 3600;
-
 // 1, 2, 4, … up to the number of groups.
 std::string possible_ranks(int64_t groups) {
   std::vector<int64_t> numbers;
@@ -50,7 +47,7 @@ void check_agreement(const Ranks& ranks, const Recipe& recipe, const std::string
   if (ranks.alone()) return;
   const TrainConfig& train = recipe.train;
   const std::vector<std::string> differences = disagreements(
-      ranks.patient(kOpening_s),
+      ranks.patient(kPatience_s),
       {{"program", fmt::format("osp {}, PyTorch {}", kVersion, TORCH_VERSION)},
        {"recipe", recipe_hash(recipe)},
        {"data", data_fingerprint},
@@ -65,7 +62,7 @@ void check_agreement(const Ranks& ranks, const Recipe& recipe, const std::string
   if (differences.empty()) return;
   // All ranks are here: those whose recipe is another one say in which fields.
   const std::string first = ranks.text_of_first(
-      ranks.is_first() ? json_text(recipe_json(recipe)) : std::string(), kOpening_s);
+      ranks.is_first() ? json_text(recipe_json(recipe)) : std::string(), kPatience_s);
   const std::string fields = recipe_differences(Json::parse(first), recipe);
   fail(ErrorCode::usage,
        "the ranks disagree in {}{}; start all of them with the same program, recipe and data",
@@ -93,7 +90,7 @@ RunFolder open_folder_of_first(const Ranks& ranks, const std::string& path, Star
   // What the first rank says is what it did, or why it could not.
   const auto replace = Json::error_handler_t::replace;
   const Json heard =
-      Json::parse(ranks.text_of_first(said.dump(-1, ' ', false, replace), kOpening_s));
+      Json::parse(ranks.text_of_first(said.dump(-1, ' ', false, replace), kPatience_s));
   if (failure) throw Error(*failure);
   if (heard.contains("error")) {
     throw Error(static_cast<ErrorCode>(heard["code"].get<int>()),
@@ -109,7 +106,7 @@ void check_shared(const Ranks& ranks, const std::string& checkpoint) {
   const std::string manifest = checkpoint + "/manifest.json";
   const std::string seen = path_exists(manifest) ? sha256_hex(read_file(manifest)) : "missing";
   const std::vector<std::string> differences =
-      disagreements(ranks.patient(kOpening_s), {{"manifest.json", seen}});
+      disagreements(ranks.patient(kPatience_s), {{"manifest.json", seen}});
   if (differences.empty()) return;
   fail(ErrorCode::usage,
        "{}: the ranks see different files there: {}; the run folder must be the same for all "

@@ -42,11 +42,11 @@ double backward_temporaries(const Recipe& recipe, double activations) {
   return 4.0 * block + activations / 8.0 + scores;
 }
 
+}  // namespace
+
 double count(const ParameterSpec& spec) {
   return std::accumulate(spec.shape.begin(), spec.shape.end(), 1.0, std::multiplies<>());
 }
-
-}  // namespace
 
 double model_flops_per_token(const ModelConfig& model) {
   double weights = 0;

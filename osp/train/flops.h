@@ -37,6 +37,9 @@ class PeakRate {
   double flops_per_s_;
 };
 
+// Scalars of one parameter.
+double count(const ParameterSpec& spec);
+
 // Estimated bytes of a run on a CPU, within a tenth of the peak: the program and its libraries,
 // weights (fp32, and bf16 copies), gradients, optimizer state, what the backward pass of a
 // micro-batch keeps, what comes and goes meanwhile, and the copy that a background save makes.

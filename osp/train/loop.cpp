@@ -91,9 +91,6 @@ std::string absolute_path(const std::string& path) {
   return path.empty() ? path : std::filesystem::weakly_canonical(path).string();
 }
 
-// How long the other ranks wait for files that the first one reads or writes.
-constexpr double kPatience_s = 3600;
-
 // Behind files that the first rank writes: the others wait until they are there.
 void wait_for_first(const Ranks& ranks) { ranks.text_of_first("", kPatience_s); }
 
@@ -327,19 +324,21 @@ class Run {
   std::optional<Saver> saver_;
 };
 
-}  // namespace
-
-namespace {
+// The resolved recipe; Error(usage) also for a schedule that cannot work.
+Recipe scheduled_recipe(const Recipe& recipe, int64_t vocabulary) {
+  Recipe complete = resolved_recipe(recipe, vocabulary);
+  check_schedule(complete.schedule, complete.train.steps);
+  return complete;
+}
 
 Json train_as(const Ranks& ranks, const Recipe& recipe, const TrainOptions& options,
               Console& console) {
-  // Open the data and complete the recipe with its vocabulary.
+  // Open the data.
   open_device(recipe.train.device);
   TrainingData data = open_data(recipe.data, recipe.train.validation_tokens > 0);
-  const Recipe complete = resolved_recipe(recipe, data.train.vocabulary());
 
   // Refuse a schedule, routing, data or size that cannot work before there is a folder.
-  check_schedule(complete.schedule, complete.train.steps);
+  const Recipe complete = scheduled_recipe(recipe, data.train.vocabulary());
   const Routing routing =
       route_parameters(parameter_specs(complete.model), complete.optim, complete.model.head_size);
   const auto start = std::chrono::steady_clock::now();
@@ -392,28 +391,24 @@ Json train(const Recipe& recipe, const TrainOptions& options, Console& console) 
 }
 
 Recipe complete_recipe(const Recipe& recipe, Console& console) {
-  int64_t vocabulary = 0;
   if (path_exists(recipe.data.path)) {
-    vocabulary = open_data(recipe.data, false).train.vocabulary();
-  } else {
-    console.warn(
-        "data.path {} does not exist: the vocabulary is the recipe's, and nothing is known "
-        "of the data",
-        recipe.data.path);
+    return scheduled_recipe(recipe, open_data(recipe.data, false).train.vocabulary());
   }
-  Recipe complete = resolved_recipe(recipe, vocabulary);
-  check_schedule(complete.schedule, complete.train.steps);
-  return complete;
+  console.warn(
+      "data.path {} does not exist: the vocabulary is the recipe's, and nothing is known "
+      "of the data",
+      recipe.data.path);
+  return scheduled_recipe(recipe, 0);
 }
 
 Json dry_run(const Recipe& recipe, Console& console) {
   // Without its data a recipe can be described, not trained.
-  const Recipe complete = complete_recipe(recipe, console);
-  if (!path_exists(recipe.data.path)) return describe_run(complete);
+  if (!path_exists(recipe.data.path)) return describe_run(complete_recipe(recipe, console));
 
   // Refuse what train() would refuse before its folder.
   open_device(recipe.train.device);
   TrainingData data = open_data(recipe.data, recipe.train.validation_tokens > 0);
+  const Recipe complete = scheduled_recipe(recipe, data.train.vocabulary());
   const Routing routing =
       route_parameters(parameter_specs(complete.model), complete.optim, complete.model.head_size);
   check_data(data, complete);

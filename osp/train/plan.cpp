@@ -1,8 +1,6 @@
 #include "osp/train/plan.h"
 
 #include <algorithm>
-#include <array>
-#include <functional>
 #include <numeric>
 
 #include "osp/base/error.h"
@@ -27,10 +25,6 @@ struct Piece {
   bool measured = false;  // Adam's: weights before the update are kept for its norm
 };
 
-double scalars_of(const std::vector<int64_t>& shape) {
-  return std::accumulate(shape.begin(), shape.end(), 1.0, std::multiplies<>());
-}
-
 // What the devices that share a matrix receive in a step, all shares together: of A, in every Newton–Schulz
 // step, its sum in fp32, then the rows of A and of the polynomial that the others made, in bf16.
 double gathered_bytes(int64_t n, int64_t steps) {
@@ -44,7 +38,7 @@ void add_matrix(const ParameterSpec& spec, const OptimizerGroup& group, const Op
   const int64_t height = group.split_rows > 0 ? group.split_rows : rows;
   const double blocks = static_cast<double>(rows) / static_cast<double>(height);
   const int64_t steps = config.muon.newton_schulz.ns_steps;
-  pieces.push_back({.scalars = scalars_of(spec.shape),
+  pieces.push_back({.scalars = count(spec),
                     .state_bytes = optimizer_state_bytes(group, spec.shape, config),
                     .flops = blocks * newton_schulz_flops(height, cols, steps),
                     .gathered = blocks * gathered_bytes(std::min(height, cols), steps)});
@@ -56,11 +50,10 @@ std::vector<Piece> pieces_of(const Recipe& recipe) {
   std::vector<Piece> pieces;
   for (size_t i = 0; i < specs.size(); ++i) {
     const OptimizerGroup& group = routing.groups[size_t(routing.group_of[i])];
-    const std::string name = group.optimizer->name;
     if (group.optimizer == &kMuonRow) {
       add_matrix(specs[i], group, recipe.optim, pieces);
-    } else if (name == "adam" || name == "adafactor" || name == "gain" || name == "frozen") {
-      pieces.push_back({.scalars = scalars_of(specs[i].shape),
+    } else if (group.optimizer->division != Division::none) {
+      pieces.push_back({.scalars = count(specs[i]),
                         .state_bytes = optimizer_state_bytes(group, specs[i].shape, recipe.optim),
                         .measured = group.optimizer == &kAdamRow});
     } else {
@@ -125,11 +118,10 @@ double link_bytes(double all, double owned, double least, double others, double 
   return bytes * std::max(all - least, owned * others);
 }
 
-DeviceMemory device_memory(const Recipe& device_recipe, const Totals& totals,
-                           const LayoutPlan& plan, double owned_state, double devices) {
-  const MemoryEstimate alone = estimate_memory(
-      device_recipe, route_parameters(parameter_specs(device_recipe.model), device_recipe.optim,
-                                      device_recipe.model.head_size));
+// `alone`: the estimate for a device that trains by itself with the same micro-batch.
+DeviceMemory device_memory(const Recipe& device_recipe, const MemoryEstimate& alone,
+                           const Totals& totals, const LayoutPlan& plan, double owned_state,
+                           double devices) {
   DeviceMemory memory{.program = alone.program,
                       .gradients = alone.gradients,
                       .optimizer = owned_state,
@@ -138,7 +130,7 @@ DeviceMemory device_memory(const Recipe& device_recipe, const Totals& totals,
   const bool bf16 = device_recipe.train.precision == "bf16";
   const bool alone_here = devices == 1;
   memory.weights = totals.scalars * (bf16 ? 2.0 : 4.0);
-  memory.masters = bf16 ? plan.owned_scalars * 4.0 : (alone_here ? 0.0 : plan.owned_scalars * 4.0);
+  memory.masters = bf16 || !alone_here ? plan.owned_scalars * 4.0 : 0.0;
   // Adam's weights before the update are those that the device owns.
   memory.temporaries -= totals.measured_scalars * 2.0 * (1.0 - 1.0 / devices);
   if (!alone_here) {
@@ -150,8 +142,9 @@ DeviceMemory device_memory(const Recipe& device_recipe, const Totals& totals,
   return memory;
 }
 
-LayoutPlan plan_layout(const Recipe& device_recipe, const Cluster& cluster, const Plan& plan,
-                       const Totals& totals, Layout layout) {
+LayoutPlan plan_layout(const Recipe& device_recipe, const MemoryEstimate& alone,
+                       const Cluster& cluster, const Plan& plan, const Totals& totals,
+                       Layout layout) {
   const auto devices = static_cast<double>(cluster.devices);
   const auto split = static_cast<double>(layout.split);
   LayoutPlan result;
@@ -183,7 +176,7 @@ LayoutPlan plan_layout(const Recipe& device_recipe, const Cluster& cluster, cons
                                     : link_bytes(totals.scalars, result.owned_scalars, smallest,
                                                  others, weight_width);
   // Memory, and times.
-  result.memory = device_memory(device_recipe, totals, result, owned_state, devices);
+  result.memory = device_memory(device_recipe, alone, totals, result, owned_state, devices);
   result.fits = cluster.memory_bytes == 0 || result.memory.total() <= cluster.memory_bytes;
   const double rate = cluster.flops_per_s * cluster.efficiency;
   const auto seconds = [&](double bytes) { return bytes == 0 ? 0.0 : bytes / cluster.bytes_per_s; };
@@ -312,8 +305,11 @@ Plan make_plan(const Recipe& recipe, const Cluster& cluster, const Layout* given
   // Layouts, and the best of them.
   std::vector<Layout> layouts = layouts_to_try(cluster.devices, totals.matrices.size());
   if (given != nullptr) layouts = {checked(*given, cluster.devices)};
+  const MemoryEstimate alone = estimate_memory(
+      device_recipe, route_parameters(parameter_specs(device_recipe.model), device_recipe.optim,
+                                      device_recipe.model.head_size));
   for (const Layout& layout : layouts) {
-    plan.layouts.push_back(plan_layout(device_recipe, cluster, plan, totals, layout));
+    plan.layouts.push_back(plan_layout(device_recipe, alone, cluster, plan, totals, layout));
   }
   const auto better = [](const LayoutPlan& a, const LayoutPlan& b) {
     if (a.fits != b.fits) return a.fits;
