@@ -9,8 +9,9 @@ continues after every stop. Within a stage every optimizer first tries learning 
 rate with the lowest validation loss, and nothing else, then runs with the other seeds.
 
 FOLDER (default runs/race) gets a folder per run, with row.json when it is measured: the numbers of the table
-and the command that printed them. The environment's OSP names another program than build/release/osp: a copy
-can run on while the project is rebuilt.
+and the command that printed them. Rows that docs/evidence.jsonl has already count as measured, so that a new
+machine goes on where the last one stopped (--anew ignores them). The environment's OSP names another program
+than build/release/osp: a copy can run on while the project is rebuilt.
 """
 
 import argparse
@@ -80,17 +81,29 @@ STAGES = {
 OPTIMIZERS = ["adam", "osp"]
 
 
+PUBLISHED: dict[str, dict] = {}  # rows of docs/evidence.jsonl by the name of their run
+
+
+def run_name(stage: str, optimizer: str, rate: float, seed: int) -> str:
+    return f"{stage}/{optimizer}-{rate:g}-seed{seed}"
+
+
+def read_published(path: Path) -> None:
+    for row in map(json.loads, path.read_text().splitlines()):
+        PUBLISHED[run_name(row["stage"], row["optimizer"], row["rate"], row["seed"])] = row
+
+
 class Run:
     """One training run: an optimizer, a rate and a seed of a stage."""
 
     def __init__(self, out: Path, stage: str, optimizer: str, rate: float, seed: int):
         self.stage, self.optimizer, self.rate, self.seed = stage, optimizer, rate, seed
-        self.name = f"{stage}/{optimizer}-{rate:g}-seed{seed}"
+        self.name = run_name(stage, optimizer, rate, seed)
         self.folder = out / self.name
 
     def row(self) -> dict | None:
         path = self.folder / "row.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_text()) if path.exists() else PUBLISHED.get(self.name)
 
     def state(self) -> str:
         if self.row():
@@ -286,7 +299,10 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="print the table of measured runs and stop")
     parser.add_argument("--export", type=Path, metavar="FILE", help="write the rows as JSON lines and stop")
     parser.add_argument("--dry-run", action="store_true", help="print every run with its state and stop")
+    parser.add_argument("--anew", action="store_true", help="measure what docs/evidence.jsonl has as well")
     options = parser.parse_args()
+    if not options.anew:
+        read_published(ROOT / "docs" / "evidence.jsonl")
     stages = options.stage or list(STAGES)
     if options.table:
         print_table(measured_rows(options.out, stages))
