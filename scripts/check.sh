@@ -137,15 +137,23 @@ run_sanitizers() {
   ctest --test-dir build/asan --output-on-failure -j "$(nproc)"
 }
 
-# Every test that starts threads, in the folders without OpenMP (whose barriers the sanitizer does not see).
+# Every test that starts threads of our own (OpenMP's barriers are unknown to the sanitizer): in the folders
+# without the tensor library, the engine's worker pool by itself, and, with the tensor library, the saver.
 # Addresses are not randomized: the sanitizer of g++ 12 wants its own places in memory.
 run_thread_sanitizer() {
-  local programs=(osp_tokenizer_test osp_data_test) program
+  local tests=(
+    'build/tsan/osp_tokenizer_test *Threads*' 'build/tsan/osp_data_test *Pipeline*:*BuildShards*'
+    'build/tsan/worker_pool_test *' 'build/tsan-torch/osp_train_test Saver*'
+  ) test
   [ -f build/tsan/build.ninja ] || cmake --preset tsan
-  cmake --build build/tsan --target "${programs[@]}"
-  for program in "${programs[@]}"; do
-    setarch -R env TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1" \
-      "build/tsan/$program" --gtest_filter='*Threads*:*Pipeline*:*BuildShards*'
+  [ -f build/tsan-torch/build.ninja ] || cmake --preset tsan -B build/tsan-torch -DOSP_TORCH=ON
+  cmake --build build/tsan --target osp_tokenizer_test osp_data_test
+  cmake --build build/tsan-torch --target osp_train_test
+  g++ -std=c++20 -O1 -g1 -fsanitize=thread -I. osp/runtime/worker_pool.cpp osp/runtime/worker_pool_test.cpp \
+    osp/base/error.cpp -lfmt -lgtest -lgtest_main -pthread -o build/tsan/worker_pool_test
+  for test in "${tests[@]}"; do
+    OMP_NUM_THREADS=1 TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1" \
+      setarch -R "${test% *}" --gtest_filter="${test#* }"
   done
 }
 

@@ -183,6 +183,8 @@ TEST(QuantizedModelDir, DamageIsNamed) {
   EXPECT_NE(with("bits", "9-4-4").find("osp_quantization"), std::string::npos);
   EXPECT_NE(with("bits", "8-4-4").find("_packed"), std::string::npos);  // words of 4-bit codes
   EXPECT_NE(with("group", 48).find("groups of 48"), std::string::npos);
+  EXPECT_NE(with("group", -32).find("a negative group"), std::string::npos);
+  EXPECT_NE(with("down_block", -1).find("a negative group"), std::string::npos);
   EXPECT_NE(with("symmetric", false).find("zero_point is missing"), std::string::npos);
   EXPECT_NE(with("version", 7).find("version 7"), std::string::npos);
   EXPECT_NE(with("cache_clip", 1.5).find("parts of 1"), std::string::npos);
@@ -190,6 +192,11 @@ TEST(QuantizedModelDir, DamageIsNamed) {
   EXPECT_NE(with("mean_offset", "some").find("expected none"), std::string::npos);
   EXPECT_NE(with("static_scales", 3).find("static scales"), std::string::npos);
   Json bad = good;
+  bad["osp_quantization"]["activation_group"] = 0;
+  bad["osp_quantization"]["down_group"] = -32;
+  write_file_atomic(config, bad.dump());
+  EXPECT_NE(message_of(out).find("a negative group of activations"), std::string::npos);
+  bad = good;
   bad["hidden_size"] = 64;
   write_file_atomic(config, bad.dump());
   EXPECT_NE(message_of(out).find("has shape"), std::string::npos);

@@ -76,7 +76,8 @@ TEST(Guard, TooManySkipsInARowDiverge) {
   EXPECT_NE(guard.judge(13, kNan, 1.0), "");
   EXPECT_NE(guard.judge(14, kNan, 1.0), "");
   // The third skip in a row ends the run.
-  expect_error(ErrorCode::diverged, {}, [&] { guard.judge(15, kNan, 1.0); });
+  expect_error(ErrorCode::diverged, {"step 15: the loss is nan; 3 steps in a row"},
+               [&] { guard.judge(15, kNan, 1.0); });
 }
 
 TEST(Guard, TheWindowHoldsTheLastAcceptedSteps) {

@@ -1,6 +1,6 @@
 // Saving checkpoints while training continues, and counting the saves that fail.
 //
-// Tested by tests/python/test_crash.py.
+// Tested by osp/train/saver_test.cpp and tests/python/test_crash.py.
 #pragma once
 
 #include <cstdint>
