@@ -109,12 +109,46 @@ def engine(options: argparse.Namespace) -> dict:
     return {"rounds": rounds}
 
 
+TASKS = ("arc_easy,arc_challenge,commonsense_qa,hellaswag,mmlu,openbookqa,piqa,siqa,winogrande,"
+         "trivia_qa,gsm8k")  # fmt: skip
+
+
+def plain_folder(scratch: Path) -> Path:
+    """SmolLM2 as a plain model folder."""
+    plain = scratch / "smollm2"
+    run(OSP, "export", smollm2_file(), "--format", "hf", "--out", plain, "--quiet")
+    return plain
+
+
+def benchmarks(options: argparse.Namespace) -> dict:
+    with tempfile.TemporaryDirectory() as temporary:
+        plain = plain_folder(Path(temporary))
+        result = run_json(OSP, "bench", "eval", plain, "--data", options.benchmarks, "--tasks", TASKS,
+                          "--limit", 24, "--repetitions", options.rounds, "--json")  # fmt: skip
+    return {**result, "model": "SmolLM2-135M-Instruct"}
+
+
+def gptq(options: argparse.Namespace) -> dict:
+    with tempfile.TemporaryDirectory() as temporary:
+        plain = plain_folder(Path(temporary))
+        result = run_json(OSP, "bench", "quantize", plain, "--calibration", options.calibration,
+                          "--python", options.gptqmodel, "--json")  # fmt: skip
+    return {**result, "model": "SmolLM2-135M-Instruct"}
+
+
+# What a measurement cannot do without, by its option.
+NEEDS = {
+    "eval": ("benchmarks", "the folder with the benchmarks' files"),
+    "quantize": ("gptqmodel", "the interpreter of the environment with GPTQModel"),
+}
 MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "train-demo": ("a training step of 7M parameters beside PyTorch", training("demo")),
     "train-50m": ("the same with 50M", training("50m")),
     "train-125m": ("the same with 125M", training("125m")),
     "optim-125m": ("a step of every optimizer on 125M parameters beside PyTorch's", optimizers),
     "engine": ("SmolLM2 quantized, in integers, beside llama.cpp, ik_llama.cpp and OpenVINO", engine),
+    "eval": ("benchmarks of SmolLM2 beside lm-eval on transformers", benchmarks),
+    "quantize": ("GPTQ of SmolLM2 beside GPTQModel in bf16 and in fp32, 128 windows; over an hour", gptq),
 }
 
 
@@ -124,6 +158,9 @@ def main() -> None:
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--peers", metavar="PYTHON")
     parser.add_argument("--onnxruntime", metavar="PYTHON")
+    parser.add_argument("--benchmarks", metavar="FOLDER")
+    parser.add_argument("--gptqmodel", metavar="PYTHON")
+    parser.add_argument("--calibration", metavar="PATH")
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     if options.list:
@@ -133,11 +170,20 @@ def main() -> None:
     for name in options.names:
         if name not in MEASUREMENTS:
             parser.error(f"{name} is no measurement; --list names them")
+    names = options.names or list(MEASUREMENTS)
+    if options.gptqmodel and not options.calibration:
+        parser.error("--gptqmodel needs --calibration: text, JSON lines or Parquet for GPTQ's windows")
+    for name, (option, what) in NEEDS.items():
+        if name in names and not getattr(options, option):
+            if options.names:
+                parser.error(f"{name} needs --{option}, {what}")
+            names.remove(name)
+            print(f"measure: without --{option}, {what}, {name} is left out", file=sys.stderr)
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"measure: the machine is busy (load {load:.1f}); figures will be lower", file=sys.stderr)
     MEASURED.mkdir(exist_ok=True)
-    for name in options.names or MEASUREMENTS:
+    for name in names:
         header = {
             "measurement": name,
             "date": datetime.date.today().isoformat(),

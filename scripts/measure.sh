@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
 # Measures what the documents say about speed, on this machine, and writes docs/measured/NAME.json.
-# Usage: scripts/measure.sh [--list] [--peers PYTHON] [--onnxruntime PYTHON] [NAME…]
+# Usage: scripts/measure.sh [--list] [--peers PYTHON] [--onnxruntime PYTHON] [--benchmarks FOLDER]
+#                           [--gptqmodel PYTHON --calibration PATH] [NAME…]
 #   NAME…           these measurements alone (--list names them); without one all of them, some hours
 #   --peers PYTHON  interpreter of the environment with llama.cpp, ik_llama.cpp and OpenVINO
 #                   (bench/peers/run_peer.py says how to make it); without it osp's engine is timed alone
 #   --onnxruntime PYTHON  that of the environment with ONNX Runtime GenAI
+#   --benchmarks FOLDER     the benchmarks' files (README, "Benchmarks"); without it eval is left out
+#   --gptqmodel PYTHON      that of the environment with GPTQModel (bench/peers/gptqmodel_peer.py says how to
+#                           make it); without it quantize is left out
+#   --calibration PATH      text for GPTQ's calibration windows
 #   --list          print the names and what they measure
 # Afterwards scripts/measured_tables.py writes the tables of README.md and docs/ anew from these files. The
 # machine should have nothing else to do: its load is kept in each file.

@@ -156,11 +156,56 @@ def engine() -> str:
     return table(header, [*rows, memory], left=2) + "\n\n" + provenance([one], first[ours[0]])
 
 
+def benchmarks() -> str:
+    one = load("eval")
+    rows = []
+    for name, task in one["result"]["tasks"].items():
+        ratios = ", ".join(f"{ratio:.2f}" for ratio in sorted(task["ratios"]))
+        rows.append(
+            [
+                name,
+                str(task["items"]),
+                f"{task['items_per_s']:.2f}",
+                f"{task['peer_items_per_s']:.2f}",
+                f"{task['ratio']:.2f} ({ratios})",
+                str(task["peer_batch_size"]),
+            ]
+        )
+    rows.append(["all together", "", "", "", f"{one['result']['ratio']:.2f}", ""])
+    header = ["task", "items", "osp, items/s", "lm-eval, items/s", "ratio, median (each pair)",
+              "lm-eval's fastest batch"]  # fmt: skip
+    return table(header, rows) + "\n\n" + provenance([one], one["result"])
+
+
+def gptq() -> str:
+    one = load("quantize")
+    rows = []
+    for compared in one["result"]["comparisons"]:
+        ours, peer = compared["runs"][-1], compared["peer"]
+        rows.append(
+            [
+                compared["precision"],
+                str(ours["windows"]),
+                f"{ours['seconds']:.0f}",
+                f"{peer['seconds']:.0f}",
+                f"{compared['ratio']:.2f}",
+                f"{ours['peak_memory_bytes'] / 1e9:.2f}",
+                f"{peer['peak_memory_bytes'] / 1e9:.2f}",
+                compared["peer_settings"],
+            ]
+        )
+    header = ["both sides in", "windows of 2,048", "osp, s", "GPTQModel, s", "ratio", "osp, peak GB",
+              "GPTQModel, peak GB", "GPTQModel's fastest settings"]  # fmt: skip
+    return table(header, rows) + "\n\n" + provenance([one], one["result"])
+
+
 TABLES = {
     "training": training,
     "training-trials": training_trials,
     "optimizers": optimizers,
     "engine": engine,
+    "benchmarks": benchmarks,
+    "gptq": gptq,
 }
 
 
