@@ -15,6 +15,8 @@ using kernels::kTileQueries;
 
 // Rows that go through the layers together: their outputs stay in the second-level cache.
 constexpr int64_t kPassRows = 64;
+// Tokens of a text whose keys and values one thread writes: whole lines of the panels of values.
+constexpr int64_t kPieceTokens = 16;
 
 // What kernels take for gains and offsets, which a model may not have.
 const float* data_or_null(const std::vector<float>& x) { return x.empty() ? nullptr : x.data(); }
@@ -176,8 +178,15 @@ void Engine::append_keys_and_values(int64_t layer) {
     }
   }
   const kernels::HadamardPlan plan = model_->key_hadamard.plan();
-  // By key/value head: neighbouring tokens share bytes of the values' panels.
-  pool_.split(Hkv, [&](int64_t begin, int64_t end) {
+  // By key/value head and piece of a text: tokens that share lines of the values' panels stay together.
+  std::vector<int64_t> pieces = {0};
+  for (int64_t r = 1; r < rows; ++r) {
+    const Row &row = rows_[static_cast<size_t>(r)], &before = rows_[static_cast<size_t>(r - 1)];
+    if (row.sequence != before.sequence || row.position % kPieceTokens == 0) pieces.push_back(r);
+  }
+  pieces.push_back(rows);
+  const auto num_pieces = static_cast<int64_t>(pieces.size()) - 1;
+  pool_.split(Hkv * num_pieces, [&](int64_t begin, int64_t end) {
     float scratch[kernels::kLargestHead + 16];
     uint8_t codes[2 * kernels::kLargestHead];
     const auto turn = [&](float* x, const std::vector<float>& gain, int64_t position) {
@@ -186,8 +195,10 @@ void Engine::append_keys_and_values(int64_t layer) {
                     pairs);
       if (plan.size > 0) kernels_.hadamard(x, 1, plan, scratch);
     };
-    for (int64_t head = begin; head < end; ++head) {
-      for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t head = task / num_pieces;
+      const auto piece = static_cast<size_t>(task % num_pieces);
+      for (int64_t r = pieces[piece]; r < pieces[piece + 1]; ++r) {
         float* row = wide_.data() + r * N;
         const int64_t position = rows_[static_cast<size_t>(r)].position;
         const int64_t group = H / Hkv;

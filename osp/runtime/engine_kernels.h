@@ -107,6 +107,8 @@ struct HadamardPlan {
   float factor = 1.0f;
 };
 
+inline constexpr int64_t kBoundLogits = 128;
+
 struct EngineKernels {
   const char* name;
   // y = (x · r) · gain, r = 1 / sqrt(Σ x² / n + eps); gain may be null.
@@ -142,6 +144,10 @@ struct EngineKernels {
   float (*dot_half)(const float* x, const uint16_t* w, int64_t n);
   // fp16 numbers as fp32.
   void (*from_half)(const uint16_t* x, float* y, int64_t n);
+  // For logits z with errors e = row_scale · of_scale + row_weight · of_weight + |z| · 2^-20: returns the
+  // largest z − e, and puts the largest z + e of each kBoundLogits neighbours into `upper`. NaN is passed over.
+  float (*logit_bounds)(const float* z, const float* row_scale, const float* row_weight, int64_t n,
+                        float of_scale, float of_weight, float* upper);
 };
 
 const EngineKernels& engine_kernels_portable();

@@ -11,6 +11,7 @@
 namespace osp {
 namespace {
 
+using kernels::kBoundLogits;
 using kernels::kLineBytes;
 using kernels::kPanelOutputs;
 using kernels::kWidePanels;
@@ -232,25 +233,29 @@ int32_t Head::greedy(std::span<const float> state, std::span<const float> logits
   const auto error = [&](int64_t v) {
     return scale[v] * of_scale + weight[v] * of_weight + std::abs(z[v]) * 0x1p-20f;
   };
-  float lanes[16];
-  std::fill(lanes, lanes + 16, -std::numeric_limits<float>::infinity());
-  int64_t v = 0;
-  for (; v + 16 <= count; v += 16) {
-    for (int64_t j = 0; j < 16; ++j) lanes[j] = std::max(lanes[j], z[v + j] - error(v + j));
-  }
-  for (; v < count; ++v) lanes[0] = std::max(lanes[0], z[v] - error(v));
-  const float best = *std::max_element(lanes, lanes + 16);
+  const int64_t whole = count / kPanelOutputs * kPanelOutputs;
+  std::vector<float> upper(static_cast<size_t>((whole + kBoundLogits - 1) / kBoundLogits));
+  float best = kernels_.logit_bounds(z, scale, weight, whole, of_scale, of_weight, upper.data());
+  for (int64_t v = whole; v < count; ++v) best = std::max(best, z[v] - error(v));
   int32_t winner = -1;
   float winning = 0.0f;
-  for (v = 0; v < count; ++v) {
-    if (!(z[v] + error(v) >= best)) continue;
-    if (candidates != nullptr) ++*candidates;
-    const float exact = kernels_.dot_half(state.data(), table_.data() + v * width_, width_);
-    if (winner < 0 || exact > winning) {
-      winner = static_cast<int32_t>(v);
-      winning = exact;
+  const auto judge = [&](int64_t begin, int64_t end) {
+    for (int64_t v = begin; v < end; ++v) {
+      if (!(z[v] + error(v) >= best)) continue;
+      if (candidates != nullptr) ++*candidates;
+      const float exact = kernels_.dot_half(state.data(), table_.data() + v * width_, width_);
+      if (winner < 0 || exact > winning) {
+        winner = static_cast<int32_t>(v);
+        winning = exact;
+      }
+    }
+  };
+  for (int64_t block = 0; block < whole; block += kBoundLogits) {
+    if (upper[static_cast<size_t>(block / kBoundLogits)] >= best) {
+      judge(block, std::min(whole, block + kBoundLogits));
     }
   }
+  judge(whole, count);
   return winner < 0 ? first_largest() : winner;
 }
 

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
+#include "osp/ops/isa.h"
 #include "osp/runtime/test_emulated_amx.h"
 #include "osp/runtime/test_quantized.h"
 
@@ -98,6 +100,38 @@ TEST(Head, ARowThatLostMuchByRoundingMayStillWin) {
   head.logits(state, 1, z, pool);
   EXPECT_LT(z[0], z[1] - 0.1f);
   EXPECT_EQ(head.greedy(state, z, 2), 0);
+}
+
+TEST(Head, BoundsOfLogitsAreTheFormulaAtEveryLevel) {
+  constexpr int64_t kCount = 304;  // two blocks and a part
+  std::vector<float> z, scale, weight;
+  for (int64_t v = 0; v < kCount; ++v) {
+    z.push_back(static_cast<float>((v * 37) % 101) - 50.5f);
+    scale.push_back(0.01f * static_cast<float>(v % 7));
+    weight.push_back(0.1f * static_cast<float>(v % 11));
+  }
+  z[5] = z[303] = std::numeric_limits<float>::quiet_NaN();
+  const float of_scale = 3.3f, of_weight = 0.7f;
+  constexpr float kLowest = -std::numeric_limits<float>::infinity();
+  float lower = kLowest;
+  std::vector<float> upper(3, kLowest);
+  for (size_t v = 0; v < z.size(); ++v) {
+    const float error = scale[v] * of_scale + weight[v] * of_weight + std::abs(z[v]) * 0x1p-20f;
+    float& block = upper[v / kernels::kBoundLogits];
+    if (z[v] - error > lower) lower = z[v] - error;
+    if (z[v] + error > block) block = z[v] + error;
+  }
+  std::vector<const kernels::EngineKernels*> levels = {&kernels::engine_kernels_portable()};
+  if (detect_isa() >= Isa::avx2) levels.push_back(&kernels::engine_kernels_avx2());
+  if (detect_isa() >= Isa::avx512) levels.push_back(&kernels::engine_kernels_avx512());
+  for (const kernels::EngineKernels* level : levels) {
+    std::vector<float> found(3);
+    EXPECT_EQ(level->logit_bounds(z.data(), scale.data(), weight.data(), kCount, of_scale,
+                                  of_weight, found.data()),
+              lower)
+        << level->name;
+    EXPECT_EQ(found, upper) << level->name;
+  }
 }
 
 TEST(Head, TheGreedyTokenIsThatOf16Bits) {
