@@ -13,6 +13,7 @@
 #include "osp/formats/gguf_writer.h"
 #include "osp/formats/half.h"
 #include "osp/model/gguf_names.h"
+#include "osp/model/gguf_rope.h"
 #include "osp/model/hf_config.h"
 
 namespace osp {
@@ -145,10 +146,12 @@ std::function<void(std::span<std::byte>)> fill_values(const at::Tensor& weight, 
 
 void add_model_metadata(const ModelConfig& config, const GgufExportOptions& options,
                         GgufMetadataWriter& metadata) {
+  const GgufArchitecture& architecture = *gguf_architecture_of(config);
+  const auto full = [&](const char* key) { return fmt::format("{}.{}", architecture.name, key); };
   const auto u32 = [&](const char* key, int64_t value) {
-    metadata.u32(std::string("llama.") + key, static_cast<uint32_t>(value));
+    metadata.u32(full(key), static_cast<uint32_t>(value));
   };
-  metadata.text("general.architecture", "llama");
+  metadata.text("general.architecture", std::string(architecture.name));
   metadata.text("general.type", "model");
   if (!options.name.empty()) metadata.text("general.name", options.name);
   metadata.u32("general.file_type", file_type(options.type));
@@ -163,8 +166,8 @@ void add_model_metadata(const ModelConfig& config, const GgufExportOptions& opti
   u32("attention.value_length", config.head_size);
   u32("rope.dimension_count", config.head_size);
   u32("vocab_size", config.vocabulary);
-  metadata.f32("llama.rope.freq_base", static_cast<float>(config.rope_theta));
-  metadata.f32("llama.attention.layer_norm_rms_epsilon", static_cast<float>(config.norm_eps));
+  metadata.f32(full("rope.freq_base"), static_cast<float>(config.rope_theta));
+  metadata.f32(full("attention.layer_norm_rms_epsilon"), static_cast<float>(config.norm_eps));
 }
 
 // The first thing in which a model is no Llama.
@@ -176,7 +179,7 @@ std::string difference_from_llama(const ModelConfig& config) {
   if (config.qk_norm) return "has norms of queries and keys";
   if (config.norm_after) return "has norms behind its branches";
   if (config.parallel) return "has parallel branches";
-  if (config.qkv_bias || config.output_bias || config.mlp_bias) return "has biases";
+  if (config.qkv_bias != config.output_bias) return "has biases on a part of its projections";
   if (!config.gated || config.activation != "silu") return "has no gated SiLU";
   if (config.clip_qkv > 0) return "clamps queries, keys and values";
   if (config.learned_positions) return "has learned positions";
@@ -187,24 +190,57 @@ std::string difference_from_llama(const ModelConfig& config) {
   return fmt::format("is a {}", config.family);
 }
 
+// Why no file of osp's architectures says what the model computes; "" if one does.
+std::string refusal(const ModelConfig& config) {
+  const GgufArchitecture* architecture = gguf_architecture_of(config);
+  if (architecture == nullptr) return difference_from_llama(config);
+  if (config.window > 0) return fmt::format("has a sliding window of {}", config.window);
+  if (config.family.empty() && !is_plain_llama(config)) return difference_from_llama(config);
+  if (!config.family.empty() && architecture_name(config) != config.family) {
+    return fmt::format("is not all that a {} is", config.family);
+  }
+  if (architecture->name == "smollm3") {
+    for (int64_t layer = 0; layer < config.layers; ++layer) {
+      if (config.rotates(layer) == ((layer + 1) % kGgufUnrotatedInterval == 0)) {
+        return fmt::format("does not leave out the rotary embedding in every {}th layer",
+                           kGgufUnrotatedInterval);
+      }
+    }
+  } else if (config.output_bias && architecture->name != "llama") {
+    return "has biases of all projections of attention";
+  }
+  return "";
+}
+
+// What llama.cpp divides the rotary embedding's frequencies by.
+GgufTensorEntry rope_divisors(const ModelConfig& config) {
+  const std::vector<double> exact =
+      llama3_divisors(config.rope_theta, config.head_size, config.rope_scaling.factor);
+  return {"rope_freqs.weight",
+          GgufTensorType::f32,
+          {static_cast<int64_t>(exact.size())},
+          [divisors = std::vector<float>(exact.begin(), exact.end())](std::span<std::byte> out) {
+            gguf_quantize(GgufTensorType::f32, divisors, out);
+          }};
+}
+
 }  // namespace
 
 void check_gguf_export(const ParameterStore& store, const GgufExportOptions& options) {
   // The architecture.
-  if (!is_plain_llama(store.config)) {
+  if (const std::string reason = refusal(store.config); !reason.empty()) {
     fail(
         ErrorCode::unsupported,
-        "{}: osp writes GGUF files for llama.cpp's \"llama\" alone, and this model {}; export with "
-        "--format hf, for llama.cpp's own converter",
-        options.where, difference_from_llama(store.config));
+        "{}: osp writes GGUF files for llama.cpp's {}, and this model {}; export with --format hf, "
+        "for llama.cpp's own converter",
+        options.where, gguf_architectures(), reason);
   }
   // Features that the file could not carry.
-  const Json config = parse_json(model_config_json(store.config), "config.json");
-  const std::string rope = json_string(config.at("rope_parameters"), "rope_type", "config.json");
-  if (rope != "default") {
+  const RopeScaling& rope = store.config.rope_scaling;
+  if (rope.type != "default" && !has_llama3_divisors(rope)) {
     fail(ErrorCode::unsupported,
-         "{}: the rotary embedding is scaled ({}), which osp does not write as GGUF", options.where,
-         rope);
+         "{}: the rotary embedding is scaled ({}) in a way that osp does not write as GGUF",
+         options.where, rope.type);
   }
   if (options.online.down_hadamard) {
     fail(
@@ -218,10 +254,8 @@ void check_gguf_export(const ParameterStore& store, const GgufExportOptions& opt
   // Every tensor has a name there and values that its type holds.
   for (size_t i = 0; i < store.specs.size(); ++i) {
     const ParameterSpec& spec = store.specs[i];
-    if (gguf_tensor_name(spec).empty()) {
-      fail(ErrorCode::unsupported, "{}: llama.cpp's \"llama\" has no tensor for {}", options.where,
-           spec.name);
-    }
+    OSP_CHECK(!gguf_tensor_name(spec, store.config).empty(), "{} has no name in a GGUF file",
+              spec.name);
     if (const QuantizedLinear* layer = codes_of(spec, options)) {
       check_codes(*layer, options.where, spec.name);
     } else {
@@ -251,7 +285,8 @@ GgufExportReport export_gguf(const ParameterStore& store, const std::string& pat
   std::vector<GgufTensorEntry> entries;
   for (size_t i = 0; i < store.specs.size(); ++i) {
     const ParameterSpec& spec = store.specs[i];
-    GgufTensorEntry entry{gguf_tensor_name(spec), type_of(spec, options), spec.shape, {}};
+    GgufTensorEntry entry{
+        gguf_tensor_name(spec, store.config), type_of(spec, options), spec.shape, {}};
     if (const QuantizedLinear* layer = codes_of(spec, options)) {
       report.scale_rounding =
           std::max(report.scale_rounding, check_scales(*layer, options.where, spec.name));
@@ -263,12 +298,13 @@ GgufExportReport export_gguf(const ParameterStore& store, const std::string& pat
       std::string lost = lost_rows_text(spec.name, store.master(static_cast<int64_t>(i)),
                                         largest_lost(entry.type));
       if (!lost.empty()) report.lost_rows.push_back(std::move(lost));
-      std::vector<int64_t> rows =
-          spec.shape.size() > 1 ? rows_of(spec, store.config) : std::vector<int64_t>{0};
+      const bool in_rows = spec.shape.size() > 1 || gguf_permuted_heads(spec, store.config) > 0;
+      std::vector<int64_t> rows = in_rows ? rows_of(spec, store.config) : std::vector<int64_t>{0};
       entry.fill = fill_values(store.master(static_cast<int64_t>(i)), entry.type, std::move(rows));
     }
     entries.push_back(std::move(entry));
   }
+  if (store.config.rope_scaling.type != "default") entries.push_back(rope_divisors(store.config));
   write_file_atomic(
       path, [&](const std::string& temporary) { write_gguf(temporary, metadata, entries); });
   return report;

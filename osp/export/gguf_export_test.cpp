@@ -141,10 +141,12 @@ TEST(GgufExport, WhatAFileCannotCarryIsRefusedWithTheReason) {
   ModelConfig config = small_config();
   config.norm = "single-scale";
   expect(refusal(random_store(config), {.where = "model"}),
-         "\"llama\" alone, and this model has norms of the kind single-scale");
+         "llama.cpp's llama, qwen2, qwen3, olmo2, smollm3, and this model has norms of the kind "
+         "single-scale");
   config = small_config();
   config.qkv_bias = true;
-  expect(refusal(random_store(config), {.where = "model"}), "this model has biases");
+  expect(refusal(random_store(config), {.where = "model"}),
+         "has biases on a part of its projections");
   config = small_config();
   config.window = 16;
   expect(refusal(random_store(config), {.where = "model"}), "has a sliding window of 16");

@@ -16,16 +16,19 @@
 namespace osp {
 namespace {
 
-constexpr const char* kArchitecture = "llama";
-
-std::string key(const char* name) { return fmt::format("{}.{}", kArchitecture, name); }
-
-void read_architecture(const GgufMetadata& metadata) {
-  const std::string_view found = metadata.text("general.architecture");
-  if (found != kArchitecture) {
+const GgufArchitecture& architecture_of(const GgufMetadata& metadata) {
+  const std::string_view name = metadata.text("general.architecture");
+  const GgufArchitecture* found = find_gguf_architecture(name);
+  if (found == nullptr) {
     fail(ErrorCode::unsupported, "{}: the architecture is \"{}\"; osp reads GGUF files of {}",
-         metadata.where(), printable(found), kArchitecture);
+         metadata.where(), printable(name), gguf_architectures());
   }
+  return *found;
+}
+
+// The full name of a key of the file's architecture.
+std::string key(const GgufMetadata& metadata, std::string_view name) {
+  return fmt::format("{}.{}", architecture_of(metadata).name, name);
 }
 
 // An integer that may be given per layer, if it is the same for all.
@@ -74,7 +77,7 @@ bool is_neutral(const GgufMetadata& metadata, const std::string& full, std::stri
 
 // Refuses keys that change what the model computes in a way that osp does not.
 void refuse_features(const GgufMetadata& metadata) {
-  const std::string prefix = fmt::format("{}.", kArchitecture);
+  const std::string prefix = key(metadata, "");
   for (const auto& [full, value] : metadata.values()) {
     if (!full.starts_with(prefix)) continue;
     const std::string_view name = std::string_view(full).substr(prefix.size());
@@ -92,24 +95,26 @@ void refuse_features(const GgufMetadata& metadata) {
       shown = fmt::format("{}", metadata.number(full));
     }
     fail(ErrorCode::unsupported,
-         "{}: {} = {} is not supported: osp computes a Llama with the default rotary embedding",
-         metadata.where(), full, shown);
+         "{}: {} = {} is not supported: osp computes a {} with the default rotary embedding",
+         metadata.where(), full, shown, architecture_of(metadata).name);
   }
 }
 
 int64_t head_size(const GgufMetadata& metadata, int64_t width, int64_t heads) {
   const int64_t derived = heads > 0 ? width / heads : 0;
   const auto size = [&](const char* name, int64_t fallback) {
-    return metadata.has(key(name)) ? metadata.integer(key(name)) : fallback;
+    const std::string full = key(metadata, name);
+    return metadata.has(full) ? metadata.integer(full) : fallback;
   };
   const int64_t result = size("attention.key_length", derived);
   for (const char* name : {"attention.value_length", "rope.dimension_count"}) {
     const int64_t other = size(name, result);
     if (other != result) {
       fail(ErrorCode::unsupported,
-           "{}: {} is {}, but heads have {} channels: osp computes a Llama whose keys and values "
-           "have one size and are rotated whole",
-           metadata.where(), key(name), other, result);
+           "{}: {} is {}, but heads have {} channels: osp computes models whose keys and values "
+           "have "
+           "one size and are rotated whole",
+           metadata.where(), key(metadata, name), other, result);
     }
   }
   return result;
@@ -144,9 +149,10 @@ int64_t vocabulary_of(const GgufFile& file) {
   }
   const int64_t rows = embedding.shape[0];
   const GgufMetadata& metadata = file.metadata();
-  if (metadata.has(key("vocab_size")) && metadata.integer(key("vocab_size")) != rows) {
-    fail(ErrorCode::damaged, "{}: {} is {}, but token_embd.weight has {} rows", file.path(),
-         key("vocab_size"), metadata.integer(key("vocab_size")), rows);
+  const std::string size = key(metadata, "vocab_size");
+  if (metadata.has(size) && metadata.integer(size) != rows) {
+    fail(ErrorCode::damaged, "{}: {} is {}, but token_embd.weight has {} rows", file.path(), size,
+         metadata.integer(size), rows);
   }
   return rows;
 }
@@ -161,8 +167,8 @@ Json rope_scaling(const GgufFile& file, double base) {
   const Json scaling = rope_scaling_of_divisors(divisors, base);
   if (scaling.is_discarded()) {
     fail(ErrorCode::unsupported,
-         "{}: tensor rope_freqs.weight scales the rotary embedding in another way than the "
-         "published Llama 3.1, 3.2 and 3.3, which are those that osp recognises",
+         "{}: tensor rope_freqs.weight scales the rotary embedding in another way than Llama "
+         "3.1 and those after it, which osp recognises",
          file.path());
   }
   return scaling;
@@ -172,10 +178,10 @@ std::string shown(const std::vector<int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-void check_tensors(const GgufFile& file, const std::vector<ParameterSpec>& specs) {
+void check_tensors(const GgufFile& file, const ModelConfig& config) {
   std::set<std::string> expected = {"rope_freqs.weight"};
-  for (const ParameterSpec& spec : specs) {
-    const std::string name = gguf_tensor_name(spec);
+  for (const ParameterSpec& spec : parameter_specs(config)) {
+    const std::string name = gguf_tensor_name(spec, config);
     OSP_CHECK(!name.empty(), "{} has no name in a GGUF file", spec.name);
     expected.insert(name);
     const GgufTensor& tensor = tensor_at(file, name);
@@ -193,18 +199,24 @@ void check_tensors(const GgufFile& file, const std::vector<ParameterSpec>& specs
   }
 }
 
+void read_values(const GgufTensor& tensor, float* out) {
+  const GgufTypeInfo& info = gguf_type_info(tensor.type);
+  gguf_dequantize(tensor.type, tensor.data,
+                  {out, tensor.data.size() / info.block_bytes * info.block_size});
+}
+
 // Row r of the file goes to row order[r] of `out`; an empty order leaves the rows as they are.
 void read_rows(const GgufTensor& tensor, const std::vector<int64_t>& order, float* out) {
-  const auto count = static_cast<size_t>(tensor.shape.empty() ? 1 : tensor.shape[0]);
-  if (order.empty()) {
-    const GgufTypeInfo& info = gguf_type_info(tensor.type);
-    gguf_dequantize(tensor.type, tensor.data,
-                    {out, tensor.data.size() / info.block_bytes * info.block_size});
+  if (order.empty()) return read_values(tensor, out);
+  if (tensor.shape.size() == 1) {  // its blocks, if it has any, span rows
+    std::vector<float> values(order.size());
+    read_values(tensor, values.data());
+    for (size_t row = 0; row < order.size(); ++row) out[order[row]] = values[row];
     return;
   }
   const auto columns = static_cast<size_t>(tensor.shape[1]);
-  const size_t row_bytes = tensor.data.size() / count;
-  for (size_t row = 0; row < count; ++row) {
+  const size_t row_bytes = tensor.data.size() / order.size();
+  for (size_t row = 0; row < order.size(); ++row) {
     gguf_dequantize(tensor.type, tensor.data.subspan(row * row_bytes, row_bytes),
                     {out + static_cast<size_t>(order[row]) * columns, columns});
   }
@@ -215,7 +227,7 @@ class GgufSource : public ModelSource {
  public:
   explicit GgufSource(const std::string& path)
       : file_(GgufFile::open(path)), config_(parse_hf_config(gguf_config_json(file_), path).model) {
-    check_tensors(file_, parameter_specs(config_));
+    check_tensors(file_, config_);
   }
   const ModelConfig& config() const override { return config_; }
   ParameterStore read(Part part, StoreOptions options) const override {
@@ -227,7 +239,7 @@ class GgufSource : public ModelSource {
       const std::vector<int64_t> order =
           heads > 0 ? gguf_row_order(spec.shape[0], heads) : std::vector<int64_t>{};
       at::Tensor master = store.master(static_cast<int64_t>(i));
-      const GgufTensor& tensor = tensor_at(file_, gguf_tensor_name(spec));
+      const GgufTensor& tensor = tensor_at(file_, gguf_tensor_name(spec, config_));
       read_rows(tensor, order, master.data_ptr<float>());
       release_pages(tensor.data);
     }
@@ -245,30 +257,39 @@ class GgufSource : public ModelSource {
 Json gguf_config_json(const GgufFile& file) {
   // Refuse what osp does not compute.
   const GgufMetadata& metadata = file.metadata();
-  read_architecture(metadata);
+  const GgufArchitecture& architecture = architecture_of(metadata);
   refuse_features(metadata);
-  const int64_t width = metadata.integer(key("embedding_length"));
-  const int64_t heads = same_for_all_layers(metadata, key("attention.head_count"));
+  const auto full = [&](const char* name) { return key(metadata, name); };
+  const int64_t width = metadata.integer(full("embedding_length"));
+  const int64_t heads = same_for_all_layers(metadata, full("attention.head_count"));
+  const std::string kv_heads = full("attention.head_count_kv");
   // Sizes.
   Json json;
-  json["architectures"] = {"LlamaForCausalLM"};
-  json["num_hidden_layers"] = metadata.integer(key("block_count"));
+  json["architectures"] = {architecture.family};
+  json["num_hidden_layers"] = metadata.integer(full("block_count"));
   json["hidden_size"] = width;
   json["num_attention_heads"] = heads;
-  json["num_key_value_heads"] = metadata.has(key("attention.head_count_kv"))
-                                    ? same_for_all_layers(metadata, key("attention.head_count_kv"))
-                                    : heads;
+  json["num_key_value_heads"] =
+      metadata.has(kv_heads) ? same_for_all_layers(metadata, kv_heads) : heads;
   json["head_dim"] = head_size(metadata, width, heads);
-  json["intermediate_size"] = same_for_all_layers(metadata, key("feed_forward_length"));
+  json["intermediate_size"] = same_for_all_layers(metadata, full("feed_forward_length"));
   json["vocab_size"] = vocabulary_of(file);
-  json["max_position_embeddings"] = metadata.integer(key("context_length"));
-  // Norms, positions, head and end of a text.
-  json["rms_norm_eps"] = metadata.number(key("attention.layer_norm_rms_epsilon"));
-  json["rope_theta"] =
-      metadata.has(key("rope.freq_base")) ? metadata.number(key("rope.freq_base")) : 10000.0;
+  json["max_position_embeddings"] = metadata.integer(full("context_length"));
+  // Norms, positions, biases, head and end of a text.
+  json["rms_norm_eps"] = metadata.number(full("attention.layer_norm_rms_epsilon"));
+  const std::string base = full("rope.freq_base");
+  json["rope_theta"] = metadata.has(base) ? metadata.number(base) : 10000.0;
   const Json scaling = rope_scaling(file, json["rope_theta"].get<double>());
   if (!scaling.is_null()) json["rope_scaling"] = scaling;
-  json["tie_word_embeddings"] = !file.tensors().contains("output.weight");
+  if (architecture.name == "smollm3") json["no_rope_layer_interval"] = kGgufUnrotatedInterval;
+  const auto has = [&](const char* name) { return file.tensors().contains(name); };
+  if (architecture.name != "qwen2") {  // a Qwen 2 has biases of q, k and v, and no key for them
+    json["attention_bias"] = has("blk.0.attn_q.bias") && has("blk.0.attn_output.bias");
+  }
+  if (architecture.name == "llama" || architecture.name == "smollm3") {
+    json["mlp_bias"] = has("blk.0.ffn_down.bias");
+  }
+  json["tie_word_embeddings"] = !has("output.weight");
   json["eos_token_id"] = end_tokens(metadata);
   return json;
 }

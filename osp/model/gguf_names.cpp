@@ -1,83 +1,103 @@
 #include "osp/model/gguf_names.h"
 
-#include <string_view>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
 
 #include "osp/base/error.h"
 
 namespace osp {
 namespace {
 
-enum class RowOrder { ours, query_heads, key_heads };
+constexpr std::array<GgufArchitecture, 5> kArchitectures = {{
+    {"llama", "LlamaForCausalLM", true},
+    {"qwen2", "Qwen2ForCausalLM", false},
+    {"qwen3", "Qwen3ForCausalLM", false},
+    {"olmo2", "Olmo2ForCausalLM", false},
+    {"smollm3", "SmolLM3ForCausalLM", true},
+}};
 
-// llama.cpp's name of a role's weight, in a block behind "blk.N.", and the order of its rows.
-struct GgufWeight {
-  std::string_view name = "";  // "": its llama has no such tensor
-  RowOrder rows = RowOrder::ours;
-};
-
-GgufWeight gguf_weight(ParameterRole role) {
+// llama.cpp's name of a role, in a block behind "blk.N." and in front of ".weight" or ".bias"; "": no
+// architecture here has such a tensor.
+std::string_view gguf_stem(ParameterRole role, const ModelConfig& config) {
   switch (role) {
     case ParameterRole::embedding:
-      return {"token_embd.weight"};
+      return "token_embd";
     case ParameterRole::input_norm:
-      return {"attn_norm.weight"};
+      return "attn_norm";
     case ParameterRole::query:
-      return {"attn_q.weight", RowOrder::query_heads};
+      return "attn_q";
     case ParameterRole::key:
-      return {"attn_k.weight", RowOrder::key_heads};
+      return "attn_k";
     case ParameterRole::value:
-      return {"attn_v.weight"};
+      return "attn_v";
+    case ParameterRole::query_norm:
+      return "attn_q_norm";
+    case ParameterRole::key_norm:
+      return "attn_k_norm";
     case ParameterRole::attention_output:
-      return {"attn_output.weight"};
-    case ParameterRole::post_attention_norm:
-      return {"ffn_norm.weight"};
+      return "attn_output";
+    case ParameterRole::
+        post_attention_norm:  // in front of the feed-forward network or behind attention
+      return config.norm_after ? "post_attention_norm" : "ffn_norm";
     case ParameterRole::gate:
-      return {"ffn_gate.weight"};
+      return "ffn_gate";
     case ParameterRole::up:
-      return {"ffn_up.weight"};
+      return "ffn_up";
     case ParameterRole::down:
-      return {"ffn_down.weight"};
+      return "ffn_down";
+    case ParameterRole::post_feedforward_norm:
+      return "post_ffw_norm";
     case ParameterRole::final_norm:
-      return {"output_norm.weight"};
+      return "output_norm";
     case ParameterRole::head:
-      return {"output.weight"};
+      return "output";
     case ParameterRole::position_embedding:
     case ParameterRole::embedding_projection:
     case ParameterRole::embedding_norm:
-    case ParameterRole::query_norm:
-    case ParameterRole::key_norm:
     case ParameterRole::attention_branch_scale:
     case ParameterRole::mlp_branch_scale:
-    case ParameterRole::post_feedforward_norm:
     case ParameterRole::head_projection:
-      return {};
+      return "";
   }
   OSP_CHECK(false, "unknown parameter role {}", static_cast<int>(role));
 }
 
-// Biases have no tensor in a llama.
-GgufWeight gguf_weight(const ParameterSpec& spec) {
-  return spec.kind == ParameterKind::bias ? GgufWeight{} : gguf_weight(spec.role);
-}
-
 }  // namespace
 
-std::string gguf_tensor_name(const ParameterSpec& spec) {
-  const std::string_view name = gguf_weight(spec).name;
-  if (name.empty() || spec.layer < 0) return std::string(name);
-  return fmt::format("blk.{}.{}", spec.layer, name);
+const GgufArchitecture* find_gguf_architecture(std::string_view name) {
+  const auto* found = std::ranges::find(kArchitectures, name, &GgufArchitecture::name);
+  return found == kArchitectures.end() ? nullptr : found;
+}
+
+std::string gguf_architectures() {
+  std::vector<std::string_view> names;
+  for (const GgufArchitecture& architecture : kArchitectures) names.push_back(architecture.name);
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+const GgufArchitecture* gguf_architecture_of(const ModelConfig& config) {
+  // Ours without parts of our own, and a Mistral without window, are Llamas.
+  const bool llama = config.family.empty() || config.family == "MistralForCausalLM";
+  const std::string_view family = llama ? "LlamaForCausalLM" : std::string_view(config.family);
+  const auto* found = std::ranges::find(kArchitectures, family, &GgufArchitecture::family);
+  return found == kArchitectures.end() ? nullptr : found;
+}
+
+std::string gguf_tensor_name(const ParameterSpec& spec, const ModelConfig& config) {
+  const std::string_view stem = gguf_stem(spec.role, config);
+  if (stem.empty()) return "";
+  const char* end = spec.kind == ParameterKind::bias ? "bias" : "weight";
+  return spec.layer < 0 ? fmt::format("{}.{}", stem, end)
+                        : fmt::format("blk.{}.{}.{}", spec.layer, stem, end);
 }
 
 int64_t gguf_permuted_heads(const ParameterSpec& spec, const ModelConfig& config) {
-  switch (gguf_weight(spec).rows) {
-    case RowOrder::ours:
-      return 0;
-    case RowOrder::query_heads:
-      return config.heads;
-    case RowOrder::key_heads:
-      return config.kv_heads;
-  }
-  OSP_CHECK(false, "unknown order of rows");
+  const GgufArchitecture* architecture = gguf_architecture_of(config);
+  if (architecture == nullptr || !architecture->neighbours) return 0;
+  if (spec.role == ParameterRole::query) return config.heads;
+  return spec.role == ParameterRole::key ? config.kv_heads : 0;
 }
 
 std::vector<int64_t> gguf_row_order(int64_t rows, int64_t heads) {

@@ -24,14 +24,14 @@ TEST(GgufNames, EveryParameterOfALlamaHasItsOwnName) {
   const std::vector<ParameterSpec> specs = parameter_specs(config);
   std::set<std::string> names;
   for (const ParameterSpec& spec : specs) {
-    const std::string name = gguf_tensor_name(spec);
+    const std::string name = gguf_tensor_name(spec, config);
     EXPECT_FALSE(name.empty()) << spec.name;
     EXPECT_TRUE(names.insert(name).second) << name;
   }
   EXPECT_TRUE(names.contains("blk.5.ffn_down.weight"));
   ParameterSpec other = specs[1];
-  other.role = ParameterRole::query_norm;
-  EXPECT_EQ(gguf_tensor_name(other), "");
+  other.role = ParameterRole::embedding_projection;
+  EXPECT_EQ(gguf_tensor_name(other, config), "");
 }
 
 TEST(GgufRope, DivisorsOfPublishedModelsAreRecognised) {

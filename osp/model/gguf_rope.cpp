@@ -34,7 +34,9 @@ Json rope_scaling_of_divisors(std::span<const float> divisors, double base) {
     return nullptr;
   }
   const auto head_size = static_cast<int64_t>(2 * divisors.size());
-  for (const double factor : {8.0, 32.0}) {
+  // The lowest frequencies are divided by the whole factor, which is a whole number as a rule.
+  const double largest = *std::max_element(divisors.begin(), divisors.end());
+  for (const double factor : {std::round(largest), largest}) {
     if (!all_near(divisors, llama3_divisors(base, head_size, factor))) continue;
     return {{"rope_type", "llama3"},
             {"factor", factor},
@@ -43,6 +45,12 @@ Json rope_scaling_of_divisors(std::span<const float> divisors, double base) {
             {"original_max_position_embeddings", static_cast<int64_t>(kContext)}};
   }
   return Json(Json::value_t::discarded);
+}
+
+bool has_llama3_divisors(const RopeScaling& scaling) {
+  return scaling.type == "llama3" && scaling.low_frequency_factor == kLow &&
+         scaling.high_frequency_factor == kHigh &&
+         scaling.original_context == static_cast<int64_t>(kContext);
 }
 
 }  // namespace osp

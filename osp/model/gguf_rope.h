@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "osp/base/json.h"
+#include "osp/ops/rope_scaling.h"
 
 namespace osp {
 
@@ -19,7 +20,10 @@ namespace osp {
 std::vector<double> llama3_divisors(double base, int64_t head_size, double factor);
 
 // config.json's "rope_scaling" for such a tensor: null if all divisors are 1, discarded if they are
-// not those of a published Llama (factor 8 or 32).
+// not these for any factor.
 Json rope_scaling_of_divisors(std::span<const float> divisors, double base);
+
+// Whether llama3_divisors say all about the scaling: the published constants, with any factor.
+bool has_llama3_divisors(const RopeScaling& scaling);
 
 }  // namespace osp

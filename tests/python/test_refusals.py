@@ -76,11 +76,12 @@ SIZES = dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_h
              vocab_size=96, intermediate_size=96, max_position_embeddings=32, bos_token_id=None,
              eos_token_id=None)  # fmt: skip
 FAMILIES = {
-    "qwen2": (SIZES, "has biases"),
-    "qwen3": (dict(SIZES, head_dim=16), "has norms of queries and keys"),
-    "smollm3": (dict(SIZES, no_rope_layers=[0], pad_token_id=1), "has layers without the rotary embedding"),
+    "qwen3": (dict(SIZES, head_dim=16, attention_bias=True), "has biases of all projections of attention"),
+    "smollm3": (
+        dict(SIZES, no_rope_layers=[0], pad_token_id=1),
+        "does not leave out the rotary embedding in",
+    ),
     "olmo": (dict(SIZES, pad_token_id=1), "has norms of the kind layer-plain"),
-    "olmo2": (dict(SIZES, pad_token_id=1), "has norms of queries and keys"),
     "mistral": (dict(SIZES, sliding_window=8), "has a sliding window of 8"),
     "gpt_neox": (SIZES, "has norms of the kind layer"),
 }

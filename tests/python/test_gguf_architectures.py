@@ -1,0 +1,258 @@
+"""GGUF files by architecture: read and written, against transformers and the package gguf."""
+
+import json
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType as Type
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
+)
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_gguf import finish
+from test_gguf_model import LOGITS, assert_logits_equal, logits, permuted, restored  # noqa: F401
+
+SIZES = dict(
+    num_hidden_layers=5,
+    hidden_size=96,
+    num_attention_heads=6,
+    num_key_value_heads=2,
+    head_dim=16,
+    intermediate_size=160,
+    vocab_size=320,
+    max_position_embeddings=64,
+    rms_norm_eps=1e-5,
+    rope_theta=50000.0,
+    initializer_range=0.1,
+    pad_token_id=None,
+    bos_token_id=None,
+    eos_token_id=0,
+)
+LLAMA3 = {"rope_type": "llama3", "factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 |= {"original_max_position_embeddings": 8192, "rope_theta": 500000.0}
+# Name: the architecture in the file, the model, whether llama.cpp turns neighbouring channels.
+MODELS = {
+    "qwen2": ("qwen2", Qwen2ForCausalLM, Qwen2Config, {}, False),
+    "qwen2, tied": ("qwen2", Qwen2ForCausalLM, Qwen2Config, dict(tie_word_embeddings=True), False),
+    "qwen3": ("qwen3", Qwen3ForCausalLM, Qwen3Config, dict(head_dim=32), False),
+    "olmo2": ("olmo2", Olmo2ForCausalLM, Olmo2Config, {}, False),
+    "smollm3": ("smollm3", SmolLM3ForCausalLM, SmolLM3Config, dict(use_sliding_window=False), True),
+    "mistral": ("llama", MistralForCausalLM, MistralConfig, dict(sliding_window=None), True),
+    "llama with biases": (
+        "llama",
+        LlamaForCausalLM,
+        LlamaConfig,
+        dict(attention_bias=True, mlp_bias=True),
+        True,
+    ),
+    "llama 3": (
+        "llama",
+        LlamaForCausalLM,
+        LlamaConfig,
+        dict(rope_parameters=LLAMA3, rope_theta=None, max_position_embeddings=16384),
+        True,
+    ),
+}
+TOKENS = torch.arange(2 * 40).reshape(2, 40) * 7 % 320
+
+
+def random_model(cls, config, changed):
+    sizes = {key: value for key, value in {**SIZES, **changed}.items() if key != "rope_theta" or value}
+    torch.manual_seed(1)
+    model = cls(config(**sizes)).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" in name:
+                weight.copy_(torch.rand_like(weight) + 0.5)
+            elif name.endswith("bias"):
+                weight.copy_(torch.randn_like(weight) * 0.3)
+    return model
+
+
+def gguf_names(architecture: str, model) -> dict[str, str]:
+    """The package's name of each parameter."""
+    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    names = gguf.get_tensor_name_map(arch, model.config.num_hidden_layers)
+    found = {}
+    for name, _ in model.named_parameters():
+        stem, end = name.rsplit(".", 1)
+        found[name] = f"{names.get_name(stem)}.{end}"
+    assert len(set(found.values())) == len(found) and not any("None" in name for name in found.values())
+    return found
+
+
+def heads_of(name: str, config) -> int:
+    if ".q_proj." in name:
+        return config.num_attention_heads
+    return config.num_key_value_heads if ".k_proj." in name else 0
+
+
+def turned(values: np.ndarray, heads: int, turn) -> np.ndarray:
+    return turn(values.reshape(len(values), -1), heads).reshape(values.shape) if heads else values
+
+
+def write_file(path, architecture, model, neighbours, type_=Type.F32, changed=None):
+    """As llama.cpp's converter would; the model's weights become the dequantized ones."""
+    config = model.config
+    writer = gguf.GGUFWriter(path, architecture)
+    metadata = {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.key_length": config.head_dim,
+        "attention.value_length": config.head_dim,
+        "rope.freq_base": float(config.rope_parameters["rope_theta"]),
+        "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
+    }
+    for key, value in {**metadata, **(changed or {})}.items():
+        add = writer.add_uint32 if isinstance(value, int) else writer.add_float32
+        add(f"{architecture}.{key}", value)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            heads = heads_of(name, config) if neighbours else 0
+            values = turned(weight.numpy(), heads, permuted)
+            kind = type_ if values.ndim > 1 else Type.F32
+            blocks = gguf.quantize(values, kind)
+            writer.add_tensor(gguf_names(architecture, model)[name], blocks, raw_dtype=kind)
+            back = gguf.dequantize(blocks, kind).reshape(values.shape)
+            weight.copy_(torch.from_numpy(turned(back, heads, restored).copy()))
+    if model.config.rope_parameters["rope_type"] == "llama3":
+        plain = 500000.0 ** -(np.arange(0, 16, 2) / 16)
+        divisors = plain / model.model.rotary_emb.inv_freq.numpy()
+        writer.add_tensor("rope_freqs.weight", divisors.astype(np.float32))
+    finish(writer)
+
+
+@pytest.mark.parametrize("type_", [Type.F32, Type.Q8_0], ids=["F32", "Q8_0"])
+@pytest.mark.parametrize("name", MODELS)
+def test_files_have_the_logits_of_transformers(name, type_, tmp_path, logits):  # noqa: F811
+    architecture, cls, config, changed, neighbours = MODELS[name]
+    model = random_model(cls, config, changed)
+    write_file(tmp_path / "m.gguf", architecture, model, neighbours, type_)
+    assert_logits_equal(logits(tmp_path / "m.gguf", TOKENS), model, TOKENS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_exported_files_have_the_names_and_numbers_of_the_converter(name, tmp_path, logits, run_program):  # noqa: F811
+    architecture, cls, config, changed, neighbours = MODELS[name]
+    model = random_model(cls, config, changed)
+    model.save_pretrained(tmp_path / "model")
+    out = tmp_path / "m.gguf"
+    run_program(["osp", "export", tmp_path / "model", "--format", "gguf", "--dtype", "f16", "--out", out])
+    reader = gguf.GGUFReader(out)
+    assert reader.fields["general.architecture"].contents() == architecture
+    found = {tensor.name: tensor for tensor in reader.tensors}
+    names = gguf_names(architecture, model)
+    with torch.no_grad():
+        for ours, weight in model.named_parameters():
+            tensor = found.pop(names[ours])
+            values = gguf.dequantize(tensor.data, tensor.tensor_type).reshape(weight.shape)
+            heads = heads_of(ours, model.config) if neighbours else 0
+            kept = weight.numpy() if weight.ndim == 1 else weight.numpy().astype(np.float16)
+            assert np.array_equal(turned(values, heads, restored), kept.astype(np.float32)), ours
+            weight.copy_(torch.from_numpy(kept.astype(np.float32)))
+    assert set(found) == ({"rope_freqs.weight"} if name == "llama 3" else set())
+    # Read back.
+    assert_logits_equal(logits(out, TOKENS), model, TOKENS)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3"])
+def test_transformers_reads_exported_files(name, tmp_path, run_program):
+    _, cls, config, _, _ = MODELS[name]
+    # Its reader passes the key for the size of heads over and takes the family's default.
+    model = random_model(cls, config, {"head_dim": 128} if name == "qwen3" else {})
+    model.save_pretrained(tmp_path / "model")
+    out = tmp_path / "m.gguf"
+    run_program(["osp", "export", tmp_path / "model", "--format", "gguf", "--dtype", "f16", "--out", out])
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32).eval()
+    assert type(theirs) is cls
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.copy_(weight.half().float())
+        wanted, found = model(TOKENS).logits, theirs(TOKENS).logits
+    assert (found - wanted).abs().max() < LOGITS * wanted.abs().max()
+
+
+WINDOW = dict(use_sliding_window=True, sliding_window=8, max_window_layers=0)
+LINEAR = dict(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}, rope_theta=None)
+UNSAYABLE = {
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, WINDOW, "has a sliding window of 8"),
+    "mistral": (MistralForCausalLM, MistralConfig, dict(sliding_window=16), "has a sliding window of 16"),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, dict(attention_bias=True), "has biases of all projections"),
+    "smollm3": (
+        SmolLM3ForCausalLM,
+        SmolLM3Config,
+        dict(no_rope_layers=[1, 0, 1, 0, 1]),
+        "does not leave out the rotary embedding in every 4th layer",
+    ),
+    "llama": (LlamaForCausalLM, LlamaConfig, LINEAR, "is scaled (linear)"),
+}
+
+
+@pytest.mark.parametrize("name", UNSAYABLE)
+def test_what_the_files_cannot_say_is_refused(name, tmp_path, run_program):
+    cls, config, changed, reason = UNSAYABLE[name]
+    random_model(cls, config, changed).save_pretrained(tmp_path / "model")
+    command = ["osp", "export", tmp_path / "model", "--format", "gguf", "--out", tmp_path / "m.gguf"]
+    result = run_program(command, check=False)
+    assert result.returncode == 3 and reason in result.stderr
+    assert not (tmp_path / "m.gguf").exists()
+
+
+def test_tensors_and_keys_beyond_the_architecture_are_refused_by_name(tmp_path, run_program):
+    model = random_model(*MODELS["olmo2"][1:4])
+    for changed, reason in (
+        ({"attention.sliding_window": 32}, "olmo2.attention.sliding_window = 32 is not supported"),
+        (
+            {"attention.key_length": 8, "attention.value_length": 8},
+            "attn_q.weight has shape [96, 96], expected [48, 96]",
+        ),
+        ({"block_count": 4}, '"blk.4.attn_k.weight" belongs to no part'),
+    ):
+        write_file(tmp_path / "m.gguf", "olmo2", model, False, changed=changed)
+        command = ["osp", "export", tmp_path / "m.gguf", "--format", "hf", "--out", tmp_path / "x"]
+        result = run_program(command, check=False)
+        assert result.returncode == 3 and reason in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize("name", ["qwen3", "smollm3"])
+def test_a_quantized_model_is_written_with_its_codes(name, tmp_path, logits, run_program):  # noqa: F811
+    _, cls, config, changed, _ = MODELS[name]
+    random_model(cls, config, changed).save_pretrained(tmp_path / "model")
+    folder, out = tmp_path / "w4", tmp_path / "m.gguf"
+    quantize = ["--method", "rtn", "--profile", "best", "--bits", "4-16-16", "--group", 32]
+    run_program(["osp", "quantize", tmp_path / "model", *quantize, "--out", folder])
+    run_program(["osp", "export", folder, "--format", "gguf", "--out", out])
+    types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(out).tensors}
+    assert types["blk.0.attn_q.weight"] == "Q4_0" and types["blk.4.ffn_down.weight"] == "Q4_0"
+    plain = tmp_path / "plain"
+    run_program(["osp", "export", folder, "--format", "hf", "--out", plain])
+    with torch.no_grad():
+        wanted = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32).eval()
+        assert json.loads((plain / "config.json").read_text())["architectures"] == [cls.__name__]
+        for weight_name in ("model.embed_tokens.weight", "lm_head.weight"):
+            weight = dict(wanted.named_parameters()).get(weight_name)
+            if weight is not None:
+                weight.copy_(weight.half().float())
+    assert_logits_equal(logits(out, TOKENS), wanted, TOKENS)
