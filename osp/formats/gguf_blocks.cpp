@@ -17,7 +17,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "blocks are read in place");
 
-constexpr std::array<GgufTypeInfo, 11> kTypes = {{
+constexpr std::array<GgufTypeInfo, 18> kTypes = {{
     {GgufTensorType::f32, "F32", 1, 4},
     {GgufTensorType::f16, "F16", 1, 2},
     {GgufTensorType::bf16, "BF16", 1, 2},
@@ -26,9 +26,16 @@ constexpr std::array<GgufTypeInfo, 11> kTypes = {{
     {GgufTensorType::q4_1, "Q4_1", 32, 20},
     {GgufTensorType::q5_0, "Q5_0", 32, 22},
     {GgufTensorType::q5_1, "Q5_1", 32, 24},
+    {GgufTensorType::q2_k, "Q2_K", 256, 84},
+    {GgufTensorType::q3_k, "Q3_K", 256, 110},
     {GgufTensorType::q4_k, "Q4_K", 256, 144},
     {GgufTensorType::q5_k, "Q5_K", 256, 176},
     {GgufTensorType::q6_k, "Q6_K", 256, 210},
+    {GgufTensorType::iq4_nl, "IQ4_NL", 32, 18},
+    {GgufTensorType::iq4_xs, "IQ4_XS", 256, 136},
+    {GgufTensorType::tq1_0, "TQ1_0", 256, 54},
+    {GgufTensorType::tq2_0, "TQ2_0", 256, 66},
+    {GgufTensorType::mxfp4, "MXFP4", 32, 17},
 }};
 
 // By number; "" where a number was never used or no longer is.
@@ -162,6 +169,104 @@ void block_q6_k(const uint8_t* block, float* out) {
   }
 }
 
+// Two halves of 128 values: in each, four runs of 32, which are the bit pairs of 32 bytes from low to
+// high. A byte of scale (low nibble) and minimum (high nibble) serves 16 values.
+void block_q2_k(const uint8_t* block, float* out) {
+  const uint8_t* const codes = block + 16;
+  const float d = load_half(block + 80), d_min = load_half(block + 82);
+  for (int part = 0; part < 16; ++part) {
+    const float scale = d * static_cast<float>(block[part] & 15);
+    const float min = d_min * static_cast<float>(block[part] >> 4);
+    const int run = part / 2;
+    const uint8_t* const bytes = codes + run / 4 * 32 + part % 2 * 16;
+    for (int i = 0; i < 16; ++i) {
+      out[part * 16 + i] = scale * static_cast<float>(bytes[i] >> run % 4 * 2 & 3) - min;
+    }
+  }
+}
+
+// The bit pairs as Q2_K's. Bit `run` of mask[i] is set where value i of a run is not to be lowered by 4.
+// Scales have 6 bits, biased by 32: the nibbles of 8 bytes (low ones first), and bit pairs of 4 bytes.
+void block_q3_k(const uint8_t* block, float* out) {
+  const uint8_t *const mask = block, *const codes = block + 32, *const scales = block + 96;
+  const float d = load_half(block + 108);
+  for (int part = 0; part < 16; ++part) {
+    const int low = scales[part % 8] >> part / 8 * 4 & 15;
+    const int high = scales[8 + part % 4] >> part / 4 * 2 & 3;
+    const float scale = d * static_cast<float>((low | high << 4) - 32);
+    const int run = part / 2, first = part % 2 * 16;
+    for (int i = 0; i < 16; ++i) {
+      const int code = codes[run / 4 * 32 + first + i] >> run % 4 * 2 & 3;
+      const int lowered = mask[first + i] >> run & 1 ? 0 : 4;
+      out[part * 16 + i] = scale * static_cast<float>(code - lowered);
+    }
+  }
+}
+
+constexpr std::array<float, 16> kFourBits = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                             1,    13,   25,  38,  53,  69,  89,  113};
+
+void block_iq4_nl(const uint8_t* block, float* out) {
+  const float d = load_half(block);
+  for (int i = 0; i < kBlock; ++i) {
+    out[i] = d * kFourBits[static_cast<size_t>(nibble(block + 2, i))];
+  }
+}
+
+// Eight parts of 32 with scales of 6 bits, biased by 32: nibbles of 4 bytes, and bit pairs of 2 bytes.
+void block_iq4_xs(const uint8_t* block, float* out) {
+  const float d = load_half(block);
+  const int high = load_u16(block + 2);
+  for (int part = 0; part < 8; ++part) {
+    const int low = block[4 + part / 2] >> part % 2 * 4 & 15;
+    const float scale = d * static_cast<float>((low | (high >> 2 * part & 3) << 4) - 32);
+    const uint8_t* const codes = block + 8 + part * 16;
+    for (int i = 0; i < kBlock; ++i) {
+      out[part * kBlock + i] = scale * kFourBits[static_cast<size_t>(nibble(codes, i))];
+    }
+  }
+}
+
+// Digit n of a byte that stands for a fraction of 256 in base 3: −1, 0 or 1.
+float ternary(uint8_t byte, int n) {
+  for (; n > 0; --n) byte = static_cast<uint8_t>(byte * 3);
+  return static_cast<float>((byte * 3 >> 8) - 1);
+}
+
+// 32 bytes of five digits, 16 bytes of five, 4 bytes of four: first the first digits of a group's bytes.
+void block_tq1_0(const uint8_t* block, float* out) {
+  const float d = load_half(block + 52);
+  for (int n = 0; n < 5; ++n) {
+    for (int i = 0; i < 32; ++i) out[n * 32 + i] = d * ternary(block[i], n);
+    for (int i = 0; i < 16; ++i) out[160 + n * 16 + i] = d * ternary(block[32 + i], n);
+  }
+  for (int n = 0; n < 4; ++n) {
+    for (int i = 0; i < 4; ++i) out[240 + n * 4 + i] = d * ternary(block[48 + i], n);
+  }
+}
+
+void block_tq2_0(const uint8_t* block, float* out) {
+  const float d = load_half(block + 64);
+  for (int run = 0; run < 8; ++run) {
+    for (int i = 0; i < 32; ++i) {
+      const int code = block[run / 4 * 32 + i] >> run % 4 * 2 & 3;
+      out[run * 32 + i] = d * static_cast<float>(code - 1);
+    }
+  }
+}
+
+constexpr std::array<float, 16> kE2m1 = {0, 0.5f,  1,  1.5f,  2,  3,  4,  6,
+                                         0, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+
+void block_mxfp4(const uint8_t* block, float* out) {
+  if (block[0] == 255)
+    fail(ErrorCode::damaged, "the scale of an MXFP4 block is 255, which is no number");
+  const float d = std::ldexp(1.0f, block[0] - 127);
+  for (int i = 0; i < kBlock; ++i) {
+    out[i] = d * kE2m1[static_cast<size_t>(nibble(block + 1, i))];
+  }
+}
+
 template <class Block>
 void for_each_block(const GgufTypeInfo& info, std::span<const std::byte> blocks,
                     std::span<float> values, Block&& block) {
@@ -239,6 +344,20 @@ void gguf_dequantize(GgufTensorType type, std::span<const std::byte> blocks,
       return for_each_block(info, blocks, values, block_q5_k);
     case GgufTensorType::q6_k:
       return for_each_block(info, blocks, values, block_q6_k);
+    case GgufTensorType::q2_k:
+      return for_each_block(info, blocks, values, block_q2_k);
+    case GgufTensorType::q3_k:
+      return for_each_block(info, blocks, values, block_q3_k);
+    case GgufTensorType::iq4_nl:
+      return for_each_block(info, blocks, values, block_iq4_nl);
+    case GgufTensorType::iq4_xs:
+      return for_each_block(info, blocks, values, block_iq4_xs);
+    case GgufTensorType::tq1_0:
+      return for_each_block(info, blocks, values, block_tq1_0);
+    case GgufTensorType::tq2_0:
+      return for_each_block(info, blocks, values, block_tq2_0);
+    case GgufTensorType::mxfp4:
+      return for_each_block(info, blocks, values, block_mxfp4);
   }
 }
 

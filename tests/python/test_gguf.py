@@ -12,6 +12,7 @@ from gguf import GGMLQuantizationType as Type
 from safetensors.numpy import load_file, save_file
 
 ALL_TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
+ALL_TYPES += ["Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4"]
 QUANTIZABLE = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
 # Where a block's fp16 numbers stand, so that random blocks have finite ones.
 HALVES = {
@@ -23,7 +24,8 @@ HALVES = {
     "Q4_K": [0, 2],
     "Q5_K": [0, 2],
 }
-HALVES["Q6_K"] = [208]
+HALVES |= {"Q6_K": [208], "Q2_K": [80, 82], "Q3_K": [108], "IQ4_NL": [0], "IQ4_XS": [0]}
+HALVES |= {"TQ1_0": [52], "TQ2_0": [64], "MXFP4": []}
 
 
 @pytest.fixture
@@ -43,6 +45,8 @@ def random_blocks(type_name: str, rows: int, blocks: int, rng) -> np.ndarray:
         halves = rng.integers(0, 0x7C00, (rows, blocks), dtype=np.uint16)
         halves |= (rng.integers(0, 2, (rows, blocks), dtype=np.uint16) << 15).astype(np.uint16)
         data[:, :, at : at + 2] = halves[..., None].view(np.uint8)
+    if type_name == "MXFP4":
+        data[:, :, 0] %= 255  # a scale of 255 is no number
     return data.reshape(rows, blocks * size)
 
 
@@ -150,11 +154,21 @@ def test_big_endian_files_are_refused_by_name(tmp_path, probe):
 
 def test_types_that_osp_does_not_read_are_refused_by_name(tmp_path, probe):
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
-    writer.add_tensor("blk.0.x", np.zeros((2, 136), dtype=np.uint8), raw_dtype=Type.IQ4_XS)
+    writer.add_tensor("blk.0.x", np.zeros((2, 66), dtype=np.uint8), raw_dtype=Type.IQ2_XXS)
     finish(writer)
     result = probe("tensors", tmp_path / "m.gguf", tmp_path / "out", check=False)
     assert result.returncode == 3
-    assert '"blk.0.x" has type IQ4_XS (23); osp reads F32, F16' in result.stderr
+    assert '"blk.0.x" has type IQ2_XXS (16); osp reads F32, F16' in result.stderr
+
+
+def test_a_scale_that_is_no_number_is_damage(tmp_path, probe):
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    blocks = np.zeros((2, 17), dtype=np.uint8)
+    blocks[1, 0] = 255
+    writer.add_tensor("t", blocks, raw_dtype=Type.MXFP4)
+    finish(writer)
+    result = probe("tensors", tmp_path / "m.gguf", tmp_path / "out", check=False)
+    assert result.returncode == 3 and "the scale of an MXFP4 block is 255" in result.stderr
 
 
 def smollm2_file() -> Path:
