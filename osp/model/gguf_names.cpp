@@ -48,6 +48,7 @@ GgufWeight gguf_weight(ParameterRole role) {
     case ParameterRole::key_norm:
     case ParameterRole::attention_branch_scale:
     case ParameterRole::mlp_branch_scale:
+    case ParameterRole::attention_end_norm:
     case ParameterRole::post_feedforward_norm:
     case ParameterRole::head_projection:
       return {};
