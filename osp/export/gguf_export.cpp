@@ -177,7 +177,7 @@ std::string difference_from_llama(const ModelConfig& config) {
   if (config.embedding_norm) return "has a norm of the embedding";
   if (config.branch_scale) return "has scales of its branches";
   if (config.qk_norm) return "has norms of queries and keys";
-  if (config.norm_after) return "has norms behind its branches";
+  if (config.norm_after || config.norm_around) return "has norms behind its branches";
   if (config.parallel) return "has parallel branches";
   if (config.qkv_bias != config.output_bias) return "has biases on a part of its projections";
   if (!config.gated || config.activation != "silu") return "has no gated SiLU";
@@ -187,6 +187,12 @@ std::string difference_from_llama(const ModelConfig& config) {
   if (!whole) return "rotates a part of each head";
   if (!config.unrotated_layers.empty()) return "has layers without the rotary embedding";
   if (config.window > 0) return fmt::format("has a sliding window of {}", config.window);
+  if (config.embedding_multiplier != 1 || config.residual_multiplier != 1 ||
+      config.attention_multiplier != 0 || config.logit_divisor != 1) {
+    return "has constant factors of its embedding, branches or logits";
+  }
+  if (config.attention_softcap > 0 || config.logit_softcap > 0) return "caps its logits";
+  if (config.rope_scaling.query_growth > 0) return "has queries that grow with the position";
   return fmt::format("is a {}", config.family);
 }
 

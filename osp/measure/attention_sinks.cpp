@@ -98,7 +98,7 @@ void add_sequence(HeadSinks& head, const HeadColumns& columns, const PositionNor
 }  // namespace
 
 HeadColumns measure_head(const at::Tensor& q_TK, const at::Tensor& k_TK, int64_t window,
-                         LogitStatistics* logits) {
+                         LogitStatistics* logits, double softcap) {
   const int64_t T = q_TK.size(0);
   const size_t size = static_cast<size_t>(T);
   ColumnSums sums{std::vector<double>(size), std::vector<double>(size), std::vector<double>(size)};
@@ -107,6 +107,7 @@ HeadColumns measure_head(const at::Tensor& q_TK, const at::Tensor& k_TK, int64_t
   for (int64_t first = 0; first < T; first += kRowsAtATime) {
     const int64_t rows = std::min(kRowsAtATime, T - first), keys = first + rows;
     at::Tensor z = at::mm(q_TK.narrow(0, first, rows), k_KT.narrow(1, 0, keys));
+    if (softcap > 0) z.div_(softcap).tanh_().mul_(softcap);
     float* data = z.mutable_data_ptr<float>();
     for (int64_t t = first; t < keys; ++t) {
       float* row = data + (t - first) * keys;
@@ -212,7 +213,7 @@ at::Tensor AttentionSinkTap::at(TapPoint point, int64_t layer, const at::Tensor&
 void AttentionSinkTap::measure_layer(int64_t layer, const at::Tensor& value_BHTK) {
   const int64_t batch = query_.size(0), heads = query_.size(1), T = query_.size(2);
   const int64_t per_group = heads / key_.size(1);
-  const int64_t window = layer >= config_.first_window_layer ? config_.window : 0;
+  const int64_t window = config_.window_of(layer);
   const at::Tensor key_norm = at::linalg_vector_norm(key_, 2, at::IntArrayRef{-1});
   const at::Tensor value_norm = at::linalg_vector_norm(value_BHTK, 2, at::IntArrayRef{-1});
   const auto norms_of = [&](const at::Tensor& norms, int64_t row) {
@@ -225,8 +226,8 @@ void AttentionSinkTap::measure_layer(int64_t layer, const at::Tensor& value_BHTK
       HeadSinks& head = sinks_.heads[static_cast<size_t>(layer)][static_cast<size_t>(h)];
       for (int64_t b = 0; b < batch; ++b) {
         const int64_t group = h / per_group, row = b * key_.size(1) + group;
-        const HeadColumns columns =
-            measure_head(query_[b][h], key_[b][group], window, &head.logits);
+        const HeadColumns columns = measure_head(query_[b][h], key_[b][group], window, &head.logits,
+                                                 config_.attention_softcap);
         const PositionNorms norms{.key = norms_of(key_norm, row),
                                   .value = norms_of(value_norm, row),
                                   .residual = norms_of(residual_norm_BT_, b)};

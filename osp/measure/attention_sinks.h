@@ -52,9 +52,9 @@ struct LogitStatistics {
 };
 
 // q and k [T, K] float32 on the CPU, contiguous; a query sees the `window` newest keys, 0: all.
-// Adds to `logits` if it is not null.
+// Adds to `logits` if it is not null. `softcap` c > 0: logits are c · tanh(z / c).
 HeadColumns measure_head(const at::Tensor& q_TK, const at::Tensor& k_TK, int64_t window,
-                         LogitStatistics* logits);
+                         LogitStatistics* logits, double softcap = 0.0);
 
 // Naive twin of the columns: all logits in fp64 and the equations above as they stand.
 HeadColumns measure_head_reference(const at::Tensor& q_TK, const at::Tensor& k_TK, int64_t window);

@@ -37,18 +37,26 @@ ModelConfig resolved_config(ModelConfig config) {
   check(!(config.tied && config.embedding_projection),
         "model.tied = true and model.embedding_projection = true contradict each other: the two "
         "projections make two different tables; set one of them to false");
-  check(!(config.norm == "none" && config.norm_after),
+  check(!(config.norm == "none" && (config.norm_after || config.norm_around)),
         "model.norm = \"none\" leaves no norms in the blocks that could follow the branches: "
         "choose another norm");
   check(!(config.norm == "none" && config.shared_norm),
         "model.norm = \"none\" leaves no norm in the blocks that the branches could share: choose "
         "another norm");
-  check(!(config.branch_scale && config.norm_after),
+  check(!(config.norm_after && config.norm_around),
+        "norms after the branches and norms around them contradict each other: choose one of them");
+  check(!(config.norm_around && (config.parallel || config.shared_norm)),
+        "norms around the branches and branches side by side contradict each other: choose one of "
+        "them");
+  check(!(config.branch_scale && (config.norm_after || config.norm_around)),
         "model.branch_scale = true and norms after the branches contradict each other: the scalar "
         "could not be multiplied into the projection; set it to false");
   check(!(config.embedding_norm && config.learned_positions),
         "model.embedding_norm = true and learned positions contradict each other: the norm could "
         "not be computed for each token alone; set it to false");
+  check(!(config.embedding_norm && config.embedding_multiplier != 1.0),
+        "model.embedding_norm = true and a factor of the embedding contradict each other: the norm "
+        "takes the factor away; set it to false");
   check(config.branch_scale || config.branch_scale_init == 0.0,
         fmt::format("model.branch_scale_init = {} without branch scales: set model.branch_scale = "
                     "true, or leave it 0",

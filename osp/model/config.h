@@ -42,6 +42,8 @@ struct ModelConfig {
   std::string family = {};
   // `norm` may also be "layer" (LayerNorm with weight and bias) or "layer-plain" (without both).
   bool norm_after = false;  // x + norm(f(x)) instead of x + f(norm(x)), but for the final norm
+  bool norm_around =
+      false;  // x + norm'(f(norm(x))): norms in front of the branches and behind them
   // x + attention(norm(x)) + mlp(norm'(x)) instead of one after the other; with shared_norm both
   // branches have the same norm.
   bool parallel = false;
@@ -51,17 +53,30 @@ struct ModelConfig {
   bool output_bias = false;  // of the projection after attention
   bool mlp_bias = false;
   bool gated = true;                // down(act(gate(x)) · up(x)), else down(act(up(x)))
-  std::string activation = "silu";  // "relu", "gelu", "gelu_tanh"
+  std::string activation = "silu";  // "relu", "relu2" (relu squared), "gelu", "gelu_tanh"
   double clip_qkv = 0.0;            // q, k and v are clamped to ± this; 0: not
   int64_t rotary_size = 0;          // first channels of a head that are rotated; 0: all
   RopeScaling rope_scaling = {};
   // A table of positions instead of the rotary embedding; position p has row p + position_offset.
   bool learned_positions = false;
   int64_t position_offset = 0;
-  // Blocks from first_window_layer on see the newest `window` tokens; 0: all.
+  // Blocks from first_window_layer on, except full_layers (ascending), see the newest `window`
+  // tokens; 0: all. local_rope_theta is the base of their rotary embedding, which is not scaled
+  // then; 0: they have that of all blocks.
   int64_t window = 0;
   int64_t first_window_layer = 0;
+  std::vector<int64_t> full_layers = {};
+  double local_rope_theta = 0.0;
   std::vector<int64_t> unrotated_layers = {};  // blocks without the rotary embedding, ascending
+  // Constant factors: of the embedding, of every branch, of queries · keys (0: 1 / sqrt(head_size));
+  // the logits are divided by the last.
+  double embedding_multiplier = 1.0;
+  double residual_multiplier = 1.0;
+  double attention_multiplier = 0.0;
+  double logit_divisor = 1.0;
+  // c · tanh(z / c) of attention's logits and of the model's; 0: none.
+  double attention_softcap = 0.0;
+  double logit_softcap = 0.0;
 
   bool operator==(const ModelConfig&) const = default;
   bool layer_norm() const { return norm == "layer" || norm == "layer-plain"; }
@@ -70,6 +85,14 @@ struct ModelConfig {
     return !learned_positions &&
            !std::binary_search(unrotated_layers.begin(), unrotated_layers.end(), layer);
   }
+  // The number of tokens that a block sees at most; 0: all.
+  int64_t window_of(int64_t layer) const {
+    const bool all = layer < first_window_layer ||
+                     std::binary_search(full_layers.begin(), full_layers.end(), layer);
+    return all ? 0 : window;
+  }
+  // Whether a block has the rotary embedding of base local_rope_theta.
+  bool rotates_locally(int64_t layer) const { return local_rope_theta > 0 && window_of(layer) > 0; }
   // True where norms stand in front of attention and of the feed-forward network.
   bool norm_before() const { return norm != "none" && !norm_after; }
 

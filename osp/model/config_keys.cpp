@@ -19,10 +19,11 @@ struct ActivationNames {
   std::vector<std::string> theirs;
 };
 
-const std::array<ActivationNames, 4>& activations() {
-  static const std::array<ActivationNames, 4> names = {{
+const std::array<ActivationNames, 5>& activations() {
+  static const std::array<ActivationNames, 5> names = {{
       {"silu", {"silu", "swish"}},
       {"relu", {"relu"}},
+      {"relu2", {"relu2"}},
       {"gelu", {"gelu", "gelu_python"}},
       {"gelu_tanh", {"gelu_pytorch_tanh", "gelu_new", "gelu_python_tanh"}},
   }};
@@ -42,14 +43,6 @@ struct RangeFinder {
   void operator()(const char*, const T&, const Rest&...) {}
 };
 
-Range range_of(const char* field) {
-  RangeFinder finder{field, {}};
-  const ModelConfig config;
-  ModelConfig::fields(finder, config);
-  OSP_CHECK(finder.found, "ModelConfig has no range for {}", field);
-  return *finder.found;
-}
-
 // Parts of the names of keys that bear on rotation, on scales or on windows of attention. Keys of
 // other families stand in many configurations with a value that changes nothing there.
 constexpr std::array<std::string_view, 12> kBearing = {
@@ -68,6 +61,14 @@ bool present(const Json& object, const std::string& key) {
 }
 
 }  // namespace
+
+Range model_field_range(const char* field) {
+  RangeFinder finder{field, {}};
+  const ModelConfig config;
+  ModelConfig::fields(finder, config);
+  OSP_CHECK(finder.found, "ModelConfig has no range for {}", field);
+  return *finder.found;
+}
 
 std::string shown_json(const Json& value) {
   constexpr size_t kLongest = 60;
@@ -134,7 +135,7 @@ void ConfigKeys::size(const char* key, const char* field, int64_t& value,
     return;
   }
   value = json_int(*in_, key, where_);
-  const Range range = range_of(field);
+  const Range range = model_field_range(field);
   // 0 means "derive" in a recipe; in a model dir it would be a size of nothing.
   checked(key, static_cast<double>(value), std::max(range.low, 1.0), range.high);
 }
@@ -155,8 +156,19 @@ void ConfigKeys::number(const char* key, const char* field, double& value, doubl
     return;
   }
   value = has(key) ? json_number(*in_, key, where_) : absent;
-  const Range range = range_of(field);
+  const Range range = model_field_range(field);
   checked(key, value, range.low, range.high);
+}
+
+void ConfigKeys::factor(const char* key, double& value, double absent) {
+  if (!reads()) {
+    // Whole numbers without a point: some keys of transformers are of an integer type.
+    const bool whole = value == std::round(value) && std::fabs(value) < 1e15;
+    (*out_)[key] = whole ? Json(static_cast<int64_t>(value)) : Json(value);
+    return;
+  }
+  value = has(key) ? json_number(*in_, key, where_) : absent;
+  if (has(key)) checked(key, value, 1e-9, 1e9);
 }
 
 void ConfigKeys::flag(const char* key, bool& value, std::optional<bool> absent) {
@@ -187,12 +199,12 @@ void ConfigKeys::text(const char* key, std::string& value, const std::vector<std
   }
 }
 
-void ConfigKeys::optional_number(const char* key, double& value) {
+void ConfigKeys::optional_number(const char* key, double& value, double absent) {
   if (!reads()) {
     (*out_)[key] = value > 0 ? Json(value) : Json(nullptr);
     return;
   }
-  value = has(key) ? json_number(*in_, key, where_) : 0.0;
+  value = has(key) ? json_number(*in_, key, where_) : is_null(key) ? 0.0 : absent;
   if (has(key)) checked(key, value, 1e-30, 1e30);
 }
 
@@ -240,16 +252,18 @@ void ConfigKeys::window(const char* key, int64_t& value, int64_t absent) {
 }
 
 void ConfigKeys::windows_by_layer(int64_t window, ModelConfig& config) const {
+  known_.insert("layer_types");
   const Json& types = in_->at("layer_types");
   const auto refuse = [&] {
     unsupported("layer_types", shown_json(types),
-                "full attention, or full attention up to a layer and a sliding window from there");
+                "full_attention and, where there is a window, sliding_attention, for each layer");
   };
   if (!types.is_array() || static_cast<int64_t>(types.size()) != config.layers) refuse();
   config.window = config.first_window_layer = 0;
+  config.full_layers.clear();
   for (size_t layer = 0; layer < types.size(); ++layer) {
     if (types[layer] == "full_attention") {
-      if (config.window > 0) refuse();
+      if (config.window > 0) config.full_layers.push_back(static_cast<int64_t>(layer));
     } else if (types[layer] == "sliding_attention" && window > 0) {
       if (config.window == 0) config.first_window_layer = static_cast<int64_t>(layer);
       config.window = window;
@@ -259,18 +273,49 @@ void ConfigKeys::windows_by_layer(int64_t window, ModelConfig& config) const {
   }
 }
 
+namespace {
+
+Json layer_types_of(const ModelConfig& config) {
+  Json types = Json::array();
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    types.push_back(config.window_of(layer) > 0 ? "sliding_attention" : "full_attention");
+  }
+  return types;
+}
+
+}  // namespace
+
 void ConfigKeys::layer_types(const ModelConfig& config) const {
   constexpr const char* kKey = "layer_types";
   if (!has(kKey)) return;
-  Json expected = Json::array();
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    const bool windowed = config.window > 0 && layer >= config.first_window_layer;
-    expected.push_back(windowed ? "sliding_attention" : "full_attention");
-  }
-  if (in_->at(kKey) != expected) {
+  if (in_->at(kKey) != layer_types_of(config)) {
     unsupported(kKey, shown_json(in_->at(kKey)),
                 "full attention, or a sliding window from one layer to the last");
   }
+}
+
+void ConfigKeys::write_layer_types(const ModelConfig& config) {
+  (*out_)["layer_types"] = layer_types_of(config);
+}
+
+void ConfigKeys::sliding_layers(ModelConfig& config, int64_t absent_window, int64_t full_interval) {
+  int64_t size = config.window;
+  window("sliding_window", size, absent_window);
+  if (!reads()) return write_layer_types(config);
+  if (has("layer_types")) return windows_by_layer(size, config);
+  config.window = size;
+  config.first_window_layer = 0;
+  config.full_layers.clear();
+  if (size == 0) return;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const bool full = full_interval > 0 && (layer + 1) % full_interval == 0;
+    if (full && layer == config.first_window_layer) {
+      ++config.first_window_layer;
+    } else if (full) {
+      config.full_layers.push_back(layer);
+    }
+  }
+  if (config.first_window_layer == config.layers) config.window = config.first_window_layer = 0;
 }
 
 void ConfigKeys::unrotated_layers(ModelConfig& config) {
@@ -328,126 +373,6 @@ void ConfigKeys::layers(const char* key, const ModelConfig& config, std::vector<
     }
     value.push_back(layer.get<int64_t>());
   }
-}
-
-RopeScaling ConfigKeys::read_scaling(const Json& rope, const std::string& blamed,
-                                     int64_t context) const {
-  const auto number_of = [&](const char* key, double low, double high) {
-    if (!rope.contains(key)) {
-      fail(ErrorCode::damaged, "{}: key {}{} is missing", where_, blamed, key);
-    }
-    return checked(blamed + key, json_number(rope, key, where_), low, high);
-  };
-  RopeScaling scaling;
-  if (rope.contains("rope_type")) scaling.type = json_string(rope, "rope_type", where_);
-  if (scaling.type != "default" && scaling.type != "linear" && scaling.type != "llama3") {
-    unsupported(blamed + "rope_type", shown_json(scaling.type), "default, linear and llama3");
-  }
-  if (scaling.type != "default") scaling.factor = number_of("factor", 1.0, 1e6);
-  if (scaling.type != "llama3") return scaling;
-  scaling.low_frequency_factor = number_of("low_freq_factor", 1e-6, 1e6);
-  scaling.high_frequency_factor = number_of("high_freq_factor", 1e-6, 1e6);
-  if (!(scaling.high_frequency_factor > scaling.low_frequency_factor)) {
-    fail(ErrorCode::damaged, "{}: {}high_freq_factor = {} is not above low_freq_factor = {}",
-         where_, blamed, scaling.high_frequency_factor, scaling.low_frequency_factor);
-  }
-  scaling.original_context = context;
-  if (rope.contains("original_max_position_embeddings")) {
-    scaling.original_context =
-        static_cast<int64_t>(number_of("original_max_position_embeddings", 1, 1 << 24));
-  }
-  return scaling;
-}
-
-void ConfigKeys::read_rope(ModelConfig& config, std::optional<double> absent_partial,
-                           const char* old_theta, const char* old_partial,
-                           double absent_theta) const {
-  // One object with every key of the rotary embedding, and the name that begins those in messages.
-  Json rope = Json::object();
-  std::string blamed;
-  for (const char* name : {"rope_parameters", "rope_scaling"}) {
-    if (!has(name)) continue;
-    if (!in_->at(name).is_object()) {
-      fail(ErrorCode::damaged, "{}: {} is {}, expected an object", where_, name,
-           shown_json(in_->at(name)));
-    }
-    if (in_->at(name).empty()) continue;
-    rope = Json::object();  // the second takes the place of the first
-    blamed = std::string(name) + ".";
-    for (const auto& [key, value] : in_->at(name).items()) {
-      if (value.is_null() || (key == "type" && in_->at(name).contains("rope_type"))) continue;
-      rope[key == "type" ? "rope_type" : key] = value;
-    }
-  }
-  const auto add = [&](const char* key, const Json& value) {
-    if (!value.is_null() && !rope.contains(key)) rope[key] = value;
-  };
-  for (const auto& [key, family_name] :
-       {std::pair{"rope_theta", old_theta}, {"partial_rotary_factor", old_partial}}) {
-    if (has(family_name)) add(key, in_->at(family_name));
-    // A family with a name of its own passes the common one over; so it must say the same.
-    if (!has(key) || rope.value(key, Json()) == in_->at(key)) continue;
-    if (std::string_view(key) != family_name) {
-      unsupported(key, shown_json(in_->at(key)),
-                  fmt::format("what {} and rope_parameters say: {}", family_name,
-                              shown_json(rope.value(key, Json()))));
-    }
-  }
-  const bool scaled = rope.value("rope_type", Json()) == "llama3";
-  if (has("original_max_position_embeddings") && scaled) {
-    rope["original_max_position_embeddings"] = in_->at("original_max_position_embeddings");
-  }
-  config.rope_scaling = read_scaling(rope, blamed, config.context);
-  static const std::vector<std::string> known = {
-      "rope_type",       "rope_theta",       "partial_rotary_factor",           "factor",
-      "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"};
-  for (const auto& [key, value] : rope.items()) {
-    if (std::find(known.begin(), known.end(), key) == known.end()) {
-      unsupported(blamed + shown_json(key), shown_json(value),
-                  fmt::format("{}", fmt::join(known, ", ")));
-    }
-  }
-  const Range range = range_of("rope_theta");
-  config.rope_theta = absent_theta;
-  if (rope.contains("rope_theta")) {
-    config.rope_theta =
-        checked("rope_theta", json_number(rope, "rope_theta", where_), range.low, range.high);
-  }
-  double partial = absent_partial.value_or(1.0);
-  if (rope.contains("partial_rotary_factor")) {
-    partial = checked("partial_rotary_factor", json_number(rope, "partial_rotary_factor", where_),
-                      0.0, 1.0);
-  }
-  const int64_t head = config.head_size > 0 ? config.head_size : config.width / config.heads;
-  config.rotary_size = static_cast<int64_t>(static_cast<double>(head) * partial);
-  const bool allowed = absent_partial && config.rotary_size >= 2 && config.rotary_size % 2 == 0;
-  if (partial != 1.0 && !allowed) {
-    unsupported("partial_rotary_factor", fmt::format("{}", partial),
-                absent_partial ? fmt::format("an even number of the {} channels of a head", head)
-                               : "partial_rotary_factor = 1.0");
-  }
-}
-
-void ConfigKeys::rope(ModelConfig& config, std::optional<double> absent_partial,
-                      const char* old_theta, const char* old_partial, double absent_theta) {
-  if (reads()) {
-    read_rope(config, absent_partial, old_theta, old_partial, absent_theta);
-    return;
-  }
-  const RopeScaling& scaling = config.rope_scaling;
-  Json rope = {{"rope_theta", config.rope_theta}, {"rope_type", scaling.type}};
-  if (absent_partial) {
-    rope["partial_rotary_factor"] =
-        static_cast<double>(config.rotary_size) / static_cast<double>(config.head_size);
-  }
-  if (scaling.type != "default") rope["factor"] = scaling.factor;
-  if (scaling.type == "llama3") {
-    rope["low_freq_factor"] = scaling.low_frequency_factor;
-    rope["high_freq_factor"] = scaling.high_frequency_factor;
-    rope["original_max_position_embeddings"] = scaling.original_context;
-  }
-  (*out_)["rope_parameters"] = rope;
-  (*out_)["rope_theta"] = config.rope_theta;  // where older versions of transformers look for it
 }
 
 }  // namespace osp

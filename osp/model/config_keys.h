@@ -18,6 +18,29 @@ namespace osp {
 // One line of a JSON value for a message, cut where a hostile file would fill the screen.
 std::string shown_json(const Json& value);
 
+// The range of a field that ModelConfig::fields visits.
+Range model_field_range(const char* field);
+
+// What a family says about its rotary embedding beside rope_parameters.
+struct RopeKeys {
+  // The part of each head that is rotated unless a key says so; none: all of it.
+  std::optional<double> partial = {};
+  double theta = 10000.0;  // where no key says so
+  // The family's names of the keys beside rope_parameters.
+  const char* theta_key = "rope_theta";
+  const char* partial_key = "partial_rotary_factor";
+  // original_max_position_embeddings where no key says so; 0: max_position_embeddings.
+  int64_t original_context = 0;
+  bool longrope_alone = false;  // Phi-3: the types "su" and "yarn" mean "longrope"
+  bool query_growth = false;    // Ministral 3: rope_parameters has llama_4_scaling_beta
+  // The base of blocks with a window, where the rotary embedding differs by the kind of block, and the
+  // key beside rope_parameters that says it ("" if none); no base: it does not.
+  std::optional<double> local_theta = {};
+  const char* local_key = "";
+  int64_t channels = 0;       // those of a head that are rotated, in any case; 0: by the keys
+  Json parameters = nullptr;  // rope_parameters where neither these nor rope_scaling are there
+};
+
 class ConfigKeys {
  public:
   // Reads from a parsed config.json; `where` begins every message.
@@ -40,11 +63,13 @@ class ConfigKeys {
   void size(const char* key, const char* field, int64_t& value, std::optional<int64_t> absent = {});
   void integer(const char* key, int64_t& value, int64_t low, int64_t absent);
   void number(const char* key, const char* field, double& value, double absent);
+  // A positive number; a key that is not there takes `absent`, whatever that is.
+  void factor(const char* key, double& value, double absent);
   void flag(const char* key, bool& value, std::optional<bool> absent);
   void text(const char* key, std::string& value, const std::vector<std::string>& known,
             const std::string& absent);
-  // A positive number, or null for 0.
-  void optional_number(const char* key, double& value);
+  // A positive number, or null for 0; a key that is not there takes `absent`.
+  void optional_number(const char* key, double& value, double absent = 0.0);
   // A window of attention: null is 0 (none), a key that is not there takes `absent`.
   void window(const char* key, int64_t& value, int64_t absent);
   // Windows of the layers that layer_types (which is there) calls sliding_attention; `window` is
@@ -52,6 +77,11 @@ class ConfigKeys {
   void windows_by_layer(int64_t window, ModelConfig& config) const;
   // layer_types, if it is there, must repeat what config.window and first_window_layer say.
   void layer_types(const ModelConfig& config) const;
+  // layer_types as written for a model whose windows no other key says.
+  void write_layer_types(const ModelConfig& config);
+  // sliding_window (absent_window where it is absent) and layer_types; where that is absent, all
+  // layers have the window except every full_interval-th, 0: except none.
+  void sliding_layers(ModelConfig& config, int64_t absent_window, int64_t full_interval);
   // The blocks without a rotary embedding: no_rope_layers has 1 for each that has it and 0 for each that has
   // none; where it is absent, every no_rope_layer_interval-th (4 if absent) has none.
   void unrotated_layers(ModelConfig& config);
@@ -65,19 +95,20 @@ class ConfigKeys {
   // The rotary embedding: rope_parameters (transformers 5), or rope_scaling, which replaces it as a
   // whole; what these lack comes from rope_theta, partial_rotary_factor (or a family's names for
   // them, which the common ones must not contradict) and original_max_position_embeddings beside
-  // the other keys. The last has priority, as in transformers. absent_partial:
-  // the family rotates a part of each head, this one unless a key says so; none: all of it.
-  void rope(ModelConfig& config, std::optional<double> absent_partial = {},
-            const char* old_theta = "rope_theta", const char* old_partial = "partial_rotary_factor",
-            double absent_theta = 10000.0);
+  // the other keys. The last has priority, as in transformers.
+  void rope(ModelConfig& config, const RopeKeys& family = {});
 
   [[noreturn]] void unsupported(const std::string& key, const std::string& value,
                                 const std::string& osp_has) const;
 
  private:
-  void read_rope(ModelConfig& config, std::optional<double> absent_partial, const char* old_theta,
-                 const char* old_partial, double absent_theta) const;
-  RopeScaling read_scaling(const Json& rope, const std::string& blamed, int64_t context) const;
+  void read_rope(ModelConfig& config, const RopeKeys& family) const;
+  void read_local_rope(ModelConfig& config, const RopeKeys& family) const;
+  void read_rotated_part(const Json& rope, ModelConfig& config, const RopeKeys& family) const;
+  RopeScaling read_scaling(const Json& rope, const std::string& blamed, const ModelConfig& config,
+                           const RopeKeys& family) const;
+  std::vector<double> read_factors(const Json& rope, const std::string& blamed, const char* key,
+                                   const ModelConfig& config) const;
   double checked(const std::string& key, double value, double low, double high) const;
 
   const Json* in_ = nullptr;

@@ -88,6 +88,7 @@ std::optional<ParameterRole> branch_scale_of(ParameterRole role) {
     case ParameterRole::head:
       return std::nullopt;
     // Norms behind the branches and branch scales contradict each other (resolved_config(), config.h).
+    case ParameterRole::attention_end_norm:
     case ParameterRole::post_feedforward_norm:
     // The fused model has no scales.
     case ParameterRole::attention_branch_scale:

@@ -174,7 +174,7 @@ Json rope_scaling(const GgufFile& file, double base) {
   return scaling;
 }
 
-std::string shown(const std::vector<int64_t>& shape) {
+std::string shown_shape(const std::vector<int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
@@ -187,7 +187,7 @@ void check_tensors(const GgufFile& file, const ModelConfig& config) {
     const GgufTensor& tensor = tensor_at(file, name);
     if (tensor.shape != spec.shape) {
       fail(ErrorCode::damaged, "{}: tensor {} has shape {}, expected {} by the metadata",
-           file.path(), name, shown(tensor.shape), shown(spec.shape));
+           file.path(), name, shown_shape(tensor.shape), shown_shape(spec.shape));
     }
   }
   for (const auto& [name, tensor] : file.tensors()) {

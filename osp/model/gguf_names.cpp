@@ -58,6 +58,7 @@ std::string_view gguf_stem(ParameterRole role, const ModelConfig& config) {
     case ParameterRole::embedding_norm:
     case ParameterRole::attention_branch_scale:
     case ParameterRole::mlp_branch_scale:
+    case ParameterRole::attention_end_norm:
     case ParameterRole::head_projection:
       return "";
   }

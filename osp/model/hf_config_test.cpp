@@ -87,9 +87,15 @@ TEST(HfConfig, DefaultRopeIsAcceptedInBothSpellings) {
 }
 
 TEST(HfConfig, FamiliesThatDifferFromALlamaSurviveWritingAndReading) {
-  for (const std::string name : {"MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM",
-                                 "SmolLM3ForCausalLM", "OlmoForCausalLM", "Olmo2ForCausalLM",
-                                 "GPTNeoXForCausalLM", "StableLmForCausalLM", "OPTForCausalLM"}) {
+  for (const std::string name :
+       {"MistralForCausalLM",   "Qwen2ForCausalLM",      "Qwen3ForCausalLM",
+        "SmolLM3ForCausalLM",   "OlmoForCausalLM",       "Olmo2ForCausalLM",
+        "GPTNeoXForCausalLM",   "StableLmForCausalLM",   "OPTForCausalLM",
+        "SeedOssForCausalLM",   "ArceeForCausalLM",      "Ernie4_5ForCausalLM",
+        "MinistralForCausalLM", "Ministral3ForCausalLM", "Phi3ForCausalLM",
+        "GraniteForCausalLM",   "Olmo3ForCausalLM",      "Gemma2ForCausalLM",
+        "Gemma3ForCausalLM",    "GlmForCausalLM",        "Glm4ForCausalLM",
+        "NemotronForCausalLM"}) {
     SCOPED_TRACE(name);
     Json json = {{"architectures", {name}},
                  {"num_hidden_layers", 4},
@@ -103,7 +109,8 @@ TEST(HfConfig, FamiliesThatDifferFromALlamaSurviveWritingAndReading) {
                  {"max_position_embeddings", 64},
                  {"use_parallel_residual", true},
                  {"use_qkv_bias", true}};
-    const bool windowed = name[0] == 'M' || name[0] == 'Q';
+    const bool by_layer = name[0] == 'M' || name == "Olmo3ForCausalLM" || name.starts_with("Gemma");
+    const bool windowed = by_layer || name[0] == 'Q';
     if (windowed) json.update({{"sliding_window", 8}, {"use_sliding_window", true}});
     if (name[0] == 'Q') json["max_window_layers"] = 2;
     const ModelConfig config = parse_hf_config(json, "c").model;
@@ -124,7 +131,16 @@ TEST(HfConfig, OptionsThatNoFamilyHasAreWrittenAsOurs) {
   config.clip_qkv = 3.5;
   config.rope_scaling = {.type = "llama3", .factor = 8, .original_context = 32};
   config.window = 7;
+  config.full_layers = {1};
+  config.local_rope_theta = 77.5;
   config.unrotated_layers = {1};
+  config.embedding_multiplier = 3.5;
+  config.residual_multiplier = 0.22;
+  config.attention_multiplier = 0.0078125;
+  config.logit_divisor = 8;
+  config.attention_softcap = 50;
+  config.logit_softcap = 30;
+  config.rope_scaling.query_growth = 0.1;
   EXPECT_EQ(architecture_name(config), "OspForCausalLM");
   EXPECT_TRUE(parse(model_config_json(config)).model == config);
 }
@@ -171,6 +187,94 @@ TEST(HfConfig, SmolLM3HasNoRotationInEveryFourthLayer) {
                [&] { parse_hf_config(json, "c"); });
 }
 
+TEST(HfConfig, EveryScaledRotaryEmbeddingSurvivesWritingAndReading) {
+  ModelConfig config = small();
+  config.norm = "rms";
+  config.embedding_projection = false;
+  const std::vector<double> factors = {1, 1.25, 1.5, 2, 3, 4, 5, 6.5};
+  const std::vector<RopeScaling> scalings = {
+      {.type = "linear", .factor = 2},
+      {.type = "dynamic", .factor = 2, .original_context = config.context},
+      {.type = "yarn", .factor = 4, .original_context = 16},
+      {.type = "yarn",
+       .factor = 4,
+       .original_context = 16,
+       .beta_fast = 20,
+       .beta_slow = 0.5,
+       .truncate = false,
+       .mscale = 0.7,
+       .mscale_all_dim = 1.3},
+      {.type = "yarn", .factor = 4, .original_context = 16, .attention_factor = 1.1},
+      {.type = "longrope",
+       .factor = 3,
+       .original_context = 16,
+       .short_factor = factors,
+       .long_factor = factors,
+       .attention_factor = 1.2}};
+  for (const RopeScaling& scaling : scalings) {
+    SCOPED_TRACE(scaling.type);
+    config.rope_scaling = scaling;
+    EXPECT_EQ(architecture_name(config), "LlamaForCausalLM");
+    EXPECT_TRUE(parse(model_config_json(config)).model == config);
+    ModelConfig ours = config;
+    ours.norm = "simple";
+    EXPECT_TRUE(parse(model_config_json(ours)).model == ours);
+  }
+}
+
+// Phi-4-mini's keys as they were released, shortened to what decides the model.
+TEST(HfConfig, Phi3RotatesAPartOfEachHeadByTheLengthOfTheText) {
+  const std::vector<double> factors(48, 1.5);
+  Json json = {{"architectures", {"Phi3ForCausalLM"}},
+               {"hidden_size", 3072},
+               {"intermediate_size", 8192},
+               {"num_hidden_layers", 32},
+               {"num_attention_heads", 24},
+               {"num_key_value_heads", 8},
+               {"vocab_size", 200064},
+               {"max_position_embeddings", 131072},
+               {"original_max_position_embeddings", 4096},
+               {"partial_rotary_factor", 0.75},
+               {"rope_theta", 10000.0},
+               {"sliding_window", 262144},
+               {"tie_word_embeddings", true},
+               {"rope_scaling",
+                {{"type", "longrope"}, {"long_factor", factors}, {"short_factor", factors}}}};
+  const ModelConfig config = parse_hf_config(json, "c").model;
+  EXPECT_EQ(config.rotary_size, 96);
+  EXPECT_EQ(config.rope_scaling.factor, 32.0);
+  EXPECT_EQ(config.rope_scaling.original_context, 4096);
+  EXPECT_TRUE(parse(model_config_json(config)).model == config);
+  ModelConfig ours = config;  // with an option that the family cannot say
+  ours.mlp_bias = true;
+  ours.family = "";
+  EXPECT_EQ(architecture_name(ours), "OspForCausalLM");
+  EXPECT_TRUE(parse(model_config_json(ours)).model == ours);
+}
+
+TEST(HfConfig, WindowsByLayerAreAListOfTheFullLayers) {
+  Json json = {{"architectures", {"Gemma3ForCausalLM"}},
+               {"hidden_size", 64},
+               {"intermediate_size", 128},
+               {"num_hidden_layers", 13},
+               {"num_attention_heads", 4},
+               {"vocab_size", 100},
+               {"query_pre_attn_scalar", 168},
+               {"sliding_window", 512}};
+  const ModelConfig config = parse_hf_config(json, "c").model;
+  EXPECT_EQ(config.full_layers, (std::vector<int64_t>{5, 11}));
+  EXPECT_EQ(config.window_of(4), 512);
+  EXPECT_EQ(config.window_of(5), 0);
+  EXPECT_EQ(config.rope_theta, 1e6);
+  EXPECT_EQ(config.local_rope_theta, 1e4);
+  EXPECT_TRUE(config.rotates_locally(4) && !config.rotates_locally(5));
+  const Json written = Json::parse(model_config_json(config));
+  EXPECT_TRUE(written.at("query_pre_attn_scalar").is_number_integer());
+  EXPECT_TRUE(parse_hf_config(written, "c").model == config);
+  json["layer_types"] = std::vector<std::string>(13, "full_attention");
+  EXPECT_EQ(parse_hf_config(json, "c").model.window, 0);
+}
+
 TEST(HfConfig, OutlierProtectedBlocksAreWrittenAsOurs) {
   ModelConfig config = small();
   config.norm = "none";
@@ -200,12 +304,12 @@ TEST(HfConfig, OptionsThatTheFamilyCannotSayAreNotLost) {
 
 TEST(HfConfig, FeaturesThatOspDoesNotComputeAreRefusedByName) {
   const std::vector<std::pair<std::string, Json>> features = {
-      {"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}},
+      {"rope_scaling", {{"type", "axial"}, {"factor", 2.0}}},
       {"sliding_window", 4096},
       {"quantization_config", Json::object()},
       {"partial_rotary_factor", 0.5},
       {"hidden_act", "quick_gelu"},
-      {"rope_parameters", {{"rope_type", "yarn"}}}};
+      {"rope_parameters", {{"rope_type", "proportional"}}}};
   for (const auto& [key, value] : features) {
     Json json = Json::parse(model_config_json(small()));
     json[key] = value;

@@ -1,250 +1,53 @@
 #include "osp/model/hf_family.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/stack.h>
 
 #include "osp/base/error.h"
+#include "osp/model/family_keys.h"
 
 namespace osp {
 namespace {
 
-void sizes(ConfigKeys& keys, ModelConfig& config, const char* inner, int64_t context) {
-  keys.size("num_hidden_layers", "layers", config.layers);
-  keys.size("hidden_size", "width", config.width);
-  keys.size("num_attention_heads", "heads", config.heads);
-  keys.size(inner, "inner", config.inner);
-  keys.size("vocab_size", "vocabulary", config.vocabulary);
-  keys.size("max_position_embeddings", "context", config.context, context);
-}
-
-// Keys that every family except OPT has beside its sizes; osp reads no quantized weights here.
-void common(ConfigKeys& keys, ModelConfig& config, bool tied = false) {
-  keys.flag("tie_word_embeddings", config.tied, tied);
-  keys.number("initializer_range", "init_std", config.init_std, 0.02);
-  keys.activation("hidden_act", config.activation, config.gated ? "silu" : "gelu");
-  keys.fixed("quantization_config", nullptr);
-}
-
-// Key and value heads; null means all heads, a key that is absent the family's default.
-void kv_heads(ConfigKeys& keys, ModelConfig& config, int64_t absent) {
-  const char* key = "num_key_value_heads";
-  keys.size(key, "kv_heads", config.kv_heads, keys.is_null(key) ? config.heads : absent);
-}
-
-void no_window(ConfigKeys& keys) {
-  keys.fixed("sliding_window", nullptr);
-  keys.fixed("layer_types", nullptr);
-}
-
-// One key for the biases of all four projections of attention.
-void attention_bias(ConfigKeys& keys, ModelConfig& config, bool absent) {
-  bool biased = config.qkv_bias && config.output_bias;
-  keys.flag("attention_bias", biased, absent);
-  if (keys.reads()) config.qkv_bias = config.output_bias = biased;
-}
-
-void llama(ConfigKeys& keys, ModelConfig& config) {
-  sizes(keys, config, "intermediate_size", 2048);
-  kv_heads(keys, config, config.heads);
-  keys.size("head_dim", "head_size", config.head_size, 0);
-  keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-6);
-  keys.rope(config);
-  common(keys, config);
-  attention_bias(keys, config, false);
-  keys.flag("mlp_bias", config.mlp_bias, false);
-  no_window(keys);
-}
-
-void mistral(ConfigKeys& keys, ModelConfig& config) {
-  sizes(keys, config, "intermediate_size", 4096 * 32);
-  kv_heads(keys, config, 8);
-  keys.size("head_dim", "head_size", config.head_size, 0);
-  keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-6);
-  keys.rope(config);
-  common(keys, config);
-  keys.window("sliding_window", config.window, 4096);
-  keys.has("use_sliding_window");  // passed over by the family: the window is there or not
-  keys.layer_types(config);
-}
-
-// The sliding window of Qwen 2 and 3: in the blocks from max_window_layers on.
-void late_window(ConfigKeys& keys, ModelConfig& config) {
-  bool windowed = config.window > 0;
-  keys.flag("use_sliding_window", windowed, false);
-  int64_t window = config.window;
-  for (const char* key : {"sliding_window", "max_window_layers"}) keys.has(key);  // maybe no effect
-  if (windowed) {
-    keys.window("sliding_window", window, 4096);
-    keys.integer("max_window_layers", config.first_window_layer, 0, 28);
-  }
-  if (!keys.reads()) return;
-  if (!windowed) window = 0;
-  if (keys.has("layer_types")) return keys.windows_by_layer(window, config);
-  config.window = window;
-  if (window == 0) config.first_window_layer = 0;
-}
-
-void qwen2(ConfigKeys& keys, ModelConfig& config) {
-  sizes(keys, config, "intermediate_size", 32768);
-  kv_heads(keys, config, 32);
-  keys.size("head_dim", "head_size", config.head_size, 0);
-  keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-6);
-  keys.rope(config);
-  common(keys, config);
-  config.qkv_bias = true;
-  late_window(keys, config);
-}
-
-void qwen3(ConfigKeys& keys, ModelConfig& config) {
-  sizes(keys, config, "intermediate_size", 32768);
-  kv_heads(keys, config, 32);
-  keys.size("head_dim", "head_size", config.head_size, 128);
-  keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-6);
-  keys.rope(config);
-  common(keys, config);
-  attention_bias(keys, config, false);
-  config.qk_norm = true;
-  late_window(keys, config);
-}
-
-void smollm3(ConfigKeys& keys, ModelConfig& config) {
-  sizes(keys, config, "intermediate_size", 11008);
-  kv_heads(keys, config, 4);
-  keys.size("head_dim", "head_size", config.head_size, 0);
-  keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-6);
-  keys.rope(config, {}, "rope_theta", "partial_rotary_factor", 2e6);
-  common(keys, config, true);
-  attention_bias(keys, config, false);
-  keys.flag("mlp_bias", config.mlp_bias, false);
-  keys.unrotated_layers(config);
-  keys.fixed("use_sliding_window", false);
-  for (const char* key : {"sliding_window", "max_window_layers"}) keys.has(key);  // no effect
-  keys.layer_types(config);
-}
-
-void olmo(ConfigKeys& keys, ModelConfig& config) {
-  config.norm = "layer-plain";
-  config.norm_eps = 1e-5;  // fixed in the family
-  sizes(keys, config, "intermediate_size", 2048);
-  kv_heads(keys, config, config.heads);
-  keys.size("head_dim", "head_size", config.head_size, 0);
-  keys.rope(config);
-  common(keys, config);
-  attention_bias(keys, config, false);
-  keys.optional_number("clip_qkv", config.clip_qkv);
-  no_window(keys);
-}
-
-void olmo2(ConfigKeys& keys, ModelConfig& config) {
-  config.norm_after = true;
-  config.qk_norm = config.qk_norm_wide = true;
-  sizes(keys, config, "intermediate_size", 2048);
-  kv_heads(keys, config, config.heads);
-  keys.size("head_dim", "head_size", config.head_size, 0);
-  keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-5);
-  keys.rope(config);
-  common(keys, config);
-  attention_bias(keys, config, false);
-  keys.fixed("clip_qkv", nullptr);
-  no_window(keys);
-}
-
-void gpt_neox(ConfigKeys& keys, ModelConfig& config) {
-  config.norm = "layer";
-  config.gated = false;
-  config.mlp_bias = true;
-  sizes(keys, config, "intermediate_size", 2048);
-  config.kv_heads = config.heads;
-  keys.number("layer_norm_eps", "norm_eps", config.norm_eps, 1e-5);
-  keys.rope(config, 0.25, "rotary_emb_base", "rotary_pct");
-  common(keys, config);
-  attention_bias(keys, config, true);
-  keys.flag("use_parallel_residual", config.parallel, true);
-}
-
-void stable_lm(ConfigKeys& keys, ModelConfig& config) {
-  config.norm = "layer";
-  sizes(keys, config, "intermediate_size", 4096);
-  kv_heads(keys, config, 32);
-  keys.number("layer_norm_eps", "norm_eps", config.norm_eps, 1e-5);
-  keys.rope(config, 0.25);
-  common(keys, config);
-  keys.flag("use_qkv_bias", config.qkv_bias, false);
-  keys.fixed("qk_layernorm", false);
-  keys.flag("use_parallel_residual", config.parallel, false);
-  config.shared_norm = config.parallel;
-}
-
-void opt(ConfigKeys& keys, ModelConfig& config) {
-  config.norm_eps = 1e-5;  // fixed in the family
-  config.gated = false;
-  config.learned_positions = true;
-  config.position_offset = 2;
-  sizes(keys, config, "ffn_dim", 2048);
-  config.kv_heads = config.heads;
-  keys.flag("tie_word_embeddings", config.tied, true);
-  keys.number("init_std", "init_std", config.init_std, 0.02);
-  keys.activation("activation_function", config.activation, "relu");
-  keys.fixed("quantization_config", nullptr);
-  keys.fixed("do_layer_norm_before", true);
-  keys.fixed("_remove_final_layer_norm", false);
-  keys.fixed("word_embed_proj_dim", config.width);
-  bool biased = config.qkv_bias && config.output_bias && config.mlp_bias;
-  keys.flag("enable_bias", biased, true);
-  config.qkv_bias = config.output_bias = config.mlp_bias = biased;
-  bool affine = config.norm == "layer";
-  keys.flag("layer_norm_elementwise_affine", affine, true);
-  config.norm = affine ? "layer" : "layer-plain";
-}
-
-// Options that only our own format can say; keys of a Llama's values are not written.
-void osp_option(ConfigKeys& keys, const char* key, bool& value, bool absent) {
-  if (keys.reads() || value != absent) keys.flag(key, value, absent);
-}
-void osp_option(ConfigKeys& keys, const char* key, int64_t& value) {
-  if (keys.reads() || value != 0) keys.integer(key, value, 0, 0);
-}
-
-void osp_own(ConfigKeys& keys, ModelConfig& config) {
-  llama(keys, config);
-  keys.text("osp_norm", config.norm,
-            {"rms", "single-scale", "simple", "none", "layer", "layer-plain"}, "");
-  keys.flag("osp_embedding_projection", config.embedding_projection, {});
-  keys.flag("osp_qk_norm", config.qk_norm, {});
-  osp_option(keys, "osp_embedding_norm", config.embedding_norm, false);
-  osp_option(keys, "osp_branch_scale", config.branch_scale, false);
-  if (config.branch_scale) {
-    keys.number("osp_branch_scale_init", "branch_scale_init", config.branch_scale_init, 0.0);
-  }
-  osp_option(keys, "osp_norm_after", config.norm_after, false);
-  osp_option(keys, "osp_parallel", config.parallel, false);
-  osp_option(keys, "osp_shared_norm", config.shared_norm, false);
-  osp_option(keys, "osp_qk_norm_wide", config.qk_norm_wide, false);
-  osp_option(keys, "osp_gated", config.gated, true);
-  const bool both = config.qkv_bias && config.output_bias;  // as attention_bias says
-  osp_option(keys, "osp_qkv_bias", config.qkv_bias, both);
-  osp_option(keys, "osp_output_bias", config.output_bias, both);
-  if (keys.reads() || config.clip_qkv > 0) keys.optional_number("osp_clip_qkv", config.clip_qkv);
-  int64_t rotary = config.rotary_size == config.head_size ? 0 : config.rotary_size;
-  osp_option(keys, "osp_rotary_size", rotary);
-  if (keys.reads()) config.rotary_size = rotary;
-  osp_option(keys, "osp_learned_positions", config.learned_positions, false);
-  osp_option(keys, "osp_position_offset", config.position_offset);
-  osp_option(keys, "osp_window", config.window);
-  osp_option(keys, "osp_first_window_layer", config.first_window_layer);
-  keys.layers("osp_unrotated_layers", config, config.unrotated_layers);
-}
+using Renames = std::vector<std::pair<std::string, std::string>>;
 
 const std::vector<Family>& families() {
+  using namespace family_keys;
   static const std::vector<std::string> rotary = {".rotary_emb.inv_freq", ".rotary_emb.cos_cached",
                                                   ".rotary_emb.sin_cached"};
+  static const Renames joined_gate = {{"mlp.gate_proj.", "mlp.gate_up_proj."},
+                                      {"mlp.up_proj.", "mlp.gate_up_proj."}};
+  static const Renames joined_layers = {{"self_attn.q_proj.", "self_attn.qkv_proj."},
+                                        {"self_attn.k_proj.", "self_attn.qkv_proj."},
+                                        {"self_attn.v_proj.", "self_attn.qkv_proj."},
+                                        {"mlp.gate_proj.", "mlp.gate_up_proj."},
+                                        {"mlp.up_proj.", "mlp.gate_up_proj."}};
+  static const Renames gemma_norms = {{"post_attention_layernorm.", "pre_feedforward_layernorm."},
+                                      {"post_self_attn_layernorm.", "post_attention_layernorm."}};
+  static const Renames glm4_names = {{"mlp.gate_proj.", "mlp.gate_up_proj."},
+                                     {"mlp.up_proj.", "mlp.gate_up_proj."},
+                                     {"post_feedforward_layernorm.", "post_mlp_layernorm."}};
   static const std::vector<Family> all = {
-      {"LlamaForCausalLM", "llama", llama, {}, false, rotary},
-      {"MistralForCausalLM", "mistral", mistral, {}, false, rotary},
-      {"Qwen2ForCausalLM", "qwen2", qwen2, {}, false, rotary},
-      {"Qwen3ForCausalLM", "qwen3", qwen3, {}, false, rotary},
-      {"SmolLM3ForCausalLM", "smollm3", smollm3, {}, false, rotary},
-      {"OlmoForCausalLM", "olmo", olmo, {}, false, rotary},
-      {"Olmo2ForCausalLM", "olmo2", olmo2, {}, false, rotary},
+      {"LlamaForCausalLM", "llama", llama, {}, rotary},
+      {"MistralForCausalLM", "mistral", mistral, {}, rotary},
+      {"Qwen2ForCausalLM", "qwen2", qwen2, {}, rotary},
+      {"Qwen3ForCausalLM", "qwen3", qwen3, {}, rotary},
+      {"SmolLM3ForCausalLM", "smollm3", smollm3, {}, rotary},
+      {"SeedOssForCausalLM", "seed_oss", seed_oss, {}, rotary},
+      {"ArceeForCausalLM", "arcee", arcee, {}, rotary},
+      {"Ernie4_5ForCausalLM", "ernie4_5", ernie, {}, rotary, {.neighbour_pairs = true}},
+      {"MinistralForCausalLM", "ministral", ministral, {}, rotary},
+      {"Ministral3ForCausalLM", "ministral3", ministral3, {}, rotary},
+      {"Phi3ForCausalLM", "phi3", phi3, joined_layers, rotary},
+      {"GraniteForCausalLM", "granite", granite, {}, rotary},
+      {"OlmoForCausalLM", "olmo", olmo, {}, rotary},
+      {"Olmo2ForCausalLM", "olmo2", olmo2, {}, rotary},
+      {"Olmo3ForCausalLM", "olmo3", olmo3, {}, rotary},
+      {"Gemma2ForCausalLM", "gemma2", gemma2, gemma_norms, rotary, {.norms_from_one = true}},
+      {"Gemma3ForCausalLM", "gemma3_text", gemma3, gemma_norms, rotary, {.norms_from_one = true}},
+      {"GlmForCausalLM", "glm", glm, joined_gate, rotary, {.neighbour_pairs = true}},
+      {"Glm4ForCausalLM", "glm4", glm4, glm4_names, rotary, {.neighbour_pairs = true}},
+      {"NemotronForCausalLM", "nemotron", nemotron, {}, rotary, {.norms_from_one = true}},
       {"GPTNeoXForCausalLM",
        "gpt_neox",
        gpt_neox,
@@ -258,9 +61,9 @@ const std::vector<Family>& families() {
         {"self_attn.o_proj.", "attention.dense."},
         {"mlp.up_proj.", "mlp.dense_h_to_4h."},
         {"mlp.down_proj.", "mlp.dense_4h_to_h."}},
-       true,
-       {".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias"}},
-      {"StableLmForCausalLM", "stablelm", stable_lm, {}, false, rotary},
+       {".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias"},
+       {.joined_by_head = true}},
+      {"StableLmForCausalLM", "stablelm", stable_lm, {}, rotary},
       {"OPTForCausalLM",
        "opt",
        opt,
@@ -271,9 +74,8 @@ const std::vector<Family>& families() {
         {"mlp.up_proj.", "fc1."},
         {"mlp.down_proj.", "fc2."},
         {"model.", "model.decoder."}},
-       false,
        {}},
-      {"OspForCausalLM", "osp", osp_own, {}, false, rotary},
+      {"OspForCausalLM", "osp", osp_own, {}, rotary},
   };
   return all;
 }
@@ -319,22 +121,53 @@ std::vector<StoredTensor> stored_tensors(const ModelConfig& config,
   const Family& family = family_of(config);
   std::vector<StoredTensor> stored;
   for (size_t i = 0; i < specs.size(); ++i) {
-    const std::string name = renamed(family, specs[i].name);
-    // Weights (and biases) of q, k and v follow each other and have one name in the file.
-    if (family.joined_qkv && !stored.empty() && stored.back().name == name) {
-      stored.back().shape[0] += specs[i].shape[0];
-      stored.back().parameters.push_back(static_cast<int64_t>(i));
+    const ParameterSpec& spec = specs[i];
+    const std::string name = renamed(family, spec.name);
+    // Weights (and biases) that are one tensor follow each other and have one name in the file.
+    if (!stored.empty() && stored.back().name == name) {
+      StoredTensor& tensor = stored.back();
+      tensor.shape[0] += spec.shape[0];
+      tensor.parameters.push_back(static_cast<int64_t>(i));
+      tensor.rows.push_back(spec.shape[0]);
+      tensor.order = family.layout.joined_by_head ? StoredOrder::by_head : StoredOrder::plain;
       continue;
     }
+    StoredTensor tensor{.name = name,
+                        .alias = {},
+                        .shape = spec.shape,
+                        .parameters = {static_cast<int64_t>(i)},
+                        .rows = {spec.shape[0]}};
     // A head under a name of its own is also found under ours, as some converters write it.
-    const std::string alias = name == "embed_out.weight" ? "lm_head.weight" : "";
-    stored.push_back({name, alias, specs[i].shape, {static_cast<int64_t>(i)}});
+    if (name == "embed_out.weight") tensor.alias = "lm_head.weight";
+    const bool turned = spec.role == ParameterRole::query || spec.role == ParameterRole::key;
+    if (family.layout.neighbour_pairs && turned) tensor.order = StoredOrder::neighbour_pairs;
+    if (family.layout.norms_from_one && spec.kind == ParameterKind::gain) tensor.offset = 1.0;
+    stored.push_back(std::move(tensor));
   }
   return stored;
 }
 
-at::Tensor join_rows(const ModelConfig& config, const std::vector<at::Tensor>& parts) {
+namespace {
+
+// The rotated rows of each head: [half, 2] of the file as [2, half], or the reverse.
+at::Tensor swapped_pairs(const ModelConfig& config, const at::Tensor& rows, bool from_file) {
+  const int64_t K = config.head_size, R = config.rotary_size;
+  const at::Tensor heads = rows.reshape({rows.size(0) / K, K, -1});
+  const int64_t outer = from_file ? R / 2 : 2, inner = from_file ? 2 : R / 2;
+  const at::Tensor turned = heads.narrow(1, 0, R)
+                                .reshape({heads.size(0), outer, inner, -1})
+                                .transpose(1, 2)
+                                .reshape({heads.size(0), R, -1});
+  return at::cat({turned, heads.narrow(1, R, K - R)}, 1).reshape(rows.sizes()).contiguous();
+}
+
+}  // namespace
+
+at::Tensor join_rows(const ModelConfig& config, const StoredTensor& stored,
+                     const std::vector<at::Tensor>& parts) {
+  if (stored.order == StoredOrder::neighbour_pairs) return swapped_pairs(config, parts[0], false);
   if (parts.size() == 1) return parts[0];
+  if (stored.order == StoredOrder::plain) return at::cat(parts);
   std::vector<at::Tensor> heads;
   for (const at::Tensor& part : parts) {
     heads.push_back(part.view({config.heads, config.head_size, -1}));
@@ -346,12 +179,21 @@ at::Tensor join_rows(const ModelConfig& config, const std::vector<at::Tensor>& p
 
 std::vector<at::Tensor> split_rows(const ModelConfig& config, const StoredTensor& stored,
                                    const at::Tensor& rows) {
+  if (stored.order == StoredOrder::neighbour_pairs) return {swapped_pairs(config, rows, true)};
   const int64_t count = static_cast<int64_t>(stored.parameters.size());
   if (count == 1) return {rows};
+  std::vector<at::Tensor> parts;
+  if (stored.order == StoredOrder::plain) {
+    int64_t row = 0;
+    for (const int64_t height : stored.rows) {
+      parts.push_back(rows.narrow(0, row, height).contiguous());
+      row += height;
+    }
+    return parts;
+  }
   std::vector<int64_t> shape = rows.sizes().vec();
   shape[0] /= count;
   const at::Tensor heads = rows.reshape({config.heads, count, config.head_size, -1});
-  std::vector<at::Tensor> parts;
   for (int64_t i = 0; i < count; ++i) {
     parts.push_back(heads.select(1, i).reshape(shape).contiguous());
   }
@@ -360,13 +202,18 @@ std::vector<at::Tensor> split_rows(const ModelConfig& config, const StoredTensor
 
 void scatter_stored(const StoredTensor& stored, const at::Tensor& tensor, ParameterStore& store) {
   const std::vector<at::Tensor> parts = split_rows(store.config, stored, tensor);
-  for (size_t i = 0; i < parts.size(); ++i) store.master(stored.parameters[i]).copy_(parts[i]);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    at::Tensor master = store.master(stored.parameters[i]);
+    master.copy_(parts[i]);
+    if (stored.offset != 0) master.add_(stored.offset);
+  }
 }
 
 at::Tensor gather_stored(const StoredTensor& stored, const ParameterStore& store) {
   std::vector<at::Tensor> parts;
   for (const int64_t parameter : stored.parameters) parts.push_back(store.master(parameter));
-  return join_rows(store.config, parts);
+  const at::Tensor rows = join_rows(store.config, stored, parts);
+  return stored.offset != 0 ? rows - stored.offset : rows;
 }
 
 }  // namespace osp

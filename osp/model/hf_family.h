@@ -7,8 +7,20 @@
 // | Qwen2             | biases of q, k, v; window in the last blocks                             |
 // | Qwen3             | RMSNorm of each query and key head                                       |
 // | SmolLM3           | layers without the rotary embedding                                      |
+// | SeedOss           | separate switches of the biases                                          |
+// | Arcee             | relu squared, no gate                                                    |
+// | Ernie4_5          | rotary pairs are neighbours in the files                                 |
+// | Ministral         | windows by layer                                                         |
+// | Ministral3        | queries that grow with the position                                      |
+// | Phi3 (Phi-3, -4)  | q, k, v and gate, up in one tensor; part of a head rotated               |
+// | Granite           | constant factors of embedding, branches, attention and logits            |
 // | Olmo              | LayerNorm without weights, clipped q, k, v                               |
 // | Olmo2             | norms after the branches, RMSNorm over all heads of q and of k           |
+// | Olmo3             | the same, windows by layer with a rotary embedding of their own          |
+// | Gemma2            | norms before and after the branches, 1 + weight, capped logits           |
+// | Gemma3            | the same without the caps of attention, RMSNorm of each head of q and k  |
+// | Glm, Glm4         | part of a head rotated in pairs of neighbours; Glm4: as many norms       |
+// | Nemotron          | LayerNorm with 1 + weight, relu squared, no gate                         |
 // | GPTNeoX (Pythia)  | LayerNorm, parallel branches, part of a head rotated, biases, no gate    |
 // | StableLm          | LayerNorm, part of a head rotated, optionally parallel with one norm     |
 // | OPT               | LayerNorm, learned positions, biases, relu, no gate                      |
@@ -26,6 +38,19 @@
 
 namespace osp {
 
+// How the tensors of a family's files differ from ours.
+struct TensorLayout {
+  // Parameters that the renames give one name are one tensor. Its rows are those of one parameter
+  // after the other, or [head][q, k, v][channel].
+  bool joined_by_head = false;
+  // The rotary embedding turns channels 2i and 2i + 1 of a head's rotated part, where ours turns i
+  // and i + half: the rows of q and k are stored in another order. Products of q and k stay as they
+  // are.
+  bool neighbour_pairs = false;
+  // The norms multiply by 1 + the stored weight.
+  bool norms_from_one = false;
+};
+
 struct Family {
   std::string architecture;
   std::string model_type;
@@ -34,10 +59,9 @@ struct Family {
   // Replacements, one after the other, that turn our name of a tensor into the file's. They work on
   // names, not roles, because a replacement of a prefix covers many roles and all layers.
   std::vector<std::pair<std::string, std::string>> renames = {};
-  // q, k and v are one tensor, rows ordered [head][q, k, v][channel].
-  bool joined_qkv = false;
   // Endings of the names of stored tensors that hold nothing new (constants, masks).
   std::vector<std::string> ignored = {};
+  TensorLayout layout = {};
 };
 
 // By architecture; nullptr if osp does not read it. "" stands for LlamaForCausalLM.
@@ -46,13 +70,23 @@ const Family* find_family(const std::string& architecture);
 // "LlamaForCausalLM, MistralForCausalLM, …" for messages.
 std::string supported_architectures();
 
-// A tensor of a file and the parameters (indices into parameter_specs) that it holds: one, or q, k
-// and v.
+// The order of a stored tensor's rows.
+enum class StoredOrder {
+  plain,            // one parameter's rows after the other's
+  by_head,          // [head][parameter][channel]
+  neighbour_pairs,  // of one parameter: see TensorLayout::neighbour_pairs
+};
+
+// A tensor of a file and the parameters (indices into parameter_specs) that it holds: one, q, k and
+// v, or gate and up.
 struct StoredTensor {
   std::string name;
   std::string alias;  // another name that files have, "" if none
   std::vector<int64_t> shape;
   std::vector<int64_t> parameters;
+  std::vector<int64_t> rows;  // of each of them
+  StoredOrder order = StoredOrder::plain;
+  double offset = 0.0;  // what is added to the stored numbers
 };
 
 // The tensors of a model's files, in the order of the forward pass.
@@ -64,7 +98,8 @@ std::string stored_name(const ModelConfig& config, const std::string& parameter)
 
 // Rows of the file's tensor from those of its parameters [rows, ...], and the reverse; every tensor
 // that goes with the rows (codes, scales) is ordered alike.
-at::Tensor join_rows(const ModelConfig& config, const std::vector<at::Tensor>& parts);
+at::Tensor join_rows(const ModelConfig& config, const StoredTensor& stored,
+                     const std::vector<at::Tensor>& parts);
 std::vector<at::Tensor> split_rows(const ModelConfig& config, const StoredTensor& stored,
                                    const at::Tensor& rows);
 

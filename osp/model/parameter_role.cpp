@@ -41,6 +41,8 @@ RoleRow row_of(ParameterRole role) {
       return {"self_attn.o_proj", Kind::matrix};
     case ParameterRole::attention_branch_scale:
       return {"self_attn.branch_scale", Kind::gain, Place::block, ""};
+    case ParameterRole::attention_end_norm:
+      return {"post_self_attn_layernorm", Kind::gain};
     case ParameterRole::post_attention_norm:
       return {"post_attention_layernorm", Kind::gain};
     case ParameterRole::gate:
@@ -115,6 +117,7 @@ std::optional<BlockLinear> block_linear(ParameterRole role) {
     case ParameterRole::query_norm:
     case ParameterRole::key_norm:
     case ParameterRole::attention_branch_scale:
+    case ParameterRole::attention_end_norm:
     case ParameterRole::post_attention_norm:
     case ParameterRole::mlp_branch_scale:
     case ParameterRole::post_feedforward_norm:

@@ -27,12 +27,13 @@ enum class ParameterRole {
   key_norm,
   attention_output,        // the projection behind attention
   attention_branch_scale,  // a scalar, as mlp_branch_scale
+  attention_end_norm,      // behind that projection, where norms stand around the branches
   post_attention_norm,     // in front of gate and up; behind attention where norms follow branches
   gate,
   up,
   down,
   mlp_branch_scale,
-  post_feedforward_norm,  // behind the feed-forward network (OLMo 2)
+  post_feedforward_norm,  // behind the feed-forward network (OLMo 2, Gemma, GLM-4)
   // Behind the blocks:
   final_norm,
   head_projection,  // EmbProj in front of the head

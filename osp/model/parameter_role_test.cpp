@@ -30,6 +30,7 @@ const std::map<std::string, ParameterRole> kRoleOfName = {
     {"model.layers.N.self_attn.k_norm.weight", ParameterRole::key_norm},
     {"model.layers.N.self_attn.o_proj.weight", ParameterRole::attention_output},
     {"model.layers.N.self_attn.branch_scale", ParameterRole::attention_branch_scale},
+    {"model.layers.N.post_self_attn_layernorm.weight", ParameterRole::attention_end_norm},
     {"model.layers.N.post_attention_layernorm.weight", ParameterRole::post_attention_norm},
     {"model.layers.N.mlp.gate_proj.weight", ParameterRole::gate},
     {"model.layers.N.mlp.up_proj.weight", ParameterRole::up},

@@ -128,11 +128,14 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
     list.begin_block(layer);
     if (config.norm_before()) list.norm(ParameterRole::input_norm, D);
     add_attention(list, config);
+    if (config.norm_around) list.norm(ParameterRole::attention_end_norm, D);
     if (config.norm != "none" && !config.shared_norm) {
       list.norm(ParameterRole::post_attention_norm, D);
     }
     add_feed_forward(list, config);
-    if (config.norm_after) list.norm(ParameterRole::post_feedforward_norm, D);
+    if (config.norm_after || config.norm_around) {
+      list.norm(ParameterRole::post_feedforward_norm, D);
+    }
   }
   // Behind the blocks.
   list.begin_block(kNoLayer);
@@ -301,6 +304,7 @@ void initialize_parameters(ParameterStore& store, uint64_t seed) {
       case ParameterRole::query_norm:
       case ParameterRole::key_norm:
       case ParameterRole::post_attention_norm:
+      case ParameterRole::attention_end_norm:
       case ParameterRole::post_feedforward_norm:
       case ParameterRole::final_norm:
         weight.fill_(1.0);

@@ -14,6 +14,8 @@
 //   norm of the embedding        model.embed_norm.weight
 //   scalars on the branches      model.layers.N.self_attn.branch_scale and .mlp.branch_scale [1]
 //   norms after the branches     post_attention_layernorm, post_feedforward_layernorm (OLMo 2's)
+//   norms around the branches    input_layernorm, post_self_attn_layernorm,
+//                                post_attention_layernorm, post_feedforward_layernorm
 //   networks without a gate      up_proj and down_proj
 //
 // Tested by parameter_role_test.cpp (roles, names) and transformer_test.cpp (banks).

@@ -33,6 +33,7 @@ TapPoint input_point(ParameterRole role) {
     case ParameterRole::attention_branch_scale:
     case ParameterRole::post_attention_norm:
     case ParameterRole::mlp_branch_scale:
+    case ParameterRole::attention_end_norm:
     case ParameterRole::post_feedforward_norm:
     case ParameterRole::final_norm:
       break;

@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <memory>
@@ -12,10 +11,10 @@
 #include "osp/base/interrupt.h"
 #include "osp/model/forward_engine.h"
 #include "osp/model/parameter_access.h"
+#include "osp/model/pass_positions.h"
 #include "osp/ops/attention.h"
 #include "osp/ops/branch_scale.h"
 #include "osp/ops/fused.h"
-#include "osp/ops/fused_attention.h"
 #include "osp/ops/layer_norm.h"
 #include "osp/ops/linear.h"
 #include "osp/ops/recompute.h"
@@ -31,29 +30,9 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   ForwardPass(const ParameterStore& store, int64_t length, const ForwardOptions& options)
       : config_(store.config),
         options_(options),
-        parameters_(store, options.tap, options.training, !options.segments.empty()) {
+        parameters_(store, options.tap, options.training, !options.segments.empty()),
+        positions_(config_, length, options, store.banks[0].compute) {
     OSP_CHECK(!(options.cache != nullptr && options.training), "no training through a cache");
-    if (!options.segments.empty()) {
-      begin_packed(length);
-      return;
-    }
-    // Positions and their rotations.
-    first_position_ = options.cache != nullptr ? options.cache->length : 0;
-    const int64_t total = first_position_ + length;
-    if (!config_.learned_positions) {
-      set_rope(
-          make_rope_tables(total, config_.rotary_size, config_.rope_theta, config_.rope_scaling));
-    }
-    // Which keys each query sees: a number per query for fused attention, else a mask.
-    const at::Tensor& like = store.banks[0].compute;
-    if (first_position_ == 0 &&
-        has_fused_attention(like.device(), like.scalar_type(), config_.head_size)) {
-      all_keys_.first_BT = first_keys(options.documents_BT, length, 0);
-      window_keys_.first_BT = first_keys(options.documents_BT, length, config_.window);
-    } else {
-      all_keys_.mask = additive_mask(length, total, 0, like);
-      window_keys_.mask = additive_mask(length, total, config_.window, like);
-    }
   }
 
   // The residual stream between two operations. A branch that is not yet added to it is pending:
@@ -65,8 +44,10 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
 
   at::Tensor embedding_lookup(const at::Tensor& tokens_BT) const {
     at::Tensor x = embedding(tokens_BT, parameters_.table(Role::embedding), parameters_.anchor());
+    if (config_.embedding_multiplier != 1.0) x = x * config_.embedding_multiplier;
     if (config_.learned_positions) {
-      x = x + learned_positions(tokens_BT.size(1));
+      const at::Tensor table = parameters_.table_leaf(Role::position_embedding);
+      x = x + positions_.learned(table, tokens_BT.size(1));
     }
     if (config_.embedding_projection) {
       x = parameters_.linear({Role::embedding_projection}, kNoLayer, x, false);
@@ -132,15 +113,17 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     // Attend to this pass's keys, or to all in the cache.
     if (!options_.segments.empty()) return packed_attention(layer, q, k, v);
     if (options_.cache != nullptr) std::tie(k, v) = append_to_cache(layer, k, v);
-    const bool windowed = layer >= config_.first_window_layer;
     at::Tensor out;
+    const auto capped = soft_cap(config_.attention_softcap);
     if (watches_attention_logits(layer)) {
-      const at::Tensor mask = additive_mask(q.size(1), k.size(1), windowed ? config_.window : 0, q);
+      const at::Tensor mask = positions_.mask(layer, q.size(1), k.size(1), q);
       out = causal_attention_reference(q, k, v, mask, [&](const at::Tensor& z) {
-        return options_.tap->at(TapPoint::attention_logits, layer, z);
+        return options_.tap->at(TapPoint::attention_logits, layer, capped ? capped(z) : z);
       });
+    } else if (capped) {
+      out = causal_attention_reference(q, k, v, positions_.visible(layer).mask, capped);
     } else {
-      out = causal_attention(q, k, v, windowed ? window_keys_ : all_keys_);
+      out = causal_attention(q, k, v, positions_.visible(layer));
     }
     return tap(TapPoint::attention_output, layer, out.flatten(2));
   }
@@ -149,8 +132,9 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   at::Tensor attention_branch(int64_t layer, const at::Tensor& output) const {
     const at::Tensor branch =
         parameters_.linear({Role::attention_output}, layer, output, config_.output_bias);
-    if (config_.norm_after) {
-      return parameters_.norm(Role::post_attention_norm, layer, branch).value;
+    if (config_.norm_after || config_.norm_around) {
+      const Role role = config_.norm_after ? Role::post_attention_norm : Role::attention_end_norm;
+      return scaled(parameters_.norm(role, layer, branch).value);
     }
     return scaled(Role::attention_branch_scale, layer, branch);
   }
@@ -163,8 +147,8 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   // The feed-forward branch: what is added to the stream.
   at::Tensor mlp_branch(int64_t layer, const RecomputableInput& product) const {
     const at::Tensor branch = parameters_.linear({Role::down}, layer, product, config_.mlp_bias);
-    if (config_.norm_after) {
-      return parameters_.norm(Role::post_feedforward_norm, layer, branch).value;
+    if (config_.norm_after || config_.norm_around) {
+      return scaled(parameters_.norm(Role::post_feedforward_norm, layer, branch).value);
     }
     return scaled(Role::mlp_branch_scale, layer, branch);
   }
@@ -179,14 +163,15 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     return stream.x;
   }
 
-  // Final norm and output EmbProj.
+  // Final norm and output EmbProj, and the constant factor of the logits.
   at::Tensor final_state(ResidualStream& stream) const {
     const RecomputableInput y =
         tap(TapPoint::final_state, config_.layers, norm(stream, Role::final_norm, kNoLayer));
     const at::Tensor h = config_.embedding_projection
                              ? parameters_.linear({Role::head_projection}, kNoLayer, y, false)
                              : y.value;
-    return tap(TapPoint::head_input, config_.layers, h);
+    const bool divided = config_.logit_divisor != 1.0;
+    return tap(TapPoint::head_input, config_.layers, divided ? h / config_.logit_divisor : h);
   }
 
   at::Tensor hidden(const at::Tensor& tokens_BT) const {
@@ -204,7 +189,9 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   // fp32 logits (fp64 of a model in fp64).
   at::Tensor logits(const at::Tensor& h, bool fast = false) const {
     const at::Tensor z = fast ? fast_linear(h, head().value) : linear(h, head());
-    return z.scalar_type() == at::kDouble ? z : z.to(at::kFloat);
+    const at::Tensor wide = z.scalar_type() == at::kDouble ? z : z.to(at::kFloat);
+    const auto capped = soft_cap(config_.logit_softcap);
+    return capped ? capped(wide) : wide;
   }
 
   // The head's weight: its own table, or the embedding's.
@@ -221,9 +208,13 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   }
 
  private:
-  // A branch times its scalar, if the model has branch scales.
+  // A branch times the constant factor of all branches, and its scalar, if there are such.
+  at::Tensor scaled(const at::Tensor& branch) const {
+    return config_.residual_multiplier == 1.0 ? branch : branch * config_.residual_multiplier;
+  }
   at::Tensor scaled(Role role, int64_t layer, const at::Tensor& branch) const {
-    return config_.branch_scale ? scale_branch(branch, parameters_.scalar(role, layer)) : branch;
+    return scaled(config_.branch_scale ? scale_branch(branch, parameters_.scalar(role, layer))
+                                       : branch);
   }
 
   RecomputableInput untapped_mlp_product(int64_t layer, const RecomputableInput& x) const {
@@ -251,72 +242,21 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     return replaced ? parameters_.norm(role, layer, stream.x) : y;
   }
 
-  // The mask of the last `length` of `total` tokens; undefined where causality is all there is.
-  at::Tensor additive_mask(int64_t length, int64_t total, int64_t window,
-                           const at::Tensor& like) const {
-    at::Tensor mask;
-    if (options_.documents_BT.defined()) {
-      mask = document_mask(options_.documents_BT, like.scalar_type());
-    }
-    if (window <= 0 || total <= window) return mask;
-    const at::Tensor newest = window_mask(length, total, window, like);
-    return mask.defined() ? newest + mask : newest;
-  }
-
   bool watches_attention_logits(int64_t layer) const {
     return options_.tap != nullptr && options_.tap->wants(TapPoint::attention_logits, layer);
-  }
-
-  // Positions of packed tokens and the rows of the rotary tables that they need.
-  void begin_packed(int64_t length) {
-    OSP_CHECK(!options_.training && !options_.documents_BT.defined(),
-              "packed tokens have no gradients and no documents");
-    std::vector<int64_t> positions;
-    int64_t longest = 0;
-    for (const Segment& segment : options_.segments) {
-      const int64_t first = segment.position();
-      for (int64_t i = 0; i < segment.length; ++i) positions.push_back(first + i);
-      longest = std::max(longest, first + segment.length);
-    }
-    OSP_CHECK(static_cast<int64_t>(positions.size()) == length, "segments of {} tokens for {}",
-              positions.size(), length);
-    packed_positions_ = at::tensor(positions);
-    if (config_.learned_positions) return;
-    const RopeTables all =
-        make_rope_tables(longest, config_.rotary_size, config_.rope_theta, config_.rope_scaling);
-    set_rope(
-        {all.cos.index_select(0, packed_positions_), all.sin.index_select(0, packed_positions_)});
-  }
-
-  // The tables, on the device of the weights.
-  void set_rope(const RopeTables& tables) {
-    const at::Device device = parameters_.device();
-    rope_ = {tables.cos.to(device), tables.sin.to(device)};
-  }
-
-  // Rows of the table of positions for this pass's tokens.
-  at::Tensor learned_positions(int64_t length) const {
-    const at::Tensor table = parameters_.table_leaf(Role::position_embedding);
-    if (packed_positions_.defined()) {
-      return table.index_select(0,
-                                (packed_positions_ + config_.position_offset).to(table.device()));
-    }
-    OSP_CHECK(first_position_ + length <= config_.context, "position {} of a table for {}",
-              first_position_ + length - 1, config_.context);
-    return table.narrow(0, config_.position_offset + first_position_, length);
   }
 
   // Attention of packed tokens, [1, N, heads, K] each; the result is the output projection's input.
   at::Tensor packed_attention(int64_t layer, const at::Tensor& q, const at::Tensor& k,
                               const at::Tensor& v) const {
     OSP_CHECK(!watches_attention_logits(layer), "packed tokens have no attention logits to tap");
-    const int64_t window = layer >= config_.first_window_layer ? config_.window : 0;
     at::Tensor keys = k[0], values = v[0];
     if (options_.cache != nullptr) {
       keys = store_packed(options_.cache->keys[layer], keys);
       values = store_packed(options_.cache->values[layer], values);
     }
-    const at::Tensor out = segment_attention(q[0], keys, values, options_.segments, window);
+    const at::Tensor out = segment_attention(q[0], keys, values, options_.segments,
+                                             config_.window_of(layer), config_.attention_softcap);
     return tap(TapPoint::attention_output, layer, out.flatten(1).unsqueeze(0));
   }
 
@@ -342,7 +282,10 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     if (config_.clip_qkv > 0) qkv = qkv.clamp(-config_.clip_qkv, config_.clip_qkv);
     const bool rotates = config_.rotates(layer), fused = rotates && config_.rotary_size == K;
     // Most models: split and rotate in one pass.
-    if (!config_.qk_norm && fused) return split_rope(qkv, H, Hkv, rope_, first_position_);
+    if (!config_.qk_norm && fused) {
+      const auto [q, k, v] = positions_.split_rotated(layer, qkv);
+      return {positions_.scaled_queries(q), k, v};
+    }
     // The others: norms over all heads or per head, then the rotation of a part or nothing.
     at::Tensor q = qkv.narrow(2, 0, H * K), k = qkv.narrow(2, H * K, Hkv * K);
     if (config_.qk_norm && config_.qk_norm_wide) {
@@ -356,15 +299,9 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
       k = parameters_.norm(Role::key_norm, layer, k).value;
     }
     const at::Tensor v = qkv.narrow(2, (H + Hkv) * K, Hkv * K).view({B, T, Hkv, K});
-    return {rotates ? rotated(q) : q, rotates ? rotated(k) : k, v};
-  }
-
-  // The rotary embedding on the channels that have it.
-  at::Tensor rotated(const at::Tensor& x_BTHK) const {
-    const int64_t K = config_.head_size, R = config_.rotary_size;
-    if (R == K) return rope(x_BTHK, rope_, first_position_);
-    return at::cat(
-        {rope(x_BTHK.narrow(3, 0, R), rope_, first_position_), x_BTHK.narrow(3, R, K - R)}, 3);
+    if (rotates) q = positions_.rotated(layer, q);
+    if (rotates) k = positions_.rotated(layer, k);
+    return {positions_.scaled_queries(q), k, v};
   }
 
   // Stores this pass's keys and values and returns all so far, [B, S, Hkv, K].
@@ -383,11 +320,7 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   const ModelConfig& config_;
   const ForwardOptions options_;
   ParameterAccess parameters_;
-  int64_t first_position_ = 0;
-  at::Tensor packed_positions_;  // of packed tokens, [N]
-  RopeTables rope_;              // of packed tokens: one row for each
-  VisibleKeys all_keys_;         // of blocks without a window
-  VisibleKeys window_keys_;      // of blocks with a window
+  PassPositions positions_;
 };
 
 namespace {
@@ -494,7 +427,8 @@ at::Tensor forward_loss_sum(const ParameterStore& store, const at::Tensor& token
   const at::AutoGradMode mode(options.training);
   const auto pass = std::make_shared<const ForwardPass>(store, length_of(tokens_BT), options);
   return linear_cross_entropy(pass->hidden(tokens_BT).flatten(0, 1), pass->head(),
-                              targets_BT.flatten(), loss_scale, options.training);
+                              targets_BT.flatten(), loss_scale, options.training,
+                              store.config.logit_softcap);
 }
 
 }  // namespace osp

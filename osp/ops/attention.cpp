@@ -10,6 +10,7 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
@@ -109,6 +110,11 @@ at::Tensor causal_attention_reference(
                           : logits.masked_fill(future_mask(T, S, q.device()),
                                                -std::numeric_limits<double>::infinity());
   return at::matmul(at::softmax(logits, -1), v).transpose(1, 2).to(q_BTHK.scalar_type());
+}
+
+std::function<at::Tensor(const at::Tensor&)> soft_cap(double cap) {
+  if (cap <= 0) return {};
+  return [cap](const at::Tensor& z) { return at::tanh(z / cap) * cap; };
 }
 
 }  // namespace osp

@@ -39,4 +39,7 @@ at::Tensor causal_attention_reference(
     const at::Tensor& q_BTHK, const at::Tensor& k_BSHK, const at::Tensor& v_BSHK,
     const at::Tensor& mask, const std::function<at::Tensor(const at::Tensor&)>& on_logits = {});
 
+// z → cap · tanh(z / cap) as on_logits of it; empty for a cap of 0.
+std::function<at::Tensor(const at::Tensor&)> soft_cap(double cap);
+
 }  // namespace osp

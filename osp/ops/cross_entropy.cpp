@@ -7,6 +7,7 @@
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/tanh.h>
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -72,7 +73,8 @@ void cross_entropy_chunk(const at::Tensor& logits, const at::Tensor& targets,
 
 struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& h, const WeightRef& head,
-                            const at::Tensor& targets, double scale, bool with_gradient) {
+                            const at::Tensor& targets, double scale, bool with_gradient,
+                            double softcap) {
     const at::Tensor& weight = head.value;
     const int64_t N = h.size(0), chunk = chunk_rows(N, weight.size(0));
     const at::ScalarType wide = h.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
@@ -81,10 +83,16 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     for (int64_t first = 0; first < N; first += chunk) {
       const int64_t count = std::min(chunk, N - first);
       const at::Tensor rows = h.narrow(0, first, count);
-      const at::Tensor logits = at::mm(rows, weight.t());
+      at::Tensor logits = at::mm(rows, weight.t());
+      at::Tensor ratio;  // tanh(z / c)
+      if (softcap > 0) {
+        ratio = at::tanh(logits / softcap);
+        logits = ratio * softcap;
+      }
       cross_entropy_chunk(logits, targets.narrow(0, first, count), losses.narrow(0, first, count),
                           with_gradient, scale);
       if (!with_gradient) continue;
+      if (softcap > 0) logits.mul_(1 - ratio * ratio);
       at::Tensor target_rows = dh.narrow(0, first, count);
       at::mm_out(target_rows, logits, weight);
       if (head.gradient.defined()) accumulate(head.gradient, at::mm(logits.t(), rows));
@@ -95,19 +103,19 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   }
   static variable_list backward(AutogradContext* ctx, variable_list d) {
     OSP_CHECK(d[0].item<float>() == 1.0f, "the loss must be the root of the graph");
-    return {ctx->saved_data["dh"].toTensor(), {}, {}, {}, {}};
+    return {ctx->saved_data["dh"].toTensor(), {}, {}, {}, {}, {}};
   }
 };
 
 }  // namespace
 
 at::Tensor linear_cross_entropy(const at::Tensor& h_ND, const WeightRef& weight,
-                                const at::Tensor& targets_N, double loss_scale,
-                                bool with_gradient) {
+                                const at::Tensor& targets_N, double loss_scale, bool with_gradient,
+                                double softcap) {
   OSP_CHECK(h_ND.dim() == 2 && targets_N.numel() == h_ND.size(0), "{} targets for {} rows",
             targets_N.numel(), h_ND.size(0));
   return LinearCrossEntropy::apply(h_ND.contiguous(), weight, targets_N.contiguous(), loss_scale,
-                                   with_gradient);
+                                   with_gradient, softcap);
 }
 
 }  // namespace osp

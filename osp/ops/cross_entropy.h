@@ -16,8 +16,10 @@ at::Tensor linear_cross_entropy_reference(const at::Tensor& h_ND, const at::Tens
                                           const at::Tensor& targets_N);
 
 // with_gradient also computes the gradients of `loss_scale` · sum on the way, that of W into
-// weight.gradient; the incoming gradient must then be 1.
+// weight.gradient; the incoming gradient must then be 1. `softcap` c > 0: the logits are
+// c · tanh(h · Wᵀ / c).
 at::Tensor linear_cross_entropy(const at::Tensor& h_ND, const WeightRef& weight,
-                                const at::Tensor& targets_N, double loss_scale, bool with_gradient);
+                                const at::Tensor& targets_N, double loss_scale, bool with_gradient,
+                                double softcap = 0.0);
 
 }  // namespace osp

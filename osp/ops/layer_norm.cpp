@@ -31,6 +31,7 @@ at::Tensor layer_norm(const at::Tensor& x, const WeightRef& gain, const WeightRe
 at::Tensor activation(const at::Tensor& x, const std::string& name) {
   if (name == "silu") return at::silu(x);
   if (name == "relu") return at::relu(x);
+  if (name == "relu2") return at::relu(x).square();
   OSP_CHECK(name == "gelu" || name == "gelu_tanh", "activation {}", name);
   return at::gelu(x, name == "gelu" ? "none" : "tanh");
 }

@@ -8,6 +8,7 @@
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -135,16 +136,52 @@ struct SplitRope : torch::autograd::Function<SplitRope> {
   }
 };
 
-double scaled_frequency(double frequency, const RopeScaling& scaling) {
-  if (scaling.type == "default") return frequency;
-  if (scaling.type == "linear") return frequency / scaling.factor;
-  OSP_CHECK(scaling.type == "llama3", "rope scaling {}", scaling.type);
+// The channel pair whose angle goes `turns` times around within the original context.
+double pair_of_turns(double turns, int64_t channels, double theta, const RopeScaling& scaling) {
+  const double context = static_cast<double>(scaling.original_context);
+  return static_cast<double>(channels) * std::log(context / (turns * 2.0 * std::numbers::pi)) /
+         (2.0 * std::log(theta));
+}
+
+// YaRN's share of the unscaled frequency.
+double yarn_share(int64_t pair, int64_t channels, double theta, const RopeScaling& scaling) {
+  double low = pair_of_turns(scaling.beta_fast, channels, theta, scaling);
+  double high = pair_of_turns(scaling.beta_slow, channels, theta, scaling);
+  if (scaling.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, static_cast<double>(channels - 1));
+  if (low == high) high += 0.001;  // no division by zero
+  return 1.0 - std::clamp((static_cast<double>(pair) - low) / (high - low), 0.0, 1.0);
+}
+
+double llama3_share(double frequency, const RopeScaling& scaling) {
   const double low = scaling.low_frequency_factor, high = scaling.high_frequency_factor;
   const double turns =
       static_cast<double>(scaling.original_context) * frequency / (2.0 * std::numbers::pi);
-  if (turns > high) return frequency;
-  if (turns < low) return frequency / scaling.factor;
-  const double share = (turns - low) / (high - low);
+  if (turns > high) return 1.0;
+  if (turns < low) return 0.0;
+  return (turns - low) / (high - low);
+}
+
+// The angle between neighbouring tokens of a channel pair in a text of `tokens` tokens.
+double scaled_frequency(int64_t pair, int64_t channels, double theta, const RopeScaling& scaling,
+                        int64_t tokens) {
+  const double frequency =
+      std::pow(theta, -2.0 * static_cast<double>(pair) / static_cast<double>(channels));
+  if (scaling.type == "default" || scaling.type == "dynamic") return frequency;
+  if (scaling.type == "linear") return frequency / scaling.factor;
+  if (scaling.type == "longrope") {
+    const bool grown = beyond_original(scaling, tokens);
+    return frequency / (grown ? scaling.long_factor : scaling.short_factor)[pair];
+  }
+  OSP_CHECK(scaling.type == "llama3" || scaling.type == "yarn", "rope scaling {}", scaling.type);
+  const double share = scaling.type == "yarn" ? yarn_share(pair, channels, theta, scaling)
+                                              : llama3_share(frequency, scaling);
+  if (share == 1.0) return frequency;
+  if (share == 0.0) return frequency / scaling.factor;
   return share * frequency + (1.0 - share) * frequency / scaling.factor;
 }
 
@@ -153,16 +190,16 @@ double scaled_frequency(double frequency, const RopeScaling& scaling) {
 RopeTables make_rope_tables(int64_t positions, int64_t head_size, double theta,
                             const RopeScaling& scaling) {
   const int64_t half = head_size / 2;
+  const double magnitude = rotary_magnitude(scaling);
   RopeTables tables{at::empty({positions, half}), at::empty({positions, half})};
   float* cos = tables.cos.mutable_data_ptr<float>();
   float* sin = tables.sin.mutable_data_ptr<float>();
   for (int64_t i = 0; i < half; ++i) {
-    const double frequency = scaled_frequency(
-        std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_size)), scaling);
+    const double frequency = scaled_frequency(i, head_size, theta, scaling, positions);
     for (int64_t p = 0; p < positions; ++p) {
       const double angle = static_cast<double>(p) * frequency;
-      cos[p * half + i] = static_cast<float>(std::cos(angle));
-      sin[p * half + i] = static_cast<float>(std::sin(angle));
+      cos[p * half + i] = static_cast<float>(magnitude * std::cos(angle));
+      sin[p * half + i] = static_cast<float>(magnitude * std::sin(angle));
     }
   }
   return tables;

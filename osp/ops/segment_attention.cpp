@@ -107,9 +107,9 @@ int64_t Segment::position() const {
 
 at::Tensor segment_attention(const at::Tensor& q_NHK, const at::Tensor& k_SHK,
                              const at::Tensor& v_SHK, std::span<const Segment> segments,
-                             int64_t window) {
-  if (!q_NHK.device().is_cpu() || !sees_all(segments, window)) {
-    return segment_attention_reference(q_NHK, k_SHK, v_SHK, segments, window);
+                             int64_t window, double softcap) {
+  if (!q_NHK.device().is_cpu() || !sees_all(segments, window) || softcap > 0) {
+    return segment_attention_reference(q_NHK, k_SHK, v_SHK, segments, window, softcap);
   }
   const int64_t N = q_NHK.size(0), H = q_NHK.size(1), K = q_NHK.size(2), Hkv = k_SHK.size(1);
   const auto levels = units_of(segments);
@@ -143,7 +143,7 @@ at::Tensor segment_attention(const at::Tensor& q_NHK, const at::Tensor& k_SHK,
 
 at::Tensor segment_attention_reference(const at::Tensor& q_NHK, const at::Tensor& k_SHK,
                                        const at::Tensor& v_SHK, std::span<const Segment> segments,
-                                       int64_t window) {
+                                       int64_t window, double softcap) {
   std::vector<at::Tensor> outputs;
   int64_t query = 0;
   for (const Segment& segment : segments) {
@@ -161,7 +161,7 @@ at::Tensor segment_attention_reference(const at::Tensor& q_NHK, const at::Tensor
                                 : at::Tensor();
     outputs.push_back(
         causal_attention_reference(q_NHK.narrow(0, query, segment.length).unsqueeze(0),
-                                   gathered(k_SHK), gathered(v_SHK), mask)
+                                   gathered(k_SHK), gathered(v_SHK), mask, soft_cap(softcap))
             .squeeze(0));
     query += segment.length;
   }

@@ -113,6 +113,25 @@ std::vector<FamilyCase> family_cases() {
         {"spinquant", no_r1},
         {"spinquant-kurtosis", no_r1},
         {"smoothquant", no_scales}}},
+      {"Gemma, GLM-4",
+       llama_with([](ModelConfig& c) {
+         c.norm_around = true;
+         c.embedding_multiplier = 6.0;
+       }),
+       {{"quarot", no_r1}, {"spinquant", no_r1}, {"spinquant-kurtosis", no_r1}}},
+      {"Granite",
+       llama_with([](ModelConfig& c) {
+         c.residual_multiplier = 0.22;
+         c.attention_multiplier = 0.1;
+         c.logit_divisor = 8.0;
+       }),
+       {}},
+      {"Arcee",
+       llama_with([](ModelConfig& c) {
+         c.gated = false;
+         c.activation = "relu2";
+       }),
+       {}},
       {"Pythia",
        llama_with([](ModelConfig& c) {
          c.norm = "layer";

@@ -132,14 +132,15 @@ QuantizedLinear read_quantized(const std::map<std::string, TensorView>& tensors,
 }
 
 // The layer that a family stores for several parameters, and the reverse.
-QuantizedLinear joined(const ModelConfig& config, const std::vector<QuantizedLinear>& parts) {
+QuantizedLinear joined(const ModelConfig& config, const StoredTensor& stored,
+                       const std::vector<QuantizedLinear>& parts) {
   const auto rows = [&](at::Tensor QuantizedLinear::*field) {
     std::vector<at::Tensor> tensors;
     for (const QuantizedLinear& part : parts) {
       if (!(part.*field).defined()) return at::Tensor();
       tensors.push_back((part.*field).contiguous());
     }
-    return join_rows(config, tensors);
+    return join_rows(config, stored, tensors);
   };
   QuantizedLinear layer = parts[0];
   layer.codes = rows(&QuantizedLinear::codes);
@@ -205,7 +206,7 @@ std::optional<QuantizedLinear> joined_layer(const StoredTensor& stored, const Pa
     if (found != weights.end()) layers.push_back(found->second);
   }
   if (layers.empty()) return std::nullopt;
-  return joined(part.config, layers);
+  return joined(part.config, stored, layers);
 }
 
 void add_part(TensorBuffers& buffers, const ParameterStore& part, const QuantizedWeights& weights,

@@ -16,7 +16,7 @@ bool keeps_mean(const Rotation& q) {
 }
 
 void check_residual(const ModelConfig& config, const RotationPlan& plan) {
-  if (config.norm_after) {
+  if (config.norm_after || config.norm_around) {
     fail(ErrorCode::unsupported,
          "R1 (rotation of the residual stream) is not exact for this family: its norms follow the "
          "blocks, so their weights per channel (post_feedforward_layernorm) act on the rotated "
@@ -58,6 +58,7 @@ Sides sides_of(const ModelConfig& config, ParameterRole role) {
     case ParameterRole::key_norm:
     case ParameterRole::input_norm:
     case ParameterRole::post_attention_norm:
+    case ParameterRole::attention_end_norm:
     case ParameterRole::post_feedforward_norm:
     case ParameterRole::final_norm:
     // Fused before rotations, see rotate().

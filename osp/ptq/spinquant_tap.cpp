@@ -33,6 +33,7 @@ bool turns_bias(ParameterRole role) {
     case ParameterRole::query_norm:
     case ParameterRole::key_norm:
     case ParameterRole::post_attention_norm:
+    case ParameterRole::attention_end_norm:
     case ParameterRole::post_feedforward_norm:
     case ParameterRole::final_norm:
       return true;

@@ -21,6 +21,10 @@ constexpr int64_t kPieceTokens = 16;
 // What kernels take for gains and offsets, which a model may not have.
 const float* data_or_null(const std::vector<float>& x) { return x.empty() ? nullptr : x.data(); }
 
+void scale(float* x, float factor, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) x[i] *= factor;
+}
+
 }  // namespace
 
 const kernels::EngineKernels& active_engine_kernels() {
@@ -95,6 +99,10 @@ std::span<const float> Engine::read(std::span<const EngineRun> runs) {
       const int64_t token = rows_[static_cast<size_t>(r)].token;
       kernels_.from_half(model_->embedding.data() + token * config.width,
                          stream_.data() + r * config.width, config.width);
+      if (config.embedding_multiplier != 1.0) {
+        scale(stream_.data() + r * config.width, static_cast<float>(config.embedding_multiplier),
+              config.width);
+      }
     }
     pass(first, now);
   }
@@ -202,8 +210,10 @@ void Engine::append_keys_and_values(int64_t layer) {
         float* row = wide_.data() + r * N;
         const int64_t position = rows_[static_cast<size_t>(r)].position;
         const int64_t group = H / Hkv;
+        const auto growth = static_cast<float>(query_scale(config.rope_scaling, position));
         for (int64_t q = head * group; q < (head + 1) * group; ++q) {
           turn(row + q * K, l.query_gain, position);
+          if (growth != 1.0f) scale(row + q * K, growth, K);
         }
         float* key = row + (H + head) * K;
         const float* value = row + (H + Hkv + head) * K;
@@ -228,7 +238,7 @@ void Engine::attend(int64_t layer) {
   const ModelConfig& config = model_->config;
   const int64_t Hkv = config.kv_heads, K = config.head_size, group = config.heads / Hkv;
   const int64_t N = l.qkv.outputs;
-  const int64_t window = layer >= config.first_window_layer ? config.window : 0;
+  const int64_t window = config.window_of(layer);
   // Tasks: up to kTileQueries queries of one sequence and key/value head.
   struct Task {
     int64_t first_row, first_query, queries, head;
@@ -258,7 +268,9 @@ void Engine::attend(int64_t layer) {
       tile.queries = task.queries;
       tile.head_size = K;
       tile.cache_bits = model_->cache_bits;
-      tile.inverse_root = static_cast<float>(1.0 / std::sqrt(static_cast<double>(K)));
+      tile.inverse_root = static_cast<float>(config.attention_multiplier > 0
+                                                 ? config.attention_multiplier
+                                                 : 1.0 / std::sqrt(static_cast<double>(K)));
       tile.pages = pages.data();
       const auto row_of = [&](int64_t q) {
         return task.first_row + (task.first_query + q) / group;

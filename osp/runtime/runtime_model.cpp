@@ -37,7 +37,7 @@ std::vector<float> gain_of(const ParameterStore& store, Role role, int64_t layer
 
 std::string not_a_llama(const ModelConfig& config) {
   if (config.layer_norm()) return "its norms are LayerNorms";
-  if (!config.norm_before() || config.embedding_norm || config.branch_scale) {
+  if (!config.norm_before() || config.norm_around || config.embedding_norm || config.branch_scale) {
     return "its norms do not stand in front of the branches alone";
   }
   if (config.parallel) return "its branches are parallel";
@@ -46,6 +46,13 @@ std::string not_a_llama(const ModelConfig& config) {
   if (config.learned_positions) return "its positions are learned";
   if (config.clip_qkv > 0) return "its queries, keys and values are clipped";
   if (config.embedding_projection) return "its embedding projections are not fused";
+  if (config.attention_softcap > 0 || config.logit_softcap > 0) return "its logits are capped";
+  if (config.local_rope_theta > 0) {
+    return "its blocks with a window have a rotary embedding of their own";
+  }
+  if (config.residual_multiplier != 1.0 && config.qk_norm) {
+    return "its branches have a constant factor beside norms of queries and keys";
+  }
   return "";
 }
 
@@ -244,6 +251,15 @@ std::unique_ptr<RuntimeModel> runtime_frame(const QuantizedParts& parts) {
   if (!reason.empty()) fail(ErrorCode::unsupported, "the integer engine: {}", reason);
   auto model = std::make_unique<RuntimeModel>();
   model->config = config;
+  // x = m (e / m + Σ branches) has the same norm as the bracket, with eps / m² in it.
+  const double m = config.residual_multiplier;
+  model->config.embedding_multiplier = config.embedding_multiplier / m;
+  model->config.norm_eps = config.norm_eps / (m * m);
+  model->config.residual_multiplier = 1.0;
+  // Longer texts would turn the keys that are in the cache anew.
+  if (config.rope_scaling.type == "longrope") {
+    model->config.context = std::min(config.context, config.rope_scaling.original_context);
+  }
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     RuntimeLayer& out = model->layers.emplace_back();
     out.attention_input_grid = input_grid(parts, TapPoint::attention_input, layer);
@@ -276,6 +292,10 @@ std::unique_ptr<const RuntimeModel> make_runtime_model(const QuantizedParts& par
     model->embedding = to_half(store.master(store.find(Role::embedding)), "the embedding");
     if (!config.tied) model->head = to_half(store.master(store.find(Role::head)), "the head");
     model->final_gain = gain_of(store, Role::final_norm, kNoLayer, config.width);
+    if (config.logit_divisor != 1.0) {
+      if (model->final_gain.empty()) model->final_gain.assign(static_cast<size_t>(config.width), 1);
+      for (float& gain : model->final_gain) gain /= static_cast<float>(config.logit_divisor);
+    }
   }
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     LayerBuilder(parts, layer).build(layer, model->layers[static_cast<size_t>(layer)]);

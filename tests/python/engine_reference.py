@@ -5,6 +5,7 @@ operation. The results are the engine's, bit for bit.
 """
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,11 @@ class Engine:
         self.kv_heads = self.config["num_key_value_heads"]
         self.head_size = self.config["head_dim"]
         self.inner = self.config["intermediate_size"]
-        self.eps = self.config["rms_norm_eps"]
+        # Granite: x = m (e / m + branches) has the norm of the bracket, with eps / m² in it.
+        m = self.config.get("residual_multiplier", 1.0)
+        self.eps = self.config["rms_norm_eps"] / (m * m)
+        self.embedding_factor = self.config.get("embedding_multiplier", 1.0) / m
+        self.root = self.config.get("attention_multiplier", self.head_size**-0.5)
         self.base_of = base_of or (lambda size: torch.ones(1, 1))
         self.codes = []  # (point, layer, codes [tokens or heads of tokens, channels])
         self.fixed = {(s["input"], s["layer"]): s for s in self.quantization.get("static_scales", [])}
@@ -206,12 +211,56 @@ class Engine:
 
     def rope_tables(self, length):
         half = self.head_size // 2
-        theta = self.config["rope_parameters"]["rope_theta"]
+        rope = self.config["rope_parameters"]
+        theta = rope["rope_theta"]
         frequency = torch.tensor(
             [theta ** (-2.0 * i / self.head_size) for i in range(half)], dtype=torch.float64
         )
         angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency
+        if rope["rope_type"] == "default":
+            return angle.cos().float(), angle.sin().float()
+        # YaRN with equal mscale and mscale_all_dim, whose magnitude is 1.
+        assert rope["rope_type"] == "yarn" and rope["mscale"] == rope["mscale_all_dim"]
+
+        def pair(turns):
+            ratio = rope["original_max_position_embeddings"] / (turns * 2.0 * math.pi)
+            return self.head_size * math.log(ratio) / (2.0 * math.log(theta))
+
+        low = max(math.floor(pair(rope["beta_fast"])), 0)
+        high = min(math.ceil(pair(rope["beta_slow"])), self.head_size - 1)
+        share = 1.0 - ((torch.arange(half, dtype=torch.float64) - low) / (high - low)).clamp(0, 1)
+        frequency = share * frequency + (1.0 - share) * frequency / rope["factor"]
+        angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency
         return angle.cos().float(), angle.sin().float()
+
+    def projections(self, name, a):
+        """Queries, keys and values [T, heads, K], rotary pairs i and i + K / 2."""
+        T, K = len(a[0]), self.head_size
+        if name + "self_attn.qkv_proj.weight_packed" in self.tensors:
+            rows = [self.heads * K, self.kv_heads * K, self.kv_heads * K]
+            parts = self.linear(name + "self_attn.qkv_proj", *a).split(rows, 1)
+        else:
+            parts = [self.linear(f"{name}self_attn.{p}_proj", *a) for p in "qkv"]
+        q, k, v = (part.reshape(T, -1, K) for part in parts)
+        if self.config["model_type"] == "ernie4_5" or self.ernie:
+            q, k = (x.reshape(T, -1, K // 2, 2).transpose(2, 3).reshape(x.shape) for x in (q, k))
+        return q, k, v
+
+    @property
+    def ernie(self):
+        return self.quantization.get("architecture") == "Ernie4_5ForCausalLM"
+
+    def growth(self, length):
+        """The factor of queries by position, [T, 1, 1]."""
+        rope = self.config["rope_parameters"]
+        beta, context = rope.get("llama_4_scaling_beta", 0.0), rope.get("original_max_position_embeddings", 1)
+        factors = [1.0 + beta * math.log(1.0 + t // context) for t in range(length)]
+        return torch.tensor(factors, dtype=torch.float64).float()[:, None, None]
+
+    def window(self, layer):
+        types = self.config.get("layer_types")
+        there = types is None or types[layer] == "sliding_attention"
+        return (self.config.get("sliding_window") or 1 << 30) if there else 1 << 30
 
     def turn(self, x, gain, cos, sin, layer):
         """[T, heads, K]: norm, RoPE where the layer has it, Hadamard."""
@@ -245,7 +294,7 @@ class Engine:
             kv = head // (H // self.kv_heads)
             q_codes, q_scale = digits(q[:, head])
             q_sum = q_codes.sum(1).float()
-            scale = q_scale[:, 0] * torch.tensor(K**-0.5, dtype=torch.float64).float()
+            scale = q_scale[:, 0] * torch.tensor(self.root, dtype=torch.float64).float()
             largest = torch.full((T,), -torch.inf)
             total = torch.zeros(T, 16)
             y = torch.zeros(T, K)
@@ -255,7 +304,8 @@ class Engine:
             ]
             for begin in range(0, T, PAGE):
                 kc, ks, kz, vc, vs, vz = (x[begin : begin + PAGE] for x in padded)
-                visible = position[:, None] >= begin + torch.arange(PAGE)
+                keys = begin + torch.arange(PAGE)
+                visible = (position[:, None] >= keys) & (position[:, None] - keys < self.window(layer))
                 here = visible.any(1)
                 products = whole(lambda k: q_codes.double() @ k.T, kc.double(), bits, False)  # noqa: B023
                 logit = (products - kz[:, 0] * q_sum[:, None]) * ks[:, 0] * scale[:, None]
@@ -287,15 +337,18 @@ class Engine:
     def states(self, tokens):
         """Final states [T, width]."""
         T, K = len(tokens), self.head_size
+        growth = self.growth(T)
         groups = self.quantization.get("activation_group", 0), self.quantization.get("down_group", 0)
         x = self.tensors["model.embed_tokens.weight"][tokens].half().float()
+        if self.embedding_factor != 1.0:
+            x = x * torch.tensor(self.embedding_factor, dtype=torch.float64).float()
         cos, sin = self.rope_tables(T)
         for layer in range(self.config["num_hidden_layers"]):
             name = f"model.layers.{layer}."
             y = rms_norm(x, self.gain(name + "input_layernorm"), self.eps)
             a = self.codes_of(y, "attention_input", layer, groups[0] or self.width)
-            q, k, v = (self.linear(f"{name}self_attn.{p}_proj", *a).reshape(T, -1, K) for p in "qkv")
-            q = self.turn(q, self.gain(name + "self_attn.q_norm"), cos, sin, layer)
+            q, k, v = self.projections(name, a)
+            q = self.turn(q, self.gain(name + "self_attn.q_norm"), cos, sin, layer) * growth
             k = self.turn(k, self.gain(name + "self_attn.k_norm"), cos, sin, layer)
             y = self.attention(q, k, v, layer).reshape(T, -1)
             group = min(groups[0] or K, K)
@@ -303,7 +356,10 @@ class Engine:
             x = x + self.linear(name + "self_attn.o_proj", *a)
             y = rms_norm(x, self.gain(name + "post_attention_layernorm"), self.eps)
             a = self.codes_of(y, "mlp_input", layer, groups[0] or self.width)
-            gate, up = (self.linear(f"{name}mlp.{p}_proj", *a) for p in ("gate", "up"))
+            if name + "mlp.gate_up_proj.weight_packed" in self.tensors:
+                gate, up = self.linear(name + "mlp.gate_up_proj", *a).chunk(2, 1)
+            else:
+                gate, up = (self.linear(f"{name}mlp.{p}_proj", *a) for p in ("gate", "up"))
             e = exponential(-gate.abs())
             sigmoid = torch.where(gate < 0, e, torch.ones_like(e)) / (1.0 + e)
             y = gate * sigmoid * up
@@ -312,7 +368,8 @@ class Engine:
                 y = hadamard(y, size, self.base_of(size))
             a = self.codes_of(y, "mlp_product", layer, groups[1] or groups[0] or self.inner)
             x = x + self.linear(name + "mlp.down_proj", *a)
-        return rms_norm(x, self.gain("model.norm"), self.eps)
+        divisor = torch.tensor(self.config.get("logits_scaling", 1.0), dtype=torch.float64).float()
+        return rms_norm(x, self.gain("model.norm") / divisor, self.eps)
 
     def logits(self, states):
         """The 16-bit head: fp32 products with fp16 rows in 16 partial sums."""

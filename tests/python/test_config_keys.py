@@ -16,6 +16,7 @@ SIZES = dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_h
              eos_token_id=None, pad_token_id=None)  # fmt: skip
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LINEAR = {"rope_type": "linear", "factor": 2.0}
+SU = {"type": "su", "short_factor": [1.5] * 8, "long_factor": [2.5] * 8}
 
 # What config.json says, and whether osp follows it (else it names the key).
 VARIANTS = {
@@ -58,7 +59,48 @@ VARIANTS = {
     ),
     "original context from the context": ("llama", {"rope_scaling": LLAMA3}, True),
     "partial rotation in a Llama": ("llama", {"partial_rotary_factor": 0.5}, False),
-    "yarn": ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, False),
+    "yarn": ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, True),
+    "yarn, original context beside": (
+        "llama",
+        {
+            "rope_scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32},
+            "original_max_position_embeddings": 16,
+        },
+        True,
+    ),
+    "yarn with a key of longrope": (
+        "llama",
+        {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "long_factor": [1.0] * 8}},
+        False,
+    ),
+    "proportional": ("llama", {"rope_scaling": {"rope_type": "proportional", "factor": 2.0}}, False),
+    "old name of longrope in Phi-3": (
+        "phi3",
+        {"rope_scaling": SU, "original_max_position_embeddings": 64},
+        True,
+    ),
+    "original context of Phi-3 inside": (
+        "phi3",
+        {"rope_scaling": {**SU, "original_max_position_embeddings": 8}},
+        True,  # passed over: the key beside has a default
+    ),
+    "dynamic within the context": ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, True),
+    "multipliers of Granite": ("granite", {"residual_multiplier": 0.3, "logits_scaling": 4.0}, True),
+    "default multipliers of Granite": ("granite", {}, True),
+    "rope beside in OLMo-3": ("olmo3", {"rope_theta": 300.0}, True),
+    "scaling beside in OLMo-3": (
+        "olmo3",
+        {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}},
+        True,
+    ),
+    "one rope in OLMo-3": ("olmo3", {"rope_parameters": {"rope_type": "default", "rope_theta": 3.0}}, False),
+    "local base of Gemma 3": ("gemma3_text", {"rope_local_base_freq": 100.0, "rope_theta": 900.0}, True),
+    "pattern of Gemma 3": ("gemma3_text", {"sliding_window_pattern": 2, "sliding_window": 4}, True),
+    "window of Gemma 2": ("gemma2", {"sliding_window": 4}, True),
+    "caps of Gemma 2": ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": 0.5}, True),
+    "both directions in Gemma 3": ("gemma3_text", {"use_bidirectional_attention": True}, False),
+    "partial rotation of GLM-4": ("glm4", {"partial_rotary_factor": 0.25}, True),
+    "default partial rotation of Nemotron": ("nemotron", {}, True),
     "attention factor": ("llama", {"rope_scaling": {**LINEAR, "attention_factor": 0.5}}, False),
     "unknown rope key": ("llama", {"rope_local_base_freq": 100.0}, False),
     "interleaved": ("llama", {"rope_interleaved": True}, False),
@@ -102,7 +144,7 @@ VARIANTS = {
             "sliding_window": 4,
             "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
         },
-        False,
+        True,
     ),
     "layers without rotation": ("smollm3", {"no_rope_layers": [0, 1, 0]}, True),
     "layers without rotation by interval": ("smollm3", {"no_rope_layer_interval": 2}, True),

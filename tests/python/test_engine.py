@@ -12,14 +12,7 @@ import pytest
 import serve_fixture
 import torch
 from engine_reference import Engine, paley
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    SmolLM3Config,
-    SmolLM3ForCausalLM,
-)
+from transformers import AutoConfig, AutoModelForCausalLM
 
 POINTS = {1: "attention_input", 3: "key", 4: "value", 6: "attention_output", 7: "mlp_input", 8: "mlp_product"}
 LLAMA = {**serve_fixture.LLAMA, "max_position_embeddings": 512}
@@ -40,8 +33,42 @@ FOLDERS = {
     "weights alone": ["--bits", "4-16-16", "--asymmetric", "--group", "16"],
     "qwen3": [],
     "smollm3": [],
+    "seed_oss": [],
+    "ernie4_5": [],
+    "ministral": [],
+    "ministral3": [],
+    "phi3": [],
+    "granite": [],
 }
-KINDS = {"qwen3": (Qwen3Config, Qwen3ForCausalLM), "smollm3": (SmolLM3Config, SmolLM3ForCausalLM)}
+# Families, and what their models have beside a Llama's sizes.
+KINDS = {
+    "qwen3": {},
+    "smollm3": {"no_rope_layers": [1, 0] * LLAMA["num_hidden_layers"]},
+    "seed_oss": {"attention_out_bias": True},
+    "ernie4_5": {},
+    "ministral": {
+        "sliding_window": 7,
+        "layer_types": ["sliding_attention", "full_attention"] * (LLAMA["num_hidden_layers"] // 2),
+    },
+    "ministral3": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1e4,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "llama_4_scaling_beta": 0.3,
+        }
+    },
+    "phi3": {},
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.3,
+        "attention_multiplier": 0.2,
+        "logits_scaling": 3.0,
+    },
+}
 
 
 def base_of(size):
@@ -64,13 +91,12 @@ def folders(run_program, repo_root, text, tmp_path_factory):
         if name in made:
             return made[name]
         kind = name if name in KINDS else "llama"
-        settings, model_class = KINDS.get(name, (LlamaConfig, LlamaForCausalLM))
         source = folder / f"source-{kind}"
         if not source.exists():
             torch.manual_seed(1)
-            more = {"no_rope_layers": [1, 0] * LLAMA["num_hidden_layers"]} if kind == "smollm3" else {}
-            more |= {"pad_token_id": None}
-            model = model_class(settings(**LLAMA, **more)).float()
+            more = {**KINDS.get(kind, {}), "pad_token_id": None}
+            config = AutoConfig.for_model(kind, **LLAMA, **more)
+            model = AutoModelForCausalLM.from_config(config).float()
             for parameter in model.parameters():
                 torch.nn.init.normal_(parameter, std=0.15) if parameter.ndim > 1 else parameter.data.add_(
                     torch.randn(parameter.shape) * 0.1

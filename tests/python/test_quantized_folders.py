@@ -14,6 +14,7 @@ SHAPE = Shape(width=64, heads=4, kv_heads=2, head_size=16, inner=128, layers=2, 
 SAME = 1e-5  # of the largest logit: fp32 sums in another order
 MIXED = dict(hidden_size=64, num_attention_heads=4, num_hidden_layers=2, vocab_size=96,
              max_position_embeddings=32, bos_token_id=None, eos_token_id=None)  # fmt: skip
+GROUPED = dict(MIXED, num_key_value_heads=2, intermediate_size=128, pad_token_id=1)
 FAMILIES = {
     "gpt_neox": dict(MIXED, intermediate_size=128),
     "opt": dict(MIXED, ffn_dim=128, word_embed_proj_dim=64, pad_token_id=1),
@@ -23,6 +24,26 @@ FAMILIES = {
         MIXED, num_key_value_heads=2, intermediate_size=128, no_rope_layers=[1, 0], pad_token_id=1
     ),
     "olmo2": dict(MIXED, num_key_value_heads=2, intermediate_size=128, pad_token_id=1),
+    "seed_oss": dict(GROUPED, head_dim=16),
+    "arcee": GROUPED,
+    "ernie4_5": dict(GROUPED, head_dim=16),
+    "ministral": dict(
+        GROUPED, head_dim=16, sliding_window=8, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "ministral3": dict(GROUPED, head_dim=16),
+    "phi3": GROUPED,
+    "granite": dict(
+        GROUPED,
+        embedding_multiplier=3.0,
+        residual_multiplier=0.3,
+        attention_multiplier=0.1,
+        logits_scaling=2.0,
+    ),
+    "olmo3": dict(GROUPED, sliding_window=8),
+    "gemma2": dict(GROUPED, head_dim=16, sliding_window=8),
+    "gemma3_text": dict(GROUPED, head_dim=16, sliding_window=8),
+    "glm4": dict(GROUPED, head_dim=16),
+    "nemotron": GROUPED,
 }
 
 
