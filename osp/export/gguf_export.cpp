@@ -199,7 +199,7 @@ std::string difference_from_llama(const ModelConfig& config) {
 // Why no file of osp's architectures says what the model computes; "" if one does.
 std::string refusal(const ModelConfig& config) {
   const GgufArchitecture* architecture = gguf_architecture_of(config);
-  if (architecture == nullptr) return difference_from_llama(config);
+  if (architecture == nullptr || !architecture->written) return difference_from_llama(config);
   if (config.window > 0) return fmt::format("has a sliding window of {}", config.window);
   if (config.family.empty() && !is_plain_llama(config)) return difference_from_llama(config);
   if (!config.family.empty() && architecture_name(config) != config.family) {
@@ -239,7 +239,7 @@ void check_gguf_export(const ParameterStore& store, const GgufExportOptions& opt
         ErrorCode::unsupported,
         "{}: osp writes GGUF files for llama.cpp's {}, and this model {}; export with --format hf, "
         "for llama.cpp's own converter",
-        options.where, gguf_architectures(), reason);
+        options.where, gguf_architectures(/*written=*/true), reason);
   }
   // Features that the file could not carry.
   const RopeScaling& rope = store.config.rope_scaling;

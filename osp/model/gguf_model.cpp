@@ -57,6 +57,10 @@ constexpr std::array<std::string_view, 12> kReadKeys = {"attention.head_count",
                                                         "rope.scaling.finetuned",
                                                         "expert_feed_forward_length",
                                                         "expert_shared_feed_forward_length"};
+// Those that it reads of a Gemma alone.
+constexpr std::array<std::string_view, 4> kGemmaKeys = {
+    "attention.sliding_window", "rope.freq_base_swa", "attn_logit_softcapping",
+    "final_logit_softcapping"};
 // Parts of the names of keys that change what a model computes, under the names of llama.cpp, old
 // and new.
 constexpr std::array<std::string_view, 11> kBearingKeys = {
@@ -84,8 +88,10 @@ void refuse_features(const GgufMetadata& metadata) {
     const bool bears = std::ranges::any_of(kBearingKeys, [&](std::string_view part) {
       return name.find(part) != std::string_view::npos;
     });
-    if (!bears || std::ranges::find(kReadKeys, name) != kReadKeys.end() ||
-        is_neutral(metadata, full, name)) {
+    const bool read =
+        std::ranges::find(kReadKeys, name) != kReadKeys.end() ||
+        (prefix.starts_with("gemma") && std::ranges::find(kGemmaKeys, name) != kGemmaKeys.end());
+    if (!bears || read || is_neutral(metadata, full, name)) {
       continue;
     }
     std::string shown = "given";
@@ -252,6 +258,36 @@ class GgufSource : public ModelSource {
   ModelConfig config_;
 };
 
+// What a Gemma has beside a Llama's keys: windows in all but every second (Gemma 2) or sixth layer, capped
+// logits, a factor of the logits of attention that follows from the size of heads.
+void add_gemma_keys(const GgufMetadata& metadata, Json& json) {
+  const bool second = architecture_of(metadata).name == "gemma2";
+  const auto number = [&](const char* name, double fallback) {
+    const std::string full = key(metadata, name);
+    return metadata.has(full) ? metadata.number(full) : fallback;
+  };
+  json["sliding_window"] = metadata.integer(key(metadata, "attention.sliding_window"));
+  json["query_pre_attn_scalar"] = json["head_dim"];
+  // The largest Gemmas, by their number of layers, divide by the width of a head without its own size.
+  const int64_t layers = json["num_hidden_layers"];
+  if (layers == (second ? 46 : 62)) {
+    json["query_pre_attn_scalar"] =
+        json["hidden_size"].get<int64_t>() / json["num_attention_heads"].get<int64_t>();
+  }
+  const auto cap = [&](const char* name, double fallback) {
+    const double value = number(name, fallback);
+    return value == 0.0 ? Json(nullptr) : Json(value);
+  };
+  if (second) {
+    json["attn_logit_softcapping"] = cap("attn_logit_softcapping", 50.0);
+    json["final_logit_softcapping"] = cap("final_logit_softcapping", 30.0);
+  } else {
+    json["sliding_window_pattern"] = 6;
+    json["rope_local_base_freq"] = number("rope.freq_base_swa", 10000.0);
+    json["final_logit_softcapping"] = cap("final_logit_softcapping", 0.0);
+  }
+}
+
 }  // namespace
 
 Json gguf_config_json(const GgufFile& file) {
@@ -289,6 +325,7 @@ Json gguf_config_json(const GgufFile& file) {
   if (architecture.name == "llama" || architecture.name == "smollm3") {
     json["mlp_bias"] = has("blk.0.ffn_down.bias");
   }
+  if (architecture.name.starts_with("gemma")) add_gemma_keys(metadata, json);
   json["tie_word_embeddings"] = !has("output.weight");
   json["eos_token_id"] = end_tokens(metadata);
   return json;

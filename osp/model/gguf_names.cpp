@@ -10,12 +10,14 @@
 namespace osp {
 namespace {
 
-constexpr std::array<GgufArchitecture, 5> kArchitectures = {{
+constexpr std::array<GgufArchitecture, 7> kArchitectures = {{
     {"llama", "LlamaForCausalLM", true},
     {"qwen2", "Qwen2ForCausalLM", false},
     {"qwen3", "Qwen3ForCausalLM", false},
     {"olmo2", "Olmo2ForCausalLM", false},
     {"smollm3", "SmolLM3ForCausalLM", true},
+    {"gemma2", "Gemma2ForCausalLM", false, false},
+    {"gemma3", "Gemma3ForCausalLM", false, false},
 }};
 
 // llama.cpp's name of a role, in a block behind "blk.N." and in front of ".weight" or ".bias"; "": no
@@ -58,7 +60,6 @@ std::string_view gguf_stem(ParameterRole role, const ModelConfig& config) {
     case ParameterRole::embedding_norm:
     case ParameterRole::attention_branch_scale:
     case ParameterRole::mlp_branch_scale:
-    case ParameterRole::attention_end_norm:
     case ParameterRole::head_projection:
       return "";
   }
@@ -72,9 +73,11 @@ const GgufArchitecture* find_gguf_architecture(std::string_view name) {
   return found == kArchitectures.end() ? nullptr : found;
 }
 
-std::string gguf_architectures() {
+std::string gguf_architectures(bool written) {
   std::vector<std::string_view> names;
-  for (const GgufArchitecture& architecture : kArchitectures) names.push_back(architecture.name);
+  for (const GgufArchitecture& architecture : kArchitectures) {
+    if (architecture.written || !written) names.push_back(architecture.name);
+  }
   return fmt::format("{}", fmt::join(names, ", "));
 }
 

@@ -20,12 +20,13 @@ struct GgufArchitecture {
   std::string_view name;    // general.architecture, and the first word of its keys
   std::string_view family;  // the class of transformers
   bool neighbours;          // its rotary embedding turns neighbouring channels
+  bool written = true;      // osp writes it, too
 };
 
 // Null for an architecture that osp does not read.
 const GgufArchitecture* find_gguf_architecture(std::string_view name);
-// "llama, qwen2, …"
-std::string gguf_architectures();
+// "llama, qwen2, …": those that osp reads, or those that it also writes.
+std::string gguf_architectures(bool written = false);
 // That of a model's family, whether or not the files can say all about the model; null if there is none.
 const GgufArchitecture* gguf_architecture_of(const ModelConfig& config);
 

@@ -11,6 +11,10 @@ import torch
 from gguf import GGMLQuantizationType as Type
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -70,6 +74,15 @@ MODELS = {
         True,
     ),
 }
+GEMMA = dict(num_hidden_layers=7, sliding_window=8, query_pre_attn_scalar=16, tie_word_embeddings=True)
+GEMMA_KEYS = {"attention.sliding_window": 8}
+CAPS = {"attn_logit_softcapping": 20.0, "final_logit_softcapping": 5.0}
+# Read alone: as above, with the keys that the files have beside a Llama's.
+READ = {
+    "gemma2": ("gemma2", Gemma2ForCausalLM, Gemma2Config, GEMMA | CAPS, GEMMA_KEYS | CAPS),
+    "gemma2, default caps": ("gemma2", Gemma2ForCausalLM, Gemma2Config, GEMMA, GEMMA_KEYS),
+    "gemma3": ("gemma3", Gemma3ForCausalLM, Gemma3TextConfig, GEMMA, GEMMA_KEYS),
+}
 TOKENS = torch.arange(2 * 40).reshape(2, 40) * 7 % 320
 
 
@@ -111,6 +124,8 @@ def turned(values: np.ndarray, heads: int, turn) -> np.ndarray:
 def write_file(path, architecture, model, neighbours, type_=Type.F32, changed=None):
     """As llama.cpp's converter would; the model's weights become the dequantized ones."""
     config = model.config
+    rope = config.rope_parameters
+    from_one = architecture.startswith("gemma")  # its norms multiply by 1 + w, and the file has that
     writer = gguf.GGUFWriter(path, architecture)
     metadata = {
         "block_count": config.num_hidden_layers,
@@ -121,7 +136,7 @@ def write_file(path, architecture, model, neighbours, type_=Type.F32, changed=No
         "attention.head_count_kv": config.num_key_value_heads,
         "attention.key_length": config.head_dim,
         "attention.value_length": config.head_dim,
-        "rope.freq_base": float(config.rope_parameters["rope_theta"]),
+        "rope.freq_base": float(rope.get("full_attention", rope)["rope_theta"]),
         "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
     }
     for key, value in {**metadata, **(changed or {})}.items():
@@ -131,12 +146,14 @@ def write_file(path, architecture, model, neighbours, type_=Type.F32, changed=No
         for name, weight in model.named_parameters():
             heads = heads_of(name, config) if neighbours else 0
             values = turned(weight.numpy(), heads, permuted)
+            values = values + 1 if from_one and "norm" in name else values
             kind = type_ if values.ndim > 1 else Type.F32
             blocks = gguf.quantize(values, kind)
             writer.add_tensor(gguf_names(architecture, model)[name], blocks, raw_dtype=kind)
             back = gguf.dequantize(blocks, kind).reshape(values.shape)
+            back = back - 1 if from_one and "norm" in name else back
             weight.copy_(torch.from_numpy(turned(back, heads, restored).copy()))
-    if model.config.rope_parameters["rope_type"] == "llama3":
+    if rope.get("rope_type") == "llama3":
         plain = 500000.0 ** -(np.arange(0, 16, 2) / 16)
         divisors = plain / model.model.rotary_emb.inv_freq.numpy()
         writer.add_tensor("rope_freqs.weight", divisors.astype(np.float32))
@@ -150,6 +167,17 @@ def test_files_have_the_logits_of_transformers(name, type_, tmp_path, logits):  
     model = random_model(cls, config, changed)
     write_file(tmp_path / "m.gguf", architecture, model, neighbours, type_)
     assert_logits_equal(logits(tmp_path / "m.gguf", TOKENS), model, TOKENS)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_gemmas_are_read_with_windows_caps_and_factors(name, tmp_path, logits, run_program):  # noqa: F811
+    architecture, cls, config, changed, keys = READ[name]
+    model = random_model(cls, config, changed)
+    write_file(tmp_path / "m.gguf", architecture, model, False, Type.Q8_0, keys)
+    assert_logits_equal(logits(tmp_path / "m.gguf", TOKENS), model, TOKENS)
+    command = ["osp", "export", tmp_path / "m.gguf", "--format", "gguf", "--out", tmp_path / "n.gguf"]
+    result = run_program(command, check=False)
+    assert result.returncode == 3 and "llama, qwen2, qwen3, olmo2, smollm3, and this model" in result.stderr
 
 
 @pytest.mark.parametrize("name", MODELS)
