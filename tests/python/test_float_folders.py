@@ -10,7 +10,7 @@ import torch
 from reference_llama import Shape, random_weights, write_model_dir
 from safetensors.torch import load_file, save_file
 from small_tokenizers import letter_tokenizer
-from transformers import AutoModelForCausalLM, CompressedTensorsConfig
+from transformers import AutoConfig, AutoModelForCausalLM, CompressedTensorsConfig
 
 pytest.importorskip("compressed_tensors")
 from compressed_tensors.compressors import BaseCompressor
@@ -31,7 +31,7 @@ def source(tmp_path_factory):
     weights = random_weights(SHAPE)
     for name in weights:  # blocks of very different sizes
         if "proj" in name:
-            weights[name][:, 16:32] *= 30
+            weights[name][:, 16:32] *= 4
             weights[name][3] *= 1e-3
     write_model_dir(folder / "model", SHAPE, weights)
     (folder / "model" / "tokenizer.json").write_text(json.dumps(letter_tokenizer(), ensure_ascii=False))
@@ -136,8 +136,8 @@ def test_transformers_runs_the_folder_without_any_option(kind, quantize, osp_log
     folder, tokens = quantize(f"{kind}-16-16", "--method", "rtn"), some_tokens()
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.dtype == (torch.float32 if kind == "fp8" else torch.bfloat16)
-    # bf16 activations through two blocks: a few hundredths.
-    assert distance(logits_of(model, tokens), osp_logits(folder, tokens)) < 0.05
+    found, wanted = logits_of(model, tokens), osp_logits(folder, tokens)
+    assert (found - wanted).norm() < 0.05 * wanted.norm()  # bf16 activations, of whatever weights
     for name, weight in weights_of(unpacked(folder)).items():
         assert torch.equal(dict(model.named_modules())[name].weight.float(), weight), name
 
@@ -247,11 +247,13 @@ def test_every_command_reads_the_folder_back(
         result = run_program(
             ["osp", "export", folder, "--format", layout, "--out", tmp_path / layout], check=False
         )
-        assert result.returncode in (2, 3) and ("numbers" in result.stderr), result.stderr
+        assert result.returncode == 3, result.stderr
+        assert "numbers" in result.stderr or "Hadamard" in result.stderr, result.stderr
     result = run_program(
         ["osp", "export", folder, "--format", "gguf", "--out", tmp_path / "m.gguf"], check=False
     )
-    assert result.returncode == 3 and "numbers" in result.stderr or "Hadamard" in result.stderr
+    assert result.returncode == 3, result.stderr
+    assert "numbers" in result.stderr or "Hadamard" in result.stderr, result.stderr
 
 
 @pytest.mark.parametrize("bits", ["mxfp4-16-16", "nvfp4-nvfp4-16", "fp8-fp8-fp8", "mxfp4-mxfp4-mxfp4"])
@@ -297,6 +299,7 @@ def test_options_that_a_format_does_not_have_are_refused_before_any_work(
 def test_blocks_that_do_not_divide_and_joined_layers_are_refused(tmp_path, source, run_program):
     shape = Shape(width=48, heads=3, kv_heads=3, head_size=16, inner=128, layers=1, context=32)
     write_model_dir(tmp_path / "m", shape, random_weights(shape))
+    shutil.copy(source / "model" / "tokenizer.json", tmp_path / "m")
     for command in (
         ["quantize", tmp_path / "m", "--method", "rtn", "--out", tmp_path / "q"],
         ["eval", tmp_path / "m", "--data", source / "text.txt"],
@@ -308,8 +311,6 @@ def test_blocks_that_do_not_divide_and_joined_layers_are_refused(tmp_path, sourc
         ):
             result = run_program(["osp", *command, "--bits", bits], check=False)
             assert result.returncode == 2 and part in result.stderr, result.stderr
-    from transformers import AutoConfig
-
     config = AutoConfig.for_model("gpt_neox", hidden_size=64, num_attention_heads=4, num_hidden_layers=1,
                                   vocab_size=96, max_position_embeddings=32, intermediate_size=128,
                                   bos_token_id=None, eos_token_id=None)  # fmt: skip
@@ -323,16 +324,16 @@ def test_blocks_that_do_not_divide_and_joined_layers_are_refused(tmp_path, sourc
 
 def test_a_weight_that_no_format_holds_is_refused(tmp_path, run_program):
     for value, kind, part in (
-        (float("nan"), "nvfp4", "NaN or infinite"),
-        (float("inf"), "mxfp4", "NaN or infinite"),
+        (float("nan"), "nvfp4", "expected finite weights"),
+        (float("inf"), "mxfp4", "expected finite weights"),
         (3.2e38, "mxfp4", "beyond the scales of mxfp4"),
     ):
         weights = random_weights(SHAPE)
         weights["model.layers.1.mlp.up_proj.weight"][5, 7] = value
         folder = tmp_path / f"{kind}{value}"
         write_model_dir(folder, SHAPE, weights)
-        result = run_program(["osp", "quantize", folder, "--method", "rtn", "--bits", f"{kind}-16-16", "--out",
-                              tmp_path / "q"], check=False)  # fmt: skip
+        words = ["osp", "quantize", folder, "--method", "rtn", "--bits", f"{kind}-16-16"]
+        result = run_program([*words, "--out", tmp_path / "q"], check=False)
         assert result.returncode == 3 and part in result.stderr, result.stderr
         assert "layers.1.mlp.up_proj" in result.stderr
 
@@ -381,9 +382,9 @@ DAMAGED = [
     ("nvfp4", scale_byte(0xFF), "NaN (E4M3 has no infinity)"),
     ("nvfp4", scale_byte(0), "scales must be positive"),
     ("nvfp4", scale_byte(0x80 | 0x38), "scales must be positive"),
-    ("nvfp4", replace("_global_scale", torch.tensor([float("nan")])), "global scale must be positive and finite"),
-    ("nvfp4", replace("_global_scale", torch.tensor([0.0])), "global scale must be positive and finite"),
-    ("nvfp4", replace("_global_scale", torch.tensor([-3.0])), "global scale must be positive and finite"),
+    ("nvfp4", replace("_global_scale", torch.tensor([float("nan")])), "must be positive and finite"),
+    ("nvfp4", replace("_global_scale", torch.tensor([0.0])), "the global scale must be positive and finite"),
+    ("nvfp4", replace("_global_scale", torch.tensor([-3.0])), "must be positive and finite"),
     ("nvfp4", replace("_global_scale", torch.tensor([1e-38])), "beyond fp32"),
     ("nvfp4", replace("_global_scale", torch.ones(2)), "F32 [2], expected F32 [1]"),
     ("nvfp4", replace("_global_scale", torch.ones(1).half()), "F16 [1], expected F32 [1]"),
@@ -394,8 +395,8 @@ DAMAGED = [
     ("nvfp4", replace("_scale", torch.ones(128, 2).to(torch.float8_e4m3fn)), "F8_E4M3 [128, 2], expected"),
     ("nvfp4", replace("_scale", torch.ones(128, 4)), "F32 [128, 4], expected F8_E4M3 [128, 4]"),
     ("mxfp4", replace("_scale", torch.ones(128, 2)), "F32 [128, 2], expected U8 [128, 2]"),
-    ("mxfp4", replace("_packed", torch.zeros(128, 31, dtype=torch.uint8)), "U8 [128, 31], expected U8 [128, 32]"),
-    ("mxfp4", replace("_packed", torch.zeros(128, 32, dtype=torch.int8)), "I8 [128, 32], expected U8"),
+    ("mxfp4", replace("_packed", torch.zeros(128, 31).byte()), "U8 [128, 31], expected U8 [128, 32]"),
+    ("mxfp4", replace("_packed", torch.zeros(128, 32).char()), "I8 [128, 32], expected U8"),
     ("fp8", scale_byte(255), "a scale is not finite"),
     ("fp8", replace("", torch.full((128, 64), float("nan")).to(torch.float8_e4m3fn)), "a code is NaN"),
     ("fp8", replace("", torch.ones(128, 64).to(torch.float8_e5m2)), "F8_E5M2"),
