@@ -85,8 +85,9 @@ endfunction()
 #   quantized_momentum_kernels  the same bits at every level, so that any machine resumes a run
 #   grid_kernels                |code · scale − x| is 0 where it should be only if the product is
 #                               rounded before the difference is taken
+#   float_grid_kernels          the same bits as the quantizer of another program
 #   engine_kernels              the integer engine's results are the same bits everywhere
-set(OSP_EXACT_KERNELS quantized_momentum_kernels grid_kernels engine_kernels)
+set(OSP_EXACT_KERNELS quantized_momentum_kernels grid_kernels float_grid_kernels engine_kernels)
 
 # The instruction set is the end of a file's name. Such a file must include nothing but intrinsics
 # and raw-pointer headers: an inline function would be compiled for that set in the whole program.

@@ -24,6 +24,14 @@ void check_perplexity(const EvalCommand& options) {
   if (options.tax && std::count(widths.begin(), widths.end(), BitWidths{}) == ssize(widths)) {
     fail(ErrorCode::usage, "--tax: nothing is rounded at 16-16-16; give fewer --bits");
   }
+  for (const BitWidths& bits : widths) {
+    if (!options.groups.any() || !bits.activations.is_float()) continue;
+    fail(ErrorCode::usage,
+         "--activation-group or --down-group with --bits {}: the format {} says which numbers "
+         "share a "
+         "scale; leave the groups out",
+         bits.text(), bits.activations.text());
+  }
 }
 
 // Refuses what only perplexity has.

@@ -50,11 +50,12 @@ struct EvalCommand {
           "paper's reference does, or names of benchmarks separated by commas; paper = the eleven "
           "benchmarks of the paper",
           {.value = "NAMES"});
-    visit("bits", self.bits,
-          "bit widths W-A-KV of weights, activations and key/value cache to measure at, a list "
-          "separated by commas; each 2 to 8, or 16 for no quantization (default those of a "
-          "quantized model dir, else 16-16-16)",
-          {.value = "W-A-KV,..."});
+    visit(
+        "bits", self.bits,
+        "number formats W-A-KV of weights, activations and key/value cache to measure at, a list "
+        "separated by commas; each 2 to 8 for integers of that many bits, mxfp4, nvfp4 or fp8, or "
+        "16 for no quantization (default those of a quantized model dir, else 16-16-16)",
+        {.value = "W-A-KV,..."});
     ActivationGroups::fields(visit, self.groups);
     EngineChoice::fields(visit, self.engine);
     PerplexityOptions::fields(visit, self.perplexity);

@@ -137,6 +137,7 @@ std::vector<Row> measure_widths(const std::string& dir, const Measure& measure) 
   ParameterStore store = load_model_dir(dir);
   set_compute_type(store, measure.options.precision == "bf16");
   check_activation_groups(measure.options.groups, store.config);
+  for (const BitWidths& bits : measure.options.widths()) check_float_blocks(bits, store.config);
   if (measure.original != nullptr) check_original(*measure.original, store, measure.options);
   std::vector<Row> rows;
   for (const BitWidths& bits : measure.options.widths()) {

@@ -16,14 +16,15 @@ namespace osp {
 // The `--bits` of commands that run a model at one choice of widths; "": the model's own.
 template <class Visitor>
 void visit_bits(Visitor& visit, std::string& bits) {
-  visit("bits", bits,
-        "bit widths W-A-KV of weights, activations and key/value cache at which the model runs; "
-        "each 2 to 8, or 16 for no quantization (default those of a quantized model dir, else "
-        "16-16-16)",
-        {.value = "W-A-KV"});
+  visit(
+      "bits", bits,
+      "number formats W-A-KV of weights, activations and key/value cache at which the model runs; "
+      "each 2 to 8 for integers of that many bits, mxfp4, nvfp4 or fp8, or 16 for no quantization "
+      "(default those of a quantized model dir, else 16-16-16)",
+      {.value = "W-A-KV"});
 }
 
-// Error(usage) if --bits was given and is no bit widths.
+// Error(usage) if --bits was given and names no formats.
 void check_bits(const CommonOptions& common, const std::string& bits);
 
 // How a quantized model dir is run.

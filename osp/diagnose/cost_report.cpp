@@ -142,7 +142,14 @@ CostReport measure_cost(ParameterStore store, std::span<const int64_t> tokens,
   };
   TurnedModel model(std::move(store));
   // Inputs and matrices as they are.
-  const int64_t noise_bits = bits.quantizes_activations() ? bits.activations : 4;
+  if (bits.any_float()) {
+    fail(ErrorCode::usage,
+         "--cost-bits {}: the noise of every point is that of integer grids; `osp eval --tax "
+         "--bits` "
+         "measures floating-point formats",
+         options.bits);
+  }
+  const int64_t noise_bits = bits.quantizes_activations() ? bits.activations.bits : 4;
   NoiseTap noise(model.store(), noise_bits, model.online());
   LinearNoiseTap linears(model.store(), model.online());
   TapChain taps({&noise, &linears});

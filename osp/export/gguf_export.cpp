@@ -63,6 +63,9 @@ void check_codes(const QuantizedLinear& layer, const std::string& where, const s
          "{}: {} {}: Q4_0 holds symmetric codes from -8 to 7 with one scale for 32 weights", where,
          name, reason);
   };
+  if (!layer.is_integer()) {
+    refuse(fmt::format("holds {} numbers", number_kind_name(layer.kind)));
+  }
   if (!layer.symmetric()) refuse("has zero points");
   if (layer.bits > 4) refuse(fmt::format("has {} bits", layer.bits));
   if (layer.columns() % kBlock != 0) refuse(fmt::format("has rows of {}", layer.columns()));

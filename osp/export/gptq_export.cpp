@@ -29,6 +29,11 @@ void check_model(const QuantizedModelInfo& info, const std::string& where) {
         "the model needs a Hadamard transform before each down projection while it runs, which "
         "the GPTQ layout cannot ask for; quantize by a method without it, such as gptq, to export");
   }
+  if (!info.grid.is_integer()) {
+    refuse(where, fmt::format("the GPTQ layout holds integers, these weights are {} numbers; the "
+                              "quantized folder itself is what other programs load",
+                              info.bits.weights.text()));
+  }
   const int64_t bits = info.grid.bits;
   if (bits != 2 && bits != 3 && bits != 4 && bits != 8) {
     refuse(where,

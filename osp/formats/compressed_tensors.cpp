@@ -61,4 +61,24 @@ std::vector<int8_t> unpack_codes(std::span<const int32_t> words, int64_t rows, i
   return codes;
 }
 
+std::vector<uint8_t> pack_nibbles(std::span<const int8_t> codes) {
+  OSP_CHECK(codes.size() % 2 == 0, "{} codes do not fill bytes", codes.size());
+  std::vector<uint8_t> bytes(codes.size() / 2);
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    const int low = codes[2 * i], high = codes[2 * i + 1];
+    OSP_CHECK((low | high) >= 0 && (low | high) < 16, "codes {} and {} of four bits", low, high);
+    bytes[i] = static_cast<uint8_t>(low | high << 4);
+  }
+  return bytes;
+}
+
+std::vector<int8_t> unpack_nibbles(std::span<const uint8_t> bytes) {
+  std::vector<int8_t> codes(bytes.size() * 2);
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    codes[2 * i] = static_cast<int8_t>(bytes[i] & 15);
+    codes[2 * i + 1] = static_cast<int8_t>(bytes[i] >> 4);
+  }
+  return codes;
+}
+
 }  // namespace osp

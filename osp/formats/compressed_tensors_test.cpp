@@ -43,5 +43,12 @@ TEST(PackCodes, UnpackingGivesTheCodesBackForAllWidthsAndShapes) {
   }
 }
 
+TEST(PackCodes, TwoNibblesOfAByteBeginWithTheLowOne) {
+  const std::vector<int8_t> codes = {1, 2, 15, 0, 8, 7};
+  const std::vector<uint8_t> bytes = {0x21, 0x0F, 0x78};
+  EXPECT_EQ(pack_nibbles(codes), bytes);
+  EXPECT_EQ(unpack_nibbles(bytes), codes);
+}
+
 }  // namespace
 }  // namespace osp

@@ -289,7 +289,7 @@ class BlockByBlock {
   ActivationGrids grids_of(const ParameterStore& store, int64_t layer,
                            const InputMeasurements& inputs) const {
     ActivationGrids grids = options_.weights.grids;
-    if (options_.activation_bits == 16) return grids;
+    if (!options_.activation_bits.quantizes()) return grids;
     for (const auto& [point, sum] : inputs.sums) {
       const double tokens = static_cast<double>(inputs.tokens.at(point));
       grids.offsets[{point, layer}] = sum.div(tokens).to(at::kFloat);
@@ -303,7 +303,7 @@ class BlockByBlock {
                                  const InputOffsets& offsets) const {
     if (options_.activations == ActivationMode::per_token) return {};
     if (options_.activations == ActivationMode::after_norm) {
-      return norm_scales(store, layer, options_.activation_bits);
+      return norm_scales(store, layer, options_.activation_bits.bits);
     }
     ActivationScales scales;
     for (const auto& [point, rows] : inputs.rows) {

@@ -43,7 +43,7 @@ struct BlockByBlockOptions {
   WeightSettings weights;  // of the grids: clips and groups; the others are found block by block
   PartTransform transform = {};
   ActivationMode activations = ActivationMode::per_token;
-  int64_t activation_bits = 16;  // of static scales
+  NumberFormat activation_bits = 16;  // of static scales
   MeanOffset mean_offset = MeanOffset::none;
   bool bf16 = false;            // type of the forward pass over calibration windows; else fp32
   int64_t batch_tokens = 8192;  // at most, that pass a block together

@@ -20,6 +20,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/interrupt.h"
+#include "osp/quant/float_grid.h"
 
 namespace osp {
 namespace {
@@ -119,25 +120,43 @@ struct Rows {
   float* weight;         // [out, in], updated
   float* codes;          // [out, in], written
   float* errors;         // [out, block], written
-  const float* scale;    // [out, in]
+  const float* scale;    // [out, in], effective ones of floating-point numbers
   const float* zero;     // [out, in] or null
   const float* upper;    // [in, in]
   const float* forward;  // P [in, in] or null
   int64_t columns, block;
   float low, high;
+  NumberKind kind;
 };
 
+// A weight on its grid: the code, of a floating-point format the number that it stands for, and the
+// value.
+struct RoundedWeight {
+  float code, value;
+};
+
+template <bool is_integer>
+RoundedWeight rounded_weight(const Rows& m, float x, float scale, float zero) {
+  if constexpr (is_integer) {
+    const float code = std::clamp(std::nearbyint(x / scale) + zero, m.low, m.high);
+    return {code, (code - zero) * scale};
+  }
+  const RoundedFloat rounded = round_float(x, scale, m.kind);
+  return {rounded.value, rounded.weight};
+}
+
 // Rounds columns [begin, end) of one row and spreads the errors within the block.
+template <bool is_integer>
 void round_row(const Rows& m, int64_t row, int64_t begin, int64_t end) {
   float* const w = m.weight + row * m.columns;
   for (int64_t i = begin; i < end; ++i) {
     const float scale = m.scale[row * m.columns + i];
     const float zero = m.zero != nullptr ? m.zero[row * m.columns + i] : 0.0f;
     const float x = w[i];
-    const float code = std::clamp(std::nearbyint(x / scale) + zero, m.low, m.high);
+    const RoundedWeight rounded = rounded_weight<is_integer>(m, x, scale, zero);
     const float* const u = m.upper + i * m.columns;
-    const float error = (x - (code - zero) * scale) / u[i];
-    m.codes[row * m.columns + i] = code;
+    const float error = (x - rounded.value) / u[i];
+    m.codes[row * m.columns + i] = rounded.code;
     m.errors[row * m.block + i - begin] = error;
 #pragma omp simd
     for (int64_t j = i + 1; j < end; ++j) w[j] -= error * u[j];
@@ -151,6 +170,31 @@ void round_row(const Rows& m, int64_t row, int64_t begin, int64_t end) {
 // P = α triu(D Uᵀ, 1) U.
 at::Tensor forward_matrix(const at::Tensor& difference, const at::Tensor& upper, double alpha) {
   return at::mm(at::mm(difference, upper.t()).triu(1), upper).mul_(alpha);
+}
+
+// One column of weights [out] on its grid.
+struct RoundedColumn {
+  at::Tensor codes, values;
+};
+
+RoundedColumn rounded_column(const at::Tensor& column, const at::Tensor& scale,
+                             const at::Tensor& zero, const WeightGrid& grid) {
+  if (grid.is_integer()) {
+    const double low = -static_cast<double>(int64_t{1} << (grid.bits - 1));
+    at::Tensor codes = column.div(scale).round_();
+    if (zero.defined()) codes.add_(zero);
+    codes.clamp_(low, -low - 1.0);
+    return {codes, (zero.defined() ? codes.sub(zero) : codes).mul(scale)};
+  }
+  const at::Tensor x = column.contiguous(), s = scale.contiguous();
+  const RoundedColumn rounded{at::empty_like(x), at::empty_like(x)};
+  for (int64_t i = 0; i < x.size(0); ++i) {
+    const RoundedFloat r =
+        round_float(x.const_data_ptr<float>()[i], s.const_data_ptr<float>()[i], grid.kind);
+    rounded.codes.data_ptr<float>()[i] = r.value;
+    rounded.values.data_ptr<float>()[i] = r.weight;
+  }
+  return rounded;
 }
 
 // Qronos: rounds the first column for the unquantized inputs and replaces the others by the
@@ -169,13 +213,10 @@ void qronos_start(at::Tensor& weight, const Problem& p, const Factor& factor,
   const at::Tensor h_row = h.select(0, 0).narrow(0, 1, in - 1);
   const at::Tensor first =
       wanted.select(1, 0).sub(rest.matmul(h_row)).div_(h.select(0, 0).select(0, 0));
-  const double low = -static_cast<double>(int64_t{1} << (grid.bits - 1));
-  const at::Tensor s = scale.select(1, 0);
-  at::Tensor code = first.to(at::kFloat).div(s).round_();
-  if (zero.defined()) code.add_(zero.select(1, 0));
-  code.clamp_(low, -low - 1.0);
-  if (zero.defined()) code.sub_(zero.select(1, 0));
-  const at::Tensor q = code.mul(s);  // on the grid: rounding it again gives the same code
+  // On the grid: rounding it again gives the same code.
+  const at::Tensor q = rounded_column(first.to(at::kFloat), scale.select(1, 0),
+                                      zero.defined() ? zero.select(1, 0) : at::Tensor(), grid)
+                           .values;
   // Solve for the other columns, given the first. (H_2…)⁻¹ = U_2…ᵀ U_2…: the factor's lower right part.
   const at::Tensor u = factor.upper.narrow(0, 1, in - 1).narrow(1, 1, in - 1);
   const at::Tensor right =
@@ -197,12 +238,13 @@ RoundedLayer gptq(const at::Tensor& weight, const at::Tensor& hessian, const at:
                   const WeightGrid& grid, const GptqOptions& options, const std::string& what) {
   OSP_CHECK(difference.defined() == (options.correction != Correction::none),
             "{}: a correction and the matrix for it belong together", what);
-  // 1. Find the grid on the weights as they are: scales and zeros stay, codes are chosen below.
+  // 1. Find the grid on the weights as they are: scales and zeros stay, codes are chosen below. So
+  //    the scales of a block of columns are fixed before the first of them is rounded.
   const GridParameters parameters = find_grid(weight, grid, what);
   // 2. Order the columns, silence dead ones, and factorize the damped Hessian, H⁻¹ = UᵀU.
   Problem p = prepare(weight, hessian, difference, options.act_order, what);
   const Factor factor = factorize(p.hessian, options, what);
-  const at::Tensor scale = per_column(parameters.scale, p.order, grid.group);
+  const at::Tensor scale = per_column(parameters.effective(), p.order, grid.group);
   const at::Tensor zero =
       grid.symmetric ? at::Tensor() : per_column(parameters.zero, p.order, grid.group);
   // 3. Prepare the correction: Qronos replaces the weights once, GPTAQ adds P to every update.
@@ -231,12 +273,14 @@ RoundedLayer gptq(const at::Tensor& weight, const at::Tensor& hessian, const at:
                   in,
                   block,
                   low,
-                  -low - 1.0f};
+                  -low - 1.0f,
+                  grid.kind};
+  const auto round = grid.is_integer() ? round_row<true> : round_row<false>;
   for (int64_t begin = 0; begin < in; begin += block) {
     leave_if_stopped("a layer was quantized");
     const int64_t end = std::min(begin + block, in), width = end - begin;
     at::parallel_for(0, out, 16, [&](int64_t first, int64_t last) {
-      for (int64_t row = first; row < last; ++row) round_row(rows, row, begin, end);
+      for (int64_t row = first; row < last; ++row) round(rows, row, begin, end);
     });
     if (end == in) break;
     at::Tensor tail = w.narrow(1, end, in - end);
@@ -264,20 +308,19 @@ QuantizedLinear gptq_reference(const at::Tensor& weight, const at::Tensor& hessi
   at::Tensor damped = p.hessian.clone();
   damped.diagonal().add_(options.damping * damped.diagonal().mean().item<double>());
   const int64_t in = weight.size(1);
-  const at::Tensor scale = per_column(parameters.scale, p.order, grid.group);
+  const at::Tensor scale = per_column(parameters.effective(), p.order, grid.group);
   const at::Tensor zero =
       grid.symmetric ? at::zeros_like(scale) : per_column(parameters.zero, p.order, grid.group);
-  const double low = -static_cast<double>(int64_t{1} << (grid.bits - 1));
   at::Tensor w = p.weight.to(at::kDouble), codes = at::zeros_like(p.weight);
   for (int64_t i = 0; i < in; ++i) {
     // The inverse of the Hessian of the columns that are still free.
     const at::Tensor inverse = damped.narrow(0, i, in - i).narrow(1, i, in - i).inverse();
     const at::Tensor s = scale.select(1, i), z = zero.select(1, i);
     const at::Tensor x = w.select(1, i);
-    const at::Tensor code = x.to(at::kFloat).div(s).round_().add_(z).clamp_(low, -low - 1.0);
-    const at::Tensor error = x.sub(code.sub(z).mul_(s)).div_(inverse.select(0, 0).select(0, 0));
+    const RoundedColumn rounded = rounded_column(x.to(at::kFloat), s, z, grid);
+    const at::Tensor error = x.sub(rounded.values).div_(inverse.select(0, 0).select(0, 0));
     w.narrow(1, i, in - i).sub_(error.unsqueeze(1).mul(inverse.select(0, 0).unsqueeze(0)));
-    codes.select(1, i).copy_(code);
+    codes.select(1, i).copy_(rounded.codes);
   }
   at::Tensor in_place = at::zeros_like(codes);
   in_place.index_copy_(1, p.order, codes);

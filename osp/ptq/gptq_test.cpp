@@ -64,7 +64,10 @@ INSTANTIATE_TEST_SUITE_P(
                     Setting{{.bits = 4, .group = 32}, {.block = 32, .act_order = true}},
                     Setting{{.bits = 4, .group = 32, .symmetric = false, .fp16_scales = true},
                             {.block = 48}},
-                    Setting{{.bits = 8, .clipping_search = false}, {.damping = 0.1}}));
+                    Setting{{.bits = 8, .clipping_search = false}, {.damping = 0.1}},
+                    Setting{float_weight_grid(NumberKind::mxfp4), {}},
+                    Setting{float_weight_grid(NumberKind::nvfp4), {.block = 40, .act_order = true}},
+                    Setting{float_weight_grid(NumberKind::fp8), {.block = 32}}));
 
 TEST(Gptq, HasASmallerOutputErrorThanRounding) {
   const at::Tensor w = gaussian(32, 128, "weight"), x = inputs(512, 128);

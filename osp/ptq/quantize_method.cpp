@@ -103,12 +103,16 @@ WeightSettings weight_settings(const QuantizeMethod& method, Profile profile, co
                                int64_t group, bool symmetric) {
   WeightSettings settings;
   settings.rounding = method.rounding;
-  settings.grid = {
-      .bits = bits.weights,
-      .group = group,
-      .symmetric = symmetric,
-      .clipping_search = method.transform == nullptr || !method.transform->clips_weights,
-      .fp16_scales = profile == Profile::best};
+  if (bits.weights.is_float()) {
+    settings.grid = float_weight_grid(bits.weights.kind);
+  } else {
+    settings.grid = {
+        .bits = bits.weights.bits,
+        .group = group,
+        .symmetric = symmetric,
+        .clipping_search = method.transform == nullptr || !method.transform->clips_weights,
+        .fp16_scales = profile == Profile::best};
+  }
   settings.gptq.act_order = method.rounding->always_act_order || profile == Profile::best;
   if (profile == Profile::best) {
     settings.calibration_bits = {16, bits.activations, bits.kv_cache};

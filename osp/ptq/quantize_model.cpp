@@ -8,7 +8,9 @@
 #include "osp/ops/hadamard_matrix.h"
 #include "osp/ptq/quantize_report.h"
 #include "osp/ptq/quantized_model_dir.h"
+#include "osp/ptq/quantized_model_tensors.h"
 #include "osp/quant/activation_scales.h"
+#include "osp/quant/float_grid.h"
 #include "osp/quant/quantized_linear.h"
 
 namespace osp {
@@ -58,6 +60,72 @@ bool is_finished(const QuantizeRequest& request, const std::string& model_dir) {
          report["request"] == request_json(request) && report["model"] == model_dir;
 }
 
+// Options of integer grids that a floating-point format does not have.
+void check_float_options(const QuantizeRequest& request) {
+  const BitWidths& bits = request.bits;
+  const auto refuse = [&](const std::string& option, const std::string& reason) {
+    fail(ErrorCode::usage, "--bits {} with {}: {}", bits.text(), option, reason);
+  };
+  if (bits.weights.is_float()) {
+    const std::string name = bits.weights.text();
+    const int64_t block = block_size(bits.weights.kind);
+    if (request.group > 0) {
+      refuse("--group", block > 0
+                            ? fmt::format("a scale of {} belongs to {} columns, no more and no "
+                                          "less; leave out --group",
+                                          name, block)
+                            : fmt::format("{} weights have one scale per output channel; leave "
+                                          "out --group",
+                                          name));
+    }
+    if (request.asymmetric) {
+      refuse("--asymmetric", name +
+                                 " numbers lie on both sides of 0 and have no zero point; leave "
+                                 "out --asymmetric");
+    }
+  }
+  if (bits.activations.is_float()) {
+    const std::string name = bits.activations.text();
+    if (request.clips.activations != 1.0) {
+      refuse("--activation-clip", name +
+                                      " scales follow from the largest number alone; leave out "
+                                      "--activation-clip");
+    }
+    if (request.groups.any()) {
+      refuse("--activation-group or --down-group",
+             "the format " + name + " says which numbers share a scale; leave the groups out");
+    }
+    if (request.activations == ActivationMode::after_norm) {
+      refuse("--activation-scales after-norm",
+             "that constant is for integers of a Gaussian; use per-token or per-tensor");
+    }
+    if (request.activations == ActivationMode::per_tensor &&
+        bits.activations.kind == NumberKind::mxfp4) {
+      refuse("--activation-scales per-tensor",
+             "mxfp4 has scales of blocks alone and no constant of a tensor; use per-token");
+    }
+  }
+  if (bits.kv_cache.is_float() && request.clips.cache != 1.0) {
+    refuse("--cache-clip", bits.kv_cache.text() +
+                               " scales follow from the largest number alone; "
+                               "leave out --cache-clip");
+  }
+}
+
+// NVFP4 has one global scale for each stored tensor.
+void check_one_tensor_per_layer(const QuantizeRequest& request, const ModelConfig& config) {
+  if (request.bits.weights.kind != NumberKind::nvfp4) return;
+  const std::vector<ParameterSpec> specs = parameter_specs(config);
+  for (const StoredTensor& stored : stored_tensors(stored_config(config), specs)) {
+    const ParameterSpec& first = specs[static_cast<size_t>(stored.parameters[0])];
+    if (first.kind != ParameterKind::matrix || stored.parameters.size() < 2) continue;
+    fail(ErrorCode::unsupported,
+         "--bits {}: NVFP4 has one global scale for each stored tensor, and this family stores "
+         "several layers as {}; use mxfp4 or integers",
+         request.bits.text(), stored.name);
+  }
+}
+
 // Groups and offsets that contradict each other or would do nothing.
 void check_activation_options(const QuantizeRequest& request) {
   const bool has_offsets = request.mean_offset != MeanOffset::none;
@@ -92,6 +160,7 @@ void check_request(const QuantizeRequest& request) {
          "activations and caches alone cost",
          request.bits.text());
   }
+  check_float_options(request);
   check_activation_options(request);
   const bool calibrated_scales_wanted = request.activations == ActivationMode::per_tensor;
   const bool offsets_wanted = request.mean_offset != MeanOffset::none;
@@ -113,7 +182,9 @@ void check_method_serves(const QuantizeRequest& request, const ModelConfig& conf
   for (const ParameterSpec& spec : parameter_specs(config)) {
     if (spec.kind == ParameterKind::matrix) check_group(request.group, spec.shape[1], spec.name);
   }
-  if (request.bits.quantizes_kv_cache()) check_hadamard_size(config.head_size, "head size");
+  check_float_blocks(request.bits, config);
+  check_one_tensor_per_layer(request, config);
+  if (request.bits.turns_keys()) check_hadamard_size(config.head_size, "head size");
   check_activation_groups(request.groups, config);
   if (request.bits.quantizes_activations() && request.activations == ActivationMode::after_norm) {
     check_norm_scales(config);

@@ -59,8 +59,8 @@ struct QuantizeRequest {
   static void fields(Visitor& visit, Self& self) {
     visit.group("Method");
     visit("bits", parsed_text(self.bits, parse_bits, [](const BitWidths& b) { return b.text(); }),
-          "bit widths W-A-KV of weights, activations and key/value cache; each 2 to 8, or 16 for "
-          "no quantization",
+          "number formats W-A-KV of weights, activations and key/value cache; each 2 to 8 for "
+          "integers of that many bits, mxfp4, nvfp4 or fp8, or 16 for no quantization",
           {.value = "W-A-KV"});
     visit("group", self.group, Range{0, 65536},
           "columns of a weight matrix that share one scale; 0 = a whole row");

@@ -10,13 +10,14 @@
 #include "osp/model/hf_config.h"
 #include "osp/model/hf_family.h"
 #include "osp/ptq/quantized_model_tensors.h"
+#include "osp/quant/float_grid.h"
 
 namespace osp {
 namespace {
 
-// Version 2 has groups or offsets of activations, which osp 1 would pass over; other folders are
-// written as version 1.
-constexpr int64_t kInfoVersion = 2;
+// Version 2 has groups or offsets of activations, which osp 1 would pass over; version 3 floating-
+// point numbers. Other folders are written as version 1.
+constexpr int64_t kInfoVersion = 3;
 constexpr const char* kInfo = "osp_quantization";
 constexpr const char* kCompressed = "quantization_config";
 constexpr const char* kHiddenArchitecture = "OspQuantizedForCausalLM";
@@ -49,6 +50,37 @@ Json integers(int64_t bits, bool symmetric, const std::string& strategy, int64_t
   return json;
 }
 
+// QuantizationArgs: floating-point numbers, whose blocks and scales the format gives; `strategy` is
+// that of FP8.
+Json floats(NumberKind kind, const Json& dynamic, const std::string& strategy) {
+  Json json = integers(NumberFormat(kind).bits, true, strategy, block_size(kind), false);
+  json["type"] = "float";
+  json["dynamic"] = dynamic;
+  if (kind == NumberKind::mxfp4) {
+    json["strategy"] = "group";
+    json["scale_dtype"] = "torch.uint8";
+  } else if (kind == NumberKind::nvfp4) {
+    json["strategy"] = "tensor_group";
+    json["scale_dtype"] = "torch.float8_e4m3fn";
+  }
+  return json;
+}
+
+// The layout of weights of these formats in compressed-tensors' words.
+std::string layout_name(NumberKind kind) {
+  switch (kind) {
+    case NumberKind::integer:
+      return "pack-quantized";
+    case NumberKind::mxfp4:
+      return "mxfp4-pack-quantized";
+    case NumberKind::nvfp4:
+      return "nvfp4-pack-quantized";
+    case NumberKind::fp8:
+      return "float-quantized";
+  }
+  OSP_CHECK(false, "unknown kind of numbers {}", static_cast<int>(kind));
+}
+
 // The linear layers of a block that read `point`, in the order of the forward pass.
 std::vector<ParameterRole> readers_of(const ModelConfig& model, TapPoint point) {
   std::vector<ParameterRole> readers;
@@ -76,34 +108,55 @@ Json layer_group(const QuantizedModelInfo& info, const std::string& names, int64
                  const Json& inputs) {
   Json json;
   json["targets"] = Json::array({"re:.*(" + names + ")$"});
-  const int64_t group = info.grid.group;
-  if (info.grid.symmetric) {
-    json["weights"] =
-        integers(info.bits.weights, true, group > 0 ? "group" : "channel", group, false);
+  const int64_t group = info.grid.group, bits = info.bits.weights.bits;
+  if (!info.grid.is_integer()) {
+    json["weights"] = floats(info.grid.kind, false, "channel");
+  } else if (info.grid.symmetric) {
+    json["weights"] = integers(bits, true, group > 0 ? "group" : "channel", group, false);
   } else {
-    json["weights"] = integers(info.bits.weights, false, "block", 0, false);
+    json["weights"] = integers(bits, false, "block", 0, false);
     json["weights"]["block_structure"] = Json::array({1, group > 0 ? group : columns});
   }
   json["input_activations"] = inputs;
   json["output_activations"] = nullptr;
-  json["format"] = "pack-quantized";
+  json["format"] = layout_name(info.grid.kind);
   return json;
 }
 
 // What the input of the layers at `point` is in compressed-tensors' words.
 Json input_scheme(const QuantizedModelInfo& info, TapPoint point, const ModelConfig& model) {
   if (!info.bits.quantizes_activations()) return nullptr;
-  const int64_t bits = info.bits.activations;
-  if (info.scales.contains({point, 0})) return integers(bits, false, "tensor", 0, false);
+  // transformers joins the sequences of a batch in front of OPT's MLP, and strategy "token" would
+  // take the tokens for one; a group of all channels means the same and is read right.
+  const bool joined = model.family == "OPTForCausalLM" && point != TapPoint::attention_input;
+  const int64_t bits = info.bits.activations.bits;
+  const bool is_static = info.scales.contains({point, 0});
+  if (info.bits.activations.is_float()) {
+    const NumberKind kind = info.bits.activations.kind;
+    if (kind == NumberKind::nvfp4 && is_static) return floats(kind, "local", "");
+    Json json = floats(kind, !is_static, is_static ? "tensor" : joined ? "group" : "token");
+    if (json["strategy"] == "group" && kind == NumberKind::fp8) {
+      json["group_size"] = columns_at(model, point);
+    }
+    return json;
+  }
+  if (is_static) return integers(bits, false, "tensor", 0, false);
   const bool down_grouped = point == TapPoint::mlp_product && info.groups.down > 0;
   if (point == TapPoint::attention_output || info.groups.inputs > 0 || down_grouped) {
     return integers(bits, false, "group", activation_group(info.groups, point, model), true);
   }
-  // transformers joins the sequences of a batch in front of OPT's MLP, and strategy "token" would
-  // take the tokens for one; a group of all channels means the same and is read right.
-  const bool joined = model.family == "OPTForCausalLM" && point != TapPoint::attention_input;
   if (joined) return integers(bits, false, "group", columns_at(model, point), true);
   return integers(bits, false, "token", 0, true);
+}
+
+// "group" with the head size: the dynamic "token" strategy pools over time, which is not causal.
+Json cache_scheme(const QuantizedModelInfo& info, const ModelConfig& model) {
+  const NumberFormat& format = info.bits.kv_cache;
+  if (!format.quantizes()) return nullptr;
+  if (format.is_integer()) return integers(format.bits, false, "group", model.head_size, true);
+  Json json = floats(format.kind, true, "group");
+  if (format.kind == NumberKind::fp8) json["group_size"] = model.head_size;
+  return json;
 }
 
 Json hadamard_scheme(const Json& apply, int64_t block) {
@@ -116,7 +169,7 @@ Json hadamard_scheme(const Json& apply, int64_t block) {
 
 Json transform_config(const QuantizedModelInfo& info, const ModelConfig& model) {
   Json groups = Json::object();
-  if (info.online.query_key_hadamard && info.bits.quantizes_kv_cache()) {
+  if (info.online.query_key_hadamard && info.bits.turns_keys()) {
     Json apply = Json::array();
     for (const char* location : {"q_attn", "k_cache"}) {
       apply.push_back(
@@ -135,14 +188,34 @@ Json transform_config(const QuantizedModelInfo& info, const ModelConfig& model) 
   return {{"config_groups", groups}};
 }
 
+// The grid of a floating-point format has nothing to choose.
+void check_float_info(const QuantizedModelInfo& info, const std::string& place) {
+  if (info.grid.is_integer()) return;
+  const std::string name = info.bits.weights.text();
+  if (info.grid.group != block_size(info.grid.kind)) {
+    fail(ErrorCode::damaged, "{}: groups of {} with {} weights, whose blocks have {} columns",
+         place, info.grid.group, name, block_size(info.grid.kind));
+  }
+  if (!info.grid.symmetric) {
+    fail(ErrorCode::damaged, "{}: zero points with {} weights, which have none", place, name);
+  }
+}
+
 }  // namespace
 
 std::string why_osp_alone(const QuantizedModelInfo& info, const ModelConfig& model) {
   if (info.online.down_hadamard) {
     return "its down projections need a Hadamard transform of their input while it runs";
   }
-  if (info.bits.quantizes_kv_cache()) {
+  if (info.bits.turns_keys()) {
     return "its queries and keys are turned by a Hadamard matrix before the keys are quantized";
+  }
+  if (info.bits.kv_cache.kind == NumberKind::nvfp4) {
+    return "every key and value has an NVFP4 scale of its own above those of its blocks";
+  }
+  if (info.bits.activations.kind == NumberKind::nvfp4 && info.scales.empty()) {
+    return "every token of its activations has an NVFP4 scale of its own above those of its blocks "
+           "(with --activation-scales per-tensor one constant serves all tokens)";
   }
   if (info.bits.quantizes_activations() && info.clips.activations != 1.0) {
     return "its activation grids cover a part of the range";
@@ -157,7 +230,7 @@ std::string why_osp_alone(const QuantizedModelInfo& info, const ModelConfig& mod
 Json compressed_tensors_config(const QuantizedModelInfo& info, const ModelConfig& model) {
   Json json;
   json["quant_method"] = "compressed-tensors";
-  json["format"] = "pack-quantized";
+  json["format"] = layout_name(info.grid.kind);
   json["quantization_status"] =
       why_osp_alone(info, model).empty() ? "compressed" : "this folder runs in osp alone";
   const ModelConfig named = stored_config(model);
@@ -169,11 +242,7 @@ Json compressed_tensors_config(const QuantizedModelInfo& info, const ModelConfig
                            {"group_1", group(TapPoint::attention_output)},
                            {"group_2", group(TapPoint::mlp_input)},
                            {"group_3", group(TapPoint::mlp_product)}};
-  // "group" with the head size: the dynamic "token" strategy pools over time, which is not causal.
-  json["kv_cache_scheme"] =
-      info.bits.quantizes_kv_cache()
-          ? integers(info.bits.kv_cache, false, "group", model.head_size, true)
-          : Json(nullptr);
+  json["kv_cache_scheme"] = cache_scheme(info, model);
   const std::string head = stored_name(named, parameter_name(ParameterRole::head));
   json["ignore"] = Json::array({head.substr(0, head.rfind('.'))});
   const Json transforms = transform_config(info, model);
@@ -252,7 +321,7 @@ Json without_quantization(Json config, const std::string& where) {
 Json quantization_info_json(const QuantizedModelInfo& info) {
   Json json;
   const bool has_offsets = info.mean_offset != MeanOffset::none;
-  json["version"] = info.groups.any() || has_offsets ? kInfoVersion : 1;
+  json["version"] = info.bits.any_float() ? 3 : info.groups.any() || has_offsets ? 2 : 1;
   json["method"] = info.method;
   json["profile"] = info.profile;
   json["bits"] = info.bits.text();
@@ -290,11 +359,13 @@ QuantizedModelInfo parse_quantization_info(const Json& json, const std::string& 
   } catch (const Error& error) {
     fail(ErrorCode::damaged, "{}: {}", place, error.what());
   }
-  info.grid = {.bits = info.bits.weights,
+  info.grid = {.bits = info.bits.weights.bits,
                .group = json_int(json, "group", place),
                .symmetric = json_bool(json, "symmetric", place),
                .clipping_search = json_bool(json, "clipping_search", place),
-               .fp16_scales = json_bool(json, "fp16_scales", place)};
+               .fp16_scales = json_bool(json, "fp16_scales", place),
+               .kind = info.bits.weights.kind};
+  check_float_info(info, place);
   info.online = {.query_key_hadamard = json_bool(json, "query_key_hadamard", place),
                  .down_hadamard = json_bool(json, "down_hadamard", place),
                  .down_block = json_int(json, "down_block", place)};
@@ -323,6 +394,9 @@ QuantizedModelInfo parse_quantization_info(const Json& json, const std::string& 
   }
   if (!json.contains("static_scales")) fail(ErrorCode::damaged, "{}: no static_scales", place);
   info.scales = parse_activation_scales(json["static_scales"], place);
+  if (!info.scales.empty() && info.bits.activations.kind == NumberKind::mxfp4) {
+    fail(ErrorCode::damaged, "{}: static scales with mxfp4 activations, which have none", place);
+  }
   return info;
 }
 

@@ -25,14 +25,52 @@ constexpr const char* kWeights = "model.safetensors";
 constexpr const char* kInfoKey = "osp_quantization";
 constexpr size_t kMaxConfigBytes = 1 << 20;
 
+// The type that other programs unpack weights to: compressed-tensors makes bf16 of four-bit numbers.
+const char* unpacked_type(const QuantizedModelInfo& info) {
+  const bool four = info.grid.kind == NumberKind::mxfp4 || info.grid.kind == NumberKind::nvfp4;
+  return four ? "bfloat16" : "float32";
+}
+
+// The first place where `found` does not say what `wanted` does, "" if there is none; `found` may say
+// more.
+std::string first_difference(const Json& wanted, const Json& found, const std::string& place) {
+  if (!wanted.is_object()) {
+    if (wanted == found) return "";
+    return fmt::format("{} is {}, expected {}", place, json_text(found), json_text(wanted));
+  }
+  if (!found.is_object())
+    return fmt::format("{} is {}, expected an object", place, json_text(found));
+  for (const auto& [key, value] : wanted.items()) {
+    const auto other = found.find(key);
+    if (other == found.end()) return fmt::format("{}.{} is missing", place, key);
+    const std::string difference = first_difference(value, *other, place + "." + key);
+    if (!difference.empty()) return difference;
+  }
+  return "";
+}
+
+// Two descriptions of floating-point numbers that contradict each other: other programs would read
+// other weights than osp.
+void check_agreement(const Json& config, const QuantizedConfig& read, const std::string& file) {
+  if (!read.info.bits.any_float()) return;
+  const std::string key = "quantization_config";
+  if (!config.contains(key)) fail(ErrorCode::damaged, "{}: no key {}", file, key);
+  const std::string difference =
+      first_difference(compressed_tensors_config(read.info, read.model), config[key], key);
+  if (!difference.empty()) {
+    fail(ErrorCode::damaged, "{}: {} by {}; the two contradict each other", file, difference,
+         kInfoKey);
+  }
+}
+
 Json config_with_quantization(const ModelConfig& model, const QuantizedModelInfo& info,
                               const std::string& source_dir) {
   const bool known = is_gguf_path(source_dir) || path_exists(source_dir + "/config.json");
   const std::vector<int64_t> end_tokens =
       known ? load_end_tokens(source_dir) : std::vector<int64_t>{};
-  Json config =
-      parse_json(model_config_json(model, "float32", end_tokens, load_outer_tokens(source_dir)),
-                 "config.json");
+  Json config = parse_json(
+      model_config_json(model, unpacked_type(info), end_tokens, load_outer_tokens(source_dir)),
+      "config.json");
   add_quantization(config, info, model);
   return config;
 }
@@ -124,9 +162,11 @@ QuantizedConfig load_quantized_config(const std::string& path) {
   config.model = parse_hf_config(config.json, file).model;
   try {
     check_activation_groups(config.info.groups, config.model);
+    check_float_blocks(config.info.bits, config.model);
   } catch (const Error& error) {
     fail(ErrorCode::damaged, "{}: {}", file, error.what());
   }
+  check_agreement(with, config, file);
   return config;
 }
 

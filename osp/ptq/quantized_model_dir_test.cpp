@@ -28,7 +28,8 @@ QuantizedWeights quantized(const ParameterStore& store, const WeightGrid& grid) 
 }
 
 QuantizedModelInfo info_of(const WeightGrid& grid) {
-  return {.bits = {grid.bits, 4, 4}, .grid = grid, .method = "rtn", .profile = "best"};
+  const NumberFormat weights = grid.is_integer() ? NumberFormat(grid.bits) : grid.kind;
+  return {.bits = {weights, 4, 4}, .grid = grid, .method = "rtn", .profile = "best"};
 }
 
 void save(const ParameterStore& store, const QuantizedWeights& weights, const TestFolder& folder,
@@ -51,7 +52,8 @@ TEST(QuantizedModelDir, GivesBackCodesScalesAndSettings) {
   for (const WeightGrid& grid :
        {WeightGrid{}, WeightGrid{.bits = 3, .group = 32},
         WeightGrid{.bits = 4, .group = 32, .symmetric = false, .fp16_scales = true},
-        WeightGrid{.bits = 8, .symmetric = false}}) {
+        WeightGrid{.bits = 8, .symmetric = false}, float_weight_grid(NumberKind::mxfp4),
+        float_weight_grid(NumberKind::nvfp4), float_weight_grid(NumberKind::fp8)}) {
     const TestFolder folder;
     const QuantizedWeights weights = quantized(store, grid);
     QuantizedModelInfo info = info_of(grid);
@@ -68,7 +70,9 @@ TEST(QuantizedModelDir, GivesBackCodesScalesAndSettings) {
       const QuantizedLinear& read = model.weights.at(name);
       EXPECT_TRUE(read.codes.equal(layer.codes)) << name;
       EXPECT_TRUE(read.scale.equal(layer.scale)) << name;
+      EXPECT_EQ(read.kind, layer.kind);
       EXPECT_EQ(read.symmetric(), layer.symmetric());
+      EXPECT_TRUE(!layer.global.defined() || read.global.equal(layer.global)) << name;
       EXPECT_TRUE(layer.symmetric() || read.zero.equal(layer.zero)) << name;
       EXPECT_TRUE(model.store.master(model.store.find(name)).equal(layer.dequantized()));
     }

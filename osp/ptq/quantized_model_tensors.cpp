@@ -17,6 +17,7 @@
 #include "osp/model/hf_config.h"
 #include "osp/ptq/quantize_block.h"
 #include "osp/ptq/quantized_model_config.h"
+#include "osp/quant/float_grid.h"
 
 namespace osp {
 namespace {
@@ -34,6 +35,8 @@ at::Tensor unpacked(const at::Tensor& words, int64_t columns, int64_t bits) {
 
 at::ScalarType scalar_type(const std::string& dtype) {
   if (dtype == "I8") return at::kChar;
+  if (dtype == "U8") return at::kByte;
+  if (dtype == "F8_E4M3") return at::kFloat8_e4m3fn;
   if (dtype == "I32") return at::kInt;
   if (dtype == "I64") return at::kLong;
   if (dtype == "F16") return at::kHalf;
@@ -83,7 +86,73 @@ void TensorBuffers::add(const std::string& name, const std::string& dtype,
 
 namespace {
 
+at::Tensor packed_pairs(const at::Tensor& codes) {
+  const at::Tensor c = codes.contiguous();
+  const std::vector<uint8_t> bytes =
+      pack_nibbles({c.const_data_ptr<int8_t>(), static_cast<size_t>(c.numel())});
+  at::Tensor result = at::empty({c.size(0), c.size(1) / 2}, at::kByte);
+  std::memcpy(result.mutable_data_ptr(), bytes.data(), bytes.size());
+  return result;
+}
+
+at::Tensor unpacked_pairs(const at::Tensor& bytes) {
+  const std::vector<int8_t> codes =
+      unpack_nibbles({bytes.const_data_ptr<uint8_t>(), static_cast<size_t>(bytes.numel())});
+  at::Tensor result = at::empty({bytes.size(0), bytes.size(1) * 2}, at::kChar);
+  std::memcpy(result.mutable_data_ptr(), codes.data(), codes.size());
+  return result;
+}
+
+void add_floats(TensorBuffers& buffers, const std::string& name, const QuantizedLinear& layer) {
+  if (layer.kind == NumberKind::fp8) {
+    buffers.add(name, "F8_E4M3", layer.codes);
+    buffers.add(name + "_scale", "F32", layer.scale);
+    return;
+  }
+  buffers.add(name + "_packed", "U8", packed_pairs(layer.codes));
+  if (layer.kind == NumberKind::mxfp4) {
+    buffers.add(name + "_scale", "U8", e8m0_of_scales(layer.scale));
+    return;
+  }
+  buffers.add(name + "_scale", "F8_E4M3", layer.scale.to(at::kFloat8_e4m3fn));
+  buffers.add(name + "_global_scale", "F32", layer.global);
+}
+
+QuantizedLinear read_floats(const std::map<std::string, TensorView>& tensors,
+                            const StoredTensor& stored, NumberKind kind, const std::string& where,
+                            std::set<std::string>& taken) {
+  const std::string& name = stored.name;
+  const int64_t out = stored.shape[0], in = stored.shape[1], block = block_size(kind);
+  if (block > 0 && in % block != 0) {
+    fail(ErrorCode::damaged, "{}: {} has {} columns, which blocks of {} ({}) do not divide", where,
+         name, in, block, number_kind_name(kind));
+  }
+  QuantizedLinear layer;
+  layer.kind = kind;
+  layer.bits = NumberFormat(kind).bits;
+  layer.group = block;
+  const auto take_one = [&](const std::string& ending, const char* dtype,
+                            const std::vector<int64_t>& shape) {
+    return take(tensors, name + ending, {dtype}, shape, where, taken);
+  };
+  if (kind == NumberKind::fp8) {
+    layer.codes = take_one("", "F8_E4M3", {out, in}).view(at::kChar);
+    layer.scale = take_one("_scale", "F32", {out, 1});
+  } else {
+    layer.codes = unpacked_pairs(take_one("_packed", "U8", {out, in / 2}));
+    if (kind == NumberKind::mxfp4) {
+      layer.scale = scales_of_e8m0(take_one("_scale", "U8", {out, in / block}));
+    } else {
+      layer.scale = take_one("_scale", "F8_E4M3", {out, in / block}).to(at::kFloat);
+      layer.global = take_one("_global_scale", "F32", {1});
+    }
+  }
+  check_quantized(layer, where + ": " + name);
+  return layer;
+}
+
 void add_quantized(TensorBuffers& buffers, const std::string& name, const QuantizedLinear& layer) {
+  if (!layer.is_integer()) return add_floats(buffers, name, layer);
   buffers.add(name + "_packed", "I32", packed_rows(layer.codes, layer.bits));
   const at::Tensor half = layer.scale.to(at::kHalf);
   const bool exact = half.to(at::kFloat).equal(layer.scale);
@@ -143,6 +212,7 @@ QuantizedLinear joined(const ModelConfig& config, const StoredTensor& stored,
     return join_rows(config, stored, tensors);
   };
   QuantizedLinear layer = parts[0];
+  OSP_CHECK(parts.size() == 1 || !layer.global.defined(), "one global scale for several layers");
   layer.codes = rows(&QuantizedLinear::codes);
   layer.scale = rows(&QuantizedLinear::scale);
   layer.zero = rows(&QuantizedLinear::zero);
@@ -184,9 +254,15 @@ at::Tensor read_plain(const TensorView& view, const std::vector<int64_t>& shape,
 
 // The static scale of a layer's input, as compressed-tensors wants it beside the weight.
 void add_static_scale(TensorBuffers& buffers, const std::string& weight, const StaticScale& scale,
-                      int64_t bits) {
+                      const NumberFormat& format) {
   const std::string layer = weight.substr(0, weight.rfind('.'));
-  const double shift = std::ldexp(1.0, static_cast<int>(bits) - 1);
+  if (format.is_float()) {
+    const bool nested = format.kind == NumberKind::nvfp4;
+    buffers.add(layer + (nested ? ".input_global_scale" : ".input_scale"), "F32",
+                at::full({1}, scale.scale, at::kFloat));
+    return;
+  }
+  const double shift = std::ldexp(1.0, static_cast<int>(format.bits) - 1);
   buffers.add(layer + ".input_scale", "F32", at::full({1}, scale.scale, at::kFloat));
   buffers.add(layer + ".input_zero_point", "I8", at::full({1}, scale.zero - shift, at::kChar));
 }
@@ -210,7 +286,7 @@ std::optional<QuantizedLinear> joined_layer(const StoredTensor& stored, const Pa
 }
 
 void add_part(TensorBuffers& buffers, const ParameterStore& part, const QuantizedWeights& weights,
-              const ActivationScales& scales, int64_t activation_bits) {
+              const ActivationScales& scales, const NumberFormat& activations) {
   const ModelConfig config = stored_config(part.config);
   std::map<std::string, StaticScale> scale_of;  // by the weight's name here
   for (const auto& [place, scale] : scales) {
@@ -229,7 +305,7 @@ void add_part(TensorBuffers& buffers, const ParameterStore& part, const Quantize
       buffers.add(stored.name, "F32", gather_stored(stored, part));
     }
     if (scale_of.contains(first)) {
-      add_static_scale(buffers, stored.name, scale_of.at(first), activation_bits);
+      add_static_scale(buffers, stored.name, scale_of.at(first), activations);
     }
   }
 }
@@ -273,14 +349,18 @@ QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, Par
   QuantizedWeights weights;
   for (const StoredTensor& stored : stored_tensors(stored_config(part.config), part.specs)) {
     const auto plain = tensors.find(stored.name);
-    if (plain != tensors.end()) {
+    const bool is_fp8 = grid.kind == NumberKind::fp8 && plain != tensors.end() &&
+                        plain->second.dtype == "F8_E4M3" && stored.shape.size() == 2;
+    if (plain != tensors.end() && !is_fp8) {
       scatter_stored(
           stored, read_plain(plain->second, stored.shape, where + ": tensor " + stored.name), part);
       release_pages(plain->second.data);  // tables are the largest tensors of small models
       taken.insert(stored.name);
       continue;
     }
-    const QuantizedLinear layer = read_quantized(tensors, stored.name, grid, where, taken);
+    const QuantizedLinear layer = grid.is_integer()
+                                      ? read_quantized(tensors, stored.name, grid, where, taken)
+                                      : read_floats(tensors, stored, grid.kind, where, taken);
     if (layer.codes.sizes().vec() != stored.shape) {
       fail(ErrorCode::damaged, "{}: {} has shape [{}], expected [{}] by config.json", where,
            stored.name, fmt::join(layer.codes.sizes(), ", "), fmt::join(stored.shape, ", "));

@@ -1,11 +1,20 @@
 // Parts of a quantized model as tensors of a safetensors file. Quantized layers have the names and
-// shapes of the compressed-tensors layout "pack-quantized" (formats/compressed_tensors.h):
+// shapes of the layouts of compressed-tensors (formats/compressed_tensors.h). Integers,
+// "pack-quantized":
 //
 //   NAME_packed      I32 [out, ceil(in · bits / 32)]            codes + 2^(b−1)
 //   NAME_scale       F32 or F16 [out, groups]
 //   NAME_shape       I64 [2]: out, in
 //   NAME_zero_point  I8 [out, groups], asymmetric only; earlier versions packed it along `out`, as I32
 //                    [ceil(out · bits / 32), groups], which is still read
+//
+// NVFP4, "nvfp4-pack-quantized", and MXFP4, "mxfp4-pack-quantized":
+//
+//   NAME_packed        U8 [out, in / 2]         two E2M1 codes in a byte
+//   NAME_scale         F8_E4M3 [out, in / 16]; MXFP4 U8 [out, in / 32], the code of E8M0
+//   NAME_global_scale  F32 [1], NVFP4 only
+//
+// FP8, "float-quantized": NAME itself, F8_E4M3 [out, in], and NAME_scale, F32 [out, 1].
 //
 // NAME is that of the weight in the files of the model's family; layers that the family stores as
 // one tensor (q, k, v of GPT-NeoX) are one here, too. Offsets of activations are F32 [channels] and
@@ -47,11 +56,11 @@ ModelConfig stored_config(ModelConfig config);
 std::optional<QuantizedLinear> joined_layer(const StoredTensor& stored, const ParameterStore& part,
                                             const QuantizedWeights& weights);
 
-// Adds all parameters of a part: quantized layers as above (scales as F16 if all of them are fp16
-// numbers), the others in fp32, and input_scale and input_zero_point beside weights whose input has
-// a static scale of `activation_bits`.
+// Adds all parameters of a part: quantized layers as above (scales of integers as F16 if all of them
+// are fp16 numbers), the others in fp32, and beside weights whose input has a static scale of
+// `activations` input_scale and input_zero_point, of FP8 input_scale, of NVFP4 input_global_scale.
 void add_part(TensorBuffers& buffers, const ParameterStore& part, const QuantizedWeights& weights,
-              const ActivationScales& scales = {}, int64_t activation_bits = 16);
+              const ActivationScales& scales = {}, const NumberFormat& activations = 16);
 
 // Adds offsets, and takes those of some layers back, for the inputs named. Error(damaged) beginning
 // with `where` if one is missing, has another size than the configuration says or is not finite.

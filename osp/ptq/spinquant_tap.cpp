@@ -73,10 +73,9 @@ SpinQuantTap::SpinQuantTap(const ParameterStore& store, const BitWidths& bits,
                            const std::vector<at::Tensor>& values, const ActivationGroups& groups)
     : store_(store),
       bits_(bits),
-      online_(OnlineTransforms{
-          .query_key_hadamard = online.query_key_hadamard && bits.quantizes_kv_cache(),
-          .down_hadamard = online.down_hadamard,
-          .down_block = online.down_block}),
+      online_(OnlineTransforms{.query_key_hadamard = online.query_key_hadamard && bits.turns_keys(),
+                               .down_hadamard = online.down_hadamard,
+                               .down_block = online.down_block}),
       quantizer_(store, bits, kNone, {.groups = groups}),
       residual_(residual),
       values_(values) {
@@ -126,7 +125,7 @@ at::Tensor SpinQuantTap::weight(int64_t parameter, const at::Tensor& w) {
   const at::Tensor turned = rotated(parameter);
   if (!bits_.quantizes_weights()) return turned;
   // Without the clipping search, which would take most of a step's time.
-  return straight_through(turned, fake_quantize_symmetric(turned.detach(), bits_.weights,
+  return straight_through(turned, fake_quantize_symmetric(turned.detach(), bits_.weights.bits,
                                                           /*clipping_search=*/false));
 }
 

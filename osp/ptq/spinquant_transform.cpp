@@ -4,6 +4,7 @@
 #include <chrono>
 #include <utility>
 
+#include "osp/base/error.h"
 #include "osp/base/timing.h"
 #include "osp/ptq/quantize_request.h"
 #include "osp/ptq/quarot.h"
@@ -74,6 +75,13 @@ PartTransform learned_transform(const TransformInputs& inputs, SpinObjective obj
 // where R1 need not keep the mean over channels.
 void check_learnable(const ModelConfig& config, const QuantizeRequest& request,
                      SpinObjective objective) {
+  if (request.bits.any_float()) {
+    fail(
+        ErrorCode::usage,
+        "--bits {}: SpinQuant learns its rotations for integer grids; use quarot or another method "
+        "with floating-point formats",
+        request.bits.text());
+  }
   const QuaRotOptions start{.seed = request.seed, .down_block = request.down_block};
   check_rotations_exact(config, quarot_plan(config, start));
   if (objective == SpinObjective::end_to_end) check_no_rotated_biases(parameter_specs(config));

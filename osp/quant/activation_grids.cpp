@@ -4,6 +4,7 @@
 #include <array>
 
 #include "osp/base/error.h"
+#include "osp/quant/float_grid.h"
 
 namespace osp {
 namespace {
@@ -39,6 +40,22 @@ void check_activation_groups(const ActivationGroups& groups, const ModelConfig& 
     }
   }
   if (groups.down > 0) check_divides(groups.down, config.inner, "--down-group", "inner size");
+}
+
+void check_float_blocks(const BitWidths& bits, const ModelConfig& config) {
+  const auto check = [&](const NumberFormat& format, int64_t size, const char* what) {
+    const int64_t block = format.quantizes() ? block_size(format.kind) : 0;
+    if (block == 0 || size % block == 0) return;
+    fail(ErrorCode::usage,
+         "--bits {}: blocks of {} ({}) do not divide the {} {}; choose another format", bits.text(),
+         block, format.text(), what, size);
+  };
+  for (const NumberFormat& format : {bits.weights, bits.activations}) {
+    check(format, config.width, "width");
+    check(format, config.heads * config.head_size, "size of all heads");
+    check(format, config.inner, "inner size");
+  }
+  check(bits.kv_cache, config.head_size, "head size");
 }
 
 MeanOffset parse_mean_offset(const std::string& text) {

@@ -21,6 +21,7 @@
 #include "osp/model/config.h"
 #include "osp/model/tap.h"
 #include "osp/quant/activation_scales.h"
+#include "osp/quant/bits.h"
 
 namespace osp {
 
@@ -55,6 +56,10 @@ int64_t activation_group(const ActivationGroups& groups, TapPoint point, const M
 
 // Error(usage) if a group does not divide the width, the head size or the inner size.
 void check_activation_groups(const ActivationGroups& groups, const ModelConfig& config);
+
+// Error(usage) if the blocks of a floating-point format do not divide the width, the joined heads,
+// the inner size or, in the cache, the head size.
+void check_float_blocks(const BitWidths& bits, const ModelConfig& config);
 
 // The inputs of linear layers whose mean over tokens is subtracted before they are rounded.
 enum class MeanOffset {

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "osp/base/error.h"
+#include "osp/quant/float_grid.h"
 
 namespace osp {
 namespace {
@@ -79,7 +80,15 @@ ActivationScales norm_scales(const ParameterStore& store, int64_t layer, int64_t
           {{TapPoint::mlp_input, layer}, {step * common_gain(store, second, layer), zero}}};
 }
 
-StaticScale calibrated_scale(const at::Tensor& x, int64_t bits) {
+StaticScale calibrated_scale(const at::Tensor& x, const NumberFormat& format) {
+  if (format.is_float()) {
+    const float absmax = x.detach().to(at::kFloat).abs().max().item<float>();
+    if (!std::isfinite(absmax)) {
+      fail(ErrorCode::unsupported, "the calibration activations are not finite");
+    }
+    return {float_constant(absmax, format.kind), 0.0};
+  }
+  const int64_t bits = format.bits;
   const double top = std::ldexp(1.0, static_cast<int>(bits)) - 1.0;
   at::Tensor numbers = x.detach().to(at::kFloat).flatten();
   double low = std::min(0.0, numbers.min().item<double>());

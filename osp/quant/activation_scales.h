@@ -16,12 +16,13 @@
 
 #include "osp/model/parameters.h"
 #include "osp/model/tap.h"
+#include "osp/quant/bits.h"
 
 namespace osp {
 
 struct StaticScale {
-  double scale = 1.0;
-  double zero = 0.0;  // a whole number
+  double scale = 1.0;  // of NVFP4 the constant above the scales of its blocks
+  double zero = 0.0;   // a whole number
   bool operator==(const StaticScale&) const = default;
 };
 
@@ -41,9 +42,10 @@ void check_norm_scales(const ModelConfig& config);
 // them first.
 ActivationScales norm_scales(const ParameterStore& store, int64_t layer, int64_t bits);
 
-// The scale with the least squared error among 80 clipped ranges [p · low, p · high] of the numbers
-// of x, zero included.
-StaticScale calibrated_scale(const at::Tensor& x, int64_t bits);
+// Of integers the scale with the least squared error among 80 clipped ranges [p · low, p · high] of
+// the numbers of x, zero included. Of FP8 and NVFP4 what the largest magnitude of x gives
+// (osp/quant/float_grid.h), without a zero.
+StaticScale calibrated_scale(const at::Tensor& x, const NumberFormat& format);
 
 // Quantized and back, in x's shape and type.
 at::Tensor fake_quantize_static(const at::Tensor& x, int64_t bits, const StaticScale& scale);

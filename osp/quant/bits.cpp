@@ -9,11 +9,16 @@ namespace {
 
 [[noreturn]] void fail_bits(std::string_view text) {
   fail(ErrorCode::usage,
-       "bits \"{}\": expected weights-activations-cache such as 4-4-4, each 2 to 8, or 16 for none",
+       "bits \"{}\": expected weights-activations-cache such as 4-4-4 or nvfp4-nvfp4-16, each 2 to "
+       "8, "
+       "mxfp4, nvfp4 or fp8, or 16 for none",
        text);
 }
 
-int64_t parse_width(std::string_view part, std::string_view whole) {
+NumberFormat parse_format(std::string_view part, std::string_view whole) {
+  for (const NumberKind kind : {NumberKind::mxfp4, NumberKind::nvfp4, NumberKind::fp8}) {
+    if (part == number_kind_name(kind)) return kind;
+  }
   int64_t width = 0;
   const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), width);
   const bool complete = error == std::errc() && end == part.data() + part.size();
@@ -31,16 +36,34 @@ std::string_view take_until(std::string_view& rest, char separator) {
 
 }  // namespace
 
+const char* number_kind_name(NumberKind kind) {
+  switch (kind) {
+    case NumberKind::integer:
+      return "int";
+    case NumberKind::mxfp4:
+      return "mxfp4";
+    case NumberKind::nvfp4:
+      return "nvfp4";
+    case NumberKind::fp8:
+      return "fp8";
+  }
+  OSP_CHECK(false, "unknown kind of numbers {}", static_cast<int>(kind));
+}
+
+std::string NumberFormat::text() const {
+  return is_integer() ? std::to_string(bits) : number_kind_name(kind);
+}
+
 std::string BitWidths::text() const {
-  return fmt::format("{}-{}-{}", weights, activations, kv_cache);
+  return fmt::format("{}-{}-{}", weights.text(), activations.text(), kv_cache.text());
 }
 
 BitWidths parse_bits(std::string_view text) {
   std::string_view rest = text;
   BitWidths bits;
-  bits.weights = parse_width(take_until(rest, '-'), text);
-  bits.activations = parse_width(take_until(rest, '-'), text);
-  bits.kv_cache = parse_width(rest, text);
+  bits.weights = parse_format(take_until(rest, '-'), text);
+  bits.activations = parse_format(take_until(rest, '-'), text);
+  bits.kv_cache = parse_format(rest, text);
   return bits;
 }
 

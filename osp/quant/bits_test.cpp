@@ -23,10 +23,28 @@ TEST(Bits, ListIsSeparatedByCommas) {
   EXPECT_EQ(list[1].text(), "4-4-4");
 }
 
+TEST(Bits, NamesOfFloatingPointFormatsStandBesideNumbers) {
+  const BitWidths bits = parse_bits("nvfp4-mxfp4-fp8");
+  EXPECT_EQ(bits.weights, NumberFormat(NumberKind::nvfp4));
+  EXPECT_EQ(bits.activations.kind, NumberKind::mxfp4);
+  EXPECT_EQ(bits.activations.bits, 4);
+  EXPECT_EQ(bits.kv_cache.bits, 8);
+  EXPECT_NE(bits.kv_cache, NumberFormat(8));
+  EXPECT_EQ(bits.text(), "nvfp4-mxfp4-fp8");
+  EXPECT_TRUE(bits.quantizes_kv_cache());
+  EXPECT_FALSE(bits.turns_keys());
+  EXPECT_TRUE(parse_bits("nvfp4-16-4").turns_keys());
+  EXPECT_TRUE(bits.any_float());
+  EXPECT_FALSE(parse_bits("4-4-4").any_float());
+}
+
 TEST(Bits, AnythingElseIsAUsageErrorThatQuotesIt) {
   for (const char* bad :
-       {"", "4", "4-4", "4-4-", "4-4-4-4", "4--4", "1-4-4", "9-4-4", "4-4-17", "4-4-4 ", " 4-4-4",
-        "+4-4-4", "4x-4-4", "a-b-c", "99999999999999999999-4-4"}) {
+       {"",        "4",           "4-4",         "4-4-",         "4-4-4-4",
+        "4--4",    "1-4-4",       "9-4-4",       "4-4-17",       "4-4-4 ",
+        " 4-4-4",  "+4-4-4",      "4x-4-4",      "a-b-c",        "99999999999999999999-4-4",
+        "nvfp4",   "nvfp4-nvfp4", "NVFP4-16-16", "nvfp4 -16-16", "fp4-16-16",
+        "int-4-4", "16-16-mxfp8"}) {
     try {
       parse_bits(bad);
       FAIL() << bad;

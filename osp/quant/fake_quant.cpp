@@ -2,7 +2,9 @@
 
 #include "osp/base/error.h"
 #include "osp/ops/hadamard.h"
+#include "osp/quant/float_grid.h"
 #include "osp/quant/grid.h"
+#include "osp/quant/weight_quantizer.h"
 
 namespace osp {
 
@@ -10,9 +12,9 @@ FakeQuantTap::FakeQuantTap(const ParameterStore& store, const BitWidths& bits,
                            const OnlineTransforms& online, const ActivationGrids& grids)
     : store_(store), bits_(bits), online_(online), grids_(grids) {
   check_activation_groups(grids.groups, store.config);
-  if (bits_.quantizes_kv_cache() && online_.query_key_hadamard) {
-    check_hadamard_size(store.config.head_size, "head size");
-  }
+  check_float_blocks(bits, store.config);
+  if (!bits_.turns_keys()) online_.query_key_hadamard = false;
+  if (online_.query_key_hadamard) check_hadamard_size(store.config.head_size, "head size");
   if (online_.down_hadamard) {
     const int64_t inner = store.config.inner;
     check_hadamard_size(online_.down_block == 0 ? inner : online_.down_block, "inner size");
@@ -28,7 +30,7 @@ bool FakeQuantTap::wants(TapPoint point, int64_t) const {
     case TapPoint::mlp_input:
       return bits_.quantizes_activations();
     case TapPoint::query:
-      return bits_.quantizes_kv_cache() && online_.query_key_hadamard;
+      return online_.query_key_hadamard;
     case TapPoint::key:
     case TapPoint::value:
       return bits_.quantizes_kv_cache();
@@ -48,29 +50,36 @@ at::Tensor FakeQuantTap::quantized_input(TapPoint point, int64_t layer, const at
 
 at::Tensor FakeQuantTap::on_grid(TapPoint point, int64_t layer, const at::Tensor& x) const {
   const auto fixed = grids_.scales.find({point, layer});
-  if (fixed != grids_.scales.end()) {
-    return fake_quantize_static(x, bits_.activations, fixed->second);
+  const bool is_static = fixed != grids_.scales.end();
+  if (bits_.activations.is_float()) {
+    const NumberKind kind = bits_.activations.kind;
+    return is_static ? fake_quantize_float(x, kind, static_cast<float>(fixed->second.scale))
+                     : fake_quantize_float(x, kind);
   }
+  const int64_t bits = bits_.activations.bits;
+  if (is_static) return fake_quantize_static(x, bits, fixed->second);
   const GroupRange range =
       point == TapPoint::attention_output ? GroupRange::free : GroupRange::contains_zero;
-  return fake_quantize_asymmetric(x, bits_.activations,
-                                  activation_group(grids_.groups, point, store_.config), range,
-                                  grids_.clips.activations);
+  return fake_quantize_asymmetric(x, bits, activation_group(grids_.groups, point, store_.config),
+                                  range, grids_.clips.activations);
+}
+
+// A key or value, [.., head], on the grid of the cache.
+at::Tensor FakeQuantTap::in_cache(const at::Tensor& x, GroupRange range) const {
+  if (bits_.kv_cache.is_float()) return fake_quantize_float(x, bits_.kv_cache.kind);
+  return fake_quantize_asymmetric(x, bits_.kv_cache.bits, x.size(-1), range, grids_.clips.cache);
 }
 
 at::Tensor FakeQuantTap::at(TapPoint point, int64_t layer, const at::Tensor& x) {
   if (!wants(point, layer)) return x;
-  const int64_t width = x.size(-1);
   switch (point) {
     case TapPoint::query:
       return hadamard_transform(x);
     case TapPoint::key:
-      return fake_quantize_asymmetric(online_.query_key_hadamard ? hadamard_transform(x) : x,
-                                      bits_.kv_cache, width, GroupRange::contains_zero,
-                                      grids_.clips.cache);
+      return in_cache(online_.query_key_hadamard ? hadamard_transform(x) : x,
+                      GroupRange::contains_zero);
     case TapPoint::value:
-      return fake_quantize_asymmetric(x, bits_.kv_cache, width, GroupRange::free,
-                                      grids_.clips.cache);
+      return in_cache(x, GroupRange::free);
     case TapPoint::mlp_product:
       return quantized_input(
           point, layer,
@@ -84,13 +93,19 @@ at::Tensor FakeQuantTap::weight(int64_t parameter, const at::Tensor& w) {
   const ParameterSpec& spec = store_.specs.at(static_cast<size_t>(parameter));
   if (!bits_.quantizes_weights() || spec.kind != ParameterKind::matrix) return w;
   at::Tensor& cached = weights_[parameter];
-  if (!cached.defined()) cached = quantized_weight(w);
+  if (!cached.defined()) {
+    cached = bits_.weights.is_float()
+                 ? round_to_nearest(w, float_weight_grid(bits_.weights.kind), spec.name)
+                       .dequantized()
+                       .to(w.scalar_type())
+                 : quantized_weight(w);
+  }
   OSP_CHECK(cached.sizes() == w.sizes(), "{}: the weight changed its shape", spec.name);
   return cached;
 }
 
 at::Tensor FakeQuantTap::quantized_weight(const at::Tensor& w) const {
-  return fake_quantize_symmetric(w, bits_.weights, /*clipping_search=*/true);
+  return fake_quantize_symmetric(w, bits_.weights.bits, /*clipping_search=*/true);
 }
 
 bool LinearInputTap::wants(TapPoint point, int64_t) const {

@@ -11,7 +11,11 @@
 //   keys                       after RoPE and a Hadamard, asymmetric per head of a token, range
 //                              contains 0; queries get the same Hadamard and are not quantized
 //
-// The grids are those of osp/quant/grid.h, in fp32 (the reference computes in bf16).
+// The grids are those of osp/quant/grid.h, in fp32 (the reference computes in bf16). Floating-point
+// formats (osp/quant/float_grid.h) have no search, no choice of groups and no free ranges, and keys
+// are not turned: weights become what a quantized folder would hold, inputs of linear layers are
+// rounded by tokens, keys and values by heads of a token. A static scale is then that of FP8, or the
+// constant g of NVFP4.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,6 +27,7 @@
 #include "osp/model/tap.h"
 #include "osp/quant/activation_grids.h"
 #include "osp/quant/bits.h"
+#include "osp/quant/grid.h"
 #include "osp/quant/online_transforms.h"
 
 namespace osp {
@@ -31,8 +36,10 @@ class FakeQuantTap : public Tap {
  public:
   // `store` must outlive the tap and keep its values: each weight is quantized once, when it is
   // first used (with 16 bits for weights the store's values are used, which is how a model that was
-  // quantized before runs). `online` is what the store's weights were rotated for. Error(unsupported) if the cache is quantized and no Hadamard
-  // matrix of the head size is known, or none of the inner size where `online` needs one.
+  // quantized before runs). `online` is what the store's weights were rotated for. Error(usage) if
+  // blocks of a floating-point format do not divide what they are cut from; Error(unsupported) if
+  // the cache holds integers and no Hadamard matrix of the head size is known, or none of the inner
+  // size where `online` needs one.
   FakeQuantTap(const ParameterStore& store, const BitWidths& bits,
                const OnlineTransforms& online = {}, const ActivationGrids& grids = {});
 
@@ -44,12 +51,13 @@ class FakeQuantTap : public Tap {
   const BitWidths& bits() const { return bits_; }
 
  protected:
-  // A weight [out, in] on its grid.
+  // A weight [out, in] on its integer grid.
   virtual at::Tensor quantized_weight(const at::Tensor& w) const;
 
  private:
   at::Tensor quantized_input(TapPoint point, int64_t layer, const at::Tensor& x) const;
   at::Tensor on_grid(TapPoint point, int64_t layer, const at::Tensor& x) const;
+  at::Tensor in_cache(const at::Tensor& x, GroupRange range) const;
 
   const ParameterStore& store_;
   BitWidths bits_;

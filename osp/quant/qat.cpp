@@ -84,7 +84,7 @@ at::Tensor QatTap::weight(int64_t parameter, const at::Tensor& w) {
 }
 
 at::Tensor QatTap::quantized_weight(const at::Tensor& w) const {
-  return fake_quantize_symmetric(w, bits().weights, /*clipping_search=*/false);
+  return fake_quantize_symmetric(w, bits().weights.bits, /*clipping_search=*/false);
 }
 
 }  // namespace osp

@@ -1,11 +1,16 @@
-// The integers of one quantized linear layer: the single result that fake quantization, the runtime
+// The codes of one quantized linear layer: the single result that fake quantization, the runtime
 // and every export read.
 //
-//   weight[o, i] ≈ scale[o, g] · (code[o, i] − zero[o, g]),   g = i / group,
-//   code in [−2^(b−1), 2^(b−1) − 1]; symmetric grids have zero = 0
+//   integers   weight[o, i] ≈ scale[o, g] · (code[o, i] − zero[o, g]),   g = i / group,
+//              code in [−2^(b−1), 2^(b−1) − 1]; symmetric grids have zero = 0
+//   mxfp4      weight[o, i] ≈ c · scale[o, g]                 c: the number of code[o, i]
+//   nvfp4      weight[o, i] ≈ bf16(c · (scale[o, g] / global))     (osp/quant/float_grid.h)
+//   fp8        weight[o, i] ≈ c · scale[o, 0]
 //
-// The order of arithmetic is fixed (one fp32 subtraction of whole numbers, one fp32 product), so
-// that other programs reproduce the dequantized weights bit for bit.
+// The order of arithmetic is fixed (one fp32 subtraction of whole numbers, one fp32 product; one
+// fp32 quotient, one product, one rounding), so that other programs reproduce the dequantized
+// weights bit for bit. compressed-tensors unpacks four-bit numbers to bf16, which holds the products
+// of MXFP4 and rounds those of NVFP4.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,6 +18,8 @@
 #include <cstdint>
 #include <map>
 #include <string>
+
+#include "osp/quant/bits.h"
 
 namespace osp {
 
@@ -22,17 +29,25 @@ struct QuantizedLinear {
   at::Tensor zero;    // int8 [out, groups] in the range of the codes; undefined: symmetric
   int64_t bits = 4;   // 2 … 8
   int64_t group = 0;  // columns of a group; 0: one scale per output channel
+  NumberKind kind = NumberKind::integer;
+  at::Tensor global;  // fp32 [1], positive, of NVFP4; undefined otherwise
 
   int64_t rows() const { return codes.size(0); }
   int64_t columns() const { return codes.size(1); }
   int64_t groups() const { return scale.size(1); }
   bool symmetric() const { return !zero.defined(); }
+  bool is_integer() const { return kind == NumberKind::integer; }
   // fp32 [out, in].
   at::Tensor dequantized() const;
 };
 
 // The quantized layers of a model by the name of their weight (ParameterSpec::name).
 using QuantizedWeights = std::map<std::string, QuantizedLinear>;
+
+// What floating-point weights become where they are used: numbers c on effective scales
+// (FloatScales::effective), fp32 [out, in].
+at::Tensor dequantized_floats(const at::Tensor& values, const at::Tensor& effective,
+                              NumberKind kind);
 
 // Error(usage) naming `what` (a weight) unless groups of `group` columns divide `columns`; 0 is one
 // group of all columns.

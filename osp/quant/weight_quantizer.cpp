@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "osp/base/error.h"
+#include "osp/quant/float_grid.h"
 #include "osp/quant/grid.h"
 #include "osp/quant/grid_search.h"
 
@@ -68,7 +69,30 @@ at::Tensor grouped(const at::Tensor& weight, int64_t group) {
   return weight.reshape({-1, group == 0 ? weight.size(1) : group});
 }
 
+// Scales of a finite floating-point grid.
+GridParameters float_grid_of(const at::Tensor& w, NumberKind kind, const std::string& what) {
+  const FloatScales scales = float_scales(w, kind);
+  const GridParameters result{.scale = scales.scale, .zero = {}, .global = scales.global};
+  // The largest number times the scale must be finite as well.
+  const double most = kind == NumberKind::fp8 ? 448.0 : 6.0;
+  if (!at::isfinite(result.effective().mul(most)).all().item<bool>()) {
+    fail(ErrorCode::unsupported, "{}: weights of {} are beyond the scales of {}", what,
+         w.abs().max().item<double>(), number_kind_name(kind));
+  }
+  return result;
+}
+
 }  // namespace
+
+WeightGrid float_weight_grid(NumberKind kind) {
+  const NumberFormat format = kind;
+  OSP_CHECK(format.is_float(), "integers have many grids");
+  return {.bits = format.bits, .group = block_size(kind), .clipping_search = false, .kind = kind};
+}
+
+at::Tensor GridParameters::effective() const {
+  return global.defined() ? scale.div(global) : scale;
+}
 
 GridParameters find_grid(const at::Tensor& weight, const WeightGrid& grid,
                          const std::string& what) {
@@ -78,6 +102,7 @@ GridParameters find_grid(const at::Tensor& weight, const WeightGrid& grid,
   if (!at::isfinite(w).all().item<bool>()) {
     fail(ErrorCode::damaged, "{}: a weight is NaN or infinite; the model file is damaged", what);
   }
+  if (!grid.is_integer()) return float_grid_of(w, grid.kind, what);
   const at::Tensor x = grouped(w, grid.group);
   GridParameters result;
   if (grid.symmetric) {
@@ -97,7 +122,10 @@ GridParameters find_grid(const at::Tensor& weight, const WeightGrid& grid,
 QuantizedLinear with_codes(const at::Tensor& codes, const GridParameters& parameters,
                            const WeightGrid& grid) {
   QuantizedLinear result;
-  result.codes = codes.to(at::kChar).contiguous();
+  result.kind = grid.kind;
+  result.global = parameters.global;
+  result.codes = grid.is_integer() ? codes.to(at::kChar).contiguous()
+                                   : codes_of_values(codes, grid.kind).contiguous();
   result.scale = parameters.scale.contiguous();
   if (parameters.zero.defined()) result.zero = parameters.zero.to(at::kChar).contiguous();
   result.bits = grid.bits;
@@ -107,6 +135,10 @@ QuantizedLinear with_codes(const at::Tensor& codes, const GridParameters& parame
 
 QuantizedLinear nearest_codes(const at::Tensor& weight, const GridParameters& parameters,
                               const WeightGrid& grid) {
+  if (!grid.is_integer()) {
+    const at::Tensor w = weight.detach().to(at::kFloat);
+    return with_codes(float_values(w, grid.kind, parameters.effective()), parameters, grid);
+  }
   const at::Tensor x = grouped(weight.detach().to(at::kFloat), grid.group);
   const at::Tensor zero =
       parameters.zero.defined() ? parameters.zero.reshape({-1, 1}) : at::Tensor();

@@ -1,5 +1,6 @@
-// Grids for weights and round-to-nearest onto them: 2 to 8 bits, one scale per output channel or
-// per group of columns, symmetric or asymmetric, with or without a clipping search.
+// Grids for weights and round-to-nearest onto them: integers of 2 to 8 bits, one scale per output
+// channel or per group of columns, symmetric or asymmetric, with or without a clipping search; or
+// floating-point numbers with the scales of osp/quant/float_grid.h, without a search.
 //
 //   symmetric    scale = p · absmax / (2^(b−1) − 1)
 //   asymmetric   scale = p · (high − low) / (2^b − 1), zero = round(−p · low / scale),
@@ -24,24 +25,34 @@ struct WeightGrid {
   bool symmetric = true;
   bool clipping_search = true;
   bool fp16_scales = false;  // scales rounded to fp16 before the codes are chosen
+  // Floating-point kinds: symmetric, and `group` is the block of the format.
+  NumberKind kind = NumberKind::integer;
+
+  bool is_integer() const { return kind == NumberKind::integer; }
 };
 
+// The grid of a floating-point format, the only one it has.
+WeightGrid float_weight_grid(NumberKind kind);
+
 // Scales and zeros [out, groups], fp32 whole numbers for zeros in the range of the codes; zero is
-// undefined for a symmetric grid.
+// undefined for a symmetric grid. global: that of NVFP4, fp32 [1].
 struct GridParameters {
-  at::Tensor scale, zero;
+  at::Tensor scale = {}, zero = {}, global = {};
+
+  // What weights are divided by: scale, or scale / global.
+  at::Tensor effective() const;
 };
 
 // The grid of a weight [out, in]. `what` names the weight in errors: Error(usage) if the group does
 // not divide the columns, Error(damaged) if a weight is not finite, Error(unsupported) if a scale
-// does not fit fp16 where that is wanted.
+// does not fit fp16 where that is wanted, or weights lie beyond what the number format reaches.
 GridParameters find_grid(const at::Tensor& weight, const WeightGrid& grid, const std::string& what);
 
 // The nearest codes of a weight on given scales.
 QuantizedLinear nearest_codes(const at::Tensor& weight, const GridParameters& parameters,
                               const WeightGrid& grid);
 
-// The struct around given codes (fp32 whole numbers).
+// The struct around given codes (fp32 whole numbers, or the numbers c of a floating-point format).
 QuantizedLinear with_codes(const at::Tensor& codes, const GridParameters& parameters,
                            const WeightGrid& grid);
 

@@ -253,7 +253,7 @@ std::unique_ptr<const RuntimeModel> map_panel_file(const QuantizedParts& parts,
   const ModelConfig& config = parts.config;
   std::unique_ptr<RuntimeModel> model = runtime_frame(parts);
   const Reader reader(path);
-  const int bits = parts.bits.weights <= 4 ? 4 : 8;
+  const int bits = parts.bits.weights.bits <= 4 ? 4 : 8;
   for (size_t i = 0; i < model->layers.size(); ++i) {
     const std::string prefix = layer_prefix(static_cast<int64_t>(i));
     for_linears(model->layers[i], config,

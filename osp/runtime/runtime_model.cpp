@@ -106,7 +106,7 @@ CodeGrid dynamic_grid(int64_t bits, int64_t group, int64_t segment, bool free_ra
 CodeGrid input_grid(const QuantizedParts& parts, TapPoint point, int64_t layer) {
   const ModelConfig& config = parts.config;
   const int64_t group = activation_group(parts.grids.groups, point, config);
-  if (parts.bits.activations == 16) {
+  if (!parts.bits.quantizes_activations()) {
     // Not quantized: 16-bit codes with a scale for each segment of the weights.
     CodeGrid grid;
     grid.digits = 2;
@@ -114,7 +114,7 @@ CodeGrid input_grid(const QuantizedParts& parts, TapPoint point, int64_t layer) 
     grid.group = grid.segment;
     return grid;
   }
-  CodeGrid grid = dynamic_grid(parts.bits.activations, group,
+  CodeGrid grid = dynamic_grid(parts.bits.activations.bits, group,
                                common_segment(parts.weight_group, group, columns_of(point, config)),
                                point == TapPoint::attention_output, parts.grids.clips.activations);
   const auto fixed = parts.grids.scales.find({point, layer});
@@ -195,10 +195,20 @@ class LayerBuilder {
 std::string why_not_in_integers(const QuantizedParts& parts) {
   const BitWidths& bits = parts.bits;
   const ModelConfig& config = parts.config;
-  if (bits.weights > 8) return fmt::format("its weights have {} bits", bits.weights);
-  const auto odd = [](int64_t width) { return width > 8 && width != 16; };
-  if (odd(bits.activations)) return fmt::format("its activations have {} bits", bits.activations);
-  if (odd(bits.kv_cache)) return fmt::format("its KV cache has {} bits", bits.kv_cache);
+  for (const auto& [format, what] :
+       {std::pair(bits.weights, "weights are"), std::pair(bits.activations, "activations are"),
+        std::pair(bits.kv_cache, "KV cache holds")}) {
+    if (format.is_float()) {
+      return fmt::format("its {} {} numbers, and the engine computes with integers", what,
+                         format.text());
+    }
+  }
+  if (bits.weights.bits > 8) return fmt::format("its weights have {} bits", bits.weights.bits);
+  const auto odd = [](const NumberFormat& format) { return format.bits > 8 && format.bits != 16; };
+  if (odd(bits.activations)) {
+    return fmt::format("its activations have {} bits", bits.activations.bits);
+  }
+  if (odd(bits.kv_cache)) return fmt::format("its KV cache has {} bits", bits.kv_cache.bits);
   for (const std::string& reason : {not_a_llama(config), unsuitable_size(config),
                                     unsuitable_groups(config, parts.weight_group, parts.grids)}) {
     if (!reason.empty()) return reason;
@@ -274,7 +284,7 @@ std::unique_ptr<RuntimeModel> runtime_frame(const QuantizedParts& parts) {
         HadamardTable(parts.online.down_block > 0 ? parts.online.down_block : config.inner);
   }
   const int64_t K = config.head_size;
-  const int64_t bits = parts.bits.kv_cache;
+  const int64_t bits = parts.bits.kv_cache.bits;
   const double clip = bits == 16 ? 1.0 : parts.grids.clips.cache;
   model->key_grid = dynamic_grid(bits, K, K, false, clip);
   model->value_grid = dynamic_grid(bits, K, K, true, clip);

@@ -69,8 +69,8 @@ struct TestModel {
       const int64_t rows = spec.shape[0], columns = spec.shape[1];
       const int64_t groups = weight_group > 0 ? columns / weight_group : 1;
       QuantizedLinear& q = weights[spec.name];
-      q.bits = bits.weights;
-      const int64_t top = bits.weights <= 4 ? 8 : int64_t{1} << (bits.weights - 1);
+      q.bits = bits.weights.bits;
+      const int64_t top = q.bits <= 4 ? 8 : int64_t{1} << (q.bits - 1);
       q.codes = at::randint(-top, top, {rows, columns}, random).to(at::kChar);
       q.scale = at::rand({rows, groups}, random).add(0.2).mul(1.6 / top / std::sqrt(columns));
       if (asymmetric) q.zero = at::randint(-top, top, {rows, groups}, random).to(at::kChar);

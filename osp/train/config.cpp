@@ -76,6 +76,12 @@ namespace {
 
 void check_qat(const QatConfig& qat, const ScheduleConfig& schedule, const BitWidths& bits) {
   parse_input_points(qat.points);
+  if (bits.any_float()) {
+    fail(ErrorCode::usage,
+         "qat.bits = \"{}\": training rounds to integer grids only; floating-point formats are for "
+         "`osp quantize` and `osp eval`",
+         qat.bits);
+  }
   if (qat.points != "all" && !bits.quantizes_activations()) {
     fail(ErrorCode::usage,
          "qat.points = \"{}\" with qat.bits = \"{}\": activations keep 16 bits, so no point would "

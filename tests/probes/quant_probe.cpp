@@ -3,11 +3,13 @@
 //
 //   quant_probe INPUT.safetensors OUTPUT.safetensors
 //     Every F32 tensor of INPUT is treated as its name says; what follows the third (fourth) point
-//     is free: symmetric.BITS.search|plain, asymmetric.BITS.GROUP.zero|free, hadamard. OUTPUT:
-//     NAME/codes, NAME/scale, NAME/zero, NAME/values.
+//     is free: symmetric.BITS.search|plain, asymmetric.BITS.GROUP.zero|free, hadamard,
+//     float.KIND.matrix (scales of a weight) or float.KIND.rows (of every row). OUTPUT: NAME/codes,
+//     NAME/scale, NAME/zero, NAME/global, NAME/values.
 //   quant_probe --weights INPUT.safetensors OUTPUT.safetensors
 //     Tensors come as NAME/weight F32 [out, in] and, for GPTQ, NAME/hessian F32 [in, in]; NAME is
-//     rtn|gptq.BITS.GROUP.symmetric|asymmetric.fp32|fp16.plain|ordered.ANYTHING. OUTPUT:
+//     rtn|gptq.BITS.GROUP.symmetric|asymmetric.fp32|fp16.plain|ordered.ANYTHING, BITS a number or
+//     mxfp4, nvfp4, fp8 (what follows it but for plain|ordered is not looked at). OUTPUT:
 //     NAME/codes, NAME/scale, NAME/zero (asymmetric), NAME/values.
 //   quant_probe --model DIR BITS INPUT.safetensors OUTPUT.safetensors
 //     INPUT: tokens I64 [B,T]. OUTPUT: logits [B,T,V].
@@ -28,6 +30,7 @@
 #include "osp/ops/hadamard.h"
 #include "osp/ptq/gptq.h"
 #include "osp/quant/fake_quant.h"
+#include "osp/quant/float_grid.h"
 #include "osp/quant/grid.h"
 #include "osp/quant/weight_quantizer.h"
 
@@ -66,6 +69,20 @@ void quantize(const std::string& name, const at::Tensor& x, Tensors& out) {
   const std::vector<std::string> parts = parts_of(name);
   if (parts[0] == "hadamard") {
     out[name + "/values"] = osp::hadamard_transform(x);
+  } else if (parts[0] == "float") {
+    const osp::NumberKind kind = osp::parse_bits(parts.at(1) + "-16-16").weights.kind;
+    if (parts.at(2) == "rows") {
+      out[name + "/values"] = osp::fake_quantize_float(x, kind);
+      return;
+    }
+    const osp::FloatScales scales = osp::float_scales(x, kind);
+    const at::Tensor c = osp::float_values(x, kind, scales.effective());
+    out[name + "/codes"] = osp::codes_of_values(c, kind).view(at::kByte).to(at::kFloat);
+    out[name + "/scale"] = scales.scale;
+    if (scales.global.defined()) out[name + "/global"] = scales.global;
+    out[name + "/values"] = c.view({x.size(0), scales.scale.size(1), -1})
+                                .mul(scales.effective().unsqueeze(-1))
+                                .view(x.sizes());
   } else if (parts[0] == "symmetric") {
     const auto q = osp::quantize_symmetric(x, std::stoll(parts.at(1)), parts.at(2) == "search");
     out[name + "/codes"] = q.codes;
@@ -88,10 +105,15 @@ void quantize(const std::string& name, const at::Tensor& x, Tensors& out) {
 void quantize_weight(const std::string& name, const osp::SafetensorsFile& input, Tensors& out) {
   const std::vector<std::string> parts = parts_of(name);
   osp::WeightGrid grid;
-  grid.bits = std::stoll(parts.at(1));
-  grid.group = std::stoll(parts.at(2));
-  grid.symmetric = parts.at(3) == "symmetric";
-  grid.fp16_scales = parts.at(4) == "fp16";
+  const osp::NumberFormat format = osp::parse_bits(parts.at(1) + "-16-16").weights;
+  if (format.is_float()) {
+    grid = osp::float_weight_grid(format.kind);
+  } else {
+    grid.bits = format.bits;
+    grid.group = std::stoll(parts.at(2));
+    grid.symmetric = parts.at(3) == "symmetric";
+    grid.fp16_scales = parts.at(4) == "fp16";
+  }
   const at::Tensor weight = to_tensor(input.at(name + "/weight"));
   osp::QuantizedLinear q;
   if (parts.at(0) == "gptq") {
@@ -102,8 +124,9 @@ void quantize_weight(const std::string& name, const osp::SafetensorsFile& input,
   } else {
     q = osp::round_to_nearest(weight, grid, name);
   }
-  out[name + "/codes"] = q.codes.to(at::kFloat);
+  out[name + "/codes"] = (q.is_integer() ? q.codes : q.codes.view(at::kByte)).to(at::kFloat);
   out[name + "/scale"] = q.scale;
+  if (q.global.defined()) out[name + "/global"] = q.global;
   if (!q.symmetric()) out[name + "/zero"] = q.zero.to(at::kFloat);
   out[name + "/values"] = q.dequantized();
 }
