@@ -20,6 +20,14 @@ std::vector<int64_t> owned_sizes(const TrainState& state, size_t bank, const at:
   return sizes;
 }
 
+// The lists of all ranks as one.
+template <class Item>
+std::vector<Item> joined(const std::vector<std::vector<Item>>& lists) {
+  std::vector<Item> all;
+  for (const std::vector<Item>& list : lists) all.insert(all.end(), list.begin(), list.end());
+  return all;
+}
+
 int64_t own_size(const TrainState& state, const std::vector<int64_t>& sizes) {
   return sizes[static_cast<size_t>(state.ranks.rank())];
 }
@@ -32,6 +40,51 @@ void owned_to_all(const TrainState& state, size_t bank, const at::Tensor& tensor
   const at::Tensor mine = state.owners.slice(bank, rank).of(tensor).reshape({1, own});
   state.ranks.all_to_all(tensor, mine.expand({ranks, own}).contiguous(), sizes,
                          std::vector(static_cast<size_t>(ranks), own));
+}
+
+// The sum of one of this rank's subtrees: the last is in the gradient banks.
+const at::Tensor& sum_of_subtree(const TrainState& state, size_t bank, size_t number,
+                                 size_t count) {
+  return number + 1 < count ? state.group_sums.of_subtree(number)[bank]
+                            : state.store.banks[bank].gradient;
+}
+
+// Sends each owner its matrices of a bank's gradient, and receives the own matrices of every rank: one
+// sum per subtree, those of the first rank first. A rank has one subtree or a few; in round n all
+// send their n-th.
+std::vector<at::Tensor> exchange_subtrees(const TrainState& state, size_t bank,
+                                          const std::vector<std::vector<GroupRun>>& trees,
+                                          size_t rounds) {
+  const auto rank = static_cast<size_t>(state.ranks.rank());
+  std::vector<std::vector<at::Tensor>> received(trees.size());  // [rank][subtree]
+  const at::Tensor& gradient = state.store.banks[bank].gradient;
+  const at::Tensor& mine = state.owned.banks[bank].gradient;
+  const std::vector<int64_t> sizes = owned_sizes(state, bank, gradient);
+  for (size_t round = 0; round < rounds; ++round) {
+    if (trees.size() == 1) {
+      received[0].push_back(sum_of_subtree(state, bank, round, rounds));
+      continue;
+    }
+    std::vector<int64_t> in_sizes(trees.size(), 0), out_sizes(trees.size(), 0), senders;
+    at::Tensor in = at::empty({0}, gradient.options());
+    if (round < trees[rank].size()) {
+      in = sum_of_subtree(state, bank, round, trees[rank].size());
+      in_sizes = sizes;
+    }
+    for (size_t r = 0; r < trees.size(); ++r) {
+      if (round >= trees[r].size()) continue;
+      out_sizes[r] = mine.numel();
+      senders.push_back(static_cast<int64_t>(r));
+    }
+    std::vector<int64_t> shape = mine.sizes().vec();
+    shape.insert(shape.begin(), static_cast<int64_t>(senders.size()));
+    const at::Tensor out = at::empty(shape, gradient.options());
+    state.ranks.all_to_all(out, in, out_sizes, in_sizes);
+    for (size_t i = 0; i < senders.size(); ++i) {
+      received[static_cast<size_t>(senders[i])].push_back(out[static_cast<int64_t>(i)]);
+    }
+  }
+  return joined(received);
 }
 
 bool read_as_master(const Bank& bank) {
@@ -57,17 +110,18 @@ void weights_of_first_rank(TrainState& state) {
 }
 
 void gradients_to_owners(TrainState& state) {
-  if (state.ranks.alone()) return;
   const int64_t ranks = state.ranks.size();
+  std::vector<std::vector<GroupRun>> trees;  // [rank]
+  size_t rounds = 0;
+  for (int64_t rank = 0; rank < ranks; ++rank) {
+    trees.push_back(subtrees(groups_of_rank(state.groups(), ranks, rank)));
+    rounds = std::max(rounds, trees.back().size());
+  }
+  const std::vector<GroupRun> all = joined(trees);
   for (size_t i = 0; i < state.store.banks.size(); ++i) {
-    const at::Tensor& gradient = state.store.banks[i].gradient;
-    const std::vector<int64_t> sizes = owned_sizes(state, i, gradient);
-    const int64_t own = own_size(state, sizes);
-    // Send each owner its matrices; receive the same matrices of every rank, by rank.
-    const at::Tensor parts = at::empty({ranks, own}, gradient.options());
-    state.ranks.all_to_all(parts, gradient, std::vector(static_cast<size_t>(ranks), own), sizes);
-    at::Tensor sum = state.owned.banks[i].gradient;
-    if (own > 0) sum.copy_(add_parts(parts).view(sum.sizes()));
+    const std::vector<at::Tensor> parts = exchange_subtrees(state, i, trees, rounds);
+    const at::Tensor sum = add_subtrees(all, parts);
+    if (!state.ranks.alone()) state.owned.banks[i].gradient.copy_(sum);
   }
 }
 

@@ -19,8 +19,9 @@ namespace osp {
 // Before training: every rank takes the first one's weights.
 void weights_of_first_rank(TrainState& state);
 
-// Adds the gradients of all ranks in the fixed tree (osp/ranks/reduction.h) and leaves the sums in
-// the gradients of `owned`.
+// Adds the gradients of all groups on all ranks in the fixed tree (osp/ranks/reduction.h) and leaves the
+// sums in the gradients of `owned`. The bank gradients have the last of this rank's subtrees, and
+// group_sums the others.
 void gradients_to_owners(TrainState& state);
 
 // After an update: brings compute copies up to date on every rank, and the masters that forward

@@ -118,10 +118,14 @@ std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe, const Rank
   auto state = std::make_unique<TrainState>(resolved_recipe, ranks);
   initialize_parameters(state->store, uint64_t(state->recipe.run.seed));
   move_banks(state->store, state->recipe.train.device);
-  if (state->recipe.train.reduction_groups > 1) {
+  if (state->recipe.train.exact_ranks && state->groups() > 1) {
     for (OptimizerGroup& group : state->routing.groups) group.thread_per_matrix = true;
   }
-  state->owners = assign_owners(work_of_banks(state->store, state->routing.groups), ranks.size());
+  const std::vector<BankWork> work =
+      work_of_banks(state->store.specs, state->routing, state->recipe.optim);
+  OSP_CHECK(work.size() == state->store.banks.size(), "{} banks, but {} to be owned",
+            state->store.banks.size(), work.size());
+  state->owners = assign_owners(work, ranks.size());
   state->owned = owned_part(state->store, state->owners, ranks.rank());
   state->optimizers = make_optimizers(state->owned, state->routing, state->recipe.optim);
   return state;

@@ -47,12 +47,16 @@ struct TrainState {
   Owners owners;
   ParameterStore owned;  // views of the store: a rank's own matrices, all of one that is alone
   bool masters_complete = true;
-  PairwiseSum group_sum;                               // of the groups' gradients on this rank
+  GroupSums group_sums;                                // of the groups' gradients on this rank
   std::vector<std::unique_ptr<Optimizer>> optimizers;  // one per routing group, of `owned`
   Guard guard;
   int64_t step = 0;      // steps done, skipped ones included
   bool watched = false;  // validation and samples of this step are in the log
   double seconds = 0;    // time spent in training, over all processes
+
+  // Groups of a step's sequences, on all ranks and on this one.
+  int64_t groups() const { return groups_of_step(recipe, ranks.size()); }
+  GroupRun own_groups() const { return groups_of_rank(groups(), ranks.size(), ranks.rank()); }
 };
 
 // A new state with the recipe's initial weights. Allocates everything that training needs except
