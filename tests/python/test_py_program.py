@@ -1,7 +1,6 @@
 """osp.Model, osp.quantize and osp.evaluate: the program as functions, against transformers and itself."""
 
 import json
-import math
 import os
 import pickle
 import signal
@@ -50,7 +49,7 @@ def text(tmp_path_factory):
 def quantized(plain, text, tmp_path_factory):
     out = tmp_path_factory.mktemp("quantized") / "model"
     result = osp.quantize(plain[0], out, method="gptq", calibration=text, windows=4, bits="4-4-4")
-    assert result["out"] == str(out) or (out / "quantize.json").exists()
+    assert result and (out / "quantize.json").exists()
     return out
 
 
@@ -66,24 +65,20 @@ def test_logits_are_those_of_transformers(plain):
         assert torch.equal(found, model.logits(torch.tensor(ids)))
 
 
-@pytest.mark.parametrize("choice", [{}, {"engine": "simulated"}, {"bits": "16-16-16"}])
-def test_logits_of_a_quantized_model_are_what_it_scores_with(quantized, choice):
+@pytest.mark.parametrize("choice", ["quantized", "simulated", "at widths"])
+def test_logits_of_few_bits_are_what_the_program_scores_with(plain, quantized, choice):
     """Log-likelihoods by the program, and the same numbers from its logits."""
     ids = [5, 90, 700, 33, 1200, 8]
-    with osp.Model.from_pretrained(quantized, head=16 if not choice else None, **choice) as model:
+    path = plain[0] if choice == "at widths" else quantized
+    words = {"simulated": {"engine": "simulated"}, "at widths": {"bits": "4-4-4"}}.get(choice, {})
+    with osp.Model.from_pretrained(path, **words) as model:
         log_p = model.logits(ids).double().log_softmax(-1)
         [score] = model.score([(ids[:2], ids[2:])])
-        expected = sum(log_p[1 + i, token].item() for i, token in enumerate(ids[2:]))
-        assert score.log_likelihood == pytest.approx(expected, abs=1e-4)
-        assert score.tokens == 4 and score.cut == 0
-    if not choice:
-        with osp.Model.from_pretrained(quantized, bits="16-16-16") as other:
-            assert not torch.allclose(other.logits(ids), model_logits(quantized, ids), atol=1e-3)
-
-
-def model_logits(path, ids):
-    with osp.Model.from_pretrained(path) as model:
-        return model.logits(ids)
+    expected = sum(log_p[1 + i, token].item() for i, token in enumerate(ids[2:]))
+    assert score.log_likelihood == pytest.approx(expected, abs=1e-4)
+    assert score.tokens == 4 and score.cut == 0
+    with osp.Model.from_pretrained(plain[0]) as whole:
+        assert (whole.logits(ids).double().log_softmax(-1) - log_p).abs().max() > 1e-3
 
 
 def test_texts_and_continuations(plain, run_program):
@@ -102,18 +97,18 @@ def test_texts_and_continuations(plain, run_program):
     assert sampled[0] == sampled[1] != sampled[2]
 
 
-def test_quantize_and_evaluate_return_what_the_program_prints(plain, quantized, text, run_program):
-    found = osp.evaluate([plain[0], quantized], data=text, data_tokens=512)
-    words = ["osp", "eval", plain[0], quantized, "--data", text, "--data-tokens", "512", "--json", "--quiet"]
+def test_evaluate_returns_what_the_program_prints(plain, quantized, text, run_program):
+    found = osp.evaluate(quantized, data=text, data_tokens=512)
+    words = ["osp", "eval", quantized, "--data", text, "--data-tokens", "512", "--json", "--quiet"]
     assert without_times(found) == without_times(json.loads(run_program(words).stdout))
     at_widths = osp.evaluate(plain[0], data=text, data_tokens=512, bits=["16-16-16", "4-4-4"])
-    assert json.dumps(at_widths).count("perplexity") >= 2
-    assert math.isfinite(json.loads(json.dumps(at_widths))["results"][0]["perplexity"])
+    assert json.dumps(at_widths).count('"perplexity"') == 2
 
 
 def without_times(value):
     if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if "second" not in k and "tokens_per" not in k}
+        call = ("command", "time", "date")
+        return {k: without_times(v) for k, v in value.items() if "second" not in k and k not in call}
     return [without_times(v) for v in value] if isinstance(value, list) else value
 
 
@@ -129,9 +124,9 @@ def test_keywords_are_options():
 
 
 def test_what_the_program_refuses_is_an_error_with_its_sentence(plain, text, tmp_path):
-    with pytest.raises(osp.ProgramError, match="does not exist") as usage:
+    with pytest.raises(osp.ProgramError, match=r"no config\.json") as usage:
         osp.evaluate(tmp_path / "nowhere", data=text)
-    assert usage.value.status in (2, 3, 5) and not usage.value.sentence.startswith("error")
+    assert usage.value.status == 2 and not usage.value.sentence.startswith("error")
     with pytest.raises(osp.ProgramError) as unknown:
         osp.quantize(plain[0], tmp_path / "q", mehtod="gptq")
     assert unknown.value.status == 2 and "--method" in unknown.value.sentence
