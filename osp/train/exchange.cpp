@@ -2,9 +2,11 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <numeric>
 
@@ -91,6 +93,17 @@ bool read_as_master(const Bank& bank) {
   return bank.kind == ParameterKind::gain || bank.kind == ParameterKind::bias;
 }
 
+// Replaces masters that only owners keep by tensors of their shape without memory, whose numbers are NaN:
+// whoever reads one by mistake is seen.
+void drop_masters(TrainState& state) {
+  for (Bank& bank : state.store.banks) {
+    if (!only_owners_keep(state, bank)) continue;
+    const at::Tensor one = at::full({1}, std::nan(""), bank.master.options());
+    bank.master = one.expand(bank.master.sizes());
+    state.masters_complete = false;
+  }
+}
+
 // The bank whose matrices a state tensor GROUP.BANK.WHAT is about; −1 for a count GROUP.WHAT.
 int64_t bank_of_state(const TrainState& state, const std::string& name) {
   for (size_t i = 0; i < state.store.banks.size(); ++i) {
@@ -103,10 +116,27 @@ int64_t bank_of_state(const TrainState& state, const std::string& name) {
 
 }  // namespace
 
+bool only_owners_keep(const TrainState& state, const Bank& bank) {
+  return !state.ranks.alone() && state.recipe.train.precision == "bf16" && !read_as_master(bank);
+}
+
+void separate_owned_masters(TrainState& state) {
+  for (size_t i = 0; i < state.store.banks.size(); ++i) {
+    Bank& own = state.owned.banks[i];
+    if (only_owners_keep(state, state.store.banks[i])) own.master = own.master.clone();
+  }
+}
+
 void weights_of_first_rank(TrainState& state) {
   if (state.ranks.alone()) return;
   for (const Bank& bank : state.store.banks) state.ranks.from_first(bank.master);
   sync_compute(state.store);
+  for (size_t i = 0; i < state.store.banks.size(); ++i) {
+    const Bank& bank = state.store.banks[i];
+    if (!only_owners_keep(state, bank)) continue;
+    state.owned.banks[i].master.copy_(state.owners.slice(i, state.ranks.rank()).of(bank.master));
+  }
+  drop_masters(state);
 }
 
 void gradients_to_owners(TrainState& state) {
@@ -142,14 +172,26 @@ void weights_to_all(TrainState& state) {
     // Owners round their masters; half of the bytes travel.
     own.compute.copy_(own.master);
     owned_to_all(state, i, bank.compute);
-    state.masters_complete = false;
   }
+  drop_masters(state);
 }
 
-void complete_masters(TrainState& state) {
+void masters_to_first_rank(TrainState& state) {
   if (state.masters_complete) return;
+  const auto ranks = static_cast<size_t>(state.ranks.size());
   for (size_t i = 0; i < state.store.banks.size(); ++i) {
-    if (!read_as_master(state.store.banks[i])) owned_to_all(state, i, state.store.banks[i].master);
+    Bank& bank = state.store.banks[i];
+    if (!only_owners_keep(state, bank)) continue;
+    const at::Tensor& own = state.owned.banks[i].master;
+    std::vector<int64_t> sent(ranks, 0), received(ranks, 0);
+    sent[0] = own.numel();
+    at::Tensor whole = at::empty({0}, own.options());
+    if (state.ranks.is_first()) {
+      whole = at::empty(bank.master.sizes(), own.options());
+      received = owned_sizes(state, i, whole);
+    }
+    state.ranks.all_to_all(whole, own, received, sent);
+    if (state.ranks.is_first()) bank.master = whole;
   }
   state.masters_complete = true;
 }

@@ -158,7 +158,10 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing, int
             std::max(most.state_bytes, owned.state_bytes),
             std::max(most.received_bytes, owned.received_bytes)};
   }
-  memory.weights = scalars * (train.precision == "bf16" ? 6 : 4);
+  // Masters beside bf16 copies are their owner's alone.
+  const bool shares_masters = ranks > 1 && train.precision == "bf16";
+  memory.weights = scalars * 4;
+  if (train.precision == "bf16") memory.weights = scalars * 2 + 4 * most.scalars;
   memory.gradients = scalars * 4;
   memory.optimizer = most.state_bytes;
   memory.group_sums = groups.waiting * scalars * 4;
@@ -166,7 +169,7 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing, int
   // The weights before an update whose norm is measured: Adam's, or with groups all that a rank owns.
   // Half of them find room in what the backward pass has freed.
   memory.temporaries = 2 * (step_groups > 1 ? most.scalars : most.adam_scalars);
-  if (saves_meanwhile) memory.snapshot += scalars * 4;
+  if (saves_meanwhile || shares_masters) memory.snapshot += scalars * 4;
   if (saves_meanwhile || ranks > 1) memory.snapshot += state_bytes;
   const int64_t of_group = (sequences_per_step(recipe) + step_groups - 1) / step_groups;
   memory.activations = activation_bytes_per_sequence(recipe) *

@@ -245,7 +245,6 @@ class Run {
     const bool validates = data_.validation && (last || due(state.step, train.validate_every));
     const bool samples =
         train.sample_every > 0 && state.step > 0 && (last || due(state.step, train.sample_every));
-    if (validates || samples) complete_masters(state);
     try {
       Json measured;
       std::optional<std::string> sampled;
@@ -271,7 +270,7 @@ class Run {
     if (saver_) saver_->wait();
     const bool saved = saver_ && saver_->last_committed() == state_->step;
     if (ranks.text_of_first(saved ? "saved" : "", kPatience_s) == "saved") {
-      complete_masters(*state_);
+      masters_to_first_rank(*state_);
       return;
     }
     const std::string lost = first_not_finite(*state_);
@@ -279,7 +278,7 @@ class Run {
       fail(ErrorCode::diverged, "step {}: {} holds numbers that are not finite; it is not saved",
            state_->step, lost.empty() ? "what another rank owns" : lost);
     }
-    complete_masters(*state_);
+    masters_to_first_rank(*state_);
     if (!ranks.is_first()) {
       take_snapshot(*state_, 0, false);
       if (!background) wait_for_first(ranks);

@@ -40,12 +40,12 @@ struct TrainState {
   Recipe recipe;
   Ranks ranks;
   Routing routing;
-  // Every rank computes with all weights, keeps the optimizer state of those that it owns, and
-  // updates these. Between steps the other masters may be those of an earlier step where compute
-  // copies are bf16, see complete_masters().
+  // Every rank computes with all weights, and updates those that it owns, whose optimizer state it keeps.
+  // With bf16 copies it also keeps the masters of these alone (only_owners_keep()); those of `store` are then
+  // of use on the first rank while masters_complete.
   ParameterStore store;
   Owners owners;
-  ParameterStore owned;  // views of the store: a rank's own matrices, all of one that is alone
+  ParameterStore owned;  // a rank's own matrices: views of the store, but for such masters
   bool masters_complete = true;
   GroupSums group_sums;                                // of the groups' gradients on this rank
   std::vector<std::unique_ptr<Optimizer>> optimizers;  // one per routing group, of `owned`
@@ -75,10 +75,11 @@ struct Snapshot {
 };
 Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool copy);
 
-// The weights alone: masters on the CPU, in fp32, with these as compute copies; see complete_masters().
+// The weights alone: masters on the CPU, in fp32, with these as compute copies; see masters_to_first_rank().
 ParameterStore master_weights(const TrainState& state, bool copy);
 
-// The name of the first tensor of weights or optimizer state with a number that is not finite, "".
+// The name of the first tensor of a rank's own weights or optimizer state with a number that is not
+// finite, "".
 std::string first_not_finite(const TrainState& state);
 
 // Writes all files of a checkpoint but its manifest into an existing folder, each fsynced.

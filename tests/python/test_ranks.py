@@ -317,6 +317,11 @@ def test_a_dry_run_checks_the_number_of_ranks_and_counts_what_they_need(run_prog
     assert two["exchange"] > 0 and two["optimizer"] < 0.8 * alone["optimizer"]
     _, _, four = memory(*settings(GROUPS), "--ranks", "4")
     assert four["group_sums"] == 0
+    # With bf16 copies only the owners keep fp32 weights.
+    _, _, half = memory(*settings(GROUPS, "train.precision=bf16"), "--ranks", "2")
+    assert 2 * parameters + 1.9 * parameters < half["weights"] < 2 * parameters + 4 * 0.8 * parameters
+    _, _, whole = memory(*settings(GROUPS, "train.precision=bf16"))
+    assert whole["weights"] == 6 * parameters
 
 
 @pytest.mark.parametrize(
