@@ -1,10 +1,15 @@
 #include "osp/cli/score_requests.h"
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
 #include <utility>
 
 #include "osp/base/error.h"
 #include "osp/base/json_text.h"
 #include "osp/data/json_line.h"
+#include "osp/model/transformer.h"
 
 namespace osp {
 namespace {
@@ -81,7 +86,60 @@ Json score_json(std::span<const ScoredRequest> parts, std::span<const ChoiceRequ
   return json;
 }
 
+// RFC 4648, with padding.
+std::string base64(const uint8_t* bytes, size_t size) {
+  constexpr const char* kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  text.reserve((size + 2) / 3 * 4);
+  for (size_t i = 0; i < size; i += 3) {
+    const size_t left = std::min<size_t>(size - i, 3);
+    uint32_t word = 0;
+    for (size_t k = 0; k < 3; ++k) word = word << 8 | (k < left ? bytes[i + k] : 0);
+    for (size_t k = 0; k < 4; ++k) {
+      text += k <= left ? kDigits[word >> (18 - 6 * k) & 63] : '=';
+    }
+  }
+  return text;
+}
+
+// One forward pass, whole: what a token sees is what stands in front of it in the list.
+Json logits_json(const std::vector<int32_t>& ids, const ScoreModel& model, Tap* tap) {
+  const at::NoGradGuard no_grad;
+  ForwardOptions options;
+  options.tap = tap;
+  const at::Device device = model.store.banks[0].master.device();
+  const at::Tensor tokens_BT =
+      at::tensor(at::ArrayRef<int32_t>(ids), at::kInt).to(at::kLong).unsqueeze(0).to(device);
+  const at::Tensor logits =
+      forward_logits(model.store, tokens_BT, options)[0].to(at::kFloat).cpu().contiguous();
+  Json json;
+  json["shape"] = logits.sizes().vec();
+  json["logits"] = base64(static_cast<const uint8_t*>(logits.const_data_ptr()), logits.nbytes());
+  return json;
+}
+
 }  // namespace
+
+void RequestBatch::add_logits(const Json& object, const std::string& at, const ScoreModel& model) {
+  const Json& given = text_or_ids(object, "logits_of", at);
+  std::vector<int32_t> ids =
+      given.is_array()
+          ? token_ids(given, "logits_of", at)
+          : PromptEncoder(needed_tokenizer(model, at)).context(given.get<std::string>());
+  const ModelConfig& config = model.store.config;
+  if (ids.empty() || static_cast<int64_t>(ids.size()) > config.context) {
+    fail(ErrorCode::unsupported, "{}: \"logits_of\" has {} tokens, expected 1 to {}, the context",
+         at, ids.size(), config.context);
+  }
+  for (const int32_t id : ids) {
+    if (id < config.vocabulary) continue;
+    fail(ErrorCode::damaged, "{}: \"logits_of\" has token id {}, the vocabulary is {}", at, id,
+         config.vocabulary);
+  }
+  lines_.push_back({Kind::logits, logits_.size(), 1});
+  logits_.push_back(std::move(ids));
+}
 
 void RequestBatch::add_generation(const Json& object, const std::string& at,
                                   const ScoreModel& model) {
@@ -102,15 +160,16 @@ void RequestBatch::add_generation(const Json& object, const std::string& at,
     }
     request.stop.push_back(stop.get<std::string>());
   }
-  lines_.push_back({true, generations_.size(), 1});
+  lines_.push_back({Kind::generate, generations_.size(), 1});
   generations_.push_back(std::move(request));
 }
 
 void RequestBatch::add(const std::string& line, int64_t number, const ScoreModel& model) {
   const std::string at = fmt::format("{} line {}", where_, number);
-  const Json object =
-      json_line_fields(line, {"text", "context", "continuation", "max_tokens", "until"}, at);
+  const Json object = json_line_fields(
+      line, {"text", "context", "continuation", "max_tokens", "until", "logits_of"}, at);
   if (!object.is_object()) fail(ErrorCode::damaged, "{}: not a JSON object", at);
+  if (object.contains("logits_of")) return add_logits(object, at, model);
   if (object.contains("max_tokens")) return add_generation(object, at, model);
   const size_t first = choices_.size();
   if (object.contains("text")) {
@@ -127,9 +186,11 @@ void RequestBatch::add(const std::string& line, int64_t number, const ScoreModel
     choices_.push_back(choice_request(object, at, model));
   } else {
     fail(ErrorCode::damaged,
-         "{}: expected \"continuation\" or \"max_tokens\" beside \"context\", or \"text\"", at);
+         "{}: expected \"continuation\" or \"max_tokens\" beside \"context\", or \"text\", or "
+         "\"logits_of\"",
+         at);
   }
-  lines_.push_back({false, first, choices_.size() - first});
+  lines_.push_back({Kind::score, first, choices_.size() - first});
 }
 
 std::vector<Json> RequestBatch::answer(const ScoreModel& model, const ScoreOptions& options) {
@@ -140,7 +201,9 @@ std::vector<Json> RequestBatch::answer(const ScoreModel& model, const ScoreOptio
   }
   std::vector<Json> answers;
   for (const Line& line : lines_) {
-    if (line.generates) {
+    if (line.kind == Kind::logits) {
+      answers.push_back(logits_json(logits_[line.first], model, options.tap));
+    } else if (line.kind == Kind::generate) {
       Json json;
       json["text"] = texts[line.first].text;
       json["tokens"] = texts[line.first].tokens;
@@ -154,6 +217,7 @@ std::vector<Json> RequestBatch::answer(const ScoreModel& model, const ScoreOptio
   lines_.clear();
   choices_.clear();
   generations_.clear();
+  logits_.clear();
   return answers;
 }
 

@@ -32,18 +32,21 @@ class RequestBatch {
   std::vector<Json> answer(const ScoreModel& model, const ScoreOptions& options);
 
  private:
-  // What a line became: requests first … first + count − 1 to score, or request `first` to
-  // generate.
+  // What a line became: requests first … first + count − 1 to score, or request `first` to generate
+  // or to give the logits of.
+  enum class Kind { score, generate, logits };
   struct Line {
-    bool generates = false;
+    Kind kind = Kind::score;
     size_t first = 0, count = 1;
   };
   void add_generation(const Json& object, const std::string& at, const ScoreModel& model);
+  void add_logits(const Json& object, const std::string& at, const ScoreModel& model);
 
   std::string where_;
   std::vector<Line> lines_;
   std::vector<ChoiceRequest> choices_;
   std::vector<GenerationRequest> generations_;
+  std::vector<std::vector<int32_t>> logits_;
 };
 
 }  // namespace osp

@@ -33,7 +33,7 @@ struct TrainCommand {
           {.affects_results = false});
     visit("dry_run", self.dry,
           "check recipe and data, and print the complete recipe, the model's size and the memory "
-          "needed, without training",
+          "needed, of a rank with --ranks, without training",
           {.affects_results = false});
     CommonOptions::fields(visit, self.common);
   }
@@ -55,16 +55,19 @@ void print_dry_run(const Json& description) {
             description["flops_per_token"].get<double>(), description["flops"].get<double>());
   print_out("memory (estimated)\n");
   for (const auto& [part, bytes] : description["memory_bytes"].items()) {
-    print_out("  {:<18}{}\n", part, format_bytes(bytes.get<double>()));
+    if (bytes.get<double>() > 0) {
+      print_out("  {:<18}{}\n", part, format_bytes(bytes.get<double>()));
+    }
   }
 }
 
 int run(const TrainCommand& options) {
   if (options.dry) {
-    refuse_given(options.common, {"resume", "resume_from", "init_from", "with_optimizer"},
+    refuse_given(options.common,
+                 {"resume", "auto_resume", "resume_from", "init_from", "with_optimizer"},
                  "--dry-run describes a new run of the recipe");
   }
-  if (options.ranks > 1) {
+  if (options.ranks > 1 && !options.dry) {
     fail(ErrorCode::usage,
          "--ranks {}: many processes are started by Python; run `python -m osp train --ranks {}` "
          "or torchrun with the same words (docs/cluster.md)",
@@ -76,7 +79,7 @@ int run(const TrainCommand& options) {
   }
   Console console(options.common.quiet);
   if (options.dry) {
-    const Json description = dry_run(recipe, console);
+    const Json description = dry_run(recipe, options.ranks, console);
     const auto without_table = [&] {
       Json json = description;
       json.erase("routing_table");

@@ -1,23 +1,19 @@
 #include "osp/ranks/owners.h"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
+#include <tuple>
+
+#include "osp/optim/optimizers.h"
 
 namespace osp {
 namespace {
 
-// Operations on one element in an update that is no product of matrices, and in Newton–Schulz per
-// element and row of the smaller side.
-constexpr double kElementwiseCost = 100;
-constexpr double kNewtonSchulzCost = 30;
-
-// Ranks in the order of their load, the least first.
-std::vector<size_t> by_load(const std::vector<double>& load) {
-  std::vector<size_t> ranks(load.size());
-  std::iota(ranks.begin(), ranks.end(), size_t{0});
-  std::stable_sort(ranks.begin(), ranks.end(),
-                   [&](size_t l, size_t r) { return load[l] < load[r]; });
-  return ranks;
+// A vector or scalar is one row of its bank.
+std::vector<int64_t> bank_shape(const ParameterSpec& spec) {
+  if (spec.shape.size() == 2) return spec.shape;
+  return {1, spec.shape.empty() ? 1 : spec.shape.back()};
 }
 
 }  // namespace
@@ -29,40 +25,43 @@ BankSlice Owners::slice(size_t bank, int64_t rank) const {
 }
 
 Owners assign_owners(const std::vector<BankWork>& banks, int64_t ranks) {
+  const auto work_at_a_time = [](const BankWork& bank) {
+    return bank.divisible ? bank.cost : bank.cost * static_cast<double>(bank.count);
+  };
   std::vector<size_t> order(banks.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t l, size_t r) {
-    return banks[l].cost * double(banks[l].count) > banks[r].cost * double(banks[r].count);
+    return work_at_a_time(banks[l]) > work_at_a_time(banks[r]);
   });
   Owners owners{std::vector(banks.size(), std::vector(static_cast<size_t>(ranks), int64_t{0}))};
   std::vector<double> load(static_cast<size_t>(ranks), 0.0);
   for (const size_t bank : order) {
-    const BankWork& work = banks[bank];
-    const std::vector<size_t> free = by_load(load);
-    for (size_t place = 0; place < free.size(); ++place) {
-      const auto behind = static_cast<int64_t>(place);
-      const int64_t shared = work.count / ranks + (behind < work.count % ranks ? 1 : 0);
-      const int64_t whole = place == 0 ? work.count : 0;
-      const int64_t count = work.divisible ? shared : whole;
-      owners.counts[bank][free[place]] = count;
-      load[free[place]] += double(count) * work.cost;
+    const int64_t at_a_time = banks[bank].divisible ? 1 : banks[bank].count;
+    for (int64_t given = 0; given < banks[bank].count; given += at_a_time) {
+      const auto least = std::min_element(load.begin(), load.end());
+      *least += work_at_a_time(banks[bank]);
+      owners.counts[bank][static_cast<size_t>(least - load.begin())] += at_a_time;
     }
   }
   return owners;
 }
 
-std::vector<BankWork> work_of_banks(const ParameterStore& store,
-                                    const std::vector<OptimizerGroup>& groups) {
+std::vector<BankWork> work_of_banks(const std::vector<ParameterSpec>& specs, const Routing& routing,
+                                    const OptimConfig& config) {
   std::vector<BankWork> banks;
-  for (const Bank& bank : store.banks) {
-    const auto rows = double(bank.master.size(1)), cols = double(bank.master.size(2));
-    const Division division = groups[static_cast<size_t>(bank.group)].optimizer->division;
-    const bool divisible = division == Division::matrices;
-    banks.push_back(
-        {.count = bank.master.size(0),
-         .cost = rows * cols *
-                 (divisible ? kNewtonSchulzCost * std::min(rows, cols) : kElementwiseCost),
-         .divisible = divisible});
+  std::map<std::tuple<ParameterKind, int64_t, std::vector<int64_t>>, size_t> index;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const ParameterSpec& spec = specs[i];
+    const int64_t number = routing.group_of[i];
+    const auto [place, is_new] =
+        index.try_emplace({spec.kind, number, bank_shape(spec)}, banks.size());
+    if (is_new) {
+      const OptimizerGroup& group = routing.groups[static_cast<size_t>(number)];
+      banks.push_back({.cost = update_flops(group, spec.shape, config),
+                       .divisible = group.optimizer->division == Division::matrices,
+                       .member = static_cast<int64_t>(i)});
+    }
+    ++banks[place->second].count;
   }
   return banks;
 }

@@ -8,15 +8,17 @@
 #include "osp/model/parameters.h"
 #include "osp/optim/bank_steps.h"
 #include "osp/optim/optimizer.h"
+#include "osp/optim/routing.h"
 
 namespace osp {
 
-// A bank as work: its number of matrices, the cost of updating one, and whether several ranks may
-// share it (OptimizerRow::division).
+// A bank as work: its number of matrices, the cost of updating one, whether several ranks may share
+// it (OptimizerRow::division), and one of its members.
 struct BankWork {
   int64_t count = 0;
   double cost = 0;
   bool divisible = false;
+  int64_t member = 0;  // index into the specs
 };
 
 // The matrices of each bank by rank, in the order of ranks.
@@ -26,12 +28,13 @@ struct Owners {
   BankSlice slice(size_t bank, int64_t rank) const;
 };
 
-// Shares the banks: the most expensive first, in equal numbers of matrices, what is left over to the
-// ranks with the least work so far; an indivisible bank goes to one of these as a whole.
+// Shares the banks: matrix by matrix, the most expensive first, each to the rank that has least work so far
+// (of several the first). An indivisible bank counts as one matrix.
 Owners assign_owners(const std::vector<BankWork>& banks, int64_t ranks);
 
-std::vector<BankWork> work_of_banks(const ParameterStore& store,
-                                    const std::vector<OptimizerGroup>& groups);
+// The banks that make_parameters() gives a store of these parameters, in its order.
+std::vector<BankWork> work_of_banks(const std::vector<ParameterSpec>& specs, const Routing& routing,
+                                    const OptimConfig& config);
 
 // The store with each bank narrowed to what a rank owns: views of the same tensors.
 ParameterStore owned_part(const ParameterStore& store, const Owners& owners, int64_t rank);

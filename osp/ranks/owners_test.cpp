@@ -55,5 +55,42 @@ TEST(Owners, WholeBanksGoToDifferentRanks) {
   EXPECT_NE(owners.slice(0, 0).count, owners.slice(1, 0).count);
 }
 
+TEST(Owners, MatricesGoTheMostExpensiveFirstToTheRankThatHasLeast) {
+  // 7, then 5, then 4 to the rank with 5, then 3 to the one with 7, then 1.
+  const std::vector<BankWork> banks = {
+      {1, 3, true}, {1, 7, true}, {1, 5, true}, {1, 4, true}, {1, 1, true}};
+  const Owners owners = assign_owners(banks, 2);
+  const std::vector<int64_t> of_first = {1, 1, 0, 0, 0};
+  for (size_t bank = 0; bank + 1 < banks.size(); ++bank) {
+    EXPECT_EQ(owners.counts[bank][0], of_first[bank]) << bank;
+  }
+  EXPECT_EQ(assign_owners({{5, 2, true}}, 3).counts[0], (std::vector<int64_t>{2, 2, 1}));
+}
+
+TEST(Owners, TheWorkIsThatOfTheBanksOfAStore) {
+  ModelConfig config;
+  config.layers = 3;
+  config.width = 32;
+  config.heads = 4;
+  config.kv_heads = 2;
+  config.vocabulary = 64;
+  config.norm = "single-scale";
+  config.embedding_projection = true;
+  config = resolved_config(config);
+  OptimConfig optim;
+  for (const bool per_head : {false, true}) {
+    optim.muon.per_head = per_head;
+    const std::vector<ParameterSpec> specs = parameter_specs(config);
+    const Routing routing = route_parameters(specs, optim, config.head_size);
+    const ParameterStore store = make_parameters(config, {.group = routing.group_of});
+    const std::vector<BankWork> work = work_of_banks(specs, routing, optim);
+    ASSERT_EQ(work.size(), store.banks.size());
+    for (size_t i = 0; i < work.size(); ++i) {
+      EXPECT_EQ(work[i].count, store.banks[i].master.size(0));
+      EXPECT_EQ(work[i].member, store.banks[i].members[0]);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace osp

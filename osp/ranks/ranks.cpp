@@ -50,10 +50,10 @@ void finish(const Start& start) {
   } catch (const std::exception& error) {  // gloo::IoException
     reason = reason_of(error.what());
   }
-  fail(ErrorCode::io,
-       "another rank has ended or does not answer ({}); go on from the newest checkpoint with "
-       "--resume",
-       reason);
+  throw LostRank(fmt::format(
+      "another rank has ended or does not answer ({}); go on from the newest checkpoint with "
+      "--resume",
+      reason));
 }
 
 }  // namespace

@@ -14,11 +14,19 @@
 #include <string>
 #include <vector>
 
+#include "osp/base/error.h"
+
 namespace osp {
 
 // How long ranks wait for each other where some read or write files: hashing shards, verifying and saving
 // checkpoints.
 inline constexpr double kPatience_s = 3600;
+
+// Another rank is gone, or does not answer in time. Only it knows why.
+class LostRank : public Error {
+ public:
+  explicit LostRank(const std::string& message) : Error(ErrorCode::io, message) {}
+};
 
 class Ranks {
  public:
@@ -37,7 +45,7 @@ class Ranks {
   // such as reading files.
   Ranks patient(double seconds) const;
 
-  // In all of the following a rank that is gone, or does not answer in time, is an Error(io).
+  // In all of the following a rank that is gone, or does not answer in time, is a LostRank.
 
   // Sends in[sizes before r …][0 … in_sizes[r]) to rank r, elements of a contiguous tensor, and
   // receives out_sizes[r] elements of it into `out`, in the order of ranks.

@@ -2,26 +2,75 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+
 #include "osp/base/error.h"
 
 namespace osp {
+namespace {
 
-void PairwiseSum::add(const std::vector<at::Tensor>& sums, int64_t count) {
-  OSP_CHECK(is_power_of_two(count) && added_ < count, "group {} of {}", added_, count);
+// Whether a subtree and the one to its left are the halves of a subtree.
+bool joins(const GroupRun& left, const GroupRun& right) {
+  return left.count == right.count && left.first % (2 * left.count) == 0 &&
+         left.first + left.count == right.first;
+}
+
+GroupRun joined(const GroupRun& left, const GroupRun& right) {
+  return {left.first, left.count + right.count};
+}
+
+// Adds the next group to what is complete so far.
+void push_group(std::vector<GroupRun>& trees, int64_t group) {
+  GroupRun tree{group, 1};
+  while (!trees.empty() && joins(trees.back(), tree)) {
+    tree = joined(trees.back(), tree);
+    trees.pop_back();
+  }
+  trees.push_back(tree);
+}
+
+}  // namespace
+
+GroupRun groups_of_rank(int64_t groups, int64_t ranks, int64_t rank) {
+  OSP_CHECK(rank >= 0 && rank < ranks && ranks <= groups, "rank {} of {} with {} groups", rank,
+            ranks, groups);
+  const int64_t first = groups * rank / ranks;
+  return {first, groups * (rank + 1) / ranks - first};
+}
+
+std::vector<GroupRun> subtrees(const GroupRun& run) {
+  std::vector<GroupRun> trees;
+  for (int64_t i = 0; i < run.count; ++i) push_group(trees, run.first + i);
+  return trees;
+}
+
+int64_t num_waiting(const GroupRun& run) {
+  std::vector<GroupRun> trees;
+  size_t most = 0;
+  for (int64_t i = 0; i + 1 < run.count; ++i) {
+    push_group(trees, run.first + i);
+    most = std::max(most, trees.size());
+  }
+  return static_cast<int64_t>(most);
+}
+
+void GroupSums::add(const std::vector<at::Tensor>& sums, const GroupRun& run) {
   const at::NoGradGuard no_grad;
-  // Add the left subtrees that this group completes: as many as its number ends in ones.
-  int64_t number = added_++;
-  size_t level = 0;
-  for (; number % 2 == 1; number /= 2, ++level) {
-    for (size_t i = 0; i < sums.size(); ++i) at::Tensor(sums[i]).add_(waiting_[level][i]);
+  if (added_ == run.count) added_ = 0;
+  if (added_ == 0) trees_.clear();
+  // Add the left halves of the subtrees that this group completes.
+  GroupRun tree{run.first + added_++, 1};
+  while (!trees_.empty() && joins(trees_.back(), tree)) {
+    const std::vector<at::Tensor>& left = waiting_[trees_.size() - 1];
+    for (size_t i = 0; i < sums.size(); ++i) at::Tensor(sums[i]).add_(left[i]);
+    tree = joined(trees_.back(), tree);
+    trees_.pop_back();
   }
-  if (added_ == count) {
-    added_ = 0;
-    return;
-  }
-  // What is complete now is a left subtree itself: keep it.
-  if (waiting_.size() <= level) waiting_.resize(level + 1);
-  std::vector<at::Tensor>& kept = waiting_[level];
+  if (added_ == run.count) return;
+  // Keep what is complete now.
+  if (waiting_.size() <= trees_.size()) waiting_.emplace_back();
+  std::vector<at::Tensor>& kept = waiting_[trees_.size()];
+  trees_.push_back(tree);
   if (kept.empty()) {
     for (const at::Tensor& sum : sums) kept.push_back(sum.clone());
   } else {
@@ -29,15 +78,29 @@ void PairwiseSum::add(const std::vector<at::Tensor>& sums, int64_t count) {
   }
 }
 
-at::Tensor add_parts(const at::Tensor& parts) {
-  const int64_t count = parts.size(0);
-  OSP_CHECK(is_power_of_two(count), "{} parts", count);
-  for (int64_t stride = 1; stride < count; stride *= 2) {
-    for (int64_t i = 0; i < count; i += 2 * stride) parts[i].add_(parts[i + stride]);
+at::Tensor add_subtrees(const std::vector<GroupRun>& trees, std::vector<at::Tensor> sums) {
+  OSP_CHECK(!trees.empty() && trees.size() == sums.size(), "{} sums of {} subtrees", sums.size(),
+            trees.size());
+  const at::NoGradGuard no_grad;
+  // Join halves.
+  std::vector<GroupRun> stack;
+  std::vector<at::Tensor> waiting;
+  for (size_t i = 0; i < trees.size(); ++i) {
+    GroupRun tree = trees[i];
+    at::Tensor sum = sums[i];
+    while (!stack.empty() && joins(stack.back(), tree)) {
+      sum.add_(waiting.back());
+      tree = joined(stack.back(), tree);
+      stack.pop_back();
+      waiting.pop_back();
+    }
+    stack.push_back(tree);
+    waiting.push_back(sum);
   }
-  return parts[0];
+  // Add what is left over from the right.
+  at::Tensor all = waiting.back();
+  for (size_t i = waiting.size() - 1; i-- > 0;) all.add_(waiting[i]);
+  return all;
 }
-
-bool is_power_of_two(int64_t number) { return number > 0 && (number & (number - 1)) == 0; }
 
 }  // namespace osp

@@ -10,28 +10,25 @@
 #include "osp/base/json_text.h"
 #include "osp/base/sha256.h"
 #include "osp/base/version.h"
-#include "osp/ranks/reduction.h"
 
 namespace osp {
-namespace {
 
-// 1, 2, 4, … up to the number of groups.
-std::string possible_ranks(int64_t groups) {
-  std::vector<int64_t> numbers;
-  for (int64_t ranks = 1; ranks <= groups; ranks *= 2) numbers.push_back(ranks);
-  return fmt::format("{}", fmt::join(numbers, ", "));
-}
-
-}  // namespace
-
-void check_ranks(const Ranks& ranks, const Recipe& recipe, const Routing& routing) {
-  if (ranks.alone()) return;
-  const int64_t groups = recipe.train.reduction_groups;
-  if (!is_power_of_two(ranks.size()) || ranks.size() > groups) {
-    fail(ErrorCode::usage,
-         "{} ranks do not fit train.reduction_groups = {}: start {} ranks, or a new run with more "
-         "groups",
-         ranks.size(), groups, possible_ranks(groups));
+void check_ranks(int64_t ranks, const Recipe& recipe, const Routing& routing) {
+  if (ranks == 1) return;
+  const TrainConfig& train = recipe.train;
+  if (train.exact_ranks && ranks > train.reduction_groups) {
+    fail(
+        ErrorCode::usage,
+        "{} ranks do not fit train.reduction_groups = {}, as each needs a group: start at most {}, "
+        "or a new run with more groups, or one with train.exact_ranks = false",
+        ranks, train.reduction_groups, train.reduction_groups);
+  }
+  if (const int64_t sequences = sequences_per_step(recipe); ranks > sequences) {
+    fail(
+        ErrorCode::usage,
+        "{} ranks, but a step has {} sequences (train.batch_tokens / model.context), and each rank "
+        "needs one",
+        ranks, sequences);
   }
   for (const OptimizerGroup& group : routing.groups) {
     if (group.optimizer->division != Division::none) continue;

@@ -4,6 +4,7 @@
 // Tested by tests/python/test_ranks.py.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 
@@ -14,9 +15,9 @@
 
 namespace osp {
 
-// Error(usage) if the number of ranks does not divide the groups of a step's sequences, or an
-// optimizer cannot be shared.
-void check_ranks(const Ranks& ranks, const Recipe& resolved_recipe, const Routing& routing);
+// Error(usage) if there are more ranks than groups of a step's sequences, or an optimizer cannot be
+// shared.
+void check_ranks(int64_t ranks, const Recipe& resolved_recipe, const Routing& routing);
 
 // Error(usage), on all ranks, that names what differs between them: the program, the recipe (with
 // its fields), the data, the starting weights.

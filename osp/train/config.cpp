@@ -10,7 +10,6 @@
 #include "osp/optim/schedule.h"
 #include "osp/quant/bits.h"
 #include "osp/quant/qat.h"
-#include "osp/ranks/reduction.h"
 
 namespace osp {
 namespace {
@@ -102,16 +101,11 @@ void check_qat(const QatConfig& qat, const ScheduleConfig& schedule, const BitWi
 }
 
 void check_groups(int64_t groups, int64_t sequences) {
-  if (!is_power_of_two(groups)) {
-    fail(ErrorCode::usage, "train.reduction_groups = {}: choose a power of two, 1, 2, 4, 8 …",
-         groups);
-  }
-  if (groups > sequences) {
-    fail(ErrorCode::usage,
-         "train.reduction_groups = {}: a step has {} sequences (train.batch_tokens / "
-         "model.context), and every group needs one",
-         groups, sequences);
-  }
+  if (groups <= sequences) return;
+  fail(ErrorCode::usage,
+       "train.reduction_groups = {}: a step has {} sequences (train.batch_tokens / "
+       "model.context), and every group needs one",
+       groups, sequences);
 }
 
 }  // namespace
@@ -212,6 +206,10 @@ int64_t steps_before_qat(const Recipe& recipe) {
 
 int64_t sequences_per_step(const Recipe& recipe) {
   return recipe.train.batch_tokens / recipe.model.context;
+}
+
+int64_t groups_of_step(const Recipe& recipe, int64_t ranks) {
+  return recipe.train.exact_ranks ? recipe.train.reduction_groups : ranks;
 }
 
 double activation_bytes_per_sequence(const Recipe& recipe) {

@@ -59,6 +59,7 @@ struct TrainConfig {
   bool background_save = true;
   int64_t max_failed_saves = 3;
   int64_t reduction_groups = 1;
+  bool exact_ranks = true;
   double collective_timeout_s = 120;
 
   template <class Visitor, class Self>
@@ -104,8 +105,12 @@ struct TrainConfig {
     visit("max_failed_saves", self.max_failed_saves, Range{1, 1000},
           "number of failed saves in a row that ends the run (exit 5)", {.affects_results = false});
     visit("reduction_groups", self.reduction_groups, Range{1, 65536},
-          "groups of a step's sequences whose gradients are added in a fixed tree, a power of two: "
-          "the run has the same bits on 1, 2, 4, ... ranks up to that number");
+          "groups of a step's sequences whose gradients are added in a fixed tree: the run has the "
+          "same bits on any number of ranks up to that number");
+    visit(
+        "exact_ranks", self.exact_ranks,
+        "false: each rank adds up all of its sequences by itself, without groups, which is faster; "
+        "runs on different numbers of ranks are then equal up to rounding only");
     visit("collective_timeout_s", self.collective_timeout_s, Range{1, 86400},
           "seconds that a rank waits for the others before the run ends (exit 5)",
           {.affects_results = false});
@@ -195,6 +200,9 @@ int64_t steps_before_qat(const Recipe& recipe);
 
 // Sequences of a step.
 int64_t sequences_per_step(const Recipe& recipe);
+
+// Groups of a step's sequences: train.reduction_groups, or one per rank without train.exact_ranks.
+int64_t groups_of_step(const Recipe& recipe, int64_t ranks);
 
 // Bytes that the backward pass of one sequence keeps. An estimate: per token and layer the residual
 // state twice, the two branches before their scalars, q, k, v, the attention output, gate and up,

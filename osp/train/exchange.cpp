@@ -2,9 +2,11 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <numeric>
 
@@ -18,6 +20,14 @@ std::vector<int64_t> owned_sizes(const TrainState& state, size_t bank, const at:
   std::vector<int64_t> sizes = state.owners.counts[bank];
   for (int64_t& size : sizes) size *= tensor[0].numel();
   return sizes;
+}
+
+// The lists of all ranks as one.
+template <class Item>
+std::vector<Item> joined(const std::vector<std::vector<Item>>& lists) {
+  std::vector<Item> all;
+  for (const std::vector<Item>& list : lists) all.insert(all.end(), list.begin(), list.end());
+  return all;
 }
 
 int64_t own_size(const TrainState& state, const std::vector<int64_t>& sizes) {
@@ -34,8 +44,64 @@ void owned_to_all(const TrainState& state, size_t bank, const at::Tensor& tensor
                          std::vector(static_cast<size_t>(ranks), own));
 }
 
+// The sum of one of this rank's subtrees: the last is in the gradient banks.
+const at::Tensor& sum_of_subtree(const TrainState& state, size_t bank, size_t number,
+                                 size_t count) {
+  return number + 1 < count ? state.group_sums.of_subtree(number)[bank]
+                            : state.store.banks[bank].gradient;
+}
+
+// Sends each owner its matrices of a bank's gradient, and receives the own matrices of every rank: one
+// sum per subtree, those of the first rank first. A rank has one subtree or a few; in round n all
+// send their n-th.
+std::vector<at::Tensor> exchange_subtrees(const TrainState& state, size_t bank,
+                                          const std::vector<std::vector<GroupRun>>& trees,
+                                          size_t rounds) {
+  const auto rank = static_cast<size_t>(state.ranks.rank());
+  std::vector<std::vector<at::Tensor>> received(trees.size());  // [rank][subtree]
+  const at::Tensor& gradient = state.store.banks[bank].gradient;
+  const at::Tensor& mine = state.owned.banks[bank].gradient;
+  const std::vector<int64_t> sizes = owned_sizes(state, bank, gradient);
+  for (size_t round = 0; round < rounds; ++round) {
+    if (trees.size() == 1) {
+      received[0].push_back(sum_of_subtree(state, bank, round, rounds));
+      continue;
+    }
+    std::vector<int64_t> in_sizes(trees.size(), 0), out_sizes(trees.size(), 0), senders;
+    at::Tensor in = at::empty({0}, gradient.options());
+    if (round < trees[rank].size()) {
+      in = sum_of_subtree(state, bank, round, trees[rank].size());
+      in_sizes = sizes;
+    }
+    for (size_t r = 0; r < trees.size(); ++r) {
+      if (round >= trees[r].size()) continue;
+      out_sizes[r] = mine.numel();
+      senders.push_back(static_cast<int64_t>(r));
+    }
+    std::vector<int64_t> shape = mine.sizes().vec();
+    shape.insert(shape.begin(), static_cast<int64_t>(senders.size()));
+    const at::Tensor out = at::empty(shape, gradient.options());
+    state.ranks.all_to_all(out, in, out_sizes, in_sizes);
+    for (size_t i = 0; i < senders.size(); ++i) {
+      received[static_cast<size_t>(senders[i])].push_back(out[static_cast<int64_t>(i)]);
+    }
+  }
+  return joined(received);
+}
+
 bool read_as_master(const Bank& bank) {
   return bank.kind == ParameterKind::gain || bank.kind == ParameterKind::bias;
+}
+
+// Replaces masters that only owners keep by tensors of their shape without memory, whose numbers are NaN:
+// whoever reads one by mistake is seen.
+void drop_masters(TrainState& state) {
+  for (Bank& bank : state.store.banks) {
+    if (!only_owners_keep(state, bank)) continue;
+    const at::Tensor one = at::full({1}, std::nan(""), bank.master.options());
+    bank.master = one.expand(bank.master.sizes());
+    state.masters_complete = false;
+  }
 }
 
 // The bank whose matrices a state tensor GROUP.BANK.WHAT is about; −1 for a count GROUP.WHAT.
@@ -50,24 +116,42 @@ int64_t bank_of_state(const TrainState& state, const std::string& name) {
 
 }  // namespace
 
+bool only_owners_keep(const TrainState& state, const Bank& bank) {
+  return !state.ranks.alone() && state.recipe.train.precision == "bf16" && !read_as_master(bank);
+}
+
+void separate_owned_masters(TrainState& state) {
+  for (size_t i = 0; i < state.store.banks.size(); ++i) {
+    Bank& own = state.owned.banks[i];
+    if (only_owners_keep(state, state.store.banks[i])) own.master = own.master.clone();
+  }
+}
+
 void weights_of_first_rank(TrainState& state) {
   if (state.ranks.alone()) return;
   for (const Bank& bank : state.store.banks) state.ranks.from_first(bank.master);
   sync_compute(state.store);
+  for (size_t i = 0; i < state.store.banks.size(); ++i) {
+    const Bank& bank = state.store.banks[i];
+    if (!only_owners_keep(state, bank)) continue;
+    state.owned.banks[i].master.copy_(state.owners.slice(i, state.ranks.rank()).of(bank.master));
+  }
+  drop_masters(state);
 }
 
 void gradients_to_owners(TrainState& state) {
-  if (state.ranks.alone()) return;
   const int64_t ranks = state.ranks.size();
+  std::vector<std::vector<GroupRun>> trees;  // [rank]
+  size_t rounds = 0;
+  for (int64_t rank = 0; rank < ranks; ++rank) {
+    trees.push_back(subtrees(groups_of_rank(state.groups(), ranks, rank)));
+    rounds = std::max(rounds, trees.back().size());
+  }
+  const std::vector<GroupRun> all = joined(trees);
   for (size_t i = 0; i < state.store.banks.size(); ++i) {
-    const at::Tensor& gradient = state.store.banks[i].gradient;
-    const std::vector<int64_t> sizes = owned_sizes(state, i, gradient);
-    const int64_t own = own_size(state, sizes);
-    // Send each owner its matrices; receive the same matrices of every rank, by rank.
-    const at::Tensor parts = at::empty({ranks, own}, gradient.options());
-    state.ranks.all_to_all(parts, gradient, std::vector(static_cast<size_t>(ranks), own), sizes);
-    at::Tensor sum = state.owned.banks[i].gradient;
-    if (own > 0) sum.copy_(add_parts(parts).view(sum.sizes()));
+    const std::vector<at::Tensor> parts = exchange_subtrees(state, i, trees, rounds);
+    const at::Tensor sum = add_subtrees(all, parts);
+    if (!state.ranks.alone()) state.owned.banks[i].gradient.copy_(sum);
   }
 }
 
@@ -88,14 +172,26 @@ void weights_to_all(TrainState& state) {
     // Owners round their masters; half of the bytes travel.
     own.compute.copy_(own.master);
     owned_to_all(state, i, bank.compute);
-    state.masters_complete = false;
   }
+  drop_masters(state);
 }
 
-void complete_masters(TrainState& state) {
+void masters_to_first_rank(TrainState& state) {
   if (state.masters_complete) return;
+  const auto ranks = static_cast<size_t>(state.ranks.size());
   for (size_t i = 0; i < state.store.banks.size(); ++i) {
-    if (!read_as_master(state.store.banks[i])) owned_to_all(state, i, state.store.banks[i].master);
+    Bank& bank = state.store.banks[i];
+    if (!only_owners_keep(state, bank)) continue;
+    const at::Tensor& own = state.owned.banks[i].master;
+    std::vector<int64_t> sent(ranks, 0), received(ranks, 0);
+    sent[0] = own.numel();
+    at::Tensor whole = at::empty({0}, own.options());
+    if (state.ranks.is_first()) {
+      whole = at::empty(bank.master.sizes(), own.options());
+      received = owned_sizes(state, i, whole);
+    }
+    state.ranks.all_to_all(whole, own, received, sent);
+    if (state.ranks.is_first()) bank.master = whole;
   }
   state.masters_complete = true;
 }

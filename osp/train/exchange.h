@@ -16,19 +16,27 @@
 
 namespace osp {
 
-// Before training: every rank takes the first one's weights.
+// Whether each rank keeps only the masters of the bank that it owns: those that no pass reads, as it has
+// bf16 copies of them.
+bool only_owners_keep(const TrainState& state, const Bank& bank);
+
+// Before there are optimizers: gives the masters of such banks in `owned` memory of their own.
+void separate_owned_masters(TrainState& state);
+
+// Before training: every rank takes the first one's weights, and drops the masters that it does not own.
 void weights_of_first_rank(TrainState& state);
 
-// Adds the gradients of all ranks in the fixed tree (osp/ranks/reduction.h) and leaves the sums in
-// the gradients of `owned`.
+// Adds the gradients of all groups on all ranks in the fixed tree (osp/ranks/reduction.h) and leaves the
+// sums in the gradients of `owned`. The bank gradients have the last of this rank's subtrees, and
+// group_sums the others.
 void gradients_to_owners(TrainState& state);
 
 // After an update: brings compute copies up to date on every rank, and the masters that forward
 // passes read (gains, biases).
 void weights_to_all(TrainState& state);
 
-// Brings all masters up to date, for everything that is not a training step.
-void complete_masters(TrainState& state);
+// Gathers all masters on the first rank, up to date, for checkpoints and the model.
+void masters_to_first_rank(TrainState& state);
 
 // One number per matrix of all banks, in the order of banks, from each rank's numbers about its own.
 std::vector<double> of_all_matrices(const TrainState& state, const std::vector<double>& of_owned);

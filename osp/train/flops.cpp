@@ -13,6 +13,8 @@
 #include "osp/model/parameters.h"
 #include "osp/optim/adamw.h"
 #include "osp/optim/optimizers.h"
+#include "osp/ranks/owners.h"
+#include "osp/ranks/reduction.h"
 #include "osp/train/device.h"
 
 namespace osp {
@@ -87,34 +89,99 @@ double PeakRate::share(double flops_per_s) {
   return flops_per_s / flops_per_s_;
 }
 
-MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing) {
+namespace {
+
+// What a rank owns: its share of the banks, and the most that it receives for one of them.
+struct Owned {
+  double scalars = 0;
+  double adam_scalars = 0;
+  double state_bytes = 0;
+  double received_bytes = 0;
+};
+
+// `parts`: sums that an owner receives for each of its matrices.
+Owned owned_by(int64_t rank, const Owners& owners, const std::vector<BankWork>& banks,
+               const std::vector<ParameterSpec>& specs, const Routing& routing,
+               const OptimConfig& optim, double parts) {
+  Owned owned;
+  for (size_t i = 0; i < banks.size(); ++i) {
+    const ParameterSpec& spec = specs[size_t(banks[i].member)];
+    const OptimizerGroup& group = routing.groups[size_t(routing.group_of[size_t(banks[i].member)])];
+    const auto number = static_cast<double>(owners.counts[i][size_t(rank)]);
+    owned.scalars += number * count(spec);
+    if (group.optimizer == &kAdamRow) owned.adam_scalars += number * count(spec);
+    owned.state_bytes += number * optimizer_state_bytes(group, spec.shape, optim);
+    owned.received_bytes = std::max(owned.received_bytes, 4 * parts * number * count(spec));
+  }
+  return owned;
+}
+
+// Subtrees that all ranks have together, and the sets of buffers of the rank that needs most.
+struct GroupNeeds {
+  double subtrees = 0;
+  double waiting = 0;
+};
+
+GroupNeeds group_needs(const Recipe& recipe, int64_t ranks) {
+  GroupNeeds needs;
+  const int64_t groups = groups_of_step(recipe, ranks);
+  for (int64_t rank = 0; rank < ranks; ++rank) {
+    const GroupRun run = groups_of_rank(groups, ranks, rank);
+    needs.subtrees += static_cast<double>(subtrees(run).size());
+    needs.waiting = std::max(needs.waiting, static_cast<double>(num_waiting(run)));
+  }
+  return needs;
+}
+
+}  // namespace
+
+MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing, int64_t ranks) {
   MemoryEstimate memory{.program = kProgramBytes};
   const std::vector<ParameterSpec> specs = parameter_specs(recipe.model);
   const TrainConfig& train = recipe.train;
   const bool saves_meanwhile =
       train.background_save && train.checkpoint_every > 0 && train.checkpoint_every < train.steps;
-  for (size_t i = 0; i < specs.size(); ++i) {
-    const double scalars = count(specs[i]);
-    const OptimizerGroup& group = routing.groups[size_t(routing.group_of[i])];
-    memory.weights += scalars * (train.precision == "bf16" ? 6 : 4);
-    memory.gradients += scalars * 4;
-    memory.optimizer += optimizer_state_bytes(group, specs[i].shape, recipe.optim);
-    // Adam's weights before an update whose norm is measured; half of them find room in what the
-    // backward pass has freed.
-    if (group.optimizer == &kAdamRow) memory.temporaries += scalars * 2;
-    if (saves_meanwhile) memory.snapshot += scalars * 4;
+  const int64_t step_groups = groups_of_step(recipe, ranks);
+  double scalars = 0;
+  for (const ParameterSpec& spec : specs) scalars += count(spec);
+  // The rank that owns most.
+  const GroupNeeds groups = group_needs(recipe, ranks);
+  const std::vector<BankWork> banks = work_of_banks(specs, routing, recipe.optim);
+  const Owners owners = assign_owners(banks, ranks);
+  Owned most;
+  double state_bytes = 0;
+  for (int64_t rank = 0; rank < ranks; ++rank) {
+    const Owned owned =
+        owned_by(rank, owners, banks, specs, routing, recipe.optim, groups.subtrees);
+    state_bytes += owned.state_bytes;
+    most = {std::max(most.scalars, owned.scalars), std::max(most.adam_scalars, owned.adam_scalars),
+            std::max(most.state_bytes, owned.state_bytes),
+            std::max(most.received_bytes, owned.received_bytes)};
   }
-  if (saves_meanwhile) memory.snapshot += memory.optimizer;
-  memory.activations =
-      activation_bytes_per_sequence(recipe) * static_cast<double>(train.micro_batch_sequences);
+  // Masters beside bf16 copies are their owner's alone.
+  const bool shares_masters = ranks > 1 && train.precision == "bf16";
+  memory.weights = scalars * 4;
+  if (train.precision == "bf16") memory.weights = scalars * 2 + 4 * most.scalars;
+  memory.gradients = scalars * 4;
+  memory.optimizer = most.state_bytes;
+  memory.group_sums = groups.waiting * scalars * 4;
+  if (ranks > 1) memory.exchange = most.received_bytes;
+  // The weights before an update whose norm is measured: Adam's, or with groups all that a rank owns.
+  // Half of them find room in what the backward pass has freed.
+  memory.temporaries = 2 * (step_groups > 1 ? most.scalars : most.adam_scalars);
+  if (saves_meanwhile || shares_masters) memory.snapshot += scalars * 4;
+  if (saves_meanwhile || ranks > 1) memory.snapshot += state_bytes;
+  const int64_t of_group = (sequences_per_step(recipe) + step_groups - 1) / step_groups;
+  memory.activations = activation_bytes_per_sequence(recipe) *
+                       static_cast<double>(std::min(train.micro_batch_sequences, of_group));
   memory.temporaries += backward_temporaries(recipe, memory.activations);
   return memory;
 }
 
-Json describe_run(const Recipe& recipe) {
+Json describe_run(const Recipe& recipe, int64_t ranks) {
   const std::vector<ParameterSpec> specs = parameter_specs(recipe.model);
   const Routing routing = route_parameters(specs, recipe.optim, recipe.model.head_size);
-  const MemoryEstimate memory = estimate_memory(recipe, routing);
+  const MemoryEstimate memory = estimate_memory(recipe, routing, ranks);
   double parameters = 0;
   for (const ParameterSpec& spec : specs) parameters += count(spec);
   const double flops = model_flops_per_token(recipe.model);
@@ -123,6 +190,7 @@ Json describe_run(const Recipe& recipe) {
           {"parameters", int64_t(parameters)},
           {"routing", routing_json(specs, routing, recipe.optim)},
           {"routing_table", routing_table(specs, routing, recipe.optim)},
+          {"ranks", ranks},
           {"steps", recipe.train.steps},
           {"tokens", recipe.train.tokens},
           {"micro_batch_sequences", recipe.train.micro_batch_sequences},
@@ -133,6 +201,8 @@ Json describe_run(const Recipe& recipe) {
             {"weights", memory.weights},
             {"gradients", memory.gradients},
             {"optimizer", memory.optimizer},
+            {"group_sums", memory.group_sums},
+            {"exchange", memory.exchange},
             {"activations", memory.activations},
             {"temporaries", memory.temporaries},
             {"snapshot", memory.snapshot},

@@ -41,23 +41,29 @@ class PeakRate {
 double count(const ParameterSpec& spec);
 
 // Estimated bytes of a run on a CPU, within a tenth of the peak: the program and its libraries,
-// weights (fp32, and bf16 copies), gradients, optimizer state, what the backward pass of a
-// micro-batch keeps, what comes and goes meanwhile, and the copy that a background save makes.
+// weights (fp32, and bf16 copies), gradients, optimizer state, sums of gradients that wait for those
+// of other groups (GroupSums), what is received from other ranks at a time, what the backward pass of
+// a micro-batch keeps, what comes and goes meanwhile, and the copy that a background save makes. With
+// several ranks those of the first, which also gathers the optimizer state that it saves.
 struct MemoryEstimate {
   double program = 0;
   double weights = 0;
   double gradients = 0;
   double optimizer = 0;
+  double group_sums = 0;
+  double exchange = 0;
   double activations = 0;
   double temporaries = 0;
   double snapshot = 0;
   double total() const {
-    return program + weights + gradients + optimizer + activations + temporaries + snapshot;
+    return program + weights + gradients + optimizer + group_sums + exchange + activations +
+           temporaries + snapshot;
   }
 };
-MemoryEstimate estimate_memory(const Recipe& resolved_recipe, const Routing& routing);
+MemoryEstimate estimate_memory(const Recipe& resolved_recipe, const Routing& routing,
+                               int64_t ranks = 1);
 
 // The object that --dry-run shows.
-Json describe_run(const Recipe& resolved_recipe);
+Json describe_run(const Recipe& resolved_recipe, int64_t ranks = 1);
 
 }  // namespace osp

@@ -21,6 +21,7 @@
 #include "osp/tokenizer/tokenizer.h"
 #include "osp/train/agreement.h"
 #include "osp/train/device.h"
+#include "osp/train/ending.h"
 #include "osp/train/exchange.h"
 #include "osp/train/finish.h"
 #include "osp/train/flops.h"
@@ -74,8 +75,8 @@ constexpr const char* kMemoryAdvice =
 
 // Compares the estimate with the machine: Error(memory) if it cannot fit, a warning if only other
 // programs are in the way. Returns the estimate in bytes.
-double check_memory(const Recipe& recipe, const Routing& routing, Console& console) {
-  const double needed = estimate_memory(recipe, routing).total();
+double check_memory(const Recipe& recipe, const Routing& routing, int64_t ranks, Console& console) {
+  const double needed = estimate_memory(recipe, routing, ranks).total();
   if (recipe.train.device != "cpu") return needed;
   require_memory(needed, "training this recipe", kMemoryAdvice);
   const auto free = static_cast<double>(free_memory_bytes());
@@ -100,9 +101,14 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 class Run {
  public:
   Run(const Recipe& recipe, const Ranks& ranks, const TrainOptions& options, TrainingData& data,
-      RunFolder& folder, const StartingWeights& start, Console& console)
-      : options_(options), data_(data), console_(console), state_(make_state(recipe, ranks)) {
+      RunFolder& folder, const StartingWeights& start, Ending& ending, Console& console)
+      : options_(options),
+        data_(data),
+        console_(console),
+        ending_(ending),
+        state_(make_state(recipe, ranks)) {
     start_or_resume(folder, start);
+    ending_.reached(state_->step);
     if (!ranks.is_first()) return;
     write_run_recipe(folder.path, recipe, start);
     const TrainConfig& train = recipe.train;
@@ -189,6 +195,7 @@ class Run {
       const bool logged = due(state.step + 1, train.log_every) || state.step + 1 == train.steps;
       const StepReport report = train_step(state, data_.train, logged);
       if (log_) log_->step(report);
+      ending_.reached(state.step);
     }
   }
 
@@ -238,7 +245,6 @@ class Run {
     const bool validates = data_.validation && (last || due(state.step, train.validate_every));
     const bool samples =
         train.sample_every > 0 && state.step > 0 && (last || due(state.step, train.sample_every));
-    if (validates || samples) complete_masters(state);
     try {
       Json measured;
       std::optional<std::string> sampled;
@@ -264,7 +270,7 @@ class Run {
     if (saver_) saver_->wait();
     const bool saved = saver_ && saver_->last_committed() == state_->step;
     if (ranks.text_of_first(saved ? "saved" : "", kPatience_s) == "saved") {
-      complete_masters(*state_);
+      masters_to_first_rank(*state_);
       return;
     }
     const std::string lost = first_not_finite(*state_);
@@ -272,7 +278,7 @@ class Run {
       fail(ErrorCode::diverged, "step {}: {} holds numbers that are not finite; it is not saved",
            state_->step, lost.empty() ? "what another rank owns" : lost);
     }
-    complete_masters(*state_);
+    masters_to_first_rank(*state_);
     if (!ranks.is_first()) {
       take_snapshot(*state_, 0, false);
       if (!background) wait_for_first(ranks);
@@ -318,6 +324,7 @@ class Run {
   const TrainOptions& options_;
   TrainingData& data_;
   Console& console_;
+  Ending& ending_;
   std::unique_ptr<TrainState> state_;
   uint64_t metrics_bytes_ = 0;  // length of the log at the checkpoint that the run resumes from
   std::optional<RunLog> log_;
@@ -331,16 +338,22 @@ Recipe scheduled_recipe(const Recipe& recipe, int64_t vocabulary) {
   return complete;
 }
 
-Json train_as(const Ranks& ranks, const Recipe& recipe, const TrainOptions& options,
+Routing routing_of(const Recipe& complete) {
+  return route_parameters(parameter_specs(complete.model), complete.optim,
+                          complete.model.head_size);
+}
+
+Json train_as(const Ranks& ranks, const Recipe& recipe, const TrainOptions& options, Ending& ending,
               Console& console) {
+  ending.refuse_useless_restart();
+
   // Open the data.
   open_device(recipe.train.device);
   TrainingData data = open_data(recipe.data, recipe.train.validation_tokens > 0);
 
   // Refuse a schedule, routing, data or size that cannot work before there is a folder.
   const Recipe complete = scheduled_recipe(recipe, data.train.vocabulary());
-  const Routing routing =
-      route_parameters(parameter_specs(complete.model), complete.optim, complete.model.head_size);
+  const Routing routing = routing_of(complete);
   const auto start = std::chrono::steady_clock::now();
   check_data(data, complete);
   if (const double seconds = seconds_since(start); seconds > 1) {
@@ -348,26 +361,34 @@ Json train_as(const Ranks& ranks, const Recipe& recipe, const TrainOptions& opti
                  format_bytes(static_cast<double>(data.train.num_bytes())),
                  format_duration(seconds));
   }
-  const double memory = check_memory(complete, routing, console);
+  check_ranks(ranks.size(), complete, routing);
+  const double memory = check_memory(complete, routing, ranks.size(), console);
   StartingWeights weights{absolute_path(options.init_from), options.with_optimizer};
-  check_ranks(ranks, complete, routing);
   check_agreement(ranks, complete, data.train.fingerprint(), weights);
 
   // Take the run folder and train.
   try {
     RunFolder folder = open_folder_of_first(ranks, options.out, weights, [&] {
-      return open_run_folder(options.out, {options.resume, options.resume_from}, weights, complete,
-                             data.train.fingerprint(), console);
+      const bool resume =
+          options.resume || (options.auto_resume && path_exists(options.out + "/lock"));
+      RunFolder opened = open_run_folder(options.out, {resume, options.resume_from}, weights,
+                                         complete, data.train.fingerprint(), console);
+      ending.take_folder();
+      return opened;
     });
+    ending.begin(folder.checkpoint.step);
     console.line("{} threads, instruction set {}, PyTorch {}", at::get_num_threads(),
                  instruction_set_text(), TORCH_VERSION);
     if (!ranks.alone()) {
-      console.line("{} ranks, {} groups of sequences", ranks.size(),
-                   complete.train.reduction_groups);
+      const int64_t groups = groups_of_step(complete, ranks.size());
+      console.line("{} ranks, {} groups of sequences, at most {} a rank", ranks.size(), groups,
+                   (groups + ranks.size() - 1) / ranks.size());
     }
-    Run run(complete, ranks, options, data, folder, weights, console);
+    Run run(complete, ranks, options, data, folder, weights, ending, console);
     run.loop();
-    return run.finish();
+    Json result = run.finish();
+    ending.finished();
+    return result;
   } catch (const std::exception& error) {
     if (!is_out_of_memory(error)) throw;
     fail(ErrorCode::memory, "{}; this recipe needs about {}: {}", out_of_memory_text(),
@@ -379,14 +400,19 @@ Json train_as(const Ranks& ranks, const Recipe& recipe, const TrainOptions& opti
 
 Json train(const Recipe& recipe, const TrainOptions& options, Console& console) {
   Ranks ranks = Ranks::of_process();
-  if (ranks.alone()) return train_as(ranks, recipe, options, console);
   ranks.set_timeout(recipe.train.collective_timeout_s);
+  Console quiet(true);
+  Ending ending(options.out, ranks);
   try {
-    Console quiet(true);
-    return train_as(ranks, recipe, options, ranks.is_first() ? console : quiet);
+    return train_as(ranks, recipe, options, ending, ranks.is_first() ? console : quiet);
   } catch (const Error& error) {
+    ending.failed(error);
+    if (ranks.alone()) throw;
     throw Error(error.code(),
                 fmt::format("rank {} of {}: {}", ranks.rank(), ranks.size(), error.what()));
+  } catch (const std::exception& error) {
+    ending.failed(error);
+    throw;
   }
 }
 
@@ -401,19 +427,23 @@ Recipe complete_recipe(const Recipe& recipe, Console& console) {
   return scheduled_recipe(recipe, 0);
 }
 
-Json dry_run(const Recipe& recipe, Console& console) {
+Json dry_run(const Recipe& recipe, int64_t ranks, Console& console) {
   // Without its data a recipe can be described, not trained.
-  if (!path_exists(recipe.data.path)) return describe_run(complete_recipe(recipe, console));
+  if (!path_exists(recipe.data.path)) {
+    const Recipe complete = complete_recipe(recipe, console);
+    check_ranks(ranks, complete, routing_of(complete));
+    return describe_run(complete, ranks);
+  }
 
   // Refuse what train() would refuse before its folder.
   open_device(recipe.train.device);
   TrainingData data = open_data(recipe.data, recipe.train.validation_tokens > 0);
   const Recipe complete = scheduled_recipe(recipe, data.train.vocabulary());
-  const Routing routing =
-      route_parameters(parameter_specs(complete.model), complete.optim, complete.model.head_size);
+  const Routing routing = routing_of(complete);
   check_data(data, complete);
-  check_memory(complete, routing, console);
-  return describe_run(complete);
+  check_ranks(ranks, complete, routing);
+  check_memory(complete, routing, ranks, console);
+  return describe_run(complete, ranks);
 }
 
 }  // namespace osp

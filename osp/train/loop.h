@@ -1,6 +1,7 @@
 // A training run from its recipe to the finished model.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "osp/base/console.h"
@@ -12,6 +13,7 @@ namespace osp {
 struct TrainOptions {
   std::string out;               // run folder
   bool resume = false;           // continue from the newest checkpoint
+  bool auto_resume = false;      // do so if the folder has a run
   std::string resume_from = {};  // "step-300": continue from that checkpoint instead
   std::string init_from;         // model dir or checkpoint whose weights a new run starts with
   bool with_optimizer = false;   // take the optimizer state from there as well
@@ -22,6 +24,10 @@ struct TrainOptions {
     visit("out", self.out, "run folder to write; runs/NAME for a recipe NAME.toml if omitted",
           {.value = "FOLDER", .affects_results = false});
     visit("resume", self.resume, "continue from the newest checkpoint in the run folder",
+          {.affects_results = false});
+    visit("auto_resume", self.auto_resume,
+          "continue from the newest checkpoint if the run folder has a run, else begin one: for "
+          "launchers that start a job again",
           {.affects_results = false});
     visit("resume_from", self.resume_from,
           "checkpoint of the run folder to continue from instead of the newest; newer ones are set "
@@ -47,6 +53,6 @@ Recipe complete_recipe(const Recipe& recipe, Console& console);
 // The object that --dry-run prints: describe_run() with the vocabulary of the data. Fails where
 // train() would fail before it takes its folder; a path of data that does not exist is a warning,
 // because recipes are also read for their sizes. Allocates nothing.
-Json dry_run(const Recipe& recipe, Console& console);
+Json dry_run(const Recipe& recipe, int64_t ranks, Console& console);
 
 }  // namespace osp

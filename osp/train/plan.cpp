@@ -1,14 +1,13 @@
 #include "osp/train/plan.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "osp/base/error.h"
 #include "osp/model/parameters.h"
 #include "osp/optim/adamw.h"
-#include "osp/optim/muon.h"
 #include "osp/optim/optimizers.h"
 #include "osp/optim/routing.h"
+#include "osp/ranks/owners.h"
 #include "osp/train/flops.h"
 
 namespace osp {
@@ -16,8 +15,10 @@ namespace {
 
 constexpr double kWireGradientBytes = 4;  // fp32
 
-// One matrix that Newton–Schulz orthogonalises, or a parameter that is divided evenly.
+// A bank of equal matrices that Newton–Schulz orthogonalises, or of parameters that are divided evenly.
+// Amounts are those of one.
 struct Piece {
+  int64_t count = 0;
   double scalars = 0;
   double state_bytes = 0;
   double flops = 0;       // 0: divided evenly
@@ -27,41 +28,35 @@ struct Piece {
 
 // What the devices that share a matrix receive in a step, all shares together: of A, in every Newton–Schulz
 // step, its sum in fp32, then the rows of A and of the polynomial that the others made, in bf16.
-double gathered_bytes(int64_t n, int64_t steps) {
-  return static_cast<double>(steps) * 8.0 * static_cast<double>(n) * static_cast<double>(n);
-}
-
-// Blocks that are orthogonalised one by one.
-void add_matrix(const ParameterSpec& spec, const OptimizerGroup& group, const OptimConfig& config,
-                std::vector<Piece>& pieces) {
-  const int64_t rows = spec.shape[0], cols = spec.shape[1];
-  const int64_t height = group.split_rows > 0 ? group.split_rows : rows;
-  const double blocks = static_cast<double>(rows) / static_cast<double>(height);
-  const int64_t steps = config.muon.newton_schulz.ns_steps;
-  pieces.push_back({.scalars = count(spec),
-                    .state_bytes = optimizer_state_bytes(group, spec.shape, config),
-                    .flops = blocks * newton_schulz_flops(height, cols, steps),
-                    .gathered = blocks * gathered_bytes(std::min(height, cols), steps)});
+double gathered_bytes(const OptimizerGroup& group, const std::vector<int64_t>& shape,
+                      int64_t steps) {
+  const int64_t height = group.split_rows > 0 ? group.split_rows : shape[0];
+  const auto blocks = static_cast<double>(shape[0]) / static_cast<double>(height);
+  const auto n = static_cast<double>(std::min(height, shape[1]));
+  return blocks * static_cast<double>(steps) * 8.0 * n * n;
 }
 
 std::vector<Piece> pieces_of(const Recipe& recipe) {
   const std::vector<ParameterSpec> specs = parameter_specs(recipe.model);
   const Routing routing = route_parameters(specs, recipe.optim, recipe.model.head_size);
   std::vector<Piece> pieces;
-  for (size_t i = 0; i < specs.size(); ++i) {
-    const OptimizerGroup& group = routing.groups[size_t(routing.group_of[i])];
-    if (group.optimizer == &kMuonRow) {
-      add_matrix(specs[i], group, recipe.optim, pieces);
-    } else if (group.optimizer->division != Division::none) {
-      pieces.push_back({.scalars = count(specs[i]),
-                        .state_bytes = optimizer_state_bytes(group, specs[i].shape, recipe.optim),
-                        .measured = group.optimizer == &kAdamRow});
-    } else {
+  for (const BankWork& bank : work_of_banks(specs, routing, recipe.optim)) {
+    const ParameterSpec& spec = specs[size_t(bank.member)];
+    const OptimizerGroup& group = routing.groups[size_t(routing.group_of[size_t(bank.member)])];
+    if (group.optimizer->division == Division::none) {
       fail(ErrorCode::usage,
            "{} trains {}: how its work is divided among devices is not known; plan for muon, adam "
            "or adafactor",
-           group.optimizer->title, specs[i].name);
+           group.optimizer->title, spec.name);
     }
+    Piece& piece = pieces.emplace_back();
+    piece.count = bank.count;
+    piece.scalars = count(spec);
+    piece.state_bytes = optimizer_state_bytes(group, spec.shape, recipe.optim);
+    piece.measured = group.optimizer == &kAdamRow;
+    if (!bank.divisible) continue;
+    piece.flops = bank.cost;
+    piece.gathered = gathered_bytes(group, spec.shape, recipe.optim.muon.newton_schulz.ns_steps);
   }
   return pieces;
 }
@@ -73,14 +68,15 @@ struct Totals {
 
   explicit Totals(const std::vector<Piece>& pieces) {
     for (const Piece& piece : pieces) {
-      scalars += piece.scalars;
+      const auto number = static_cast<double>(piece.count);
+      scalars += number * piece.scalars;
       if (piece.flops > 0) {
         matrices.push_back(piece);
         continue;
       }
-      even_scalars += piece.scalars;
-      even_state += piece.state_bytes;
-      if (piece.measured) measured_scalars += piece.scalars;
+      even_scalars += number * piece.scalars;
+      even_state += number * piece.state_bytes;
+      if (piece.measured) measured_scalars += number * piece.scalars;
     }
   }
 };
@@ -91,17 +87,22 @@ struct Share {
 };
 
 std::vector<Share> shares_of(const std::vector<Piece>& matrices, int64_t groups) {
-  std::vector<double> costs;
-  costs.reserve(matrices.size());
-  for (const Piece& piece : matrices) costs.push_back(piece.flops);
-  const std::vector<int64_t> group_of = balanced_groups(costs, groups);
+  std::vector<BankWork> banks;
+  banks.reserve(matrices.size());
+  for (const Piece& piece : matrices) {
+    banks.push_back({.count = piece.count, .cost = piece.flops, .divisible = true});
+  }
+  const Owners owners = assign_owners(banks, groups);
   std::vector<Share> shares(static_cast<size_t>(groups));
-  for (size_t i = 0; i < matrices.size(); ++i) {
-    Share& share = shares[size_t(group_of[i])];
-    share.scalars += matrices[i].scalars;
-    share.state_bytes += matrices[i].state_bytes;
-    share.flops += matrices[i].flops;
-    share.gathered += matrices[i].gathered;
+  for (size_t bank = 0; bank < matrices.size(); ++bank) {
+    for (size_t group = 0; group < shares.size(); ++group) {
+      const auto number = static_cast<double>(owners.counts[bank][group]);
+      Share& share = shares[group];
+      share.scalars += number * matrices[bank].scalars;
+      share.state_bytes += number * matrices[bank].state_bytes;
+      share.flops += number * matrices[bank].flops;
+      share.gathered += number * matrices[bank].gathered;
+    }
   }
   return shares;
 }
@@ -197,7 +198,7 @@ LayoutPlan plan_layout(const Recipe& device_recipe, const MemoryEstimate& alone,
   return result;
 }
 
-std::vector<Layout> layouts_to_try(int64_t devices, size_t matrices) {
+std::vector<Layout> layouts_to_try(int64_t devices, int64_t matrices) {
   std::vector<Layout> layouts;
   for (int64_t split = 1; split <= devices; split *= 2) {
     if (devices % split != 0) break;
@@ -250,27 +251,6 @@ Json layout_json(const LayoutPlan& one) {
 
 }  // namespace
 
-double newton_schulz_flops(int64_t rows, int64_t cols, int64_t steps) {
-  const auto n = static_cast<double>(std::min(rows, cols));
-  const auto m = static_cast<double>(std::max(rows, cols));
-  return static_cast<double>(steps) * (4 * n * n * m + 2 * n * n * n);
-}
-
-std::vector<int64_t> balanced_groups(const std::vector<double>& costs, int64_t groups) {
-  std::vector<size_t> order(costs.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return costs[a] > costs[b]; });
-  std::vector<double> load(static_cast<size_t>(groups));
-  std::vector<int64_t> group_of(costs.size());
-  for (const size_t i : order) {
-    const auto least = std::min_element(load.begin(), load.end());
-    *least += costs[i];
-    group_of[i] = least - load.begin();
-  }
-  return group_of;
-}
-
 Plan make_plan(const Recipe& recipe, const Cluster& cluster, const Layout* given) {
   Plan plan;
   plan.cluster = cluster;
@@ -293,17 +273,17 @@ Plan make_plan(const Recipe& recipe, const Cluster& cluster, const Layout* given
   // Matrices.
   const Totals totals(pieces_of(recipe));
   plan.parameters = static_cast<int64_t>(totals.scalars);
-  plan.matrices = static_cast<int64_t>(totals.matrices.size());
   for (const Piece& piece : totals.matrices) {
-    plan.matrix_scalars += piece.scalars;
-    plan.matrix_flops += piece.flops;
+    plan.matrices += piece.count;
+    plan.matrix_scalars += static_cast<double>(piece.count) * piece.scalars;
+    plan.matrix_flops += static_cast<double>(piece.count) * piece.flops;
     plan.largest_matrix_flops = std::max(plan.largest_matrix_flops, piece.flops);
   }
   const double width = recipe.train.precision == "bf16" ? 2.0 : 4.0;
   plan.total_wire_bytes =
       totals.scalars * static_cast<double>(cluster.devices - 1) * (kWireGradientBytes + width);
   // Layouts, and the best of them.
-  std::vector<Layout> layouts = layouts_to_try(cluster.devices, totals.matrices.size());
+  std::vector<Layout> layouts = layouts_to_try(cluster.devices, plan.matrices);
   if (given != nullptr) layouts = {checked(*given, cluster.devices)};
   const MemoryEstimate alone = estimate_memory(
       device_recipe, route_parameters(parameter_specs(device_recipe.model), device_recipe.optim,

@@ -3,8 +3,8 @@
 // The layout is that of data parallelism with owners. Every device computes the passes of its share of a
 // step's sequences and holds the weights in the precision of the passes and one sum of gradients. Gradients
 // go to their owners, which alone hold fp32 weights and optimizer state, and the new weights come back.
-// Matrices that Newton–Schulz orthogonalises are owned whole, or by `split` devices together, each with a
-// share of the long side; all else is divided evenly.
+// Matrices that Newton–Schulz orthogonalises are owned whole, by the rule of the trainer (assign_owners), or
+// by `split` devices together, each with a share of the long side; all else is divided evenly.
 #pragma once
 
 #include <cstdint>
@@ -77,14 +77,6 @@ struct Plan {
   std::vector<LayoutPlan> layouts;  // all that were tried
   size_t best = 0;                  // the fastest that fits, else the smallest
 };
-
-// Operations of `steps` Newton–Schulz steps on a matrix of rows x cols, n the shorter side and m the longer:
-// each X ← a X + (b A + c A²) X with A = X Xᵀ, 4 n² m + 2 n³.
-double newton_schulz_flops(int64_t rows, int64_t cols, int64_t steps);
-
-// Gives each of `costs` to one of `groups`, the largest first to the group that has least (ties: the
-// first). Returns the group of each.
-std::vector<int64_t> balanced_groups(const std::vector<double>& costs, int64_t groups);
 
 // Tries layouts for the resolved recipe, or the given one alone. Error(usage) if there are more devices
 // than sequences in a step, if an optimizer other than Muon, Adam, Adafactor and the gain rule has work

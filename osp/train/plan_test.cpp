@@ -7,6 +7,8 @@
 
 #include "osp/base/error.h"
 #include "osp/model/parameters.h"
+#include "osp/optim/optimizers.h"
+#include "osp/ranks/owners.h"
 
 namespace osp {
 namespace {
@@ -38,10 +40,29 @@ TEST(NewtonSchulzFlops, AreThoseOfThreeProductsAStep) {
   EXPECT_EQ(newton_schulz_flops(5, 3, 4), 4 * newton_schulz_flops(3, 5, 1));
 }
 
-TEST(BalancedGroups, GiveTheLargestFirstToTheGroupThatHasLeast) {
-  EXPECT_EQ(balanced_groups({3, 7, 5, 4, 1}, 2), (std::vector<int64_t>{0, 0, 1, 1, 1}));
-  EXPECT_EQ(balanced_groups({2, 2, 2}, 3), (std::vector<int64_t>{0, 1, 2}));
-  EXPECT_EQ(balanced_groups({}, 2), std::vector<int64_t>{});
+// Work of the matrices that the trainer gives to the busiest of `ranks`.
+double busiest_owner(const Recipe& recipe, int64_t ranks) {
+  const std::vector<ParameterSpec> specs = parameter_specs(recipe.model);
+  const Routing routing = route_parameters(specs, recipe.optim, recipe.model.head_size);
+  std::vector<BankWork> banks = work_of_banks(specs, routing, recipe.optim);
+  std::erase_if(banks, [](const BankWork& bank) { return !bank.divisible; });
+  const Owners owners = assign_owners(banks, ranks);
+  double most = 0;
+  for (size_t rank = 0; rank < size_t(ranks); ++rank) {
+    double load = 0;
+    for (size_t bank = 0; bank < banks.size(); ++bank) {
+      load += banks[bank].cost * double(owners.counts[bank][rank]);
+    }
+    most = std::max(most, load);
+  }
+  return most;
+}
+
+TEST(Plan, AnOwnersWorkIsThatOfTheTrainersOwners) {
+  for (const int64_t devices : {1, 2, 3, 8, 64, 512}) {
+    const Plan plan = make_plan(paper_recipe(), cluster(devices));
+    EXPECT_EQ(plan.layouts.front().optimizer_flops, busiest_owner(paper_recipe(), devices));
+  }
 }
 
 TEST(Plan, ThePapersModelHas170MatricesAndTheirWork) {

@@ -68,14 +68,15 @@ Json recipe_of_run(const std::string& path) {
       path);
 }
 
-// Removes what a start that was killed left of writing recipe.json. No one else writes it: the caller
-// holds the lock.
-void remove_half_written_recipes(const std::string& path) {
+// Removes what a process that was killed left of writing recipe.json and exit.json. No one else writes
+// them: the caller holds the lock.
+void remove_half_written_files(const std::string& path) {
   std::vector<std::string> left;
   std::error_code error;
   for (std::filesystem::directory_iterator it(path, error), end; !error && it != end;
        it.increment(error)) {
-    if (it->path().filename().string().starts_with("recipe.json.tmp-")) {
+    const std::string name = it->path().filename().string();
+    if (name.starts_with("recipe.json.tmp-") || name.starts_with("exit.json.tmp-")) {
       left.push_back(it->path().string());
     }
   }
@@ -179,7 +180,7 @@ RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice,
   make_directories(path);
   RunFolder folder{
       .path = path, .lock = std::make_unique<FileLock>(path + "/lock"), .checkpoint = {}};
-  remove_half_written_recipes(path);
+  remove_half_written_files(path);
   const std::string trace = trace_of_run(path);
   if (trace.empty()) return folder;
   if (!resume) {

@@ -118,11 +118,16 @@ std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe, const Rank
   auto state = std::make_unique<TrainState>(resolved_recipe, ranks);
   initialize_parameters(state->store, uint64_t(state->recipe.run.seed));
   move_banks(state->store, state->recipe.train.device);
-  if (state->recipe.train.reduction_groups > 1) {
+  if (state->recipe.train.exact_ranks && state->groups() > 1) {
     for (OptimizerGroup& group : state->routing.groups) group.thread_per_matrix = true;
   }
-  state->owners = assign_owners(work_of_banks(state->store, state->routing.groups), ranks.size());
+  const std::vector<BankWork> work =
+      work_of_banks(state->store.specs, state->routing, state->recipe.optim);
+  OSP_CHECK(work.size() == state->store.banks.size(), "{} banks, but {} to be owned",
+            state->store.banks.size(), work.size());
+  state->owners = assign_owners(work, ranks.size());
   state->owned = owned_part(state->store, state->owners, ranks.rank());
+  separate_owned_masters(*state);
   state->optimizers = make_optimizers(state->owned, state->routing, state->recipe.optim);
   return state;
 }
@@ -138,7 +143,8 @@ at::Tensor on_cpu(const at::Tensor& t, bool copy) {
 ParameterStore master_weights(const TrainState& state, bool copy) {
   ParameterStore store = state.store;
   for (Bank& bank : store.banks) {
-    bank.master = on_cpu(bank.master, copy);
+    // What was gathered from owners is replaced by the next update, never changed.
+    bank.master = on_cpu(bank.master, copy && !only_owners_keep(state, bank));
     bank.compute = bank.master;
     bank.gradient = at::Tensor();
   }
@@ -175,10 +181,10 @@ std::string first_not_finite(const TrainState& state) {
     const auto [least, most] = at::aminmax(t);
     return std::isfinite(least.item<double>()) && std::isfinite(most.item<double>());
   };
-  for (const Bank& bank : state.store.banks) {
+  for (const Bank& bank : state.owned.banks) {
     if (!finite(bank.master)) return bank.name;
   }
-  for (const auto& optimizer : state.optimizers) {  // of a rank's own matrices
+  for (const auto& optimizer : state.optimizers) {
     for (const auto& [name, tensor] : optimizer->state()) {
       if (!finite(tensor)) return name;
     }

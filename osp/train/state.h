@@ -40,19 +40,23 @@ struct TrainState {
   Recipe recipe;
   Ranks ranks;
   Routing routing;
-  // Every rank computes with all weights, keeps the optimizer state of those that it owns, and
-  // updates these. Between steps the other masters may be those of an earlier step where compute
-  // copies are bf16, see complete_masters().
+  // Every rank computes with all weights, and updates those that it owns, whose optimizer state it keeps.
+  // With bf16 copies it also keeps the masters of these alone (only_owners_keep()); those of `store` are then
+  // of use on the first rank while masters_complete.
   ParameterStore store;
   Owners owners;
-  ParameterStore owned;  // views of the store: a rank's own matrices, all of one that is alone
+  ParameterStore owned;  // a rank's own matrices: views of the store, but for such masters
   bool masters_complete = true;
-  PairwiseSum group_sum;                               // of the groups' gradients on this rank
+  GroupSums group_sums;                                // of the groups' gradients on this rank
   std::vector<std::unique_ptr<Optimizer>> optimizers;  // one per routing group, of `owned`
   Guard guard;
   int64_t step = 0;      // steps done, skipped ones included
   bool watched = false;  // validation and samples of this step are in the log
   double seconds = 0;    // time spent in training, over all processes
+
+  // Groups of a step's sequences, on all ranks and on this one.
+  int64_t groups() const { return groups_of_step(recipe, ranks.size()); }
+  GroupRun own_groups() const { return groups_of_rank(groups(), ranks.size(), ranks.rank()); }
 };
 
 // A new state with the recipe's initial weights. Allocates everything that training needs except
@@ -71,10 +75,11 @@ struct Snapshot {
 };
 Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool copy);
 
-// The weights alone: masters on the CPU, in fp32, with these as compute copies; see complete_masters().
+// The weights alone: masters on the CPU, in fp32, with these as compute copies; see masters_to_first_rank().
 ParameterStore master_weights(const TrainState& state, bool copy);
 
-// The name of the first tensor of weights or optimizer state with a number that is not finite, "".
+// The name of the first tensor of a rank's own weights or optimizer state with a number that is not
+// finite, "".
 std::string first_not_finite(const TrainState& state);
 
 // Writes all files of a checkpoint but its manifest into an existing folder, each fsynced.

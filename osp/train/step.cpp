@@ -71,18 +71,27 @@ double run_micro_batches(TrainState& state, const BatchTensors& batch, Slice sli
   return loss_sum.item<double>();
 }
 
-// The groups of a step's sequences that this rank has, and the sequences of these.
-struct Share {
-  int64_t first_group, num_groups;
-  Slice sequences;
-};
+// The sequences of the groups that this rank has.
+Slice own_sequences(const TrainState& state, int64_t num_sequences) {
+  const GroupRun own = state.own_groups();
+  const Slice head = group_slice(num_sequences, own.first, state.groups()),
+              last = group_slice(num_sequences, own.first + own.count - 1, state.groups());
+  return {head.first, last.first + last.count - head.first};
+}
 
-Share share_of_rank(const TrainState& state, int64_t num_sequences) {
-  const int64_t all = state.recipe.train.reduction_groups;
-  const int64_t count = all / state.ranks.size(), first = count * state.ranks.rank();
-  const Slice head = group_slice(num_sequences, first, all),
-              last = group_slice(num_sequences, first + count - 1, all);
-  return {first, count, {head.first, last.first + last.count - head.first}};
+// Adds one number per group of all ranks in the order of the groups.
+double sum_of_groups(const TrainState& state, std::vector<double> of_own) {
+  const int64_t ranks = state.ranks.size(), groups = state.groups();
+  // All send the same number of numbers.
+  of_own.resize(static_cast<size_t>((groups + ranks - 1) / ranks), 0.0);
+  const at::Tensor all = state.ranks.all_gather(at::tensor(of_own, at::kDouble));
+  double sum = 0;
+  for (int64_t rank = 0; rank < ranks; ++rank) {
+    for (int64_t i = 0; i < groups_of_rank(groups, ranks, rank).count; ++i) {
+      sum += all[rank][i].item<double>();
+    }
+  }
+  return sum;
 }
 
 std::vector<at::Tensor> gradients_of(const ParameterStore& store) {
@@ -98,7 +107,8 @@ std::optional<double> accumulate_gradients(TrainState& state, const TokenDataset
                                            StepReport& report) {
   const Recipe& recipe = state.recipe;
   const BatchPlan plan = batch_plan(recipe);
-  const Share share = share_of_rank(state, plan.sequences_per_step);
+  const GroupRun own = state.own_groups();
+  const Slice share = own_sequences(state, plan.sequences_per_step);
 
   // Clear the gradients of the last step; let optimizers and quantizers attach to this one's
   // passes.
@@ -108,8 +118,8 @@ std::optional<double> accumulate_gradients(TrainState& state, const TokenDataset
 
   // Read the sequences of the step and count the tokens that its loss is the mean of.
   const auto start = std::chrono::steady_clock::now();
-  const Batch batch = read_batch(data, plan, state.step, share.sequences.first,
-                                 share.sequences.count, recipe.data.document_mask);
+  const Batch batch =
+      read_batch(data, plan, state.step, share.first, share.count, recipe.data.document_mask);
   report.data_seconds = seconds_since(start);
   const int64_t scored = state.ranks.sum(num_scored(batch));
   if (scored == 0) return std::nullopt;
@@ -117,22 +127,16 @@ std::optional<double> accumulate_gradients(TrainState& state, const TokenDataset
   // Run the groups one after the other, and add their gradients in the fixed tree.
   const BatchTensors all = as_tensors(batch, plan.context);
   std::vector<double> losses;
-  for (int64_t g = 0; g < share.num_groups; ++g) {
+  for (int64_t g = 0; g < own.count; ++g) {
     if (g > 0) zero_gradients(state.store);
-    Slice slice =
-        group_slice(plan.sequences_per_step, share.first_group + g, recipe.train.reduction_groups);
-    slice.first -= share.sequences.first;
+    Slice slice = group_slice(plan.sequences_per_step, own.first + g, state.groups());
+    slice.first -= share.first;
     losses.push_back(run_micro_batches(state, all, slice, taps.empty() ? nullptr : &taps,
                                        1.0 / static_cast<double>(scored)));
-    state.group_sum.add(gradients_of(state.store), share.num_groups);
+    state.group_sums.add(gradients_of(state.store), own);
   }
   gradients_to_owners(state);
-
-  // Add the losses in the order of the groups.
-  const at::Tensor of_groups = state.ranks.all_gather(at::tensor(losses, at::kDouble)).view({-1});
-  double loss_sum = 0;
-  for (int64_t g = 0; g < of_groups.size(0); ++g) loss_sum += of_groups[g].item<double>();
-  return loss_sum / static_cast<double>(scored);
+  return sum_of_groups(state, losses) / static_cast<double>(scored);
 }
 
 // Adds the squares of a tensor's numbers, block by block.
@@ -177,7 +181,7 @@ std::vector<at::Tensor> gradients_of_group(const ParameterStore& store, int64_t 
 
 // With groups of sequences every sum over matrices is made of one number per matrix: whichever rank
 // owns them, the result has the same bits.
-bool by_matrix(const TrainState& state) { return state.recipe.train.reduction_groups > 1; }
+bool by_matrix(const TrainState& state) { return state.groups() > 1; }
 
 // Sums one number per matrix of all banks by routing group.
 std::vector<double> sums_by_group(const TrainState& state, const std::vector<double>& of_matrices) {

@@ -23,8 +23,8 @@ struct StepReport {
   std::string skipped;                 // the reason to skip the update, "" if it happened
 };
 
-// The sequences of a step that one of its groups has (train.reduction_groups): [first, first +
-// count). Every sequence belongs to exactly one group.
+// The sequences of a step that one of its groups has (groups_of_step()): [first, first + count). Every
+// sequence belongs to exactly one group.
 struct Slice {
   int64_t first = 0;
   int64_t count = 0;
@@ -43,8 +43,8 @@ Slice group_slice(int64_t num_sequences, int64_t group, int64_t num_groups);
 //   5. update       each group by its optimizer, at the scheduled rate, momentum and decay
 //   6. look         at the weights: each is finite, as are the measured update norms
 //   7. sync         the compute copies of the weights follow the masters
-// With train.reduction_groups > 1 every sum is in an order that does not depend on the number of
-// ranks, and all ranks have the same report but for times.
+// All ranks have the same report but for times. With train.exact_ranks every sum is in an order that
+// does not depend on the number of ranks.
 // Error(diverged) from the guard; then weights and optimizer state are as before the step.
 // Error(diverged) from 6; then they are lost, and state.step is the step before.
 StepReport train_step(TrainState& state, const TokenDataset& data, bool measure);

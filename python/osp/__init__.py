@@ -4,9 +4,10 @@
     osp.nn.SSNorm, EmbeddingProjection                    the layers
     osp.convert(model), osp.fuse(model)                   into an OSP model, and into a plain Llama again
     osp.watch(model)                                      kurtosis and largest numbers during training
+    osp.Model, quantize, evaluate                         the program: models loaded, quantized, measured
 
-`osp.lm_eval_adapter` and `osp.score_process` use the program `osp` and need no PyTorch. Everything else is
-imported at first use, so that `import osp` is cheap.
+`osp.program`, `osp.lm_eval_adapter` and `osp.score_process` use the program `osp` and need no PyTorch (except
+for logits). Everything is imported at first use, so that `import osp` is cheap.
 """
 
 import importlib
@@ -17,12 +18,29 @@ from osp.version import __version__
 if TYPE_CHECKING:
     from osp import nn, optim
     from osp.conversion import convert, fuse
+    from osp.program import Model, ProgramError, evaluate, quantize
     from osp.watching import Watch, watch
 
-__all__ = ["Watch", "__version__", "convert", "fuse", "nn", "optim", "watch"]
+__all__ = [
+    "Model",
+    "ProgramError",
+    "Watch",
+    "__version__",
+    "convert",
+    "evaluate",
+    "fuse",
+    "nn",
+    "optim",
+    "quantize",
+    "watch",
+]
 
 _MODULES = ("nn", "optim")
 _FUNCTIONS = {
+    "Model": "osp.program",
+    "ProgramError": "osp.program",
+    "evaluate": "osp.program",
+    "quantize": "osp.program",
     "convert": "osp.conversion",
     "fuse": "osp.conversion",
     "watch": "osp.watching",

@@ -19,8 +19,12 @@ def main():
         count, words = ranks.split_ranks(words)
         described = not {"--dry-run", "--help", "-h"}.isdisjoint(words)
         started_by_torchrun = count is None and int(os.environ.get("WORLD_SIZE", "1")) > 1
-        if described and started_by_torchrun and os.environ.get("RANK") != "0":
-            return 0  # the first rank says it
+        if described and started_by_torchrun:
+            if os.environ.get("RANK") != "0":
+                return 0  # the first rank says it
+            count = int(os.environ["WORLD_SIZE"])
+        if described and count is not None:
+            words = [*words, "--ranks", str(count)]
         if not described and count is not None and count > 1:
             return ranks.launch(count, words)
         if not described and started_by_torchrun:

@@ -2,12 +2,14 @@
 
 A rank starts with the variables that torchrun sets (RANK, WORLD_SIZE, LOCAL_WORLD_SIZE and where to meet),
 makes torch.distributed's process group and hands its name to the program (OSP_PROCESS_GROUP), which does the
-rest. The launcher, `python -m osp train --ranks N …`, starts N of them here and passes on the exit status of
-the one that failed first.
+rest. The launcher, `python -m osp train --ranks N …`, starts N of them here, passes on the exit status of the
+one that failed first, and completes RUN/exit.json (osp/train/ending.h) where a rank could not.
 """
 
+import contextlib
 import ctypes
 import datetime
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +21,7 @@ from pathlib import Path
 MEETING_S = 300  # how long ranks wait for each other at the start
 GRACE_S = 10  # how long ranks have to notice that another has died
 PARTING_S = 5  # how long a rank that is done waits for the others
+LOST = 5  # the exit status of a rank that has lost another
 SETTLED = (0, 2, 4, 75)  # exit statuses to which all ranks come together, as a rule
 RANKS_THAT_SAVE_S = 3600  # how long they have where all were asked to stop: the first one saves
 
@@ -95,6 +98,9 @@ def run_rank(words):
             store = dist.FileStore(meeting, size)
         else:
             store, rank, size = next(dist.rendezvous("env://", rank, size))
+            # torchrun's store outlives a restart, with the addresses of ranks that are gone.
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = dist.PrefixStore(f"osp/attempt-{attempt}", store)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
             store=store,
@@ -139,6 +145,7 @@ def launch(count, words):
             "LOCAL_WORLD_SIZE": str(count),
             "OSP_MEETING": str(Path(folder) / "store"),
             "OSP_LAUNCHER": str(os.getpid()),
+            "OSP_RUN_NOTE": str(Path(folder) / "run"),
         }
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
         command = [sys.executable, "-m", "osp", *words]
@@ -158,12 +165,20 @@ def launch(count, words):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             # A group of its own: a terminal's Ctrl-C reaches it once, from here.
             processes.append(subprocess.Popen(command, env={**environment, **own}, start_new_session=True))
-        return wait_for(processes, stopped)
+        status, rank, cause = wait_for(processes, stopped)
+        if cause:
+            print(f"error: {cause}", file=sys.stderr, flush=True)
+            complete_record(Path(folder) / "run", status, rank, cause, count)
+        return status
 
 
 def wait_for(processes, stopped):
-    """Waits for all ranks. Once one has failed, the others have a while to notice; then they are killed."""
-    first_failure, failed_at = None, None
+    """Waits for all ranks. Once one has failed, the others have a while to notice; then they are killed.
+
+    Returns (exit status, rank, cause): those of the rank that failed first, and where it could not say why
+    itself, the sentence that does.
+    """
+    first_failure, failed_at, hanging = None, None, []
     while any(process.poll() is None for process in processes):
         time.sleep(0.05)
         codes = [process.poll() for process in processes]
@@ -172,22 +187,45 @@ def wait_for(processes, stopped):
             first_failure, failed_at = min(failures), time.monotonic()
         patience = RANKS_THAT_SAVE_S if stopped and all(code in (None, 75) for code in codes) else GRACE_S
         if failed_at is not None and time.monotonic() - failed_at > patience:
-            for process in processes:
-                if process.poll() is None:
+            for rank, process in enumerate(processes):
+                if process.poll() is None and rank not in hanging:
+                    hanging.append(rank)
                     process.kill()
     if first_failure is None:
         failures = [(worth(p.returncode), rank, p.returncode) for rank, p in enumerate(processes)]
         first_failure = min(failures)
     _, rank, code = first_failure
-    if code >= 0:
-        return code
-    name = signal.Signals(-code).name
-    print(f"error: rank {rank} of {len(processes)} was ended by {name}", file=sys.stderr, flush=True)
-    return 128 - code
+    of_all = f"of {len(processes)}"
+    if code < 0:
+        return 128 - code, rank, f"rank {rank} {of_all} was ended by {signal.Signals(-code).name}"
+    if hanging and code == LOST:
+        return code, hanging[0], f"rank {hanging[0]} {of_all} did not answer and was killed"
+    return code, rank, ""
+
+
+def complete_record(note, status, rank, cause, count):
+    """Writes what the launcher alone knows into the RUN/exit.json of the run that `note` names, if any."""
+    with contextlib.suppress(OSError, ValueError):
+        path = Path(note.read_text()) / "exit.json"
+        record = json.loads(path.read_text()) if path.exists() else {"step": None, "checkpoint": newest(path)}
+        said = record.get("cause")
+        record |= {"ending": "failed", "status": status, "cause": cause, "is_root_cause": True}
+        record |= {"rank": rank, "ranks": count}
+        if said:
+            record["said_by_others"] = said
+        temporary = path.with_name(f"exit.json.tmp-{os.getpid()}")
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
+        temporary.replace(path)
+
+
+def newest(path):
+    """The step of the newest checkpoint beside `path`; None without one."""
+    steps = [folder.name.removeprefix("step-") for folder in path.parent.glob("step-*")]
+    return max((int(step) for step in steps if step.isdigit()), default=None)
 
 
 def worth(code):
     """Orders exit statuses that are seen at once: deaths first; a lost peer (5) explains least, 0 nothing."""
     if code < 0:
         return 0
-    return {0: 3, 5: 2}.get(code, 1)
+    return {0: 3, LOST: 2}.get(code, 1)

@@ -28,14 +28,41 @@ def find_program(program: str | None = None) -> str:
     return found
 
 
+class ProgramError(RuntimeError):
+    """The program has ended with an exit status other than 0.
+
+    `status` is 2 for wrong usage, 3 for damaged or unsupported input, 4 for divergence, 5 for disk, I/O or
+    memory, 75 if it was interrupted and can be resumed, and negative for a signal; `sentence` is its error.
+    """
+
+    def __init__(self, command: Sequence[str], status: int, said: str) -> None:
+        """`said`: all that it wrote to stderr."""
+        errors = [line for line in said.splitlines() if line.startswith("error: ")]
+        sentence = errors[-1].removeprefix("error: ") if errors else said.strip() or "no message"
+        super().__init__(f"{' '.join(command)}: ended with status {status}: {sentence}")
+        self.command, self.status, self.sentence = list(command), status, sentence
+
+    def __reduce__(self) -> tuple:
+        return ProgramError, (self.command, self.status, "error: " + self.sentence)
+
+
 class ScoreProcess:
-    """A running `osp score MODEL`. Raises RuntimeError with its message when the program ends too early."""
+    """A running `osp score MODEL`. Raises ProgramError with its sentence when the program ends too early."""
 
     def __init__(
-        self, model: str, bits: str | None = None, batch_tokens: int = 8192, program: str | None = None
+        self,
+        model: str,
+        bits: str | None = None,
+        batch_tokens: int = 8192,
+        program: str | None = None,
+        words: Sequence[str] = (),
     ) -> None:
-        """Starts the program and waits until it has loaded the model; without `bits` at its own."""
-        self._command = [find_program(program), "score", str(model)]
+        """Starts the program and waits until it has loaded the model; without `bits` at its own.
+
+        `words` are more of the program's options.
+        """
+        self.program = find_program(program)
+        self._command = [self.program, "score", str(model), *words]
         if bits is not None:
             self._command += ["--bits", str(bits)]
         self._command += ["--batch-tokens", str(batch_tokens), "--quiet"]
@@ -73,7 +100,5 @@ class ScoreProcess:
     def _fail(self) -> None:
         self.close()
         self._errors.seek(0)
-        message = self._errors.read().decode(errors="replace").strip() or "no message"
-        raise RuntimeError(
-            f"{' '.join(self._command)}: ended with status {self._process.returncode}: {message}"
-        )
+        said = self._errors.read().decode(errors="replace")
+        raise ProgramError(self._command, self._process.returncode, said)

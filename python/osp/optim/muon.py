@@ -39,6 +39,9 @@ from osp.optim.groups import (
 )
 from osp.optim.newton_schulz import iterate, normalised, squared_norms
 
+# The largest number of a gradient: its square must fit into fp32, as the limit of the program does.
+LARGEST_GRADIENT = 1e18
+
 
 @dataclass
 class Task:
@@ -69,9 +72,9 @@ class Muon(Optimizer):
     DDP name the `process_group` to share the work; without it every rank computes all of it. Nothing is kept
     of the parameters between the steps, so they may be replaced at any time.
 
-    A gradient that is not finite anywhere, on any rank, skips the whole step: parameters and state stay as
-    they are, `num_skipped` counts it, the first one warns. A step with lr 0 and gradients 0, by which
-    torch.distributed.checkpoint makes the state, changes nothing either.
+    A gradient that is not finite anywhere, or has a number beyond 1e18, on any rank, skips the whole step:
+    parameters and state stay as they are, `num_skipped` counts it, the first one warns. A step with lr 0 and
+    gradients 0, by which torch.distributed.checkpoint makes the state, changes nothing either.
 
     Raises ValueError for options and parameters that it cannot serve, RuntimeError for sparse gradients.
     """
@@ -218,8 +221,8 @@ class Muon(Optimizer):
         return tasks
 
     def _may_step(self, tasks: list[Task]) -> bool:
-        """False if a gradient is not finite on any rank, or if the step is the one that makes state."""
-        finite = _all_finite(tasks)
+        """False if a gradient is unusable on any rank, or if the step is the one that makes state."""
+        finite = _all_usable(tasks)
         idle = all(float(group["lr"]) == 0 for group in self.param_groups)
         bad, busy = not all(finite), not idle or any(bool(task.gradient.any()) for task in tasks)
         # Agree with the ranks that hold other pieces.
@@ -233,7 +236,8 @@ class Muon(Optimizer):
         if self.num_skipped == 1:
             names = [t.name for t, ok in zip(tasks, finite, strict=True) if not ok]
             where = ", ".join(names[:3]) or "a parameter on another rank"
-            warnings.warn(f"step skipped: the gradient of {where} is not finite", stacklevel=3)
+            why = f"is not finite, or has a number beyond {LARGEST_GRADIENT:g}"
+            warnings.warn(f"step skipped: the gradient of {where} {why}", stacklevel=3)
         return False
 
     def _step_matrices(self, tasks: list[Task]) -> None:
@@ -361,11 +365,15 @@ class Muon(Optimizer):
 # ---- gradients that are not finite -----------------------------------------------------------------
 
 
-def _all_finite(tasks: list[Task]) -> list[bool]:
+def _all_usable(tasks: list[Task]) -> list[bool]:
+    """Whether each gradient is finite, and so small that sums with the momentum and squares are as well."""
     if not tasks:
         return []
     flags = [
-        torch.isfinite(task.gradient).all() if task.gradient.numel() else torch.tensor(True) for task in tasks
+        torch.linalg.vector_norm(task.gradient, math.inf) <= LARGEST_GRADIENT  # false for NaN
+        if task.gradient.numel()
+        else torch.tensor(True)
+        for task in tasks
     ]
     return torch.stack([flag.to(tasks[0].gradient.device) for flag in flags]).tolist()
 

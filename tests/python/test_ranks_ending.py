@@ -1,0 +1,153 @@
+"""RUN/exit.json: how a run with one rank or many has ended, and what torchrun's restarts make of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ranks_fixture import begun, finished, rank_processes, settings, wait_for
+from train_fixture import checkpoints, one_thread, write_recipe
+
+GROUPS = "train.reduction_groups=4"
+DIVERGING = [
+    "train.steps=200",
+    "schedule.kind=constant",
+    "guard.loss_z=0.001",
+    "guard.max_consecutive_skips=2",
+    "train.validate_every=0",
+    "train.sample_every=0",
+]
+
+
+def record(run: Path) -> dict:
+    return json.loads((run / "exit.json").read_text())
+
+
+def test_a_finished_run_says_so(start_ranks, run_program, tmp_path):
+    finished(start_ranks(2, tmp_path / "two", *settings(GROUPS)))
+    wanted = {"ending": "finished", "status": 0, "step": 6, "checkpoint": 6}
+    assert record(tmp_path / "two") == {**wanted, "ranks": 2}
+    recipe = tmp_path / "fp32-osp.toml"
+    run_program(["osp", "train", recipe, "--out", tmp_path / "one", "--quiet"], env=one_thread())
+    assert record(tmp_path / "one") == {**wanted, "ranks": 1}
+
+
+def test_while_a_run_trains_there_is_no_record(start_ranks, tmp_path):
+    run = tmp_path / "run"
+    process = begun(start_ranks, run)
+    os.kill(process.pid, signal.SIGTERM)
+    _, err = finished(process, 75)
+    first = record(run)
+    assert (first["ending"], first["status"], first["ranks"]) == ("stopped", 75, 2)
+    assert first["step"] == first["checkpoint"] == max(checkpoints(run))
+    assert first["cause"] in err and first["is_root_cause"]
+    # The next one begins without it.
+    process = begun(start_ranks, run, "--resume", checkpoint=first["step"] // 5 * 5 + 5)
+    assert not (run / "exit.json").exists()
+    os.kill(process.pid, signal.SIGTERM)
+    finished(process, 75)
+    assert record(run)["step"] > first["step"]
+
+
+def test_a_rank_that_was_killed_is_the_cause(start_ranks, tmp_path):
+    process = begun(start_ranks, tmp_path / "run", ranks=4)
+    os.kill(rank_processes(process)[2], signal.SIGKILL)
+    finished(process, 128 + signal.SIGKILL, timeout=20)
+    found = record(tmp_path / "run")
+    assert (found["ending"], found["status"], found["rank"], found["ranks"]) == ("failed", 137, 2, 4)
+    assert found["cause"] == "rank 2 of 4 was ended by SIGKILL" and found["is_root_cause"]
+    assert "another rank has ended or does not answer" in found["said_by_others"]
+    assert found["checkpoint"] == max(checkpoints(tmp_path / "run")) <= found["step"]
+
+
+def test_ranks_that_are_killed_together_are_recorded_as_well(start_ranks, tmp_path):
+    process = begun(start_ranks, tmp_path / "run")
+    for rank in rank_processes(process):
+        os.kill(rank, signal.SIGKILL)
+    finished(process, 137, timeout=20)
+    found = record(tmp_path / "run")
+    assert (found["status"], found["step"]) == (137, None)
+    assert found["checkpoint"] == max(checkpoints(tmp_path / "run"))
+
+
+def test_a_rank_that_hangs_is_named(start_ranks, tmp_path):
+    process = begun(start_ranks, tmp_path / "run", "--set", "train.collective_timeout_s=2")
+    os.kill(rank_processes(process)[1], signal.SIGSTOP)
+    _, err = finished(process, 5, timeout=40)
+    found = record(tmp_path / "run")
+    assert (found["status"], found["rank"]) == (5, 1)
+    assert found["cause"] == "rank 1 of 2 did not answer and was killed" and found["cause"] in err
+
+
+def test_divergence_is_recorded_in_the_words_of_the_first_rank(start_ranks, tmp_path):
+    words = settings(GROUPS, *DIVERGING)
+    _, err = finished(start_ranks(2, tmp_path / "run", *words), 4)
+    found = record(tmp_path / "run")
+    assert (found["ending"], found["status"], found["rank"]) == ("failed", 4, 0)
+    assert found["is_root_cause"] and found["cause"] in err
+    assert "go on from before the trouble" in found["cause"]
+
+
+def test_a_folder_that_another_process_holds_is_left_alone(start_ranks, run_program, tmp_path):
+    run = tmp_path / "run"
+    process = begun(start_ranks, run)
+    recipe = tmp_path / "fp32-osp.toml"
+    refused = run_program(["osp", "train", recipe, "--out", run, "--resume"], check=False, env=one_thread())
+    assert refused.returncode == 2 and not (run / "exit.json").exists()
+    os.kill(process.pid, signal.SIGTERM)
+    finished(process, 75)
+
+
+def torchrun(repo_root, osp_build, words, restarts=1):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    given = {"PYTHONPATH": str(repo_root / "python"), "OSP_BUILD": str(osp_build)}
+    return subprocess.Popen(
+        [*command, "--max-restarts", str(restarts), "-m", "osp", "train", *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**one_thread(), **given},
+    )  # fmt: skip
+
+
+def test_torchrun_starts_ranks_again_and_the_end_is_the_undisturbed_one(
+    repo_root, osp_build, run_program, train_tokens, tmp_path
+):
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    words = [
+        recipe,
+        *settings(GROUPS, "train.steps=60", "train.checkpoint_every=5", "train.validate_every=0"),
+    ]
+    run = tmp_path / "run"
+    process = torchrun(repo_root, osp_build, [*words, "--out", run, "--auto-resume"])
+    wait_for(lambda: (run / "step-5").exists(), process)
+    lines = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True)
+    os.kill(int(lines.stdout.split()[1]), signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "going on from" in err
+    assert record(run)["ending"] == "finished"
+    run_program(["osp", "train", *words, "--out", tmp_path / "alone", "--quiet"], env=one_thread())
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert (run / "step-60" / name).read_bytes() == (tmp_path / "alone/step-60" / name).read_bytes()
+
+
+def test_what_a_restart_cannot_help_is_not_begun_again(repo_root, osp_build, train_tokens, tmp_path):
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    words = [recipe, *settings(GROUPS, *DIVERGING)]
+    process = torchrun(repo_root, osp_build, [*words, "--out", tmp_path / "run", "--auto-resume"])
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 1
+    assert "not started again after exit status 4" in err and "going on from" not in err
+    assert record(tmp_path / "run")["status"] == 4
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"launch": 3, "status": "x"}', '{"launch": "a"}'])
+def test_a_record_that_is_no_record_stops_no_restart(run_program, train_tokens, tmp_path, content):
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "exit.json").write_text(content)
+    given = {**one_thread(), "TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_RUN_ID": "a"}
+    run_program(["osp", "train", recipe, "--out", run, "--auto-resume", "--quiet"], env=given)
+    assert record(run)["status"] == 0 and record(run)["launch"] == "a"
