@@ -40,8 +40,10 @@ std::string_view gguf_stem(ParameterRole role, const ModelConfig& config) {
       return "attn_k_norm";
     case ParameterRole::attention_output:
       return "attn_output";
-    case ParameterRole::
-        post_attention_norm:  // in front of the feed-forward network or behind attention
+    case ParameterRole::attention_end_norm:
+      return "post_attention_norm";
+    // In front of the feed-forward network, or behind attention.
+    case ParameterRole::post_attention_norm:
       return config.norm_after ? "post_attention_norm" : "ffn_norm";
     case ParameterRole::gate:
       return "ffn_gate";
