@@ -244,7 +244,7 @@ void ConfigKeys::fixed(const char* key, const Json& only, const Json& absent) {
 void ConfigKeys::window(const char* key, int64_t& value, int64_t absent) {
   if (!reads()) {
     (*out_)[key] = value > 0 ? Json(value) : Json(nullptr);
-  } else if (in_->contains(key) && in_->at(key).is_null()) {
+  } else if (is_null(key) || (absent == 0 && !has(key))) {
     value = 0;
   } else {
     integer(key, value, 1, absent);

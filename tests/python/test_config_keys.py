@@ -97,7 +97,7 @@ VARIANTS = {
     "local base of Gemma 3": ("gemma3_text", {"rope_local_base_freq": 100.0, "rope_theta": 900.0}, True),
     "pattern of Gemma 3": ("gemma3_text", {"sliding_window_pattern": 2, "sliding_window": 4}, True),
     "window of Gemma 2": ("gemma2", {"sliding_window": 4}, True),
-    "caps of Gemma 2": ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": 0.5}, True),
+    "caps of Gemma 2": ("gemma2", {"attn_logit_softcapping": 20.0, "final_logit_softcapping": 0.5}, True),
     "both directions in Gemma 3": ("gemma3_text", {"use_bidirectional_attention": True}, False),
     "partial rotation of GLM-4": ("glm4", {"partial_rotary_factor": 0.25}, True),
     "default partial rotation of Nemotron": ("nemotron", {}, True),

@@ -447,15 +447,16 @@ CONFIG_REFUSALS = {
         dict(rope_parameters=dict(YARN, attention_factor="1")),
         ["attention_factor"],
     ),
-    "factors for other pairs": (
+    # Eight pairs of a head's 16 channels, and factors for six.
+    "factors for other pairs": ("Llama", dict(rope_parameters=LONGROPE), ["short_factor", "8 numbers"]),
+    "a factor of 0": (
         "Llama",
-        dict(rope_parameters=dict(LONGROPE, long_factor=[1.0])),
-        ["long_factor", "6 numbers"],
+        dict(rope_parameters=dict(LONGROPE, short_factor=[1.0] * 8, long_factor=[0.0] * 8)),
+        ["long_factor"],
     ),
-    "a factor of 0": ("Llama", dict(rope_parameters=dict(LONGROPE, long_factor=[0.0] * 6)), ["long_factor"]),
     "factors that are text": (
         "Llama",
-        dict(rope_parameters=dict(LONGROPE, short_factor=["1"] * 6)),
+        dict(rope_parameters=dict(LONGROPE, short_factor=["1"] * 8)),
         ["short_factor"],
     ),
     "a key of another rope type": (
