@@ -286,7 +286,7 @@ void phi3(ConfigKeys& keys, ModelConfig& config) {
   keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-5);
   keys.rope(config, {.partial = 1.0, .original_context = 4096, .longrope_alone = true});
   common(keys, config);
-  keys.fixed("attention_bias", false);
+  keys.has("attention_bias");  // passed over by transformers
   keys.window("sliding_window", config.window, 0);
   keys.layer_types(config);
 }

@@ -76,7 +76,10 @@ VARIANTS = {
     "proportional": ("llama", {"rope_scaling": {"rope_type": "proportional", "factor": 2.0}}, False),
     "old name of longrope in Phi-3": (
         "phi3",
-        {"rope_scaling": SU, "original_max_position_embeddings": 64},
+        {
+            "rope_scaling": {**SU, "original_max_position_embeddings": 32},
+            "original_max_position_embeddings": 64,
+        },
         True,
     ),
     "original context of Phi-3 inside": (
