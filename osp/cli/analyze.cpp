@@ -88,6 +88,12 @@ int run(const AnalyzeCommand& options) {
     fail(ErrorCode::usage, "--cost-bits {}: nothing is rounded; give fewer bits",
          options.cost.bits);
   }
+  if (parse_bits(options.cost.bits).any_float()) {
+    fail(ErrorCode::usage,
+         "--cost-bits {}: the noise of every point is that of integer grids; "
+         "`osp eval --tax --bits` measures floating-point formats",
+         options.cost.bits);
+  }
   Console console(options.common.quiet);
   const std::string dir = find_model_dir(options.model);
   const auto loaded = load_model_at(dir, options.bits);

@@ -1,5 +1,6 @@
 // The part of `osp eval` that measures perplexity, and divergence from another model.
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 
@@ -189,13 +190,15 @@ Json rows_json(const EvalCommand& options, const TokenSource& source,
 
 void print_rows(const std::vector<Row>& rows) {
   const bool divergence = !rows.empty() && rows.front().divergence.has_value();
-  print_out("{:<10} {:>12} {:>10} {:>10} {:>10} {:>9}{}\n", "bits", "perplexity", "loss",
+  size_t width = 10;
+  for (const Row& row : rows) width = std::max(width, row.bits.text().size());
+  print_out("{:<{}} {:>12} {:>10} {:>10} {:>10} {:>9}{}\n", "bits", width, "perplexity", "loss",
             "bits/byte", "tokens", "time",
             divergence ? fmt::format(" {:>9} {:>9} {:>9} {:>9} {:>12}", "mean KL", "median", "95 %",
                                      "99 %", "same choice")
                        : "");
   for (const Row& row : rows) {
-    print_out("{:<10} {:>12.4f} {:>10.5f} {:>10} {:>10} {:>9}", row.bits.text(),
+    print_out("{:<{}} {:>12.4f} {:>10.5f} {:>10} {:>10} {:>9}", row.bits.text(), width,
               row.result.perplexity, row.result.loss,
               row.bits_per_byte > 0 ? fmt::format("{:.4f}", row.bits_per_byte) : "-",
               row.result.tokens, format_duration(row.result.seconds));

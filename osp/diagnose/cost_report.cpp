@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "osp/base/console.h"
+#include "osp/base/error.h"
 #include "osp/base/json_number.h"
 #include "osp/eval/outlier_summary.h"
 #include "osp/measure/tap_chain.h"
@@ -142,13 +143,7 @@ CostReport measure_cost(ParameterStore store, std::span<const int64_t> tokens,
   };
   TurnedModel model(std::move(store));
   // Inputs and matrices as they are.
-  if (bits.any_float()) {
-    fail(ErrorCode::usage,
-         "--cost-bits {}: the noise of every point is that of integer grids; `osp eval --tax "
-         "--bits` "
-         "measures floating-point formats",
-         options.bits);
-  }
+  OSP_CHECK(!bits.any_float(), "the noise of every point is that of integer grids");
   const int64_t noise_bits = bits.quantizes_activations() ? bits.activations.bits : 4;
   NoiseTap noise(model.store(), noise_bits, model.online());
   LinearNoiseTap linears(model.store(), model.online());

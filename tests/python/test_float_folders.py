@@ -437,3 +437,12 @@ def test_a_damaged_folder_is_refused_with_the_reason(case, quantize, run_program
         result = run_program(["osp", *command], check=False)
         assert result.returncode == 3 and part in result.stderr, result.stderr
         assert str(folder) in result.stderr
+
+
+def test_the_outlier_tax_and_the_table_of_methods_take_floating_point_formats(source, run_program):
+    words = ["--data", source / "text.txt", "--data-tokens", 300]
+    result = run_program(["osp", "eval", source / "model", "--bits", "nvfp4-nvfp4-16", "--tax", *words])
+    assert "nvfp4-nvfp4-16: outlier tax" in result.stdout
+    result = run_program(["osp", "analyze", source / "model", "--cost-bits", "nvfp4-4-4", "--data",
+                          source / "text.txt"], check=False)  # fmt: skip
+    assert result.returncode == 2 and "osp eval --tax" in result.stderr
