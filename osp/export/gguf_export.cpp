@@ -208,15 +208,18 @@ std::string refusal(const ModelConfig& config) {
   if (!config.family.empty() && architecture_name(config) != config.family) {
     return fmt::format("is not all that a {} is", config.family);
   }
-  if (architecture->name == "smollm3") {
-    for (int64_t layer = 0; layer < config.layers; ++layer) {
-      if (config.rotates(layer) == ((layer + 1) % kGgufUnrotatedInterval == 0)) {
-        return fmt::format("does not leave out the rotary embedding in every {}th layer",
-                           kGgufUnrotatedInterval);
-      }
+  if (config.activation != "silu") return fmt::format("has {} for SiLU", config.activation);
+  if (architecture->name != "llama" && (config.output_bias || config.mlp_bias)) {
+    return "has biases that its files cannot hold";
+  }
+  const bool divisors = architecture->name != "olmo2";
+  if (!divisors && config.rope_scaling.type != "default") return "has a scaled rotary embedding";
+  if (architecture->name != "smollm3") return "";
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    if (config.rotates(layer) == ((layer + 1) % kGgufUnrotatedInterval == 0)) {
+      return fmt::format("does not leave out the rotary embedding in every {}th layer",
+                         kGgufUnrotatedInterval);
     }
-  } else if (config.output_bias && architecture->name != "llama") {
-    return "has biases of all projections of attention";
   }
   return "";
 }

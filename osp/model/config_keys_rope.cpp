@@ -16,10 +16,12 @@ constexpr const char* kSliding = "sliding_attention";
 constexpr const char* kOriginalContext = "original_max_position_embeddings";
 constexpr double kLargestFactor = 1e6, kSmallestFactor = 1e-6;
 
-// Copies the keys that have a value, "type" as "rope_type" where that is not there.
+// Copies the keys that have a value, "type" as "rope_type" where that is not there; "factor" also
+// without one, which YaRN derives then.
 void add_rope_keys(const Json& from, Json& to) {
   for (const auto& [key, value] : from.items()) {
-    if (value.is_null() || (key == "type" && from.contains("rope_type"))) continue;
+    if ((value.is_null() && key != "factor") || (key == "type" && from.contains("rope_type")))
+      continue;
     to[key == "type" ? "rope_type" : key] = value;
   }
 }
@@ -65,13 +67,13 @@ std::vector<double> ConfigKeys::read_factors(const Json& rope, const std::string
 RopeScaling ConfigKeys::read_scaling(const Json& rope, const std::string& blamed,
                                      const ModelConfig& config, const RopeKeys& family) const {
   const auto number_of = [&](const char* key, double low, double high) {
-    if (!rope.contains(key)) {
+    if (!rope.contains(key) || rope.at(key).is_null()) {
       fail(ErrorCode::damaged, "{}: key {}{} is missing", where_, blamed, key);
     }
     return checked(blamed + key, json_number(rope, key, where_), low, high);
   };
   const auto optional_of = [&](const char* key, double low, double absent) {
-    // 0 means the default in transformers, too.
+    // 0 means the default in transformers, too, but for attention_factor.
     const bool there = rope.contains(key) && rope.at(key) != 0;
     return there ? number_of(key, low, kLargestFactor) : absent;
   };
@@ -105,14 +107,17 @@ RopeScaling ConfigKeys::read_scaling(const Json& rope, const std::string& blamed
     scaling.query_growth = number_of("llama_4_scaling_beta", 0.0, kLargestFactor);
   }
   // The factor of the frequencies; longrope derives the one of its magnitude.
-  if (long_text && !rope.contains("factor")) {
+  const bool factor_is_null = rope.contains("factor") && rope.at("factor").is_null();
+  if ((long_text && (factor_is_null || !rope.contains("factor"))) || (yarn && factor_is_null)) {
     scaling.factor =
         static_cast<double>(config.context) / static_cast<double>(scaling.original_context);
   } else if (scaling.type != "default") {
     scaling.factor = number_of("factor", long_text ? kSmallestFactor : 1.0, kLargestFactor);
   }
   if (yarn || long_text) {
-    scaling.attention_factor = optional_of("attention_factor", kSmallestFactor, 0.0);
+    if (rope.contains("attention_factor")) {
+      scaling.attention_factor = number_of("attention_factor", kSmallestFactor, kLargestFactor);
+    }
   }
   if (yarn) {
     scaling.beta_fast = optional_of("beta_fast", kSmallestFactor, 32.0);
@@ -150,6 +155,11 @@ RopeScaling ConfigKeys::read_scaling(const Json& rope, const std::string& blamed
 void ConfigKeys::read_rotated_part(const Json& rope, ModelConfig& config,
                                    const RopeKeys& family) const {
   double partial = family.partial.value_or(1.0);
+  // transformers then rotates heads whole in one family and fails in another.
+  if (family.partial && is_null("partial_rotary_factor") &&
+      !rope.contains("partial_rotary_factor")) {
+    unsupported("partial_rotary_factor", "null", "a number, or no key for the family's");
+  }
   if (rope.contains("partial_rotary_factor")) {
     partial = checked("partial_rotary_factor", json_number(rope, "partial_rotary_factor", where_),
                       0.0, 1.0);

@@ -19,7 +19,7 @@ namespace osp {
 namespace {
 
 // Prompt tokens that pass through the model at a time: bounds the memory of their logits.
-constexpr int64_t kPrefillTokens = 256;
+constexpr size_t kPrefillTokens = 256;
 
 // A model of operators with the cache of what it has read.
 class StoreReader : public NextToken {
@@ -35,12 +35,18 @@ class StoreReader : public NextToken {
     ForwardOptions options;
     options.cache = &cache_;
     options.tap = tap_;
-    for (size_t begin = 0; begin < ids.size(); begin += kPrefillTokens) {
-      const auto part = ids.subspan(begin, std::min<size_t>(kPrefillTokens, ids.size() - begin));
+    for (size_t begin = 0, count = first_piece(ids.size()); begin < ids.size();
+         begin += count, count = kPrefillTokens) {
+      const auto part = ids.subspan(begin, std::min(count, ids.size() - begin));
       const std::vector<int64_t> wide(part.begin(), part.end());
       const at::Tensor tokens_BT =
           at::tensor(wide).unsqueeze(0).to(store_.banks.front().master.device());
-      logits_ = forward_logits(store_, tokens_BT, options).select(1, -1).squeeze(0);
+      if (part.size() > kPrefillTokens) {  // the logits of all would take much memory
+        const at::Tensor last = forward_hidden(store_, tokens_BT, options).select(1, -1);
+        logits_ = logits_of_hidden(store_, last, tap_).squeeze(0);
+      } else {
+        logits_ = forward_logits(store_, tokens_BT, options).select(1, -1).squeeze(0);
+      }
     }
     logits_ = logits_.contiguous().cpu();
     return {logits_.const_data_ptr<float>(), static_cast<size_t>(logits_.numel())};
@@ -53,6 +59,14 @@ class StoreReader : public NextToken {
   int64_t length() const override { return cache_.length; }
 
  private:
+  // Tokens of the first pass: longrope chooses its factors by the length of the text that it sees.
+  size_t first_piece(size_t all) const {
+    const RopeScaling& rope = store_.config.rope_scaling;
+    const bool beyond = rope.type == "longrope" && cache_.length == 0 &&
+                        static_cast<int64_t>(all) > rope.original_context;
+    return beyond ? static_cast<size_t>(rope.original_context + 1) : kPrefillTokens;
+  }
+
   const ParameterStore& store_;
   Tap* tap_;
   int64_t capacity_;

@@ -58,9 +58,9 @@ constexpr std::array<std::string_view, 12> kReadKeys = {"attention.head_count",
                                                         "expert_feed_forward_length",
                                                         "expert_shared_feed_forward_length"};
 // Those that it reads of a Gemma alone.
-constexpr std::array<std::string_view, 4> kGemmaKeys = {
+constexpr std::array<std::string_view, 5> kGemmaKeys = {
     "attention.sliding_window", "rope.freq_base_swa", "attn_logit_softcapping",
-    "final_logit_softcapping"};
+    "final_logit_softcapping", "attention.sliding_window_pattern"};
 // Parts of the names of keys that change what a model computes, under the names of llama.cpp, old
 // and new.
 constexpr std::array<std::string_view, 11> kBearingKeys = {
@@ -101,7 +101,7 @@ void refuse_features(const GgufMetadata& metadata) {
       shown = fmt::format("{}", metadata.number(full));
     }
     fail(ErrorCode::unsupported,
-         "{}: {} = {} is not supported: osp computes a {} with the default rotary embedding",
+         "{}: {} = {} is not supported: osp computes a {} without what this key asks for",
          metadata.where(), full, shown, architecture_of(metadata).name);
   }
 }
@@ -266,7 +266,15 @@ void add_gemma_keys(const GgufMetadata& metadata, Json& json) {
     const std::string full = key(metadata, name);
     return metadata.has(full) ? metadata.number(full) : fallback;
   };
-  json["sliding_window"] = metadata.integer(key(metadata, "attention.sliding_window"));
+  const std::string window = key(metadata, "attention.sliding_window");
+  json["sliding_window"] = metadata.has(window) || !second ? metadata.integer(window) : 4096;
+  const int64_t interval = second ? 2 : 6;
+  const std::string pattern = key(metadata, "attention.sliding_window_pattern");
+  if (metadata.has(pattern) && metadata.integer(pattern) != interval) {
+    fail(ErrorCode::unsupported,
+         "{}: {} is {}; osp reads files with windows in all but every {}th layer", metadata.where(),
+         pattern, metadata.integer(pattern), interval);
+  }
   json["query_pre_attn_scalar"] = json["head_dim"];
   // The largest Gemmas, by their number of layers, divide by the width of a head without its own size.
   const int64_t layers = json["num_hidden_layers"];
@@ -282,7 +290,7 @@ void add_gemma_keys(const GgufMetadata& metadata, Json& json) {
     json["attn_logit_softcapping"] = cap("attn_logit_softcapping", 50.0);
     json["final_logit_softcapping"] = cap("final_logit_softcapping", 30.0);
   } else {
-    json["sliding_window_pattern"] = 6;
+    json["sliding_window_pattern"] = interval;
     json["rope_local_base_freq"] = number("rope.freq_base_swa", 10000.0);
     json["final_logit_softcapping"] = cap("final_logit_softcapping", 0.0);
   }

@@ -81,6 +81,45 @@ void read_optimizers(TrainState& state, const std::string& path) {
   }
 }
 
+// Weights of one model mean nothing in another that computes with them in another way, though all
+// shapes are equal: refuses such a pair, naming the first difference.
+void check_function(const ModelConfig& theirs, const ModelConfig& ours, const std::string& path) {
+  const auto compare = [&](auto member, const char* what, const char* key) {
+    if (theirs.*member == ours.*member) return;
+    const std::string advice =
+        key != nullptr ? fmt::format("set {} as in its config.json", key)
+                       : std::string("no recipe can say it, so osp cannot train this model");
+    fail(ErrorCode::usage, "{}: {} is another than in this recipe's model; {}", path, what, advice);
+  };
+  compare(&ModelConfig::heads, "the number of heads", "model.heads");
+  compare(&ModelConfig::kv_heads, "the number of key and value heads", "model.kv_heads");
+  compare(&ModelConfig::head_size, "the size of heads", "model.head_size");
+  compare(&ModelConfig::norm, "the kind of norm", "model.norm");
+  compare(&ModelConfig::norm_after, "the place of the norms", nullptr);
+  compare(&ModelConfig::norm_around, "the place of the norms", nullptr);
+  compare(&ModelConfig::parallel, "the order of the branches", nullptr);
+  compare(&ModelConfig::shared_norm, "the norm of the branches", nullptr);
+  compare(&ModelConfig::qk_norm_wide, "the norm of queries and keys", nullptr);
+  compare(&ModelConfig::gated, "the feed-forward network", nullptr);
+  compare(&ModelConfig::activation, "the activation function", nullptr);
+  compare(&ModelConfig::clip_qkv, "the clamp of queries, keys and values", nullptr);
+  compare(&ModelConfig::rotary_size, "the rotated part of a head", nullptr);
+  compare(&ModelConfig::rope_scaling, "the scaling of the rotary embedding", nullptr);
+  compare(&ModelConfig::local_rope_theta, "the rotary embedding of some blocks", nullptr);
+  compare(&ModelConfig::learned_positions, "the kind of positions", nullptr);
+  compare(&ModelConfig::position_offset, "the first position", nullptr);
+  compare(&ModelConfig::window, "the sliding window", nullptr);
+  compare(&ModelConfig::first_window_layer, "the sliding window of some blocks", nullptr);
+  compare(&ModelConfig::full_layers, "the sliding window of some blocks", nullptr);
+  compare(&ModelConfig::unrotated_layers, "the set of blocks without rotary embedding", nullptr);
+  compare(&ModelConfig::embedding_multiplier, "the factor of the embedding", nullptr);
+  compare(&ModelConfig::residual_multiplier, "the factor of the branches", nullptr);
+  compare(&ModelConfig::attention_multiplier, "the factor of attention's logits", nullptr);
+  compare(&ModelConfig::logit_divisor, "the divisor of the logits", nullptr);
+  compare(&ModelConfig::attention_softcap, "the cap of attention's logits", nullptr);
+  compare(&ModelConfig::logit_softcap, "the cap of the logits", nullptr);
+}
+
 void read_weights(TrainState& state, const std::string& path, ErrorCode code) {
   const ParameterStore loaded = load_model_dir(path);
   for (const ParameterSpec& spec : state.store.specs) {
@@ -98,6 +137,7 @@ void read_weights(TrainState& state, const std::string& path, ErrorCode code) {
       fail(code, "{}: has a tensor {}, which this recipe's model has not", path, spec.name);
     }
   }
+  if (code == ErrorCode::usage) check_function(loaded.config, state.store.config, path);
   sync_compute(state.store);
   state.masters_complete = true;
 }

@@ -73,6 +73,17 @@ VARIANTS = {
         {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "long_factor": [1.0] * 8}},
         False,
     ),
+    "yarn that derives its factor": (
+        "llama",
+        {"rope_scaling": {"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 16}},
+        True,
+    ),
+    "yarn with a magnitude of 0": (
+        "llama",
+        {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "attention_factor": 0.0}},
+        None,
+    ),
+    "partial rotation null in GLM": ("glm", {"partial_rotary_factor": None}, False),
     "proportional": ("llama", {"rope_scaling": {"rope_type": "proportional", "factor": 2.0}}, False),
     "old name of longrope in Phi-3": (
         "phi3",
@@ -195,6 +206,9 @@ def test_a_key_is_followed_as_transformers_does_or_refused_by_name(name, osp_bui
     command = [osp_build / "model_probe", tmp_path / "m", tmp_path / "in.safetensors",
                tmp_path / "out.safetensors", "--forward"]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True)
+    if follows is None:
+        assert result.returncode != 0 and "attention_factor" in result.stderr, result.stderr
+        return
     if not follows:
         assert result.returncode != 0 and "not supported" in result.stderr, result.stderr
         assert any(key in result.stderr for key in changes), result.stderr

@@ -351,6 +351,22 @@ def test_longrope_is_chosen_by_the_length_of_the_text(original, long, probe, tmp
         assert difference(other(input_ids=tokens, use_cache=False).logits, wanted) > 1e-3
 
 
+def test_a_prompt_beyond_longropes_original_context_is_continued(run_program, repo_root, tmp_path):
+    """A prompt is read in pieces; the first shows that the text is a long one."""
+    tokenizer = repo_root / "recipes" / "gcide-4096" / "tokenizer.json"
+    sizes = dict(vocab_size=4096, original_max_position_embeddings=300, max_position_embeddings=1024)
+    model = random_model("Phi3 longrope", **sizes)
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    words = "A word of many meanings, and the fruit of a tree. " * 50
+    command = ["osp", "generate", tmp_path / "model", "--prompt", words, "--max-tokens", 8, "--json"]
+    report = json.loads(run_program(command).stdout)
+    prompt = torch.tensor([report["prompt_tokens"]])
+    assert 600 < prompt.shape[1] < 1000
+    wanted = greedy(model, prompt, len(report["tokens"]))[0, prompt.shape[1] :]
+    assert report["tokens"] == wanted.tolist() and len(wanted) > 0
+
+
 def test_dynamic_rope_is_refused_beyond_the_context(probe, tmp_path):
     model = random_model("Llama dynamic rope", max_position_embeddings=19)
     model.save_pretrained(tmp_path)

@@ -227,7 +227,12 @@ LINEAR = dict(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta
 UNSAYABLE = {
     "qwen2": (Qwen2ForCausalLM, Qwen2Config, WINDOW, "has a sliding window of 8"),
     "mistral": (MistralForCausalLM, MistralConfig, dict(sliding_window=16), "has a sliding window of 16"),
-    "qwen3": (Qwen3ForCausalLM, Qwen3Config, dict(attention_bias=True), "has biases of all projections"),
+    "qwen3": (
+        Qwen3ForCausalLM,
+        Qwen3Config,
+        dict(attention_bias=True),
+        "has biases that its files cannot hold",
+    ),
     "smollm3": (
         SmolLM3ForCausalLM,
         SmolLM3Config,
@@ -235,6 +240,14 @@ UNSAYABLE = {
         "does not leave out the rotary embedding in every 4th layer",
     ),
     "llama": (LlamaForCausalLM, LlamaConfig, LINEAR, "is scaled (linear)"),
+    "llama, relu": (LlamaForCausalLM, LlamaConfig, dict(hidden_act="relu"), "has relu for SiLU"),
+    "smollm3, biases": (SmolLM3ForCausalLM, SmolLM3Config, dict(mlp_bias=True), "has biases that"),
+    "olmo2": (
+        Olmo2ForCausalLM,
+        Olmo2Config,
+        dict(rope_parameters=LLAMA3, rope_theta=None),
+        "has a scaled rotary embedding",
+    ),
 }
 
 

@@ -76,7 +76,7 @@ SIZES = dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_h
              vocab_size=96, intermediate_size=96, max_position_embeddings=32, bos_token_id=None,
              eos_token_id=None)  # fmt: skip
 FAMILIES = {
-    "qwen3": (dict(SIZES, head_dim=16, attention_bias=True), "has biases of all projections of attention"),
+    "qwen3": (dict(SIZES, head_dim=16, attention_bias=True), "has biases that its files cannot hold"),
     "smollm3": (
         dict(SIZES, no_rope_layers=[0], pad_token_id=1),
         "does not leave out the rotary embedding in",

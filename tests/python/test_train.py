@@ -315,6 +315,31 @@ def test_a_run_can_start_from_old_weights_with_or_without_optimizer(train, refus
     assert "embed_proj" in message  # the fused model has no projections
 
 
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        ({"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8}, "set model.heads as in"),
+        ({"osp_window": 8}, "the sliding window is another than in this recipe's model; no recipe can say"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+            "the scaling of the rotary embedding",
+        ),
+    ],
+    ids=["heads", "window", "scaling"],
+)
+def test_weights_of_a_model_that_computes_otherwise_are_refused(train, refused, tmp_path, changes, reason):
+    train("--out", tmp_path / "a", "--quiet")
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (other / name).write_bytes((tmp_path / "a" / "step-6" / name).read_bytes())
+    same = ("--out", tmp_path / "b", "--init-from", other, "--quiet")
+    train(*same)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, **changes}))
+    assert reason in refused(2, "--out", tmp_path / "c", "--init-from", other)
+
+
 @pytest.mark.parametrize("optimizer", ["osp", "adam"])
 def test_without_kernels_a_run_learns_the_same(run_program, tmp_path, train_tokens, optimizer):
     """OSP_ISA=reference runs what a device without our kernels runs, gains and samples included."""
