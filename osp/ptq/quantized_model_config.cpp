@@ -213,6 +213,13 @@ std::string why_osp_alone(const QuantizedModelInfo& info, const ModelConfig& mod
   if (info.bits.kv_cache.kind == NumberKind::nvfp4) {
     return "every key and value has an NVFP4 scale of its own above those of its blocks";
   }
+  const Family* family = find_family(model.family);
+  const bool neighbours = family != nullptr && family->layout.neighbour_pairs;
+  if (info.bits.kv_cache.kind == NumberKind::mxfp4 && neighbours &&
+      model.head_size > block_size(NumberKind::mxfp4)) {
+    return "the channels of its keys stand in another order elsewhere, and share scales of MXFP4 "
+           "with others there";
+  }
   if (info.bits.activations.kind == NumberKind::nvfp4 && info.scales.empty()) {
     return "every token of its activations has an NVFP4 scale of its own above those of its blocks "
            "(with --activation-scales per-tensor one constant serves all tokens)";

@@ -446,3 +446,22 @@ def test_the_outlier_tax_and_the_table_of_methods_take_floating_point_formats(so
     result = run_program(["osp", "analyze", source / "model", "--cost-bits", "nvfp4-4-4", "--data",
                           source / "text.txt"], check=False)  # fmt: skip
     assert result.returncode == 2 and "osp eval --tax" in result.stderr
+
+
+def test_a_cache_in_blocks_of_other_channels_is_said_to_run_here_alone(run_program, tmp_path):
+    """ERNIE 4.5 turns neighbouring channels; osp keeps them apart, so blocks of 32 of 64 differ."""
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=128, num_attention_heads=2, num_key_value_heads=1, head_dim=64)
+    sizes |= dict(intermediate_size=96, num_hidden_layers=1, vocab_size=96, max_position_embeddings=32)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("ernie4_5", **sizes))
+    model.save_pretrained(tmp_path / "model")
+    for cache, reason in (("mxfp4", "stand in another order elsewhere"), ("fp8", None)):
+        out = tmp_path / cache
+        run_program(["osp", "quantize", tmp_path / "model", "--method", "rtn", "--bits", f"4-16-{cache}",
+                     "--out", out])  # fmt: skip
+        config = json.loads((out / "config.json").read_text())
+        if reason:
+            assert reason in config["osp_quantization"]["osp_alone"]
+            assert config["architectures"] == ["OspQuantizedForCausalLM"]
+        else:
+            assert config["architectures"] == ["Ernie4_5ForCausalLM"]
