@@ -13,14 +13,20 @@ and status.
 """
 
 import base64
+import codecs
+import contextlib
 import json
+import operator
+import os
 import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from osp.score_process import MOST_LINES, ProgramError, ScoreProcess, find_program
 
@@ -31,28 +37,71 @@ __all__ = ["Model", "ProgramError", "Score", "evaluate", "quantize", "run"]
 
 Path = str | PathLike
 JOINED = {"bits", "tasks"}  # options that take several values as one, with commas
+# After Ctrl-C a program may need this long to keep what it can be resumed from; then it is killed.
+INTERRUPT_SECONDS = 120
+KEPT_OF_STDERR = 1 << 16  # bytes at its end, where the error stands
 
 
 def run(*words: object, program: str | None = None, quiet: bool = True) -> dict | None:
     """Runs `osp WORDS --json` and returns the object that it prints; None where it prints nothing.
 
-    With quiet=False its progress goes to stderr. Ctrl-C reaches the program, which keeps what it can be
-    resumed from. Raises ProgramError with its sentence where it ends with another status than 0.
+    With quiet=False its progress goes to sys.stderr. Ctrl-C reaches the program, which keeps what it can be
+    resumed from and is killed if it has not ended after INTERRUPT_SECONDS, or at a second Ctrl-C. Raises
+    ProgramError with its sentence where it ends with another status than 0.
     """
     command = [find_program(program), *map(str, words), "--json", *(["--quiet"] if quiet else [])]
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors if quiet else None)
-        try:
-            out, _ = process.communicate()
-        except BaseException:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            raise
+        with contextlib.ExitStack() as copied:
+            stderr = errors if quiet else copied.enter_context(copy_of_stderr(errors))
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
+            out = output_of(process)
         errors.seek(0)
         said = errors.read().decode(errors="replace")
     if process.returncode != 0:
         raise ProgramError(command, process.returncode, said)
     return json.loads(out) if out.strip() else None
+
+
+def output_of(process: subprocess.Popen) -> bytes:
+    """What a process prints until it ends. It has ended too where this raises."""
+    try:
+        return process.communicate()[0]
+    except BaseException:
+        process.send_signal(signal.SIGINT)
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=INTERRUPT_SECONDS)  # it may have more to print before it ends
+        finally:
+            process.kill()  # nothing if it has ended
+            process.wait()
+            process.stdout.close()
+        raise
+
+
+@contextlib.contextmanager
+def copy_of_stderr(tail: IO[bytes]) -> Iterator[int]:
+    """A file descriptor for a program's stderr, which goes to sys.stderr at once; `tail` gets its end."""
+    reader, writer = os.pipe()
+    kept = bytearray()
+
+    def copy() -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        while data := os.read(reader, 1 << 16):
+            kept.extend(data)
+            del kept[:-KEPT_OF_STDERR]
+            with contextlib.suppress(Exception):  # no sys.stderr, or a closed one: the program goes on
+                sys.stderr.write(decoder.decode(data))
+                sys.stderr.flush()
+        os.close(reader)
+
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    try:
+        yield writer
+    finally:
+        os.close(writer)
+        thread.join(timeout=10)  # longer only where a forked process holds the pipe too
+        tail.write(bytes(kept))
 
 
 def quantize(
@@ -85,16 +134,22 @@ def words_of(options: dict[str, object]) -> list[str]:
         option = "--" + name.replace("_", "-")
         if value is None or value is False:
             continue
+        if isinstance(value, bytes | bytearray | Mapping):
+            raise TypeError(f"{name} is a text, a number or a list of them, not {type(value).__name__}")
         if value is True:
             words.append(option)
         elif isinstance(value, Iterable) and not isinstance(value, str | PathLike):
             values = [str(one) for one in value]
-            words += (
-                [option, ",".join(values)] if name in JOINED else [w for v in values for w in (option, v)]
-            )
+            for one in [",".join(values)] if name in JOINED else values:
+                words += valued(option, one)
         else:
-            words.append(f"{option}={value}")  # also a value that begins with a dash
+            words += valued(option, str(value))
     return words
+
+
+def valued(option: str, value: str) -> list[str]:
+    """One word, since a value may begin with a dash; an empty value must be a word of its own."""
+    return [f"{option}={value}"] if value else [option, value]
 
 
 @dataclass(frozen=True)
@@ -110,7 +165,9 @@ class Score:
 class Model:
     """A model that the program has loaded: a model dir (also quantized), checkpoint, run or GGUF file.
 
-    It lives in a process of its own, which `close()` ends, or the end of a `with` block.
+    It lives in a process of its own, which `close()` ends, or the end of a `with` block. Threads may share
+    it. An exception during a call (Ctrl-C, a handler of SIGALRM) ends the process; later calls raise
+    RuntimeError.
     """
 
     def __init__(self, process: ScoreProcess, path: str, words: list[str]) -> None:
@@ -119,6 +176,7 @@ class Model:
         self._process = process
         self._words = words  # of commands that load the model once more
         self._program = process.program
+        self._head = ["--head=16"]  # of `osp score`, until the program says that the model has no such choice
 
     @classmethod
     def from_pretrained(
@@ -138,16 +196,20 @@ class Model:
 
     def score(self, pairs: Iterable[tuple[str, str] | tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
         """For every (context, continuation), texts or token ids: how likely the continuation is."""
-        return [
-            Score(**answer)
-            for answer in self._answers(
-                [{"context": as_given(c), "continuation": as_given(t)} for c, t in pairs]
-            )
-        ]
+        requests = []
+        for pair in listed("pairs", pairs):
+            if isinstance(pair, str):
+                raise TypeError('pairs is a list of (context, continuation): [("A tree is a", " plant")]')
+            context, continuation = pair
+            requests.append({"context": as_given(context), "continuation": as_given(continuation)})
+        return [Score(**answer) for answer in self._answers(requests)]
 
     def score_texts(self, texts: Iterable[str]) -> list[Score]:
         """For every text: how likely it is as a whole, in windows of the model's context."""
-        return [Score(**answer) for answer in self._answers([{"text": text} for text in texts])]
+        return [
+            Score(**answer)
+            for answer in self._answers([{"text": text} for text in listed_texts("texts", texts)])
+        ]
 
     def generate(
         self,
@@ -160,23 +222,34 @@ class Model:
         """The continuation of a prompt, before the first text of `stop`: of the most likely tokens.
 
         With options of `osp generate`, such as temperature=0.8, seed=1 or chat=True, the program is run for
-        this one prompt, which must be a text.
+        this one prompt, which must be a text. Tokens are drawn from the logits that `logits` gives, unless
+        head=8 or 4 is among the options.
         """
+        stops = listed_texts("stop", stop)
         if not options:
-            request = {"context": as_given(prompt), "max_tokens": max_tokens, "until": list(stop)}
+            request = {"context": as_given(prompt), "max_tokens": max_tokens, "until": stops}
             return self._answers([request])[0]["text"]
         if not isinstance(prompt, str):
             raise TypeError("with options of `osp generate` the prompt must be a text")
-        given = {"prompt": prompt, "max_tokens": max_tokens, "stop": list(stop), **options}
+        given = {"prompt": prompt, "max_tokens": max_tokens, "stop": stops, **options}
         words = ["generate", self.path, *self._words, *words_of(given)]
+        if any(word.startswith("--head=") for word in words):
+            return run(*words, program=self._program)["text"]
+        try:
+            return run(*words, *self._head, program=self._program)["text"]
+        except ProgramError as error:
+            # "--head: is for quantized model dirs", or "for the integer engine, and this model is simulated".
+            if not self._head or "--head" not in error.sentence.split(":")[0]:
+                raise
+        if "engine" not in options:
+            self._head = []
         return run(*words, program=self._program)["text"]
 
     def logits(self, ids: str | Sequence[int]) -> "torch.Tensor":
         """Logits [tokens, vocabulary] in fp32 of one text or list of token ids, at most a context of them."""
         import torch
 
-        given = ids if isinstance(ids, str) else torch.as_tensor(ids).flatten().tolist()
-        [answer] = self._answers([{"logits_of": given}])
+        [answer] = self._answers([{"logits_of": as_given(ids)}])
         numbers = bytearray(base64.b64decode(answer["logits"]))
         return torch.frombuffer(numbers, dtype=torch.float32).reshape(answer["shape"])
 
@@ -198,5 +271,29 @@ class Model:
 
 
 def as_given(text: str | Sequence[int]) -> str | list[int]:
-    """A text, or token ids as a list of ints (also from a tensor)."""
-    return text if isinstance(text, str) else [int(token) for token in text]
+    """A text, or token ids as a list of ints, also from a tensor [tokens] or [1, tokens]."""
+    if isinstance(text, str):
+        return text
+    if isinstance(text, bytes | bytearray):
+        raise TypeError("a text is a str, not bytes")
+    ids = text.tolist() if hasattr(text, "tolist") else list(text)
+    if len(ids) == 1 and isinstance(ids[0], list):
+        ids = ids[0]
+    if any(isinstance(one, list | tuple) or getattr(one, "ndim", 0) for one in ids):
+        raise TypeError(f"one text is a list of token ids; these are {len(ids)} rows")
+    return [operator.index(one) for one in ids]
+
+
+def listed(name: str, values: Iterable) -> list:
+    """A list; a single text is refused, which would be taken for a list of its characters."""
+    if isinstance(values, str | bytes | bytearray):
+        raise TypeError(f"{name} is a list, not one text; write [{values[:40]!r}]")
+    return list(values)
+
+
+def listed_texts(name: str, texts: Iterable[str]) -> list[str]:
+    values = listed(name, texts)
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is a list of texts, and {type(value).__name__} is none")
+    return values

@@ -9,12 +9,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # Answers must not fill their pipe while this side still writes. The program answers nothing before the
 # blank line as long as a batch is smaller than the 131072 lines that it takes at once.
 MOST_LINES = 4096
+# A program whose input has ended ends soon; later it is killed.
+END_SECONDS = 60
 
 
 def find_program(program: str | None = None) -> str:
@@ -47,7 +50,12 @@ class ProgramError(RuntimeError):
 
 
 class ScoreProcess:
-    """A running `osp score MODEL`. Raises ProgramError with its sentence when the program ends too early."""
+    """A running `osp score MODEL`. Raises ProgramError with its sentence when the program ends too early.
+
+    Threads may share it: one batch is answered after the other. An exception that leaves a batch half
+    answered (Ctrl-C, a handler of SIGALRM) kills the program, since the answers still to come would be taken
+    for those of the next batch; from then on every call raises RuntimeError.
+    """
 
     def __init__(
         self,
@@ -62,11 +70,14 @@ class ScoreProcess:
         `words` are more of the program's options.
         """
         self.program = find_program(program)
-        self._command = [self.program, "score", str(model), *words]
+        self._model = str(model)
+        self._command = [self.program, "score", self._model, *words]
         if bits is not None:
             self._command += ["--bits", str(bits)]
         self._command += ["--batch-tokens", str(batch_tokens), "--quiet"]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
+        self._lock = threading.RLock()  # a handler of a signal may close it in the midst of a batch
+        self._refusal: Callable[[], RuntimeError] | None = None  # why it answers nothing any more
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
         )
@@ -75,30 +86,59 @@ class ScoreProcess:
     def answer(self, requests: Sequence[dict]) -> list[dict]:
         """One answer for each of at most MOST_LINES requests, in order."""
         assert len(requests) <= MOST_LINES
-        text = "".join(json.dumps(request) + "\n" for request in requests)
-        answers = []
-        try:
-            self._process.stdin.write(text.encode() + b"\n")
-            self._process.stdin.flush()
-            for _ in requests:
-                line = self._process.stdout.readline()
-                if not line.endswith(b"\n"):
-                    self._fail()
-                answers.append(json.loads(line))
-        except (BrokenPipeError, ValueError):  # ValueError: a pipe that was closed before
-            self._fail()
+        lines = "".join(json.dumps(request) + "\n" for request in requests).encode()
+        with self._lock:
+            if self._refusal is not None:
+                raise self._refusal()
+            self._refusal = self._interrupted  # until every answer is read
+            try:
+                answers = self._exchange(lines, len(requests))
+            except BaseException:
+                self._process.kill()  # nothing if it has ended
+                self._end()
+                raise
+            self._refusal = None
         return answers
 
     def close(self) -> None:
-        """Ends the program. A second call does nothing."""
-        if not self._process.stdin.closed:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
+        """Ends the program, after the batch that another thread waits for. A second call does nothing."""
+        with self._lock:
+            if self._refusal is None:
+                self._refusal = self._closed
+            elif self._refusal == self._interrupted:
+                self._process.kill()
+            self._end()
 
-    def _fail(self) -> None:
-        self.close()
+    def _exchange(self, lines: bytes, count: int) -> list[dict]:
+        answers = []
+        try:
+            self._process.stdin.write(lines + b"\n")
+            self._process.stdin.flush()
+            for _ in range(count):
+                answers.append(json.loads(self._process.stdout.readline()))
+        except (BrokenPipeError, json.JSONDecodeError):  # also of the empty line after the last one
+            self._refusal = self._failed
+            self._end()
+            raise self._failed() from None
+        return answers
+
+    def _end(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.stdout.close()
+        try:
+            self._process.wait(timeout=END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _failed(self) -> ProgramError:
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace")
-        raise ProgramError(self._command, self._process.returncode, said)
+        return ProgramError(self._command, self._process.returncode, said)
+
+    def _interrupted(self) -> RuntimeError:
+        return RuntimeError(f"{self._model}: an interrupted call ended its process; load the model again")
+
+    def _closed(self) -> RuntimeError:
+        return RuntimeError(f"{self._model}: the model was closed; load it again")

@@ -6,7 +6,10 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from osp.program import run, words_of
 from test_gguf_model import random_llama
 
 import osp
+from osp import program as osp_program
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -97,6 +101,134 @@ def test_texts_and_continuations(plain, run_program):
     assert sampled[0] == sampled[1] != sampled[2]
 
 
+@pytest.mark.parametrize("choice", ["plain", "integer", "simulated", "head of 4 bits"])
+def test_text_is_drawn_from_the_logits_that_the_model_shows(
+    plain, quantized, choice, run_program, monkeypatch
+):
+    results = []
+
+    def kept(*words, **keywords):
+        results.append(run(*words, **keywords))
+        return results[-1]
+
+    monkeypatch.setattr(osp_program, "run", kept)
+    path = plain[0] if choice == "plain" else quantized
+    words = {"simulated": {"engine": "simulated"}, "head of 4 bits": {"head": 4}}.get(choice, {})
+    with osp.Model.from_pretrained(path, **words) as model:
+        found = [model.generate("A tree", max_tokens=6, temperature=2.0, seed=seed) for seed in (1, 2)]
+    engine = results[-1].get("engine", "none")
+    ends = {"integer": "16-bit head", "head of 4 bits": "4-bit head"}.get(choice)
+    assert engine.endswith(ends) if ends else "head" not in engine
+    options = {"integer": ["--head", "16"], "simulated": ["--engine", "simulated"], "plain": []}
+    command = ["osp", "generate", path, *options.get(choice, ["--head", "4"]), "--prompt", "A tree"]
+    command += ["--max-tokens", "6", "--temperature", "2", "--json", "--seed"]
+    expected = [json.loads(run_program([*command, seed]).stdout)["text"] for seed in (1, 2)]
+    assert found == expected and found[0] != found[1]
+
+
+def test_a_text_may_end_at_what_looks_like_an_option(plain):
+    with osp.Model.from_pretrained(plain[0]) as model:
+        text = model.generate("A tree", max_tokens=6, stop=["--", "--json"], temperature=2.0, seed=1)
+        assert text == model.generate("A tree", max_tokens=6, temperature=2.0, seed=1)
+        assert model.generate("", max_tokens=6, temperature=2.0, seed=1)
+
+
+def test_arguments_of_another_kind_are_refused_and_not_guessed_at(plain):
+    two_rows = torch.ones(2, 3, dtype=torch.int64)
+    with osp.Model.from_pretrained(plain[0]) as model:
+        for call in (
+            lambda: model.generate("A tree", stop="END"),
+            lambda: model.generate("A tree", stop="END", temperature=1.0),
+            lambda: model.generate("A tree", stop=[5]),
+            lambda: model.generate(two_rows),
+            lambda: model.generate(b"A tree"),
+            lambda: model.score_texts("A whole text"),
+            lambda: model.score_texts([[1, 2]]),
+            lambda: model.score("A tree"),
+            lambda: model.score(("A ", "tr")),
+            lambda: model.score([([1.7], [2])]),
+            lambda: model.score([([1], [2.0])]),
+            lambda: model.score([(torch.tensor([1.0]), [2])]),
+            lambda: model.score([(two_rows, [2])]),
+            lambda: model.logits(two_rows),
+            lambda: model.logits([[1], [2]]),
+            lambda: model.logits([1.0, 2.0]),
+            lambda: words_of({"bits": b"4-4-4"}),
+            lambda: words_of({"bits": {"4-4-4": 1}}),
+        ):
+            with pytest.raises(TypeError):
+                call()
+        # None of them has reached the program, and one row is one text.
+        assert torch.equal(model.logits(torch.tensor([[1, 2]])), model.logits([1, 2]))
+        assert model.score([(torch.tensor([1]), torch.tensor([2]))]) == model.score([([1], [2])])
+
+
+class OutOfTime(Exception):
+    pass
+
+
+@contextmanager
+def alarm(seconds):
+    """Raises OutOfTime in the midst of the block."""
+
+    def ring(*_):
+        raise OutOfTime
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def process_of(model):
+    return model._process._process
+
+
+def test_after_an_interrupted_call_no_answer_is_that_of_another(plain):
+    with osp.Model.from_pretrained(plain[0]) as model:
+        process = process_of(model)
+        os.kill(process.pid, signal.SIGSTOP)  # as if it had much to do
+        with pytest.raises(OutOfTime), alarm(0.3):
+            model.score([([1, 2], [3])] * 3)
+        assert process.poll() == -signal.SIGKILL
+        for call in (lambda: model.score([([7], [8])]), lambda: model.logits([1])):
+            with pytest.raises(RuntimeError, match="load the model again"):
+                call()
+    with osp.Model.from_pretrained(plain[0]) as model:
+        pass
+    with pytest.raises(RuntimeError, match="was closed"):
+        model.logits([1])
+
+
+def test_threads_share_a_model(plain):
+    """Each gets its own answers, in its own order."""
+    texts = [[([1], [i % 50 + 2] * (i % 7 + 1))] * 40 for i in range(60)]
+    with osp.Model.from_pretrained(plain[0]) as model, ThreadPoolExecutor(8) as pool:
+        counts = [[score.tokens for score in scores] for scores in pool.map(model.score, texts)]
+    assert counts == [[i % 7 + 1] * 40 for i in range(60)]
+
+
+def test_a_model_can_be_closed_by_a_handler(plain):
+    """Where it has just written a request, whose answer does not come."""
+    model = osp.Model.from_pretrained(plain[0])
+    os.kill(process_of(model).pid, signal.SIGSTOP)
+
+    def ring(*_):
+        model.close()
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(RuntimeError):
+            model.score([([1, 2], [3])])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert process_of(model).poll() == -signal.SIGKILL
+
+
 def test_evaluate_returns_what_the_program_prints(plain, quantized, text, run_program):
     found = osp.evaluate(quantized, data=text, data_tokens=512)
     words = ["osp", "eval", quantized, "--data", text, "--data-tokens", "512", "--json", "--quiet"]
@@ -118,8 +250,10 @@ def test_keywords_are_options():
         "--asymmetric",
     ]
     assert words_of({"bits": ["4-4-4", "16-16-16"], "stop": ["a", "b"]}) == [
-        "--bits", "4-4-4,16-16-16", "--stop", "a", "--stop", "b",
+        "--bits=4-4-4,16-16-16", "--stop=a", "--stop=b",
     ]  # fmt: skip
+    # Values that begin with a dash, and empty ones, after which the program reads "=" as "the next word".
+    assert words_of({"stop": ["--", ""], "prompt": ""}) == ["--stop=--", "--stop", "", "--prompt", ""]
     assert words_of({"prompt": "--json"}) == ["--prompt=--json"]
 
 
@@ -137,6 +271,72 @@ def test_what_the_program_refuses_is_an_error_with_its_sentence(plain, text, tmp
     assert missing.value.status != 0
     with pytest.raises(FileNotFoundError, match="no such program"):
         run("eval", program=str(tmp_path / "no-program"))
+
+
+@pytest.fixture
+def script(tmp_path):
+    """script(LINES) -> a program in Python that runs them."""
+
+    def write(lines):
+        file = tmp_path / "program"
+        file.write_text(f"#!{sys.executable}\nimport os, signal, sys, time\n{lines}\n")
+        file.chmod(0o755)
+        return str(file)
+
+    return write
+
+
+def test_progress_is_shown_and_the_sentence_is_known(plain, text, tmp_path, capfd, script):
+    with pytest.raises(osp.ProgramError) as error:
+        osp.evaluate(tmp_path / "nowhere", data=text, quiet=False)
+    assert "no config.json" in error.value.sentence
+    assert "no config.json" in capfd.readouterr().err
+    long = script(
+        "os.write(2, 'begin é\\n'.encode()[:7]); time.sleep(0.1); os.write(2, 'é\\n'.encode()[1:])\n"
+        "sys.stderr.write('progress\\n' * 100000 + 'error: the end\\n'); sys.exit(5)"
+    )
+    with pytest.raises(osp.ProgramError) as error:
+        run("eval", program=long, quiet=False)
+    assert (error.value.status, error.value.sentence) == (5, "the end")
+    shown = capfd.readouterr().err
+    assert shown.startswith("begin é\nprogress\n") and shown.endswith("error: the end\n")
+    assert shown.count("progress\n") == 100000
+
+
+def test_progress_is_shown_at_once(script, monkeypatch):
+    class Shown:
+        def __init__(self):
+            self.came, self.flush = threading.Event(), lambda: None
+
+        def write(self, _):
+            self.came.set()
+            raise OSError("the reader has gone")
+
+    shown = Shown()
+    waiting = script("os.write(2, b'half')\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.02)")
+    monkeypatch.setattr(sys, "stderr", shown)
+    go = Path(waiting).with_name("go")
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(run, go, program=waiting, quiet=False)
+        came = shown.came.wait(20)
+        go.touch()
+        assert came and result.result(timeout=20) is None
+
+
+@pytest.mark.parametrize("then", ["prints", "stays"])
+def test_an_interrupted_program_ends(script, then, tmp_path, monkeypatch):
+    """One with more to print than a pipe holds, and one that does not end by itself."""
+    monkeypatch.setattr(osp_program, "INTERRUPT_SECONDS", 20 if then == "prints" else 0.3)
+    late = {"prints": "sys.stdout.write('x' * 1000000); sys.exit(75)", "stays": "pass"}[then]
+    waiting = script(
+        f"def late(*_):\n    {late}\nsignal.signal(signal.SIGINT, late)\n"
+        "with open(sys.argv[1], 'w') as file: file.write(str(os.getpid()))\nwhile True: time.sleep(0.02)"
+    )
+    begin = time.monotonic()
+    with pytest.raises(OutOfTime), alarm(1.5):
+        run(tmp_path / "pid", program=waiting)
+    assert time.monotonic() - begin < 10
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
 
 
 @pytest.mark.parametrize(
