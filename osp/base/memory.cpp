@@ -98,12 +98,15 @@ int64_t page_faults() {
   return int64_t(usage.ru_minflt) + int64_t(usage.ru_majflt);
 }
 
-int64_t memory_limit_bytes() {
+int64_t shared_memory_bytes() {
   const std::string machine = system_file("/proc/meminfo");
+  const int64_t whole = kilobytes_of(machine, "MemTotal") + kilobytes_of(machine, "SwapTotal");
+  return std::min(whole == 0 ? kNoLimit : whole, group_limit());
+}
+
+int64_t memory_limit_bytes() {
   const std::string status = system_file("/proc/self/status");
-  int64_t limit = kilobytes_of(machine, "MemTotal") + kilobytes_of(machine, "SwapTotal");
-  if (limit == 0) limit = kNoLimit;
-  return std::min({limit, group_limit(), process_limit(RLIMIT_AS, status, "VmSize"),
+  return std::min({shared_memory_bytes(), process_limit(RLIMIT_AS, status, "VmSize"),
                    process_limit(RLIMIT_DATA, status, "VmData")});
 }
 

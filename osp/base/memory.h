@@ -16,8 +16,12 @@ int64_t resident_memory_bytes();
 // The number of page faults so far. A program that reuses its memory causes none.
 int64_t page_faults();
 
-// What this process can have: the machine's memory with swap, or the smaller limit of its control
-// group or of the process (ulimit -v, -d).
+// The machine's memory with swap, or the smaller limit of this process's control group: what this process
+// and others share.
+int64_t shared_memory_bytes();
+
+// What this process can have: shared_memory_bytes(), or the smaller limit of the process (ulimit -v,
+// -d).
 int64_t memory_limit_bytes();
 
 // The part of the machine's memory that no process needs now, at most memory_limit_bytes().

@@ -67,6 +67,13 @@ int run(const TrainCommand& options) {
                  {"resume", "auto_resume", "resume_from", "init_from", "with_optimizer"},
                  "--dry-run describes a new run of the recipe");
   }
+  if (options.train.auto_resume && !options.train.resume_from.empty()) {
+    fail(ErrorCode::usage,
+         "--auto-resume with --resume-from {}: every start of the job would set the later "
+         "checkpoints aside again; go back once with --resume-from alone, then start the job with "
+         "--auto-resume alone",
+         options.train.resume_from);
+  }
   if (options.ranks > 1 && !options.dry) {
     fail(ErrorCode::usage,
          "--ranks {}: many processes are started by Python; run `python -m osp train --ranks {}` "

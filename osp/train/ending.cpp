@@ -16,10 +16,18 @@ std::string record_path(const std::string& run) { return run + "/exit.json"; }
 // null instead of −1.
 Json known_step(int64_t step) { return step < 0 ? Json() : Json(step); }
 
-// torchrun's name for the job, "" without torchrun.
+// The name of this start of torchrun, the same for all its restarts; "" without torchrun, or if it keeps
+// no logs. torchrun's name for the job does not tell two jobs apart: it is "none" by default, and a job
+// that Slurm queues again keeps its own. The folder of its logs does, whose name is that of the job and
+// random letters (LOGS/JOB_ab12cd34/attempt_0/0/error.json).
 std::string launch_name() {
-  const char* name = std::getenv("TORCHELASTIC_RUN_ID");
-  return name == nullptr ? "" : name;
+  const char* file = std::getenv("TORCHELASTIC_ERROR_FILE");
+  if (file == nullptr) return "";
+  const std::string path = file;
+  const size_t end = path.rfind("/attempt_");
+  if (end == std::string::npos) return "";
+  const std::string folder = path.substr(0, end);
+  return folder.substr(folder.rfind('/') + 1);
 }
 
 Json read_record(const std::string& path) {
@@ -58,7 +66,9 @@ void Ending::refuse_useless_restart() const {
   const char* restarts = std::getenv("TORCHELASTIC_RESTART_COUNT");
   if (restarts == nullptr || std::string(restarts) == "0") return;
   const Json record = read_record(record_path(run_));
-  if (record.is_null() || entry_or(record, "launch", std::string()) != launch_name()) return;
+  const std::string name = launch_name();
+  if (record.is_null() || name.empty()) return;
+  if (entry_or(record, "launch", std::string()) != name) return;
   const int status = entry_or(record, "status", 0);
   for (const ErrorCode code : {ErrorCode::usage, ErrorCode::diverged, ErrorCode::interrupted}) {
     if (exit_status(code) != status) continue;

@@ -6,7 +6,8 @@
 // There is none while a run trains. The rank that fails first says why; one that only sees that another
 // is gone (LostRank) says so where nobody has said more. Of an end that all ranks share, the first
 // rank's words stay. The launcher of `--ranks` adds what a rank that was killed could not say
-// (python/osp/ranks.py). A job of torchrun also records torchrun's name for it as "launch".
+// (python/osp/ranks.py). Under torchrun "launch" names the start of it, by which its restarts know the
+// record from that of an earlier job.
 //
 // Tested by tests/python/test_ranks_ending.py.
 #pragma once

@@ -3,7 +3,9 @@
 #include <ATen/Parallel.h>
 #include <torch/version.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -73,18 +75,39 @@ constexpr const char* kMemoryAdvice =
     "= "
     "false, or choose a smaller model";
 
+// The ranks that share this machine: LOCAL_WORLD_SIZE as their launcher sets it, or all.
+int64_t ranks_here(int64_t ranks) {
+  const char* text = std::getenv("LOCAL_WORLD_SIZE");
+  const int64_t here = text == nullptr ? 0 : std::strtoll(text, nullptr, 10);
+  return here >= 1 ? std::min(here, ranks) : ranks;
+}
+
 // Compares the estimate with the machine: Error(memory) if it cannot fit, a warning if only other
-// programs are in the way. Returns the estimate in bytes.
+// programs are in the way. Returns the estimate of a rank in bytes.
 double check_memory(const Recipe& recipe, const Routing& routing, int64_t ranks, Console& console) {
-  const double needed = estimate_memory(recipe, routing, ranks).total();
-  if (recipe.train.device != "cpu") return needed;
-  require_memory(needed, "training this recipe", kMemoryAdvice);
+  const MemoryEstimate estimate = estimate_memory(recipe, routing, ranks);
+  const double each = estimate.total();
+  if (recipe.train.device != "cpu") return each;
+  require_memory(each, "training this recipe", kMemoryAdvice);
+  // Only the first rank gathers what it saves.
+  const int64_t here = ranks_here(ranks);
+  const double needed = each + static_cast<double>(here - 1) * (each - estimate.snapshot);
+  const std::string work =
+      here == 1
+          ? "training this recipe"
+          : fmt::format("training this recipe with {} ranks on this machine, at most {} each,",
+                        here, format_bytes(each));
+  if (const auto whole = static_cast<double>(shared_memory_bytes()); needed > whole) {
+    fail(ErrorCode::memory,
+         "{} needs about {} of memory, and this machine has {}: start fewer ranks on it, or {}",
+         work, format_bytes(needed), format_bytes(whole), kMemoryAdvice);
+  }
   const auto free = static_cast<double>(free_memory_bytes());
   if (needed > free) {
-    console.warn("training this recipe needs about {} of memory, and {} are free now: {}",
-                 format_bytes(needed), format_bytes(free), kMemoryAdvice);
+    console.warn("{} needs about {} of memory, and {} are free now: {}", work, format_bytes(needed),
+                 format_bytes(free), kMemoryAdvice);
   }
-  return needed;
+  return each;
 }
 
 // Resuming may happen in another folder. "" stays.
@@ -369,10 +392,12 @@ Json train_as(const Ranks& ranks, const Recipe& recipe, const TrainOptions& opti
   // Take the run folder and train.
   try {
     RunFolder folder = open_folder_of_first(ranks, options.out, weights, [&] {
-      const bool resume =
-          options.resume || (options.auto_resume && path_exists(options.out + "/lock"));
-      RunFolder opened = open_run_folder(options.out, {resume, options.resume_from}, weights,
-                                         complete, data.train.fingerprint(), console);
+      const ResumeChoice choice{.resume = options.resume,
+                                .automatic = options.auto_resume,
+                                .from = options.resume_from,
+                                .ranks = ranks.size()};
+      RunFolder opened = open_run_folder(options.out, choice, weights, complete,
+                                         data.train.fingerprint(), console);
       ending.take_folder();
       return opened;
     });

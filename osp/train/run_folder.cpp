@@ -100,7 +100,7 @@ int64_t chosen_step(const std::string& path, const std::string& from) {
 
 // Whether the checkpoint can be continued by this recipe, on this data. Fills in steps_before.
 void check_checkpoint(RunFolder& folder, const Recipe& recipe, const std::string& data_fingerprint,
-                      Console& console) {
+                      int64_t ranks, Console& console) {
   if (folder.checkpoint.step < 0) return;
   const std::string where = checkpoint_path(folder.path, folder.checkpoint.step);
   const Json& manifest = folder.checkpoint.manifest;
@@ -128,13 +128,22 @@ void check_checkpoint(RunFolder& folder, const Recipe& recipe, const std::string
         "rounding (docs/numerics.md)",
         json_int(manifest, "threads", where), at::get_num_threads());
   }
+  // Checkpoints from before there were ranks are of one.
+  const int64_t ranks_before = manifest.contains("ranks") ? json_int(manifest, "ranks", where) : 1;
+  if (!recipe.train.exact_ranks && ranks_before != ranks) {
+    console.warn(
+        "the run was made with {} ranks and goes on with {}: with train.exact_ranks = false "
+        "results are the same only up to rounding (docs/numerics.md)",
+        ranks_before, ranks);
+  }
 }
 
 // Whether the weights that the call names are those that the run began with. Fills in what the call
-// leaves out.
-void check_start(const RunFolder& folder, StartingWeights& start) {
-  if (folder.checkpoint.step >= 0) {
-    if (start.from.empty()) return;
+// leaves out. A job that is started again with the same words names them at every start.
+void check_start(const RunFolder& folder, bool automatic, StartingWeights& start) {
+  const bool has_checkpoint = folder.checkpoint.step >= 0;
+  if (has_checkpoint && start.from.empty()) return;
+  if (has_checkpoint && !automatic) {
     fail(ErrorCode::usage,
          "{}: goes on from {}, whose weights --init-from would replace; leave one of --resume and "
          "--init-from out",
@@ -150,9 +159,12 @@ void check_start(const RunFolder& folder, StartingWeights& start) {
     start = before;
   } else if (as_written(start.from) != before.from ||
              start.with_optimizer != before.with_optimizer) {
-    fail(ErrorCode::usage,
-         "{}: began with {}, not with --init-from {}; choose another folder with --out",
-         folder.path, before.from.empty() ? "initialised weights" : before.from, start.from);
+    const auto shown = [](const StartingWeights& weights) {
+      if (weights.from.empty()) return std::string("initialised weights");
+      return "--init-from " + weights.from + (weights.with_optimizer ? " --with-optimizer" : "");
+    };
+    fail(ErrorCode::usage, "{}: began with {}, not with {}; choose another folder with --out",
+         folder.path, shown(before), shown(start));
   }
 }
 
@@ -171,8 +183,9 @@ RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice,
                           const std::string& data_fingerprint, Console& console) {
   // Hold the folder, and refuse one that holds anything of another run. One that no start has ever
   // held has nothing to resume.
-  const bool resume = choice.resume || !choice.from.empty();
-  if (resume && !path_exists(path + "/lock") &&
+  const bool must_resume = choice.resume || !choice.from.empty();
+  const bool resume = must_resume || choice.automatic;
+  if (must_resume && !path_exists(path + "/lock") &&
       (!is_directory(path) || trace_of_run(path).empty())) {
     fail(ErrorCode::usage,
          "{}: there is no run to resume; check --out, or leave out --resume to begin one", path);
@@ -202,8 +215,8 @@ RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice,
          "--out",
          path);
   }
-  check_checkpoint(folder, recipe, data_fingerprint, console);
-  check_start(folder, start);
+  check_checkpoint(folder, recipe, data_fingerprint, choice.ranks, console);
+  check_start(folder, choice.automatic, start);
   clean_run_folder(path, folder.checkpoint);
   return folder;
 }

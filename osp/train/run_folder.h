@@ -24,7 +24,9 @@ struct RunFolder {
 // Which checkpoint of a run folder to continue from.
 struct ResumeChoice {
   bool resume = false;
-  std::string from;  // "step-300"; "": the newest
+  bool automatic = false;  // resume if the folder has anything of a run, else begin one
+  std::string from;        // "step-300"; "": the newest
+  int64_t ranks = 1;       // that go on
 };
 
 // The weights that a run began with, from --init-from. They are of no further use once there is a
@@ -37,11 +39,11 @@ struct StartingWeights {
 // Creates and locks the folder, finds the checkpoint to resume from, sets aside and removes what
 // clean_run_folder() names. `start` becomes what the run began with, where it has no checkpoint yet.
 // Error(usage) if another process trains there; if it holds anything of a run and `choice` does not
-// resume it, or nothing and `choice` does; if `start` names weights and the run has a checkpoint or
-// began with others; if it belongs to another recipe or other data, or nothing
-// says to which; if it holds a finished model and no checkpoint; if the checkpoint is beyond
-// train.steps, which otherwise may differ from the run's. Error(damaged) if no checkpoint is
-// intact.
+// resume it, or nothing and `choice.resume` or `choice.from` do; if `start` names weights and the run
+// began with others, or has a checkpoint and `choice` is not automatic; if it belongs to another recipe
+// or other data, or nothing says to which; if it holds a finished model and no checkpoint; if the
+// checkpoint is beyond train.steps, which otherwise may differ from the run's. Error(damaged) if no
+// checkpoint is intact.
 RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice,
                           StartingWeights& start, const Recipe& resolved_recipe,
                           const std::string& data_fingerprint, Console& console);

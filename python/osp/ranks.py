@@ -166,17 +166,19 @@ def launch(count, words):
             # A group of its own: a terminal's Ctrl-C reaches it once, from here.
             processes.append(subprocess.Popen(command, env={**environment, **own}, start_new_session=True))
         status, rank, cause = wait_for(processes, stopped)
-        if cause:
+        note = Path(folder) / "run"
+        # A rank that was killed for its silence explains nothing where another has said what went wrong.
+        if cause and not (status == LOST and says_root_cause(note)):
             print(f"error: {cause}", file=sys.stderr, flush=True)
-            complete_record(Path(folder) / "run", status, rank, cause, count)
+            complete_record(note, status, rank, cause, count)
         return status
 
 
 def wait_for(processes, stopped):
     """Waits for all ranks. Once one has failed, the others have a while to notice; then they are killed.
 
-    Returns (exit status, rank, cause): those of the rank that failed first, and where it could not say why
-    itself, the sentence that does.
+    Returns (exit status, rank, cause): those of the rank that failed first, and where it may not have known
+    why itself, a sentence on what was seen here.
     """
     first_failure, failed_at, hanging = None, None, []
     while any(process.poll() is None for process in processes):
@@ -203,11 +205,26 @@ def wait_for(processes, stopped):
     return code, rank, ""
 
 
+def says_root_cause(note):
+    """Whether a rank of the run that `note` names has recorded what went wrong, not only a loss."""
+    with contextlib.suppress(OSError, ValueError):
+        return read_record(Path(note.read_text()) / "exit.json").get("is_root_cause") is True
+    return False
+
+
+def read_record(path):
+    """The record at `path`; {} without one, or for what is none."""
+    with contextlib.suppress(OSError, ValueError):
+        record = json.loads(path.read_text())
+        return record if isinstance(record, dict) else {}
+    return {}
+
+
 def complete_record(note, status, rank, cause, count):
     """Writes what the launcher alone knows into the RUN/exit.json of the run that `note` names, if any."""
     with contextlib.suppress(OSError, ValueError):
         path = Path(note.read_text()) / "exit.json"
-        record = json.loads(path.read_text()) if path.exists() else {"step": None, "checkpoint": newest(path)}
+        record = read_record(path) or {"step": None, "checkpoint": newest(path)}
         said = record.get("cause")
         record |= {"ending": "failed", "status": status, "cause": cause, "is_root_cause": True}
         record |= {"rank": rank, "ranks": count}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from ranks_fixture import finished, settings
 from train_fixture import metrics, one_thread, write_recipe
 
 
@@ -54,6 +55,44 @@ def test_a_recipe_beyond_the_machine_is_refused_before_step_one(osp_build, train
     sentence = check_sentence(result)
     assert "this machine has" in sentence and "needs about" in sentence
     assert not (tmp_path / "run").exists()
+
+
+def test_ranks_that_fit_one_by_one_and_not_together_are_refused(
+    start_ranks, run_program, train_tokens, tmp_path
+):
+    sizes = ["model.width=4096", "model.heads=32", "model.inner=16384", "train.reduction_groups=2"]
+    recipe = write_recipe(tmp_path / "fp32-osp.toml", train_tokens)
+    describe = ["osp", "train", recipe, "--dry-run", "--ranks", 2]
+
+    def words(layers):
+        return settings(*sizes, f"model.layers={layers}")
+
+    def dry_run(layers, here, *more):
+        environment = {**one_thread(), "LOCAL_WORLD_SIZE": str(here)}
+        result = run_program([*describe, *more, *words(layers)], check=False, env=environment)
+        return result
+
+    def needed(layers):
+        return json.loads(dry_run(layers, 1, "--json").stdout)["memory_bytes"]["total"]
+
+    refused = dry_run(1000, 1)
+    machine = float(refused.stderr.split("this machine has ")[1].split(" GB")[0]) * 1e9
+    one, layer = needed(1), needed(2) - needed(1)
+    layers = 1 + int((0.9 * machine - one) / layer)
+    each = needed(layers)
+    assert dry_run(layers, 1).returncode == 0
+
+    # A launcher that says nothing: all are here.
+    alone = run_program([*describe, *words(layers)], check=False, env=one_thread())
+    for result in (alone, dry_run(layers, 2)):
+        sentence = check_sentence(result)
+        assert f"with 2 ranks on this machine, at most {each / 1e9:.2f} GB each" in sentence
+        assert "start fewer ranks on it" in sentence
+    both = float(sentence.split("needs about ")[1].split(" GB")[0]) * 1e9
+    assert max(machine, 1.2 * each) < both <= 2 * each + 1e7
+
+    _, err = finished(start_ranks(2, tmp_path / "run", *words(layers)), 5)
+    assert "start fewer ranks on it" in err and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("room_mb", [260, 400, 520])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,60 @@ def test_a_rank_that_hangs_is_named(start_ranks, tmp_path):
     assert found["cause"] == "rank 1 of 2 did not answer and was killed" and found["cause"] in err
 
 
+# The launcher with ranks that are scripts: the second fails at once and the first goes on computing.
+RANKS_THAT_ARE_SCRIPTS = """
+import sys
+from osp import ranks
+ranks.GRACE_S = 0.5
+ranks.sys.executable = sys.argv[1]
+sys.exit(ranks.launch(2, ["train"]))
+"""
+ONE_FAILS = """#!/bin/sh
+if [ "$RANK" = 0 ]; then exec sleep 60; fi
+if [ -n "$RUN" ]; then
+    [ -z "$RECORD" ] || printf '%s' "$RECORD" > "$RUN/exit.json"
+    printf '%s' "$RUN" > "$OSP_RUN_NOTE"
+fi
+exit 5
+"""
+KILLED = "rank 0 of 2 did not answer and was killed"
+NO_SPACE = {"ending": "failed", "status": 5, "cause": "no space left", "is_root_cause": True, "rank": 1}
+LOST = {**NO_SPACE, "cause": "another rank has ended", "is_root_cause": False}
+
+
+@pytest.mark.parametrize(
+    "written, cause",
+    [
+        (json.dumps(NO_SPACE), "no space left"),
+        (json.dumps(LOST), KILLED),
+        ("", KILLED),
+        ("[]", KILLED),
+        ("{", KILLED),
+    ],
+)
+def test_a_slow_rank_that_is_killed_hides_no_root_cause(repo_root, osp_build, tmp_path, written, cause):
+    script = tmp_path / "rank"
+    script.write_text(ONE_FAILS)
+    script.chmod(0o755)
+    run = tmp_path / "run"
+    run.mkdir()
+    given = {"PYTHONPATH": str(repo_root / "python"), "OSP_BUILD": str(osp_build)}
+    result = subprocess.run(
+        [sys.executable, "-c", RANKS_THAT_ARE_SCRIPTS, script],
+        env={**one_thread(), **given, "RUN": str(run), "RECORD": written},
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert result.returncode == 5
+    assert (KILLED in result.stderr) == (cause != NO_SPACE["cause"])
+    assert "Traceback" not in result.stderr
+    if cause == KILLED:
+        found = record(run)
+        assert (found["cause"], found["rank"], found["is_root_cause"]) == (KILLED, 0, True)
+        assert found.get("said_by_others") == (LOST["cause"] if "cause" in written else None)
+    else:
+        assert record(run) == NO_SPACE
+
+
 def test_divergence_is_recorded_in_the_words_of_the_first_rank(start_ranks, tmp_path):
     words = settings(GROUPS, *DIVERGING)
     _, err = finished(start_ranks(2, tmp_path / "run", *words), 4)
@@ -148,6 +203,101 @@ def test_a_record_that_is_no_record_stops_no_restart(run_program, train_tokens, 
     run = tmp_path / "run"
     run.mkdir()
     (run / "exit.json").write_text(content)
-    given = {**one_thread(), "TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_RUN_ID": "a"}
-    run_program(["osp", "train", recipe, "--out", run, "--auto-resume", "--quiet"], env=given)
+    words = ["osp", "train", recipe, "--out", run, "--auto-resume", "--quiet"]
+    run_program(words, env=restarted_by_torchrun("a"))
     assert record(run)["status"] == 0 and record(run)["launch"] == "a"
+
+
+def restarted_by_torchrun(logs):
+    """The environment of the first restart of a torchrun whose default name for the job is "none"."""
+    return {
+        **one_thread(),
+        "TORCHELASTIC_RESTART_COUNT": "1",
+        "TORCHELASTIC_RUN_ID": "none",
+        "TORCHELASTIC_ERROR_FILE": f"/tmp/torchelastic_x/{logs}/attempt_1/0/error.json" if logs else "",
+    }
+
+
+@pytest.mark.parametrize("status", [2, 4, 75])
+def test_a_record_of_an_earlier_job_of_the_same_name_stops_no_restart(
+    run_program, train_tokens, tmp_path, status
+):
+    """An attempt that dies before it holds the folder leaves the record of the job before."""
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    for earlier, now, expected in [
+        ("none_abcd1234", "none_abcd1234", status),
+        ("none_abcd1234", "none_efgh5678", 0),
+        ("none", "none_efgh5678", 0),
+        ("none", "", 0),
+        ("", "", 0),
+    ]:
+        run = tmp_path / f"run-{earlier}-{now}"
+        run.mkdir()
+        before = {"ending": "failed", "status": status, "cause": "that of before", "launch": earlier}
+        (run / "exit.json").write_text(json.dumps(before))
+        words = ["osp", "train", recipe, "--out", run, "--auto-resume", "--quiet"]
+        result = run_program([*words, *settings("train.steps=2", "schedule.warmup_steps=0")], check=False,
+                             env=restarted_by_torchrun(now))  # fmt: skip
+        assert result.returncode == expected, result.stderr
+        assert ("not started again" in result.stderr) == (expected != 0)
+        assert record(run)["status"] == expected
+
+
+# --auto-resume, whose words are the same at every start.
+
+
+def test_auto_resume_goes_back_to_no_checkpoint(run_program, train_tokens, tmp_path):
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    run = tmp_path / "run"
+    words = ["osp", "train", recipe, "--out", run, "--quiet", "--auto-resume"]
+    run_program(words, env=one_thread())
+    before = checkpoints(run)
+    for out in ([], ["--out", tmp_path / "new"]):
+        refused = run_program([*words, "--resume-from", "step-2", *out], check=False, env=one_thread())
+        assert refused.returncode == 2 and "go back once with --resume-from alone" in refused.stderr
+    assert checkpoints(run) == before and not (tmp_path / "new").exists()
+
+
+def test_auto_resume_finds_a_run_that_was_copied_without_its_lock(run_program, train_tokens, tmp_path):
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    run_program(["osp", "train", recipe, "--out", tmp_path / "one", "--quiet"], env=one_thread())
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "one", copy, ignore=shutil.ignore_patterns("lock"))
+    words = ["osp", "train", recipe, "--out", copy, "--auto-resume"]
+    result = run_program([*words, *settings("train.steps=8")], env=one_thread())
+    assert "going on from" in result.stderr and max(checkpoints(copy)) == 8
+
+
+def test_auto_resume_goes_on_beside_the_weights_that_the_run_began_with(run_program, train_tokens, tmp_path):
+    recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
+    weights = tmp_path / "other" / "step-6"
+    run_program(["osp", "train", recipe, "--out", tmp_path / "other", "--quiet"], env=one_thread())
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    for name in ("whole", "run"):
+        words = ["osp", "train", recipe, "--out", tmp_path / name, "--auto-resume", "--init-from", weights]
+        begun = run_program(words, env=one_thread())
+        assert "starting with the weights" in begun.stderr
+    for name in ["model", *(f"step-{step}" for step in checkpoints(run)[1:])]:
+        shutil.rmtree(run / name)
+    again = run_program(words, env=one_thread())
+    assert "going on from" in again.stderr and "starting with the weights" not in again.stderr
+    last = "step-6/model.safetensors"
+    assert (run / last).read_bytes() == (whole / last).read_bytes() != (weights.parent / last).read_bytes()
+    for other in (["--with-optimizer"], ["--init-from", weights.parent / "model"]):
+        refused = run_program([*words, *other] if len(other) == 1 else [*words[:-2], *other], check=False,
+                              env=one_thread())  # fmt: skip
+        assert refused.returncode == 2 and f"began with --init-from {weights}, not" in refused.stderr
+    plain = ["osp", "train", recipe, "--out", weights.parent, "--auto-resume", "--init-from", weights]
+    refused = run_program(plain, check=False, env=one_thread())
+    assert refused.returncode == 2 and "began with initialised weights" in refused.stderr
+
+
+def test_another_number_of_ranks_is_told_where_it_changes_rounding(start_ranks, run_program, tmp_path):
+    for name, choice, warned in [("exact", GROUPS, False), ("fast", "train.exact_ranks=false", True)]:
+        run = tmp_path / name
+        finished(start_ranks(2, run, *settings(choice)))
+        words = ["osp", "train", tmp_path / "fp32-osp.toml", "--out", run, "--resume"]
+        result = run_program([*words, *settings(choice, "train.steps=8")], env=one_thread())
+        assert ("made with 2 ranks and goes on with 1:" in result.stderr) == warned
+        again = run_program([*words, *settings(choice, "train.steps=9")], env=one_thread())
+        assert "goes on with" not in again.stderr
