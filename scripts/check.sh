@@ -138,17 +138,21 @@ run_sanitizers() {
 }
 
 # Every test that starts threads of our own (OpenMP's barriers are unknown to the sanitizer): in the folders
-# without the tensor library, the engine's worker pool by itself, and, with the tensor library, the saver.
+# without the tensor library, the engine's worker pool by itself, and, with the tensor library, whose build
+# takes some minutes, the saver (--all).
 # Addresses are not randomized: the sanitizer of g++ 12 wants its own places in memory.
 run_thread_sanitizer() {
   local tests=(
     'build/tsan/osp_tokenizer_test *Threads*' 'build/tsan/osp_data_test *Pipeline*:*BuildShards*'
-    'build/tsan/worker_pool_test *' 'build/tsan-torch/osp_train_test Saver*'
+    'build/tsan/worker_pool_test *'
   ) test
   [ -f build/tsan/build.ninja ] || cmake --preset tsan
-  [ -f build/tsan-torch/build.ninja ] || cmake --preset tsan -B build/tsan-torch -DOSP_TORCH=ON
   cmake --build build/tsan --target osp_tokenizer_test osp_data_test
-  cmake --build build/tsan-torch --target osp_train_test
+  if [ "$mode" = all ]; then
+    [ -f build/tsan-torch/build.ninja ] || cmake --preset tsan -B build/tsan-torch -DOSP_TORCH=ON
+    cmake --build build/tsan-torch --target osp_train_test
+    tests+=('build/tsan-torch/osp_train_test Saver*')
+  fi
   g++ -std=c++20 -O1 -g1 -fsanitize=thread -I. osp/runtime/worker_pool.cpp osp/runtime/worker_pool_test.cpp \
     osp/base/error.cpp -lfmt -lgtest -lgtest_main -pthread -o build/tsan/worker_pool_test
   for test in "${tests[@]}"; do

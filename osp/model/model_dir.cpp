@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -18,6 +19,7 @@
 #include "osp/formats/safetensors.h"
 #include "osp/model/gguf_model.h"
 #include "osp/model/hf_family.h"
+#include "osp/model/packed_weights.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
@@ -190,14 +192,43 @@ void check_tied_copy(const TensorSource& head, const TensorSource& embedding) {
   }
 }
 
-// The place of each tensor of the model. Checks that every one is there with its shape and a known
-// type, and that nothing else is.
+// The name of a part of a packed layer's weight, whose name ends with ".weight".
+std::string part_name(const std::string& weight, const std::string& ending) {
+  return weight.substr(0, weight.size() - std::strlen("weight")) + ending;
+}
+
+// Whether the files have a matrix packed; then its parts are expected.
+bool find_packed(const WeightFiles& weights, const std::optional<PackedLayout>& layout,
+                 const StoredTensor& tensor, std::set<std::string>& expected) {
+  if (!layout || tensor.shape.size() != 2 || !tensor.name.ends_with(".weight")) return false;
+  const PackedParts parts = packed_parts(*layout);
+  if (!weights.tensors.contains(part_name(tensor.name, parts.needed.front()))) return false;
+  for (const std::string& ending : parts.needed) {
+    const std::string name = part_name(tensor.name, ending);
+    if (!weights.tensors.contains(name)) {
+      fail(ErrorCode::damaged, "{}: tensor {} is missing", weights.where, name);
+    }
+    expected.insert(name);
+  }
+  for (const std::string& ending : parts.optional) {
+    expected.insert(part_name(tensor.name, ending));
+  }
+  return true;
+}
+
+// The place of each tensor of the model, without a view where it is packed. Checks that every one is
+// there with its shape and a known type, and that nothing else is.
 std::vector<TensorSource> find_tensors(const WeightFiles& weights, const ModelConfig& config,
-                                       const std::vector<StoredTensor>& stored) {
+                                       const std::vector<StoredTensor>& stored,
+                                       const std::optional<PackedLayout>& layout) {
   // Find every tensor that the model needs.
   std::vector<TensorSource> sources;
   std::set<std::string> expected;
   for (const StoredTensor& tensor : stored) {
+    if (find_packed(weights, layout, tensor, expected)) {
+      sources.push_back({nullptr, weights.where});
+      continue;
+    }
     auto found = weights.tensors.find(tensor.name);
     if (found == weights.tensors.end()) found = weights.tensors.find(tensor.alias);
     if (found == weights.tensors.end()) {
@@ -232,6 +263,17 @@ std::vector<TensorSource> find_tensors(const WeightFiles& weights, const ModelCo
   return sources;
 }
 
+// The numbers of a packed matrix. Error(damaged) as read_fp32.
+at::Tensor read_packed(const WeightFiles& weights, const PackedLayout& layout,
+                       const StoredTensor& tensor) {
+  const auto find = [&](const std::string& ending) -> const TensorView* {
+    const auto found = weights.tensors.find(part_name(tensor.name, ending));
+    return found == weights.tensors.end() ? nullptr : found->second.view;
+  };
+  return unpack_weight(layout, tensor.shape[0], tensor.shape[1], find,
+                       fmt::format("{}: {}", weights.where, shown(tensor.name)));
+}
+
 // A stored tensor in fp32. Error(damaged) at the first element that is NaN or infinite.
 at::Tensor read_fp32(const TensorSource& source, const std::string& name) {
   const at::Tensor tensor = at::empty(source.view->shape, at::kFloat);
@@ -246,13 +288,20 @@ at::Tensor read_fp32(const TensorSource& source, const std::string& name) {
   return tensor;
 }
 
+std::optional<PackedLayout> load_packed_layout(const std::string& dir) {
+  const std::string file = dir + "/config.json";
+  return packed_layout(read_json_file(file, kMaxConfigBytes), file);
+}
+
 // A model dir whose files stay mapped.
 class ModelDirSource : public ModelSource {
  public:
   explicit ModelDirSource(const std::string& dir)
-      : config_(load_model_config(dir).model), weights_(open_weights(dir)) {
+      : config_(load_model_config(dir).model),
+        layout_(load_packed_layout(dir)),
+        weights_(open_weights(dir)) {
     const std::vector<StoredTensor> stored = stored_tensors(config_, parameter_specs(config_));
-    const std::vector<TensorSource> sources = find_tensors(weights_, config_, stored);
+    const std::vector<TensorSource> sources = find_tensors(weights_, config_, stored, layout_);
     for (size_t i = 0; i < stored.size(); ++i) sources_[stored[i].name] = sources[i];
   }
   const ModelConfig& config() const override { return config_; }
@@ -261,6 +310,10 @@ class ModelDirSource : public ModelSource {
     ParameterStore store = make_parameters(config_, options);
     for (const StoredTensor& stored : stored_tensors(config_, store.specs)) {
       const TensorSource& source = sources_.at(stored.name);
+      if (source.view == nullptr) {
+        scatter_stored(stored, read_packed(weights_, *layout_, stored), store);
+        continue;
+      }
       scatter_stored(stored, read_fp32(source, stored.name), store);
       release_pages(source.view->data);
     }
@@ -270,6 +323,7 @@ class ModelDirSource : public ModelSource {
 
  private:
   ModelConfig config_;
+  std::optional<PackedLayout> layout_;
   WeightFiles weights_;
   std::map<std::string, TensorSource> sources_;  // by the name in the family's files
 };
@@ -298,7 +352,9 @@ std::string find_model_dir(const std::string& path) {
 HfConfig load_model_config(const std::string& path) {
   if (is_gguf_path(path)) return load_gguf_config(path);
   const std::string file = find_model_dir(path) + "/config.json";
-  return parse_hf_config(read_json_file(file, kMaxConfigBytes), file);
+  Json config = read_json_file(file, kMaxConfigBytes);
+  if (packed_layout(config, file)) config.erase("quantization_config");
+  return parse_hf_config(config, file);
 }
 
 std::unique_ptr<ModelSource> open_model(const std::string& path) {
