@@ -294,7 +294,12 @@ at::Tensor unpack_weight(const PackedLayout& layout, int64_t rows, int64_t colum
     for (int64_t i = 0; i < columns; ++i) {
       const int64_t g = of[static_cast<size_t>(i)];
       int64_t z = code_at(zeros, g * (rows / per_word) + word, at, bits);
-      if (layout.zeros_less_one) ++z;
+      if (layout.zeros_less_one && ++z == int64_t{1} << bits) {
+        fail(ErrorCode::unsupported,
+             "{}: qzeros has a zero point of 0 in version 1, which programs read differently; "
+             "convert it to checkpoint_format gptq_v2",
+             where);
+      }
       const int64_t q = awq ? code_at(codes, i * (rows / per_word) + word, at, bits)
                             : code_at(codes, i / per_word * rows + r, i % per_word, bits);
       out[r * columns + i] = scales[static_cast<size_t>(g * rows + r)] * static_cast<float>(q - z);

@@ -262,6 +262,12 @@ DAMAGE = {
         "qweight is I32 [4, 64], expected I32 [8",
     ),
     "codes of floats": ("awq", {}, {Q + "qweight": lambda q: q.astype(np.float32)}, "qweight is F32"),
+    "a zero point of 0 less one": (
+        "gptq",
+        {},
+        {Q + "qzeros": lambda z: np.full_like(z, -1)},
+        "qzeros has a zero point of 0 in version 1",
+    ),
     "group beyond": ("gptq", {}, {Q + "g_idx": lambda g: g + 1}, "g_idx names group 2 of 2"),
     "negative group": ("gptq", {}, {Q + "g_idx": lambda g: g - 1}, "g_idx names group -1 of 2"),
     "shape that differs": (
