@@ -249,11 +249,11 @@ def test_a_record_of_an_earlier_job_of_the_same_name_stops_no_restart(
 def test_auto_resume_goes_back_to_no_checkpoint(run_program, train_tokens, tmp_path):
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
     run = tmp_path / "run"
-    words = ["osp", "train", recipe, "--out", run, "--quiet", "--auto-resume"]
-    run_program(words, env=one_thread())
+    words = ["osp", "train", recipe, "--quiet", "--auto-resume", "--out"]
+    run_program([*words, run], env=one_thread())
     before = checkpoints(run)
-    for out in ([], ["--out", tmp_path / "new"]):
-        refused = run_program([*words, "--resume-from", "step-2", *out], check=False, env=one_thread())
+    for out in (run, tmp_path / "new"):
+        refused = run_program([*words, out, "--resume-from", "step-2"], check=False, env=one_thread())
         assert refused.returncode == 2 and "go back once with --resume-from alone" in refused.stderr
     assert checkpoints(run) == before and not (tmp_path / "new").exists()
 
