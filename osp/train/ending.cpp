@@ -1,5 +1,9 @@
 #include "osp/train/ending.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <cstdlib>
 
 #include "osp/base/error.h"
@@ -45,6 +49,24 @@ Value entry_or(const Json& record, const char* name, const Value& otherwise) {
     return otherwise;
   }
 }
+
+// While it lives no other rank on this file system reads and writes the record. The folder itself is
+// locked: the file `lock` in it belongs to the run. Without locks the ranks take their chances.
+class RecordLock {
+ public:
+  explicit RecordLock(const std::string& run)
+      : descriptor_(open(run.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    if (descriptor_ >= 0) flock(descriptor_, LOCK_EX);
+  }
+  ~RecordLock() {
+    if (descriptor_ >= 0) close(descriptor_);
+  }
+  RecordLock(const RecordLock&) = delete;
+  RecordLock& operator=(const RecordLock&) = delete;
+
+ private:
+  int descriptor_;
+};
 
 // Whether what a rank has to say replaces the record that another has written.
 bool replaces(const Json& record, const Json& before, bool first_rank) {
@@ -114,6 +136,7 @@ void Ending::failed(const std::exception& error) const noexcept {
                       {"ranks", ranks_.size()},
                       {"step", known_step(step_)},
                       {"checkpoint", known_step(checkpoints.empty() ? -1 : checkpoints.back())}};
+    const RecordLock lock(run_);
     if (replaces(record, read_record(record_path(run_)), ranks_.is_first())) {
       write_record(run_, record);
     }
