@@ -136,6 +136,24 @@ def gptq(options: argparse.Namespace) -> dict:
     return {**result, "model": "SmolLM2-135M-Instruct"}
 
 
+FLOAT_BITS = "16-16-16,4-4-16,mxfp4-mxfp4-16,nvfp4-nvfp4-16,4-4-4,nvfp4-nvfp4-fp8"
+
+
+def float_formats(_: argparse.Namespace) -> dict:
+    """The demo's models at four bits of several kinds, with the outlier tax of each."""
+    demo = ROOT / "runs" / "demo"
+    names = [f"{recipe}-{seed}" for seed in (1, 2, 3) for recipe in ("adam", "osp")]
+    names = [name for name in names if (demo / name / "model" / "config.json").exists()]
+    if not names:
+        sys.exit("measure: float-formats needs the demo's models: run scripts/demo.sh first")
+    models = [
+        run_json(OSP, "eval", demo / name / "model", "--data", demo / "tokens", "--data-tokens", 32768,
+                 "--bits", FLOAT_BITS, "--tax", "--rotations", 3, "--json", "--quiet")
+        for name in names
+    ]  # fmt: skip
+    return {"models": [{**model, "run": name} for name, model in zip(names, models, strict=True)]}
+
+
 # What a measurement cannot do without, by its option.
 NEEDS = {
     "eval": ("benchmarks", "the folder with the benchmarks' files"),
@@ -147,6 +165,7 @@ MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "train-125m": ("the same with 125M", training("125m")),
     "optim-125m": ("a step of every optimizer on 125M parameters beside PyTorch's", optimizers),
     "engine": ("SmolLM2 quantized, in integers, beside llama.cpp, ik_llama.cpp and OpenVINO", engine),
+    "float-formats": ("the demo's models in MXFP4, NVFP4 and INT4, and their outlier tax", float_formats),
     "eval": ("benchmarks of SmolLM2 beside lm-eval on transformers", benchmarks),
     "quantize": ("GPTQ of SmolLM2 beside GPTQModel in bf16 and in fp32, 128 windows; over an hour", gptq),
 }

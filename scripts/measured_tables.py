@@ -199,6 +199,29 @@ def gptq() -> str:
     return table(header, rows) + "\n\n" + provenance([one], one["result"])
 
 
+def float_formats() -> str:
+    one = load("float-formats")
+    models = one["result"]["models"]
+    rows = []
+    for model in models:
+        loss = model["results"][0]["loss"]
+        for i, result in enumerate(model["results"]):
+            tax = result.get("outlier_tax")
+            cells = ["", "", ""]
+            if tax:
+                cells = [
+                    f"{tax['kl']:.4f}",
+                    f"{tax['tax']:.4f} ± {tax['error']:.4f}",
+                    f"{100 * tax['share']:.1f} %",
+                ]
+            added = f"{result['loss'] - loss:.4f}" if i else ""
+            rows.append(
+                [model["run"] if i == 0 else "", result["bits"], f"{result['loss']:.4f}", added, *cells]
+            )
+    header = ["run", "bits", "loss", "added nats", "KL", "tax, nats", "share"]
+    return table(header, rows, left=2) + "\n\n" + provenance([one], models[0])
+
+
 TABLES = {
     "training": training,
     "training-trials": training_trials,
@@ -206,6 +229,7 @@ TABLES = {
     "engine": engine,
     "benchmarks": benchmarks,
     "gptq": gptq,
+    "float-formats": float_formats,
 }
 
 
