@@ -391,9 +391,9 @@ DAMAGE = {
     "negative eps": (edit_config(rms_norm_eps=-1.0), "rms_norm_eps"),
     "tied is no boolean": (edit_config(tie_word_embeddings=1), "tie_word_embeddings"),
     "another architecture": (edit_config(architectures=["MambaForCausalLM"]), "MambaForCausalLM"),
-    "rope scaling": (edit_config(rope_scaling={"type": "dynamic", "factor": 2.0}), "rope_scaling"),
+    "rope scaling": (edit_config(rope_scaling={"type": "proportional", "factor": 2.0}), "rope_scaling"),
     "rope parameters": (
-        edit_config(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0}),
+        edit_config(rope_parameters={"rope_type": "proportional", "rope_theta": 1e4, "factor": 8.0}),
         "rope_type",
     ),
     "attention bias": (edit_config(attention_bias=True), "q_proj.bias"),
