@@ -65,8 +65,10 @@ std::vector<uint8_t> pack_nibbles(std::span<const int8_t> codes) {
   OSP_CHECK(codes.size() % 2 == 0, "{} codes do not fill bytes", codes.size());
   std::vector<uint8_t> bytes(codes.size() / 2);
   for (size_t i = 0; i < bytes.size(); ++i) {
-    const int low = codes[2 * i], high = codes[2 * i + 1];
-    OSP_CHECK((low | high) >= 0 && (low | high) < 16, "codes {} and {} of four bits", low, high);
+    // A negative code becomes one beyond 15.
+    const int low = static_cast<uint8_t>(codes[2 * i]),
+              high = static_cast<uint8_t>(codes[2 * i + 1]);
+    OSP_CHECK((low | high) < 16, "codes {} and {} of four bits", low, high);
     bytes[i] = static_cast<uint8_t>(low | high << 4);
   }
   return bytes;

@@ -174,10 +174,10 @@ void block_q6_k(const uint8_t* block, float* out) {
 void block_q2_k(const uint8_t* block, float* out) {
   const uint8_t* const codes = block + 16;
   const float d = load_half(block + 80), d_min = load_half(block + 82);
-  for (int part = 0; part < 16; ++part) {
+  for (int64_t part = 0; part < 16; ++part) {
     const float scale = d * static_cast<float>(block[part] & 15);
     const float min = d_min * static_cast<float>(block[part] >> 4);
-    const int run = part / 2;
+    const int64_t run = part / 2;
     const uint8_t* const bytes = codes + run / 4 * 32 + part % 2 * 16;
     for (int i = 0; i < 16; ++i) {
       out[part * 16 + i] = scale * static_cast<float>(bytes[i] >> run % 4 * 2 & 3) - min;
@@ -217,7 +217,7 @@ void block_iq4_nl(const uint8_t* block, float* out) {
 void block_iq4_xs(const uint8_t* block, float* out) {
   const float d = load_half(block);
   const int high = load_u16(block + 2);
-  for (int part = 0; part < 8; ++part) {
+  for (int64_t part = 0; part < 8; ++part) {
     const int low = block[4 + part / 2] >> part % 2 * 4 & 15;
     const float scale = d * static_cast<float>((low | (high >> 2 * part & 3) << 4) - 32);
     const uint8_t* const codes = block + 8 + part * 16;

@@ -67,7 +67,7 @@ void llama_with(ConfigKeys& keys, ModelConfig& config, const RopeKeys& rope) {
 void llama(ConfigKeys& keys, ModelConfig& config) { llama_with(keys, config, {}); }
 
 void mistral(ConfigKeys& keys, ModelConfig& config) {
-  sizes(keys, config, "intermediate_size", 4096 * 32);
+  sizes(keys, config, "intermediate_size", int64_t{4096} * 32);
   kv_heads(keys, config, 8);
   keys.size("head_dim", "head_size", config.head_size, 0);
   keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-6);
@@ -252,7 +252,7 @@ void ernie(ConfigKeys& keys, ModelConfig& config) {
 }
 
 void ministral(ConfigKeys& keys, ModelConfig& config) {
-  sizes(keys, config, "intermediate_size", 4096 * 32);
+  sizes(keys, config, "intermediate_size", int64_t{4096} * 32);
   kv_heads(keys, config, 8);
   head_size(keys, config, 0);
   keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-6);

@@ -1,5 +1,6 @@
 #include "osp/model/hf_family.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/stack.h>
 
