@@ -150,17 +150,26 @@ void olmo(ConfigKeys& keys, ModelConfig& config) {
   no_window(keys);
 }
 
-void olmo2(ConfigKeys& keys, ModelConfig& config) {
+namespace {
+
+// What OLMo 2 and 3 have in common: all but the windows.
+void norms_after_branches(ConfigKeys& keys, ModelConfig& config, const RopeKeys& rope) {
   config.norm_after = true;
   config.qk_norm = config.qk_norm_wide = true;
   sizes(keys, config, "intermediate_size", 2048);
   kv_heads(keys, config, config.heads);
   keys.size("head_dim", "head_size", config.head_size, 0);
   keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-5);
-  keys.rope(config);
+  keys.rope(config, rope);
   common(keys, config);
   attention_bias(keys, config, false);
   keys.fixed("clip_qkv", nullptr);
+}
+
+}  // namespace
+
+void olmo2(ConfigKeys& keys, ModelConfig& config) {
+  norms_after_branches(keys, config, {});
   no_window(keys);
 }
 
@@ -308,16 +317,7 @@ void granite(ConfigKeys& keys, ModelConfig& config) {
 }
 
 void olmo3(ConfigKeys& keys, ModelConfig& config) {
-  config.norm_after = true;
-  config.qk_norm = config.qk_norm_wide = true;
-  sizes(keys, config, "intermediate_size", 2048);
-  kv_heads(keys, config, config.heads);
-  keys.size("head_dim", "head_size", config.head_size, 0);
-  keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-5);
-  keys.rope(config, {.theta = 500000.0, .local_theta = 500000.0});
-  common(keys, config);
-  attention_bias(keys, config, false);
-  keys.fixed("clip_qkv", nullptr);
+  norms_after_branches(keys, config, {.theta = 500000.0, .local_theta = 500000.0});
   keys.sliding_layers(config, 4096, 4);
 }
 

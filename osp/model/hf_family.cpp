@@ -18,16 +18,18 @@ const std::vector<Family>& families() {
                                                   ".rotary_emb.sin_cached"};
   static const Renames joined_gate = {{"mlp.gate_proj.", "mlp.gate_up_proj."},
                                       {"mlp.up_proj.", "mlp.gate_up_proj."}};
-  static const Renames joined_layers = {{"self_attn.q_proj.", "self_attn.qkv_proj."},
-                                        {"self_attn.k_proj.", "self_attn.qkv_proj."},
-                                        {"self_attn.v_proj.", "self_attn.qkv_proj."},
-                                        {"mlp.gate_proj.", "mlp.gate_up_proj."},
-                                        {"mlp.up_proj.", "mlp.gate_up_proj."}};
+  const auto with_joined_gate = [](Renames more) {
+    more.insert(more.end(), joined_gate.begin(), joined_gate.end());
+    return more;
+  };
+  static const Renames joined_layers =
+      with_joined_gate({{"self_attn.q_proj.", "self_attn.qkv_proj."},
+                        {"self_attn.k_proj.", "self_attn.qkv_proj."},
+                        {"self_attn.v_proj.", "self_attn.qkv_proj."}});
   static const Renames gemma_norms = {{"post_attention_layernorm.", "pre_feedforward_layernorm."},
                                       {"post_self_attn_layernorm.", "post_attention_layernorm."}};
-  static const Renames glm4_names = {{"mlp.gate_proj.", "mlp.gate_up_proj."},
-                                     {"mlp.up_proj.", "mlp.gate_up_proj."},
-                                     {"post_feedforward_layernorm.", "post_mlp_layernorm."}};
+  static const Renames glm4_names =
+      with_joined_gate({{"post_feedforward_layernorm.", "post_mlp_layernorm."}});
   static const std::vector<Family> all = {
       {"LlamaForCausalLM", "llama", llama, {}, rotary},
       {"MistralForCausalLM", "mistral", mistral, {}, rotary},

@@ -1,8 +1,6 @@
 #include "osp/model/model_dir.h"
 
 #include <ATen/ops/empty.h>
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
 #include <fmt/ranges.h>
 
 #include <cmath>
@@ -20,6 +18,7 @@
 #include "osp/model/gguf_model.h"
 #include "osp/model/hf_family.h"
 #include "osp/model/packed_weights.h"
+#include "osp/model/tensor_values.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
@@ -140,10 +139,6 @@ WeightFiles open_weights(const std::string& dir) {
   fail(ErrorCode::damaged, "{}: neither {} nor {} is there", dir, kWeights, kIndex);
 }
 
-bool known_dtype(const std::string& dtype) {
-  return dtype == "F32" || dtype == "BF16" || dtype == "F16";
-}
-
 bool is_ignored(const std::string& name, const Family& family) {
   for (const std::string& ending : family.ignored) {
     if (name.ends_with(ending)) return true;
@@ -151,32 +146,11 @@ bool is_ignored(const std::string& name, const Family& family) {
   return false;
 }
 
-// Widens 16-bit elements; the source need not be aligned.
-template <class Element>
-void widen(const TensorView& view, float* out) {
-  const size_t count = view.data.size() / sizeof(Element);
-  for (size_t i = 0; i < count; ++i) {
-    Element value;
-    std::memcpy(&value, view.data.data() + i * sizeof(Element), sizeof(Element));
-    out[i] = static_cast<float>(value);
-  }
-}
-
-void copy_to_fp32(const TensorView& view, float* out) {
-  if (view.dtype == "F32") {
-    std::memcpy(out, view.data.data(), view.data.size());
-  } else if (view.dtype == "BF16") {
-    widen<c10::BFloat16>(view, out);
-  } else {
-    widen<c10::Half>(view, out);
-  }
-}
-
 // A tied head may be stored as a copy of the embedding, in whatever type; its values count.
 void check_tied_copy(const TensorSource& head, const TensorSource& embedding) {
   const TensorView& copy = *head.view;
   const TensorView& table = *embedding.view;
-  bool same = copy.shape == table.shape && known_dtype(copy.dtype);
+  bool same = copy.shape == table.shape && is_read_as_fp32(copy.dtype);
   if (same && copy.dtype == table.dtype) {
     same = std::memcmp(copy.data.data(), table.data.data(), table.data.size()) == 0;
   } else if (same) {
@@ -236,7 +210,7 @@ std::vector<TensorSource> find_tensors(const WeightFiles& weights, const ModelCo
            weights.where, tensor.name, shown(tensor.shape));
     }
     const auto& [name, source] = *found;
-    if (!known_dtype(source.view->dtype)) {
+    if (!is_read_as_fp32(source.view->dtype)) {
       fail(ErrorCode::unsupported, "{}: tensor {} has type {}; osp reads F32, BF16 and F16",
            source.file, name, source.view->dtype);
     }
@@ -288,22 +262,24 @@ at::Tensor read_fp32(const TensorSource& source, const std::string& name) {
   return tensor;
 }
 
-std::optional<PackedLayout> load_packed_layout(const std::string& dir) {
+// What config.json says: the model, and how other programs packed its weights, if they did.
+struct DirConfig {
+  HfConfig config;
+  std::optional<PackedLayout> layout;
+};
+
+DirConfig read_dir_config(const std::string& dir) {
   const std::string file = dir + "/config.json";
-  return packed_layout(read_json_file(file, kMaxConfigBytes), file);
+  Json json = read_json_file(file, kMaxConfigBytes);
+  std::optional<PackedLayout> layout = packed_layout(json, file);
+  if (layout) json.erase("quantization_config");
+  return {parse_hf_config(json, file), layout};
 }
 
 // A model dir whose files stay mapped.
 class ModelDirSource : public ModelSource {
  public:
-  explicit ModelDirSource(const std::string& dir)
-      : config_(load_model_config(dir).model),
-        layout_(load_packed_layout(dir)),
-        weights_(open_weights(dir)) {
-    const std::vector<StoredTensor> stored = stored_tensors(config_, parameter_specs(config_));
-    const std::vector<TensorSource> sources = find_tensors(weights_, config_, stored, layout_);
-    for (size_t i = 0; i < stored.size(); ++i) sources_[stored[i].name] = sources[i];
-  }
+  explicit ModelDirSource(const std::string& dir) : ModelDirSource(dir, read_dir_config(dir)) {}
   const ModelConfig& config() const override { return config_; }
   ParameterStore read(Part part, StoreOptions options) const override {
     options.part = part;
@@ -322,6 +298,13 @@ class ModelDirSource : public ModelSource {
   }
 
  private:
+  ModelDirSource(const std::string& dir, const DirConfig& read)
+      : config_(read.config.model), layout_(read.layout), weights_(open_weights(dir)) {
+    const std::vector<StoredTensor> stored = stored_tensors(config_, parameter_specs(config_));
+    const std::vector<TensorSource> sources = find_tensors(weights_, config_, stored, layout_);
+    for (size_t i = 0; i < stored.size(); ++i) sources_[stored[i].name] = sources[i];
+  }
+
   ModelConfig config_;
   std::optional<PackedLayout> layout_;
   WeightFiles weights_;
@@ -351,10 +334,7 @@ std::string find_model_dir(const std::string& path) {
 
 HfConfig load_model_config(const std::string& path) {
   if (is_gguf_path(path)) return load_gguf_config(path);
-  const std::string file = find_model_dir(path) + "/config.json";
-  Json config = read_json_file(file, kMaxConfigBytes);
-  if (packed_layout(config, file)) config.erase("quantization_config");
-  return parse_hf_config(config, file);
+  return read_dir_config(find_model_dir(path)).config;
 }
 
 std::unique_ptr<ModelSource> open_model(const std::string& path) {

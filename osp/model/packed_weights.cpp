@@ -1,8 +1,6 @@
 #include "osp/model/packed_weights.h"
 
 #include <ATen/ops/empty.h>
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
 #include <fmt/ranges.h>
 
 #include <array>
@@ -11,6 +9,7 @@
 
 #include "osp/base/error.h"
 #include "osp/formats/compressed_tensors.h"
+#include "osp/model/tensor_values.h"
 
 namespace osp {
 namespace {
@@ -143,17 +142,9 @@ struct PackedPart {
     return values;
   }
   std::vector<float> floats(const std::vector<int64_t>& shape) const {
-    std::vector<float> values;
-    if (view->dtype == "F16") {
-      check("F16", shape);
-      for (const c10::Half value : read<c10::Half>()) values.push_back(value);
-    } else if (view->dtype == "BF16") {
-      check("BF16", shape);
-      for (const c10::BFloat16 value : read<c10::BFloat16>()) values.push_back(value);
-    } else {
-      check("F32", shape);
-      values = read<float>();
-    }
+    check(is_read_as_fp32(view->dtype) ? view->dtype : "F32", shape);
+    std::vector<float> values(static_cast<size_t>(shape[0] * shape[1]));
+    copy_to_fp32(*view, values.data());
     for (const float value : values) {
       if (!std::isfinite(value)) {
         fail(ErrorCode::damaged, "{}: {} holds {}, expected finite scales", where, name, value);

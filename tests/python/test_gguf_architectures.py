@@ -31,7 +31,7 @@ from transformers import (
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_gguf import finish
-from test_gguf_model import LOGITS, assert_logits_equal, logits, permuted, restored  # noqa: F401
+from test_gguf_model import LOGITS, assert_logits_equal, heads_of, logits, permuted, restored  # noqa: F401
 
 SIZES = dict(
     num_hidden_layers=5,
@@ -109,12 +109,6 @@ def gguf_names(architecture: str, model) -> dict[str, str]:
         found[name] = f"{names.get_name(stem)}.{end}"
     assert len(set(found.values())) == len(found) and not any("None" in name for name in found.values())
     return found
-
-
-def heads_of(name: str, config) -> int:
-    if ".q_proj." in name:
-        return config.num_attention_heads
-    return config.num_key_value_heads if ".k_proj." in name else 0
 
 
 def turned(values: np.ndarray, heads: int, turn) -> np.ndarray:

@@ -43,10 +43,11 @@ def gguf_name(name: str) -> str:
     return f"blk.{layer}.{PARTS[part]}.weight"
 
 
-def heads_of(name: str, config: LlamaConfig) -> int:
-    if name.endswith("q_proj.weight"):
+def heads_of(name: str, config) -> int:
+    """Of a weight or bias of queries or keys."""
+    if ".q_proj." in name:
         return config.num_attention_heads
-    return config.num_key_value_heads if name.endswith("k_proj.weight") else 0
+    return config.num_key_value_heads if ".k_proj." in name else 0
 
 
 def permuted(weight: np.ndarray, heads: int) -> np.ndarray:

@@ -1,0 +1,16 @@
+// Stored floating-point tensors as fp32 numbers.
+#pragma once
+
+#include <string>
+
+#include "osp/formats/safetensors.h"
+
+namespace osp {
+
+// Whether osp reads a type of weights and scales: F32, BF16 and F16.
+bool is_read_as_fp32(const std::string& dtype);
+
+// All numbers of such a tensor, in fp32; its bytes may lie at any address.
+void copy_to_fp32(const TensorView& view, float* out);
+
+}  // namespace osp
