@@ -1,4 +1,4 @@
-"""Codes of `osp quantize` for random and real layers against the independent program quantize_reference.py."""
+"""Codes of `osp quantize` for random and real layers against the independent quantize_reference.py."""
 
 import importlib.util
 from pathlib import Path
