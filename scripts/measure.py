@@ -51,6 +51,11 @@ def optimizers(_: argparse.Namespace) -> dict:
     return run_json(OSP, "bench", "optim", "--model", "125m", "--json")
 
 
+def ranks(options: argparse.Namespace) -> dict:
+    """Needs root for limited networks."""
+    return run_json(OSP, "bench", "ranks", "--model", "demo", "--repetitions", options.rounds + 1, "--json")
+
+
 def engine_folders(scratch: Path) -> dict:
     """Folders of SmolLM2 by name, and llama.cpp's file of it."""
     model = smollm2_file()
@@ -164,6 +169,7 @@ MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "train-50m": ("the same with 50M", training("50m")),
     "train-125m": ("the same with 125M", training("125m")),
     "optim-125m": ("a step of every optimizer on 125M parameters beside PyTorch's", optimizers),
+    "ranks": ("two ranks that train the demo's model beside PyTorch's; limited networks need root", ranks),
     "engine": ("SmolLM2 quantized, in integers, beside llama.cpp, ik_llama.cpp and OpenVINO", engine),
     "float-formats": ("the demo's models in MXFP4, NVFP4 and INT4, and their outlier tax", float_formats),
     "eval": ("benchmarks of SmolLM2 beside lm-eval on transformers", benchmarks),

@@ -96,6 +96,35 @@ def training_trials() -> str:
     return table(["model", "mode", "settings", "micro-batches", "tokens/s"], rows, left=3)
 
 
+def ranks() -> str:
+    """Two ranks on networks of several rates: osp's ways, then the peers."""
+    one = load("ranks")
+    rows = []
+    for network in one["result"]["networks"]:
+        rate = network["rate"] or "unlimited"
+        for side in network["osp"] + network["peers"]:
+            beside = side.get("ratios", {})
+            fastest = side["name"] == network["fastest_peer"]
+            pairs = ", ".join(f"{ratio:.2f}" for ratio in sorted(beside.get("steps_by_pair", [])))
+            shares = [beside.get(key) for key in ("cpu_seconds", "sent_bytes", "peak_memory_bytes")]
+            rows.append(
+                [
+                    rate,
+                    side["name"] + (" (the fastest peer)" if fastest else ""),
+                    f"{side['steps_per_s']:.2f}",
+                    f"{side['cpu_seconds']:.2f}",
+                    "" if side["sent_bytes"] is None else f"{side['sent_bytes'] / 1e6:.1f}",
+                    f"{side['peak_memory_bytes'] / 1e6:,.0f}",
+                    f"{beside['steps']:.2f} ({pairs})" if beside else "",
+                    " · ".join(f"{share:.2f}" for share in shares if share is not None),
+                ]
+            )
+            rate = ""
+    header = ["network", "", "steps/s", "CPU s a step", "MB sent a step", "peak MB of a rank",
+              "steps, osp / fastest peer (each pair)", "CPU · bytes · memory, osp / it"]  # fmt: skip
+    return table(header, rows, left=2) + "\n\n" + provenance([one], one["result"])
+
+
 def optimizers() -> str:
     """Optimizers with a peer: seconds of a step and, for each peer, the ratios of the pairs."""
     one = load("optim-125m")
@@ -229,6 +258,7 @@ TABLES = {
     "engine": engine,
     "benchmarks": benchmarks,
     "gptq": gptq,
+    "ranks": ranks,
     "float-formats": float_formats,
 }
 

@@ -4,8 +4,11 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <numeric>
 #include <optional>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include "osp/base/error.h"
@@ -17,6 +20,7 @@
 #include "osp/data/dataset.h"
 #include "osp/data/shards_writer.h"
 #include "osp/train/device.h"
+#include "osp/train/exchange.h"
 #include "osp/train/flops.h"
 #include "osp/train/state.h"
 #include "osp/train/step.h"
@@ -74,7 +78,25 @@ Recipe speed_recipe(const std::string& model, int64_t context,
   return recipe;
 }
 
-TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile) {
+int64_t network_sent_bytes() {
+  const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
+  if (interface == nullptr || std::string(interface) == "lo") return -1;
+  // A line is NAME: and 16 numbers, of which the ninth counts what was sent.
+  std::ifstream file("/proc/self/net/dev");
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream words(line);
+    std::string name;
+    words >> name;
+    if (name != std::string(interface) + ":") continue;
+    int64_t number = 0;
+    for (int i = 0; i < 9; ++i) words >> number;
+    return number;
+  }
+  fail(ErrorCode::io, "/proc/self/net/dev has no interface {}", interface);
+}
+
+TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile,
+                                     const Ranks& ranks) {
   const TemporaryFolder folder;
   const std::string tokens = folder.path() + "/tokens";
   write_random_tokens(tokens, 2 * recipe.train.batch_tokens + 1, recipe.model.vocabulary);
@@ -83,13 +105,16 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
   recipe.train.steps = steps + 1;
   recipe = resolved_recipe(recipe, recipe.model.vocabulary);
   const TokenDataset data = TokenDataset::open(tokens, "train");
-  const auto state = make_state(recipe);
+  const auto state = make_state(recipe, ranks);
+  weights_of_first_rank(*state);
   TrainingSpeed speed;
+  int64_t sent_before = -1;
   std::vector<double> seconds, cpu_seconds, data_seconds, optimizer_seconds, faults;
   std::optional<OpProfile> operators;
   for (int64_t step = 0; step <= steps; ++step) {
     // The first step allocates memory and is not counted, nor profiled.
     if (profile && step == 1) operators.emplace();
+    if (step == 1) sent_before = network_sent_bytes();
     const int64_t faults_before = page_faults();
     const auto start = std::chrono::steady_clock::now();
     const double cpu_start = process_cpu_seconds();
@@ -117,9 +142,13 @@ TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile)
     time.calls /= steps;
     time.seconds /= static_cast<double>(steps);
   }
-  // The machine's own product rate, measured in this process.
+  if (sent_before >= 0) {
+    speed.sent_bytes = double(network_sent_bytes() - sent_before) / double(steps);
+  }
   speed.model_flops_per_s = speed.tokens_per_s * model_flops_per_token(state->recipe.model);
-  speed.product_flops_per_s = measured_flops_per_s(recipe.train.precision, "cpu");
+  // The machine's own product rate, measured in this process.
+  if (ranks.alone())
+    speed.product_flops_per_s = measured_flops_per_s(recipe.train.precision, "cpu");
   speed.parameters = state->store.num_parameters();
   speed.peak_memory_bytes = peak_memory_bytes();
   return speed;

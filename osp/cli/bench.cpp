@@ -10,6 +10,7 @@ void add_bench(CommandLine& line) {
   add_bench_eval(command);
   add_bench_optim(command);
   add_bench_run(command);
+  add_bench_ranks(command);
 }
 
 }  // namespace osp

@@ -187,5 +187,6 @@ void add_bench_quantize(Command& bench);
 void add_bench_eval(Command& bench);
 void add_bench_run(Command& bench);
 void add_bench_optim(Command& bench);
+void add_bench_ranks(Command& bench);
 
 }  // namespace osp

@@ -8,12 +8,20 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
 #include <torch/csrc/distributed/c10d/GroupRegistry.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <utility>
 
 #include "osp/base/error.h"
 
 namespace osp {
+
+// The library's handle, and the tensors that it reads and writes.
+struct Pending::Work {
+  c10::intrusive_ptr<c10d::Work> work;
+  at::Tensor out, in;
+};
 
 struct Ranks::Group {
   c10::intrusive_ptr<c10d::ProcessGroup> group;
@@ -38,13 +46,14 @@ std::string reason_of(const char* text) {
   return reason;
 }
 
-// Starts an operation and waits for it. Its failures are of several types.
-template <class Start>
-void finish(const Start& start) {
+// What `body` gives, or the failure of an operation, which may be of several types, as a LostRank.
+template <class Body>
+auto or_lost(const Body& body) {
   std::string reason;
   try {
-    if (start()->wait()) return;
-    reason = "the operation was ended";
+    return body();
+  } catch (const LostRank&) {
+    throw;
   } catch (const c10::Error& error) {
     reason = reason_of(error.what_without_backtrace());
   } catch (const std::exception& error) {  // gloo::IoException
@@ -56,7 +65,26 @@ void finish(const Start& start) {
       reason));
 }
 
+// Waits for a started operation.
+void finish(c10d::Work& work) {
+  or_lost([&] {
+    if (!work.wait()) throw std::runtime_error("the operation was ended");
+  });
+}
+
+// Starts an operation and waits for it.
+template <class Start>
+void run(const Start& start) {
+  finish(*or_lost(start));
+}
+
 }  // namespace
+
+void Pending::wait() {
+  if (!work_) return;
+  const std::shared_ptr<Work> work = std::exchange(work_, nullptr);
+  finish(*work->work);
+}
 
 Ranks Ranks::of_process() {
   Ranks ranks;
@@ -82,15 +110,26 @@ Ranks Ranks::patient(double seconds) const {
 
 void Ranks::all_to_all(const at::Tensor& out, const at::Tensor& in, std::vector<int64_t> out_sizes,
                        std::vector<int64_t> in_sizes) const {
+  start_all_to_all(out, in, std::move(out_sizes), std::move(in_sizes)).wait();
+}
+
+Pending Ranks::start_all_to_all(const at::Tensor& out, const at::Tensor& in,
+                                std::vector<int64_t> out_sizes,
+                                std::vector<int64_t> in_sizes) const {
+  Pending pending;
   if (alone()) {
     out.copy_(in);
-    return;
+    return pending;
   }
   OSP_CHECK(out.is_contiguous() && in.is_contiguous(), "exchange of parts that have gaps");
   at::Tensor to = out.view({-1}), from = in.view({-1});
   c10d::AllToAllOptions options;
   options.timeout = timeout_;
-  finish([&] { return group_->group->all_to_all_single(to, from, out_sizes, in_sizes, options); });
+  pending.work_ = std::make_shared<Pending::Work>(Pending::Work{
+      or_lost(
+          [&] { return group_->group->all_to_all_single(to, from, out_sizes, in_sizes, options); }),
+      to, from});
+  return pending;
 }
 
 at::Tensor Ranks::all_gather(const at::Tensor& own) const {
@@ -101,7 +140,7 @@ at::Tensor Ranks::all_gather(const at::Tensor& own) const {
   at::Tensor out = at::empty({size_ * in.numel()}, in.options());
   c10d::AllgatherOptions options;
   options.timeout = timeout_;
-  finish([&] { return group_->group->all_gather_single(out, in, options); });
+  run([&] { return group_->group->all_gather_single(out, in, options); });
   return out.view(shape);
 }
 
@@ -111,7 +150,7 @@ void Ranks::from_first(const at::Tensor& tensor) const {
   std::vector<at::Tensor> tensors = {tensor};
   c10d::BroadcastOptions options;
   options.timeout = timeout_;
-  finish([&] { return group_->group->broadcast(tensors, options); });
+  run([&] { return group_->group->broadcast(tensors, options); });
 }
 
 int64_t Ranks::largest(int64_t value) const {

@@ -28,6 +28,19 @@ class LostRank : public Error {
   explicit LostRank(const std::string& message) : Error(ErrorCode::io, message) {}
 };
 
+// An exchange that is under way. Its tensors must not be touched until wait() returns.
+class Pending {
+ public:
+  Pending() = default;  // done
+  // Error as the exchange's, LostRank.
+  void wait();
+
+ private:
+  friend class Ranks;
+  struct Work;  // keeps the library's headers out of here
+  std::shared_ptr<Work> work_;
+};
+
 class Ranks {
  public:
   Ranks() = default;  // alone
@@ -51,6 +64,9 @@ class Ranks {
   // receives out_sizes[r] elements of it into `out`, in the order of ranks.
   void all_to_all(const at::Tensor& out, const at::Tensor& in, std::vector<int64_t> out_sizes,
                   std::vector<int64_t> in_sizes) const;
+  // Starts the same and returns; several may be under way, and all ranks must start them in the same order.
+  Pending start_all_to_all(const at::Tensor& out, const at::Tensor& in,
+                           std::vector<int64_t> out_sizes, std::vector<int64_t> in_sizes) const;
   // [size, own…]: the tensors of all ranks, which must have the same shape.
   at::Tensor all_gather(const at::Tensor& own) const;
   // Overwrites a tensor with that of the first rank.

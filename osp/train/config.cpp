@@ -100,6 +100,14 @@ void check_qat(const QatConfig& qat, const ScheduleConfig& schedule, const BitWi
   }
 }
 
+void check_reduction(const TrainConfig& train) {
+  if (train.reduce_precision == "fp32" || !train.exact_ranks) return;
+  fail(ErrorCode::usage,
+       "train.reduce_precision = \"{}\" rounds what ranks send, so that their number shows in the "
+       "result: set train.exact_ranks = false as well, or fp32",
+       train.reduce_precision);
+}
+
 void check_groups(int64_t groups, int64_t sequences) {
   if (groups <= sequences) return;
   fail(ErrorCode::usage,
@@ -139,6 +147,7 @@ Recipe resolved_recipe(Recipe recipe, int64_t data_vocabulary) {
   }
   const int64_t sequences = sequences_per_step(recipe);
   check_groups(train.reduction_groups, sequences);
+  check_reduction(train);
   if (train.steps > 0 && train.tokens > 0 && train.tokens != train.steps * train.batch_tokens) {
     fail(
         ErrorCode::usage,

@@ -60,6 +60,7 @@ struct TrainConfig {
   int64_t max_failed_saves = 3;
   int64_t reduction_groups = 1;
   bool exact_ranks = true;
+  std::string reduce_precision = "fp32";
   double collective_timeout_s = 120;
 
   template <class Visitor, class Self>
@@ -111,6 +112,11 @@ struct TrainConfig {
         "exact_ranks", self.exact_ranks,
         "false: each rank adds up all of its sequences by itself, without groups, which is faster; "
         "runs on different numbers of ranks are then equal up to rounding only");
+    visit(
+        "reduce_precision", self.reduce_precision, Choices{{"fp32", "bf16"}},
+        "precision of the gradients that ranks send to each other; bf16 halves these bytes, rounds "
+        "each rank's sum once (the sum over ranks is made in fp32), and needs train.exact_ranks = "
+        "false");
     visit("collective_timeout_s", self.collective_timeout_s, Range{1, 86400},
           "seconds that a rank waits for the others before the run ends (exit 5)",
           {.affects_results = false});

@@ -34,14 +34,14 @@ int64_t own_size(const TrainState& state, const std::vector<int64_t>& sizes) {
   return sizes[static_cast<size_t>(state.ranks.rank())];
 }
 
-// Every owner's matrices of a bank's tensor to all ranks, in place.
-void owned_to_all(const TrainState& state, size_t bank, const at::Tensor& tensor) {
+// Starts to send every owner's matrices of a bank's tensor to all ranks, in place.
+Pending start_owned_to_all(const TrainState& state, size_t bank, const at::Tensor& tensor) {
   const int64_t rank = state.ranks.rank(), ranks = state.ranks.size();
   const std::vector<int64_t> sizes = owned_sizes(state, bank, tensor);
   const int64_t own = own_size(state, sizes);
   const at::Tensor mine = state.owners.slice(bank, rank).of(tensor).reshape({1, own});
-  state.ranks.all_to_all(tensor, mine.expand({ranks, own}).contiguous(), sizes,
-                         std::vector(static_cast<size_t>(ranks), own));
+  return state.ranks.start_all_to_all(tensor, mine.expand({ranks, own}).contiguous(), sizes,
+                                      std::vector(static_cast<size_t>(ranks), own));
 }
 
 // The sum of one of this rank's subtrees: the last is in the gradient banks.
@@ -51,39 +51,62 @@ const at::Tensor& sum_of_subtree(const TrainState& state, size_t bank, size_t nu
                             : state.store.banks[bank].gradient;
 }
 
-// Sends each owner its matrices of a bank's gradient, and receives the own matrices of every rank: one
-// sum per subtree, those of the first rank first. A rank has one subtree or a few; in round n all
-// send their n-th.
-std::vector<at::Tensor> exchange_subtrees(const TrainState& state, size_t bank,
-                                          const std::vector<std::vector<GroupRun>>& trees,
-                                          size_t rounds) {
+// One subtree of every rank that has so many, on its way to the owners of a bank's matrices.
+struct Round {
+  std::vector<size_t> senders;
+  at::Tensor received;  // [senders, own matrices…]
+  Pending pending;
+};
+
+// Starts to send each owner its matrices of a bank's gradient: one sum per subtree. A rank has one subtree or a
+// few; in round n all send their n-th.
+std::vector<Round> start_rounds(const TrainState& state, size_t bank,
+                                const std::vector<std::vector<GroupRun>>& trees,
+                                size_t num_rounds) {
   const auto rank = static_cast<size_t>(state.ranks.rank());
-  std::vector<std::vector<at::Tensor>> received(trees.size());  // [rank][subtree]
   const at::Tensor& gradient = state.store.banks[bank].gradient;
   const at::Tensor& mine = state.owned.banks[bank].gradient;
-  const std::vector<int64_t> sizes = owned_sizes(state, bank, gradient);
-  for (size_t round = 0; round < rounds; ++round) {
-    if (trees.size() == 1) {
-      received[0].push_back(sum_of_subtree(state, bank, round, rounds));
-      continue;
-    }
-    std::vector<int64_t> in_sizes(trees.size(), 0), out_sizes(trees.size(), 0), senders;
-    at::Tensor in = at::empty({0}, gradient.options());
-    if (round < trees[rank].size()) {
-      in = sum_of_subtree(state, bank, round, trees[rank].size());
-      in_sizes = sizes;
+  const bool narrow = state.recipe.train.reduce_precision == "bf16";
+  const at::TensorOptions options = gradient.options().dtype(narrow ? at::kBFloat16 : at::kFloat);
+  std::vector<Round> rounds(num_rounds);
+  for (size_t n = 0; n < num_rounds; ++n) {
+    Round& round = rounds[n];
+    std::vector<int64_t> in_sizes(trees.size(), 0), out_sizes(trees.size(), 0);
+    at::Tensor in = at::empty({0}, options);
+    if (n < trees[rank].size()) {
+      in = sum_of_subtree(state, bank, n, trees[rank].size()).to(options);
+      in_sizes = owned_sizes(state, bank, gradient);
     }
     for (size_t r = 0; r < trees.size(); ++r) {
-      if (round >= trees[r].size()) continue;
+      if (n >= trees[r].size()) continue;
       out_sizes[r] = mine.numel();
-      senders.push_back(static_cast<int64_t>(r));
+      round.senders.push_back(r);
     }
     std::vector<int64_t> shape = mine.sizes().vec();
-    shape.insert(shape.begin(), static_cast<int64_t>(senders.size()));
-    const at::Tensor out = at::empty(shape, gradient.options());
-    state.ranks.all_to_all(out, in, out_sizes, in_sizes);
-    for (size_t i = 0; i < senders.size(); ++i) {
-      received[static_cast<size_t>(senders[i])].push_back(out[static_cast<int64_t>(i)]);
+    shape.insert(shape.begin(), static_cast<int64_t>(round.senders.size()));
+    round.received = at::empty(shape, options);
+    round.pending = state.ranks.start_all_to_all(round.received, in, out_sizes, in_sizes);
+  }
+  return rounds;
+}
+
+// Waits for the rounds and returns what they brought of this rank's own matrices in fp32: the subtrees of the
+// first rank first. What this rank has itself was never rounded.
+std::vector<at::Tensor> finish_rounds(const TrainState& state, size_t bank,
+                                      const std::vector<std::vector<GroupRun>>& trees,
+                                      std::vector<Round>& rounds) {
+  const auto rank = static_cast<size_t>(state.ranks.rank());
+  std::vector<std::vector<at::Tensor>> received(trees.size());  // [rank][subtree]
+  for (size_t n = 0; n < rounds.size(); ++n) {
+    rounds[n].pending.wait();
+    for (size_t i = 0; i < rounds[n].senders.size(); ++i) {
+      const size_t sender = rounds[n].senders[i];
+      at::Tensor part = rounds[n].received[static_cast<int64_t>(i)];
+      if (sender == rank && part.scalar_type() != at::kFloat) {
+        const at::Tensor& whole = sum_of_subtree(state, bank, n, trees[rank].size());
+        part = state.owners.slice(bank, state.ranks.rank()).of(whole).clone();
+      }
+      received[sender].push_back(part.to(at::kFloat));
     }
   }
   return joined(received);
@@ -148,10 +171,22 @@ void gradients_to_owners(TrainState& state) {
     rounds = std::max(rounds, trees.back().size());
   }
   const std::vector<GroupRun> all = joined(trees);
-  for (size_t i = 0; i < state.store.banks.size(); ++i) {
-    const std::vector<at::Tensor> parts = exchange_subtrees(state, i, trees, rounds);
-    const at::Tensor sum = add_subtrees(all, parts);
-    if (!state.ranks.alone()) state.owned.banks[i].gradient.copy_(sum);
+  const size_t banks = state.store.banks.size();
+  if (state.ranks.alone()) {
+    for (size_t i = 0; i < banks; ++i) {
+      std::vector<at::Tensor> sums;
+      for (size_t n = 0; n < rounds; ++n) sums.push_back(sum_of_subtree(state, i, n, rounds));
+      add_subtrees(all, sums);
+    }
+    return;
+  }
+  // While a bank's sums are added the next one's are on the wire.
+  std::vector<Round> next = start_rounds(state, 0, trees, rounds);
+  for (size_t i = 0; i < banks; ++i) {
+    std::vector<Round> now = std::move(next);
+    if (i + 1 < banks) next = start_rounds(state, i + 1, trees, rounds);
+    const at::Tensor sum = add_subtrees(all, finish_rounds(state, i, trees, now));
+    state.owned.banks[i].gradient.copy_(sum);
   }
 }
 
@@ -160,18 +195,20 @@ void weights_to_all(TrainState& state) {
     sync_compute(state.store);
     return;
   }
+  const auto is_copied = [](const Bank& bank) { return !bank.compute.is_same(bank.master); };
+  std::vector<Pending> pending;
   for (size_t i = 0; i < state.store.banks.size(); ++i) {
     Bank& bank = state.store.banks[i];
     Bank& own = state.owned.banks[i];
-    const bool copies = !bank.compute.is_same(bank.master);
-    if (!copies || read_as_master(bank)) {
-      owned_to_all(state, i, bank.master);
-      if (copies) bank.compute.copy_(bank.master);
-      continue;
-    }
-    // Owners round their masters; half of the bytes travel.
-    own.compute.copy_(own.master);
-    owned_to_all(state, i, bank.compute);
+    const bool narrow = is_copied(bank) && !read_as_master(bank);
+    // Owners round their masters; half of the bytes travel, while the next bank is rounded.
+    if (narrow) own.compute.copy_(own.master);
+    pending.push_back(start_owned_to_all(state, i, narrow ? bank.compute : bank.master));
+    if (i > 0) pending[i - 1].wait();
+  }
+  pending.back().wait();
+  for (Bank& bank : state.store.banks) {
+    if (is_copied(bank) && read_as_master(bank)) bank.compute.copy_(bank.master);
   }
   drop_masters(state);
 }

@@ -165,7 +165,8 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing, int
   memory.gradients = scalars * 4;
   memory.optimizer = most.state_bytes;
   memory.group_sums = groups.waiting * scalars * 4;
-  if (ranks > 1) memory.exchange = most.received_bytes;
+  // Of two banks at a time; parts in bf16 are made fp32 before they are added.
+  if (ranks > 1) memory.exchange = 2 * most.received_bytes;
   // The weights before an update whose norm is measured: Adam's, or with groups all that a rank owns.
   // Half of them find room in what the backward pass has freed.
   memory.temporaries = 2 * (step_groups > 1 ? most.scalars : most.adam_scalars);

@@ -13,7 +13,10 @@
 namespace osp {
 namespace {
 
-constexpr double kWireGradientBytes = 4;  // fp32
+// Of a gradient's number on the wire.
+double wire_gradient_bytes(const Recipe& recipe) {
+  return recipe.train.reduce_precision == "bf16" ? 2 : 4;
+}
 
 // A bank of equal matrices that Newton–Schulz orthogonalises, or of parameters that are divided evenly.
 // Amounts are those of one.
@@ -137,7 +140,7 @@ DeviceMemory device_memory(const Recipe& device_recipe, const MemoryEstimate& al
   if (!alone_here) {
     double largest = 0;
     for (const Piece& piece : totals.matrices) largest = std::max(largest, piece.scalars);
-    memory.exchange = 2.0 * kWireGradientBytes * largest;
+    memory.exchange = 2.0 * 4 * largest;
   }
   if (alone.snapshot > 0) memory.snapshot = plan.owned_scalars * 4.0 + owned_state;
   return memory;
@@ -172,7 +175,7 @@ LayoutPlan plan_layout(const Recipe& device_recipe, const MemoryEstimate& alone,
   const double smallest = even + least / split;
   result.gradient_bytes = others == 0 ? 0
                                       : link_bytes(totals.scalars, result.owned_scalars, smallest,
-                                                   others, kWireGradientBytes);
+                                                   others, wire_gradient_bytes(device_recipe));
   result.weight_bytes = others == 0 ? 0
                                     : link_bytes(totals.scalars, result.owned_scalars, smallest,
                                                  others, weight_width);
@@ -190,7 +193,8 @@ LayoutPlan plan_layout(const Recipe& device_recipe, const MemoryEstimate& alone,
   result.step_s = result.serial_step_s() - result.hidden_s;
   result.mfu = plan.passes_flops / cluster.flops_per_s / result.step_s;
   // Adam's optimizer divides evenly, and so does its wire.
-  const double adam_gradients = seconds(totals.scalars * kWireGradientBytes * others / devices);
+  const double adam_gradients =
+      seconds(totals.scalars * wire_gradient_bytes(device_recipe) * others / devices);
   const double adam_weights = seconds(totals.scalars * weight_width * others / devices);
   const double adam_step = result.passes_s + adam_weights + adam_gradients -
                            std::min(adam_gradients, cluster.overlap * last_backward);
@@ -280,8 +284,8 @@ Plan make_plan(const Recipe& recipe, const Cluster& cluster, const Layout* given
     plan.largest_matrix_flops = std::max(plan.largest_matrix_flops, piece.flops);
   }
   const double width = recipe.train.precision == "bf16" ? 2.0 : 4.0;
-  plan.total_wire_bytes =
-      totals.scalars * static_cast<double>(cluster.devices - 1) * (kWireGradientBytes + width);
+  plan.total_wire_bytes = totals.scalars * static_cast<double>(cluster.devices - 1) *
+                          (wire_gradient_bytes(recipe) + width);
   // Layouts, and the best of them.
   std::vector<Layout> layouts = layouts_to_try(cluster.devices, plan.matrices);
   if (given != nullptr) layouts = {checked(*given, cluster.devices)};

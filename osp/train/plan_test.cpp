@@ -112,6 +112,11 @@ TEST(Plan, BytesOnTheWireAreEveryGradientOnceToItsOwnerAndEveryWeightBack) {
   for (const int64_t devices : {1, 2, 4, 64}) {
     const Plan plan = make_plan(paper_recipe(), cluster(devices));
     EXPECT_EQ(plan.total_wire_bytes, double(plan.parameters) * double(devices - 1) * 6);
+    Recipe narrow = paper_recipe();
+    narrow.train.exact_ranks = false;
+    narrow.train.reduce_precision = "bf16";
+    EXPECT_EQ(make_plan(narrow, cluster(devices)).total_wire_bytes,
+              double(plan.parameters) * double(devices - 1) * 4);
     const LayoutPlan& whole = plan.layouts.front();
     // The busiest link carries at least the mean.
     EXPECT_GE(whole.gradient_bytes * double(devices) * (1 + 1e-12),

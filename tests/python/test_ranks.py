@@ -96,6 +96,22 @@ def test_without_exact_ranks_losses_are_equal_up_to_rounding(start_ranks, run_pr
     assert model[0] != model[1]
 
 
+def test_gradients_in_bf16_on_the_wire_are_rounded_once(start_ranks, tmp_path):
+    """Against the same ranks with fp32 on the wire, in fp32 passes: one rounding of bf16 apart."""
+    words = settings("train.exact_ranks=false", "optim.name=adam", "train.steps=3", "train.batch_tokens=224")
+    for reduce in ("fp32", "bf16"):
+        finished(start_ranks(3, tmp_path / reduce, *words, "--set", f"train.reduce_precision={reduce}"))
+    wide, narrow = (
+        [line for line in timeless(tmp_path / reduce) if line["kind"] == "step"]
+        for reduce in ("fp32", "bf16")
+    )
+    assert narrow[0]["loss"] == wide[0]["loss"]  # before any update
+    norms = [lines[0]["gradient_norm"]["all"] for lines in (wide, narrow)]
+    # Each number is off by at most 2^-9 of itself, in both directions; the norm of all by far less.
+    assert 0 < abs(norms[0] - norms[1]) < 2**-9 * norms[0]
+    assert narrow[2]["loss"] == pytest.approx(wide[2]["loss"], rel=1e-3)
+
+
 def with_empty_windows(tokens, folder):
     """The shards again, with most windows of 32 tokens full of ends of documents, which score nothing."""
     shutil.copytree(tokens, folder)
@@ -331,6 +347,7 @@ def test_a_dry_run_checks_the_number_of_ranks_and_counts_what_they_need(run_prog
         (5, ["train.exact_ranks=false"], "5 ranks, but a step has 4 sequences"),
         (2, [GROUPS, "optim.name=soap"], "the optimizer soap cannot train with several ranks"),
         (1, ["train.reduction_groups=64"], "a step has 4 sequences"),
+        (2, [GROUPS, "train.reduce_precision=bf16"], "set train.exact_ranks = false as well"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_there_is_a_folder(
