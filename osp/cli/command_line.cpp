@@ -123,6 +123,20 @@ std::string usage_message(const Command::Entry& root, const CLI::ParseError& err
   return fmt::format("osp {}: {}; see `osp {} --help`", path, error.what(), path);
 }
 
+// The words with `--option=` as two: the parser would take the next word for the value, and empty is meant.
+std::vector<std::string> with_empty_values(const std::vector<std::string>& words) {
+  std::vector<std::string> all;
+  bool are_options = true;
+  for (const std::string& word : words) {
+    are_options = are_options && word != "--";
+    const bool is_empty =
+        are_options && word.starts_with("--") && word.find('=') == word.size() - 1;
+    all.push_back(is_empty ? word.substr(0, word.size() - 1) : word);
+    if (is_empty) all.emplace_back();
+  }
+  return all;
+}
+
 // Assigns what was typed for a field. Error(usage) names the command and the option.
 void assign_words(const CLI::App& app, FieldRef field, const std::vector<std::string>& words) {
   field.name = option_name(field);
@@ -211,8 +225,10 @@ int CommandLine::run(int argc, char** argv) {
     print_interface(*root_);
     return 0;
   }
+  std::vector<std::string> rest = with_empty_values(words);
+  std::reverse(rest.begin(), rest.end());  // the parser takes the last word first
   try {
-    root_->app->parse(argc, argv);
+    root_->app->parse(std::move(rest));
   } catch (const CLI::Success& success) {  // --help, --version
     std::ostringstream text;
     root_->app->exit(success, text, text);

@@ -173,3 +173,25 @@ ACCEPTED = [
 @pytest.mark.parametrize("words", ACCEPTED)
 def test_the_same_option_is_accepted_where_it_applies(words, place, run_program):
     run_program(["osp", *words.replace("{}", str(place)).split()])
+
+
+def test_an_empty_value_is_empty_and_leaves_the_next_word_alone(place, run_program):
+    """`--prompt=$TEXT` with an empty TEXT: not the word after it."""
+    model = place / "model"
+    empty = run_program(["osp", "generate", model, "--prompt=", "--max-tokens", "1", "--json"], check=False)
+    apart = run_program(
+        ["osp", "generate", model, "--prompt", "", "--max-tokens", "1", "--json"], check=False
+    )
+    assert (empty.returncode, empty.stdout, empty.stderr) == (apart.returncode, apart.stdout, apart.stderr)
+    assert "--max-tokens" not in empty.stderr and empty.returncode in (0, 2)
+    result = run_program(
+        ["osp", "eval", model, "--data", place / "text.txt", "--limit=", "--json"], check=False
+    )
+    assert result.returncode == 2 and '--limit is ""' in result.stderr
+    # A value that ends with "=" is whole, and behind -- nothing is an option.
+    result = run_program(
+        ["osp", "train", place / "none.toml", "--set=train.steps=", "--dry-run"], check=False
+    )
+    assert "none.toml" in result.stderr
+    result = run_program(["osp", "eval", "--data", place / "text.txt", "--", "--model="], check=False)
+    assert result.returncode == 2 and "--model=: no config.json" in result.stderr
