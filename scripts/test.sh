@@ -13,5 +13,6 @@ echo "test: built after $((SECONDS - start)) s" >&2
 # Tests run side by side: a thread that waits must not spin on the other's core.
 export OMP_WAIT_POLICY=passive
 ctest --test-dir build/release --output-on-failure -j "$(nproc)" || status=$?
-.venv/bin/python -m pytest -q -rs tests/python || status=$?
+# Files of tests go to as many workers as there are cores; a file's tests share what they have made.
+.venv/bin/python -m pytest -q -rs -n "$(nproc)" --dist loadfile tests/python || status=$?
 exit $status
