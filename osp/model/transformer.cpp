@@ -174,9 +174,18 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     return tap(TapPoint::head_input, config_.layers, divided ? h / config_.logit_divisor : h);
   }
 
+  // In the backward pass a pending branch gets its gradient when the sum that it is a part of has got that of
+  // all its readers: the block behind it is over.
+  void tell_when_done(int64_t layer, const ResidualStream& stream) const {
+    if (!options_.blocks_done || !stream.pending_branch.requires_grad()) return;
+    stream.pending_branch.register_hook(
+        [done = options_.blocks_done, layer](const at::Tensor& /*gradient*/) { done(layer); });
+  }
+
   at::Tensor hidden(const at::Tensor& tokens_BT) const {
     ResidualStream stream{embedding_lookup(tokens_BT), {}};
     for (int64_t layer = 0; layer < config_.layers; ++layer) {
+      tell_when_done(layer, stream);
       options_.recompute_blocks ? recomputed_block(layer, stream) : block(layer, stream);
     }
     const at::Tensor h = final_state(stream);

@@ -15,6 +15,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -52,6 +53,10 @@ struct ForwardOptions {
   // `training`, the store and the tap must outlive the graph; the tap sees the points of a block
   // twice, its linear layers only the second time. forward_block ignores it.
   bool recompute_blocks = false;
+  // With `training`: called in the backward pass with a block's number, from the last to the second, as soon as
+  // the gradients of its parameters and of all behind it are complete (not of tables that are also read in
+  // front of it, as a tied head's is).
+  std::function<void(int64_t layer)> blocks_done = {};
 };
 
 // The pass in pieces, for callers that go through the model layer by layer:

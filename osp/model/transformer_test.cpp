@@ -257,6 +257,42 @@ TEST(Transformer, BlocksThatAreComputedAgainShowTapsTheirPointsTwice) {
   }
 }
 
+// What blocks_done says: at each call the gradients of the block and of all behind it are those of the end.
+TEST(Transformer, BlocksAreDoneWhenTheirGradientsAreComplete) {
+  const std::vector<ModelConfig> configs = {
+      small_config(), outlier_protected(), with([](ModelConfig& c) { c.parallel = true; }),
+      with([](ModelConfig& c) { c.norm_after = true; }), with([](ModelConfig& c) {
+        c.tied = true;
+        c.embedding_projection = false;
+      })};
+  for (size_t i = 0; i < configs.size() * 2; ++i) {
+    SCOPED_TRACE(i);
+    ModelConfig config = configs[i / 2];
+    config.layers = 4;
+    ParameterStore store = random_store({.gradients = true}, resolved_config(config));
+    std::vector<int64_t> layers;
+    std::vector<std::pair<int64_t, at::Tensor>> seen;  // parameter, its gradient then
+    ForwardOptions options;
+    options.training = true;
+    options.recompute_blocks = i % 2 == 1;
+    options.blocks_done = [&](int64_t layer) {
+      layers.push_back(layer);
+      bool behind = false;
+      for (size_t p = 0; p < store.specs.size(); ++p) {
+        behind = behind || store.specs[p].layer == layer;
+        if (behind) seen.emplace_back(int64_t(p), store.gradient(int64_t(p)).clone());
+      }
+    };
+    forward_loss_sum(store, some_tokens(), some_tokens(), options).backward();
+    EXPECT_EQ(layers, (std::vector<int64_t>{3, 2, 1}));
+    for (const auto& [parameter, gradient] : seen) {
+      EXPECT_TRUE(gradient.equal(store.gradient(parameter))) << store.specs[size_t(parameter)].name;
+    }
+    // The block in front of it has nothing yet.
+    EXPECT_GT(store.gradient(store.find(ParameterRole::down, 0)).abs().sum().item<double>(), 0);
+  }
+}
+
 // Halves what enters linear layers; the gradients of their weights must be of the halves.
 struct HalvingTap : Tap {
   bool wants(TapPoint point, int64_t) const override {

@@ -61,6 +61,7 @@ struct TrainConfig {
   int64_t reduction_groups = 1;
   bool exact_ranks = true;
   std::string reduce_precision = "fp32";
+  double bucket_mb = 1;
   double collective_timeout_s = 120;
 
   template <class Visitor, class Self>
@@ -117,6 +118,11 @@ struct TrainConfig {
         "precision of the gradients that ranks send to each other; bf16 halves these bytes, rounds "
         "each rank's sum once (the sum over ranks is made in fp32), and needs train.exact_ranks = "
         "false");
+    visit(
+        "bucket_mb", self.bucket_mb, Range{0, 1e6},
+        "gradients that are sent to their owners together while the backward pass goes on, in 10^6 "
+        "bytes of fp32; 0 = those of each block as it ends",
+        {.affects_results = false});
     visit("collective_timeout_s", self.collective_timeout_s, Range{1, 86400},
           "seconds that a rank waits for the others before the run ends (exit 5)",
           {.affects_results = false});

@@ -51,65 +51,10 @@ const at::Tensor& sum_of_subtree(const TrainState& state, size_t bank, size_t nu
                             : state.store.banks[bank].gradient;
 }
 
-// One subtree of every rank that has so many, on its way to the owners of a bank's matrices.
-struct Round {
-  std::vector<size_t> senders;
-  at::Tensor received;  // [senders, own matrices…]
-  Pending pending;
-};
-
-// Starts to send each owner its matrices of a bank's gradient: one sum per subtree. A rank has one subtree or a
-// few; in round n all send their n-th.
-std::vector<Round> start_rounds(const TrainState& state, size_t bank,
-                                const std::vector<std::vector<GroupRun>>& trees,
-                                size_t num_rounds) {
-  const auto rank = static_cast<size_t>(state.ranks.rank());
-  const at::Tensor& gradient = state.store.banks[bank].gradient;
-  const at::Tensor& mine = state.owned.banks[bank].gradient;
-  const bool narrow = state.recipe.train.reduce_precision == "bf16";
-  const at::TensorOptions options = gradient.options().dtype(narrow ? at::kBFloat16 : at::kFloat);
-  std::vector<Round> rounds(num_rounds);
-  for (size_t n = 0; n < num_rounds; ++n) {
-    Round& round = rounds[n];
-    std::vector<int64_t> in_sizes(trees.size(), 0), out_sizes(trees.size(), 0);
-    at::Tensor in = at::empty({0}, options);
-    if (n < trees[rank].size()) {
-      in = sum_of_subtree(state, bank, n, trees[rank].size()).to(options);
-      in_sizes = owned_sizes(state, bank, gradient);
-    }
-    for (size_t r = 0; r < trees.size(); ++r) {
-      if (n >= trees[r].size()) continue;
-      out_sizes[r] = mine.numel();
-      round.senders.push_back(r);
-    }
-    std::vector<int64_t> shape = mine.sizes().vec();
-    shape.insert(shape.begin(), static_cast<int64_t>(round.senders.size()));
-    round.received = at::empty(shape, options);
-    round.pending = state.ranks.start_all_to_all(round.received, in, out_sizes, in_sizes);
-  }
-  return rounds;
-}
-
-// Waits for the rounds and returns what they brought of this rank's own matrices in fp32: the subtrees of the
-// first rank first. What this rank has itself was never rounded.
-std::vector<at::Tensor> finish_rounds(const TrainState& state, size_t bank,
-                                      const std::vector<std::vector<GroupRun>>& trees,
-                                      std::vector<Round>& rounds) {
-  const auto rank = static_cast<size_t>(state.ranks.rank());
-  std::vector<std::vector<at::Tensor>> received(trees.size());  // [rank][subtree]
-  for (size_t n = 0; n < rounds.size(); ++n) {
-    rounds[n].pending.wait();
-    for (size_t i = 0; i < rounds[n].senders.size(); ++i) {
-      const size_t sender = rounds[n].senders[i];
-      at::Tensor part = rounds[n].received[static_cast<int64_t>(i)];
-      if (sender == rank && part.scalar_type() != at::kFloat) {
-        const at::Tensor& whole = sum_of_subtree(state, bank, n, trees[rank].size());
-        part = state.owners.slice(bank, state.ranks.rank()).of(whole).clone();
-      }
-      received[sender].push_back(part.to(at::kFloat));
-    }
-  }
-  return joined(received);
+// The first parameter of the blocks.
+int64_t first_of_blocks(const ParameterStore& store) {
+  const auto in_block = [](const ParameterSpec& spec) { return spec.layer != kNoLayer; };
+  return std::find_if(store.specs.begin(), store.specs.end(), in_block) - store.specs.begin();
 }
 
 bool read_as_master(const Bank& bank) {
@@ -162,32 +107,150 @@ void weights_of_first_rank(TrainState& state) {
   drop_masters(state);
 }
 
-void gradients_to_owners(TrainState& state) {
-  const int64_t ranks = state.ranks.size();
-  std::vector<std::vector<GroupRun>> trees;  // [rank]
-  size_t rounds = 0;
-  for (int64_t rank = 0; rank < ranks; ++rank) {
-    trees.push_back(subtrees(groups_of_rank(state.groups(), ranks, rank)));
-    rounds = std::max(rounds, trees.back().size());
+// One subtree of every rank that has so many, on its way to the owners.
+struct Round {
+  std::vector<size_t> senders;
+  at::Tensor received;  // [senders, own matrices of the part…]
+  Pending pending;
+};
+
+struct GradientExchange::Part {
+  size_t bank = 0;
+  BankSlice own;  // this rank's matrices of the part
+  std::vector<Round> rounds;
+};
+
+namespace {
+
+// At most so many parts are under way, which bounds the memory of what is received.
+constexpr size_t kMostUnderWay = 4;
+
+BankSlice overlap(const BankSlice& one, const BankSlice& other) {
+  const int64_t first = std::max(one.first, other.first);
+  const int64_t last = std::min(one.first + one.count, other.first + other.count);
+  return {first, std::max(last - first, int64_t{0})};
+}
+
+// Starts to send each owner its matrices of a part of a bank's gradient: one sum per subtree. A rank has one
+// subtree or a few; in round n all send their n-th.
+std::vector<Round> start_rounds(const TrainState& state, size_t bank, const BankSlice& part,
+                                const std::vector<std::vector<GroupRun>>& trees,
+                                size_t num_rounds) {
+  const auto rank = static_cast<size_t>(state.ranks.rank());
+  const at::Tensor& gradient = state.store.banks[bank].gradient;
+  const bool narrow = state.recipe.train.reduce_precision == "bf16";
+  const at::TensorOptions options = gradient.options().dtype(narrow ? at::kBFloat16 : at::kFloat);
+  std::vector<int64_t> sizes;  // of the part, by owner
+  for (size_t r = 0; r < trees.size(); ++r) {
+    const BankSlice owned = overlap(state.owners.slice(bank, static_cast<int64_t>(r)), part);
+    sizes.push_back(owned.count * gradient[0].numel());
   }
-  const std::vector<GroupRun> all = joined(trees);
-  const size_t banks = state.store.banks.size();
-  if (state.ranks.alone()) {
-    for (size_t i = 0; i < banks; ++i) {
+  std::vector<Round> rounds(num_rounds);
+  for (size_t n = 0; n < num_rounds; ++n) {
+    Round& round = rounds[n];
+    std::vector<int64_t> in_sizes(trees.size(), 0), out_sizes(trees.size(), 0);
+    at::Tensor in = at::empty({0}, options);
+    if (n < trees[rank].size()) {
+      in = part.of(sum_of_subtree(state, bank, n, trees[rank].size())).to(options);
+      in_sizes = sizes;
+    }
+    for (size_t r = 0; r < trees.size(); ++r) {
+      if (n >= trees[r].size()) continue;
+      out_sizes[r] = sizes[rank];
+      round.senders.push_back(r);
+    }
+    std::vector<int64_t> shape = gradient.sizes().vec();
+    shape[0] = sizes[rank] / gradient[0].numel();
+    shape.insert(shape.begin(), static_cast<int64_t>(round.senders.size()));
+    round.received = at::empty(shape, options);
+    round.pending = state.ranks.start_all_to_all(round.received, in, out_sizes, in_sizes);
+  }
+  return rounds;
+}
+
+}  // namespace
+
+GradientExchange::GradientExchange(TrainState& state) : state_(state) {
+  const int64_t ranks = state.ranks.size();
+  for (int64_t rank = 0; rank < ranks; ++rank) {
+    trees_.push_back(subtrees(groups_of_rank(state.groups(), ranks, rank)));
+    rounds_ = std::max(rounds_, trees_.back().size());
+  }
+  for (const Bank& bank : state.store.banks) unsent_.push_back(bank.master.size(0));
+}
+
+GradientExchange::~GradientExchange() = default;
+
+bool GradientExchange::may_send_early() const {
+  return !state_.ranks.alone() && state_.groups() == state_.ranks.size();
+}
+
+void GradientExchange::blocks_done(int64_t layer) {
+  // Parameters, and so the members of a bank, are in the order of the forward pass.
+  std::vector<int64_t> first_slots;
+  double bytes = 0;
+  for (size_t i = 0; i < unsent_.size(); ++i) {
+    const Bank& bank = state_.store.banks[i];
+    int64_t slot = unsent_[i];
+    const auto is_behind = [&](int64_t member) {
+      const int64_t of_member = state_.store.specs[static_cast<size_t>(member)].layer;
+      return of_member >= layer ||
+             (of_member == kNoLayer && member > first_of_blocks(state_.store));
+    };
+    while (slot > 0 && is_behind(bank.members[static_cast<size_t>(slot - 1)])) --slot;
+    first_slots.push_back(slot);
+    bytes += 4.0 * static_cast<double>((unsent_[i] - slot) * bank.gradient[0].numel());
+  }
+  if (bytes >= state_.recipe.train.bucket_mb * 1e6) send_from(first_slots);
+}
+
+void GradientExchange::finish() {
+  if (state_.ranks.alone()) {
+    // There is nothing to send; the subtrees are added where they are.
+    for (size_t i = 0; i < unsent_.size(); ++i) {
       std::vector<at::Tensor> sums;
-      for (size_t n = 0; n < rounds; ++n) sums.push_back(sum_of_subtree(state, i, n, rounds));
-      add_subtrees(all, sums);
+      for (size_t n = 0; n < rounds_; ++n) sums.push_back(sum_of_subtree(state_, i, n, rounds_));
+      add_subtrees(joined(trees_), sums);
     }
     return;
   }
-  // While a bank's sums are added the next one's are on the wire.
-  std::vector<Round> next = start_rounds(state, 0, trees, rounds);
-  for (size_t i = 0; i < banks; ++i) {
-    std::vector<Round> now = std::move(next);
-    if (i + 1 < banks) next = start_rounds(state, i + 1, trees, rounds);
-    const at::Tensor sum = add_subtrees(all, finish_rounds(state, i, trees, now));
-    state.owned.banks[i].gradient.copy_(sum);
+  send_from(std::vector<int64_t>(unsent_.size(), 0));
+  while (!under_way_.empty()) receive_oldest();
+}
+
+// Starts to send all of each bank from its slot on.
+void GradientExchange::send_from(const std::vector<int64_t>& first_slots) {
+  for (size_t i = 0; i < unsent_.size(); ++i) {
+    const BankSlice part{first_slots[i], unsent_[i] - first_slots[i]};
+    if (part.count == 0) continue;
+    if (under_way_.size() >= kMostUnderWay) receive_oldest();
+    const BankSlice own = overlap(state_.owners.slice(i, state_.ranks.rank()), part);
+    under_way_.push_back({i, own, start_rounds(state_, i, part, trees_, rounds_)});
+    unsent_[i] = first_slots[i];
   }
+}
+
+// Waits for the oldest part, and adds what all ranks have of this rank's matrices: the subtrees of the first
+// rank first. What this rank has itself was never rounded.
+void GradientExchange::receive_oldest() {
+  const at::NoGradGuard no_grad;
+  Part part = std::move(under_way_.front());
+  under_way_.erase(under_way_.begin());
+  const auto rank = static_cast<size_t>(state_.ranks.rank());
+  std::vector<std::vector<at::Tensor>> received(trees_.size());  // [rank][subtree]
+  for (size_t n = 0; n < part.rounds.size(); ++n) {
+    Round& round = part.rounds[n];
+    round.pending.wait();
+    for (size_t i = 0; i < round.senders.size(); ++i) {
+      at::Tensor sum = round.received[static_cast<int64_t>(i)];
+      if (round.senders[i] == rank && sum.scalar_type() != at::kFloat) {
+        sum = part.own.of(sum_of_subtree(state_, part.bank, n, trees_[rank].size())).clone();
+      }
+      received[round.senders[i]].push_back(sum.to(at::kFloat));
+    }
+  }
+  const at::Tensor sum = add_subtrees(joined(trees_), joined(received));
+  part.own.of(state_.store.banks[part.bank].gradient).copy_(sum);
 }
 
 void weights_to_all(TrainState& state) {

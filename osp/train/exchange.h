@@ -26,10 +26,37 @@ void separate_owned_masters(TrainState& state);
 // Before training: every rank takes the first one's weights, and drops the masters that it does not own.
 void weights_of_first_rank(TrainState& state);
 
-// Adds the gradients of all groups on all ranks in the fixed tree (osp/ranks/reduction.h) and leaves the
-// sums in the gradients of `owned`. The bank gradients have the last of this rank's subtrees, and
-// group_sums the others.
-void gradients_to_owners(TrainState& state);
+// Brings the gradients of all ranks to the owners, who add them: those of all groups in the fixed tree
+// (osp/ranks/reduction.h). The sums are left in the gradients of `owned`. The bank gradients have the last of
+// this rank's subtrees, and group_sums the others.
+//
+// What is complete may be sent while the backward pass goes on to the blocks in front of it. All ranks must make
+// the same calls in the same order.
+class GradientExchange {
+ public:
+  // For one step.
+  explicit GradientExchange(TrainState& state);
+  ~GradientExchange();
+
+  // Whether blocks_done() may be used: each rank has one group, so that nothing is to be added to it.
+  bool may_send_early() const;
+  // The gradients of the parameters from block `layer` on are complete: starts to send them, once they are
+  // enough to be worth a message.
+  void blocks_done(int64_t layer);
+  // All are complete: sends the rest, and waits for all sums.
+  void finish();
+
+ private:
+  struct Part;  // matrices of a bank that are under way
+  void send_from(const std::vector<int64_t>& first_slots);
+  void receive_oldest();
+
+  TrainState& state_;
+  std::vector<std::vector<GroupRun>> trees_;  // [rank]
+  size_t rounds_ = 0;
+  std::vector<int64_t> unsent_;  // of each bank: matrices [0, unsent) are still to be sent
+  std::vector<Part> under_way_;  // the oldest first
+};
 
 // After an update: brings compute copies up to date on every rank, and the masters that forward
 // passes read (gains, biases).

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <optional>
 
 #include "osp/base/error.h"
@@ -49,9 +50,10 @@ TapChain step_taps(TrainState& state, Tap* quantizers) {
 }
 
 // Forward and backward over the sequences [first, first + count) of a batch, in micro-batches one
-// after the other; each adds its share to the gradient. Returns the sum of the losses.
+// after the other; each adds its share to the gradient. Returns the sum of the losses. The last one's backward
+// pass calls `blocks_done`.
 double run_micro_batches(TrainState& state, const BatchTensors& batch, Slice slice, Tap* tap,
-                         double loss_scale) {
+                         double loss_scale, const std::function<void(int64_t)>& blocks_done) {
   const Recipe& recipe = state.recipe;
   const at::Device device = state.store.banks[0].master.device();
   at::Tensor loss_sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
@@ -63,6 +65,7 @@ double run_micro_batches(TrainState& state, const BatchTensors& batch, Slice sli
     options.recompute_blocks = recipe.train.recompute_blocks;
     options.tap = tap;
     options.documents_BT = micro.documents_BT;
+    if (first + count == slice.count) options.blocks_done = blocks_done;
     const at::Tensor loss =
         forward_loss_sum(state.store, micro.tokens_BT, micro.targets_BT, options, loss_scale);
     loss.backward();
@@ -124,7 +127,13 @@ std::optional<double> accumulate_gradients(TrainState& state, const TokenDataset
   const int64_t scored = state.ranks.sum(num_scored(batch));
   if (scored == 0) return std::nullopt;
 
-  // Run the groups one after the other, and add their gradients in the fixed tree.
+  // Run the groups one after the other, and add their gradients in the fixed tree. In the last backward pass
+  // what is complete goes to its owners meanwhile.
+  GradientExchange exchange(state);
+  std::function<void(int64_t)> blocks_done;
+  if (exchange.may_send_early()) {
+    blocks_done = [&exchange](int64_t layer) { exchange.blocks_done(layer); };
+  }
   const BatchTensors all = as_tensors(batch, plan.context);
   std::vector<double> losses;
   for (int64_t g = 0; g < own.count; ++g) {
@@ -132,10 +141,10 @@ std::optional<double> accumulate_gradients(TrainState& state, const TokenDataset
     Slice slice = group_slice(plan.sequences_per_step, own.first + g, state.groups());
     slice.first -= share.first;
     losses.push_back(run_micro_batches(state, all, slice, taps.empty() ? nullptr : &taps,
-                                       1.0 / static_cast<double>(scored)));
+                                       1.0 / static_cast<double>(scored), blocks_done));
     state.group_sums.add(gradients_of(state.store), own);
   }
-  gradients_to_owners(state);
+  exchange.finish();
   return sum_of_groups(state, losses) / static_cast<double>(scored);
 }
 

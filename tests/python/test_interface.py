@@ -18,7 +18,7 @@ def test_commands_and_options_equal_the_checked_in_list(run_program, repo_root):
 def test_every_command_has_the_common_options(run_program):
     printed = run_program(["osp", "--interface"]).stdout
     commands = re.split(r"^(?=\S)", printed, flags=re.M)[1:]
-    assert len(commands) == 17
+    assert len(commands) == 18
     for command in commands:
         assert "  --quiet\n" in command and "  --json\n" in command, command
 

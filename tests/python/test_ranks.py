@@ -32,6 +32,10 @@ HARD = [
 def assert_equal_runs(one, other):
     """Checkpoints, model and log of two runs are the same bytes, but for times and numbers of ranks."""
     assert timeless(one) == timeless(other)
+    assert_equal_files(one, other)
+
+
+def assert_equal_files(one, other):
     assert checkpoints(one) == checkpoints(other)
     for step in checkpoints(one):
         for name in ("model.safetensors", "optimizer.safetensors"):
@@ -110,6 +114,22 @@ def test_gradients_in_bf16_on_the_wire_are_rounded_once(start_ranks, tmp_path):
     # Each number is off by at most 2^-9 of itself, in both directions; the norm of all by far less.
     assert 0 < abs(norms[0] - norms[1]) < 2**-9 * norms[0]
     assert narrow[2]["loss"] == pytest.approx(wide[2]["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "extra", [[], ["train.recompute_blocks=true"], ["model.norm=rms", "optim.name=adam"]]
+)
+def test_what_is_sent_during_the_backward_pass_is_what_is_sent_after_it(start_ranks, tmp_path, extra):
+    """As many ranks as groups: each block's gradients go to their owners as soon as they are complete."""
+    words = settings(
+        "train.reduction_groups=3", "train.batch_tokens=224", "model.layers=3", *HARD[:4], *extra
+    )
+    for name, size in [("blocks", 0), ("pairs", 0.1), ("end", 1e6)]:
+        finished(
+            start_ranks(3, tmp_path / name, *words, "--set", f"train.bucket_mb={size}", precision="bf16")
+        )
+    for name in ("blocks", "pairs"):
+        assert_equal_files(tmp_path / name, tmp_path / "end")
 
 
 def with_empty_windows(tokens, folder):
