@@ -253,27 +253,47 @@ void GradientExchange::receive_oldest() {
   part.own.of(state_.store.banks[part.bank].gradient).copy_(sum);
 }
 
-void weights_to_all(TrainState& state) {
-  if (state.ranks.alone()) {
-    sync_compute(state.store);
+WeightExchange::WeightExchange(TrainState& state)
+    : state_(state), is_sent_(state.store.banks.size(), false) {}
+
+void WeightExchange::send_group(int64_t group) {
+  if (state_.ranks.alone()) return;
+  for (size_t i = 0; i < is_sent_.size(); ++i) {
+    const Bank& bank = state_.store.banks[i];
+    if (is_sent_[i] || bank.group != group || !only_owners_keep(state_, bank)) continue;
+    // Owners round their masters; half of the bytes travel.
+    const Bank& own = state_.owned.banks[i];
+    own.compute.copy_(own.master);
+    start(i, bank.compute);
+  }
+}
+
+void WeightExchange::finish() {
+  if (state_.ranks.alone()) {
+    sync_compute(state_.store);
     return;
   }
-  const auto is_copied = [](const Bank& bank) { return !bank.compute.is_same(bank.master); };
-  std::vector<Pending> pending;
-  for (size_t i = 0; i < state.store.banks.size(); ++i) {
-    Bank& bank = state.store.banks[i];
-    Bank& own = state.owned.banks[i];
-    const bool narrow = is_copied(bank) && !read_as_master(bank);
-    // Owners round their masters; half of the bytes travel, while the next bank is rounded.
-    if (narrow) own.compute.copy_(own.master);
-    pending.push_back(start_owned_to_all(state, i, narrow ? bank.compute : bank.master));
-    if (i > 0) pending[i - 1].wait();
+  for (const Bank& bank : state_.store.banks) send_group(bank.group);
+  for (size_t i = 0; i < is_sent_.size(); ++i) {
+    if (!is_sent_[i]) start(i, state_.store.banks[i].master);
   }
-  pending.back().wait();
-  for (Bank& bank : state.store.banks) {
-    if (is_copied(bank) && read_as_master(bank)) bank.compute.copy_(bank.master);
+  while (!under_way_.empty()) wait_for_oldest();
+  for (const Bank& bank : state_.store.banks) {
+    const bool is_copied = !bank.compute.is_same(bank.master);
+    if (is_copied && !only_owners_keep(state_, bank)) bank.compute.copy_(bank.master);
   }
-  drop_masters(state);
+  drop_masters(state_);
+}
+
+void WeightExchange::start(size_t bank, const at::Tensor& tensor) {
+  is_sent_[bank] = true;
+  if (under_way_.size() >= kMostUnderWay) wait_for_oldest();
+  under_way_.push_back(start_owned_to_all(state_, bank, tensor));
+}
+
+void WeightExchange::wait_for_oldest() {
+  under_way_.front().wait();
+  under_way_.erase(under_way_.begin());
 }
 
 void masters_to_first_rank(TrainState& state) {

@@ -58,9 +58,27 @@ class GradientExchange {
   std::vector<Part> under_way_;  // the oldest first
 };
 
-// After an update: brings compute copies up to date on every rank, and the masters that forward
-// passes read (gains, biases).
-void weights_to_all(TrainState& state);
+// After an update: brings compute copies up to date on every rank, and the masters that forward passes read
+// (gains, biases). The weights of one routing group may travel while those of the next are updated. All ranks
+// must make the same calls in the same order.
+class WeightExchange {
+ public:
+  // For one step.
+  explicit WeightExchange(TrainState& state);
+
+  // The masters of this group are updated: starts to send the copies that are made of them.
+  void send_group(int64_t group);
+  // All are updated: sends the rest, and waits for all.
+  void finish();
+
+ private:
+  void start(size_t bank, const at::Tensor& tensor);
+  void wait_for_oldest();
+
+  TrainState& state_;
+  std::vector<bool> is_sent_;  // by bank
+  std::vector<Pending> under_way_;
+};
 
 // Gathers all masters on the first rank, up to date, for checkpoints and the model.
 void masters_to_first_rank(TrainState& state);

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <optional>
 
 #include "osp/base/error.h"
@@ -291,22 +292,35 @@ double timed_step(Optimizer& optimizer, const StepValues& values) {
   return seconds_since(start);
 }
 
+// The routing groups in the order in which they are updated. With many ranks those whose matrices are shared
+// singly come last: their updates take longest, and hide the sending of the others' weights.
+std::vector<size_t> order_of_updates(const TrainState& state) {
+  std::vector<size_t> order(state.routing.groups.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  if (state.ranks.alone()) return order;
+  std::stable_partition(order.begin(), order.end(), [&](size_t g) {
+    return state.routing.groups[g].optimizer->division != Division::matrices;
+  });
+  return order;
+}
+
 // Steps 4 to 6 of train_step(). `values_of(group)` is what is scheduled.
 template <class ValuesOf>
 void update_weights(TrainState& state, const ValuesOf& values_of, bool measure,
-                    StepReport& report) {
+                    WeightExchange& weights, StepReport& report) {
   const std::vector<OptimizerGroup>& groups = state.routing.groups;
   std::vector<at::Tensor> before;
   if (measure && by_matrix(state)) {
     for (const Bank& bank : state.owned.banks) before.push_back(bank.master.clone());
   }
-  for (size_t g = 0; g < groups.size(); ++g) {
+  for (const size_t g : order_of_updates(state)) {
     // 4. Clip each group by its own norm.
     clip_gradients(state.owned, static_cast<int64_t>(g), groups[g].clip, report.gradient_norms[g]);
     // 5. Update the group's weights at the scheduled rate.
     StepValues values = values_of(groups[g]);
     values.measure = measure && !by_matrix(state);
     report.optimizer_seconds += timed_step(*state.optimizers[g], values);
+    weights.send_group(static_cast<int64_t>(g));
     if (by_matrix(state)) continue;
     if (measure) report.update_norms.push_back(state.optimizers[g]->last_update_norm());
     // 6. Look at the weights before anything else uses them.
@@ -343,9 +357,10 @@ StepReport train_step(TrainState& state, const TokenDataset& data, bool measure)
   }
   if (report.skipped.empty()) {
     // 4. to 6. Clip, update, and look at the weights.
-    update_weights(state, values_of, measure, report);
+    WeightExchange weights(state);
+    update_weights(state, values_of, measure, weights, report);
     // 7. Bring the compute copies up to date.
-    weights_to_all(state);
+    weights.finish();
   } else if (measure) {
     report.update_norms.assign(groups.size(), 0.0);
   }
