@@ -105,7 +105,8 @@ def difference(got, wanted):
 
 
 def assert_gains_are_as_near_to_fp64(output, reference, weights, factor, tokens, targets, documents=None):
-    """`reference` has its gradients; scalar gains alone are compared."""
+    """`reference` has its gradients; scalar gains alone are compared. Where its sums happen to be better than
+    one rounding of fp32, that is enough."""
     names = [name for name, parameter in reference.parameters.items() if parameter.numel() == 1]
     if not names:
         return
@@ -114,7 +115,8 @@ def assert_gains_are_as_near_to_fp64(output, reference, weights, factor, tokens,
     wanted = torch.cat([exact.parameters[name].grad for name in names])
     theirs = torch.cat([reference.parameters[name].grad.double() for name in names])
     ours = torch.cat([output["gradient." + name].double() for name in names])
-    assert torch.linalg.norm(ours - wanted) < factor * torch.linalg.norm(theirs - wanted)
+    reached = max(torch.linalg.norm(theirs - wanted), 2**-23 * torch.linalg.norm(wanted))
+    assert torch.linalg.norm(ours - wanted) < factor * reached
 
 
 def assert_equals_reference(output, shape, weights, tokens, targets, documents, tolerance):
