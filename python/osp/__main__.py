@@ -29,6 +29,8 @@ def main():
             return ranks.launch(count, words)
         if not described and started_by_torchrun:
             return ranks.run_rank(words)
+    if words[:1] == ["report"] and "OSP_PLOTLY" not in os.environ and (plotly := engine.plotly_file()):
+        os.environ["OSP_PLOTLY"] = plotly
     return engine.load().main(["osp", *words])
 
 

@@ -57,6 +57,8 @@ class ScoreProcess:
     for those of the next batch; from then on every call raises RuntimeError.
     """
 
+    where = "in a process of its own"
+
     def __init__(
         self,
         model: str,
