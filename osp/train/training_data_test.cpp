@@ -102,15 +102,16 @@ TEST_F(Sources, WhatDoesNotFitTogetherIsRefusedByName) {
   };
   const std::string json = R"({"model": {"type": "BPE", "vocab": {"a": 1}, "merges": []}})";
   refused({"words", "numbers", "vocabularies of 64 and 65"},
-          {.path = write_source(folder, "v/numbers", 200, "", 65)});
+          {.name = "", .path = write_source(folder, "v/numbers", 200, "", 65)});
   refused({"words", "numbers", "tokenizer.json"},
-          {.path = write_source(folder, "t/numbers", 200, json)});
+          {.name = "", .path = write_source(folder, "t/numbers", 200, json)});
   refused({"data.source numbers has 12 tokens", "sequence of 16"},
-          {.path = write_source(folder, "s/numbers", 12)});
-  refused({"data.source numbers", "weight = 0"}, {.path = folder / "numbers", .weight = 0});
+          {.name = "", .path = write_source(folder, "s/numbers", 12)});
+  refused({"data.source numbers", "weight = 0"},
+          {.name = "", .path = folder / "numbers", .weight = 0});
   refused({"data.source 2", "words", "its own name"},
           {.name = "words", .path = folder / "numbers"});
-  refused({"data.source 2", "path is missing"}, {.name = "x"});
+  refused({"data.source 2", "path is missing"}, {.name = "x", .path = ""});
   recipe.data.path = folder / "words";
   expect_error(ErrorCode::usage, {"data.path", "[[data.source]]", "both"},
                [&] { TrainingData(recipe.data, false); });

@@ -6,8 +6,8 @@
     osp.evaluate("models/quantized", data="tokens")["results"]
 
 A Model is in this process where there is osp._engine (osp/engine.py), else a process of the program. The
-functions run the program (osp.score_process.find_program says which) and give what it prints with
-`--json`, described in docs/formats.md. Keywords are its options, which `osp quantize --help` lists:
+functions run the program (osp.score_process.find_program says which, else it is `python -m osp`) and give
+what it prints with `--json`, described in docs/formats.md. Keywords are its options, which `osp quantize --help` lists:
 `down_group=4` is `--down-group 4`, True is an option without a value, a list is an option that is repeated,
 or for `bits` and `tasks` one value with commas. What the program refuses is a ProgramError with its sentence
 and status.
@@ -51,7 +51,7 @@ def run(*words: object, program: str | None = None, quiet: bool = True) -> dict 
     resumed from and is killed if it has not ended after INTERRUPT_SECONDS, or at a second Ctrl-C. Raises
     ProgramError with its sentence where it ends with another status than 0.
     """
-    command = [find_program(program), *map(str, words), "--json", *(["--quiet"] if quiet else [])]
+    command = [*command_of(program), *map(str, words), "--json", *(["--quiet"] if quiet else [])]
     with tempfile.TemporaryFile() as errors:
         with contextlib.ExitStack() as copied:
             stderr = errors if quiet else copied.enter_context(copy_of_stderr(errors))
@@ -62,6 +62,16 @@ def run(*words: object, program: str | None = None, quiet: bool = True) -> dict 
     if process.returncode != 0:
         raise ProgramError(command, process.returncode, said)
     return json.loads(out) if out.strip() else None
+
+
+def command_of(program: str | None) -> list[str]:
+    """How the program is started: find_program(), or where there is none `python -m osp` with osp._engine."""
+    try:
+        return [find_program(program)]
+    except FileNotFoundError:
+        if program or "OSP_PROGRAM" in os.environ or engine.find() is None:
+            raise
+        return [sys.executable, "-m", "osp"]
 
 
 def output_of(process: subprocess.Popen) -> bytes:
