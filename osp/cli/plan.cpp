@@ -159,7 +159,7 @@ int run(const PlanCommand& options) {
   };
   print_result(options.common, json, [&] {
     print_plan(plan, recipe);
-    print_out("\n{}", sources_text(data));
+    if (!data.empty()) print_out("\n{}", sources_text(data));
   });
   // A layout that does not fit is an answer to the question, and no success.
   const LayoutPlan& best = plan.layouts[plan.best];

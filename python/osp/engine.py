@@ -136,6 +136,7 @@ class EngineModel:
     """
 
     where = "in this process"
+    most_lines = 1 << 17  # requests answered together, as `osp score` answers those of a file
 
     def __init__(self, path: str, options: dict[str, str]) -> None:
         """Loads the model with options of `osp score`. Raises EngineError with osp's sentence."""

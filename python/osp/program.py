@@ -7,10 +7,10 @@
 
 A Model is in this process where there is osp._engine (osp/engine.py), else a process of the program. The
 functions run the program (osp.score_process.find_program says which, else it is `python -m osp`) and give
-what it prints with `--json`, described in docs/formats.md. Keywords are its options, which `osp quantize --help` lists:
-`down_group=4` is `--down-group 4`, True is an option without a value, a list is an option that is repeated,
-or for `bits` and `tasks` one value with commas. What the program refuses is a ProgramError with its sentence
-and status.
+what it prints with `--json`, described in docs/formats.md. Keywords are its options, which
+`osp quantize --help` lists: `down_group=4` is `--down-group 4`, True is an option without a value, a list is
+an option that is repeated, or for `bits` and `tasks` one value with commas. What the program refuses is a
+ProgramError with its sentence and status.
 """
 
 import base64
@@ -30,7 +30,7 @@ from os import PathLike
 from typing import IO, TYPE_CHECKING
 
 from osp import engine
-from osp.score_process import MOST_LINES, ProgramError, ScoreProcess, find_program
+from osp.score_process import ProgramError, ScoreProcess, find_program
 
 if TYPE_CHECKING:
     import torch
@@ -339,8 +339,9 @@ class Model:
 
     def _answers(self, requests: list[dict]) -> list[dict]:
         answers = []
-        for begin in range(0, len(requests), MOST_LINES):
-            answers += self._process.answer(requests[begin : begin + MOST_LINES])
+        most = self._process.most_lines
+        for begin in range(0, len(requests), most):
+            answers += self._process.answer(requests[begin : begin + most])
         return answers
 
 

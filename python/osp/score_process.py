@@ -58,6 +58,7 @@ class ScoreProcess:
     """
 
     where = "in a process of its own"
+    most_lines = MOST_LINES
 
     def __init__(
         self,
