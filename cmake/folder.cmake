@@ -38,12 +38,12 @@ function(osp_folder name)
   if(ARG_PROGRAM)
     # What belongs to one of the two ways to start the program: the executable and the Python module.
     set(executable ${folder}/main.cpp ${folder}/wait_policy.cpp)
-    set(module ${folder}/python_module.cpp)
+    file(GLOB module CONFIGURE_DEPENDS ${folder}/python_*.cpp)
     list(REMOVE_ITEM sources ${executable} ${module})
     add_executable(${ARG_PROGRAM} ${executable})
     target_link_libraries(${ARG_PROGRAM} PRIVATE osp_${name})
     set_target_properties(${ARG_PROGRAM} PROPERTIES UNITY_BUILD OFF)
-    osp_python_module(${module} osp_${name})
+    osp_python_module(osp_${name} ${module})
   endif()
   add_library(osp_${name} STATIC ${sources})
   target_link_libraries(osp_${name} PUBLIC ${ARG_LINK})
@@ -58,15 +58,17 @@ function(osp_folder name)
   endif()
 endfunction()
 
-# The Python module osp._engine, as _engine.abi3.so in the build folder. It shows Python its one function
-# alone: other libraries of the process have the names of ours as well.
-function(osp_python_module file library)
-  add_library(python_engine MODULE ${file})
+# osp_python_module(LIBRARY FILES...): the Python module osp._engine, as _engine.abi3.so in the build folder.
+# It shows Python its one function alone: other libraries of the process have the names of ours as well.
+# Beside it lies _engine.torch, the version of PyTorch that it is for, which python/osp/engine.py compares.
+function(osp_python_module library)
+  add_library(python_engine MODULE ${ARGN})
   target_include_directories(python_engine SYSTEM PRIVATE ${OSP_PYTHON_INCLUDE})
   target_link_libraries(python_engine PRIVATE ${library})
   target_link_options(python_engine PRIVATE -Wl,--exclude-libs,ALL)
   set_target_properties(python_engine PROPERTIES PREFIX "" OUTPUT_NAME _engine SUFFIX .abi3.so
-    CXX_VISIBILITY_PRESET hidden)
+    CXX_VISIBILITY_PRESET hidden UNITY_BUILD OFF)
+  file(WRITE ${CMAKE_BINARY_DIR}/_engine.torch "${OSP_TORCH_VERSION}\n")
 endfunction()
 
 # Adds to the list `out` one generated file per instruction set for osp/FOLDER/X_body.inc.

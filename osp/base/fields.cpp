@@ -91,8 +91,24 @@ Number checked_integer(const FieldRef& field, const Json& value, const std::stri
   return value.get<Number>();
 }
 
-// A TOML scalar as JSON; nothing for what no field can hold (arrays, dates).
+// A TOML scalar as JSON, or a list of tables of scalars (table_list.h); nothing for what no field can hold
+// (other arrays, dates).
 std::optional<Json> to_json_value(const toml::node& node) {
+  if (const toml::array* array = node.as_array()) {
+    Json tables = Json::array();
+    for (const toml::node& element : *array) {
+      const toml::table* table = element.as_table();
+      if (table == nullptr) return std::nullopt;
+      Json object = Json::object();
+      for (const auto& [key, inner] : *table) {
+        const std::optional<Json> value = inner.is_array() ? std::nullopt : to_json_value(inner);
+        if (!value) return std::nullopt;
+        object[std::string(key.str())] = *value;
+      }
+      tables.push_back(std::move(object));
+    }
+    return tables;
+  }
   if (const auto* v = node.as_boolean()) return Json(v->get());
   if (const auto* v = node.as_integer()) return Json(v->get());
   if (const auto* v = node.as_floating_point()) return Json(v->get());
@@ -244,7 +260,8 @@ Json FieldRef::value() const {
   return std::visit(
       [](const auto& held) -> Json {
         if constexpr (std::is_same_v<std::decay_t<decltype(held)>, ParsedText>) {
-          return held.text();
+          const std::string text = held.text();
+          return text.starts_with('[') ? Json::parse(text) : Json(text);  // a list of tables
         } else {
           return *held;
         }
@@ -268,6 +285,12 @@ void FieldRef::assign(const Json& value, const std::string& where) const {
   } else if (const auto* list = std::get_if<std::vector<std::string>*>(&storage)) {
     if (!is_list_of_strings(value)) wrong_type(*this, shown, where);
     **list = value.get<std::vector<std::string>>();
+  } else if (std::holds_alternative<ParsedText>(storage) && value.is_array()) {
+    try {
+      std::get<ParsedText>(storage).assign(shown);
+    } catch (const Error& error) {
+      fail(error.code(), "{}: {}", where, error.what());
+    }
   } else {
     if (!value.is_string()) wrong_type(*this, shown, where);
     const auto text = value.get<std::string>();

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "osp/base/table_list.h"
 #include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
 
@@ -231,6 +232,58 @@ TEST(FieldTraits, ListsParsedTextAndUnsignedNumbersAreAssignedAndShown) {
   EXPECT_EQ(table.to_json()["width"], "xxxxx");
   message_of(ErrorCode::usage, [&] { table.assign("seed", -1, "x"); });
   message_of(ErrorCode::usage, [&] { table.assign("inputs", Json{"a", 1}, "x"); });
+}
+
+struct Corpus {
+  std::string path;
+  double weight = 1;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("path", self.path, "folder");
+    visit("weight", self.weight, Range{0, 10}, "part of all");
+  }
+};
+
+struct Corpora {
+  std::vector<Corpus> corpora;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("corpus", table_list(self.corpora, "data.corpus"), "corpora");
+  }
+};
+
+TEST(TableList, ComesFromTomlAndJsonAndIsShownAsAList) {
+  TestFolder folder;
+  Corpora read;
+  FieldTable table;
+  table.add("data", read);
+  EXPECT_EQ(table.to_json().dump(), R"({"data":{"corpus":[]}})");
+  load_toml(folder.write("a.toml", "[[data.corpus]]\npath = \"a\"\n[[data.corpus]]\nweight = 2\n"),
+            table);
+  ASSERT_EQ(read.corpora.size(), 2u);
+  EXPECT_EQ(read.corpora[0].path, "a");
+  EXPECT_EQ(read.corpora[1].weight, 2);
+  const Json shown = table.to_json();
+  EXPECT_EQ(shown["data"]["corpus"][1]["weight"], 2);
+  Corpora again;
+  FieldTable other;
+  other.add("data", again);
+  other.from_json(shown, "recipe.json");
+  EXPECT_EQ(other.to_json(), shown);
+  // A list replaces the one before as a whole.
+  other.assign_text(R"(data.corpus=[{"path": "b"}])");
+  ASSERT_EQ(again.corpora.size(), 1u);
+  EXPECT_EQ(again.corpora[0].path, "b");
+  expect_error(ErrorCode::usage, {"b.toml:1", "data.corpus 1", "wieght", "weight"},
+               [&] { load_toml(folder.write("b.toml", "[[data.corpus]]\nwieght = 2\n"), table); });
+  expect_error(ErrorCode::usage, {"x", "data.corpus 2", "11", "0 to 10"}, [&] {
+    other.assign("data.corpus", Json::parse(R"([{"weight": 1}, {"weight": 11}])"), "x");
+  });
+  expect_error(ErrorCode::usage, {"[[data.corpus]]"},
+               [&] { other.assign("data.corpus", "a text", "x"); });
+  EXPECT_EQ(again.corpora[0].path, "b");  // a refused list changes nothing
 }
 
 TEST(ResultsJson, IsSortedAndOmitsWhatDoesNotAffectResults) {

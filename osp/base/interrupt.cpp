@@ -11,6 +11,8 @@ namespace {
 // The one thing a signal handler may touch.
 volatile std::sig_atomic_t stop_signal = 0;
 
+thread_local const std::atomic<bool>* stop_flag = nullptr;
+
 void remember(int signal) { stop_signal = signal; }
 
 }  // namespace
@@ -26,10 +28,15 @@ void catch_signals() {
   if (hang_up.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);
 }
 
-int stop_requested() { return stop_signal; }
+int stop_requested() {
+  return stop_flag != nullptr && *stop_flag ? SIGINT : static_cast<int>(stop_signal);
+}
+
+StopFlag::StopFlag(const std::atomic<bool>& flag) { stop_flag = &flag; }
+StopFlag::~StopFlag() { stop_flag = nullptr; }
 
 std::string stop_signal_name() {
-  const char* name = sigabbrev_np(stop_signal);
+  const char* name = sigabbrev_np(stop_requested());
   return name == nullptr ? "a signal" : std::string("SIG") + name;
 }
 

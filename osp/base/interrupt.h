@@ -3,9 +3,11 @@
 // Every loop that may run longer than a second asks, at least once a second: with stop_requested()
 // where there is something to save first, else with leave_if_stopped().
 //
-// Tested by osp/train/loop_test.cpp, tests/python/test_train.py and tests/python/test_signals.py.
+// Tested by osp/train/loop_test.cpp, tests/python/test_train.py, tests/python/test_signals.py and
+// tests/python/test_py_engine.py.
 #pragma once
 
+#include <atomic>
 #include <string>
 
 namespace osp {
@@ -14,7 +16,7 @@ namespace osp {
 // ignored.
 void catch_signals();
 
-// The signal that asked to stop, 0 if none did. Always 0 before catch_signals().
+// The signal that asked to stop, SIGINT for a StopFlag, 0 if none did.
 int stop_requested();
 
 // "SIGTERM", of the signal that asked.
@@ -22,6 +24,16 @@ std::string stop_signal_name();
 
 // Error(interrupted), "stopped by SIGTERM while WORK", if a signal has asked to stop.
 void leave_if_stopped(const char* work);
+
+// While it lives, a set `flag` asks the work of this thread to stop, as SIGINT would: for a program that
+// runs the work in a thread of its own and has no handlers of ours. One at a time in a thread.
+class StopFlag {
+ public:
+  explicit StopFlag(const std::atomic<bool>& flag);
+  ~StopFlag();
+  StopFlag(const StopFlag&) = delete;
+  StopFlag& operator=(const StopFlag&) = delete;
+};
 
 // Forgets a request, for programs that train more than once.
 void clear_stop_request();

@@ -48,39 +48,43 @@ int run(int argc, char** argv) {
   return status;
 }
 
-int report_error(const char* message, int status) noexcept {
-  write_stderr("error: ");
-  write_stderr(message);
-  write_stderr("\n");
-  return status;
-}
-
-// Frees nothing and allocates little: what failed was a large block.
-int report_out_of_memory() noexcept {
-  try {
-    const std::string text = out_of_memory_text() + "; use a smaller model or batch";
-    return report_error(text.c_str(), exit_status(ErrorCode::memory));
-  } catch (const std::exception&) {
-    return report_error("out of memory", exit_status(ErrorCode::memory));
-  }
-}
-
 // The text of an error, without the addresses that the tensor library adds to its own.
 const char* text_of(const std::exception& error) {
   const auto* of_library = dynamic_cast<const c10::Error*>(&error);
   return of_library == nullptr ? error.what() : of_library->what_without_backtrace();
 }
 
+void report_error(const char* message) noexcept {
+  write_stderr("error: ");
+  write_stderr(message);
+  write_stderr("\n");
+}
+
 }  // namespace
+
+Failure failure_of(const std::exception& error) {
+  if (const auto* ours = dynamic_cast<const Error*>(&error)) {
+    return {ours->what(), exit_status(ours->code())};
+  }
+  if (is_out_of_memory(error)) {
+    return {out_of_memory_text() + "; use a smaller model or batch",
+            exit_status(ErrorCode::memory)};
+  }
+  return {text_of(error), 1};
+}
 
 int osp_main(int argc, char** argv) {
   try {
     return run(argc, argv);
-  } catch (const Error& error) {
-    return report_error(error.what(), exit_status(error.code()));
   } catch (const std::exception& error) {
-    if (is_out_of_memory(error)) return report_out_of_memory();
-    return report_error(text_of(error), 1);
+    try {
+      const Failure failure = failure_of(error);
+      report_error(failure.sentence.c_str());
+      return failure.status;
+    } catch (const std::exception&) {  // not even a sentence fits into memory
+      report_error("out of memory");
+      return exit_status(ErrorCode::memory);
+    }
   }
 }
 

@@ -2,7 +2,17 @@
 // Python module osp._engine (python_module.cpp) call it, so both do the same.
 #pragma once
 
+#include <exception>
+#include <string>
+
 namespace osp {
+
+// What an exception is for people: one sentence, and the exit status that the program would end with.
+struct Failure {
+  std::string sentence;
+  int status = 1;
+};
+Failure failure_of(const std::exception& error);
 
 // Runs the command that the words name and returns the documented exit status; errors become one
 // line on stderr. To be called once in a process: commands catch its signals for good.

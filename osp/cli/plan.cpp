@@ -5,6 +5,7 @@
 #include "osp/base/quantity.h"
 #include "osp/cli/command.h"
 #include "osp/train/loop.h"
+#include "osp/train/training_data.h"
 
 namespace osp {
 namespace {
@@ -150,8 +151,16 @@ int run(const PlanCommand& options) {
   const Layout layout{options.split, options.groups};
   const Plan plan =
       make_plan(recipe, cluster_of(options, recipe), options.split > 0 ? &layout : nullptr);
-  print_result(
-      options.common, [&] { return plan_json(plan); }, [&] { print_plan(plan, recipe); });
+  const Json data = describe_data(recipe);
+  const auto json = [&] {
+    Json object = plan_json(plan);
+    object["data"] = data;
+    return object;
+  };
+  print_result(options.common, json, [&] {
+    print_plan(plan, recipe);
+    if (!data.empty()) print_out("\n{}", sources_text(data));
+  });
   // A layout that does not fit is an answer to the question, and no success.
   const LayoutPlan& best = plan.layouts[plan.best];
   if (!best.fits) {

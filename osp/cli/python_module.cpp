@@ -1,12 +1,14 @@
-// The Python module osp._engine: main(words) runs the program in this process and returns its exit
-// status. It uses Python's limited interface, so one file serves every Python from 3.11 on.
-#define Py_LIMITED_API 0x030b0000
-#include <Python.h>
+// The Python module osp._engine: models in the process (python_model.h), and main(words), which runs the
+// program in this process and returns its exit status. It uses Python's limited interface, so one file
+// serves every Python from 3.11 on, and the tensor library of the PyTorch that it was built with, which
+// must be the one that Python has.
+#include <torch/version.h>
 
 #include <string>
 #include <vector>
 
 #include "osp/cli/osp_main.h"
+#include "osp/cli/python_model.h"
 
 namespace {
 
@@ -49,14 +51,69 @@ PyMethodDef methods[] = {
      "signals."},
     {nullptr, nullptr, 0, nullptr}};
 
+// "2.15.0+cu130" → "2.15.0".
+std::string without_build(const std::string& version) {
+  return version.substr(0, version.find('+'));
+}
+
+// Refuses another PyTorch that is imported already: two versions cannot share a process. (osp.engine looks
+// before this file is loaded, which another version's symbols may not even allow.)
+bool check_torch() {
+  PyObject* modules = PyImport_GetModuleDict();
+  PyObject* torch = PyDict_GetItemString(modules, "torch");
+  if (torch == nullptr) return true;
+  PyObject* version = PyObject_GetAttrString(torch, "__version__");
+  PyObject* text = version == nullptr ? nullptr : PyObject_Str(version);
+  Py_XDECREF(version);
+  const char* found = text == nullptr ? nullptr : PyUnicode_AsUTF8AndSize(text, nullptr);
+  bool same = found == nullptr;
+  PyErr_Clear();  // a torch that does not say its version is being imported
+  if (found != nullptr) {
+    same = without_build(found) == without_build(TORCH_VERSION);
+    if (!same) {
+      PyErr_Format(PyExc_ImportError,
+                   "osp._engine was built for PyTorch %s, and this process has %s; install that "
+                   "version, or build osp with this one",
+                   TORCH_VERSION, found);
+    }
+  }
+  Py_XDECREF(text);
+  return same;
+}
+
+int fill_module(PyObject* module) {
+  if (!check_torch() || !osp::add_model_types(module)) return -1;
+  return PyModule_AddStringConstant(module, "torch_version", TORCH_VERSION);
+}
+
+int visit_state(PyObject* module, visitproc visit, void* arg) {
+  auto* state = static_cast<osp::PythonState*>(PyModule_GetState(module));
+  if (state != nullptr) {
+    Py_VISIT(state->error);
+    Py_VISIT(state->call);
+  }
+  return 0;
+}
+
+int clear_state(PyObject* module) {
+  auto* state = static_cast<osp::PythonState*>(PyModule_GetState(module));
+  if (state != nullptr) {
+    Py_CLEAR(state->error);
+    Py_CLEAR(state->call);
+  }
+  return 0;
+}
+
+PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void*>(fill_module)}, {0, nullptr}};
+
 PyModuleDef definition = {PyModuleDef_HEAD_INIT,
                           "osp._engine",
-                          "The program osp.",
-                          0,
+                          "The engine of osp in this process: models, and the program.",
+                          sizeof(osp::PythonState),
                           methods,
-                          nullptr,
-                          nullptr,
-                          nullptr,
+                          slots,
+                          visit_state,
+                          clear_state,
                           nullptr};
 
 }  // namespace

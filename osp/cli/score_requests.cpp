@@ -104,15 +104,17 @@ std::string base64(const uint8_t* bytes, size_t size) {
 }
 
 // One forward pass, whole: what a token sees is what stands in front of it in the list.
-Json logits_json(const std::vector<int32_t>& ids, const ScoreModel& model, Tap* tap) {
+at::Tensor logits_of(const std::vector<int32_t>& ids, const ScoreModel& model, Tap* tap) {
   const at::NoGradGuard no_grad;
   ForwardOptions options;
   options.tap = tap;
   const at::Device device = model.store.banks[0].master.device();
   const at::Tensor tokens_BT =
       at::tensor(at::ArrayRef<int32_t>(ids), at::kInt).to(at::kLong).unsqueeze(0).to(device);
-  const at::Tensor logits =
-      forward_logits(model.store, tokens_BT, options)[0].to(at::kFloat).cpu().contiguous();
+  return forward_logits(model.store, tokens_BT, options)[0].to(at::kFloat).cpu().contiguous();
+}
+
+Json logits_json(const at::Tensor& logits) {
   Json json;
   json["shape"] = logits.sizes().vec();
   json["logits"] = base64(static_cast<const uint8_t*>(logits.const_data_ptr()), logits.nbytes());
@@ -193,6 +195,13 @@ void RequestBatch::add(const std::string& line, int64_t number, const ScoreModel
   lines_.push_back({Kind::score, first, choices_.size() - first});
 }
 
+at::Tensor RequestBatch::single_logits(const ScoreModel& model, const ScoreOptions& options) const {
+  if (lines_.size() != 1 || lines_[0].kind != Kind::logits) {
+    fail(ErrorCode::usage, "{}: expected one line with \"logits_of\"", where_);
+  }
+  return logits_of(logits_[0], model, options.tap);
+}
+
 std::vector<Json> RequestBatch::answer(const ScoreModel& model, const ScoreOptions& options) {
   const auto scores = score_choices(model.store, choices_, options);
   std::vector<GeneratedText> texts;
@@ -202,7 +211,7 @@ std::vector<Json> RequestBatch::answer(const ScoreModel& model, const ScoreOptio
   std::vector<Json> answers;
   for (const Line& line : lines_) {
     if (line.kind == Kind::logits) {
-      answers.push_back(logits_json(logits_[line.first], model, options.tap));
+      answers.push_back(logits_json(logits_of(logits_[line.first], model, options.tap)));
     } else if (line.kind == Kind::generate) {
       Json json;
       json["text"] = texts[line.first].text;

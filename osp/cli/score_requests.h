@@ -1,6 +1,8 @@
 // The JSON lines of `osp score` (docs/formats.md) as requests to a model, and its answers as JSON.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -30,6 +32,9 @@ class RequestBatch {
   int64_t size() const { return static_cast<int64_t>(lines_.size()); }
   // One object per line, in order; the batch is empty afterwards.
   std::vector<Json> answer(const ScoreModel& model, const ScoreOptions& options);
+  // The logits of a batch of one line, "logits_of", in fp32 [tokens, vocabulary] on the CPU. Error(usage)
+  // for another batch.
+  at::Tensor single_logits(const ScoreModel& model, const ScoreOptions& options) const;
 
  private:
   // What a line became: requests first … first + count − 1 to score, or request `first` to generate

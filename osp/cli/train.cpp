@@ -9,6 +9,7 @@
 #include "osp/optim/routing.h"
 #include "osp/train/flops.h"
 #include "osp/train/loop.h"
+#include "osp/train/training_data.h"
 
 namespace osp {
 namespace {
@@ -42,13 +43,27 @@ struct TrainCommand {
 void print_dry_run(const Json& description) {
   for (const auto& [section, values] : description["recipe"].items()) {
     print_out("[{}]\n", section);
-    for (const auto& [key, value] : values.items()) print_out("{} = {}\n", key, json_text(value));
+    for (const auto& [key, value] : values.items()) {
+      if (!value.is_array()) print_out("{} = {}\n", key, json_text(value));
+    }
     print_out("\n");
+    // Tables of a list come behind the section's keys.
+    for (const auto& [key, value] : values.items()) {
+      if (!value.is_array()) continue;
+      for (const Json& table : value) {
+        print_out("[[{}.{}]]\n", section, key);
+        for (const auto& [name, inner] : table.items()) {
+          print_out("{} = {}\n", name, json_text(inner));
+        }
+        print_out("\n");
+      }
+    }
   }
   print_out("{}\n", description["routing_table"].get<std::string>());
   print_out("parameters          {}\n", format_count(description["parameters"].get<int64_t>()));
   print_out("steps               {}\n", format_count(description["steps"].get<int64_t>()));
   print_out("tokens              {}\n", format_count(description["tokens"].get<int64_t>()));
+  if (description.contains("data")) print_out("{}", sources_text(description["data"]));
   print_out("micro-batch         {} sequences\n",
             description["micro_batch_sequences"].get<int64_t>());
   print_out("model FLOPs         {:.3g} a token, {:.3g} in all\n",

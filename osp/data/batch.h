@@ -3,16 +3,18 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "osp/data/dataset.h"
+#include "osp/data/mixture.h"
 
 namespace osp {
 
-// The order in which sequences are visited. Windows of context + 1 tokens, starting at multiples of
-// context, are visited in a new shuffled order in each epoch (base/philox shuffled_index). Sequence
-// i of step s is visit s * sequences_per_step + i; an epoch is num_windows() visits and may end
-// inside a step.
+// The order in which sequences are visited. Sequence i of step s is visit s * sequences_per_step + i,
+// which a mixture gives to one of its sources. The windows of a source, of context + 1 tokens and
+// starting at multiples of context, are visited in a new shuffled order in each of its epochs
+// (base/philox shuffled_index); an epoch is num_windows() of its visits and may end inside a step.
 struct BatchPlan {
   uint64_t seed = 0;
   int64_t context = 0;
@@ -26,17 +28,26 @@ struct Batch {
   std::vector<int64_t> tokens;     // [sequences, context]
   std::vector<int64_t> targets;    // [sequences, context]: tokens shifted by one
   std::vector<int32_t> documents;  // [sequences, context]; filled if asked for
+  // Of a validation slice of several sources: which sequences are whose.
+  struct Part {
+    std::string name;
+    int64_t first = 0, count = 0;
+  };
+  std::vector<Part> parts = {};
 };
 
 // Windows of one epoch; tokens after the last full window are not visited.
 uint64_t num_windows(const TokenDataset& data, int64_t context);
 
+// Of the name of a random stream: each source's windows have their own shuffles.
+std::string window_stream(size_t source);
+
 // Sequences [first, first + count) of step `step` (0-based). Pure function of its arguments. With
 // documents, numbers start at 0 in each sequence and grow after each end-of-document token, and the
 // target of an end-of-document token, which is the first token of the next document, is
-// kIgnoredTarget; without, every target is scored. Error(usage) if the data has no full window, or
+// kIgnoredTarget; without, every target is scored. Error(usage) if a source has no full window, or
 // no end-of-document token where documents are asked for.
-Batch read_batch(const TokenDataset& data, const BatchPlan& plan, int64_t step, int64_t first,
+Batch read_batch(const Mixture& mixture, const BatchPlan& plan, int64_t step, int64_t first,
                  int64_t count, bool with_documents);
 
 }  // namespace osp

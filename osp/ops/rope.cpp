@@ -191,7 +191,8 @@ RopeTables make_rope_tables(int64_t positions, int64_t head_size, double theta,
                             const RopeScaling& scaling) {
   const int64_t half = head_size / 2;
   const double magnitude = rotary_magnitude(scaling);
-  RopeTables tables{at::empty({positions, half}), at::empty({positions, half})};
+  RopeTables tables{at::empty({positions, half}, at::kFloat),
+                    at::empty({positions, half}, at::kFloat)};
   float* cos = tables.cos.mutable_data_ptr<float>();
   float* sin = tables.sin.mutable_data_ptr<float>();
   for (int64_t i = 0; i < half; ++i) {

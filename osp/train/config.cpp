@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
 #include "osp/base/error.h"
 #include "osp/base/json_text.h"
@@ -24,6 +25,21 @@ void flatten(const Json& object, const std::string& prefix, Json& values) {
       values[name] = value;
     }
   }
+}
+
+// The value of data.source without the paths, which do not decide results; other values as they are.
+Json without_paths(const FieldRef& field, Json value) {
+  if (field.name != "data.source" || !value.is_array()) return value;
+  for (Json& source : value) {
+    if (source.is_object()) source.erase("path");
+  }
+  return value;
+}
+
+// "runs/wiki/" → "wiki".
+std::string last_part(std::string path) {
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  return path.substr(path.rfind('/') + 1);
 }
 
 // Every field's value in a recipe that was written with `values` and may lack some: those have
@@ -121,19 +137,21 @@ void check_groups(int64_t groups, int64_t sequences) {
 Recipe resolved_recipe(Recipe recipe, int64_t data_vocabulary) {
   TrainConfig& train = recipe.train;
   ModelConfig& model = recipe.model;
+  const std::string path = sources_of(recipe.data)[0].path;
+  if (!recipe.data.sources.empty()) recipe.data.sources = sources_of(recipe.data);
   if (model.vocabulary == 0) model.vocabulary = data_vocabulary;
   if (model.vocabulary == 0) {
     fail(ErrorCode::usage,
          "model.vocabulary is 0 and the data at {} does not say how many tokens it has: set "
          "model.vocabulary",
-         recipe.data.path);
+         path);
   }
   if (model.vocabulary < data_vocabulary) {
     fail(
         ErrorCode::usage,
         "model.vocabulary = {} is smaller than the {} tokens of the data at {}: raise it, or set 0 "
         "to take the data's",
-        model.vocabulary, data_vocabulary, recipe.data.path);
+        model.vocabulary, data_vocabulary, path);
   }
   model = resolved_config(model);
   const BitWidths bits = parse_bits(recipe.qat.bits);
@@ -170,6 +188,31 @@ Recipe resolved_recipe(Recipe recipe, int64_t data_vocabulary) {
   return recipe;
 }
 
+std::vector<DataSource> sources_of(const DataConfig& data) {
+  if (data.sources.empty()) return {{.name = "", .path = data.path}};
+  if (!data.path.empty()) {
+    fail(ErrorCode::usage,
+         "data.path = \"{}\" and [[data.source]] are both given: leave one of them out, or set "
+         "data.path = \"\" where it is inherited",
+         data.path);
+  }
+  std::vector<DataSource> sources = data.sources;
+  std::set<std::string> names;
+  for (size_t k = 0; k < sources.size(); ++k) {
+    DataSource& source = sources[k];
+    if (source.path.empty()) {
+      fail(ErrorCode::usage, "data.source {}: path is missing", k + 1);
+    }
+    if (source.name.empty()) source.name = last_part(source.path);
+    if (!names.insert(source.name).second) {
+      fail(ErrorCode::usage,
+           "data.source {}: the name {} is taken by another source; give each its own name", k + 1,
+           source.name);
+    }
+  }
+  return sources;
+}
+
 Json recipe_json(const Recipe& recipe) {
   Recipe copy = recipe;
   return recipe_table(copy).to_json();
@@ -177,6 +220,7 @@ Json recipe_json(const Recipe& recipe) {
 
 std::string recipe_hash(const Recipe& recipe) {
   Recipe copy = recipe;
+  for (DataSource& source : copy.data.sources) source.path.clear();
   return config_hash(recipe_table(copy));
 }
 
@@ -191,8 +235,9 @@ std::string recipe_differences(const Json& there, const Recipe& here) {
     if (!field.traits.affects_results) continue;
     if (field.name == "train.steps" || field.name == "train.tokens") continue;
     const bool known = old_values.contains(field.name);
-    const Json old_value = known ? old_values[field.name] : completed[field.name];
-    const Json new_value = field.value();
+    const Json old_value =
+        without_paths(field, known ? old_values[field.name] : completed[field.name]);
+    const Json new_value = without_paths(field, field.value());
     old_values.erase(field.name);
     if (old_value == as_written(new_value)) continue;
     differences.push_back(fmt::format("{} ({} there, {} here)", field.name, json_text(old_value),

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "osp/base/fields.h"
+#include "osp/base/table_list.h"
 #include "osp/model/config.h"
 #include "osp/optim/config.h"
 
@@ -23,8 +24,25 @@ struct RunConfig {
   }
 };
 
+// One corpus of several.
+struct DataSource {
+  std::string name;
+  std::string path;
+  double weight = 1;
+
+  template <class Visitor, class Self>
+  static void fields(Visitor& visit, Self& self) {
+    visit("name", self.name, "name in logs; the last part of the path if omitted");
+    visit("path", self.path, "folder written by `osp tokenize`, or .bin shards",
+          {.affects_results = false});
+    visit("weight", self.weight, Range{},
+          "part of all sequences that is taken from here, relative to the other sources");
+  }
+};
+
 struct DataConfig {
   std::string path;
+  std::vector<DataSource> sources;
   bool document_mask = false;
   bool verify = true;
 
@@ -32,6 +50,9 @@ struct DataConfig {
   static void fields(Visitor& visit, Self& self) {
     visit("path", self.path, "folder written by `osp tokenize`, or .bin shards",
           {.affects_results = false});
+    visit("source", table_list(self.sources, "data.source"),
+          "corpora to mix instead of data.path, each with path, weight and optionally name; "
+          "[[data.source]] in the recipe");
     visit("document_mask", self.document_mask, "keep attention within a document");
     visit("verify", self.verify, "check the SHA-256 of every shard before it is used",
           {.affects_results = false});
@@ -198,7 +219,11 @@ Recipe resolved_recipe(Recipe recipe, int64_t data_vocabulary);
 
 Json recipe_json(const Recipe& recipe);
 
-// Hash of every field that decides the run's numbers or the lines of its log. The path of the data
+// The corpora of a recipe: its data.source with all names, or the one at data.path, without a name.
+// Error(usage) for both, or for names that are not different.
+std::vector<DataSource> sources_of(const DataConfig& data);
+
+// Hash of every field that decides the run's numbers or the lines of its log. The paths of the data
 // (its fingerprint counts instead) and the fields about checkpoints do not.
 std::string recipe_hash(const Recipe& recipe);
 

@@ -32,43 +32,11 @@
 #include "osp/train/saver.h"
 #include "osp/train/state.h"
 #include "osp/train/step.h"
+#include "osp/train/training_data.h"
 #include "osp/train/validation.h"
 
 namespace osp {
 namespace {
-
-// The data of a run, checked before the first step.
-struct TrainingData {
-  TokenDataset train;
-  std::optional<TokenDataset> validation;
-  std::optional<Tokenizer> tokenizer;
-  Batch validation_slice;  // defined with `validation`
-};
-
-TrainingData open_data(const DataConfig& data, bool with_validation) {
-  TrainingData opened{TokenDataset::open(data.path, "train", data.verify), {}, {}, {}};
-  if (with_validation) {
-    opened.validation.emplace(TokenDataset::open(data.path, "validation", data.verify));
-  }
-  const std::string json = opened.train.tokenizer_json();
-  if (!json.empty()) {
-    opened.tokenizer.emplace(Tokenizer::from_json(json, data.path + "/tokenizer.json"));
-  }
-  return opened;
-}
-
-void check_data(TrainingData& data, const Recipe& recipe) {
-  data.train.check_ids(recipe.model.vocabulary);
-  if (data.validation) {
-    data.validation->check_ids(recipe.model.vocabulary);
-    data.validation_slice = read_validation(recipe, *data.validation);
-  }
-  if (recipe.train.sample_every > 0 && !data.tokenizer) {
-    fail(ErrorCode::usage,
-         "train.sample_every needs a tokenizer, and the data at {} has none: set it to 0",
-         recipe.data.path);
-  }
-}
 
 constexpr const char* kMemoryAdvice =
     "lower train.activation_memory_mb, set train.recompute_blocks = true or train.background_save "
@@ -139,15 +107,14 @@ class Run {
     PeakRate peak(train.peak_tflops * 1e12 * devices, [train, devices] {
       return devices * measured_flops_per_s(train.precision, train.device);
     });
-    log_.emplace(folder.path, metrics_bytes_, *state_, std::move(peak), console);
+    log_.emplace(folder.path, metrics_bytes_, *state_, data.train, std::move(peak), console);
     if (folder.steps_before > 0) log_->extended(folder.steps_before);
-    saver_.emplace(
-        SaverOptions{.run = folder.path,
-                     .tokenizer_json = data.train.tokenizer_json(),
-                     .manifest = run_manifest(recipe, data.train.fingerprint(), ranks.size()),
-                     .keep = recipe.train.keep_checkpoints,
-                     .max_failures = recipe.train.max_failed_saves},
-        folder.checkpoint, console);
+    saver_.emplace(SaverOptions{.run = folder.path,
+                                .tokenizer_json = data.tokenizer_json(),
+                                .manifest = run_manifest(recipe, data.fingerprint(), ranks.size()),
+                                .keep = recipe.train.keep_checkpoints,
+                                .max_failures = recipe.train.max_failed_saves},
+                   folder.checkpoint, console);
   }
 
   // Between two steps, in this order:
@@ -180,9 +147,8 @@ class Run {
     log_->sync();
 
     // Write the fused model, after its logits were compared with the unfused one's.
-    const at::Tensor tokens = first_sequences(*state_, data_.train);
-    const FinishedModel model =
-        write_model(*state_, options_.out, data_.train.tokenizer_json(), tokens);
+    const at::Tensor tokens = first_sequences(*state_, data_.first());
+    const FinishedModel model = write_model(*state_, options_.out, data_.tokenizer_json(), tokens);
     console_.line(
         "{}: largest difference of the fused model's logits {:.2g} ({:.2g} of the largest)",
         model.path, model.difference.largest, model.difference.relative);
@@ -372,22 +338,21 @@ Json train_as(const Ranks& ranks, const Recipe& recipe, const TrainOptions& opti
 
   // Open the data.
   open_device(recipe.train.device);
-  TrainingData data = open_data(recipe.data, recipe.train.validation_tokens > 0);
+  TrainingData data(recipe.data, recipe.train.validation_tokens > 0);
 
   // Refuse a schedule, routing, data or size that cannot work before there is a folder.
-  const Recipe complete = scheduled_recipe(recipe, data.train.vocabulary());
+  const Recipe complete = scheduled_recipe(recipe, data.vocabulary());
   const Routing routing = routing_of(complete);
   const auto start = std::chrono::steady_clock::now();
-  check_data(data, complete);
+  data.check(complete);
   if (const double seconds = seconds_since(start); seconds > 1) {
     console.line("checked {} of token shards in {}",
-                 format_bytes(static_cast<double>(data.train.num_bytes())),
-                 format_duration(seconds));
+                 format_bytes(static_cast<double>(data.num_bytes())), format_duration(seconds));
   }
   check_ranks(ranks.size(), complete, routing);
   const double memory = check_memory(complete, routing, ranks.size(), console);
   StartingWeights weights{absolute_path(options.init_from), options.with_optimizer};
-  check_agreement(ranks, complete, data.train.fingerprint(), weights);
+  check_agreement(ranks, complete, data.fingerprint(), weights);
 
   // Take the run folder and train.
   try {
@@ -396,8 +361,8 @@ Json train_as(const Ranks& ranks, const Recipe& recipe, const TrainOptions& opti
                                 .automatic = options.auto_resume,
                                 .from = options.resume_from,
                                 .ranks = ranks.size()};
-      RunFolder opened = open_run_folder(options.out, choice, weights, complete,
-                                         data.train.fingerprint(), console);
+      RunFolder opened =
+          open_run_folder(options.out, choice, weights, complete, data.fingerprint(), console);
       ending.take_folder();
       return opened;
     });
@@ -442,19 +407,28 @@ Json train(const Recipe& recipe, const TrainOptions& options, Console& console) 
 }
 
 Recipe complete_recipe(const Recipe& recipe, Console& console) {
-  if (path_exists(recipe.data.path)) {
-    return scheduled_recipe(recipe, open_data(recipe.data, false).train.vocabulary());
+  if (data_exists(recipe.data)) {
+    return scheduled_recipe(recipe, TrainingData(recipe.data, false).vocabulary());
   }
-  console.warn(
-      "data.path {} does not exist: the vocabulary is the recipe's, and nothing is known "
-      "of the data",
-      recipe.data.path);
+  for (const DataSource& source : sources_of(recipe.data)) {
+    if (path_exists(source.path)) continue;
+    console.warn(
+        "data.{} {} does not exist: the vocabulary is the recipe's, and nothing is known "
+        "of the data",
+        source.name.empty() ? "path" : "source " + source.name, source.path);
+    break;
+  }
   return scheduled_recipe(recipe, 0);
+}
+
+Json describe_data(const Recipe& complete) {
+  if (!data_exists(complete.data)) return Json::array();
+  return describe_sources(TrainingData(complete.data, false), complete);
 }
 
 Json dry_run(const Recipe& recipe, int64_t ranks, Console& console) {
   // Without its data a recipe can be described, not trained.
-  if (!path_exists(recipe.data.path)) {
+  if (!data_exists(recipe.data)) {
     const Recipe complete = complete_recipe(recipe, console);
     check_ranks(ranks, complete, routing_of(complete));
     return describe_run(complete, ranks);
@@ -462,13 +436,15 @@ Json dry_run(const Recipe& recipe, int64_t ranks, Console& console) {
 
   // Refuse what train() would refuse before its folder.
   open_device(recipe.train.device);
-  TrainingData data = open_data(recipe.data, recipe.train.validation_tokens > 0);
-  const Recipe complete = scheduled_recipe(recipe, data.train.vocabulary());
+  TrainingData data(recipe.data, recipe.train.validation_tokens > 0);
+  const Recipe complete = scheduled_recipe(recipe, data.vocabulary());
   const Routing routing = routing_of(complete);
-  check_data(data, complete);
+  data.check(complete);
   check_ranks(ranks, complete, routing);
   check_memory(complete, routing, ranks, console);
-  return describe_run(complete, ranks);
+  Json described = describe_run(complete, ranks);
+  described["data"] = describe_sources(data, complete);
+  return described;
 }
 
 }  // namespace osp

@@ -50,7 +50,11 @@ Json train(const Recipe& recipe, const TrainOptions& options, Console& console);
 // Error(usage) for sizes or a schedule that contradict each other.
 Recipe complete_recipe(const Recipe& recipe, Console& console);
 
-// The object that --dry-run prints: describe_run() with the vocabulary of the data. Fails where
+// What a resolved recipe takes of its data (describe_sources()); an empty list where the data does not
+// exist.
+Json describe_data(const Recipe& complete);
+
+// The object that --dry-run prints: describe_run() with the vocabulary of the data, and describe_data(). Fails where
 // train() would fail before it takes its folder; a path of data that does not exist is a warning,
 // because recipes are also read for their sizes. Allocates nothing.
 Json dry_run(const Recipe& recipe, int64_t ranks, Console& console);

@@ -115,7 +115,8 @@ TEST_F(RecipeEffect, UnderTheDocumentMaskEachDocumentIsValidatedAsIfItWereAlone)
   recipe.data.document_mask = true;
   const auto state = make_state(recipe);
   amplify_attention(*state);
-  const Batch slice = read_validation(recipe, TokenDataset::open(path, "validation"));
+  const TokenDataset held_out = TokenDataset::open(path, "validation");
+  const Batch slice = read_validation(recipe, held_out);
   const auto scored = static_cast<double>(num_scored(slice));
   const double alone = loss_of_documents_alone(*state, slice) / scored;
   ASSERT_GT(std::abs(loss_without_mask(*state, slice) / scored - alone), 1e-4);

@@ -120,7 +120,7 @@ void check_checkpoint(RunFolder& folder, const Recipe& recipe, const std::string
     fail(ErrorCode::usage,
          "{}: was trained on other data than {} holds now: restore that data, or choose another "
          "folder with --out",
-         where, recipe.data.path);
+         where, sources_of(recipe.data)[0].path);
   }
   if (json_int(manifest, "threads", where) != at::get_num_threads()) {
     console.warn(

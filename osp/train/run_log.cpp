@@ -45,9 +45,10 @@ Json by_group(const TrainState& state, const std::vector<double>& values) {
 
 }  // namespace
 
-RunLog::RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state, PeakRate peak,
-               Console& console)
+RunLog::RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state,
+               const Mixture& data, PeakRate peak, Console& console)
     : state_(state),
+      data_(data),
       console_(console),
       metrics_(run + "/metrics.jsonl", kept_metrics(run, metrics_bytes, state, console)),
       peak_(std::move(peak)),
@@ -82,6 +83,24 @@ double RunLog::mfu(double tokens_per_s) {
   const double share = peak_.share(tokens_per_s * model_flops_per_token(state_.recipe.model));
   counted_to_ += std::chrono::steady_clock::now() - start;  // measuring a peak is not training
   return share;
+}
+
+// {"NAME": {"tokens", "epochs"}} of all steps so far.
+Json RunLog::taken_of_sources() {
+  const BatchPlan plan = batch_plan(state_.recipe);
+  const auto sequences = static_cast<uint64_t>(plan.sequences_per_step);
+  data_.count(static_cast<uint64_t>(counted_step_) * sequences,
+              static_cast<uint64_t>(state_.step) * sequences, plan.seed, visits_);
+  counted_step_ = state_.step;
+  Json taken = Json::object();
+  for (size_t k = 0; k < visits_.size(); ++k) {
+    const MixtureSource& source = data_.sources()[k];
+    taken[source.name] = {
+        {"tokens", visits_[k] * static_cast<uint64_t>(plan.context)},
+        {"epochs", static_cast<double>(visits_[k]) /
+                       static_cast<double>(num_windows(*source.data, plan.context))}};
+  }
+  return taken;
 }
 
 void RunLog::step(const StepReport& report) {
@@ -119,6 +138,7 @@ void RunLog::step(const StepReport& report) {
             {"peak_memory_bytes", peak_memory_bytes()},
             {"seconds", state_.seconds},
             {"skipped", !report.skipped.empty()}};
+  if (data_.is_mixed()) line["sources"] = taken_of_sources();
   if (!report.skipped.empty()) {
     line["skip_reason"] = report.skipped;
     line["skipped_steps"] = state_.guard.skipped();
@@ -127,6 +147,11 @@ void RunLog::step(const StepReport& report) {
   add(line);
 
   // TensorBoard and the line for people.
+  if (data_.is_mixed()) {
+    for (const auto& [name, taken] : line["sources"].items()) {
+      plot("epochs/" + name, taken["epochs"].get<double>());
+    }
+  }
   for (const char* key : {"loss", "lr", "tokens_per_s", "mfu"}) {
     plot(fmt::format("train/{}", key), line[key].get<double>());
   }
@@ -161,6 +186,14 @@ void RunLog::validation(const Json& measured) {
   add(line);
   validation_text_ = fmt::format("  validation {:.4f}", measured["loss"].get<double>());
   plot("validation/loss", measured["loss"].get<double>());
+  std::string of_sources;
+  if (measured.contains("sources")) {
+    for (const auto& [name, source] : measured["sources"].items()) {
+      plot("validation/loss/" + name, source["loss"].get<double>());
+      of_sources += fmt::format("{}{} {:.4f}", of_sources.empty() ? "; of " : ", ", name,
+                                source["loss"].get<double>());
+    }
+  }
   plot("validation/excess_kurtosis", measured["excess_kurtosis"]["mean"].get<double>());
   plot("validation/largest_activation", measured["largest_activation"]["value"].get<double>());
   plot("validation/largest_attention_logit", measured["largest_attention_logit"].get<double>());
@@ -169,10 +202,10 @@ void RunLog::validation(const Json& measured) {
   }
   console_.line(
       "step {}: validation loss {:.4f}, perplexity {:.2f}, excess kurtosis {:.3f}, largest "
-      "activation {:.1f}",
+      "activation {:.1f}{}",
       state_.step, measured["loss"].get<double>(), measured["perplexity"].get<double>(),
       measured["excess_kurtosis"]["mean"].get<double>(),
-      measured["largest_activation"]["value"].get<double>());
+      measured["largest_activation"]["value"].get<double>(), of_sources);
 }
 
 void RunLog::sample(const std::string& prompt, const std::string& text) {

@@ -7,9 +7,11 @@
 #include <chrono>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "osp/base/console.h"
 #include "osp/base/json.h"
+#include "osp/data/mixture.h"
 #include "osp/formats/tensorboard.h"
 #include "osp/train/flops.h"
 #include "osp/train/metrics_log.h"
@@ -21,9 +23,10 @@ namespace osp {
 class RunLog {
  public:
   // `metrics_bytes`: length of metrics.jsonl at the checkpoint that the run resumes from; a log
-  // that is empty gets its first line, kind "start". `peak` is 100 % in mfu.
-  RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state, PeakRate peak,
-         Console& console);
+  // that is empty gets its first line, kind "start". Of a mixture `data`, lines of steps say how much of
+  // each source was taken. `peak` is 100 % in mfu.
+  RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state, const Mixture& data,
+         PeakRate peak, Console& console);
 
   void step(const StepReport& report);    // kind "step", about the last step
   void validation(const Json& measured);  // kind "validation" with the result of validate()
@@ -42,8 +45,12 @@ class RunLog {
   void plot(const std::string& tag, double value);
   void show(const Json& line);
   double mfu(double tokens_per_s);
+  Json taken_of_sources();
 
   TrainState& state_;
+  const Mixture& data_;
+  std::vector<uint64_t> visits_;  // of each source, in the steps before counted_step_
+  int64_t counted_step_ = 0;
   Console& console_;
   MetricsLog metrics_;
   std::optional<EventWriter> events_;  // absent after a failure: the run continues without

@@ -28,12 +28,6 @@
 namespace osp {
 namespace {
 
-BatchPlan batch_plan(const Recipe& recipe) {
-  return {.seed = uint64_t(recipe.run.seed),
-          .context = recipe.model.context,
-          .sequences_per_step = sequences_per_step(recipe)};
-}
-
 // The quantizers of this step's forward pass; null where it has none.
 std::unique_ptr<Tap> qat_tap(const TrainState& state) {
   const QatConfig& qat = state.recipe.qat;
@@ -107,7 +101,7 @@ std::vector<at::Tensor> gradients_of(const ParameterStore& store) {
 // Forward and backward over the step's sequences. Leaves the gradient of the mean loss in the
 // gradient banks of `owned` and returns that mean: both are scaled by the tokens scored in the
 // whole step. No value if the step scores no token.
-std::optional<double> accumulate_gradients(TrainState& state, const TokenDataset& data,
+std::optional<double> accumulate_gradients(TrainState& state, const Mixture& data,
                                            StepReport& report) {
   const Recipe& recipe = state.recipe;
   const BatchPlan plan = batch_plan(recipe);
@@ -331,7 +325,13 @@ void update_weights(TrainState& state, const ValuesOf& values_of, bool measure,
 
 }  // namespace
 
-StepReport train_step(TrainState& state, const TokenDataset& data, bool measure) {
+BatchPlan batch_plan(const Recipe& recipe) {
+  return {.seed = uint64_t(recipe.run.seed),
+          .context = recipe.model.context,
+          .sequences_per_step = sequences_per_step(recipe)};
+}
+
+StepReport train_step(TrainState& state, const Mixture& data, bool measure) {
   const Recipe& recipe = state.recipe;
   const std::vector<OptimizerGroup>& groups = state.routing.groups;
   const auto values_of = [&](const OptimizerGroup& group) {

@@ -5,7 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "osp/data/dataset.h"
+#include "osp/data/batch.h"
+#include "osp/data/mixture.h"
 #include "osp/optim/optimizer.h"
 #include "osp/train/state.h"
 
@@ -31,6 +32,9 @@ struct Slice {
 };
 Slice group_slice(int64_t num_sequences, int64_t group, int64_t num_groups);
 
+// The order in which the recipe's run visits its data.
+BatchPlan batch_plan(const Recipe& recipe);
+
 // Runs step state.step and adds one to it. `measure` asks for update norms. The order matters:
 //   1. accumulate   forward and backward over the micro-batches, with the optimizers watching; the
 //                   gradient is that of the mean over all tokens scored in the step. A rank has some
@@ -47,7 +51,7 @@ Slice group_slice(int64_t num_sequences, int64_t group, int64_t num_groups);
 // does not depend on the number of ranks.
 // Error(diverged) from the guard; then weights and optimizer state are as before the step.
 // Error(diverged) from 6; then they are lost, and state.step is the step before.
-StepReport train_step(TrainState& state, const TokenDataset& data, bool measure);
+StepReport train_step(TrainState& state, const Mixture& data, bool measure);
 
 // Frobenius norm over several tensors, summed in fp64 in blocks of fixed size, so that it does not
 // depend on the number of threads. NaN or infinite if an element is.

@@ -40,30 +40,57 @@ Json gains(const ParameterStore& store) {
   return values;
 }
 
-}  // namespace
-
-Batch read_validation(const Recipe& recipe, const TokenDataset& validation) {
+// Adds the first windows of a source's validation split to the slice: `share` of the recipe's tokens.
+// Returns how many.
+int64_t add_windows(const Recipe& recipe, const TokenDataset& data, const std::string& path,
+                    double share, Batch& slice) {
   const int64_t T = recipe.model.context;
-  const int64_t windows = int64_t(num_windows(validation, T));
+  const int64_t windows = int64_t(num_windows(data, T));
   if (windows == 0) {
     fail(ErrorCode::usage,
          "the validation split at {} has {} tokens, too few for one sequence of {}: hold out more, "
          "or set train.validation_tokens = 0",
-         recipe.data.path, validation.num_tokens(), T);
+         path, data.num_tokens(), T);
   }
-  const int64_t count = std::clamp(recipe.train.validation_tokens / T, int64_t{1}, windows);
-  Batch slice;
+  const auto wanted = static_cast<double>(recipe.train.validation_tokens / T);
+  const int64_t count = std::clamp(int64_t{std::llround(wanted * share)}, int64_t{1}, windows);
   std::vector<int64_t> window(size_t(T + 1));
   int32_t document = 0;
   for (int64_t i = 0; i < count; ++i) {
-    validation.copy(uint64_t(i * T), window);
+    data.copy(uint64_t(i * T), window);
     for (int64_t t = 0; t < T; ++t) {
-      const bool ends = recipe.data.document_mask && window[t] == validation.end_of_document();
+      const bool ends = recipe.data.document_mask && window[t] == data.end_of_document();
       slice.tokens.push_back(window[t]);
       slice.targets.push_back(ends ? kIgnoredTarget : window[t + 1]);
       if (recipe.data.document_mask) slice.documents.push_back(document);
       if (ends) ++document;
     }
+  }
+  return count;
+}
+
+// Sequences [first, first + count) of a slice, without documents where it has none.
+Batch part_of(const Batch& slice, const Batch::Part& part, int64_t context) {
+  const auto cut = [&](const auto& values) {
+    const auto begin = values.begin() + part.first * context;
+    return values.empty() ? values
+                          : std::decay_t<decltype(values)>(begin, begin + part.count * context);
+  };
+  return {.tokens = cut(slice.tokens),
+          .targets = cut(slice.targets),
+          .documents = cut(slice.documents)};
+}
+
+}  // namespace
+
+Batch read_validation(const Recipe& recipe, const Mixture& validation) {
+  Batch slice;
+  for (size_t k = 0; k < validation.sources().size(); ++k) {
+    const MixtureSource& source = validation.sources()[k];
+    const int64_t first = static_cast<int64_t>(slice.tokens.size()) / recipe.model.context;
+    const int64_t count = add_windows(recipe, *source.data, sources_of(recipe.data)[k].path,
+                                      validation.share(k), slice);
+    if (validation.is_mixed()) slice.parts.push_back({source.name, first, count});
   }
   return slice;
 }
@@ -104,6 +131,13 @@ Json validate(const TrainState& state, const Batch& slice, const Tokenizer* toke
             {"largest_activation", describe(report.largest, tokenizer)},
             {"largest_attention_logit", report.largest_attention_logit},
             {"gains", gains(state.store)}};
+
+  // The loss of each source of a mixture.
+  for (const Batch::Part& part : slice.parts) {
+    const Batch sequences = part_of(slice, part, state.recipe.model.context);
+    json["sources"][part.name] = {{"loss", validation_loss(state, sequences)},
+                                  {"tokens", num_scored(sequences)}};
+  }
 
   // With quantization-aware training, the loss of the quantized model as well.
   const BitWidths bits = parse_bits(state.recipe.qat.bits);

@@ -4,10 +4,11 @@
     osp.nn.SSNorm, EmbeddingProjection                    the layers
     osp.convert(model), osp.fuse(model)                   into an OSP model, and into a plain Llama again
     osp.watch(model)                                      kurtosis and largest numbers during training
-    osp.Model, quantize, evaluate                         the program: models loaded, quantized, measured
+    osp.Model, quantize, evaluate                         models loaded, quantized, measured
 
-`osp.program`, `osp.lm_eval_adapter` and `osp.score_process` use the program `osp` and need no PyTorch (except
-for logits). Everything is imported at first use, so that `import osp` is cheap.
+`osp.Model` and `osp.lm_eval_adapter` use the engine in this process (`osp._engine`) where it is there, else
+the program `osp`, as `quantize` and `evaluate` do; they import no PyTorch (except for logits). Everything is
+imported at first use, so that `import osp` is cheap.
 """
 
 import importlib

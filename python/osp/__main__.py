@@ -31,6 +31,8 @@ def main():
             return ranks.run_rank(words)
     if words[:2] == ["bench", "ranks"] and "--alone" in words and "RANK" in os.environ:
         return ranks.run_rank(words)
+    if words[:1] == ["report"] and "OSP_PLOTLY" not in os.environ and (plotly := engine.plotly_file()):
+        os.environ["OSP_PLOTLY"] = plotly
     return engine.load().main(["osp", *words])
 
 

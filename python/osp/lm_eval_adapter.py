@@ -15,7 +15,8 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
-from osp.score_process import MOST_LINES, ScoreProcess
+from osp.program import open_scorer
+from osp.score_process import MOST_LINES
 
 logger = logging.getLogger(__name__)
 
@@ -28,17 +29,18 @@ PASSED_TO_ALL = {"batch_size", "max_batch_size", "device"}
 
 @register_model("osp")
 class OspLM(LM):
-    """A model dir, a quantized folder or a GGUF file, run by `osp score`.
+    """A model dir, a quantized folder or a GGUF file: in this process, or without osp._engine by `osp score`.
 
     Arguments: `model`; `bits` (weights-activations-cache, 16 for none; default: the model's own);
-    `batch_tokens` per forward pass; `max_gen_toks` for tasks that set none; `program`, the osp to run
-    (default: find_program()).
+    `engine`, integer or simulated, for a quantized one; `batch_tokens` per forward pass; `max_gen_toks` for
+    tasks that set none; `program`, an osp to run instead of osp._engine.
     """
 
     def __init__(
         self,
         model: str,
         bits: str | None = None,
+        engine: str | None = None,
         program: str | None = None,
         batch_tokens: int = 8192,
         max_gen_toks: int = 256,
@@ -50,7 +52,10 @@ class OspLM(LM):
             raise ValueError(f"model osp has no argument {', '.join(unknown)}")
         self._model = str(model)
         self._max_gen_toks = max_gen_toks
-        self._process = ScoreProcess(self._model, bits, batch_tokens, program)
+        given = {"bits": bits, "engine": engine, "batch_tokens": batch_tokens}
+        options = {name: str(value) for name, value in given.items() if value is not None}
+        self._process = open_scorer(self._model, options, program)
+        logger.info(f"{self._model} {self._process.where}")
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """For every (context, continuation): log-likelihood in nats, and true if greedy decoding gives it."""

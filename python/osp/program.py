@@ -1,15 +1,16 @@
-"""The program `osp` from Python: models that it has loaded, quantization and evaluation as functions.
+"""osp from Python: models that are loaded, quantization and evaluation as functions.
 
     model = osp.Model.from_pretrained("models/quantized")
     model.generate("A tree is", max_tokens=20)
     osp.quantize("models/plain", "models/quantized", method="gptq", calibration="tokens")
     osp.evaluate("models/quantized", data="tokens")["results"]
 
-Everything here runs the program (osp.score_process.find_program says which) and gives what it prints with
-`--json`, described in docs/formats.md. Keywords are its options, which `osp quantize --help` lists:
-`down_group=4` is `--down-group 4`, True is an option without a value, a list is an option that is repeated,
-or for `bits` and `tasks` one value with commas. What the program refuses is a ProgramError with its sentence
-and status.
+A Model is in this process where there is osp._engine (osp/engine.py), else a process of the program. The
+functions run the program (osp.score_process.find_program says which, else it is `python -m osp`) and give
+what it prints with `--json`, described in docs/formats.md. Keywords are its options, which
+`osp quantize --help` lists: `down_group=4` is `--down-group 4`, True is an option without a value, a list is
+an option that is repeated, or for `bits` and `tasks` one value with commas. What the program refuses is a
+ProgramError with its sentence and status.
 """
 
 import base64
@@ -28,7 +29,8 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import IO, TYPE_CHECKING
 
-from osp.score_process import MOST_LINES, ProgramError, ScoreProcess, find_program
+from osp import engine
+from osp.score_process import ProgramError, ScoreProcess, find_program
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +51,7 @@ def run(*words: object, program: str | None = None, quiet: bool = True) -> dict 
     resumed from and is killed if it has not ended after INTERRUPT_SECONDS, or at a second Ctrl-C. Raises
     ProgramError with its sentence where it ends with another status than 0.
     """
-    command = [find_program(program), *map(str, words), "--json", *(["--quiet"] if quiet else [])]
+    command = [*command_of(program), *map(str, words), "--json", *(["--quiet"] if quiet else [])]
     with tempfile.TemporaryFile() as errors:
         with contextlib.ExitStack() as copied:
             stderr = errors if quiet else copied.enter_context(copy_of_stderr(errors))
@@ -60,6 +62,16 @@ def run(*words: object, program: str | None = None, quiet: bool = True) -> dict 
     if process.returncode != 0:
         raise ProgramError(command, process.returncode, said)
     return json.loads(out) if out.strip() else None
+
+
+def command_of(program: str | None) -> list[str]:
+    """How the program is started: find_program(), or where there is none `python -m osp` with osp._engine."""
+    try:
+        return [find_program(program)]
+    except FileNotFoundError:
+        if program or "OSP_PROGRAM" in os.environ or engine.find() is None:
+            raise
+        return [sys.executable, "-m", "osp"]
 
 
 def output_of(process: subprocess.Popen) -> bytes:
@@ -162,20 +174,42 @@ class Score:
     cut: int  # tokens of the context that were dropped on the left to fit the model's
 
 
-class Model:
-    """A model that the program has loaded: a model dir (also quantized), checkpoint, run or GGUF file.
+LOADING = ("bits", "engine", "head")  # options that a loaded model has for good
 
-    It lives in a process of its own, which `close()` ends, or the end of a `with` block. Threads may share
-    it. An exception during a call (Ctrl-C, a handler of SIGALRM) ends the process; later calls raise
-    RuntimeError.
+
+def open_scorer(
+    path: str, options: dict[str, str], program: str | None = None
+) -> "engine.EngineModel | ScoreProcess":
+    """What answers requests of `osp score`: a model in this process, or a running `osp score`.
+
+    The latter where osp._engine is not there, or where `program` or $OSP_PROGRAM names a program. `where` of
+    the result says which it is.
+    """
+    if program is None and "OSP_PROGRAM" not in os.environ and engine.find() is not None:
+        return engine.EngineModel(path, options)
+    batch_tokens = int(options.get("batch_tokens", 8192))
+    words = words_of({name: value for name, value in options.items() if name != "batch_tokens"})
+    return ScoreProcess(path, None, batch_tokens, program, words)
+
+
+class Model:
+    """A loaded model: a model dir (also quantized), checkpoint, run or GGUF file.
+
+    `close()` frees it, or the end of a `with` block. Threads may share it. It is in this process, where
+    an exception during a call (Ctrl-C, a handler of SIGALRM) cancels that call alone. Without osp._engine it
+    is a process of its own, which such an exception ends; later calls then raise RuntimeError.
     """
 
-    def __init__(self, process: ScoreProcess, path: str, words: list[str]) -> None:
+    def __init__(
+        self, scorer: "engine.EngineModel | ScoreProcess", path: str, options: dict[str, str]
+    ) -> None:
         """Use from_pretrained."""
         self.path = path
-        self._process = process
-        self._words = words  # of commands that load the model once more
-        self._program = process.program
+        self._process = scorer
+        self._options = options
+        # Of commands that load the model once more.
+        self._words = words_of({k: v for k, v in options.items() if k in LOADING})
+        self._program = getattr(scorer, "program", None)
         self._head = ["--head=16"]  # of `osp score`, until the program says that the model has no such choice
 
     @classmethod
@@ -189,10 +223,17 @@ class Model:
         batch_tokens: int = 8192,
         program: str | None = None,
     ) -> "Model":
-        """Loads the model; at `bits` (weights-activations-cache), or those that it was quantized to."""
-        given = words_of({"bits": bits, "engine": engine, "head": head})
-        process = ScoreProcess(str(path), None, batch_tokens, program, given)
-        return cls(process, str(path), given)
+        """Loads the model; at `bits` (weights-activations-cache), or those that it was quantized to.
+
+        `engine`: "integer" or "simulated" for a quantized one, by default integer where it can be.
+        """
+        given = {"bits": bits, "engine": engine, "head": head, "batch_tokens": batch_tokens}
+        options = {name: str(value) for name, value in given.items() if value is not None}
+        path = os.fspath(path)
+        return cls(open_scorer(path, options, program), path, options)
+
+    def __repr__(self) -> str:
+        return f"<osp.Model {self.path!r} {self._process.where}>"
 
     def score(self, pairs: Iterable[tuple[str, str] | tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
         """For every (context, continuation), texts or token ids: how likely the continuation is."""
@@ -221,17 +262,46 @@ class Model:
     ) -> str:
         """The continuation of a prompt, before the first text of `stop`: of the most likely tokens.
 
-        With options of `osp generate`, such as temperature=0.8, seed=1 or chat=True, the program is run for
-        this one prompt, which must be a text. Tokens are drawn from the logits that `logits` gives, unless
-        head=8 or 4 is among the options.
+        With options of `osp generate`, such as temperature=0.8, seed=1 or chat=True, the prompt must be a
+        text. Tokens are drawn from the logits that `logits` gives, unless head=8 or 4 is among the options:
+        with one of bits, engine and head the model is loaded once more for this call.
         """
         stops = listed_texts("stop", stop)
         if not options:
             request = {"context": as_given(prompt), "max_tokens": max_tokens, "until": stops}
             return self._answers([request])[0]["text"]
+        given = self._generation(prompt, max_tokens, stops, options)
+        if isinstance(self._process, engine.EngineModel):
+            loading = {name: str(given.pop(name)) for name in LOADING if name in given}
+            if not loading:
+                return self._process.generate(given)["text"]
+            other = engine.EngineModel(self.path, {**self._options, **loading})
+            try:
+                return other.generate(given)["text"]
+            finally:
+                other.close()
+        return self._generate_by_program(given)
+
+    def stream(
+        self, prompt: str, *, max_tokens: int = 128, stop: Sequence[str] = (), **options: object
+    ) -> Iterator[str]:
+        """The text of `generate` in pieces, as it comes; leaving the loop early ends the generation.
+
+        Only in this process (osp._engine), and without bits, engine and head among the options.
+        """
+        if not isinstance(self._process, engine.EngineModel):
+            raise RuntimeError(f"{self!r}: streams need osp._engine, which is not there (docs/python.md)")
+        return self._process.stream(self._generation(prompt, max_tokens, listed_texts("stop", stop), options))
+
+    def _generation(self, prompt: str, max_tokens: int, stops: list[str], options: dict) -> dict:
+        """Keywords of `osp generate`; those that are None or False are left out."""
         if not isinstance(prompt, str):
             raise TypeError("with options of `osp generate` the prompt must be a text")
         given = {"prompt": prompt, "max_tokens": max_tokens, "stop": stops, **options}
+        return {name: value for name, value in given.items() if value is not None and value is not False}
+
+    def _generate_by_program(self, options: dict) -> str:
+        given = options
         words = ["generate", self.path, *self._words, *words_of(given)]
         if any(word.startswith("--head=") for word in words):
             return run(*words, program=self._program)["text"]
@@ -249,12 +319,16 @@ class Model:
         """Logits [tokens, vocabulary] in fp32 of one text or list of token ids, at most a context of them."""
         import torch
 
-        [answer] = self._answers([{"logits_of": as_given(ids)}])
+        given = as_given(ids)
+        if isinstance(self._process, engine.EngineModel):
+            rows, shape = self._process.logits(given)
+            return torch.frombuffer(rows, dtype=torch.float32).reshape(shape)
+        [answer] = self._answers([{"logits_of": given}])
         numbers = bytearray(base64.b64decode(answer["logits"]))
         return torch.frombuffer(numbers, dtype=torch.float32).reshape(answer["shape"])
 
     def close(self) -> None:
-        """Ends the process. A second call does nothing."""
+        """Frees the model. A second call does nothing."""
         self._process.close()
 
     def __enter__(self) -> "Model":
@@ -265,8 +339,9 @@ class Model:
 
     def _answers(self, requests: list[dict]) -> list[dict]:
         answers = []
-        for begin in range(0, len(requests), MOST_LINES):
-            answers += self._process.answer(requests[begin : begin + MOST_LINES])
+        most = self._process.most_lines
+        for begin in range(0, len(requests), most):
+            answers += self._process.answer(requests[begin : begin + most])
         return answers
 
 

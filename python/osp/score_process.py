@@ -57,6 +57,9 @@ class ScoreProcess:
     for those of the next batch; from then on every call raises RuntimeError.
     """
 
+    where = "in a process of its own"
+    most_lines = MOST_LINES
+
     def __init__(
         self,
         model: str,
