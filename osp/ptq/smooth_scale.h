@@ -35,6 +35,7 @@ struct ScaleSite {
   TapPoint input;
   int64_t layer = 0;
   std::vector<int64_t> readers;  // weights [out, channels]
+  std::vector<int64_t> followers = {};  // weights that take the scale and have no say in it: a router
   std::vector<int64_t> makers;   // tensors whose first dimension is divided
   int64_t channels = 0;          // of the input
   int64_t group = 1;             // neighbouring heads of the input that share scales
