@@ -115,6 +115,7 @@ def quantized_by_oracle(model, windows, fewest=8):
     """Codes of every layer by GPTQ in fp64: every expert's by its own tokens, by rounding to nearest where
     an eighth of its inputs is more than those."""
     model = model.double()
+    model.config._experts_implementation = "eager"  # the one that computes in fp64
     codes = {}
 
     def take(name, w, x):
@@ -228,7 +229,7 @@ def test_transforms_keep_the_model(case, method, source, quantize, probe):  # no
         wanted = model(tokens).logits
     plain = quantize(case, "--method", "rtn", "--bits", "8-16-16", "--group", 16)
     own = difference(probe(plain, tokens)["logits"], wanted)
-    assert own < 0.03
+    assert own < 0.05
     assert difference(probe(out, tokens)["logits"], wanted) < 3 * own
 
 
@@ -246,16 +247,16 @@ CHOICES = [
 
 @pytest.mark.parametrize("choice", CHOICES, ids=" ".join)
 @pytest.mark.parametrize("case", CASES)
-def test_a_folder_is_resumed_and_runs_simulated(case, choice, quantize, run_program, source):
+def test_a_folder_of_other_choices_runs_simulated(case, choice, quantize, run_program, source):
     _, folder, text, _ = source(case)
     out = quantize(case, *choice)
     info = json.loads((out / "config.json").read_text())
-    assert "experts" in info["osp_quantization"]["osp_alone"] or "quarot" in choice[3] or "4-4-4" in choice
+    assert info["osp_quantization"]["osp_alone"]
     assert info["architectures"] == ["OspQuantizedForCausalLM"]
     result = run_program(["osp", "eval", out, "--data", text, "--json", "--quiet"])
     plain = run_program(["osp", "eval", folder / "model", "--data", text, "--json", "--quiet"])
-    loss, wanted = (json.loads(r.stdout)["perplexity"] for r in (result, plain))
-    assert 0.5 < loss / wanted < 2.0, (loss, wanted)
+    loss, wanted = (json.loads(r.stdout)["results"][0]["loss"] for r in (result, plain))
+    assert abs(loss - wanted) < 0.5, (loss, wanted)
     refused = run_program(["osp", "generate", out, "--prompt", "a", "--engine", "integer"], check=False)
     assert refused.returncode == 3
 
@@ -336,7 +337,7 @@ def test_commands_work_on_mixtures_of_experts(case, source, run_program, tmp_pat
         logs = model(torch.tensor([tokens[:14]])).logits[0].log_softmax(-1)
     for line, n in zip(lines, (1, 3, 9), strict=True):
         wanted = sum(logs[4 + i, tokens[5 + i]] for i in range(n)).item()
-        assert abs(json.loads(line)["logprob"] - wanted) < 1e-3, line
+        assert abs(json.loads(line)["log_likelihood"] - wanted) < 1e-3, line
     # osp export --format hf gives the same tensors again.
     run_program(["osp", "export", folder / "model", "--format", "hf", "--out", tmp_path / "out", "--quiet"])
     again, before = (load_file(f / "model.safetensors") for f in (tmp_path / "out", folder / "model"))
