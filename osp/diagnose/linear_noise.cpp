@@ -109,9 +109,8 @@ std::vector<LinearNoise> LinearNoiseTap::linears() const {
   for (const auto& [parameter, output] : output_energy_) {
     const ParameterSpec& spec = store_.specs[static_cast<size_t>(parameter)];
     const at::Tensor w = store_.master(parameter);
-    const double input = spec.expert >= 0
-                             ? expert_energy_.at(parameter)
-                             : inputs_.at({input_point(spec.role), spec.layer}).energy;
+    const double input = spec.expert >= 0 ? expert_energy_.at(parameter)
+                                          : inputs_.at({input_point(spec.role), spec.layer}).energy;
     const double gain = energy(w) * input / (static_cast<double>(w.size(1)) * output);
     list.push_back({spec.name, spec.role, spec.layer, gain, stable_rank(w)});
   }

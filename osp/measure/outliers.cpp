@@ -50,8 +50,8 @@ void measure_in_context(const ParameterStore& store, const at::Tensor& tokens_BT
   OutlierTap tap(store.config.layers, options.histograms);
   AttentionSinkTap sinks(store.config);
   ExpertTap experts(store);
-  TapChain chain({&tap, options.watcher, options.quantizers, &sinks,
-                  options.histograms ? &experts : nullptr});
+  TapChain chain(
+      {&tap, options.watcher, options.quantizers, &sinks, options.histograms ? &experts : nullptr});
   int64_t sink_sequences = length < 4 ? 0 : (options.sink_tokens + length - 1) / length;
   double loss_sum = 0.0;
   for (int64_t first = 0; first < sequences; first += batch) {

@@ -49,7 +49,7 @@ struct OutlierReport {
   std::map<std::pair<TapPoint, int64_t>, PointStatistics> points;  // see OutlierTap::points
   std::map<std::pair<TapPoint, int64_t>, SingleTokenKurtosis> single_token_points;
   StatisticsByExpert experts;  // with histograms, of a model with experts
-  AttentionSinks sinks;  // no sequences: not asked for, or sequences shorter than 4
+  AttentionSinks sinks;        // no sequences: not asked for, or sequences shorter than 4
 };
 
 // tokens_BT: int64 ids, each below the vocabulary. Does not depend on batch_tokens beyond the

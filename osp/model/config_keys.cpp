@@ -52,8 +52,8 @@ constexpr std::array<std::string_view, 12> kBearing = {
 
 // The same about mixtures of experts; there 0 changes nothing either.
 constexpr std::array<std::string_view, 8> kAboutExperts = {
-    "expert",   "moe_",  "scoring_func",       "n_group",
-    "topk_",    "top_k_", "routed_scaling",     "first_k_dense"};
+    "expert", "moe_",   "scoring_func",   "n_group",
+    "topk_",  "top_k_", "routed_scaling", "first_k_dense"};
 
 bool changes_nothing(const Json& value) {
   return value.is_null() || value == false || (value.is_number() && value == 1) ||
@@ -109,7 +109,8 @@ void ConfigKeys::refuse_unknown() const {
     };
     const bool about_experts =
         value != 0 && std::any_of(kAboutExperts.begin(), kAboutExperts.end(), has_part);
-    if (about_experts || std::any_of(kBearing.begin(), kBearing.end(), has_part)) unsupported(shown_json(key), shown_json(value), fmt::format("no {}", key));
+    if (about_experts || std::any_of(kBearing.begin(), kBearing.end(), has_part))
+      unsupported(shown_json(key), shown_json(value), fmt::format("no {}", key));
   }
 }
 

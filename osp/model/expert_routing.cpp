@@ -31,8 +31,7 @@ ExpertRouting route_tokens(const at::Tensor& logits, int64_t sequences, int64_t 
   const at::Tensor pairs = at::argsort(flat, /*stable=*/true, 0, /*descending=*/false);
   const at::Tensor token = pairs.div(k, "floor"), slot = pairs.remainder(k);
   const at::Tensor sequence = token.div(routing.length, "floor");
-  const at::Tensor place =
-      (sequence * k + slot) * routing.length + token.remainder(routing.length);
+  const at::Tensor place = (sequence * k + slot) * routing.length + token.remainder(routing.length);
   const at::Tensor weight = routing.weights.flatten().index_select(0, pairs).unsqueeze(1);
   // Cut at the ends of experts.
   const at::Tensor counts = at::bincount(flat, {}, experts).to(at::kCPU);

@@ -95,7 +95,8 @@ TEST(ExpertRouting, GroupedExpertsGiveTheSumOverEveryTokensExperts) {
       const at::Tensor gate = weight_of(store, ParameterRole::gate, e).mv(rows[token]);
       const at::Tensor up = weight_of(store, ParameterRole::up, e).mv(rows[token]);
       const at::Tensor product = at::silu(gate) * up;
-      EXPECT_LT(tap.product[token / 12][s][token % 12].sub(product).abs().max().item<double>(), 1e-5);
+      EXPECT_LT(tap.product[token / 12][s][token % 12].sub(product).abs().max().item<double>(),
+                1e-5);
       wanted[token].add_(routing.weights[token][s] *
                          weight_of(store, ParameterRole::down, e).mv(product));
     }

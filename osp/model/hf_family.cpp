@@ -139,15 +139,13 @@ void join_expert(std::vector<StoredTensor>& stored, const Family& family, const 
   // The two tensors of a block are the last ones that were made.
   const auto last = std::find_if(stored.rbegin(), stored.rend(),
                                  [&](const StoredTensor& tensor) { return tensor.name == name; });
-  StoredTensor& tensor =
-      last != stored.rend()
-          ? *last
-          : stored.emplace_back(StoredTensor{
-                .name = name,
-                .alias = {},
-                .shape = {0, 0, spec.shape[1]},
-                .parameters = {},
-                .rows = {}});
+  StoredTensor& tensor = last != stored.rend()
+                             ? *last
+                             : stored.emplace_back(StoredTensor{.name = name,
+                                                                .alias = {},
+                                                                .shape = {0, 0, spec.shape[1]},
+                                                                .parameters = {},
+                                                                .rows = {}});
   tensor.parameters.push_back(parameter);
   tensor.rows.push_back(spec.shape[0]);
   const bool second = spec.role == ParameterRole::up;

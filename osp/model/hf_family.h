@@ -93,7 +93,7 @@ struct StoredTensor {
 
 // How files hold the experts of a block.
 enum class ExpertLayout {
-  apart,   // mlp.experts.E.gate_proj.weight and so on, as published models have them and osp writes them
+  apart,  // mlp.experts.E.gate_proj.weight and so on, as published models have them and osp writes them
   joined,  // mlp.experts.gate_up_proj [E, 2 F, D], gate above up, and mlp.experts.down_proj [E, D, F]
 };
 

@@ -77,8 +77,7 @@ std::tuple<at::Tensor, RecomputableInput> ParameterAccess::add_norm(
 }
 
 at::Tensor ParameterAccess::linear(const std::vector<ParameterRole>& roles, int64_t layer,
-                                   const RecomputableInput& x, bool biased,
-                                   int64_t expert) const {
+                                   const RecomputableInput& x, bool biased, int64_t expert) const {
   // Find the parameters.
   std::vector<int64_t> parameters;
   std::vector<at::Tensor> biases, outputs;

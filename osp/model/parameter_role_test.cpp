@@ -60,6 +60,8 @@ ModelConfig config_of_family(const std::string& architecture) {
   if (architecture == "Qwen3MoeForCausalLM" || architecture == "OlmoeForCausalLM") {
     json["num_experts"] = 3;
     json["num_experts_per_tok"] = 2;
+  }
+  if (architecture == "Qwen3MoeForCausalLM") {
     json["moe_intermediate_size"] = 24;
     json["mlp_only_layers"] = {0};
   }
@@ -131,9 +133,8 @@ TEST(ParameterRole, AStoreFindsEveryWeightAndBiasByRole) {
     for (size_t i = 0; i < store.specs.size(); ++i) {
       const ParameterSpec& spec = store.specs[i];
       const bool bias = spec.kind == ParameterKind::bias;
-      const int64_t found =
-          bias ? store.find_bias(spec.role, spec.layer)
-               : store.find(spec.role, spec.layer, spec.expert);
+      const int64_t found = bias ? store.find_bias(spec.role, spec.layer)
+                                 : store.find(spec.role, spec.layer, spec.expert);
       EXPECT_EQ(found, static_cast<int64_t>(i)) << spec.name;
       EXPECT_EQ(store.find(spec.name), static_cast<int64_t>(i));
     }

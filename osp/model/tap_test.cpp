@@ -67,7 +67,8 @@ TEST(Tap, LayersOfAnExpertReadTheRowsOfItsTokens) {
     if (spec.role == ParameterRole::down) rows += x.size(0);
   }
   EXPECT_EQ(rows, 2 * 2 * 24);  // two blocks, two experts per token
-  EXPECT_EQ(tap.points.at({TapPoint::mlp_product, 1}).sizes(), (std::vector<int64_t>{2, 2, 12, 16}));
+  EXPECT_EQ(tap.points.at({TapPoint::mlp_product, 1}).sizes(),
+            (std::vector<int64_t>{2, 2, 12, 16}));
 }
 
 TEST(Tap, InputPointsOfTheHeadAreBehindTheLastBlock) {

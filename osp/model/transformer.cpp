@@ -162,7 +162,8 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   // The feed-forward branch: what is added to the stream.
   at::Tensor mlp_branch(int64_t layer, const RecomputableInput& product,
                         const ExpertRouting& routed) const {
-    if (routed.defined()) return scaled(expert_sum(parameters_, config_, layer, product.value, routed));
+    if (routed.defined())
+      return scaled(expert_sum(parameters_, config_, layer, product.value, routed));
     const at::Tensor branch = parameters_.linear({Role::down}, layer, product, config_.mlp_bias);
     if (config_.norm_after || config_.norm_around) {
       return scaled(parameters_.norm(Role::post_feedforward_norm, layer, branch).value);

@@ -137,10 +137,9 @@ void CalibrationStream::finish(const ParameterStore& block, int64_t layer,
                                const PassSettings& settings, int64_t first, int64_t count) {
   StreamTap tap(block, settings);
   const BlockPieces pieces(block, layer, residual_.length(), with(tap));
-  at::Tensor branch =
-      pieces.mlp_branch(products(block, layer).get(first, count),
-                        block.config.routes(layer) ? pieces.routing(residual_.get(first, count))
-                                                   : ExpertRouting());
+  at::Tensor branch = pieces.mlp_branch(
+      products(block, layer).get(first, count),
+      block.config.routes(layer) ? pieces.routing(residual_.get(first, count)) : ExpertRouting());
   if (branch_) branch = branch_->get(first, count) + branch;
   residual_.put(first, residual_.get(first, count) + branch);
 }

@@ -52,7 +52,7 @@ struct LinearReport {
   double damping = 0.0;  // GPTQ's, as used
   int64_t num_attempts = 0;
   int64_t num_dead = 0;
-  int64_t expert_tokens = -1;       // calibration tokens that reached the layer's expert; −1: none
+  int64_t expert_tokens = -1;  // calibration tokens that reached the layer's expert; −1: none
   bool rounded_to_nearest = false;  // because those were too few for the method's rounding
 };
 

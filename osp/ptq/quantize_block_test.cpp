@@ -126,7 +126,8 @@ TEST(QuantizeBlock, ActivationsOnDiskAndSmallerBatchesGiveTheSameCodes) {
 }
 
 TEST(CalibrationStream, PiecesOfEveryKindOfBlockGiveTheWholeBlock) {
-  for (const char* kind : {"llama", "parallel", "shared", "after", "plain", "no norms", "experts"}) {
+  for (const char* kind :
+       {"llama", "parallel", "shared", "after", "plain", "no norms", "experts"}) {
     ModelConfig config = small_fused_model(/*kv_heads=*/1).config;
     if (kind == std::string("parallel") || kind == std::string("shared")) config.parallel = true;
     if (kind == std::string("shared")) config.shared_norm = true;

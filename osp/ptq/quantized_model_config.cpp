@@ -246,7 +246,8 @@ std::string why_osp_alone(const QuantizedModelInfo& info, const ModelConfig& mod
     return "offsets are subtracted from its activations before they are rounded";
   }
   if (model.has_experts()) {
-    return "each of its experts is quantized by itself, and transformers has the experts of a block "
+    return "each of its experts is quantized by itself, and transformers has the experts of a "
+           "block "
            "in one tensor";
   }
   if (architecture_name(model) == "OspForCausalLM") return "its architecture is osp's own";

@@ -141,7 +141,8 @@ Rotation dense_rotation(const at::Tensor& matrix) {
 void check_down_block(const ModelConfig& config, int64_t block, const std::string& what) {
   for (const int64_t inner : config.inner_sizes()) {
     if (block != 0 && inner % block != 0) {
-      fail(ErrorCode::usage, "{}: blocks of {} do not divide the inner size {}", what, block, inner);
+      fail(ErrorCode::usage, "{}: blocks of {} do not divide the inner size {}", what, block,
+           inner);
     }
     check_hadamard_size(block == 0 ? inner : block, what + ": the block");
   }

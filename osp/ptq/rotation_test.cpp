@@ -153,12 +153,8 @@ std::vector<std::pair<const char*, ModelConfig>> exact_families() {
   experts.dense_layers = {0};
   ModelConfig no_norms = config_of({.qk_norm = true});  // a fused Outlier Protected model
   no_norms.norm = "none";
-  return {{"Qwen2", qwen2},
-          {"Pythia", pythia},
-          {"StableLM", stablelm},
-          {"OPT", opt},
-          {"Qwen3-MoE", experts},
-          {"no norms", no_norms}};
+  return {{"Qwen2", qwen2}, {"Pythia", pythia},     {"StableLM", stablelm},
+          {"OPT", opt},     {"Qwen3-MoE", experts}, {"no norms", no_norms}};
 }
 
 TEST(Rotation, QuaRotLeavesTheLogitsOfOtherFamiliesInFp64) {

@@ -1,4 +1,4 @@
-"""Mixtures of experts against transformers: logits, greedy text, layouts of weights, quantization, refusals."""
+"""Mixtures of experts against transformers: logits, greedy text, layouts of weights, refusals."""
 
 import json
 
@@ -236,8 +236,8 @@ SMALL = dict(
 def test_a_published_config_is_read(published, case, small, probe, tmp_path):  # noqa: F811
     """With the published number of experts; the model that transformers makes of the same file."""
     config = dict(published, **small)
-    model = random_model(case, **{k: v for k, v in config.items() if k in small or "expert" in k},
-                         rope_theta=config["rope_theta"], norm_topk_prob=config["norm_topk_prob"])  # fmt: skip
+    sizes = {key: value for key, value in config.items() if key in small or "expert" in key}
+    model = random_model(case, **sizes, norm_topk_prob=config["norm_topk_prob"])
     model.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config))
     read = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()

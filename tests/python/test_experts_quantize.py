@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from small_tokenizers import letter_tokenizer
 from test_experts import random_model
 from test_families import difference, greedy, probe  # noqa: F401
-from train_fixture import one_thread
+from train_fixture import one_thread, write_recipe
 
 WINDOWS, LENGTH = 32, 32
 SIZES = dict(vocab_size=96, hidden_size=64, intermediate_size=64)
@@ -263,7 +263,7 @@ def test_a_folder_of_other_choices_runs_simulated(case, choice, quantize, run_pr
 
 def test_experts_without_tokens_are_rounded_to_nearest_with_one_warning(source, run_program, tmp_path):
     """A router that never takes expert 2, and takes expert 3 for one token alone."""
-    _, folder, text, tokens = source("Qwen3Moe")
+    _, folder, text, _ = source("Qwen3Moe")
     (tmp_path / "model").mkdir()
     for file in ("config.json", "tokenizer.json"):
         (tmp_path / "model" / file).write_bytes((folder / "model" / file).read_bytes())
@@ -322,14 +322,15 @@ def test_formats_without_experts_are_refused_by_name(form, named, source, quanti
 
 @pytest.mark.parametrize("case", CASES)
 def test_commands_work_on_mixtures_of_experts(case, source, run_program, tmp_path):
-    model, folder, text, tokens = source(case)
+    model, folder, _, tokens = source(case)
     arguments = ["osp", "generate", folder / "model", "--prompt", letters(tokens[:7]), "--max-tokens", "9",
                  "--json"]  # fmt: skip
     report = json.loads(run_program(arguments).stdout)
     assert report["prompt_tokens"] == tokens[:7]
     assert report["tokens"] == greedy(model, torch.tensor([tokens[:7]]), 9)[0, 7:].tolist()
     # osp score: log-likelihoods of a continuation, packed with others.
-    requests = [{"context": letters(tokens[:5]), "continuation": letters(tokens[5 : 5 + n])} for n in (1, 3, 9)]
+    parts = [letters(tokens[5 : 5 + n]) for n in (1, 3, 9)]
+    requests = [{"context": letters(tokens[:5]), "continuation": part} for part in parts]
     (tmp_path / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in requests))
     lines = run_program(["osp", "score", folder / "model", "--quiet"],
                         input=(tmp_path / "requests.jsonl").read_text()).stdout.splitlines()  # fmt: skip
@@ -343,6 +344,14 @@ def test_commands_work_on_mixtures_of_experts(case, source, run_program, tmp_pat
     again, before = (load_file(f / "model.safetensors") for f in (tmp_path / "out", folder / "model"))
     assert again.keys() == before.keys()
     assert all(torch.equal(again[name], before[name]) for name in before)
+
+
+def test_training_them_is_refused_by_name(source, run_program, train_tokens, tmp_path):
+    _, folder, _, _ = source("Qwen3Moe")
+    recipe = write_recipe(tmp_path / "recipe.toml", train_tokens)
+    result = run_program(["osp", "train", recipe, "--init-from", folder / "model", "--out", tmp_path / "run"],
+                         check=False)  # fmt: skip
+    assert result.returncode == 3 and "does not train mixtures of experts" in result.stderr, result.stderr
 
 
 def kurtosis(x):
