@@ -11,6 +11,7 @@
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/diagnose/cost_report.h"
+#include "osp/eval/expert_summary.h"
 #include "osp/eval/outlier_summary.h"
 #include "osp/eval/perplexity.h"
 #include "osp/eval/point_summary.h"
@@ -150,6 +151,7 @@ int run(const AnalyzeCommand& options) {
     json.update(outlier_json(report, tokenizer));
     const SpelledData data{source.tokens, tokens_BT.size(1), tokenizer};
     json.update(point_json(report, noise.noise(), data));
+    if (!report.experts.empty()) json["experts"] = expert_json(report.experts);
     json["weights"] = weight_json(weights);
     json["noise_bits"] = kNoiseBits;
     json["quantization_verdict"] = point_verdict(noise.noise());
@@ -161,7 +163,9 @@ int run(const AnalyzeCommand& options) {
   print_result(options.common, result_json, [&] {
     print_out("{}\n", cost ? cost_text(*cost)
                            : fmt::format("Cost of few bits: not measured: {}\n", no_cost));
-    print_out("{}\n{}\n{}", point_text(report, noise.noise()), sink_text(report.sinks),
+    const std::string experts = expert_text(report.experts);
+    print_out("{}\n{}{}{}\n{}", point_text(report, noise.noise()), experts,
+              experts.empty() ? "" : "\n", sink_text(report.sinks),
               outlier_text(report, tokenizer));
   });
   return 0;

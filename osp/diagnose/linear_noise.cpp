@@ -85,11 +85,22 @@ void LinearNoiseTap::see(TapPoint point, int64_t layer, const at::Tensor& input)
   sums.rows += static_cast<double>(x.size(0));
   for (size_t i = 0; i < store_.specs.size(); ++i) {
     const ParameterSpec& spec = store_.specs[i];
-    if (spec.kind != ParameterKind::matrix || spec.layer != layer) continue;
+    if (spec.kind != ParameterKind::matrix || spec.layer != layer || spec.expert >= 0) continue;
     if (!block_linear(spec.role) || input_point(spec.role) != point) continue;
     const auto parameter = static_cast<int64_t>(i);
     const at::Tensor w = store_.compute(parameter);
     output_energy_[parameter] += energy(at::matmul(x.to(w.scalar_type()), w.t()));
+  }
+}
+
+// Experts get rows of their own.
+void LinearNoiseTap::linear_input(std::span<const int64_t> parameters, const at::Tensor& x) {
+  for (const int64_t parameter : parameters) {
+    const ParameterSpec& spec = store_.specs[static_cast<size_t>(parameter)];
+    if (spec.expert < 0) continue;
+    const at::Tensor w = store_.compute(parameter);
+    output_energy_[parameter] += energy(at::matmul(x.to(w.scalar_type()), w.t()));
+    expert_energy_[parameter] += energy(x);
   }
 }
 
@@ -98,8 +109,9 @@ std::vector<LinearNoise> LinearNoiseTap::linears() const {
   for (const auto& [parameter, output] : output_energy_) {
     const ParameterSpec& spec = store_.specs[static_cast<size_t>(parameter)];
     const at::Tensor w = store_.master(parameter);
-    const InputSums& input = inputs_.at({input_point(spec.role), spec.layer});
-    const double gain = energy(w) * input.energy / (static_cast<double>(w.size(1)) * output);
+    const double input = spec.expert >= 0 ? expert_energy_.at(parameter)
+                                          : inputs_.at({input_point(spec.role), spec.layer}).energy;
+    const double gain = energy(w) * input / (static_cast<double>(w.size(1)) * output);
     list.push_back({spec.name, spec.role, spec.layer, gain, stable_rank(w)});
   }
   return list;

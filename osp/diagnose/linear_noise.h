@@ -41,6 +41,9 @@ class LinearNoiseTap : public LinearInputTap {
   // `store` must outlive the tap.
   LinearNoiseTap(const ParameterStore& store, const OnlineTransforms& online);
 
+  bool wants_linear() const override { return store_.config.has_experts(); }
+  void linear_input(std::span<const int64_t> parameters, const at::Tensor& x) override;
+
   // NaN where the inputs or outputs were all zero.
   std::vector<LinearNoise> linears() const;
   // Energy of the mean over tokens as a share of all energy, per input.
@@ -56,7 +59,8 @@ class LinearNoiseTap : public LinearInputTap {
   };
   const ParameterStore& store_;
   std::map<std::pair<TapPoint, int64_t>, InputSums> inputs_;
-  std::map<int64_t, double> output_energy_;  // by parameter
+  // By parameter; the second for experts, each of which has inputs of its own.
+  std::map<int64_t, double> output_energy_, expert_energy_;
 };
 
 // Runs the first tokens, whole windows of perplexity, through the model and its watchers.

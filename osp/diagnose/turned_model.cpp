@@ -4,6 +4,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_qr.h>
 
+#include <numeric>
+
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
 #include "osp/model/fuse.h"
@@ -41,8 +43,13 @@ TurnedModel::TurnedModel(ParameterStore store)
 
 int64_t TurnedModel::add_down_hadamard() {
   OSP_CHECK(!online_.down_hadamard, "the model has R4 already");
-  const int64_t block = largest_block(store_.config.inner);
-  const RotationPlan plan{.down = true, .down_block = block == store_.config.inner ? 0 : block};
+  // One size of block divides the inner sizes of all blocks; 0: all have this one.
+  const std::vector<int64_t> inner = store_.config.inner_sizes();
+  int64_t common = 0;
+  for (const int64_t size : inner) common = std::gcd(common, size);
+  const int64_t block = largest_block(common);
+  const bool whole = inner.size() == 1 && block == inner.front();
+  const RotationPlan plan{.down = true, .down_block = whole ? 0 : block};
   rotate_model(store_, plan);
   online_.down_hadamard = true;
   online_.down_block = plan.down_block;

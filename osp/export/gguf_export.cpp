@@ -179,6 +179,7 @@ std::string difference_from_llama(const ModelConfig& config) {
   if (config.embedding_projection) return "has projections around the embedding";
   if (config.embedding_norm) return "has a norm of the embedding";
   if (config.branch_scale) return "has scales of its branches";
+  if (config.has_experts()) return "has experts";
   if (config.qk_norm) return "has norms of queries and keys";
   if (config.norm_after || config.norm_around) return "has norms behind its branches";
   if (config.parallel) return "has parallel branches";

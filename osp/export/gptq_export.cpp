@@ -130,6 +130,11 @@ GptqExport export_gptq(const std::string& model, const std::string& path,
   const QuantizedFolder folder(dir);
   check_model(folder.info(), dir);
   const ModelConfig config = stored_config(folder.config());
+  if (config.has_experts()) {
+    refuse(dir,
+           "it has experts, for which osp does not write this layout; the quantized folder "
+           "itself holds them");
+  }
   // Repack the tensors part by part.
   GptqExport report;
   TensorBuffers buffers;

@@ -49,7 +49,9 @@ void measure_in_context(const ParameterStore& store, const at::Tensor& tokens_BT
   // measured as the model computes them.
   OutlierTap tap(store.config.layers, options.histograms);
   AttentionSinkTap sinks(store.config);
-  TapChain chain({&tap, options.watcher, options.quantizers, &sinks});
+  ExpertTap experts(store);
+  TapChain chain(
+      {&tap, options.watcher, options.quantizers, &sinks, options.histograms ? &experts : nullptr});
   int64_t sink_sequences = length < 4 ? 0 : (options.sink_tokens + length - 1) / length;
   double loss_sum = 0.0;
   for (int64_t first = 0; first < sequences; first += batch) {
@@ -83,6 +85,7 @@ void measure_in_context(const ParameterStore& store, const at::Tensor& tokens_BT
   report.mean = mean_over_states(tap.kurtosis(), report.per_layer);
   report.largest = tap.largest();
   report.points = tap.points();
+  if (options.histograms) report.experts = experts.experts();
   report.sinks = sinks.sinks();
 }
 

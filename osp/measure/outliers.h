@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "osp/measure/attention_sinks.h"
+#include "osp/measure/expert_tap.h"
 #include "osp/measure/outlier_tap.h"
 #include "osp/model/parameters.h"
 
@@ -47,7 +48,8 @@ struct OutlierReport {
   int64_t attention_layer = -1, attention_head = -1;
   std::map<std::pair<TapPoint, int64_t>, PointStatistics> points;  // see OutlierTap::points
   std::map<std::pair<TapPoint, int64_t>, SingleTokenKurtosis> single_token_points;
-  AttentionSinks sinks;  // no sequences: not asked for, or sequences shorter than 4
+  StatisticsByExpert experts;  // with histograms, of a model with experts
+  AttentionSinks sinks;        // no sequences: not asked for, or sequences shorter than 4
 };
 
 // tokens_BT: int64 ids, each below the vocabulary. Does not depend on batch_tokens beyond the

@@ -1,10 +1,47 @@
 #include "osp/model/config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "osp/base/error.h"
 
 namespace osp {
+
+namespace {
+
+// Blocks times experts: bounds the list of parameters, which is made before any tensor is looked at.
+constexpr int64_t kMostExperts = 1 << 16;
+
+std::string wrong_experts(const ModelConfig& config) {
+  if (config.experts == 0) return "";
+  if (config.experts < 0 || config.experts > kMostExperts / config.layers) {
+    return fmt::format("{} blocks of {} experts are {} experts, osp supports {} in a model",
+                       config.layers, config.experts, config.layers * config.experts, kMostExperts);
+  }
+  if (config.experts_per_token < 1 || config.experts_per_token > config.experts) {
+    return fmt::format("{} experts per token of {} experts: expected a number from 1 to {}",
+                       config.experts_per_token, config.experts, config.experts);
+  }
+  if (config.expert_inner < 1) {
+    return fmt::format("experts of inner size {}: expected at least 1", config.expert_inner);
+  }
+  const bool llama = config.gated && !config.mlp_bias && !config.parallel && !config.shared_norm &&
+                     !config.branch_scale && !config.norm_around && !config.norm_after;
+  return llama ? ""
+               : "experts beside biases, branch scales, parallel branches or norms behind "
+                 "branches are not supported";
+}
+
+}  // namespace
+
+std::vector<int64_t> ModelConfig::inner_sizes() const {
+  std::vector<int64_t> sizes;
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const int64_t size = inner_of(layer);
+    if (std::find(sizes.begin(), sizes.end(), size) == sizes.end()) sizes.push_back(size);
+  }
+  return sizes;
+}
 
 ModelConfig resolved_config(ModelConfig config) {
   const auto check = [](bool ok, const std::string& message) {
@@ -57,6 +94,8 @@ ModelConfig resolved_config(ModelConfig config) {
   check(!(config.embedding_norm && config.embedding_multiplier != 1.0),
         "model.embedding_norm = true and a factor of the embedding contradict each other: the norm "
         "takes the factor away; set it to false");
+  const std::string experts = wrong_experts(config);
+  check(experts.empty(), experts);
   check(config.branch_scale || config.branch_scale_init == 0.0,
         fmt::format("model.branch_scale_init = {} without branch scales: set model.branch_scale = "
                     "true, or leave it 0",

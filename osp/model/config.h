@@ -54,7 +54,7 @@ struct ModelConfig {
   bool mlp_bias = false;
   bool gated = true;                // down(act(gate(x)) · up(x)), else down(act(up(x)))
   std::string activation = "silu";  // "relu", "relu2" (relu squared), "gelu", "gelu_tanh"
-  double clip_qkv = 0.0;            // q, k and v are clamped to ± this; 0: not
+  double clip_qkv = 0.0;            // q, k and v are clamped to ± this, behind wide norms; 0: not
   int64_t rotary_size = 0;          // first channels of a head that are rotated; 0: all
   RopeScaling rope_scaling = {};
   // A table of positions instead of the rotary embedding; position p has row p + position_offset.
@@ -68,6 +68,14 @@ struct ModelConfig {
   std::vector<int64_t> full_layers = {};
   double local_rope_theta = 0.0;
   std::vector<int64_t> unrotated_layers = {};  // blocks without the rotary embedding, ascending
+  // Mixtures of experts: in blocks other than dense_layers (ascending) the feed-forward network is
+  // `experts` of them, each of inner size expert_inner, of which every token passes those with the
+  // largest router probabilities (expert_routing.h). 0 experts: all blocks are dense.
+  int64_t experts = 0;
+  int64_t experts_per_token = 0;
+  int64_t expert_inner = 0;
+  bool normalized_routing = false;  // the chosen probabilities are divided by their sum
+  std::vector<int64_t> dense_layers = {};
   // Constant factors: of the embedding, of every branch, of queries · keys (0: 1 / sqrt(head_size));
   // the logits are divided by the last.
   double embedding_multiplier = 1.0;
@@ -91,6 +99,18 @@ struct ModelConfig {
                      std::binary_search(full_layers.begin(), full_layers.end(), layer);
     return all ? 0 : window;
   }
+  // Whether the feed-forward network of a block is a mixture of experts.
+  bool routes(int64_t layer) const {
+    return experts > 0 && !std::binary_search(dense_layers.begin(), dense_layers.end(), layer);
+  }
+  // Whether any block has experts.
+  bool has_experts() const {
+    return experts > 0 && static_cast<int64_t>(dense_layers.size()) < layers;
+  }
+  // The inner size of a block's feed-forward network, or of each of its experts.
+  int64_t inner_of(int64_t layer) const { return routes(layer) ? expert_inner : inner; }
+  // The different inner sizes of all blocks, in the order of the blocks.
+  std::vector<int64_t> inner_sizes() const;
   // Whether a block has the rotary embedding of base local_rope_theta.
   bool rotates_locally(int64_t layer) const { return local_rope_theta > 0 && window_of(layer) > 0; }
   // True where norms stand in front of attention and of the feed-forward network.

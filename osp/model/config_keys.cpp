@@ -50,6 +50,11 @@ constexpr std::array<std::string_view, 12> kBearing = {
     "logit_scal", "alibi",          "chunk_size", "scale_embed", "query_pre_attn_scalar",
     "attn_scale", "attention_scale"};
 
+// The same about mixtures of experts; there 0 changes nothing either.
+constexpr std::array<std::string_view, 8> kAboutExperts = {
+    "expert", "moe_",   "scoring_func",   "n_group",
+    "topk_",  "top_k_", "routed_scaling", "first_k_dense"};
+
 bool changes_nothing(const Json& value) {
   return value.is_null() || value == false || (value.is_number() && value == 1) ||
          (value.is_structured() && value.empty());
@@ -99,10 +104,13 @@ void ConfigKeys::refuse_unknown() const {
   if (!reads()) return;
   for (const auto& [key, value] : in_->items()) {
     if (known_.contains(key) || changes_nothing(value)) continue;
-    const bool bears = std::any_of(
-        kBearing.begin(), kBearing.end(),
-        [&key = key](std::string_view part) { return key.find(part) != std::string::npos; });
-    if (bears) unsupported(shown_json(key), shown_json(value), fmt::format("no {}", key));
+    const auto has_part = [&key = key](std::string_view part) {
+      return key.find(part) != std::string::npos;
+    };
+    const bool about_experts =
+        value != 0 && std::any_of(kAboutExperts.begin(), kAboutExperts.end(), has_part);
+    if (about_experts || std::any_of(kBearing.begin(), kBearing.end(), has_part))
+      unsupported(shown_json(key), shown_json(value), fmt::format("no {}", key));
   }
 }
 

@@ -2,8 +2,7 @@
 
 #include <cmath>
 
-namespace osp {
-namespace {
+namespace osp::family_keys {
 
 void sizes(ConfigKeys& keys, ModelConfig& config, const char* inner, int64_t context) {
   keys.size("num_hidden_layers", "layers", config.layers);
@@ -14,9 +13,8 @@ void sizes(ConfigKeys& keys, ModelConfig& config, const char* inner, int64_t con
   keys.size("max_position_embeddings", "context", config.context, context);
 }
 
-// Keys that every family except OPT has beside its sizes; osp reads no quantized weights here.
-void common(ConfigKeys& keys, ModelConfig& config, bool tied = false, const char* activation = "",
-            double init_std = 0.02) {
+void common(ConfigKeys& keys, ModelConfig& config, bool tied, const char* activation,
+            double init_std) {
   keys.flag("tie_word_embeddings", config.tied, tied);
   keys.number("initializer_range", "init_std", config.init_std, init_std);
   const char* usual = config.gated ? "silu" : "gelu";
@@ -24,7 +22,6 @@ void common(ConfigKeys& keys, ModelConfig& config, bool tied = false, const char
   keys.fixed("quantization_config", nullptr);
 }
 
-// Key and value heads; null means all heads, a key that is absent the family's default.
 void kv_heads(ConfigKeys& keys, ModelConfig& config, int64_t absent) {
   const char* key = "num_key_value_heads";
   keys.size(key, "kv_heads", config.kv_heads, keys.is_null(key) ? config.heads : absent);
@@ -35,22 +32,16 @@ void no_window(ConfigKeys& keys) {
   keys.fixed("layer_types", nullptr);
 }
 
-// One key for the biases of all four projections of attention.
 void attention_bias(ConfigKeys& keys, ModelConfig& config, bool absent) {
   bool biased = config.qkv_bias && config.output_bias;
   keys.flag("attention_bias", biased, absent);
   if (keys.reads()) config.qkv_bias = config.output_bias = biased;
 }
 
-// The size of a head: null is width / heads, a key that is absent the family's default.
 void head_size(ConfigKeys& keys, ModelConfig& config, int64_t absent) {
   const char* key = "head_dim";
   keys.size(key, "head_size", config.head_size, keys.is_null(key) ? 0 : absent);
 }
-
-}  // namespace
-
-namespace family_keys {
 
 void llama_with(ConfigKeys& keys, ModelConfig& config, const RopeKeys& rope) {
   sizes(keys, config, "intermediate_size", 2048);
@@ -397,5 +388,4 @@ void nemotron(ConfigKeys& keys, ModelConfig& config) {
   no_window(keys);
 }
 
-}  // namespace family_keys
-}  // namespace osp
+}  // namespace osp::family_keys

@@ -57,6 +57,11 @@ void family_keys::osp_own(ConfigKeys& keys, ModelConfig& config) {
   osp_option(keys, "osp_logit_divisor", config.logit_divisor, 1.0);
   osp_option(keys, "osp_attention_softcap", config.attention_softcap, 0.0);
   osp_option(keys, "osp_logit_softcap", config.logit_softcap, 0.0);
+  osp_option(keys, "osp_experts", config.experts);
+  osp_option(keys, "osp_experts_per_token", config.experts_per_token);
+  osp_option(keys, "osp_expert_inner", config.expert_inner);
+  osp_option(keys, "osp_normalized_routing", config.normalized_routing, false);
+  keys.layers("osp_dense_layers", config, config.dense_layers);
   osp_option(keys, "osp_query_growth", config.rope_scaling.query_growth, 0.0);
   if (config.rope_scaling.query_growth > 0) {
     keys.integer("osp_query_context", config.rope_scaling.original_context, 1, 8192);

@@ -81,6 +81,7 @@ std::optional<ParameterRole> branch_scale_of(ParameterRole role) {
     case ParameterRole::query_norm:
     case ParameterRole::key_norm:
     case ParameterRole::post_attention_norm:
+    case ParameterRole::router:
     case ParameterRole::gate:
     case ParameterRole::up:
     case ParameterRole::final_norm:

@@ -61,6 +61,7 @@ std::string_view gguf_stem(ParameterRole role, const ModelConfig& config) {
     case ParameterRole::embedding_projection:
     case ParameterRole::embedding_norm:
     case ParameterRole::attention_branch_scale:
+    case ParameterRole::router:
     case ParameterRole::mlp_branch_scale:
     case ParameterRole::head_projection:
       return "";

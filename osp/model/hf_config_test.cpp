@@ -95,7 +95,7 @@ TEST(HfConfig, FamiliesThatDifferFromALlamaSurviveWritingAndReading) {
         "MinistralForCausalLM", "Ministral3ForCausalLM", "Phi3ForCausalLM",
         "GraniteForCausalLM",   "Olmo3ForCausalLM",      "Gemma2ForCausalLM",
         "Gemma3ForCausalLM",    "GlmForCausalLM",        "Glm4ForCausalLM",
-        "NemotronForCausalLM"}) {
+        "NemotronForCausalLM",  "Qwen3MoeForCausalLM",   "OlmoeForCausalLM"}) {
     SCOPED_TRACE(name);
     Json json = {{"architectures", {name}},
                  {"num_hidden_layers", 4},
@@ -142,6 +142,15 @@ TEST(HfConfig, OptionsThatNoFamilyHasAreWrittenAsOurs) {
   config.attention_softcap = 50;
   config.logit_softcap = 30;
   config.rope_scaling.query_growth = 0.1;
+  EXPECT_EQ(architecture_name(config), "OspForCausalLM");
+  EXPECT_TRUE(parse(model_config_json(config)).model == config);
+  // Experts are in the blocks of a Llama.
+  config = small();
+  config.experts = 5;
+  config.experts_per_token = 2;
+  config.expert_inner = 24;
+  config.normalized_routing = true;
+  config.dense_layers = {1};
   EXPECT_EQ(architecture_name(config), "OspForCausalLM");
   EXPECT_TRUE(parse(model_config_json(config)).model == config);
 }

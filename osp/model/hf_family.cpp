@@ -3,6 +3,9 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/stack.h>
+#include <fmt/format.h>
+
+#include <algorithm>
 
 #include "osp/base/error.h"
 #include "osp/model/family_keys.h"
@@ -35,6 +38,8 @@ const std::vector<Family>& families() {
       {"MistralForCausalLM", "mistral", mistral, {}, rotary},
       {"Qwen2ForCausalLM", "qwen2", qwen2, {}, rotary},
       {"Qwen3ForCausalLM", "qwen3", qwen3, {}, rotary},
+      {"Qwen3MoeForCausalLM", "qwen3_moe", qwen3_moe, {}, rotary},
+      {"OlmoeForCausalLM", "olmoe", olmoe, {}, rotary},
       {"SmolLM3ForCausalLM", "smollm3", smollm3, {}, rotary},
       {"SeedOssForCausalLM", "seed_oss", seed_oss, {}, rotary},
       {"ArceeForCausalLM", "arcee", arcee, {}, rotary},
@@ -119,12 +124,52 @@ std::string stored_name(const ModelConfig& config, const std::string& parameter)
   return renamed(family_of(config), parameter);
 }
 
+namespace {
+
+constexpr const char* kJoinedGateUp = ".mlp.experts.gate_up_proj";
+constexpr const char* kJoinedDown = ".mlp.experts.down_proj";
+
+// Puts an expert's parameter to the others of its block; all of one kind follow each other with an
+// expert's gate above its up projection.
+void join_expert(std::vector<StoredTensor>& stored, const Family& family, const ParameterSpec& spec,
+                 int64_t parameter) {
+  const bool down = spec.role == ParameterRole::down;
+  const std::string prefix = fmt::format("model.layers.{}", spec.layer);
+  const std::string name = renamed(family, prefix + (down ? kJoinedDown : kJoinedGateUp));
+  // The two tensors of a block are the last ones that were made.
+  const auto last = std::find_if(stored.rbegin(), stored.rend(),
+                                 [&](const StoredTensor& tensor) { return tensor.name == name; });
+  StoredTensor& tensor = last != stored.rend()
+                             ? *last
+                             : stored.emplace_back(StoredTensor{.name = name,
+                                                                .alias = {},
+                                                                .shape = {0, 0, spec.shape[1]},
+                                                                .parameters = {},
+                                                                .rows = {}});
+  tensor.parameters.push_back(parameter);
+  tensor.rows.push_back(spec.shape[0]);
+  const bool second = spec.role == ParameterRole::up;
+  if (!second) ++tensor.shape[0];
+  tensor.shape[1] = down ? spec.shape[0] : 2 * spec.shape[0];
+}
+
+}  // namespace
+
+bool is_joined_experts(const std::string& name) {
+  return name.ends_with(kJoinedGateUp) || name.ends_with(kJoinedDown);
+}
+
 std::vector<StoredTensor> stored_tensors(const ModelConfig& config,
-                                         const std::vector<ParameterSpec>& specs) {
+                                         const std::vector<ParameterSpec>& specs,
+                                         ExpertLayout experts) {
   const Family& family = family_of(config);
   std::vector<StoredTensor> stored;
   for (size_t i = 0; i < specs.size(); ++i) {
     const ParameterSpec& spec = specs[i];
+    if (spec.expert >= 0 && experts == ExpertLayout::joined) {
+      join_expert(stored, family, spec, static_cast<int64_t>(i));
+      continue;
+    }
     const std::string name = renamed(family, spec.name);
     // Weights (and biases) that are one tensor follow each other and have one name in the file.
     if (!stored.empty() && stored.back().name == name) {
@@ -184,12 +229,14 @@ std::vector<at::Tensor> split_rows(const ModelConfig& config, const StoredTensor
                                    const at::Tensor& rows) {
   if (stored.order == StoredOrder::neighbour_pairs) return {swapped_pairs(config, rows, true)};
   const int64_t count = static_cast<int64_t>(stored.parameters.size());
-  if (count == 1) return {rows};
+  if (count == 1) return {stored.shape.size() == 3 ? rows.flatten(0, 1) : rows};
   std::vector<at::Tensor> parts;
   if (stored.order == StoredOrder::plain) {
+    // Of all experts one after the other.
+    const at::Tensor flat = stored.shape.size() == 3 ? rows.flatten(0, 1) : rows;
     int64_t row = 0;
     for (const int64_t height : stored.rows) {
-      parts.push_back(rows.narrow(0, row, height).contiguous());
+      parts.push_back(flat.narrow(0, row, height).contiguous());
       row += height;
     }
     return parts;

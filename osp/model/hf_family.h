@@ -6,6 +6,8 @@
 // | Mistral           | sliding window                                                           |
 // | Qwen2             | biases of q, k, v; window in the last blocks                             |
 // | Qwen3             | RMSNorm of each query and key head                                       |
+// | Qwen3Moe          | the same, mixtures of experts in all blocks or in some                   |
+// | Olmoe             | mixtures of experts, RMSNorm over all heads of q and of k                |
 // | SmolLM3           | layers without the rotary embedding                                      |
 // | SeedOss           | separate switches of the biases                                          |
 // | Arcee             | relu squared, no gate                                                    |
@@ -78,7 +80,7 @@ enum class StoredOrder {
 };
 
 // A tensor of a file and the parameters (indices into parameter_specs) that it holds: one, q, k and
-// v, or gate and up.
+// v, gate and up, or those of all experts, [experts, rows, columns].
 struct StoredTensor {
   std::string name;
   std::string alias;  // another name that files have, "" if none
@@ -89,9 +91,19 @@ struct StoredTensor {
   double offset = 0.0;  // what is added to the stored numbers
 };
 
+// How files hold the experts of a block.
+enum class ExpertLayout {
+  apart,  // mlp.experts.E.gate_proj.weight and so on, as published models have them and osp writes them
+  joined,  // mlp.experts.gate_up_proj [E, 2 F, D], gate above up, and mlp.experts.down_proj [E, D, F]
+};
+
+// Whether the name is that of a tensor of ExpertLayout::joined.
+bool is_joined_experts(const std::string& name);
+
 // The tensors of a model's files, in the order of the forward pass.
 std::vector<StoredTensor> stored_tensors(const ModelConfig& config,
-                                         const std::vector<ParameterSpec>& specs);
+                                         const std::vector<ParameterSpec>& specs,
+                                         ExpertLayout experts = ExpertLayout::apart);
 
 // The name of the tensor in the family's files that holds a parameter.
 std::string stored_name(const ModelConfig& config, const std::string& parameter);

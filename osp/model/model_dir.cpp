@@ -139,6 +139,14 @@ WeightFiles open_weights(const std::string& dir) {
   fail(ErrorCode::damaged, "{}: neither {} nor {} is there", dir, kWeights, kIndex);
 }
 
+// How the files hold experts.
+ExpertLayout expert_layout(const WeightFiles& weights) {
+  for (const auto& [name, source] : weights.tensors) {
+    if (is_joined_experts(name)) return ExpertLayout::joined;
+  }
+  return ExpertLayout::apart;
+}
+
 bool is_ignored(const std::string& name, const Family& family) {
   for (const std::string& ending : family.ignored) {
     if (name.ends_with(ending)) return true;
@@ -284,7 +292,7 @@ class ModelDirSource : public ModelSource {
   ParameterStore read(Part part, StoreOptions options) const override {
     options.part = part;
     ParameterStore store = make_parameters(config_, options);
-    for (const StoredTensor& stored : stored_tensors(config_, store.specs)) {
+    for (const StoredTensor& stored : stored_tensors(config_, store.specs, experts_)) {
       const TensorSource& source = sources_.at(stored.name);
       if (source.view == nullptr) {
         scatter_stored(stored, read_packed(weights_, *layout_, stored), store);
@@ -300,7 +308,9 @@ class ModelDirSource : public ModelSource {
  private:
   ModelDirSource(const std::string& dir, const DirConfig& read)
       : config_(read.config.model), layout_(read.layout), weights_(open_weights(dir)) {
-    const std::vector<StoredTensor> stored = stored_tensors(config_, parameter_specs(config_));
+    if (config_.experts > 0) experts_ = expert_layout(weights_);
+    const std::vector<StoredTensor> stored =
+        stored_tensors(config_, parameter_specs(config_), experts_);
     const std::vector<TensorSource> sources = find_tensors(weights_, config_, stored, layout_);
     for (size_t i = 0; i < stored.size(); ++i) sources_[stored[i].name] = sources[i];
   }
@@ -308,6 +318,7 @@ class ModelDirSource : public ModelSource {
   ModelConfig config_;
   std::optional<PackedLayout> layout_;
   WeightFiles weights_;
+  ExpertLayout experts_ = ExpertLayout::apart;
   std::map<std::string, TensorSource> sources_;  // by the name in the family's files
 };
 

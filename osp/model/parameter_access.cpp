@@ -18,9 +18,9 @@ ParameterAccess::ParameterAccess(const ParameterStore& store, Tap* tap, bool tra
   if (training) anchor_ = at::zeros({1}, store.banks[0].compute.options()).requires_grad_(true);
 }
 
-int64_t ParameterAccess::weight_index(ParameterRole role, int64_t layer) const {
-  const int64_t i = store_.find(role, layer);
-  OSP_CHECK(i >= 0, "no parameter {}", parameter_name(role, layer));
+int64_t ParameterAccess::weight_index(ParameterRole role, int64_t layer, int64_t expert) const {
+  const int64_t i = store_.find(role, layer, expert);
+  OSP_CHECK(i >= 0, "no parameter {}", parameter_name(role, layer, expert));
   return i;
 }
 
@@ -77,12 +77,12 @@ std::tuple<at::Tensor, RecomputableInput> ParameterAccess::add_norm(
 }
 
 at::Tensor ParameterAccess::linear(const std::vector<ParameterRole>& roles, int64_t layer,
-                                   const RecomputableInput& x, bool biased) const {
+                                   const RecomputableInput& x, bool biased, int64_t expert) const {
   // Find the parameters.
   std::vector<int64_t> parameters;
   std::vector<at::Tensor> biases, outputs;
   for (const ParameterRole role : roles) {
-    parameters.push_back(weight_index(role, layer));
+    parameters.push_back(weight_index(role, layer, expert));
     if (biased) biases.push_back(leaf(bias_index(role, layer)));
   }
   // Take one product over all rows where the weights are neighbours and no tap replaces them, or

@@ -24,9 +24,10 @@ class ParameterAccess {
   ParameterAccess(const ParameterStore& store, Tap* tap, bool training, bool fast = false);
 
   // Output of one or several linear layers of a block on the same input, side by side [..., Σ out];
-  // their biases too if `biased`. Here and below `layer` is kNoLayer outside the blocks.
+  // their biases too if `biased`. Here and below `layer` is kNoLayer outside the blocks. With
+  // `expert` they are layers of that expert, which have no biases.
   at::Tensor linear(const std::vector<ParameterRole>& roles, int64_t layer,
-                    const RecomputableInput& x, bool biased) const;
+                    const RecomputableInput& x, bool biased, int64_t expert = kNoExpert) const;
 
   // The norm of that role by the configuration: of x, or (x + branch, norm of it) in one pass.
   RecomputableInput norm(ParameterRole role, int64_t layer, const at::Tensor& x) const;
@@ -46,7 +47,7 @@ class ParameterAccess {
   at::Device device() const { return store_.banks.front().compute.device(); }
 
  private:
-  int64_t weight_index(ParameterRole role, int64_t layer) const;
+  int64_t weight_index(ParameterRole role, int64_t layer, int64_t expert = kNoExpert) const;
   int64_t bias_index(ParameterRole role, int64_t layer) const;
   at::Tensor gradient(int64_t parameter) const;
   bool taps_weights() const { return tap_ != nullptr && tap_->wants_weights(); }

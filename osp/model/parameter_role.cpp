@@ -1,5 +1,7 @@
 #include "osp/model/parameter_role.h"
 
+#include <string_view>
+
 #include "osp/base/error.h"
 
 namespace osp {
@@ -45,6 +47,8 @@ RoleRow row_of(ParameterRole role) {
       return {"post_self_attn_layernorm", Kind::gain};
     case ParameterRole::post_attention_norm:
       return {"post_attention_layernorm", Kind::gain};
+    case ParameterRole::router:
+      return {"mlp.gate", Kind::router};
     case ParameterRole::gate:
       return {"mlp.gate_proj", Kind::matrix};
     case ParameterRole::up:
@@ -83,6 +87,8 @@ const char* kind_name(ParameterKind kind) {
       return "embedding projection";
     case ParameterKind::matrix:
       return "matrix";
+    case ParameterKind::router:
+      return "router";
     case ParameterKind::gain:
       return "gain";
     case ParameterKind::bias:
@@ -119,6 +125,7 @@ std::optional<BlockLinear> block_linear(ParameterRole role) {
     case ParameterRole::attention_branch_scale:
     case ParameterRole::attention_end_norm:
     case ParameterRole::post_attention_norm:
+    case ParameterRole::router:
     case ParameterRole::mlp_branch_scale:
     case ParameterRole::post_feedforward_norm:
     case ParameterRole::final_norm:
@@ -131,9 +138,14 @@ std::optional<BlockLinear> block_linear(ParameterRole role) {
 
 ParameterKind weight_kind(ParameterRole role) { return row_of(role).kind; }
 
-std::string parameter_name(ParameterRole role, int64_t layer) {
+std::string parameter_name(ParameterRole role, int64_t layer, int64_t expert) {
   const RoleRow row = row_of(role);
-  return name_of(row, layer, row.ending);
+  if (expert < 0) return name_of(row, layer, row.ending);
+  constexpr std::string_view kNetwork = "mlp.";
+  const std::string_view module = row.module;
+  OSP_CHECK(layer >= 0 && module.starts_with(kNetwork), "{} of expert {}", module, expert);
+  return fmt::format("model.layers.{}.mlp.experts.{}.{}{}", layer, expert,
+                     module.substr(kNetwork.size()), row.ending);
 }
 
 std::string bias_name(ParameterRole role, int64_t layer) {

@@ -29,6 +29,7 @@ enum class ParameterRole {
   attention_branch_scale,  // a scalar, as mlp_branch_scale
   attention_end_norm,      // behind that projection, where norms stand around the branches
   post_attention_norm,     // in front of gate and up; behind attention where norms follow branches
+  router,                  // logits of the experts (expert_routing.h)
   gate,
   up,
   down,
@@ -41,7 +42,16 @@ enum class ParameterRole {
 };
 
 // How a parameter is initialised, trained and quantized.
-enum class ParameterKind { embedding, head, embedding_projection, matrix, gain, bias, positions };
+enum class ParameterKind {
+  embedding,
+  head,
+  embedding_projection,
+  matrix,
+  router,  // never quantized: a wrong choice of experts costs more than its few numbers
+  gain,
+  bias,
+  positions
+};
 
 // "embedding", "head", "embedding projection", "matrix" (of a block), "gain" and so on: in names of
 // banks and in messages.
@@ -60,10 +70,14 @@ std::optional<BlockLinear> block_linear(ParameterRole role);
 // The layer number of parameters outside the blocks.
 inline constexpr int64_t kNoLayer = -1;
 
+// The expert of parameters that are no expert's.
+inline constexpr int64_t kNoExpert = -1;
+
 // Our name of a parameter, which is that of LlamaForCausalLM where that has one:
 // "model.layers.3.self_attn.q_proj.weight", "lm_head.weight". `layer` is kNoLayer for roles outside
-// the blocks.
-std::string parameter_name(ParameterRole role, int64_t layer = kNoLayer);
+// the blocks. Gate, up and down of an expert are "model.layers.3.mlp.experts.7.gate_proj.weight".
+std::string parameter_name(ParameterRole role, int64_t layer = kNoLayer,
+                           int64_t expert = kNoExpert);
 std::string bias_name(ParameterRole role, int64_t layer = kNoLayer);
 
 }  // namespace osp

@@ -32,6 +32,7 @@ const std::map<std::string, ParameterRole> kRoleOfName = {
     {"model.layers.N.self_attn.branch_scale", ParameterRole::attention_branch_scale},
     {"model.layers.N.post_self_attn_layernorm.weight", ParameterRole::attention_end_norm},
     {"model.layers.N.post_attention_layernorm.weight", ParameterRole::post_attention_norm},
+    {"model.layers.N.mlp.gate.weight", ParameterRole::router},
     {"model.layers.N.mlp.gate_proj.weight", ParameterRole::gate},
     {"model.layers.N.mlp.up_proj.weight", ParameterRole::up},
     {"model.layers.N.mlp.down_proj.weight", ParameterRole::down},
@@ -56,6 +57,14 @@ ModelConfig config_of_family(const std::string& architecture) {
                {"attention_bias", true},
                {"mlp_bias", true},
                {"use_qkv_bias", true}};
+  if (architecture == "Qwen3MoeForCausalLM" || architecture == "OlmoeForCausalLM") {
+    json["num_experts"] = 3;
+    json["num_experts_per_tok"] = 2;
+  }
+  if (architecture == "Qwen3MoeForCausalLM") {
+    json["moe_intermediate_size"] = 24;
+    json["mlp_only_layers"] = {0};
+  }
   if (architecture == "OspForCausalLM") {
     json["osp_norm"] = "single-scale";
     json["osp_embedding_projection"] = json["osp_qk_norm"] = true;
@@ -87,6 +96,8 @@ std::string row_name(const ParameterSpec& spec) {
   std::string name = spec.name;
   const std::string number = fmt::format(".{}.", spec.layer);
   if (spec.layer >= 0) name.replace(name.find(number), number.size(), ".N.");
+  const std::string expert = fmt::format("experts.{}.", spec.expert);
+  if (spec.expert >= 0) name.erase(name.find(expert), expert.size());
   if (name.ends_with(".bias")) name.replace(name.size() - 5, 5, ".weight");
   return name;
 }
@@ -122,12 +133,13 @@ TEST(ParameterRole, AStoreFindsEveryWeightAndBiasByRole) {
     for (size_t i = 0; i < store.specs.size(); ++i) {
       const ParameterSpec& spec = store.specs[i];
       const bool bias = spec.kind == ParameterKind::bias;
-      const int64_t found =
-          bias ? store.find_bias(spec.role, spec.layer) : store.find(spec.role, spec.layer);
+      const int64_t found = bias ? store.find_bias(spec.role, spec.layer)
+                                 : store.find(spec.role, spec.layer, spec.expert);
       EXPECT_EQ(found, static_cast<int64_t>(i)) << spec.name;
       EXPECT_EQ(store.find(spec.name), static_cast<int64_t>(i));
     }
     EXPECT_EQ(store.find(ParameterRole::query, config.layers), -1);
+    EXPECT_EQ(store.find(ParameterRole::gate, 1, config.experts), -1);
     EXPECT_EQ(store.find_bias(ParameterRole::embedding), -1);
   }
 }

@@ -41,11 +41,16 @@ at::Tensor member(const at::Tensor& bank, const ParameterStore& store, int64_t p
   return bank.select(0, store.slot_of[parameter]).view(store.specs[parameter].shape);
 }
 
-// The position of the first specification that `matches`, −1 if there is none.
-template <class Predicate>
-int64_t position_of(const std::vector<ParameterSpec>& specs, const Predicate& matches) {
-  const auto found = std::find_if(specs.begin(), specs.end(), matches);
-  return found == specs.end() ? -1 : found - specs.begin();
+template <class Map, class Key>
+int64_t position_in(const Map& map, const Key& key) {
+  const auto found = map.find(key);
+  return found == map.end() ? -1 : found->second;
+}
+
+// One number for what find() is asked for.
+uint64_t role_key(ParameterRole role, int64_t layer, int64_t expert, bool bias) {
+  return static_cast<uint64_t>(layer + 1) << 32 | static_cast<uint64_t>(expert + 1) << 12 |
+         static_cast<uint64_t>(role) << 1 | static_cast<uint64_t>(bias);
 }
 
 // Collects the specifications of one block after another, or of no block (kNoLayer).
@@ -54,9 +59,9 @@ class SpecList {
   explicit SpecList(const ModelConfig& config) : config_(config) {}
 
   void begin_block(int64_t layer) { layer_ = layer; }
-  void weight(ParameterRole role, std::vector<int64_t> shape) {
-    specs_.push_back(
-        {parameter_name(role, layer_), std::move(shape), role, weight_kind(role), layer_});
+  void weight(ParameterRole role, std::vector<int64_t> shape, int64_t expert = kNoExpert) {
+    specs_.push_back({parameter_name(role, layer_, expert), std::move(shape), role,
+                      weight_kind(role), layer_, expert});
   }
   void bias(bool wanted, ParameterRole role, int64_t out) {
     if (!wanted) return;
@@ -98,6 +103,16 @@ void add_attention(SpecList& list, const ModelConfig& config) {
   list.branch_scale(ParameterRole::attention_branch_scale);
 }
 
+void add_experts(SpecList& list, const ModelConfig& config) {
+  const int64_t D = config.width, F = config.expert_inner;
+  list.weight(ParameterRole::router, {config.experts, D});
+  for (int64_t expert = 0; expert < config.experts; ++expert) {
+    list.weight(ParameterRole::gate, {F, D}, expert);
+    list.weight(ParameterRole::up, {F, D}, expert);
+    list.weight(ParameterRole::down, {D, F}, expert);
+  }
+}
+
 void add_feed_forward(SpecList& list, const ModelConfig& config) {
   const int64_t D = config.width, F = config.inner;
   if (config.gated) list.weight(ParameterRole::gate, {F, D});
@@ -132,7 +147,7 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
     if (config.norm != "none" && !config.shared_norm) {
       list.norm(ParameterRole::post_attention_norm, D);
     }
-    add_feed_forward(list, config);
+    config.routes(layer) ? add_experts(list, config) : add_feed_forward(list, config);
     if (config.norm_after || config.norm_around) {
       list.norm(ParameterRole::post_feedforward_norm, D);
     }
@@ -158,19 +173,15 @@ at::Tensor ParameterStore::compute(int64_t parameter) const {
 }
 
 int64_t ParameterStore::find(const std::string& name) const {
-  return position_of(specs, [&](const ParameterSpec& spec) { return spec.name == name; });
+  return position_in(index_of_name, name);
 }
 
-int64_t ParameterStore::find(ParameterRole role, int64_t layer) const {
-  return position_of(specs, [&](const ParameterSpec& spec) {
-    return spec.role == role && spec.layer == layer && spec.kind != ParameterKind::bias;
-  });
+int64_t ParameterStore::find(ParameterRole role, int64_t layer, int64_t expert) const {
+  return position_in(index_of_role, role_key(role, layer, expert, false));
 }
 
 int64_t ParameterStore::find_bias(ParameterRole role, int64_t layer) const {
-  return position_of(specs, [&](const ParameterSpec& spec) {
-    return spec.role == role && spec.layer == layer && spec.kind == ParameterKind::bias;
-  });
+  return position_in(index_of_role, role_key(role, layer, kNoExpert, true));
 }
 
 ParameterStore store_without_parameters(const ModelConfig& config) {
@@ -212,6 +223,10 @@ ParameterStore make_parameters(const ModelConfig& config, const StoreOptions& op
             "{} groups for {} parameters", options.group.size(), count);
   std::map<std::tuple<ParameterKind, int64_t, int64_t, int64_t>, size_t> index;
   for (int64_t i = 0; i < count; ++i) {
+    const ParameterSpec& spec = store.specs[i];
+    store.index_of_name.emplace(spec.name, i);
+    const bool is_bias = spec.kind == ParameterKind::bias;
+    store.index_of_role.emplace(role_key(spec.role, spec.layer, spec.expert, is_bias), i);
     const auto [rows, cols] = bank_shape(store.specs[i]);
     const int64_t group = options.group.empty() ? 0 : options.group[i];
     const auto [place, is_new] =
@@ -258,7 +273,7 @@ void fill_orthogonal(const RandomStream& random, at::Tensor weight) {
 // | tensor                           | law                                    | standard deviation   |
 // |----------------------------------|----------------------------------------|----------------------|
 // | embedding, head, positions       | normal                                 | init_std             |
-// | q, k, v, gate, up                | normal                                 | init_std             |
+// | q, k, v, router, gate, up        | normal                                 | init_std             |
 // | o, down (end of a branch)        | normal                                 | init_std / sqrt(2 L) |
 // | o, down before a branch scale    | normal                                 | init_std             |
 // | EmbProj                          | orthogonal: Q of a normal matrix's QR, | 1 / sqrt(D)          |
@@ -287,6 +302,7 @@ void initialize_parameters(ParameterStore& store, uint64_t seed) {
       case ParameterRole::query:
       case ParameterRole::key:
       case ParameterRole::value:
+      case ParameterRole::router:
       case ParameterRole::gate:
       case ParameterRole::up:
         random.fill_normal(values(weight), 0.0, config.init_std);

@@ -17,6 +17,8 @@
 //   norms around the branches    input_layernorm, post_self_attn_layernorm,
 //                                post_attention_layernorm, post_feedforward_layernorm
 //   networks without a gate      up_proj and down_proj
+//   mixtures of experts          mlp.gate.weight [experts, D] (the router), and in place of gate, up and
+//                                down mlp.experts.E.gate_proj, .up_proj, .down_proj of expert E
 //
 // Tested by parameter_role_test.cpp (roles, names) and transformer_test.cpp (banks).
 #pragma once
@@ -26,6 +28,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "osp/model/config.h"
@@ -39,6 +42,7 @@ struct ParameterSpec {
   ParameterRole role;
   ParameterKind kind;
   int64_t layer = kNoLayer;
+  int64_t expert = kNoExpert;
 };
 
 // All parameters of a (resolved) model, in the order of the forward pass.
@@ -71,6 +75,9 @@ struct ParameterStore {
   std::vector<Bank> banks;
   std::vector<int64_t> bank_of;  // per parameter
   std::vector<int64_t> slot_of;  // per parameter: index in the bank
+  // Where a parameter stands in specs, by its name and by what find() is asked for.
+  std::unordered_map<std::string, int64_t> index_of_name;
+  std::unordered_map<uint64_t, int64_t> index_of_role;
 
   // Views in the parameter's own shape; the gradient is undefined where the store has none.
   at::Tensor master(int64_t parameter) const;
@@ -78,7 +85,7 @@ struct ParameterStore {
   at::Tensor compute(int64_t parameter) const;
   // Index of a parameter by its name, or of the weight or bias of a role; −1 if it is not there.
   int64_t find(const std::string& name) const;
-  int64_t find(ParameterRole role, int64_t layer = kNoLayer) const;
+  int64_t find(ParameterRole role, int64_t layer = kNoLayer, int64_t expert = kNoExpert) const;
   int64_t find_bias(ParameterRole role, int64_t layer = kNoLayer) const;
   int64_t num_parameters() const;  // scalars in total
 };

@@ -12,6 +12,7 @@ TapPoint input_point(ParameterRole role) {
       return TapPoint::attention_input;
     case ParameterRole::attention_output:
       return TapPoint::attention_output;
+    case ParameterRole::router:
     case ParameterRole::gate:
     case ParameterRole::up:
       return TapPoint::mlp_input;

@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "osp/model/test_model.h"
 #include "osp/model/transformer.h"
@@ -46,6 +47,28 @@ TEST(Tap, InputPointShowsWhatTheLayerOfTheRoleReads) {
   }
   // q, k, v, o, gate, up and down; the head is not watched as a linear layer.
   EXPECT_EQ(seen.size(), 7u);
+}
+
+TEST(Tap, LayersOfAnExpertReadTheRowsOfItsTokens) {
+  const ParameterStore store = small_expert_model();
+  KeepingTap tap;
+  ForwardOptions options;
+  options.tap = &tap;
+  forward_logits(store, at::arange(24, at::kLong).view({2, 12}), options);
+  int64_t rows = 0;
+  for (const auto& [parameter, x] : tap.inputs) {
+    const ParameterSpec& spec = store.specs[static_cast<size_t>(parameter)];
+    if (spec.expert < 0) continue;
+    // Every row is one of the point's.
+    const at::Tensor shown = tap.points.at({input_point(spec.role), spec.layer}).flatten(0, -2);
+    for (int64_t i = 0; i < x.size(0); ++i) {
+      EXPECT_TRUE(shown.eq(x[i]).all(1).any().item<bool>()) << spec.name << " " << i;
+    }
+    if (spec.role == ParameterRole::down) rows += x.size(0);
+  }
+  EXPECT_EQ(rows, 2 * 2 * 24);  // two blocks, two experts per token
+  EXPECT_EQ(tap.points.at({TapPoint::mlp_product, 1}).sizes(),
+            (std::vector<int64_t>{2, 2, 12, 16}));
 }
 
 TEST(Tap, InputPointsOfTheHeadAreBehindTheLastBlock) {

@@ -41,4 +41,16 @@ inline ParameterStore small_fused_model(int64_t kv_heads) {
   return initialized_model(config, 3);
 }
 
+// The same with experts in both blocks or, with `dense_first`, in the second alone: five of inner size 16,
+// two per token.
+inline ParameterStore small_expert_model(bool dense_first = false) {
+  ModelConfig config = small_fused_model(/*kv_heads=*/1).config;
+  config.experts = 5;
+  config.experts_per_token = 2;
+  config.expert_inner = 16;
+  config.normalized_routing = true;
+  if (dense_first) config.dense_layers = {0};
+  return initialized_model(config, 3);
+}
+
 }  // namespace osp

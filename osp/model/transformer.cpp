@@ -9,6 +9,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/interrupt.h"
+#include "osp/model/feed_forward.h"
 #include "osp/model/forward_engine.h"
 #include "osp/model/parameter_access.h"
 #include "osp/model/pass_positions.h"
@@ -33,6 +34,7 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
         parameters_(store, options.tap, options.training, !options.segments.empty()),
         positions_(config_, length, options, store.banks[0].compute) {
     OSP_CHECK(!(options.cache != nullptr && options.training), "no training through a cache");
+    if (options.training) check_trainable(config_);
   }
 
   // The residual stream between two operations. A branch that is not yet added to it is pending:
@@ -100,7 +102,17 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
                             attention_output(layer, tap(TapPoint::attention_input, layer, y)));
   }
   at::Tensor feed_forward(int64_t layer, const RecomputableInput& y) const {
-    return mlp_branch(layer, mlp_product(layer, tap(TapPoint::mlp_input, layer, y)));
+    const ExpertRouting routed = routing(layer, y.value);
+    const RecomputableInput seen = tap(TapPoint::mlp_input, layer, y);
+    return mlp_branch(layer, mlp_product(layer, seen, routed), routed);
+  }
+
+  // The experts of a mixture by the block's input, which no tap has seen; undefined elsewhere.
+  ExpertRouting routing(int64_t layer, const at::Tensor& y) const {
+    if (!config_.routes(layer)) return {};
+    const at::Tensor logits = parameters_.linear({Role::router}, layer, y, false);
+    return route_tokens(logits.flatten(0, -2), y.size(0), config_.experts_per_token,
+                        config_.normalized_routing);
   }
 
   // The input of the output projection, as the tap left it.
@@ -140,12 +152,18 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   }
 
   // The input of the down projection, as the tap left it.
-  RecomputableInput mlp_product(int64_t layer, const RecomputableInput& x) const {
-    return tap(TapPoint::mlp_product, layer, untapped_mlp_product(layer, x));
+  RecomputableInput mlp_product(int64_t layer, const RecomputableInput& x,
+                                const ExpertRouting& routed) const {
+    if (!routed.defined()) return tap(TapPoint::mlp_product, layer, untapped_mlp_product(layer, x));
+    return tap(TapPoint::mlp_product, layer,
+               expert_products(parameters_, config_, layer, x.value, routed));
   }
 
   // The feed-forward branch: what is added to the stream.
-  at::Tensor mlp_branch(int64_t layer, const RecomputableInput& product) const {
+  at::Tensor mlp_branch(int64_t layer, const RecomputableInput& product,
+                        const ExpertRouting& routed) const {
+    if (routed.defined())
+      return scaled(expert_sum(parameters_, config_, layer, product.value, routed));
     const at::Tensor branch = parameters_.linear({Role::down}, layer, product, config_.mlp_bias);
     if (config_.norm_after || config_.norm_around) {
       return scaled(parameters_.norm(Role::post_feedforward_norm, layer, branch).value);
@@ -231,11 +249,8 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
       return activation(parameters_.linear({Role::up}, layer, x, config_.mlp_bias),
                         config_.activation);
     }
-    const at::Tensor gate_up =
-        parameters_.linear({Role::gate, Role::up}, layer, x, config_.mlp_bias);
-    if (config_.activation == "silu") return swiglu(gate_up);
-    const auto halves = gate_up.chunk(2, -1);
-    return activation(halves[0], config_.activation) * halves[1];
+    return gated_product(parameters_.linear({Role::gate, Role::up}, layer, x, config_.mlp_bias),
+                         config_.activation);
   }
 
   // Adds the pending branch and returns the norm of the sum. Where the sum is the state after a
@@ -288,7 +303,9 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
                   Hkv = config_.kv_heads, K = config_.head_size;
     at::Tensor qkv =
         parameters_.linear({Role::query, Role::key, Role::value}, layer, x, config_.qkv_bias);
-    if (config_.clip_qkv > 0) qkv = qkv.clamp(-config_.clip_qkv, config_.clip_qkv);
+    // OLMo clips what the projections give, OLMoE queries and keys behind their norms.
+    const bool clips_late = config_.qk_norm && config_.qk_norm_wide;
+    if (config_.clip_qkv > 0 && !clips_late) qkv = clipped(qkv);
     const bool rotates = config_.rotates(layer), fused = rotates && config_.rotary_size == K;
     // Most models: split and rotate in one pass.
     if (!config_.qk_norm && fused) {
@@ -307,10 +324,19 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
       q = parameters_.norm(Role::query_norm, layer, q).value;
       k = parameters_.norm(Role::key_norm, layer, k).value;
     }
-    const at::Tensor v = qkv.narrow(2, (H + Hkv) * K, Hkv * K).view({B, T, Hkv, K});
+    at::Tensor v = qkv.narrow(2, (H + Hkv) * K, Hkv * K).view({B, T, Hkv, K});
+    if (config_.clip_qkv > 0 && clips_late) {
+      q = clipped(q);
+      k = clipped(k);
+      v = clipped(v);
+    }
     if (rotates) q = positions_.rotated(layer, q);
     if (rotates) k = positions_.rotated(layer, k);
     return {positions_.scaled_queries(q), k, v};
+  }
+
+  at::Tensor clipped(const at::Tensor& x) const {
+    return x.clamp(-config_.clip_qkv, config_.clip_qkv);
   }
 
   // Stores this pass's keys and values and returns all so far, [B, S, Hkv, K].
@@ -359,7 +385,9 @@ at::Tensor forward_block(const ParameterStore& store, int64_t layer, const at::T
 
 BlockPieces::BlockPieces(const ParameterStore& store, int64_t layer, int64_t length,
                          const ForwardOptions& options)
-    : layer_(layer), pass_(std::make_unique<ForwardPass>(store, length, options)) {
+    : layer_(layer),
+      routes_(store.config.routes(layer)),
+      pass_(std::make_unique<ForwardPass>(store, length, options)) {
   OSP_CHECK(!options.training, "pieces of a block have no gradients");
 }
 
@@ -384,12 +412,19 @@ at::Tensor BlockPieces::mlp_input(const at::Tensor& x_BTD) const {
   return pass_->tap(TapPoint::mlp_input, layer_, pass_->mlp_input(layer_, stream)).value;
 }
 
-at::Tensor BlockPieces::mlp_product(const at::Tensor& input_BTD) const {
-  return pass_->mlp_product(layer_, input_BTD).value;
+ExpertRouting BlockPieces::routing(const at::Tensor& x_BTD) const {
+  if (!routes_) return {};
+  ForwardPass::ResidualStream stream{x_BTD, {}};
+  return pass_->routing(layer_, pass_->mlp_input(layer_, stream).value);
 }
 
-at::Tensor BlockPieces::mlp_branch(const at::Tensor& product) const {
-  return pass_->mlp_branch(layer_, product);
+at::Tensor BlockPieces::mlp_product(const at::Tensor& input_BTD,
+                                    const ExpertRouting& routing) const {
+  return pass_->mlp_product(layer_, input_BTD, routing).value;
+}
+
+at::Tensor BlockPieces::mlp_branch(const at::Tensor& product, const ExpertRouting& routing) const {
+  return pass_->mlp_branch(layer_, product, routing);
 }
 
 at::Tensor forward_head(const ParameterStore& store, const at::Tensor& x_BTD,

@@ -9,6 +9,8 @@
 //   final state              h = norm(x) · P_outᵀ     h = norm(x) · P_outᵀ
 //   head                     logits = h · W_headᵀ     logits = h · W_headᵀ
 //
+// In place of SwiGLU a block may have a mixture of experts (expert_routing.h).
+//
 // (*) norm = "none", with embedding_norm and branch_scale: the Outlier Protected block.
 #pragma once
 
@@ -20,6 +22,7 @@
 #include <span>
 #include <vector>
 
+#include "osp/model/expert_routing.h"
 #include "osp/model/parameters.h"
 #include "osp/model/tap.h"
 #include "osp/ops/segment_attention.h"
@@ -80,6 +83,9 @@ at::Tensor forward_block(const ParameterStore& store, int64_t layer, const at::T
 // The left column runs first; mlp_input then gets the x that has the attention branch added, except
 // in parallel families, where it gets the x in front of the block.
 //
+// In a mixture of experts mlp_product and mlp_branch also get routing(x) of the same x as mlp_input,
+// and p is [B,k,T,F].
+//
 // Taps see the same points as in forward_block (inputs are returned as the tap left them), but not
 // the residual stream. Positions begin at 0. store and tap must outlive it.
 class ForwardPass;
@@ -92,11 +98,13 @@ class BlockPieces {
   at::Tensor attention_output(const at::Tensor& input_BTD) const;
   at::Tensor attention_branch(const at::Tensor& output) const;
   at::Tensor mlp_input(const at::Tensor& x_BTD) const;
-  at::Tensor mlp_product(const at::Tensor& input_BTD) const;
-  at::Tensor mlp_branch(const at::Tensor& product) const;
+  ExpertRouting routing(const at::Tensor& x_BTD) const;  // undefined in blocks without experts
+  at::Tensor mlp_product(const at::Tensor& input_BTD, const ExpertRouting& routing = {}) const;
+  at::Tensor mlp_branch(const at::Tensor& product, const ExpertRouting& routing = {}) const;
 
  private:
   int64_t layer_;
+  bool routes_;
   std::unique_ptr<ForwardPass> pass_;
 };
 

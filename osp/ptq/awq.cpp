@@ -162,7 +162,7 @@ std::vector<AwqChoice> awq_block(ParameterStore& store, int64_t layer,
   return choices;
 }
 
-// Scales are folded wherever a model has room for them (scale_sites), so every model is served.
+// Scales are folded wherever a model has room for them (scale_sites).
 constexpr TransformRow kAwq = {
     .name = "awq",
     .sentence = "weights of channels with large activations are scaled up, then clipped",
@@ -170,6 +170,13 @@ constexpr TransformRow kAwq = {
     .table_roundings = {"rtn"},
     .needs_calibration = true,
     .clips_weights = true,
+    .check_serves =
+        [](const ModelConfig& config, const QuantizeRequest&) {
+          if (!config.has_experts()) return;
+          fail(ErrorCode::unsupported,
+               "AWQ chooses scales and clips by the inputs that a layer meets, which osp does not "
+               "keep apart by expert: use gptq, ffn-hadamard or quarot");
+        },
     .make = [](const TransformInputs& inputs) -> PartTransform {
       return {.kept_rows = kAwqTokens,
               .apply = [grid = inputs.grid](ParameterStore& part,

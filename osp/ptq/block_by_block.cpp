@@ -96,6 +96,8 @@ class BlockByBlock {
       pass_and_quantize(layer);
       if (result_.num_resumed == resumed) result_.block_seconds.push_back(seconds_since(before));
     }
+    const std::string warning = too_few_tokens_warning(result_.reports);
+    if (!warning.empty()) options_.warn(warning);
     result_.seconds = seconds_since(start);
     return std::move(result_);
   }

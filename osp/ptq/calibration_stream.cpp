@@ -58,13 +58,16 @@ CalibrationStream::CalibrationStream(const ParameterStore& outside, const at::Te
       residual_(windows_NT.size(0), windows_NT.size(1), outside.config.width,
                 outside.banks.front().compute.scalar_type(), space) {
   const ModelConfig& config = outside.config;
-  const auto room = [&](std::optional<CalibrationStore>& store, int64_t width) {
-    store.emplace(windows_NT.size(0), windows_NT.size(1), width,
+  const auto room = [&](std::optional<CalibrationStore>& store, int64_t width, int64_t slots = 1) {
+    store.emplace(windows_NT.size(0), slots * windows_NT.size(1), width,
                   outside.banks.front().compute.scalar_type(), space);
   };
   if (in_pieces) {
     room(attention_, config.heads * config.head_size);
-    room(product_, config.inner);
+    if (config.has_experts()) {
+      room(expert_product_, config.expert_inner, config.experts_per_token);
+    }
+    if (!config.has_experts() || !config.dense_layers.empty()) room(product_, config.inner);
     if (config.parallel) room(branch_, config.width);
   }
   for_each_batch([&](int64_t first, int64_t count) {
@@ -91,7 +94,7 @@ void CalibrationStream::advance(
 at::Tensor CalibrationStream::input(const ParameterStore& block, int64_t layer,
                                     const PassSettings& settings, TapPoint point, int64_t first,
                                     int64_t count) {
-  OSP_CHECK(attention_ && product_, "a stream that is not in pieces");
+  OSP_CHECK(attention_, "a stream that is not in pieces");
   leave_if_stopped("calibration windows passed a block");
   StreamTap tap(block, settings);
   const BlockPieces pieces(block, layer, residual_.length(), with(tap));
@@ -113,16 +116,30 @@ at::Tensor CalibrationStream::input(const ParameterStore& block, int64_t layer,
     return pieces.mlp_input(x);
   }
   OSP_CHECK(point == TapPoint::mlp_product, "no linear layer reads this point");
-  const at::Tensor product = pieces.mlp_product(pieces.mlp_input(x));
-  product_->put(first, product);
+  const at::Tensor product = pieces.mlp_product(pieces.mlp_input(x), pieces.routing(x));
+  products(block, layer).put(first, product.dim() == 4 ? product.flatten(1, 2) : product);
   return product;
+}
+
+CalibrationStore& CalibrationStream::products(const ParameterStore& block, int64_t layer) {
+  return block.config.routes(layer) ? *expert_product_ : *product_;
+}
+
+ExpertRouting CalibrationStream::routing(const ParameterStore& block, int64_t layer,
+                                         const PassSettings& settings, int64_t first,
+                                         int64_t count) const {
+  StreamTap tap(block, settings);
+  return BlockPieces(block, layer, residual_.length(), with(tap))
+      .routing(residual_.get(first, count));
 }
 
 void CalibrationStream::finish(const ParameterStore& block, int64_t layer,
                                const PassSettings& settings, int64_t first, int64_t count) {
   StreamTap tap(block, settings);
   const BlockPieces pieces(block, layer, residual_.length(), with(tap));
-  at::Tensor branch = pieces.mlp_branch(product_->get(first, count));
+  at::Tensor branch = pieces.mlp_branch(
+      products(block, layer).get(first, count),
+      block.config.routes(layer) ? pieces.routing(residual_.get(first, count)) : ExpertRouting());
   if (branch_) branch = branch_->get(first, count) + branch;
   residual_.put(first, residual_.get(first, count) + branch);
 }

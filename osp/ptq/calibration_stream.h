@@ -53,6 +53,9 @@ class CalibrationStream {
   // before; `settings` may change between them.
   at::Tensor input(const ParameterStore& block, int64_t layer, const PassSettings& settings,
                    TapPoint point, int64_t first, int64_t count);
+  // The experts of these windows' tokens, between mlp_input and finish(); undefined without experts.
+  ExpertRouting routing(const ParameterStore& block, int64_t layer, const PassSettings& settings,
+                        int64_t first, int64_t count) const;
   // Takes these windows out of the block, after mlp_product.
   void finish(const ParameterStore& block, int64_t layer, const PassSettings& settings,
               int64_t first, int64_t count);
@@ -60,9 +63,11 @@ class CalibrationStream {
  private:
   int64_t batch_;
   CalibrationStore residual_;
-  // Between pieces: the inputs of the output and of the down projection, and the attention branch
-  // of parallel families.
-  std::optional<CalibrationStore> attention_, product_, branch_;
+  CalibrationStore& products(const ParameterStore& block, int64_t layer);
+
+  // Between pieces: the inputs of the output and of the down projection (that of experts [k T, F]),
+  // and the attention branch of parallel families.
+  std::optional<CalibrationStore> attention_, product_, expert_product_, branch_;
 };
 
 }  // namespace osp

@@ -25,6 +25,7 @@ void InputStatistics::add(const at::Tensor& inputs, const at::Tensor& unquantize
     difference_.addmm_(unquantized.detach().reshape({-1, in}).to(at::kFloat).sub(x).t(), x);
   }
   sequences_ += sequences;
+  tokens_ += rows.size(0);
 }
 
 at::Tensor InputStatistics::hessian() const {

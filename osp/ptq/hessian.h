@@ -21,10 +21,11 @@ class InputStatistics {
   at::Tensor hessian() const;     // fp32 [in, in], symmetric; something must have been added
   at::Tensor difference() const;  // fp32 [in, in], undefined without unquantized inputs
   int64_t sequences() const { return sequences_; }
+  int64_t tokens() const { return tokens_; }
 
  private:
   at::Tensor upper_, difference_;
-  int64_t sequences_ = 0;
+  int64_t sequences_ = 0, tokens_ = 0;
 };
 
 // Naive twin: one product over everything, fp64.

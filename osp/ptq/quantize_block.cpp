@@ -2,9 +2,12 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <map>
+#include <optional>
 #include <utility>
 
 #include "osp/base/error.h"
@@ -35,7 +38,7 @@ class BlockQuantizer {
   void run() {
     for (const LinearGroup& group : linear_groups(block_, layer_)) {
       const auto start = std::chrono::steady_clock::now();
-      InputStatistics statistics;
+      StatisticsByExpert statistics;
       if (streams_.quantized != nullptr) collect(group.input, statistics);
       quantize_group(group, statistics, seconds_since(start));
     }
@@ -44,12 +47,17 @@ class BlockQuantizer {
   }
 
  private:
+  // Layers that belong to no expert are under kNoExpert.
+  using StatisticsByExpert = std::map<int64_t, InputStatistics>;
+
   PassSettings quantized_pass() const {
     return {settings_.online, settings_.calibration_bits, &replacements_, settings_.grids};
   }
   PassSettings unquantized_pass() const { return {.online = settings_.online}; }
 
-  void collect(TapPoint point, InputStatistics& statistics) {
+  void collect(TapPoint point, StatisticsByExpert& statistics) {
+    const bool of_experts = block_.config.routes(layer_) &&
+                            (point == TapPoint::mlp_input || point == TapPoint::mlp_product);
     streams_.quantized->for_each_batch([&](int64_t first, int64_t count) {
       const at::Tensor x =
           streams_.quantized->input(block_, layer_, quantized_pass(), point, first, count);
@@ -58,8 +66,24 @@ class BlockQuantizer {
         unquantized =
             streams_.unquantized->input(block_, layer_, unquantized_pass(), point, first, count);
       }
-      statistics.add(x, unquantized, count);
+      of_experts ? add_by_expert(point, x, first, count, statistics)
+                 : statistics[kNoExpert].add(x, unquantized, count);
     });
+  }
+
+  // Every expert's rows of x, the input of all experts' layers at the point.
+  void add_by_expert(TapPoint point, const at::Tensor& x, int64_t first, int64_t count,
+                     StatisticsByExpert& statistics) {
+    OSP_CHECK(streams_.unquantized == nullptr, "experts have no inputs without quantization");
+    const ExpertRouting routing =
+        streams_.quantized->routing(block_, layer_, quantized_pass(), first, count);
+    const at::Tensor rows = x.reshape({-1, x.size(-1)});
+    for (size_t expert = 0; expert < routing.rows.size(); ++expert) {
+      const ExpertRows& own = routing.rows[expert];
+      if (own.tokens.numel() == 0) continue;
+      const at::Tensor& index = point == TapPoint::mlp_input ? own.tokens : own.places;
+      statistics[static_cast<int64_t>(expert)].add(rows.index_select(0, index), {}, count);
+    }
   }
 
   void leave(CalibrationStream& stream, const PassSettings& pass) {
@@ -67,35 +91,50 @@ class BlockQuantizer {
         [&](int64_t first, int64_t count) { stream.finish(block_, layer_, pass, first, count); });
   }
 
-  void quantize_group(const LinearGroup& group, const InputStatistics& statistics,
+  // The Hessians of the layers of one expert, or of a group without experts.
+  struct Hessians {
+    int64_t expert = kNoExpert;
+    int64_t tokens = 0;  // that reached the expert
+    at::Tensor hessian = {}, difference = {};
+  };
+
+  static Hessians hessians_of(int64_t expert, const StatisticsByExpert& statistics) {
+    const auto found = statistics.find(expert);
+    if (found == statistics.end()) return {.expert = expert};
+    return {expert, found->second.tokens(), found->second.hessian(), found->second.difference()};
+  }
+
+  void quantize_group(const LinearGroup& group, const StatisticsByExpert& statistics,
                       double shared_seconds) {
-    at::Tensor hessian, difference;
-    const auto start = std::chrono::steady_clock::now();
-    if (statistics.sequences() > 0) {
-      hessian = statistics.hessian();
-      difference = statistics.difference();
-    }
-    shared_seconds += seconds_since(start);
+    std::optional<Hessians> hessians;
+    const double share = 1.0 / static_cast<double>(group.parameters.size());
     for (const int64_t parameter : group.parameters) {
-      quantize_layer(parameter, hessian, difference,
-                     shared_seconds / static_cast<double>(group.parameters.size()));
+      const auto start = Clock::now();
+      const int64_t expert = block_.specs[static_cast<size_t>(parameter)].expert;
+      if (!hessians || hessians->expert != expert) hessians = hessians_of(expert, statistics);
+      quantize_layer(parameter, *hessians, shared_seconds * share + seconds_since(start));
       watcher_.layer_done();
     }
   }
 
-  void quantize_layer(int64_t parameter, const at::Tensor& hessian, const at::Tensor& difference,
-                      double shared_seconds) {
+  void quantize_layer(int64_t parameter, const Hessians& hessians, double shared_seconds) {
     const std::string& name = block_.specs[static_cast<size_t>(parameter)].name;
+    const at::Tensor& hessian = hessians.hessian;
     const at::Tensor weight = block_.master(parameter);
     const auto start = std::chrono::steady_clock::now();
     LinearReport report;
     report.name = name;
     report.kurtosis_before = report.kurtosis_after = std::numeric_limits<double>::quiet_NaN();
-    // Round the weight.
-    OSP_CHECK(hessian.defined() || !settings_.rounding->needs_calibration(), "{} needs calibration",
-              settings_.rounding->name);
-    RoundedLayer rounded = settings_.rounding->round(
-        {weight, hessian, difference, settings_.grid, settings_.gptq, name});
+    // Round the weight; to nearest if too few tokens reached its expert for more.
+    const bool of_expert = hessians.expert >= 0;
+    if (of_expert && streams_.quantized != nullptr) report.expert_tokens = hessians.tokens;
+    report.rounded_to_nearest = of_expert && settings_.rounding->needs_calibration() &&
+                                hessians.tokens < fewest_expert_tokens(weight.size(1));
+    const RoundingRow& rounding = report.rounded_to_nearest ? kRtn : *settings_.rounding;
+    OSP_CHECK(hessian.defined() || !rounding.needs_calibration(), "{} needs calibration",
+              rounding.name);
+    RoundedLayer rounded = rounding.round(
+        {weight, hessian, hessians.difference, settings_.grid, settings_.gptq, name});
     report.damping = rounded.damping;
     report.num_attempts = rounded.num_attempts;
     report.num_dead = rounded.num_dead;
@@ -144,6 +183,25 @@ ForwardOptions watched_by(Tap& tap) {
   ForwardOptions options;
   options.tap = &tap;
   return options;
+}
+
+int64_t fewest_expert_tokens(int64_t columns) { return std::max<int64_t>(1, columns / 8); }
+
+std::string too_few_tokens_warning(const std::vector<LinearReport>& reports) {
+  int64_t few = 0, none = 0, all = 0;
+  for (const LinearReport& report : reports) {
+    if (report.expert_tokens < 0) continue;
+    ++all;
+    if (!report.rounded_to_nearest) continue;
+    ++few;
+    if (report.expert_tokens == 0) ++none;
+  }
+  if (few == 0) return "";
+  return fmt::format(
+      "{} of {} layers of experts were rounded to nearest: fewer calibration tokens than an eighth "
+      "of their inputs reached their expert ({} layers: none at all); more calibration text "
+      "(--windows) reaches more experts",
+      few, all, none);
 }
 
 std::vector<LinearGroup> linear_groups(const ParameterStore& store, int64_t layer) {

@@ -1,7 +1,9 @@
 // One block's linear layers, quantized in the order of the forward pass: k, v, q → o → up, gate →
-// down. Each group is calibrated on inputs that come out of the groups before it, already
+// down, those of all experts side by side. Each group is calibrated on inputs that come out of the groups before it, already
 // quantized: all windows are taken to the input of a group, its statistics are added up, its layers
-// are quantized, and the windows continue with the new weights.
+// are quantized, and the windows continue with the new weights. The statistics of an expert are those
+// of its own tokens; all experts of a block have theirs at the same time, about as much memory as the
+// block itself.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -50,7 +52,17 @@ struct LinearReport {
   double damping = 0.0;  // GPTQ's, as used
   int64_t num_attempts = 0;
   int64_t num_dead = 0;
+  int64_t expert_tokens = -1;  // calibration tokens that reached the layer's expert; −1: none
+  bool rounded_to_nearest = false;  // because those were too few for the method's rounding
 };
+
+// The fewest calibration tokens with which an expert's layer of `columns` inputs is rounded by its
+// Hessian; with fewer, most directions of its inputs were never seen, and it is rounded to nearest.
+int64_t fewest_expert_tokens(int64_t columns);
+
+// One sentence that counts the layers of experts that were rounded to nearest for this reason, and
+// says what to do; "" if there are none.
+std::string too_few_tokens_warning(const std::vector<LinearReport>& reports);
 
 // Default forward options with this tap.
 ForwardOptions watched_by(Tap& tap);

@@ -126,13 +126,15 @@ TEST(QuantizeBlock, ActivationsOnDiskAndSmallerBatchesGiveTheSameCodes) {
 }
 
 TEST(CalibrationStream, PiecesOfEveryKindOfBlockGiveTheWholeBlock) {
-  for (const char* kind : {"llama", "parallel", "shared", "after", "plain", "no norms"}) {
+  for (const char* kind :
+       {"llama", "parallel", "shared", "after", "plain", "no norms", "experts"}) {
     ModelConfig config = small_fused_model(/*kv_heads=*/1).config;
     if (kind == std::string("parallel") || kind == std::string("shared")) config.parallel = true;
     if (kind == std::string("shared")) config.shared_norm = true;
     if (kind == std::string("after")) config.norm_after = true;
     if (kind == std::string("plain")) config.gated = false;
     if (kind == std::string("no norms")) config.norm = "none";
+    if (kind == std::string("experts")) config = small_expert_model(/*dense_first=*/true).config;
     ParameterStore store = make_parameters(config, {});
     initialize_parameters(store, 5);
     ActivationSpace space;
@@ -151,6 +153,8 @@ TEST(CalibrationStream, PiecesOfEveryKindOfBlockGiveTheWholeBlock) {
           // fp32: the sum before a norm may be rounded once more than in the fused operator.
           EXPECT_LT(x.sub(seen[group.input][batch++]).abs().max().item<double>(), 1e-5)
               << kind << " " << layer;
+          if (group.input != TapPoint::mlp_product || !config.routes(layer)) return;
+          EXPECT_TRUE(pieces.routing(store, layer, {}, first, count).defined());
         });
       }
       pieces.for_each_batch(
@@ -228,9 +232,11 @@ TEST(QuantizeBlock, CorrectionsAndQuantizedInputsRunAndKeepTheCodesInRange) {
 }
 
 TEST(BlockByBlock, ResumesBehindTheLastFinishedBlockWithTheSameResult) {
-  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
   const TestFolder folder;
-  for (const RoundingRow* rounding : {&kGptq, &kGptaq}) {
+  for (const auto& [store, rounding] :
+       {std::pair(small_fused_model(/*kv_heads=*/1), &kGptq),
+        std::pair(small_fused_model(/*kv_heads=*/1), &kGptaq),
+        std::pair(small_expert_model(/*dense_first=*/true), &kGptq)}) {
     BlockByBlockOptions options = gptq_options();
     options.weights.rounding = rounding;
     const Outcome whole = run(store, windows(), options);
@@ -248,6 +254,7 @@ TEST(BlockByBlock, ResumesBehindTheLastFinishedBlockWithTheSameResult) {
     for (size_t i = 0; i < whole.result.reports.size(); ++i) {
       EXPECT_EQ(resumed.result.reports[i].name, whole.result.reports[i].name);
       EXPECT_DOUBLE_EQ(resumed.result.reports[i].sqnr_db, whole.result.reports[i].sqnr_db);
+      EXPECT_EQ(resumed.result.reports[i].expert_tokens, whole.result.reports[i].expert_tokens);
     }
     for (const auto& [name, layer] : whole.weights) {
       EXPECT_TRUE(resumed.weights.at(name).codes.equal(layer.codes)) << name;

@@ -179,6 +179,13 @@ void check_method_serves(const QuantizeRequest& request, const ModelConfig& conf
   if (transform != nullptr && transform->check_serves != nullptr) {
     transform->check_serves(config, request);
   }
+  if (config.has_experts() &&
+      request.method.rounding->hessian == HessianKind::quantized_and_difference) {
+    fail(ErrorCode::unsupported,
+         "{} corrects for the difference between a layer's inputs in the quantized and in the "
+         "unquantized model, and these may send a token to different experts: use gptq",
+         request.method.rounding->name);
+  }
   for (const ParameterSpec& spec : parameter_specs(config)) {
     if (spec.kind == ParameterKind::matrix) check_group(request.group, spec.shape[1], spec.name);
   }

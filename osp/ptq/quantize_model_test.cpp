@@ -141,6 +141,27 @@ std::vector<FamilyCase> family_cases() {
          c.rotary_size = 4;
        }),
        {{"spinquant", no_bias}, {"spinquant-kurtosis", no_mean}}},
+      {"Qwen3-MoE",
+       llama_with([](ModelConfig& c) {
+         c.qk_norm = true;
+         c.experts = 4;
+         c.experts_per_token = 2;
+         c.expert_inner = 32;
+       }),
+       {{"awq", "AWQ chooses scales and clips by the inputs that a layer meets"},
+        {"spinquant", "SpinQuant learns from gradients"},
+        {"spinquant-kurtosis", "SpinQuant learns from gradients"}}},
+      {"experts without a Hadamard matrix",
+       llama_with([](ModelConfig& c) {
+         c.experts = c.experts_per_token = 1;
+         c.expert_inner = 92;
+         c.dense_layers = {0};
+       }),
+       {{"ffn-hadamard", "FFN Hadamard (input of the down projection): the block is 92"},
+        {"quarot", inner},
+        {"awq", "AWQ"},
+        {"spinquant", "SpinQuant"},
+        {"spinquant-kurtosis", "SpinQuant"}}},
       {"no norms",
        llama_with([](ModelConfig& c) { c.norm = "none"; }),
        {{"smoothquant", no_scales}}},
@@ -176,6 +197,25 @@ TEST(QuantizeModel, TransformsRefuseFamiliesWithoutReadingATensorAndServeTheOthe
             << family.name << ", " << row->name;
       }
     }
+  }
+}
+
+TEST(QuantizeModel, CorrectionsForChangedInputsAreRefusedForExperts) {
+  const ModelConfig config = llama_with([](ModelConfig& c) {
+    c.experts = 4;
+    c.experts_per_token = 2;
+    c.expert_inner = 32;
+  });
+  for (const RoundingRow* row : roundings()) {
+    QuantizeRequest request = request_for(std::string(row->name));
+    request.bits = {4, 4, 16};
+    if (row->hessian != HessianKind::quantized_and_difference) {
+      EXPECT_NO_THROW(check_method_serves(request, config)) << row->name;
+      continue;
+    }
+    EXPECT_NE(refusal(config, request).find("may send a token to different experts"),
+              std::string::npos)
+        << row->name;
   }
 }
 

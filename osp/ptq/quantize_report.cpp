@@ -45,6 +45,8 @@ Json linear_report_json(const LinearReport& report) {
     json["cholesky_attempts"] = report.num_attempts;
     json["dead_channels"] = report.num_dead;
   }
+  if (report.expert_tokens >= 0) json["expert_tokens"] = report.expert_tokens;
+  if (report.rounded_to_nearest) json["rounded_to_nearest"] = true;
   return json;
 }
 
@@ -61,6 +63,12 @@ LinearReport parse_linear_report(const Json& json, const std::string& where) {
     report.damping = json_number(json, "damping", where);
     report.num_attempts = json_int(json, "cholesky_attempts", where);
     report.num_dead = json_int(json, "dead_channels", where);
+  }
+  if (json.contains("expert_tokens")) {
+    report.expert_tokens = json_int(json, "expert_tokens", where);
+  }
+  if (json.contains("rounded_to_nearest")) {
+    report.rounded_to_nearest = json_bool(json, "rounded_to_nearest", where);
   }
   return report;
 }

@@ -81,24 +81,36 @@ std::string layout_name(NumberKind kind) {
   OSP_CHECK(false, "unknown kind of numbers {}", static_cast<int>(kind));
 }
 
-// The linear layers of a block that read `point`, in the order of the forward pass.
-std::vector<ParameterRole> readers_of(const ModelConfig& model, TapPoint point) {
-  std::vector<ParameterRole> readers;
-  for (const ParameterSpec& spec : parameter_specs(model)) {
-    const bool linear = spec.layer == 0 && spec.kind == ParameterKind::matrix;
-    if (linear && input_point(spec.role) == point) readers.push_back(spec.role);
+// A block of each kind: without experts, with experts.
+std::vector<int64_t> kinds_of_block(const ModelConfig& model) {
+  std::vector<int64_t> kinds;
+  for (const bool routes : {false, true}) {
+    for (int64_t layer = 0; layer < model.layers; ++layer) {
+      if (model.routes(layer) != routes) continue;
+      kinds.push_back(layer);
+      break;
+    }
   }
-  return readers;
+  return kinds;
 }
 
-// Modules of a block in the family's names, "self_attn.q_proj|self_attn.k_proj", each once.
-std::string module_names(const ModelConfig& model, const std::vector<ParameterRole>& roles) {
+// Modules of a block that read `point`, in the names of `family` (the model's as it is stored), each
+// once: "self_attn.q_proj|self_attn.k_proj"; those of all experts are
+// "mlp.experts.[0-9]+.gate_proj|mlp.experts.[0-9]+.up_proj".
+std::string module_names(const ModelConfig& family, TapPoint point, int64_t layer) {
+  const std::string block = fmt::format("layers.{}.", layer);
   std::vector<std::string> names;
-  for (const ParameterRole role : roles) {
-    std::string stored = stored_name(model, parameter_name(role, 0));
-    stored = stored.substr(stored.find("layers.0.") + std::string("layers.0.").size());
-    stored = stored.substr(0, stored.rfind('.'));
-    if (std::find(names.begin(), names.end(), stored) == names.end()) names.push_back(stored);
+  for (const ParameterSpec& spec : parameter_specs(family)) {
+    if (spec.layer != layer || spec.kind != ParameterKind::matrix || spec.expert > 0) continue;
+    if (input_point(spec.role) != point) continue;
+    std::string name = stored_name(family, spec.name);
+    name = name.substr(name.find(block) + block.size());
+    name = name.substr(0, name.rfind('.'));
+    if (spec.expert == 0) {
+      const std::string first = ".experts.0.";
+      name.replace(name.find(first), first.size(), ".experts.[0-9]+.");
+    }
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   }
   return fmt::format("{}", fmt::join(names, "|"));
 }
@@ -124,7 +136,8 @@ Json layer_group(const QuantizedModelInfo& info, const std::string& names, int64
 }
 
 // What the input of the layers at `point` is in compressed-tensors' words.
-Json input_scheme(const QuantizedModelInfo& info, TapPoint point, const ModelConfig& model) {
+Json input_scheme(const QuantizedModelInfo& info, TapPoint point, int64_t layer,
+                  const ModelConfig& model) {
   if (!info.bits.quantizes_activations()) return nullptr;
   // transformers joins the sequences of a batch in front of OPT's MLP, and strategy "token" would
   // take the tokens for one; a group of all channels means the same and is read right.
@@ -136,7 +149,7 @@ Json input_scheme(const QuantizedModelInfo& info, TapPoint point, const ModelCon
     if (kind == NumberKind::nvfp4 && is_static) return floats(kind, "local", "");
     Json json = floats(kind, !is_static, is_static ? "tensor" : joined ? "group" : "token");
     if (json["strategy"] == "group" && kind == NumberKind::fp8) {
-      json["group_size"] = columns_at(model, point);
+      json["group_size"] = columns_at(model, point, layer);
     }
     return json;
   }
@@ -145,7 +158,7 @@ Json input_scheme(const QuantizedModelInfo& info, TapPoint point, const ModelCon
   if (point == TapPoint::attention_output || info.groups.inputs > 0 || down_grouped) {
     return integers(bits, false, "group", activation_group(info.groups, point, model), true);
   }
-  if (joined) return integers(bits, false, "group", columns_at(model, point), true);
+  if (joined) return integers(bits, false, "group", columns_at(model, point, layer), true);
   return integers(bits, false, "token", 0, true);
 }
 
@@ -178,10 +191,12 @@ Json transform_config(const QuantizedModelInfo& info, const ModelConfig& model) 
     groups["R3"] = hadamard_scheme(apply, model.head_size);
   }
   if (info.online.down_hadamard) {
+    std::vector<std::string> names;
+    for (const int64_t layer : kinds_of_block(model)) {
+      names.push_back(module_names(stored_config(model), TapPoint::mlp_product, layer));
+    }
     const Json input = {
-        {"targets",
-         Json::array(
-             {"re:.*(" + module_names(stored_config(model), {ParameterRole::down}) + ")$"})},
+        {"targets", Json::array({fmt::format("re:.*({})$", fmt::join(names, "|"))})},
         {"location", "input"}};
     groups["R4"] = hadamard_scheme(Json::array({input}), info.online.down_block);
   }
@@ -230,6 +245,11 @@ std::string why_osp_alone(const QuantizedModelInfo& info, const ModelConfig& mod
   if (info.bits.quantizes_activations() && info.mean_offset != MeanOffset::none) {
     return "offsets are subtracted from its activations before they are rounded";
   }
+  if (model.has_experts()) {
+    return "each of its experts is quantized by itself, and transformers has the experts of a "
+           "block "
+           "in one tensor";
+  }
   if (architecture_name(model) == "OspForCausalLM") return "its architecture is osp's own";
   return "";
 }
@@ -241,14 +261,18 @@ Json compressed_tensors_config(const QuantizedModelInfo& info, const ModelConfig
   json["quantization_status"] =
       why_osp_alone(info, model).empty() ? "compressed" : "this folder runs in osp alone";
   const ModelConfig named = stored_config(model);
-  const auto group = [&](TapPoint point) {
-    return layer_group(info, module_names(named, readers_of(model, point)),
-                       columns_at(model, point), input_scheme(info, point, model));
+  Json& groups = json["config_groups"] = Json::object();
+  const auto add_group = [&](TapPoint point, int64_t layer) {
+    groups[fmt::format("group_{}", groups.size())] =
+        layer_group(info, module_names(named, point, layer), columns_at(model, point, layer),
+                    input_scheme(info, point, layer, model));
   };
-  json["config_groups"] = {{"group_0", group(TapPoint::attention_input)},
-                           {"group_1", group(TapPoint::attention_output)},
-                           {"group_2", group(TapPoint::mlp_input)},
-                           {"group_3", group(TapPoint::mlp_product)}};
+  add_group(TapPoint::attention_input, 0);
+  add_group(TapPoint::attention_output, 0);
+  for (const int64_t layer : kinds_of_block(model)) {
+    add_group(TapPoint::mlp_input, layer);
+    add_group(TapPoint::mlp_product, layer);
+  }
   json["kv_cache_scheme"] = cache_scheme(info, model);
   const std::string head = stored_name(named, parameter_name(ParameterRole::head));
   json["ignore"] = Json::array({head.substr(0, head.rfind('.'))});
@@ -257,9 +281,9 @@ Json compressed_tensors_config(const QuantizedModelInfo& info, const ModelConfig
   return json;
 }
 
-int64_t columns_at(const ModelConfig& model, TapPoint point) {
+int64_t columns_at(const ModelConfig& model, TapPoint point, int64_t layer) {
   if (point == TapPoint::attention_output) return model.heads * model.head_size;
-  return point == TapPoint::mlp_product ? model.inner : model.width;
+  return point == TapPoint::mlp_product ? model.inner_of(layer) : model.width;
 }
 
 std::string input_name(TapPoint point) {

@@ -42,7 +42,7 @@ struct QuantizedModelInfo {
 std::string why_osp_alone(const QuantizedModelInfo& info, const ModelConfig& model);
 
 // Channels of the input of the linear layers that read `point`.
-int64_t columns_at(const ModelConfig& model, TapPoint point);
+int64_t columns_at(const ModelConfig& model, TapPoint point, int64_t layer);
 
 // The name of a linear layer's input in files: "attention_input".
 std::string input_name(TapPoint point);

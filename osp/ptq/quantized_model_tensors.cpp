@@ -333,7 +333,7 @@ InputOffsets read_offsets(const std::map<std::string, TensorView>& tensors,
     for (const TapPoint point : offset_points(inputs)) {
       const std::string name = offset_name(point, layer);
       const at::Tensor offset =
-          take(tensors, name, {"F32"}, {columns_at(config, point)}, where, taken);
+          take(tensors, name, {"F32"}, {columns_at(config, point, layer)}, where, taken);
       if (!at::isfinite(offset).all().item<bool>()) {
         fail(ErrorCode::damaged, "{}: tensor {} is not finite", where, name);
       }

@@ -139,11 +139,13 @@ Rotation dense_rotation(const at::Tensor& matrix) {
 }
 
 void check_down_block(const ModelConfig& config, int64_t block, const std::string& what) {
-  if (block != 0 && config.inner % block != 0) {
-    fail(ErrorCode::usage, "{}: blocks of {} do not divide the inner size {}", what, block,
-         config.inner);
+  for (const int64_t inner : config.inner_sizes()) {
+    if (block != 0 && inner % block != 0) {
+      fail(ErrorCode::usage, "{}: blocks of {} do not divide the inner size {}", what, block,
+           inner);
+    }
+    check_hadamard_size(block == 0 ? inner : block, what + ": the block");
   }
-  check_hadamard_size(block == 0 ? config.inner : block, what + ": the block");
 }
 
 void rotate_model(ParameterStore& store, const RotationPlan& plan) {

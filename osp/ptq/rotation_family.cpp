@@ -45,6 +45,7 @@ Sides sides_of(const ModelConfig& config, ParameterRole role) {
       return {.input = Basis::residual, .output = Basis::heads, .norm = ParameterRole::input_norm};
     case ParameterRole::attention_output:
       return {.input = Basis::heads, .output = Basis::residual};
+    case ParameterRole::router:
     case ParameterRole::gate:
     case ParameterRole::up:
       return {.input = Basis::residual, .norm = mlp_norm};

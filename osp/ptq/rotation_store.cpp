@@ -29,6 +29,7 @@ bool normalises_residual(ParameterRole role) {
     case ParameterRole::value:
     case ParameterRole::attention_output:
     case ParameterRole::attention_branch_scale:
+    case ParameterRole::router:
     case ParameterRole::gate:
     case ParameterRole::up:
     case ParameterRole::down:

@@ -146,13 +146,15 @@ std::vector<std::pair<const char*, ModelConfig>> exact_families() {
   opt.qkv_bias = opt.output_bias = opt.mlp_bias = true;
   opt.learned_positions = true;
   opt.position_offset = 2;
+  ModelConfig experts = config_of({.qk_norm = true});
+  experts.experts = 3;
+  experts.experts_per_token = 2;
+  experts.expert_inner = 24;
+  experts.dense_layers = {0};
   ModelConfig no_norms = config_of({.qk_norm = true});  // a fused Outlier Protected model
   no_norms.norm = "none";
-  return {{"Qwen2", qwen2},
-          {"Pythia", pythia},
-          {"StableLM", stablelm},
-          {"OPT", opt},
-          {"no norms", no_norms}};
+  return {{"Qwen2", qwen2}, {"Pythia", pythia},     {"StableLM", stablelm},
+          {"OPT", opt},     {"Qwen3-MoE", experts}, {"no norms", no_norms}};
 }
 
 TEST(Rotation, QuaRotLeavesTheLogitsOfOtherFamiliesInFp64) {

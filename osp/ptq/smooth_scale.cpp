@@ -65,6 +65,7 @@ std::vector<ScaleSite> scale_sites(const ParameterStore& store, int64_t layer) {
                                   {.input = TapPoint::mlp_input,
                                    .layer = layer,
                                    .readers = weights({Role::gate, Role::up}),
+                                   .followers = weights({Role::router}),
                                    .makers = weight_and_bias(Role::post_attention_norm),
                                    .channels = config.width},
                                   {.input = TapPoint::mlp_product,
@@ -72,6 +73,12 @@ std::vector<ScaleSite> scale_sites(const ParameterStore& store, int64_t layer) {
                                    .readers = weights({Role::down}),
                                    .makers = weight_and_bias(Role::up),
                                    .channels = config.inner}};
+  // All experts read what the norm makes; nothing is folded in front of their down projections.
+  for (int64_t expert = 0; config.routes(layer) && expert < config.experts; ++expert) {
+    for (const Role role : {Role::gate, Role::up}) {
+      sites[2].readers.push_back(store.find(role, layer, expert));
+    }
+  }
   if (config.shared_norm) {  // branches side by side behind one norm
     sites[0].readers.insert(sites[0].readers.end(), sites[2].readers.begin(),
                             sites[2].readers.end());
@@ -106,9 +113,11 @@ void fold_scale(ParameterStore& store, const ScaleSite& site, const at::Tensor& 
   OSP_CHECK(scale.gt(0.0).logical_and(scale.isfinite()).all().item<bool>(),
             "scales of layer {} are not positive", site.layer);
   const at::Tensor columns = expand_channels(site, scale);
-  for (const int64_t reader : site.readers) {
-    at::Tensor w = store.master(reader);
-    w.copy_(w.to(at::kDouble) * columns);
+  for (const auto& parameters : {site.readers, site.followers}) {
+    for (const int64_t parameter : parameters) {
+      at::Tensor w = store.master(parameter);
+      w.copy_(w.to(at::kDouble) * columns);
+    }
   }
   for (const int64_t maker : site.makers) {
     at::Tensor w = store.master(maker);

@@ -35,10 +35,12 @@ struct ScaleSite {
   TapPoint input;
   int64_t layer = 0;
   std::vector<int64_t> readers;  // weights [out, channels]
-  std::vector<int64_t> makers;   // tensors whose first dimension is divided
-  int64_t channels = 0;          // of the input
-  int64_t group = 1;             // neighbouring heads of the input that share scales
-  int64_t head_size = 0;         // of such heads; 0 where group is 1
+  std::vector<int64_t> followers =
+      {};                       // weights that take the scale and have no say in it: a router
+  std::vector<int64_t> makers;  // tensors whose first dimension is divided
+  int64_t channels = 0;         // of the input
+  int64_t group = 1;            // neighbouring heads of the input that share scales
+  int64_t head_size = 0;        // of such heads; 0 where group is 1
 };
 
 // The places of one block where a scale can be folded. Inputs that are not made as the table above

@@ -68,6 +68,17 @@ TEST(ScaleSites, FoldingAnyScaleLeavesTheLogitsInFp64) {
   }
 }
 
+TEST(ScaleSites, ScalesInFrontOfExpertsAreFoldedIntoAllOfThemAndTheRouter) {
+  const ParameterStore store = copy_in_fp64(small_expert_model());
+  ParameterStore scaled = copy_in_fp64(store);
+  const auto sites = scale_sites(scaled, 0);
+  ASSERT_EQ(sites.size(), 3u);  // none in front of the down projections
+  EXPECT_EQ(sites[2].readers.size(), 10u);
+  fold_scale(scaled, sites[2], at::linspace(0.1, 9.0, store.config.width, at::kDouble));
+  const at::Tensor tokens = at::arange(48, at::kLong).view({2, 24});
+  EXPECT_LT(InvarianceCheck(store, tokens).change(scaled), 1e-12);
+}
+
 // Scales that are folded into readers and not into what makes their input, as a bug would.
 TEST(FoldingCheck, ScalesThatMoveTheOutputOfABlockAreNoticedWhenTheyAreFolded) {
   const ParameterStore store = outlier_model();

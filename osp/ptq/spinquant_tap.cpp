@@ -48,6 +48,7 @@ bool turns_bias(ParameterRole role) {
     case ParameterRole::position_embedding:
     case ParameterRole::embedding_projection:
     case ParameterRole::attention_branch_scale:
+    case ParameterRole::router:
     case ParameterRole::mlp_branch_scale:
     case ParameterRole::head_projection:
     case ParameterRole::head:

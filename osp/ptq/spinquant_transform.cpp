@@ -75,6 +75,11 @@ PartTransform learned_transform(const TransformInputs& inputs, SpinObjective obj
 // where R1 need not keep the mean over channels.
 void check_learnable(const ModelConfig& config, const QuantizeRequest& request,
                      SpinObjective objective) {
+  if (config.has_experts()) {
+    fail(ErrorCode::unsupported,
+         "SpinQuant learns from gradients, which osp does not compute through experts: use QuaRot, "
+         "whose rotations are random");
+  }
   if (request.bits.any_float()) {
     fail(
         ErrorCode::usage,

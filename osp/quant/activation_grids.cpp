@@ -35,11 +35,14 @@ void check_activation_groups(const ActivationGroups& groups, const ModelConfig& 
     check_divides(groups.inputs, config.width, "--activation-group", "width");
     check_divides(std::min(groups.inputs, config.head_size), config.head_size, "--activation-group",
                   "head size");
-    if (groups.down == 0) {
-      check_divides(groups.inputs, config.inner, "--activation-group", "inner size");
+  }
+  for (const int64_t inner : config.inner_sizes()) {
+    if (groups.down > 0) {
+      check_divides(groups.down, inner, "--down-group", "inner size");
+    } else if (groups.inputs > 0) {
+      check_divides(groups.inputs, inner, "--activation-group", "inner size");
     }
   }
-  if (groups.down > 0) check_divides(groups.down, config.inner, "--down-group", "inner size");
 }
 
 void check_float_blocks(const BitWidths& bits, const ModelConfig& config) {
@@ -53,7 +56,7 @@ void check_float_blocks(const BitWidths& bits, const ModelConfig& config) {
   for (const NumberFormat& format : {bits.weights, bits.activations}) {
     check(format, config.width, "width");
     check(format, config.heads * config.head_size, "size of all heads");
-    check(format, config.inner, "inner size");
+    for (const int64_t inner : config.inner_sizes()) check(format, inner, "inner size");
   }
   check(bits.kv_cache, config.head_size, "head size");
 }

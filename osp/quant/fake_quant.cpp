@@ -16,8 +16,9 @@ FakeQuantTap::FakeQuantTap(const ParameterStore& store, const BitWidths& bits,
   if (!bits_.turns_keys()) online_.query_key_hadamard = false;
   if (online_.query_key_hadamard) check_hadamard_size(store.config.head_size, "head size");
   if (online_.down_hadamard) {
-    const int64_t inner = store.config.inner;
-    check_hadamard_size(online_.down_block == 0 ? inner : online_.down_block, "inner size");
+    for (const int64_t inner : store.config.inner_sizes()) {
+      check_hadamard_size(online_.down_block == 0 ? inner : online_.down_block, "inner size");
+    }
   }
 }
 
@@ -60,8 +61,11 @@ at::Tensor FakeQuantTap::on_grid(TapPoint point, int64_t layer, const at::Tensor
   if (is_static) return fake_quantize_static(x, bits, fixed->second);
   const GroupRange range =
       point == TapPoint::attention_output ? GroupRange::free : GroupRange::contains_zero;
-  return fake_quantize_asymmetric(x, bits, activation_group(grids_.groups, point, store_.config),
-                                  range, grids_.clips.activations);
+  // Experts have an inner size of their own.
+  const bool one_group = point == TapPoint::mlp_product && !grids_.groups.any();
+  const int64_t group =
+      one_group ? x.size(-1) : activation_group(grids_.groups, point, store_.config);
+  return fake_quantize_asymmetric(x, bits, group, range, grids_.clips.activations);
 }
 
 // A key or value, [.., head], on the grid of the cache.

@@ -121,6 +121,12 @@ void check_function(const ModelConfig& theirs, const ModelConfig& ours, const st
 }
 
 void read_weights(TrainState& state, const std::string& path, ErrorCode code) {
+  if (load_model_config(path).model.has_experts()) {
+    fail(ErrorCode::unsupported,
+         "{}: has experts, and osp does not train mixtures of experts; it reads, measures and "
+         "quantizes them",
+         path);
+  }
   const ParameterStore loaded = load_model_dir(path);
   for (const ParameterSpec& spec : state.store.specs) {
     const int64_t source = loaded.find(spec.name);
