@@ -9,6 +9,7 @@
 #include "osp/base/file.h"
 #include "osp/base/output.h"
 #include "osp/base/philox.h"
+#include "osp/base/quantity.h"
 #include "osp/base/sha256.h"
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"
@@ -29,6 +30,8 @@ struct ExportCommand {
   std::string format;
   std::string out;
   std::string dtype = "auto";
+  std::string tables = "auto";
+  std::string split_size;
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
@@ -41,9 +44,22 @@ struct ExportCommand {
           {.required = true});
     visit("out", self.out, "folder (hf, gptq, panels) or file (gguf) to create",
           {.value = "PATH", .required = true});
-    visit("dtype", self.dtype, Choices{{"auto", "fp32", "bf16", "f16", "q8_0", "q4_0"}},
-          "type of the stored weights that are not quantized; auto = fp32 for hf, f16 for gguf and "
-          "gptq, q4_0 for gguf of a quantized model");
+    visit("dtype", self.dtype,
+          Choices{{"auto", "fp32", "bf16", "f16", "q8_0", "q6_k", "q5_0", "q5_1", "q4_0", "q4_1",
+                   "q4_k", "mxfp4"}},
+          "hf, gptq: type of what is not quantized (fp32, bf16; gptq also f16); gguf: type of the "
+          "linear layers; auto = fp32 for hf, f16 for gptq and gguf, and for gguf of a quantized "
+          "model the type that holds its codes exactly");
+    visit("tables", self.tables,
+          Choices{{"auto", "fp32", "bf16", "f16", "q8_0", "q6_k", "q5_0", "q5_1", "q4_0", "q4_1",
+                   "q4_k"}},
+          "gguf: type of embedding and head; auto = that of --dtype, and for a quantized model the "
+          "type that holds its integer tables exactly, else f16");
+    visit(
+        "split_size", self.split_size,
+        "gguf: bytes of tensors per file, as 2GB or 512MiB; a larger model becomes "
+        "NAME-00001-of-00003.gguf and so on, which every command reads by the name of any of them",
+        {.value = "SIZE"});
     CommonOptions::fields(visit, self.common);
   }
 };
@@ -83,9 +99,15 @@ void check_family(const ModelConfig& config, const std::string& dir) {
        dir, config.qk_norm ? "QK-norm" : "options of several families");
 }
 
+// Bytes per file that were asked for; 0: one file.
+uint64_t split_bytes(const std::string& size) {
+  return size.empty() ? 0 : static_cast<uint64_t>(parse_quantity(size, "B", "--split-size"));
+}
+
 int run_gguf(const ExportCommand& options, const std::string& out) {
   Console console(options.common.quiet);
-  const GgufConversion result = convert_to_gguf(options.model, out, options.dtype);
+  const GgufConversion result = convert_to_gguf(options.model, out, options.dtype, options.tables,
+                                                split_bytes(options.split_size));
   if (!result.has_tokenizer) {
     console.warn("{} has no tokenizer: exported without it", options.model);
   }
@@ -93,21 +115,41 @@ int run_gguf(const ExportCommand& options, const std::string& out) {
     console.warn("{} tensors whose rows are no multiple of 32 were kept in f16, the first is {}",
                  result.report.kept_f16.size(), result.report.kept_f16[0]);
   }
+  if (!result.report.substituted.empty()) {
+    console.warn(
+        "{} tensors whose rows are no multiple of 256 were written in another type, the first is "
+        "{}",
+        result.report.substituted.size(), result.report.substituted[0]);
+  }
+  if (!result.report.rounded_again.empty()) {
+    console.warn(
+        "{} tensors were rounded once more, because the type does not hold their codes; the first: "
+        "{}",
+        result.report.rounded_again.size(), result.report.rounded_again[0]);
+  }
   for (const std::string& lost : result.report.lost_rows) console.warn("{}", lost);
   if (result.report.end_tokens_lost > 0) {
     console.warn(
         "the format has keys for 3 tokens that end a text: {} more of the model's are not written",
         result.report.end_tokens_lost);
   }
-  console.line("wrote {} ({}, {} parameters)", out, result.dtype, format_count(result.parameters));
+  const std::vector<std::string>& files = result.report.files;
+  console.line("wrote {} ({}{}, tables {}, {} parameters)", files.front(),
+               files.size() > 1 ? fmt::format("first of {} files, ", files.size()) : "",
+               result.dtype, result.tables, format_count(result.parameters));
   if (options.common.json) {
     Json json;
     json["model"] = options.model;
     json["out"] = out;
     json["format"] = options.format;
     json["dtype"] = result.dtype;
+    json["tables"] = result.tables;
+    json["files"] = files;
     json["parameters"] = result.parameters;
     json["kept_f16"] = result.report.kept_f16;
+    json["substituted"] = result.report.substituted;
+    json["layers_of_codes"] = result.report.layers_of_codes;
+    json["rounded_again"] = result.report.rounded_again;
     json["scale_rounding"] = result.report.scale_rounding;
     json["lost_rows"] = result.report.lost_rows;
     print_json(json);
@@ -224,7 +266,11 @@ int run(const ExportCommand& options) {
   const bool is_file = options.format == "gguf";
   const ReservedOutput place(options.out, is_file ? OutputKind::new_file : OutputKind::new_folder);
   const std::string& out = place.path();
-  if (options.format == "gguf") return run_gguf(options, out);
+  if (!is_file) {
+    refuse_given(options.common, {"tables", "split_size"},
+                 "is for --format gguf, and --format " + options.format + " has one type for all");
+  }
+  if (is_file) return run_gguf(options, out);
   if (options.format == "gptq") return run_gptq(options, out);
   if (options.format == "panels") return run_panels(options, out);
   return run_hf(options, out);

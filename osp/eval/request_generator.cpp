@@ -184,6 +184,17 @@ Row row_of(const ParameterStore& store, const Tokenizer& tokenizer,
   row.result = &result;
   row.context = cut_context(request.context, request.max_tokens, store.config.context, number);
   result.cut = static_cast<int64_t>(request.context.size() - row.context.size());
+  const RopeScaling& scaling = store.config.rope_scaling;
+  const int64_t most = static_cast<int64_t>(row.context.size()) + request.max_tokens;
+  if (scaling.type == "longrope" && beyond_original(scaling, most)) {
+    fail(
+        ErrorCode::unsupported,
+        "request {}: a context of {} tokens and up to {} more pass the {} tokens beyond which the "
+        "rotary embedding (longrope) of the model has other factors, for the whole text; many "
+        "texts at a time are generated within these alone. Give shorter contexts (fewer shots), or "
+        "use osp generate, which reads such a text again",
+        number, row.context.size(), request.max_tokens, scaling.original_context);
+  }
   row.stream.emplace(
       [&tokenizer](std::span<const int32_t> ids) {
         return osp::tokenizer::replace_invalid_utf8(tokenizer.decode(ids, true));

@@ -85,10 +85,26 @@ std::vector<Sequence> sorted_sequences(std::vector<Sequence> sequences) {
   return sorted;
 }
 
+// Texts that are long for longrope, behind all others. Every key of such a text is turned by other
+// factors, those of its beginning too, so that it has a pass of its own and shares none.
+std::vector<Sequence> long_texts_last(std::vector<Sequence> sequences, const RopeScaling& scaling) {
+  if (scaling.type != "longrope") return sequences;
+  std::ranges::stable_partition(sequences, [&](const Sequence& sequence) {
+    return !beyond_original(scaling, static_cast<int64_t>(sequence.tokens.size()));
+  });
+  return sequences;
+}
+
 // Behind the last of the sequences from `first` on that one pass takes: whole questions (choices
 // with one context) of at most that many tokens, counting what neighbours begin with once, or one
 // question.
-size_t end_of_pass(std::span<const Sequence> sequences, size_t first, int64_t batch_tokens) {
+size_t end_of_pass(std::span<const Sequence> sequences, size_t first, int64_t batch_tokens,
+                   const RopeScaling& scaling) {
+  const auto is_long = [&](const Sequence& sequence) {
+    return scaling.type == "longrope" &&
+           beyond_original(scaling, static_cast<int64_t>(sequence.tokens.size()));
+  };
+  if (is_long(sequences[first])) return first + 1;
   size_t question = first;
   int64_t tokens = 0;
   for (size_t i = first; i < sequences.size(); ++i) {
@@ -100,6 +116,7 @@ size_t end_of_pass(std::span<const Sequence> sequences, size_t first, int64_t ba
       if (!same_context) question = i;
     }
     tokens += static_cast<int64_t>(sequences[i].tokens.size()) - common;
+    if (is_long(sequences[i])) return i;
     if (tokens > batch_tokens && question > first) return question;
   }
   return sequences.size();
@@ -184,13 +201,15 @@ std::vector<ScoredRequest> score_choices(const ParameterStore& store,
                                          const ScoreOptions& options) {
   const c10::NoGradGuard no_graph;
   std::vector<ScoredRequest> results(requests.size());
-  const std::vector<Sequence> sequences = sorted_sequences(sequences_of(store, requests, results));
+  const RopeScaling& scaling = store.config.rope_scaling;
+  const std::vector<Sequence> sequences =
+      long_texts_last(sorted_sequences(sequences_of(store, requests, results)), scaling);
   std::vector<int64_t> waiting(requests.size());  // choices that are not scored yet
   for (const Sequence& sequence : sequences) ++waiting[static_cast<size_t>(sequence.request)];
   int64_t done = std::ranges::count(waiting, 0);
   for (size_t first = 0; first < sequences.size();) {
     // Run the pass and score its targets.
-    const size_t end = end_of_pass(sequences, first, options.batch_tokens);
+    const size_t end = end_of_pass(sequences, first, options.batch_tokens, scaling);
     const auto taken = std::span(sequences).subspan(first, end - first);
     const Pass pass = pass_of(taken);
     const at::Tensor tokens_1N =

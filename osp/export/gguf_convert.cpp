@@ -1,10 +1,14 @@
 #include "osp/export/gguf_convert.h"
 
+#include <algorithm>
+#include <cctype>
 #include <filesystem>
+#include <optional>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
-#include "osp/formats/gguf.h"
+#include "osp/export/gguf_codes.h"
+#include "osp/formats/gguf_quantize.h"
 #include "osp/model/fuse.h"
 #include "osp/model/model_dir.h"
 #include "osp/ptq/quantized_model_dir.h"
@@ -13,66 +17,113 @@
 namespace osp {
 namespace {
 
-GgufTensorType type_of(const std::string& dtype) {
-  if (dtype == "f16") return GgufTensorType::f16;
-  if (dtype == "q8_0") return GgufTensorType::q8_0;
-  if (dtype == "q4_0") return GgufTensorType::q4_0;
-  fail(ErrorCode::usage, "--dtype {}: a GGUF file is written in f16, q8_0 or q4_0", dtype);
+GgufTensorType type_of(const std::string& name, const char* option) {
+  const std::optional<GgufTensorType> type = gguf_written_type(name);
+  if (!type) {
+    fail(ErrorCode::usage, "{} {}: a GGUF file is written in {}", option, name,
+         "fp32, bf16, f16, q8_0, q5_0, q5_1, q4_0, q4_1, q6_k, q4_k or mxfp4");
+  }
+  return *type;
+}
+
+std::string name_of(GgufTensorType type) {
+  if (type == GgufTensorType::f32) return "fp32";
+  std::string name(gguf_type_info(type).name);
+  std::ranges::transform(name, name.begin(), [](unsigned char c) { return std::tolower(c); });
+  return name;
+}
+
+// The type that holds the codes of a quantized model; Error(unsupported) if none does.
+GgufTensorType type_of_codes(const QuantizedModel& model, const std::string& dir) {
+  const WeightGrid& grid = model.info.grid;
+  const auto type = gguf_type_of_codes(grid.kind, grid.bits, grid.symmetric);
+  if (type) return *type;
+  fail(ErrorCode::unsupported,
+       "{}: no type of GGUF holds {} weights{} as they are; --dtype q8_0 (or another type by its "
+       "name) rounds them once more",
+       dir, model.info.bits.weights.text(), grid.symmetric ? "" : " with zero points");
 }
 
 // The model's name in the file: the last part of its path that is not "model".
-std::string name_of(const std::string& dir) {
+std::string title_of(const std::string& dir) {
   std::filesystem::path path = std::filesystem::path(dir).lexically_normal();
   if (!path.has_filename() || path.filename() == "model") path = path.parent_path();
   return path.stem().string();
 }
 
+// The tokenizer, the chat template and the tokens that end a text.
+void add_tokenizer(const std::string& dir, GgufExportOptions& options, GgufConversion& result) {
+  result.has_tokenizer = Tokenizer::exists(dir);
+  if (!result.has_tokenizer) return;
+  const Tokenizer tokenizer = Tokenizer::from_file(dir);
+  options.tokenizer_json = tokenizer.json();
+  options.chat_template = load_chat_template(dir);
+  options.end_tokens = load_end_tokens(dir);
+  if (options.end_tokens.empty() && tokenizer.end_of_document() >= 0) {
+    options.end_tokens.push_back(tokenizer.end_of_document());
+  }
+}
+
 }  // namespace
 
 GgufConversion convert_to_gguf(const std::string& model, const std::string& path,
-                               const std::string& dtype) {
-  // What to write: the type, and a name for the model.
+                               const std::string& dtype, const std::string& tables,
+                               uint64_t split_bytes) {
   const std::string dir = find_model_dir(model);
-  const bool quantized = is_quantized_model_dir(dir);
   GgufConversion result;
-  result.dtype = dtype != "auto" ? dtype : quantized ? "q4_0" : "f16";
   GgufExportOptions options;
-  options.type = type_of(result.dtype);
   options.where = dir;
-  options.name = name_of(dir);
-  if (options.type == GgufTensorType::q4_0 && !quantized) {
-    fail(ErrorCode::usage,
-         "{}: --dtype q4_0 takes the 4-bit codes of a quantized model; run osp quantize first, or "
-         "choose f16 or q8_0",
-         dir);
+  options.name = title_of(dir);
+  options.split_bytes = split_bytes;
+  const bool automatic = dtype == "auto";
+  if (!automatic) options.type = type_of(dtype, "--dtype");
+  if (tables != "auto") options.tables = type_of(tables, "--tables");
+  if (options.tables == GgufTensorType::mxfp4) {
+    fail(ErrorCode::usage, "--tables mxfp4: it holds the weights of a model quantized to mxfp4");
   }
-  // The tokenizer and the tokens that end a text.
-  result.has_tokenizer = Tokenizer::exists(dir);
-  if (result.has_tokenizer) {
-    const Tokenizer tokenizer = Tokenizer::from_file(dir);
-    options.tokenizer_json = tokenizer.json();
-    options.chat_template = load_chat_template(dir);
-    options.end_tokens = load_end_tokens(dir);
-    if (options.end_tokens.empty() && tokenizer.end_of_document() >= 0) {
-      options.end_tokens.push_back(tokenizer.end_of_document());
+  add_tokenizer(dir, options, result);
+  // A model without codes: the fused weights, rounded.
+  if (!is_quantized_model_dir(dir)) {
+    if (options.type == GgufTensorType::mxfp4) {
+      fail(ErrorCode::usage,
+           "{}: --dtype mxfp4 takes the codes of a model quantized to mxfp4; choose another type",
+           dir);
     }
-  }
-  // The weights: the codes of a quantized model, or the fused model.
-  if (quantized) {
-    const QuantizedModel source = load_quantized_model_dir(dir);
-    result.parameters = source.store.num_parameters();
-    if (options.type != GgufTensorType::q4_0) {  // weights as numbers need no online transform
-      result.report = export_gguf(source.plain_store(), path, options);
-      return result;
-    }
-    options.online = source.info.online;
-    options.quantized = &source.weights;
-    result.report = export_gguf(source.store, path, options);
+    const ParameterStore store = fuse(load_model_dir(dir));
+    result.parameters = store.num_parameters();
+    result.dtype = name_of(options.type);
+    result.tables = name_of(options.tables.value_or(options.type));
+    result.report = export_gguf(store, path, options);
     return result;
   }
-  const ParameterStore store = fuse(load_model_dir(dir));
-  result.parameters = store.num_parameters();
-  result.report = export_gguf(store, path, options);
+  // A quantized one: its codes, and where they do not fit the numbers that they stand for.
+  const QuantizedModel source = load_quantized_model_dir(dir);
+  result.parameters = source.store.num_parameters();
+  QuantizedWeights codes = source.weights;
+  codes.insert(source.tables.begin(), source.tables.end());
+  if (automatic) {
+    options.type = type_of_codes(source, dir);
+    options.online = source.info.online;
+  } else if (options.type == GgufTensorType::mxfp4 && source.info.grid.kind != NumberKind::mxfp4) {
+    fail(ErrorCode::usage, "{}: --dtype mxfp4 takes mxfp4 weights, and these are {}", dir,
+         source.info.bits.weights.text());
+  } else if (source.info.online.down_hadamard) {
+    // As numbers these need no transform while the model runs.
+    std::erase_if(codes, [&](const auto& entry) {
+      const int64_t parameter = source.store.find(entry.first);
+      return source.store.specs[static_cast<size_t>(parameter)].role == ParameterRole::down;
+    });
+  }
+  options.exact = automatic;
+  options.quantized = &codes;
+  if (!options.tables) {
+    options.tables = source.info.tables == TableType::int8   ? GgufTensorType::q8_0
+                     : source.info.tables == TableType::int4 ? GgufTensorType::q4_0
+                                                             : GgufTensorType::f16;
+  }
+  result.dtype = name_of(options.type);
+  result.tables = name_of(*options.tables);
+  result.report = export_gguf(automatic ? source.store : source.plain_store(), path, options);
   return result;
 }
 

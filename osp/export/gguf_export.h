@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,35 +14,52 @@
 namespace osp {
 
 struct GgufExportOptions {
-  // f16, q8_0, or q4_0 (then with `quantized`); norms are always F32.
+  // Of the linear layers; norms and biases are always F32. A tensor whose rows are no whole blocks has
+  // another type (gguf_type_for_rows).
   GgufTensorType type = GgufTensorType::f16;
-  // The codes of the linear layers, for q4_0. Embedding and head become F16.
+  // Of embedding and head; none: `type`, or F16 where there are codes.
+  std::optional<GgufTensorType> tables = {};
+  // Codes of linear layers and tables, which are written as they are where their type holds them. The
+  // store has the numbers that they stand for.
   const QuantizedWeights* quantized = nullptr;
+  // Refuses codes of linear layers that do not fit; else they are rounded once more, and the report says so.
+  bool exact = true;
   OnlineTransforms online = {.query_key_hadamard = false};
   std::string tokenizer_json = {};  // "": the file has no tokenizer
   // The first is the end-of-text token, the next two end a turn and a message.
   std::vector<int64_t> end_tokens = {};
   std::string chat_template = {};
+  // Files of at most so many bytes of tensors (at least one tensor each); 0: one file.
+  uint64_t split_bytes = 0;
   std::string name = {};   // general.name
   std::string where = {};  // begins the messages
 };
 
 struct GgufExportReport {
-  std::vector<std::string> kept_f16;  // tensors whose rows are not whole blocks of the type
-  double scale_rounding = 0;          // q4_0: largest relative change of a scale by fp16
-  int64_t end_tokens_lost = 0;        // the format has keys for three
+  std::vector<std::string> kept_f16;       // tensors whose rows are not whole blocks of the type
+  std::vector<std::string> substituted;    // the same in other types: "NAME as Q5_0"
+  std::vector<std::string> rounded_again;  // layers whose codes did not fit: "NAME has zero points"
+  int64_t layers_of_codes = 0;             // layers and tables written from their codes
+  double scale_rounding = 0;               // of codes: largest relative change of a scale by fp16
+  std::vector<std::string> files;          // that were written, in order
+  int64_t end_tokens_lost = 0;             // the format has keys for three
   std::vector<std::string>
       lost_rows;  // a sentence for each tensor with live rows that became zeros
 };
 
-// Error(unsupported) with a sentence for what llama.cpp's "llama" cannot carry: norms other than
-// RMSNorm with weights per channel and EmbProj (fuse first), QK-norm, online Hadamards of the down
-// projection, codes other than symmetric ones of at most 4 bits whose groups are whole blocks of
-// 32, values beyond fp16. Error(damaged) for values that are not finite.
+// `type` where rows of `columns` values are whole blocks of it; else Q5_0 for Q4_K and Q8_0 for Q6_K,
+// as llama.cpp does, and F16 where that does not fit either.
+GgufTensorType gguf_type_for_rows(GgufTensorType type, int64_t columns);
+
+// Error(unsupported) with a sentence for what llama.cpp's architectures cannot carry: norms other than
+// RMSNorm with weights per channel and EmbProj (fuse first), online Hadamards of the down projection,
+// with `exact` codes that the type does not hold, values beyond fp16. Error(damaged) for values that
+// are not finite.
 void check_gguf_export(const ParameterStore& store, const GgufExportOptions& options);
 
-// Writes `path` by a temporary name beside it. The dequantized tensors of the file are the weights
-// rounded to fp16, to Q8_0 as the reference quantizes, or code · fp16(scale).
+// Writes `path`, or its parts (gguf_split.h), by temporary names beside them; Error(usage) if a part
+// exists. The dequantized tensors of the file are the weights
+// rounded by gguf_quantize, or those of codes on scales in fp16 (gguf_codes.h).
 GgufExportReport export_gguf(const ParameterStore& store, const std::string& path,
                              const GgufExportOptions& options);
 

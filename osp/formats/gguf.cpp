@@ -9,6 +9,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/printable.h"
+#include "osp/formats/gguf_split.h"
 #include "osp/formats/gguf_utf8.h"
 
 namespace osp {
@@ -343,8 +344,23 @@ bool is_gguf_path(const std::string& path) {
 }
 
 GgufFile GgufFile::open(const std::string& path) {
-  GgufFile result{MappedFile(path)};
-  result.contents_ = parse_gguf(result.file_.bytes(), path);
+  GgufFile result;
+  result.files_.emplace_back(path);
+  result.contents_ = parse_gguf(result.files_.front().bytes(), path);
+  const int64_t count = gguf_split_count(result.contents_.metadata);
+  if (count <= 1) return result;
+  // The parts of a split file, the first with the metadata of all.
+  std::vector<GgufContents> parts;
+  result.files_.clear();
+  for (const std::string& part : gguf_part_paths(path, count)) {
+    if (!path_exists(part)) {
+      fail(ErrorCode::damaged, "{}: is missing; {} is one of {} parts, which are read together",
+           part, path, count);
+    }
+    result.files_.emplace_back(part);
+    parts.push_back(parse_gguf(result.files_.back().bytes(), part));
+  }
+  result.contents_ = join_gguf_parts(std::move(parts));
   return result;
 }
 

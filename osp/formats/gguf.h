@@ -99,18 +99,20 @@ GgufContents parse_gguf(std::span<const std::byte> bytes, const std::string& whe
 // True if a path names a GGUF file rather than a folder: by its ending, ".gguf".
 bool is_gguf_path(const std::string& path);
 
-// A validated GGUF file held as a mapping.
+// A validated GGUF file held as a mapping, or all files of a split one (gguf_split.h).
 class GgufFile {
  public:
+  // `path` names the file, or any part of a split one. Errors as parse_gguf and join_gguf_parts;
+  // Error(damaged) names a part that is missing.
   static GgufFile open(const std::string& path);
-  const std::string& path() const { return file_.path(); }
+  const std::string& path() const { return files_.front().path(); }
   const GgufMetadata& metadata() const { return contents_.metadata; }
   const std::map<std::string, GgufTensor>& tensors() const { return contents_.tensors; }
   const GgufContents& contents() const { return contents_; }
 
  private:
-  explicit GgufFile(MappedFile file) : file_(std::move(file)) {}
-  MappedFile file_;
+  GgufFile() = default;
+  std::vector<MappedFile> files_;
   GgufContents contents_;
 };
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/formats/e2m1.h"
 #include "osp/formats/half.h"
 
 namespace osp {
@@ -255,15 +256,14 @@ void block_tq2_0(const uint8_t* block, float* out) {
   }
 }
 
-constexpr std::array<float, 16> kE2m1 = {0, 0.5f,  1,  1.5f,  2,  3,  4,  6,
-                                         0, -0.5f, -1, -1.5f, -2, -3, -4, -6};
-
 void block_mxfp4(const uint8_t* block, float* out) {
   if (block[0] == 255)
     fail(ErrorCode::damaged, "the scale of an MXFP4 block is 255, which is no number");
   const float d = std::ldexp(1.0f, block[0] - 127);
   for (int i = 0; i < kBlock; ++i) {
-    out[i] = d * kE2m1[static_cast<size_t>(nibble(block + 1, i))];
+    const int code = nibble(block + 1, i);
+    const float magnitude = kE2m1[static_cast<size_t>(code & 7)];
+    out[i] = d * ((code & 8) != 0 ? 0.0f - magnitude : magnitude);
   }
 }
 
@@ -273,18 +273,6 @@ void for_each_block(const GgufTypeInfo& info, std::span<const std::byte> blocks,
   const uint8_t* in = bytes_of(blocks.data());
   for (size_t i = 0; i < values.size(); i += info.block_size, in += info.block_bytes) {
     block(in, values.data() + i);
-  }
-}
-
-void quantize_q8_0(const float* values, uint8_t* block) {
-  float largest = 0;
-  for (int i = 0; i < kBlock; ++i) largest = std::max(largest, std::fabs(values[i]));
-  const float d = largest / 127.0f;
-  const float inverse = d == 0 ? 0.0f : 1.0f / d;
-  const uint16_t stored = float_to_half(d);
-  std::memcpy(block, &stored, sizeof(stored));
-  for (int i = 0; i < kBlock; ++i) {
-    block[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(std::round(values[i] * inverse)));
   }
 }
 
@@ -358,28 +346,6 @@ void gguf_dequantize(GgufTensorType type, std::span<const std::byte> blocks,
       return for_each_block(info, blocks, values, block_tq2_0);
     case GgufTensorType::mxfp4:
       return for_each_block(info, blocks, values, block_mxfp4);
-  }
-}
-
-void gguf_quantize(GgufTensorType type, std::span<const float> values,
-                   std::span<std::byte> blocks) {
-  const GgufTypeInfo& info = gguf_type_info(type);
-  OSP_CHECK(values.size() % info.block_size == 0 &&
-                blocks.size() == values.size() / info.block_size * info.block_bytes,
-            "{} values of {} in {} bytes", values.size(), info.name, blocks.size());
-  auto* out = reinterpret_cast<uint8_t*>(blocks.data());
-  if (type == GgufTensorType::f32) {
-    if (!values.empty()) std::memcpy(out, values.data(), blocks.size());
-  } else if (type == GgufTensorType::f16) {
-    for (size_t i = 0; i < values.size(); ++i) {
-      const uint16_t half = float_to_half(values[i]);
-      std::memcpy(out + 2 * i, &half, sizeof(half));
-    }
-  } else {
-    OSP_CHECK(type == GgufTensorType::q8_0, "osp does not quantize to {}", info.name);
-    for (size_t i = 0; i < values.size(); i += kBlock, out += info.block_bytes) {
-      quantize_q8_0(values.data() + i, out);
-    }
   }
 }
 

@@ -61,9 +61,4 @@ std::string gguf_types_read();
 void gguf_dequantize(GgufTensorType type, std::span<const std::byte> blocks,
                      std::span<float> values);
 
-// The inverse, where osp writes a type: F32, F16 (rounded to nearest even), and Q8_0 with
-// d = max|x| / 127 and q = x / d rounded half away from zero, as the reference quantizes.
-// values.size() is a multiple of the block's.
-void gguf_quantize(GgufTensorType type, std::span<const float> values, std::span<std::byte> blocks);
-
 }  // namespace osp

@@ -25,7 +25,9 @@ uint64_t padded(uint64_t size) {
   return (size + kDataAlignment - 1) / kDataAlignment * kDataAlignment;
 }
 
-uint64_t num_bytes(const GgufTensorEntry& tensor) {
+}  // namespace
+
+uint64_t gguf_tensor_bytes(const GgufTensorEntry& tensor) {
   const GgufTypeInfo& info = gguf_type_info(tensor.type);
   uint64_t count = 1;
   for (const int64_t dimension : tensor.shape) count *= static_cast<uint64_t>(dimension);
@@ -33,8 +35,6 @@ uint64_t num_bytes(const GgufTensorEntry& tensor) {
             "{}: rows of {} in blocks of {}", tensor.name, tensor.shape.back(), info.block_size);
   return count / info.block_size * info.block_bytes;
 }
-
-}  // namespace
 
 void GgufMetadataWriter::begin(std::string_view key, uint32_t type) {
   OSP_CHECK(keys_.insert(std::string(key)).second, "metadata {} is there already", key);
@@ -45,6 +45,16 @@ void GgufMetadataWriter::begin(std::string_view key, uint32_t type) {
 void GgufMetadataWriter::text(std::string_view key, std::string_view value) {
   begin(key, static_cast<uint32_t>(GgufType::string));
   append_text(bytes_, value);
+}
+
+void GgufMetadataWriter::u16(std::string_view key, uint16_t value) {
+  begin(key, static_cast<uint32_t>(GgufType::u16));
+  append(bytes_, value);
+}
+
+void GgufMetadataWriter::i32(std::string_view key, int32_t value) {
+  begin(key, static_cast<uint32_t>(GgufType::i32));
+  append(bytes_, value);
 }
 
 void GgufMetadataWriter::u32(std::string_view key, uint32_t value) {
@@ -76,6 +86,13 @@ void GgufMetadataWriter::i32s(std::string_view key, const std::vector<int32_t>& 
   for (const int32_t value : values) append(bytes_, value);
 }
 
+void GgufMetadataWriter::flags(std::string_view key, const std::vector<bool>& values) {
+  begin(key, static_cast<uint32_t>(GgufType::array));
+  append(bytes_, static_cast<uint32_t>(GgufType::boolean));
+  append(bytes_, uint64_t{values.size()});
+  for (const bool value : values) append(bytes_, static_cast<uint8_t>(value));
+}
+
 void GgufMetadataWriter::f32s(std::string_view key, const std::vector<float>& values) {
   begin(key, static_cast<uint32_t>(GgufType::array));
   append(bytes_, static_cast<uint32_t>(GgufType::f32));
@@ -100,7 +117,7 @@ void write_gguf(const std::string& path, const GgufMetadataWriter& metadata,
     for (size_t i = tensor.shape.size(); i-- > 0;) append(head, tensor.shape[i]);
     append(head, static_cast<uint32_t>(tensor.type));
     append(head, offset);
-    offset += padded(num_bytes(tensor));
+    offset += padded(gguf_tensor_bytes(tensor));
   }
   head.resize(padded(head.size()), '\0');
 
@@ -108,7 +125,7 @@ void write_gguf(const std::string& path, const GgufMetadataWriter& metadata,
   file.write(head.data(), head.size());
   std::vector<std::byte> blocks;
   for (const GgufTensorEntry& tensor : tensors) {
-    const uint64_t size = num_bytes(tensor);
+    const uint64_t size = gguf_tensor_bytes(tensor);
     blocks.assign(padded(size), std::byte{0});
     tensor.fill(std::span(blocks).first(size));
     file.write(blocks.data(), blocks.size());

@@ -18,11 +18,14 @@ namespace osp {
 class GgufMetadataWriter {
  public:
   void text(std::string_view key, std::string_view value);
+  void u16(std::string_view key, uint16_t value);
   void u32(std::string_view key, uint32_t value);
+  void i32(std::string_view key, int32_t value);
   void f32(std::string_view key, float value);
   void flag(std::string_view key, bool value);
   void texts(std::string_view key, const std::vector<std::string>& values);
   void i32s(std::string_view key, const std::vector<int32_t>& values);
+  void flags(std::string_view key, const std::vector<bool>& values);
   void f32s(std::string_view key, const std::vector<float>& values);
 
   uint64_t count() const { return keys_.size(); }
@@ -47,5 +50,8 @@ struct GgufTensorEntry {
 // under a temporary name. Error(io).
 void write_gguf(const std::string& path, const GgufMetadataWriter& metadata,
                 const std::vector<GgufTensorEntry>& tensors);
+
+// Bytes of a tensor's blocks, without padding.
+uint64_t gguf_tensor_bytes(const GgufTensorEntry& tensor);
 
 }  // namespace osp

@@ -142,12 +142,22 @@ Generation generate(NextToken& model, const ModelConfig& config, const Tokenizer
   model.clear();
   std::vector<int32_t> all = result.prompt_tokens;
   size_t unread = 0;  // first token that the model has not read
+  const int64_t context = std::min(config.context, model.most_tokens());
   for (int64_t i = 0; i < options.max_tokens; ++i) {
     // Begin anew with half of a full context.
-    if (static_cast<int64_t>(all.size() - unread) > config.context - model.length()) {
-      const size_t keep = static_cast<size_t>(std::max<int64_t>(1, config.context / 2));
+    if (static_cast<int64_t>(all.size() - unread) > context - model.length()) {
+      const size_t keep = static_cast<size_t>(std::max<int64_t>(1, context / 2));
       unread = all.size() - keep;
       result.dropped = static_cast<int64_t>(unread);
+      model.clear();
+    }
+    // Read all again where a text becomes long for longrope, which then turns every key by other
+    // factors, as in transformers.
+    const int64_t held = model.length();
+    if (held > 0 && config.rope_scaling.type == "longrope" &&
+        !beyond_original(config.rope_scaling, held) &&
+        beyond_original(config.rope_scaling, held + static_cast<int64_t>(all.size() - unread))) {
+      unread -= static_cast<size_t>(held);
       model.clear();
     }
     // Read what is unread and draw the next token.

@@ -10,6 +10,7 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/printable.h"
+#include "osp/model/gguf_family_keys.h"
 #include "osp/model/gguf_names.h"
 #include "osp/model/gguf_rope.h"
 
@@ -57,10 +58,6 @@ constexpr std::array<std::string_view, 12> kReadKeys = {"attention.head_count",
                                                         "rope.scaling.finetuned",
                                                         "expert_feed_forward_length",
                                                         "expert_shared_feed_forward_length"};
-// Those that it reads of a Gemma alone.
-constexpr std::array<std::string_view, 5> kGemmaKeys = {
-    "attention.sliding_window", "rope.freq_base_swa", "attn_logit_softcapping",
-    "final_logit_softcapping", "attention.sliding_window_pattern"};
 // Parts of the names of keys that change what a model computes, under the names of llama.cpp, old
 // and new.
 constexpr std::array<std::string_view, 11> kBearingKeys = {
@@ -88,9 +85,8 @@ void refuse_features(const GgufMetadata& metadata) {
     const bool bears = std::ranges::any_of(kBearingKeys, [&](std::string_view part) {
       return name.find(part) != std::string_view::npos;
     });
-    const bool read =
-        std::ranges::find(kReadKeys, name) != kReadKeys.end() ||
-        (prefix.starts_with("gemma") && std::ranges::find(kGemmaKeys, name) != kGemmaKeys.end());
+    const bool read = std::ranges::find(kReadKeys, name) != kReadKeys.end() ||
+                      is_gguf_family_key(architecture_of(metadata).name, name);
     if (!bears || read || is_neutral(metadata, full, name)) {
       continue;
     }
@@ -113,8 +109,13 @@ int64_t head_size(const GgufMetadata& metadata, int64_t width, int64_t heads) {
     return metadata.has(full) ? metadata.integer(full) : fallback;
   };
   const int64_t result = size("attention.key_length", derived);
+  const bool partial = rotates_a_part(architecture_of(metadata).name);
   for (const char* name : {"attention.value_length", "rope.dimension_count"}) {
     const int64_t other = size(name, result);
+    if (partial && other > 0 && other < result &&
+        name == std::string_view("rope.dimension_count")) {
+      continue;
+    }
     if (other != result) {
       fail(ErrorCode::unsupported,
            "{}: {} is {}, but heads have {} channels: osp computes models whose keys and values "
@@ -186,14 +187,15 @@ std::string shown_shape(const std::vector<int64_t>& shape) {
 
 void check_tensors(const GgufFile& file, const ModelConfig& config) {
   std::set<std::string> expected = {"rope_freqs.weight"};
-  for (const ParameterSpec& spec : parameter_specs(config)) {
-    const std::string name = gguf_tensor_name(spec, config);
-    OSP_CHECK(!name.empty(), "{} has no name in a GGUF file", spec.name);
-    expected.insert(name);
-    const GgufTensor& tensor = tensor_at(file, name);
-    if (tensor.shape != spec.shape) {
+  if (config.rope_scaling.type == "longrope") {
+    expected.insert({kGgufLongFactors, kGgufShortFactors});
+  }
+  for (const GgufStoredTensor& stored : gguf_stored_tensors(parameter_specs(config), config)) {
+    expected.insert(stored.name);
+    const GgufTensor& tensor = tensor_at(file, stored.name);
+    if (tensor.shape != stored.shape) {
       fail(ErrorCode::damaged, "{}: tensor {} has shape {}, expected {} by the metadata",
-           file.path(), name, shown_shape(tensor.shape), shown_shape(spec.shape));
+           file.path(), stored.name, shown_shape(tensor.shape), shown_shape(stored.shape));
     }
   }
   for (const auto& [name, tensor] : file.tensors()) {
@@ -228,6 +230,17 @@ void read_rows(const GgufTensor& tensor, const std::vector<int64_t>& order, floa
   }
 }
 
+// `count` rows of a tensor; all of one of one dimension, whose blocks may span them.
+GgufTensor rows_of(const GgufTensor& tensor, int64_t first, int64_t count) {
+  if (count == tensor.shape[0]) return tensor;
+  OSP_CHECK(tensor.shape.size() == 2, "a part of a tensor of one dimension");
+  const size_t row_bytes = tensor.data.size() / static_cast<size_t>(tensor.shape[0]);
+  return {tensor.type,
+          {count, tensor.shape[1]},
+          tensor.data.subspan(static_cast<size_t>(first) * row_bytes,
+                              static_cast<size_t>(count) * row_bytes)};
+}
+
 // A GGUF file that stays mapped.
 class GgufSource : public ModelSource {
  public:
@@ -239,14 +252,19 @@ class GgufSource : public ModelSource {
   ParameterStore read(Part part, StoreOptions options) const override {
     options.part = part;
     ParameterStore store = make_parameters(config_, options);
-    for (size_t i = 0; i < store.specs.size(); ++i) {
-      const ParameterSpec& spec = store.specs[i];
-      const int64_t heads = gguf_permuted_heads(spec, config_);
-      const std::vector<int64_t> order =
-          heads > 0 ? gguf_row_order(spec.shape[0], heads) : std::vector<int64_t>{};
-      at::Tensor master = store.master(static_cast<int64_t>(i));
-      const GgufTensor& tensor = tensor_at(file_, gguf_tensor_name(spec, config_));
-      read_rows(tensor, order, master.data_ptr<float>());
+    for (const GgufStoredTensor& stored : gguf_stored_tensors(store.specs, config_)) {
+      const GgufTensor& tensor = tensor_at(file_, stored.name);
+      int64_t first = 0;
+      for (const int64_t parameter : stored.parameters) {
+        const ParameterSpec& spec = store.specs[static_cast<size_t>(parameter)];
+        const int64_t heads = gguf_permuted_heads(spec, config_);
+        const std::vector<int64_t> order =
+            heads > 0 ? gguf_row_order(spec.shape[0], heads, config_.rotary_size)
+                      : std::vector<int64_t>{};
+        at::Tensor master = store.master(parameter);
+        read_rows(rows_of(tensor, first, spec.shape[0]), order, master.data_ptr<float>());
+        first += spec.shape[0];
+      }
       release_pages(tensor.data);
     }
     sync_compute(store);
@@ -257,44 +275,6 @@ class GgufSource : public ModelSource {
   GgufFile file_;
   ModelConfig config_;
 };
-
-// What a Gemma has beside a Llama's keys: windows in all but every second (Gemma 2) or sixth layer, capped
-// logits, a factor of the logits of attention that follows from the size of heads.
-void add_gemma_keys(const GgufMetadata& metadata, Json& json) {
-  const bool second = architecture_of(metadata).name == "gemma2";
-  const auto number = [&](const char* name, double fallback) {
-    const std::string full = key(metadata, name);
-    return metadata.has(full) ? metadata.number(full) : fallback;
-  };
-  const std::string window = key(metadata, "attention.sliding_window");
-  json["sliding_window"] = metadata.has(window) || !second ? metadata.integer(window) : 4096;
-  const int64_t interval = second ? 2 : 6;
-  const std::string pattern = key(metadata, "attention.sliding_window_pattern");
-  if (metadata.has(pattern) && metadata.integer(pattern) != interval) {
-    fail(ErrorCode::unsupported,
-         "{}: {} is {}; osp reads files with windows in all but every {}th layer", metadata.where(),
-         pattern, metadata.integer(pattern), interval);
-  }
-  json["query_pre_attn_scalar"] = json["head_dim"];
-  // The largest Gemmas, by their number of layers, divide by the width of a head without its own size.
-  const int64_t layers = json["num_hidden_layers"];
-  if (layers == (second ? 46 : 62)) {
-    json["query_pre_attn_scalar"] =
-        json["hidden_size"].get<int64_t>() / json["num_attention_heads"].get<int64_t>();
-  }
-  const auto cap = [&](const char* name, double fallback) {
-    const double value = number(name, fallback);
-    return value == 0.0 ? Json(nullptr) : Json(value);
-  };
-  if (second) {
-    json["attn_logit_softcapping"] = cap("attn_logit_softcapping", 50.0);
-    json["final_logit_softcapping"] = cap("final_logit_softcapping", 30.0);
-  } else {
-    json["sliding_window_pattern"] = interval;
-    json["rope_local_base_freq"] = number("rope.freq_base_swa", 10000.0);
-    json["final_logit_softcapping"] = cap("final_logit_softcapping", 0.0);
-  }
-}
 
 }  // namespace
 
@@ -327,13 +307,15 @@ Json gguf_config_json(const GgufFile& file) {
   if (!scaling.is_null()) json["rope_scaling"] = scaling;
   if (architecture.name == "smollm3") json["no_rope_layer_interval"] = kGgufUnrotatedInterval;
   const auto has = [&](const char* name) { return file.tensors().contains(name); };
+  const bool first_three = architecture.name == "glm4" || architecture.name == "seed_oss";
   if (architecture.name != "qwen2") {  // a Qwen 2 has biases of q, k and v, and no key for them
-    json["attention_bias"] = has("blk.0.attn_q.bias") && has("blk.0.attn_output.bias");
+    json["attention_bias"] =
+        has("blk.0.attn_q.bias") && (first_three || has("blk.0.attn_output.bias"));
   }
   if (architecture.name == "llama" || architecture.name == "smollm3") {
     json["mlp_bias"] = has("blk.0.ffn_down.bias");
   }
-  if (architecture.name.starts_with("gemma")) add_gemma_keys(metadata, json);
+  add_gguf_family_keys(file, architecture.name, json);
   json["tie_word_embeddings"] = !has("output.weight");
   json["eos_token_id"] = end_tokens(metadata);
   return json;

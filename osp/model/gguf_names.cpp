@@ -10,30 +10,41 @@
 namespace osp {
 namespace {
 
-constexpr std::array<GgufArchitecture, 7> kArchitectures = {{
+// An OLMo 3 is an olmo2 with windows.
+constexpr std::array<GgufArchitecture, 14> kArchitectures = {{
     {"llama", "LlamaForCausalLM", true},
     {"qwen2", "Qwen2ForCausalLM", false},
     {"qwen3", "Qwen3ForCausalLM", false},
     {"olmo2", "Olmo2ForCausalLM", false},
+    {"olmo2", "Olmo3ForCausalLM", false},
     {"smollm3", "SmolLM3ForCausalLM", true},
-    {"gemma2", "Gemma2ForCausalLM", false, false},
-    {"gemma3", "Gemma3ForCausalLM", false, false},
+    {"gemma2", "Gemma2ForCausalLM", false},
+    {"gemma3", "Gemma3ForCausalLM", false},
+    {"phi3", "Phi3ForCausalLM", false, true, true},
+    {"granite", "GraniteForCausalLM", true},
+    {"glm4", "Glm4ForCausalLM", true, false, true},
+    {"seed_oss", "SeedOssForCausalLM", false},
+    {"arcee", "ArceeForCausalLM", true},
+    {"ernie4_5", "Ernie4_5ForCausalLM", true},
 }};
 
 // llama.cpp's name of a role, in a block behind "blk.N." and in front of ".weight" or ".bias"; "": no
 // architecture here has such a tensor.
 std::string_view gguf_stem(ParameterRole role, const ModelConfig& config) {
+  const GgufArchitecture* architecture = gguf_architecture_of(config);
+  const bool joined_qkv = architecture != nullptr && architecture->joined_qkv;
+  const bool joined_gate_up = architecture != nullptr && architecture->joined_gate_up;
   switch (role) {
     case ParameterRole::embedding:
       return "token_embd";
     case ParameterRole::input_norm:
       return "attn_norm";
     case ParameterRole::query:
-      return "attn_q";
+      return joined_qkv ? "attn_qkv" : "attn_q";
     case ParameterRole::key:
-      return "attn_k";
+      return joined_qkv ? "attn_qkv" : "attn_k";
     case ParameterRole::value:
-      return "attn_v";
+      return joined_qkv ? "attn_qkv" : "attn_v";
     case ParameterRole::query_norm:
       return "attn_q_norm";
     case ParameterRole::key_norm:
@@ -42,11 +53,12 @@ std::string_view gguf_stem(ParameterRole role, const ModelConfig& config) {
       return "attn_output";
     case ParameterRole::attention_end_norm:
       return "post_attention_norm";
-    // In front of the feed-forward network, or behind attention.
+    // In front of the feed-forward network, or behind attention; seed_oss calls the first the second.
     case ParameterRole::post_attention_norm:
-      return config.norm_after ? "post_attention_norm" : "ffn_norm";
+      return config.norm_after || config.family == "SeedOssForCausalLM" ? "post_attention_norm"
+                                                                        : "ffn_norm";
     case ParameterRole::gate:
-      return "ffn_gate";
+      return joined_gate_up ? "ffn_up" : "ffn_gate";
     case ParameterRole::up:
       return "ffn_up";
     case ParameterRole::down:
@@ -76,10 +88,10 @@ const GgufArchitecture* find_gguf_architecture(std::string_view name) {
   return found == kArchitectures.end() ? nullptr : found;
 }
 
-std::string gguf_architectures(bool written) {
+std::string gguf_architectures() {
   std::vector<std::string_view> names;
   for (const GgufArchitecture& architecture : kArchitectures) {
-    if (architecture.written || !written) names.push_back(architecture.name);
+    if (names.empty() || names.back() != architecture.name) names.push_back(architecture.name);
   }
   return fmt::format("{}", fmt::join(names, ", "));
 }
@@ -107,16 +119,35 @@ int64_t gguf_permuted_heads(const ParameterSpec& spec, const ModelConfig& config
   return spec.role == ParameterRole::key ? config.kv_heads : 0;
 }
 
-std::vector<int64_t> gguf_row_order(int64_t rows, int64_t heads) {
+std::vector<int64_t> gguf_row_order(int64_t rows, int64_t heads, int64_t rotated) {
   OSP_CHECK(heads > 0 && rows % (2 * heads) == 0, "{} rows in {} heads", rows, heads);
   const int64_t K = rows / heads;
+  const int64_t R = rotated > 0 ? rotated : K;
   std::vector<int64_t> order;
   for (int64_t h = 0; h < heads; ++h) {
-    for (int64_t i = 0; i < K / 2; ++i) {
-      for (int64_t s = 0; s < 2; ++s) order.push_back(h * K + s * (K / 2) + i);
+    for (int64_t i = 0; i < R / 2; ++i) {
+      for (int64_t s = 0; s < 2; ++s) order.push_back(h * K + s * (R / 2) + i);
     }
+    for (int64_t i = R; i < K; ++i) order.push_back(h * K + i);
   }
   return order;
+}
+
+std::vector<GgufStoredTensor> gguf_stored_tensors(const std::vector<ParameterSpec>& specs,
+                                                  const ModelConfig& config) {
+  std::vector<GgufStoredTensor> tensors;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const std::string name = gguf_tensor_name(specs[i], config);
+    OSP_CHECK(!name.empty(), "{} has no name in a GGUF file", specs[i].name);
+    auto found = std::ranges::find(tensors, name, &GgufStoredTensor::name);
+    if (found == tensors.end()) {
+      tensors.push_back({name, {static_cast<int64_t>(i)}, specs[i].shape});
+      continue;
+    }
+    found->parameters.push_back(static_cast<int64_t>(i));
+    found->shape[0] += specs[i].shape[0];
+  }
+  return tensors;
 }
 
 }  // namespace osp

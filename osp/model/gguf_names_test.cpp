@@ -15,6 +15,40 @@ TEST(GgufNames, RowsOfAHeadAlternateBetweenItsHalves) {
   EXPECT_EQ(gguf_row_order(12, 2), (std::vector<int64_t>{0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11}));
 }
 
+TEST(GgufNames, ChannelsThatAreNotRotatedStayInTheirPlaces) {
+  // One head of 6 rows, of which 4 are rotated.
+  EXPECT_EQ(gguf_row_order(6, 1, 4), (std::vector<int64_t>{0, 2, 1, 3, 4, 5}));
+}
+
+TEST(GgufNames, JoinedProjectionsStandOneBehindTheOther) {
+  ModelConfig config;
+  config.family = "Phi3ForCausalLM";
+  config.norm = "rms";
+  config.embedding_projection = false;
+  config.layers = 1;
+  config.kv_heads = 2;
+  config.vocabulary = 100;
+  config = resolved_config(config);
+  const std::vector<ParameterSpec> specs = parameter_specs(config);
+  std::set<std::string> names;
+  for (const GgufStoredTensor& stored : gguf_stored_tensors(specs, config)) {
+    EXPECT_TRUE(names.insert(stored.name).second);
+    if (stored.name == "blk.0.attn_qkv.weight") {
+      ASSERT_EQ(stored.parameters.size(), 3u);
+      EXPECT_EQ(specs[static_cast<size_t>(stored.parameters[0])].role, ParameterRole::query);
+      EXPECT_EQ(specs[static_cast<size_t>(stored.parameters[2])].role, ParameterRole::value);
+      EXPECT_EQ(stored.shape[0], 256 + 2 * 128);
+    }
+    if (stored.name == "blk.0.ffn_up.weight") {
+      ASSERT_EQ(stored.parameters.size(), 2u);
+      EXPECT_EQ(specs[static_cast<size_t>(stored.parameters[0])].role, ParameterRole::gate);
+      EXPECT_EQ(stored.shape[0], 2 * config.inner);
+    }
+  }
+  EXPECT_TRUE(names.contains("blk.0.attn_qkv.weight") && names.contains("blk.0.ffn_up.weight"));
+  EXPECT_FALSE(names.contains("blk.0.ffn_gate.weight"));
+}
+
 TEST(GgufNames, EveryParameterOfALlamaHasItsOwnName) {
   ModelConfig config;
   config.norm = "rms";

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 
 namespace osp {
@@ -19,6 +20,8 @@ class NextToken {
   virtual int32_t greedy(int64_t count) = 0;
   // Tokens read since clear().
   virtual int64_t length() const = 0;
+  // Tokens that it can hold, where it has a limit below the model's context.
+  virtual int64_t most_tokens() const { return std::numeric_limits<int64_t>::max(); }
 };
 
 }  // namespace osp

@@ -130,7 +130,11 @@ struct PackedPart {
   std::string name;
   std::string where;
 
+  void check_there() const {
+    if (view == nullptr) fail(ErrorCode::damaged, "{}: {} is missing", where, name);
+  }
   void check(const std::string& dtype, const std::vector<int64_t>& shape) const {
+    check_there();
     if (view->dtype == dtype && view->shape == shape) return;
     fail(ErrorCode::damaged, "{}: {} is {} [{}], expected {} [{}]", where, name, view->dtype,
          fmt::join(view->shape, ", "), dtype, fmt::join(shape, ", "));
@@ -142,6 +146,7 @@ struct PackedPart {
     return values;
   }
   std::vector<float> floats(const std::vector<int64_t>& shape) const {
+    check_there();
     check(is_read_as_fp32(view->dtype) ? view->dtype : "F32", shape);
     std::vector<float> values(static_cast<size_t>(shape[0] * shape[1]));
     copy_to_fp32(*view, values.data());

@@ -52,7 +52,7 @@ struct PackedParts {
 PackedParts packed_parts(const PackedLayout& layout);
 
 // The numbers [rows, columns] of a layer, whose parts `find` gives by their endings (null: absent).
-// Error(damaged) with `where` and the part for another type or shape, an index of a group that is none, and
+// Error(damaged) with `where` and the part where a needed one is absent, for another type or shape, an index of a group that is none, and
 // for scales that are not finite.
 at::Tensor unpack_weight(const PackedLayout& layout, int64_t rows, int64_t columns,
                          const std::function<const TensorView*(const std::string&)>& find,

@@ -142,6 +142,7 @@ class BlockByBlock {
       untransformed_ = stream(store, all ? windows_NT_ : first_windows(kKurtosisWindows), false);
     }
     if (has_transform()) options_.transform.apply(store, nullptr);
+    const QuantizedWeights tables = round_tables(store, options_.tables);
     set_compute_type(store, options_.bf16);
     if (windows_NT_.defined()) {
       // A rounding without a Hessian looks at activations for the report alone.
@@ -152,11 +153,11 @@ class BlockByBlock {
       }
       if (has_transform()) transformed_ = stream(store, first_windows(kKurtosisWindows), false);
     }
-    // Store what lies outside the blocks; it is transformed and not quantized.
+    // Store what lies outside the blocks.
     result_.config = store.config;
     if (parts_.has(-1)) return;
     TensorBuffers tensors;
-    add_part(tensors, store, {});
+    add_part(tensors, store, tables, {}, 16, options_.tables);
     parts_.save(-1, tensors, Json::object());
   }
 

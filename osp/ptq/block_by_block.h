@@ -2,7 +2,7 @@
 // (part_folder.h) before the next one is read. The calibration windows pass the blocks alongside:
 //
 //   1. embeddings  the tables are read; the stream of the untransformed model starts; the tables
-//                  are transformed; the streams of the transformed, the quantized and, for GPTAQ
+//                  are transformed and rounded; the streams of the transformed, the quantized and, for GPTAQ
 //                  and Qronos, the unquantized model start; the part is stored
 //   for each block:
 //   2. read        the block as it is
@@ -45,6 +45,7 @@ struct BlockByBlockOptions {
   ActivationMode activations = ActivationMode::per_token;
   NumberFormat activation_bits = 16;  // of static scales
   MeanOffset mean_offset = MeanOffset::none;
+  TableType tables = TableType::bf16;
   bool bf16 = false;            // type of the forward pass over calibration windows; else fp32
   int64_t batch_tokens = 8192;  // at most, that pass a block together
   ActivationSpace space = {};

@@ -20,6 +20,7 @@ Json settings_json(const QuantizeRequest& request, const QuantizedModelInfo& inf
                    const WeightSettings& weights, const Calibration& calibration) {
   Json json = quantization_info_json(info);
   json["seed"] = request.seed;
+  json["tables"] = table_type_name(request.tables);
   json["act_order"] = weights.gptq.act_order;
   json["calibration_bits"] = weights.calibration_bits.text();
   json["calibration_type"] = request.bf16() ? "bf16" : "fp32";
@@ -238,6 +239,7 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
   options.activation_bits = request.bits.activations;
   options.weights.grids = {.clips = request.clips, .groups = request.groups};
   options.mean_offset = request.mean_offset;
+  options.tables = request.tables;
   options.bf16 = request.bf16();
   // 4. Open the folder of parts; a run to be resumed must have had the same settings.
   QuantizedModelInfo info = {.bits = request.bits,
@@ -246,6 +248,7 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
                              .clips = request.clips,
                              .groups = request.groups,
                              .mean_offset = request.mean_offset,
+                             .tables = request.tables,
                              .method = request.method.name,
                              .profile = profile_name(request.profile)};
   const Json settings = settings_json(request, info, options.weights, calibration);

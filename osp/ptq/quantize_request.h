@@ -16,6 +16,7 @@
 #include "osp/ptq/quantize_method.h"
 #include "osp/ptq/spinquant.h"
 #include "osp/quant/fake_quant.h"
+#include "osp/quant/tables.h"
 
 namespace osp {
 
@@ -42,6 +43,7 @@ struct QuantizeRequest {
   std::string calibration_type = "auto";  // see bf16()
   double memory_gib = 4.0;                // for calibration activations
   SpinQuantSchedule spin = {};
+  TableType tables = TableType::bf16;
   std::string out;  // the quantized model dir; `out`.work while it is made
   bool resume = false;
 
@@ -106,6 +108,10 @@ struct QuantizeRequest {
           {.unit = "GiB", .affects_results = false});
     SpinQuantSchedule::fields(visit, self.spin);
     visit.group("Output");
+    visit("tables", parsed_text(self.tables, parse_table_type, table_type_name),
+          "type of embedding and head in the folder; bf16 = 16 bits, fp32 = as they are, int8 and "
+          "int4 = integers with an fp16 scale for 32 numbers, which osp alone runs",
+          {.value = "TYPE"});
     visit("out", self.out, "folder to write the quantized model to",
           {.value = "FOLDER", .affects_results = false});
     visit("resume", self.resume, "continue after the last finished block of an interrupted run",

@@ -16,8 +16,8 @@ namespace osp {
 namespace {
 
 // Version 2 has groups or offsets of activations, which osp 1 would pass over; version 3 floating-
-// point numbers. Other folders are written as version 1.
-constexpr int64_t kInfoVersion = 3;
+// point numbers; version 4 tables of integers. Other folders are written as version 1.
+constexpr int64_t kInfoVersion = 4;
 constexpr const char* kInfo = "osp_quantization";
 constexpr const char* kCompressed = "quantization_config";
 constexpr const char* kHiddenArchitecture = "OspQuantizedForCausalLM";
@@ -247,8 +247,10 @@ std::string why_osp_alone(const QuantizedModelInfo& info, const ModelConfig& mod
   }
   if (model.has_experts()) {
     return "each of its experts is quantized by itself, and transformers has the experts of a "
-           "block "
-           "in one tensor";
+           "block in one tensor";
+  }
+  if (has_integers(info.tables)) {
+    return "its embedding and head are integers (with --tables bf16 other programs read them)";
   }
   if (architecture_name(model) == "OspForCausalLM") return "its architecture is osp's own";
   return "";
@@ -352,7 +354,11 @@ Json without_quantization(Json config, const std::string& where) {
 Json quantization_info_json(const QuantizedModelInfo& info) {
   Json json;
   const bool has_offsets = info.mean_offset != MeanOffset::none;
-  json["version"] = info.bits.any_float() ? 3 : info.groups.any() || has_offsets ? 2 : 1;
+  const bool has_tables = has_integers(info.tables);
+  json["version"] = has_tables                         ? 4
+                    : info.bits.any_float()            ? 3
+                    : info.groups.any() || has_offsets ? 2
+                                                       : 1;
   json["method"] = info.method;
   json["profile"] = info.profile;
   json["bits"] = info.bits.text();
@@ -370,6 +376,7 @@ Json quantization_info_json(const QuantizedModelInfo& info) {
     json["down_group"] = info.groups.down;
   }
   if (has_offsets) json["mean_offset"] = mean_offset_name(info.mean_offset);
+  if (has_tables) json["tables"] = table_type_name(info.tables);
   json["static_scales"] = activation_scales_json(info.scales);
   return json;
 }
@@ -419,6 +426,13 @@ QuantizedModelInfo parse_quantization_info(const Json& json, const std::string& 
   if (json.contains("mean_offset")) {
     try {
       info.mean_offset = parse_mean_offset(json_string(json, "mean_offset", place));
+    } catch (const Error& error) {
+      fail(ErrorCode::damaged, "{}: {}", place, error.what());
+    }
+  }
+  if (json.contains("tables")) {
+    try {
+      info.tables = parse_table_type(json_string(json, "tables", place));
     } catch (const Error& error) {
       fail(ErrorCode::damaged, "{}: {}", place, error.what());
     }

@@ -20,6 +20,7 @@
 #include "osp/quant/activation_grids.h"
 #include "osp/quant/bits.h"
 #include "osp/quant/online_transforms.h"
+#include "osp/quant/tables.h"
 #include "osp/quant/weight_quantizer.h"
 
 namespace osp {
@@ -33,8 +34,9 @@ struct QuantizedModelInfo {
   ClipRatios clips = {};                      // of dynamic ones
   ActivationGroups groups = {};               // of dynamic ones
   MeanOffset mean_offset = MeanOffset::none;  // inputs that have an offset (their tensors)
-  std::string method = "";                    // "quarot+gptq"
-  std::string profile = "";                   // "osp-paper" or "best"
+  TableType tables = TableType::fp32;  // integers or not: bf16 and fp32 are told by the tensors
+  std::string method = "";             // "quarot+gptq"
+  std::string profile = "";            // "osp-paper" or "best"
 };
 
 // The part of the model for which it runs in osp alone, for a message ("its queries and keys …");

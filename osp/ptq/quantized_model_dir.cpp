@@ -191,10 +191,12 @@ void QuantizedFolder::release() const {
   for (const auto& [name, view] : tensors_.tensors()) release_pages(view.data);
 }
 
-ParameterStore QuantizedFolder::read(Part part, QuantizedWeights& weights) const {
+ParameterStore QuantizedFolder::read(Part part, QuantizedWeights& weights,
+                                     QuantizedWeights* tables) const {
   ParameterStore store = make_parameters(config_.model, {.part = part});
   std::set<std::string> taken;
-  weights = read_part(tensors_.tensors(), store, config_.info.grid, weights_file_, taken);
+  weights = read_part(tensors_.tensors(), store, config_.info.grid, weights_file_, taken,
+                      config_.info.tables, tables);
   return store;
 }
 
@@ -205,7 +207,7 @@ QuantizedModel load_quantized_model_dir(const std::string& path) {
 QuantizedModel load_quantized_model(const QuantizedFolder& folder) {
   QuantizedModel model;
   model.info = folder.info();
-  model.store = folder.read(kWhole, model.weights);
+  model.store = folder.read(kWhole, model.weights, &model.tables);
   model.offsets = folder.read_offsets();
   for (const auto& [name, layer] : model.weights) {
     model.store.master(model.store.find(name)).copy_(layer.dequantized());

@@ -19,6 +19,7 @@ namespace osp {
 struct QuantizedModel {
   ParameterStore store;  // quantized layers hold the dequantized weights
   QuantizedWeights weights;
+  QuantizedWeights tables;  // codes of integer tables, whose numbers are in the store
   QuantizedModelInfo info;
   InputOffsets offsets;
 
@@ -60,8 +61,9 @@ class QuantizedFolder {
   const ModelConfig& config() const { return config_.model; }
   const Json& config_json() const { return config_.json; }
   // The parameters of a part that are not quantized (the masters of the others are zero), and the
-  // quantized layers.
-  ParameterStore read(Part part, QuantizedWeights& weights) const;
+  // quantized layers; `tables`, if any, gets the codes of integer tables.
+  ParameterStore read(Part part, QuantizedWeights& weights,
+                      QuantizedWeights* tables = nullptr) const;
   InputOffsets read_offsets() const;  // of the whole model
   // Gives back the memory of what has been read from the file; it can be read again.
   void release() const;

@@ -87,6 +87,46 @@ TEST(QuantizedModelDir, GivesBackCodesScalesAndSettings) {
   }
 }
 
+// Integer and bf16 tables as they are written, and as they come back.
+TEST(QuantizedModelDir, TablesOfEveryTypeComeBack) {
+  for (const char* name : {"fp32", "bf16", "int8", "int4"}) {
+    const TableType type = parse_table_type(name);
+    ParameterStore store = small_fused_model(/*kv_heads=*/2);
+    const QuantizedWeights weights = quantized(store, {});
+    const QuantizedWeights tables = round_tables(store, type);
+    QuantizedModelInfo info = info_of({});
+    info.bits = {4, 16, 16};
+    info.tables = type;
+    const TestFolder folder;
+    const PartFolder parts = parts_of(store, weights, info, folder / "parts");
+    TensorBuffers outside;
+    const auto source = source_of(store);
+    add_part(outside, source->read(kOutsideBlocks), tables, {}, 16, type);
+    parts.save(-1, outside, Json::object());
+    save_quantized_model_dir(parts, store.config, info, {}, folder.path(), folder / "out");
+    const QuantizedModel model = load_quantized_model_dir(folder / "out");
+    EXPECT_EQ(model.weights.size(), weights.size());
+    EXPECT_EQ(model.tables.size(), tables.size());
+    for (const char* table : {"model.embed_tokens.weight", "model.norm.weight"}) {
+      EXPECT_TRUE(
+          model.store.master(model.store.find(table)).equal(store.master(store.find(table))))
+          << name << " " << table;
+    }
+    const Json config = read_json_file(folder / "out/config.json", 1 << 20);
+    const bool integers = has_integers(type);
+    EXPECT_EQ(config["osp_quantization"]["version"], integers ? 4 : 1);
+    EXPECT_EQ(config["osp_quantization"].contains("osp_alone"), integers) << name;
+    EXPECT_EQ(model.info.tables, integers ? type : TableType::fp32);
+    const SafetensorsFile file = SafetensorsFile::open(folder / "out/model.safetensors");
+    const std::string stored = "model.embed_tokens.weight";
+    if (integers) {
+      EXPECT_EQ(file.tensors().at(stored + "_scale").dtype, "F16");
+    } else {
+      EXPECT_EQ(file.tensors().at(stored).dtype, type == TableType::bf16 ? "BF16" : "F32");
+    }
+  }
+}
+
 TEST(QuantizedModelDir, ComputesWhatWasMeasuredBeforeItWasWritten) {
   const ParameterStore store = small_fused_model(/*kv_heads=*/2);
   const TestFolder folder;

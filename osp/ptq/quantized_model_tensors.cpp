@@ -269,6 +269,15 @@ void add_static_scale(TensorBuffers& buffers, const std::string& weight, const S
 
 }  // namespace
 
+namespace {
+
+// That of the first parameter of a stored tensor.
+const ParameterSpec& spec_of(const StoredTensor& stored, const ParameterStore& part) {
+  return part.specs[static_cast<size_t>(stored.parameters[0])];
+}
+
+}  // namespace
+
 ModelConfig stored_config(ModelConfig config) {
   if (architecture_name(config) == "OspForCausalLM") config.family = "";
   return config;
@@ -286,7 +295,7 @@ std::optional<QuantizedLinear> joined_layer(const StoredTensor& stored, const Pa
 }
 
 void add_part(TensorBuffers& buffers, const ParameterStore& part, const QuantizedWeights& weights,
-              const ActivationScales& scales, const NumberFormat& activations) {
+              const ActivationScales& scales, const NumberFormat& activations, TableType tables) {
   const ModelConfig config = stored_config(part.config);
   std::map<std::string, StaticScale> scale_of;  // by the weight's name here
   for (const auto& [place, scale] : scales) {
@@ -298,9 +307,11 @@ void add_part(TensorBuffers& buffers, const ParameterStore& part, const Quantize
     }
   }
   for (const StoredTensor& stored : stored_tensors(config, part.specs)) {
-    const std::string& first = part.specs[static_cast<size_t>(stored.parameters[0])].name;
+    const std::string& first = spec_of(stored, part).name;
     if (const auto layer = joined_layer(stored, part, weights)) {
       add_quantized(buffers, stored.name, *layer);
+    } else if (tables == TableType::bf16 && is_table(spec_of(stored, part))) {
+      buffers.add(stored.name, "BF16", gather_stored(stored, part).to(at::kBFloat16));
     } else {
       buffers.add(stored.name, "F32", gather_stored(stored, part));
     }
@@ -345,7 +356,8 @@ InputOffsets read_offsets(const std::map<std::string, TensorView>& tensors,
 
 QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, ParameterStore& part,
                            const WeightGrid& grid, const std::string& where,
-                           std::set<std::string>& taken) {
+                           std::set<std::string>& taken, TableType tables,
+                           QuantizedWeights* table_codes) {
   QuantizedWeights weights;
   for (const StoredTensor& stored : stored_tensors(stored_config(part.config), part.specs)) {
     const auto plain = tensors.find(stored.name);
@@ -358,12 +370,23 @@ QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, Par
       taken.insert(stored.name);
       continue;
     }
-    const QuantizedLinear layer = grid.is_integer()
-                                      ? read_quantized(tensors, stored.name, grid, where, taken)
-                                      : read_floats(tensors, stored, grid.kind, where, taken);
+    const bool table = has_integers(tables) && is_table(spec_of(stored, part));
+    const QuantizedLinear layer =
+        table ? read_quantized(tensors, stored.name, table_grid(tables, stored.shape[1]), where,
+                               taken)
+        : grid.is_integer() ? read_quantized(tensors, stored.name, grid, where, taken)
+                            : read_floats(tensors, stored, grid.kind, where, taken);
     if (layer.codes.sizes().vec() != stored.shape) {
       fail(ErrorCode::damaged, "{}: {} has shape [{}], expected [{}] by config.json", where,
            stored.name, fmt::join(layer.codes.sizes(), ", "), fmt::join(stored.shape, ", "));
+    }
+    if (table) {
+      scatter_stored(stored, layer.dequantized(), part);
+      for (const char* ending : {"_packed", "_scale"}) {
+        release_pages(tensors.at(stored.name + ending).data);
+      }
+      if (table_codes != nullptr) (*table_codes)[spec_of(stored, part).name] = layer;
+      continue;
     }
     const std::vector<QuantizedLinear> layers = split(part.config, stored, layer);
     for (size_t i = 0; i < layers.size(); ++i) {

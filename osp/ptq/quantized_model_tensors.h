@@ -33,6 +33,7 @@
 #include "osp/model/parameters.h"
 #include "osp/quant/activation_grids.h"
 #include "osp/quant/quantized_linear.h"
+#include "osp/quant/tables.h"
 #include "osp/quant/weight_quantizer.h"
 
 namespace osp {
@@ -56,11 +57,13 @@ ModelConfig stored_config(ModelConfig config);
 std::optional<QuantizedLinear> joined_layer(const StoredTensor& stored, const ParameterStore& part,
                                             const QuantizedWeights& weights);
 
-// Adds all parameters of a part: quantized layers as above (scales of integers as F16 if all of them
-// are fp16 numbers), the others in fp32, and beside weights whose input has a static scale of
+// Adds all parameters of a part: quantized layers and integer tables as above (scales of integers as F16
+// if all of them are fp16 numbers), bf16 tables, which hold bf16 numbers, as BF16, the others in fp32,
+// and beside weights whose input has a static scale of
 // `activations` input_scale and input_zero_point, of FP8 input_scale, of NVFP4 input_global_scale.
 void add_part(TensorBuffers& buffers, const ParameterStore& part, const QuantizedWeights& weights,
-              const ActivationScales& scales = {}, const NumberFormat& activations = 16);
+              const ActivationScales& scales = {}, const NumberFormat& activations = 16,
+              TableType tables = TableType::fp32);
 
 // Adds offsets, and takes those of some layers back, for the inputs named. Error(damaged) beginning
 // with `where` if one is missing, has another size than the configuration says or is not finite.
@@ -70,11 +73,14 @@ InputOffsets read_offsets(const std::map<std::string, TensorView>& tensors,
                           std::span<const int64_t> layers, const std::string& where);
 
 // Reads the quantized layers of a part (or of a whole model) back, by the name of the parameter,
-// and the others into the masters of `part`; `taken` gets the names of their tensors. `where` (a
+// and the others into the masters of `part`, integer tables (of type `tables`) as the numbers that
+// they stand for; their codes go to `table_codes`, if any. `taken` gets the names of the tensors that
+// are no codes. `where` (a
 // file) begins the messages: Error(damaged) if a tensor is missing or has another type or shape
 // than the grid and the configuration say.
 QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, ParameterStore& part,
                            const WeightGrid& grid, const std::string& where,
-                           std::set<std::string>& taken);
+                           std::set<std::string>& taken, TableType tables = TableType::fp32,
+                           QuantizedWeights* table_codes = nullptr);
 
 }  // namespace osp

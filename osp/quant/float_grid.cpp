@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/formats/e2m1.h"
 #include "osp/ops/isa.h"
 #include "osp/ops/parallel.h"
 #include "osp/quant/float_grid_kernels.h"
@@ -24,7 +25,6 @@ namespace {
 
 constexpr float kLargestE2m1 = 6.0f, kLargestE4m3 = 448.0f;
 constexpr int64_t kNumbersPerTask = 1 << 14;
-constexpr std::array<float, 8> kE2m1 = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
 
 kernels::FloatGridKernels active_float_grid() {
   return for_active_isa(kernels::float_grid_portable, kernels::float_grid_avx2,

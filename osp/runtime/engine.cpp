@@ -70,8 +70,12 @@ std::span<const float> Engine::read(std::span<const EngineRun> runs) {
     const auto count = static_cast<int64_t>(run.tokens.size());
     total += count;
     if (run.sequence->length() + count > config.context) {
-      fail(ErrorCode::unsupported, "{} tokens do not fit the model's context of {}",
-           run.sequence->length() + count, config.context);
+      const bool longrope = config.rope_scaling.type == "longrope";
+      fail(ErrorCode::unsupported, "{} tokens do not fit {} {}{}", run.sequence->length() + count,
+           longrope ? "the" : "the model's context of", config.context,
+           longrope ? " up to which the rotary embedding (longrope) of the model has one set of "
+                      "factors, the only one on the integer engine; --engine simulated has both"
+                    : "");
     }
     for (const int32_t id : run.tokens) {
       if (id < 0 || id >= config.vocabulary) {

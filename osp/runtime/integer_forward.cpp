@@ -38,6 +38,7 @@ class IntegerReader : public NextToken {
   }
   int32_t greedy(int64_t count) override { return engine_.head().greedy(state_, logits_, count); }
   int64_t length() const override { return sequence_.length(); }
+  int64_t most_tokens() const override { return engine_.config().context; }
 
  private:
   Engine& engine_;

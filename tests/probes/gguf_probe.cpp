@@ -14,6 +14,7 @@
 #include "osp/base/error.h"
 #include "osp/base/json.h"
 #include "osp/formats/gguf.h"
+#include "osp/formats/gguf_quantize.h"
 #include "osp/formats/safetensors.h"
 
 namespace {
@@ -84,8 +85,9 @@ void run(const std::vector<std::string>& words) {
   OSP_CHECK(words.size() >= 3, "gguf_probe COMMAND IN OUT");
   if (words[0] == "quantize") {
     OSP_CHECK(words.size() == 4, "gguf_probe quantize TYPE IN OUT");
-    write_blocks(words[1] == "F16" ? osp::GgufTensorType::f16 : osp::GgufTensorType::q8_0, words[2],
-                 words[3]);
+    const auto type = osp::gguf_written_type(words[1]);
+    OSP_CHECK(type.has_value(), "gguf_probe quantize TYPE: {} is not written", words[1]);
+    write_blocks(*type, words[2], words[3]);
     return;
   }
   const osp::GgufFile file = osp::GgufFile::open(words[1]);

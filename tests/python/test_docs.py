@@ -299,6 +299,39 @@ def test_tests_that_the_promises_name_exist(repo_root, tests):
     report(unknown_tests(text, tests))
 
 
+def unbacked_cells(text, tests):
+    """Cells of "What reads what" that name no test and do not say that there is none."""
+    section = text.split("\n## What reads what\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    found = []
+    for row in rows:
+        name, *cells = (cell.strip() for cell in row.strip("|").split("|"))
+        if name in ("command", "other program"):
+            continue
+        for number, cell in enumerate(cells):
+            named = re.findall(r"`(test_\w+)`", cell)
+            if not named and "untested" not in cell and cell != "—":
+                found.append(f"{name}, column {number + 2}: {cell!r} names no test")
+            found += [f"{name}: {test} is no test" for test in named if test not in tests]
+    assert len(rows) > 10
+    return found
+
+
+def test_every_cell_of_what_reads_what_is_backed_by_a_test(repo_root, tests):
+    report(unbacked_cells((repo_root / "docs" / "formats.md").read_text(), tests))
+
+
+def test_cells_that_nothing_backs_are_found(repo_root, tests):
+    text = (repo_root / "docs" / "formats.md").read_text()
+    planted = text.replace("`test_greedy_text_is_that_of_transformers`", "certainly").replace(
+        "yes: `test_generate_writes_the_same`", "`test_nowhere_at_all`"
+    )
+    assert unbacked_cells(planted, tests) == [
+        "`generate`, column 2: 'yes: certainly' names no test",
+        "`generate`: test_nowhere_at_all is no test",
+    ]
+
+
 def test_tests_that_are_not_there_are_found(tests):
     assert unknown_tests("test_nowhere_at_all, Guard.NowhereAtAll", tests) == [
         "Guard.NowhereAtAll is no test",

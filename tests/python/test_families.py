@@ -111,6 +111,40 @@ def test_a_prompt_beyond_longropes_original_context_is_continued(run_program, re
     assert report["tokens"] == wanted.tolist() and len(wanted) > 0
 
 
+def test_a_text_that_grows_past_longropes_original_context_is_read_again(run_program, repo_root, tmp_path):
+    """As in transformers, whose Phi-3 drops its cache there."""
+    tokenizer = repo_root / "recipes" / "gcide-4096" / "tokenizer.json"
+    sizes = dict(vocab_size=4096, original_max_position_embeddings=24, max_position_embeddings=256)
+    model = random_model("Phi3 longrope", **sizes)
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    command = ["osp", "generate", tmp_path / "model", "--prompt", "A word of many meanings, and", "--json"]
+    report = json.loads(run_program([*command, "--max-tokens", 40]).stdout)
+    tokens = torch.tensor([report["prompt_tokens"]])
+    assert tokens.shape[1] < 20 and report["dropped_tokens"] == 0 and len(report["tokens"]) > 20
+    with torch.no_grad():  # without a cache: the length of the text chooses the factors of every pass
+        for _ in report["tokens"]:
+            newest = model(input_ids=tokens, use_cache=False).logits[:, -1].argmax(-1, keepdim=True)
+            tokens = torch.cat([tokens, newest], 1)
+    assert report["tokens"] == tokens[0, -len(report["tokens"]) :].tolist()
+
+
+def test_scores_of_texts_on_both_sides_of_longropes_original_context(run_program, tmp_path):
+    """Choices of different lengths behind one context: short ones share it, a long one does not."""
+    model = random_model("Phi3 longrope", original_max_position_embeddings=14)
+    model.save_pretrained(tmp_path)
+    context, choices = list(range(5, 17)), [[30, 31], [30, 31, 32], [30, 31, 32, 33, 34], [40] * 6]
+    requests = "".join(json.dumps({"context": context, "continuation": choice}) + "\n" for choice in choices)
+    answers = run_program(["osp", "score", tmp_path], input=requests).stdout.splitlines()
+    for choice, score in zip(choices, map(json.loads, answers), strict=True):
+        tokens = torch.tensor([context + choice[:-1]])
+        with torch.no_grad():
+            log_p = model(input_ids=tokens, use_cache=False).logits[0].double().log_softmax(-1)
+        rows = log_p[len(context) - 1 :]
+        wanted = float(rows.gather(1, torch.tensor(choice)[:, None]).sum())
+        assert abs(score["log_likelihood"] - wanted) < 1e-4, (choice, wanted)
+
+
 def test_dynamic_rope_is_refused_beyond_the_context(probe, tmp_path):
     model = random_model("Llama dynamic rope", max_position_embeddings=19)
     model.save_pretrained(tmp_path)

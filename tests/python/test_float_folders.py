@@ -3,7 +3,6 @@ damaged in every way that their layouts allow."""
 
 import json
 import shutil
-import subprocess
 
 import pytest
 import torch
@@ -51,18 +50,6 @@ def quantize(run_program, source):
                          "--windows", 8, "--calibration-type", "fp32", "--out", out, "--quiet",
                          "--bits", bits, *options])  # fmt: skip
         return out
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def osp_logits(osp_build, tmp_path_factory):
-    def run(folder, tokens, *options):
-        files = tmp_path_factory.mktemp("probe")
-        save_file({"tokens": tokens, "targets": tokens.clone()}, files / "in.safetensors")
-        subprocess.run([osp_build / "model_probe", folder, files / "in.safetensors",
-                        files / "out.safetensors", "--forward", *options], check=True)  # fmt: skip
-        return load_file(files / "out.safetensors")["logits"]
 
     return run
 

@@ -109,7 +109,7 @@ def test_random_blocks_of_every_type_are_equal_bit_for_bit(tmp_path, probe):
     assert assert_tensors_equal(tmp_path / "m.gguf", tmp_path, probe) == len(HALVES) + 2
 
 
-@pytest.mark.parametrize("name", ["F16", "Q8_0"])
+@pytest.mark.parametrize("name", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
 def test_blocks_that_osp_writes_equal_the_package(name, tmp_path, probe):
     rng = np.random.default_rng(3)
     scale = np.exp(rng.uniform(-12, 5, (200, 1)))
@@ -118,7 +118,7 @@ def test_blocks_that_osp_writes_equal_the_package(name, tmp_path, probe):
     values[4, 7] = 127.0 * 64.5  # codes that lie half-way
     values[4, 8:] = np.arange(248, dtype=np.float32) * 32.25
     save_file({"w": values}, tmp_path / "in.safetensors")
-    probe("quantize", name, tmp_path / "in.safetensors", tmp_path / "out.safetensors")
+    probe("quantize", name.lower(), tmp_path / "in.safetensors", tmp_path / "out.safetensors")
     expected = gguf.quantize(values, Type[name]).view(np.uint8).reshape(200, -1)
     assert np.array_equal(load_file(tmp_path / "out.safetensors")["w"], expected)
 

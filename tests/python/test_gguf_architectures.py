@@ -10,21 +10,35 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
 from transformers import (
+    ArceeConfig,
+    ArceeForCausalLM,
     AutoModelForCausalLM,
+    Ernie4_5Config,
+    Ernie4_5ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    Glm4Config,
+    Glm4ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     Olmo2Config,
     Olmo2ForCausalLM,
+    Olmo3Config,
+    Olmo3ForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SeedOssConfig,
+    SeedOssForCausalLM,
     SmolLM3Config,
     SmolLM3ForCausalLM,
 )
@@ -74,10 +88,42 @@ MODELS = {
         True,
     ),
 }
+FACTORS = {"attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 0.3}
+LONGROPE = {"rope_type": "longrope", "rope_theta": 10000.0, "attention_factor": 1.25}
+LONGROPE |= {"short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [2.0 + i for i in range(8)]}
+# As above, with the keys that llama.cpp's converter writes beside a Llama's.
+MORE = {
+    "phi3": ("phi3", Phi3ForCausalLM, Phi3Config, dict(sliding_window=None), False,
+             {"rope.dimension_count": 16, "rope.scaling.original_context_length": 64,
+              "attention.sliding_window": 0}),
+    "phi3, part of a head": ("phi3", Phi3ForCausalLM, Phi3Config, dict(
+        sliding_window=None, partial_rotary_factor=0.5, num_key_value_heads=6), False,
+        {"rope.dimension_count": 8, "rope.scaling.original_context_length": 64,
+         "attention.sliding_window": 0}),
+    "phi3, longrope": ("phi3", Phi3ForCausalLM, Phi3Config, dict(
+        sliding_window=None, rope_parameters=LONGROPE, rope_theta=None, original_max_position_embeddings=40),
+        False, {"rope.dimension_count": 16, "rope.scaling.original_context_length": 40,
+                "rope.scaling.attn_factor": 1.25, "attention.sliding_window": 0}),
+    "phi3, longrope beyond": ("phi3", Phi3ForCausalLM, Phi3Config, dict(
+        sliding_window=None, rope_parameters=LONGROPE, rope_theta=None, original_max_position_embeddings=20),
+        False, {"rope.dimension_count": 16, "rope.scaling.original_context_length": 20,
+                "rope.scaling.attn_factor": 1.25, "attention.sliding_window": 0}),
+    "granite": ("granite", GraniteForCausalLM, GraniteConfig, FACTORS | {"logits_scaling": 4.0}, True,
+                {"attention.scale": 0.2, "embedding_scale": 3.0, "residual_scale": 0.3, "logit_scale": 4.0,
+                 "rope.dimension_count": 16}),
+    "glm4": ("glm4", Glm4ForCausalLM, Glm4Config, dict(attention_bias=True), False,
+             {"rope.dimension_count": 8}),
+    "seed_oss": ("seed_oss", SeedOssForCausalLM, SeedOssConfig, dict(head_dim=32), False, {}),
+    "arcee": ("arcee", ArceeForCausalLM, ArceeConfig, {}, True, {"rope.dimension_count": 16}),
+    "ernie4_5": ("ernie4_5", Ernie4_5ForCausalLM, Ernie4_5Config, dict(tie_word_embeddings=True), False, {}),
+    "olmo3": ("olmo2", Olmo3ForCausalLM, Olmo3Config, dict(
+        sliding_window=8, rope_theta=500000.0), False,
+              {"attention.sliding_window": 8,
+               "attention.sliding_window_pattern": [True, True, True, False, True]}),
+}  # fmt: skip
 GEMMA = dict(num_hidden_layers=7, sliding_window=8, query_pre_attn_scalar=16, tie_word_embeddings=True)
 GEMMA_KEYS = {"attention.sliding_window": 8}
 CAPS = {"attn_logit_softcapping": 20.0, "final_logit_softcapping": 5.0}
-# Read alone: as above, with the keys that the files have beside a Llama's.
 READ = {
     "gemma2": ("gemma2", Gemma2ForCausalLM, Gemma2Config, GEMMA | CAPS, GEMMA_KEYS | CAPS),
     "gemma2, default caps": ("gemma2", Gemma2ForCausalLM, Gemma2Config, GEMMA, GEMMA_KEYS),
@@ -101,12 +147,16 @@ def random_model(cls, config, changed):
 
 def gguf_names(architecture: str, model) -> dict[str, str]:
     """The package's name of each parameter."""
+    # transformers' names of norms that the package has for other families.
+    own = {"seed_oss": {"post_attention_layernorm": "post_attention_norm"}}.get(architecture, {})
     arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     names = gguf.get_tensor_name_map(arch, model.config.num_hidden_layers)
     found = {}
     for name, _ in model.named_parameters():
         stem, end = name.rsplit(".", 1)
-        found[name] = f"{names.get_name(stem)}.{end}"
+        last = stem.rsplit(".", 1)[-1]
+        ours = f"blk.{stem.split('.')[2]}.{own[last]}" if last in own else names.get_name(stem)
+        found[name] = f"{ours}.{end}"
     assert len(set(found.values())) == len(found) and not any("None" in name for name in found.values())
     return found
 
@@ -119,6 +169,7 @@ def write_file(path, architecture, model, neighbours, type_=Type.F32, changed=No
     """As llama.cpp's converter would; the model's weights become the dequantized ones."""
     config = model.config
     rope = config.rope_parameters
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     from_one = architecture.startswith("gemma")  # its norms multiply by 1 + w, and the file has that
     writer = gguf.GGUFWriter(path, architecture)
     metadata = {
@@ -128,13 +179,14 @@ def write_file(path, architecture, model, neighbours, type_=Type.F32, changed=No
         "feed_forward_length": config.intermediate_size,
         "attention.head_count": config.num_attention_heads,
         "attention.head_count_kv": config.num_key_value_heads,
-        "attention.key_length": config.head_dim,
-        "attention.value_length": config.head_dim,
+        "attention.key_length": size,
+        "attention.value_length": size,
         "rope.freq_base": float(rope.get("full_attention", rope)["rope_theta"]),
         "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
     }
     for key, value in {**metadata, **(changed or {})}.items():
         add = writer.add_uint32 if isinstance(value, int) else writer.add_float32
+        add = writer.add_array if isinstance(value, list) else add
         add(f"{architecture}.{key}", value)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -147,6 +199,9 @@ def write_file(path, architecture, model, neighbours, type_=Type.F32, changed=No
             back = gguf.dequantize(blocks, kind).reshape(values.shape)
             back = back - 1 if from_one and "norm" in name else back
             weight.copy_(torch.from_numpy(turned(back, heads, restored).copy()))
+    if rope.get("rope_type") == "longrope":
+        for kind in ("long", "short"):
+            writer.add_tensor(f"rope_factors_{kind}.weight", np.array(rope[f"{kind}_factor"], np.float32))
     if rope.get("rope_type") == "llama3":
         plain = 500000.0 ** -(np.arange(0, 16, 2) / 16)
         divisors = plain / model.model.rotary_emb.inv_freq.numpy()
@@ -169,9 +224,36 @@ def test_gemmas_are_read_with_windows_caps_and_factors(name, tmp_path, logits, r
     model = random_model(cls, config, changed)
     write_file(tmp_path / "m.gguf", architecture, model, False, Type.Q8_0, keys)
     assert_logits_equal(logits(tmp_path / "m.gguf", TOKENS), model, TOKENS)
-    command = ["osp", "export", tmp_path / "m.gguf", "--format", "gguf", "--out", tmp_path / "n.gguf"]
-    result = run_program(command, check=False)
-    assert result.returncode == 3 and "llama, qwen2, qwen3, olmo2, smollm3, and this model" in result.stderr
+    # Written with what it was read with.
+    out = tmp_path / "n.gguf"
+    run_program(["osp", "export", tmp_path / "m.gguf", "--format", "gguf", "--dtype", "fp32", "--out", out])
+    fields = {key: field.contents() for key, field in gguf.GGUFReader(out).fields.items()}
+    for key, value in keys.items():
+        assert fields[f"{architecture}.{key}"] == value, key
+    assert_logits_equal(logits(out, TOKENS), model, TOKENS)
+
+
+@pytest.mark.parametrize("type_", [Type.F32, Type.Q8_0], ids=["F32", "Q8_0"])
+@pytest.mark.parametrize("name", MORE)
+def test_files_of_more_families_are_read_and_written(name, type_, tmp_path, logits, run_program):  # noqa: F811
+    architecture, cls, config, changed, neighbours, keys = MORE[name]
+    model = random_model(cls, config, changed)
+    write_file(tmp_path / "m.gguf", architecture, model, neighbours, type_, keys)
+    assert_logits_equal(logits(tmp_path / "m.gguf", TOKENS), model, TOKENS)
+    # From the folder of transformers: the same keys, tensors and numbers as the converter's.
+    model.save_pretrained(tmp_path / "model")
+    out = tmp_path / "n.gguf"
+    run_program(["osp", "export", tmp_path / "model", "--format", "gguf", "--dtype", "fp32", "--out", out])
+    ours, theirs = gguf.GGUFReader(out), gguf.GGUFReader(tmp_path / "m.gguf")
+    tensors = {t.name: gguf.dequantize(t.data, t.tensor_type).reshape(t.shape[::-1]) for t in theirs.tensors}
+    for tensor in ours.tensors:
+        assert np.array_equal(tensor.data, tensors.pop(tensor.name)), tensor.name
+    assert not tensors
+    fields = {key: field.contents() for key, field in ours.fields.items()}
+    for key, value in keys.items():
+        wanted = float(np.float32(value)) if isinstance(value, float) else value
+        assert fields[f"{architecture}.{key}"] == wanted, key
+    assert_logits_equal(logits(out, TOKENS), model, TOKENS)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -234,6 +316,41 @@ UNSAYABLE = {
         "does not leave out the rotary embedding in every 4th layer",
     ),
     "llama": (LlamaForCausalLM, LlamaConfig, LINEAR, "is scaled (linear)"),
+    "phi3": (Phi3ForCausalLM, Phi3Config, dict(sliding_window=16), "has a sliding window of 16"),
+    "olmo3": (
+        Olmo3ForCausalLM,
+        Olmo3Config,
+        dict(sliding_window=8, layer_types=["sliding_attention"] * 4 + ["full_attention"]),
+        "has windows in other layers than all but every 4th",
+    ),
+    "olmo2, tied": (
+        Olmo2ForCausalLM,
+        Olmo2Config,
+        dict(tie_word_embeddings=True),
+        "shares its head with the embedding",
+    ),
+    "gemma2": (
+        Gemma2ForCausalLM,
+        Gemma2Config,
+        GEMMA | dict(query_pre_attn_scalar=24),
+        "scales its queries by",
+    ),
+    "gemma3": (
+        Gemma3ForCausalLM,
+        Gemma3TextConfig,
+        GEMMA | dict(final_logit_softcapping=5.0),
+        "caps its logits",
+    ),
+    "granite": (GraniteForCausalLM, GraniteConfig, dict(attention_bias=True), "has biases that"),
+    "seed_oss": (SeedOssForCausalLM, SeedOssConfig, dict(attention_out_bias=True), "has biases that"),
+    "ernie4_5": (Ernie4_5ForCausalLM, Ernie4_5Config, dict(use_bias=True), "has biases that"),
+    "arcee": (ArceeForCausalLM, ArceeConfig, dict(hidden_act="silu"), "has silu for relu2"),
+    "glm4": (
+        Glm4ForCausalLM,
+        Glm4Config,
+        dict(rope_parameters=dict(LLAMA3, partial_rotary_factor=0.5), rope_theta=None),
+        "has a scaled rotary embedding",
+    ),
     "llama, relu": (LlamaForCausalLM, LlamaConfig, dict(hidden_act="relu"), "has relu for SiLU"),
     "smollm3, biases": (SmolLM3ForCausalLM, SmolLM3Config, dict(mlp_bias=True), "has biases that"),
     "olmo2": (
@@ -258,7 +375,11 @@ def test_what_the_files_cannot_say_is_refused(name, tmp_path, run_program):
 def test_tensors_and_keys_beyond_the_architecture_are_refused_by_name(tmp_path, run_program):
     model = random_model(*MODELS["olmo2"][1:4])
     for changed, reason in (
-        ({"attention.sliding_window": 32}, "olmo2.attention.sliding_window = 32 is not supported"),
+        ({"attention.scale": 0.5}, "olmo2.attention.scale = 0.5 is not supported"),
+        (
+            {"attention.sliding_window": 32, "attention.sliding_window_pattern": [True, False]},
+            "sliding_window_pattern has 2 elements, expected a boolean for each of 5 layers",
+        ),
         (
             {"attention.key_length": 8, "attention.value_length": 8},
             "attn_q.weight has shape [96, 96], expected [48, 96]",

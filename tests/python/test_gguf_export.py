@@ -41,14 +41,14 @@ def dequantized(path: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-@pytest.mark.parametrize("dtype", ["f16", "q8_0"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "f16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"])
 def test_exported_tensors_are_those_that_the_package_would_write(dtype, model_dir, tmp_path, run_program):
     source, llama = model_dir
     out = tmp_path / "m.gguf"
     report = json.loads(export(run_program, source, out, dtype).stdout)
     assert report["dtype"] == dtype and report["parameters"] == llama.num_parameters()
     found = dequantized(out)
-    type_ = Type[dtype.upper()]
+    type_ = Type["F32" if dtype == "fp32" else dtype.upper()]
     for name, weight in llama.named_parameters():
         values, heads = weight.detach().numpy(), heads_of(name, llama.config)
         values = permuted(values, heads) if heads else values
@@ -126,6 +126,8 @@ def test_codes_of_a_quantized_model_come_back_with_half_scales(group, model_dir,
             "4-16-16",
             "--group",
             group,
+            "--tables",
+            "fp32",
             "--out",
             quantized,
         ]
@@ -223,12 +225,11 @@ def test_scaled_rotary_embeddings_are_refused(model_dir, tmp_path, run_program):
 
 def test_wrong_types_and_missing_codes_are_refused(model_dir, tmp_path, run_program):
     source, _ = model_dir
-    for dtype, named in [
-        ("q4_0", "takes the 4-bit codes of a quantized model"),
-        ("bf16", "f16, q8_0 or q4_0"),
-    ]:
-        result = export(run_program, source, tmp_path / "m.gguf", dtype, check=False)
-        assert result.returncode == 2 and named in result.stderr
+    result = export(run_program, source, tmp_path / "m.gguf", "mxfp4", check=False)
+    assert result.returncode == 2 and "takes the codes of a model quantized to mxfp4" in result.stderr
+    command = ["osp", "export", source, "--format", "hf", "--tables", "q8_0", "--out", tmp_path / "hf"]
+    result = run_program(command, check=False)
+    assert result.returncode == 2 and "--tables: is for --format gguf" in result.stderr
     (tmp_path / "m.gguf").write_text("")
     result = export(run_program, source, tmp_path / "m.gguf", "f16", check=False)
     assert result.returncode == 2 and "exists" in result.stderr

