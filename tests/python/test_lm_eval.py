@@ -256,7 +256,7 @@ def test_the_adapter_names_what_went_wrong(random_folder, osp_build, tmp_path):
     program = str(osp_build / "osp")
     with pytest.raises(RuntimeError, match=r"status 2: .*none"):
         OspLM(model=str(tmp_path / "none"), program=program)
-    with pytest.raises(RuntimeError, match="--bits 9"):
+    with pytest.raises(RuntimeError, match="9-9-9"):
         OspLM(model=str(random_folder), bits="9-9-9", program=program)
     with pytest.raises(FileNotFoundError, match="no-such-osp"):
         OspLM(model=str(random_folder), program="no-such-osp")

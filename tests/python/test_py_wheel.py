@@ -44,11 +44,11 @@ def python(wheel, tmp_path_factory):
 
 @pytest.fixture
 def run(python, tmp_path):
-    """run(*words) -> CompletedProcess of the environment's Python, in an empty folder."""
+    """run(*words, **variables) -> CompletedProcess of the environment's Python, in an empty folder."""
 
-    def run(*words):
+    def run(*words, **variables):
         unset = {"PYTHONPATH", "OSP_BUILD", "OSP_PROGRAM", "OSP_PLOTLY"}
-        environment = {name: value for name, value in os.environ.items() if name not in unset}
+        environment = {name: value for name, value in os.environ.items() if name not in unset} | variables
         command = [python, *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
 
@@ -120,5 +120,5 @@ def test_the_program_and_models_run_where_nothing_was_built(run, model, run_prog
     assert evaluated.stdout == "True\n", evaluated.stderr
     # After PyTorch was imported, too, and with an example.
     assert run("-c", f"import torch\n{code}", model).stdout == result.stdout
-    example = run(repo_root / "examples" / "watch_kurtosis.py")
+    example = run(repo_root / "examples" / "watch_kurtosis.py", 5, OMP_NUM_THREADS="1")
     assert example.returncode == 0, example.stderr
