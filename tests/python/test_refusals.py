@@ -88,7 +88,7 @@ FAMILIES = {
     "gemma2": (dict(SIZES, head_dim=16), "scales its queries by 0.0625, and llama.cpp by 0.25"),
     "phi3": (dict(SIZES, pad_token_id=1, sliding_window=8), "has a sliding window of 8"),
     "ernie4_5": (dict(SIZES, head_dim=16, use_bias=True), "has biases that its files cannot hold"),
-    "glm": (dict(SIZES, head_dim=16, pad_token_id=1), "rotates a part of each head"),
+    "glm": (dict(SIZES, head_dim=16, pad_token_id=1), "has biases on a part of its projections"),
 }
 
 
