@@ -44,6 +44,12 @@ TEST(GgufSplit, PartsHaveAsManyTensorsAsFitAndAreReadAsOne) {
   }
 }
 
+TEST(GgufSplit, ATensorThatIsLargerThanAPartHasOneOfItsOwn) {
+  const TestFolder folder;
+  EXPECT_EQ(write(folder, 40).size(), 3u);
+  EXPECT_EQ(GgufFile::open(folder / "m-00003-of-00003.gguf").tensors().size(), 3u);
+}
+
 TEST(GgufSplit, OneFileWhereAllFitsKeepsItsName) {
   const TestFolder folder;
   EXPECT_EQ(write(folder, 0), std::vector<std::string>{folder / "m.gguf"});

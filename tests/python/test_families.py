@@ -129,6 +129,28 @@ def test_a_text_that_grows_past_longropes_original_context_is_read_again(run_pro
     assert report["tokens"] == tokens[0, -len(report["tokens"]) :].tolist()
 
 
+def test_the_integer_engine_goes_on_with_the_newest_half_at_longropes_original_context(
+    run_program, repo_root, tmp_path
+):
+    tokenizer = repo_root / "recipes" / "gcide-4096" / "tokenizer.json"
+    sizes = dict(vocab_size=4096, original_max_position_embeddings=24, max_position_embeddings=256)
+    random_model("Phi3 longrope", **sizes).save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    folder = tmp_path / "w4"
+    run_program(["osp", "quantize", tmp_path / "model", "--method", "rtn", "--out", folder, "--quiet"])
+    words = ["--prompt", "A word of many meanings, and", "--max-tokens", 40, "--json"]
+    report = json.loads(run_program(["osp", "generate", folder, *words, "--engine", "integer"]).stdout)
+    assert len(report["tokens"]) == 40 and report["dropped_tokens"] > 0
+    whole = json.loads(run_program(["osp", "generate", folder, *words, "--engine", "simulated"]).stdout)
+    assert len(whole["tokens"]) == 40 and whole["dropped_tokens"] == 0
+    # Longer texts at once, and texts that would grow past it among others, are refused with the reason.
+    long = run_program(["osp", "score", folder], input=json.dumps({"text": "word " * 60}) + "\n", check=False)
+    assert long.returncode == 3 and "longrope" in long.stderr and "--engine simulated" in long.stderr
+    request = json.dumps({"context": list(range(5, 20)), "max_tokens": 20}) + "\n"
+    result = run_program(["osp", "score", tmp_path / "model"], input=request, check=False)
+    assert result.returncode == 3 and "pass the 24 tokens beyond which" in result.stderr
+
+
 def test_scores_of_texts_on_both_sides_of_longropes_original_context(run_program, tmp_path):
     """Choices of different lengths behind one context: short ones share it, a long one does not."""
     model = random_model("Phi3 longrope", original_max_position_embeddings=14)

@@ -84,11 +84,11 @@ FAMILIES = {
     "olmo": (dict(SIZES, pad_token_id=1), "has norms of the kind layer-plain"),
     "mistral": (dict(SIZES, sliding_window=8), "has a sliding window of 8"),
     "gpt_neox": (SIZES, "has norms of the kind layer"),
-    "arcee": (SIZES, "has no gated SiLU"),
-    "granite": (dict(SIZES, logits_scaling=2.0), "has constant factors"),
-    "gemma2": (dict(SIZES, head_dim=16), "has norms behind its branches"),
-    "phi3": (dict(SIZES, pad_token_id=1), "is a Phi3ForCausalLM"),
-    "ernie4_5": (dict(SIZES, head_dim=16), "is a Ernie4_5ForCausalLM"),
+    "arcee": (dict(SIZES, attention_bias=True), "has biases that its files cannot hold"),
+    "gemma2": (dict(SIZES, head_dim=16), "scales its queries by 0.0625, and llama.cpp by 0.25"),
+    "phi3": (dict(SIZES, pad_token_id=1, sliding_window=8), "has a sliding window of 8"),
+    "ernie4_5": (dict(SIZES, head_dim=16, use_bias=True), "has biases that its files cannot hold"),
+    "glm": (dict(SIZES, head_dim=16, pad_token_id=1), "has biases on a part of its projections"),
 }
 
 
