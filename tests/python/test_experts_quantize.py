@@ -387,3 +387,46 @@ def test_analyze_gives_kurtosis_by_expert(case, source, run_program):
         assert entry["down_input_kurtosis"] == pytest.approx(of_product, rel=1e-2, abs=1e-2), place
     shown = run_program(command).stdout
     assert "worst experts" in shown and f"{len(wanted)} experts" in shown
+
+
+def as_of_another_program(folder, out):
+    """osp's folder of 4-bit weights with what only osp says about it taken away: compressed-tensors'."""
+    out.mkdir()
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = [config.pop("osp_quantization")["architecture"]]
+    config["model_type"] = "qwen3_moe"
+    quantization = config["quantization_config"]
+    quantization["quantization_status"] = "compressed"
+    quantization["config_groups"] = {
+        "group_0": dict(quantization["config_groups"]["group_0"], targets=["Linear"])
+    }
+    quantization["ignore"] += ["re:.*mlp.gate$"]
+    (out / "config.json").write_text(json.dumps(config))
+    (out / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    return out
+
+
+def test_packed_experts_of_other_programs_are_read_as_a_plain_model(quantize, probe, tmp_path):  # noqa: F811
+    folder = quantize("Qwen3Moe", "--method", "rtn", "--bits", "4-16-16")
+    other = as_of_another_program(folder, tmp_path / "other")
+    tokens = torch.randint(0, 94, (3, 31), generator=torch.Generator().manual_seed(3))
+    wanted, found = probe(folder, tokens)["logits"], probe(other, tokens)["logits"]
+    assert difference(found, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_scales_of_experts_that_are_not_finite_are_refused(own, quantize, probe, tmp_path):  # noqa: F811
+    folder = quantize("Qwen3Moe", "--method", "rtn", "--bits", "4-16-16")
+    other = as_of_another_program(folder, tmp_path / "other")
+    if own:
+        (other / "config.json").write_bytes((folder / "config.json").read_bytes())
+    weights = load_file(other / "model.safetensors")
+    name = "model.layers.2.mlp.experts.3.down_proj.weight"
+    weights[name + "_scale"][5] = float("nan")
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    result = probe(other, check=False)
+    assert result.returncode == 3 and name in result.stderr, result.stderr
+    del weights[name + "_scale"]
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    result = probe(other, check=False)
+    assert result.returncode == 3 and name + "_scale" in result.stderr, result.stderr
