@@ -21,7 +21,8 @@ TEST(RequestJson, IsCanonicalTextOfTheFieldsThatAffectResults) {
             R"("asymmetric":false,"bits":"4-4-4","cache_clip":1.0,"calibration":"",)"
             R"("calibration_type":"fp32","down_group":0,"group":0,"hadamard_block":0,)"
             R"("length":2048,"mean_offset":"none","profile":"osp-paper","seed":0,)"
-            R"("spin_batch":8,"spin_length":0,"spin_steps":100,"windows":128,"method":"gptq"})");
+            R"("spin_batch":8,"spin_length":0,"spin_steps":100,"tables":"bf16",)"
+            R"("windows":128,"method":"gptq"})");
 }
 
 TEST(RequestJson, DoesNotDependOnWhereAndHowTheModelIsWritten) {
