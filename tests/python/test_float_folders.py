@@ -239,8 +239,12 @@ def test_every_command_reads_the_folder_back(
     result = run_program(
         ["osp", "export", folder, "--format", "gguf", "--out", tmp_path / "m.gguf"], check=False
     )
-    assert result.returncode == 3, result.stderr
-    assert "numbers" in result.stderr or "Hadamard" in result.stderr, result.stderr
+    if "Hadamard" in result.stderr:
+        assert result.returncode == 3 and method in ("quarot+rtn", "ffn-hadamard+gptq")
+    elif bits.startswith("mxfp4"):  # GGUF has these blocks; test_gguf_types.py reads them back
+        assert result.returncode == 0, result.stderr
+    else:
+        assert result.returncode == 3 and "no type of GGUF holds" in result.stderr, result.stderr
 
 
 @pytest.mark.parametrize("bits", ["mxfp4-16-16", "nvfp4-nvfp4-16", "fp8-fp8-fp8", "mxfp4-mxfp4-mxfp4"])

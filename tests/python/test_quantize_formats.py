@@ -90,8 +90,10 @@ def test_gptq_folder_holds_our_weights(bits, arguments, model_dir, tmp_path, qua
         load_file(model_dir / "model.safetensors"),
         load_file(tmp_path / "gptq" / "model.safetensors"),
     )
+    tables = {"model.embed_tokens.weight", "lm_head.weight"}  # in 16 bits
     for name in original.keys() - wanted.keys():
-        assert torch.equal(tensors[name], original[name]), name
+        kept = original[name].bfloat16().float() if name in tables else original[name]
+        assert torch.equal(tensors[name], kept), name
     assert AutoConfig.from_pretrained(tmp_path / "gptq").quantization_config["group_size"] == (
         32 if arguments else -1
     )
