@@ -5,8 +5,8 @@
 
 Every rank gets a network namespace that is wired to one bridge; `--rate` limits what it sends and what it
 receives (a token bucket, `tc … tbf`). So the bytes of its interface are its own, whatever else the machine
-does. This needs root and Debian's iproute2. Without root the ranks talk over the loopback interface, whose
-bytes are everyone's and not told, and a rate is refused.
+does. This needs root and Debian's iproute2. Where the networks cannot be made, the ranks talk over the
+loopback interface, whose bytes are everyone's and not told, and a rate is refused.
 
 The command finds its peers by the variables that torchrun sets. Each rank prints one JSON object; this prints
 {"ranks": [...]}, in order. If one rank fails the others are ended, and so is this, with its status.
@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,8 +26,18 @@ HUB = "hub"
 PORT = "29411"
 
 
+class CannotSeparate(Exception):
+    """The networks cannot be made; the text says what failed."""
+
+
 def run(*words):
-    subprocess.run([str(word) for word in words], check=True)
+    words = [str(word) for word in words]
+    try:
+        result = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise CannotSeparate(f"{words[0]}: {error.strerror}") from error
+    if result.returncode:
+        raise CannotSeparate(f"`{' '.join(words)}`: {result.stderr.strip() or result.returncode}")
 
 
 class Networks:
@@ -114,16 +125,16 @@ def wait_for_all(processes, timeout_s):
     """The first status that is not 0, after which the others are ended; 0 if there is none."""
     end = time.monotonic() + timeout_s
     status = 0
-    while any(process.poll() is None for process in processes):
-        failed = [process.returncode for process in processes if process.poll() not in (None, 0)]
-        if failed or time.monotonic() > end:
-            status = failed[0] if failed else 124
-            for process in processes:
-                process.kill()
-            break
-        time.sleep(0.02)
-    for process in processes:
-        process.wait()
+    try:
+        while any(process.poll() is None for process in processes) and not status:
+            failed = [process.returncode for process in processes if process.poll() not in (None, 0)]
+            status = failed[0] if failed else 124 if time.monotonic() > end else 0
+            time.sleep(0.02)
+    finally:  # also when this process is asked to end
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
     return status or next((p.returncode for p in processes if p.returncode), 0)
 
 
@@ -143,14 +154,19 @@ def main():
     parser.add_argument("--timeout", type=float, default=1200, help="seconds for all of it")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    if os.geteuid() == 0:
-        networks = Networks(options.ranks, options.rate)
-    elif options.rate:
-        print("error: a limit of the network's rate needs root (ip netns, tc)", file=sys.stderr)
-        return 2
-    else:
+    networks = Networks(options.ranks, options.rate)
+    try:
+        with networks:
+            pass
+    except CannotSeparate as reason:
+        if options.rate:
+            print(f"error: the network cannot be limited to {options.rate}, which needs root: {reason}",
+                  file=sys.stderr)  # fmt: skip
+            return 2
         networks = Loopback()
         options.port = free_port()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
     with networks, tempfile.TemporaryDirectory() as folder:
         paths = [os.path.join(folder, str(rank)) for rank in range(options.ranks)]
         with contextlib.ExitStack() as files:

@@ -17,16 +17,21 @@ namespace {
 constexpr const char* kAmounts[] = {"step_seconds", "steps_per_s", "cpu_seconds", "sent_bytes",
                                     "peak_memory_bytes"};
 
-// Starts `command` as every rank and returns what they print together.
-Json run_ranks(const RanksBench& bench, const std::string& rate,
-               const std::vector<std::string>& command, const Environment& environment) {
+// Starts `command` as every rank and returns what they print.
+Json launch(const RanksBench& bench, const std::string& rate,
+            const std::vector<std::string>& command, const Environment& environment) {
   std::vector<std::string> words = {bench.python, bench.launcher,
                                     "--ranks",    std::to_string(bench.ranks),
                                     "--threads",  std::to_string(bench.threads)};
   if (!rate.empty()) words.insert(words.end(), {"--rate", rate});
   words.emplace_back("--");
   words.insert(words.end(), command.begin(), command.end());
-  return joined_ranks(run_child(words, environment));
+  return run_child(words, environment);
+}
+
+Json run_ranks(const RanksBench& bench, const std::string& rate,
+               const std::vector<std::string>& command, const Environment& environment) {
+  return joined_ranks(launch(bench, rate, command, environment));
 }
 
 // Whether every run knows `key`.
@@ -87,6 +92,10 @@ Json joined_ranks(const Json& printed) {
                  {"peak_memory_bytes", memory}, {"loss", ranks[0].at("loss")}};
   if (ranks[0].contains("versions")) result["versions"] = ranks[0]["versions"];
   return result;
+}
+
+void try_network(const RanksBench& bench, const std::string& rate) {
+  launch(bench, rate, {"echo", "{}"}, {});
 }
 
 Json run_ranks_osp(const RanksBench& bench, const std::string& rate, const std::string& way) {

@@ -42,6 +42,9 @@ inline constexpr const char* kRanksOspWays[] = {"exact", "bf16"};
 Json run_ranks_osp(const RanksBench& bench, const std::string& rate, const std::string& way);
 Json run_ranks_peer(const RanksBench& bench, const std::string& rate, const RanksPeer& peer);
 
+// Makes the ranks' networks once, as the runs do. Error(unsupported) if that fails; the launcher has said why.
+void try_network(const RanksBench& bench, const std::string& rate);
+
 // The same of what the ranks printed: {"ranks": [one object per rank]}.
 Json joined_ranks(const Json& printed);
 

@@ -100,6 +100,20 @@ void add_run(RanksRuns& side, const Json& run, Console& console) {
   console.line("  {}: {:.3f} steps/s", side.name, run["steps_per_s"].get<double>());
 }
 
+// Refuses, before hours of measuring, a step that the peers cannot share evenly, and networks that cannot be made.
+void check_runs(const BenchRanksCommand& options) {
+  const RanksBench& bench = options.bench;
+  const int64_t of_ranks = speed_recipe(bench.model).model.context * bench.ranks;
+  if (bench.batch_tokens % of_ranks != 0) {
+    fail(ErrorCode::usage,
+         "--batch-tokens {}: {} ranks share a step's sequences evenly where it is a multiple of "
+         "{}; give {}",
+         bench.batch_tokens, bench.ranks, of_ranks,
+         std::max<int64_t>(1, bench.batch_tokens / of_ranks) * of_ranks);
+  }
+  for (const std::string& rate : options.rates) try_network(bench, rate == "none" ? "" : rate);
+}
+
 // All runs on one network, in turn.
 Json bench_network(const BenchRanksCommand& options, const std::string& rate,
                    const RanksPeer& tuned, Console& console) {
@@ -139,6 +153,7 @@ int run_bench_ranks(const BenchRanksCommand& options) {
   check_peer(options.bench.python, options.bench.peer);
   check_peer(options.bench.python, options.bench.launcher);
   Console console(options.common.quiet);
+  check_runs(options);
   Json trials = Json::array();
   const auto measure = [&](const RanksPeer& peer) {
     const double rate = run_ranks_peer(options.bench, "", peer)["steps_per_s"].get<double>();

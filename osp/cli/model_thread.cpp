@@ -30,6 +30,7 @@ std::optional<std::string> ModelCall::take_piece() {
 std::string ModelCall::result() {
   const std::lock_guard lock(mutex_);
   OSP_CHECK(ended_, "a call that runs has no result");
+  if (error_ && closed_) fail(ErrorCode::interrupted, "the model was closed during the call");
   if (error_) std::rethrow_exception(error_);
   return result_;
 }
@@ -90,7 +91,7 @@ ModelThread::~ModelThread() {
   {
     const std::lock_guard lock(state_->mutex);
     state_->closing = true;
-    for (const auto& call : state_->calls) call->cancel();
+    for (const auto& call : state_->calls) call->close();
     state_->changed.notify_all();
   }
   state_->thread.join();

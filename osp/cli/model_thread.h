@@ -38,6 +38,11 @@ class ModelCall {
   // Asks the work to leave, at its next forward pass at the latest. It then ends with Error(interrupted).
   void cancel() { cancelled_ = true; }
   bool was_cancelled() const { return cancelled_; }
+  // The same for a call whose model is closed, which then says so.
+  void close() {
+    closed_ = true;
+    cancel();
+  }
 
  private:
   friend class ModelThread;
@@ -45,6 +50,7 @@ class ModelCall {
 
   Work work_;
   std::atomic<bool> cancelled_ = false;
+  std::atomic<bool> closed_ = false;
   std::mutex mutex_;  // of what follows
   std::condition_variable changed_;
   std::deque<std::string> pieces_;

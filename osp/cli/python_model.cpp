@@ -76,7 +76,10 @@ PyObject* new_object(PyTypeObject* type) { return PyType_GenericAlloc(type, 0); 
 
 ModelCall& call_of(PyObject* self) { return *reinterpret_cast<CallObject*>(self)->call; }
 
+// What nobody can hear of any more need not be computed.
 void free_call(PyObject* self) {
+  const auto& call = reinterpret_cast<CallObject*>(self)->call;
+  if (call) call->cancel();
   std::destroy_at(&reinterpret_cast<CallObject*>(self)->call);
   free_object(self);
 }

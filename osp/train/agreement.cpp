@@ -54,8 +54,9 @@ void check_agreement(const Ranks& ranks, const Recipe& recipe, const std::string
        {"number of ranks", std::to_string(ranks.size())},
        // What decides which ranks meet when, but no result.
        {"device and checkpoints",
-        fmt::format("train.device = {}, checkpoint_every = {}, background_save = {}", train.device,
-                    train.checkpoint_every, train.background_save)}});
+        fmt::format(
+            "train.device = {}, checkpoint_every = {}, background_save = {}, bucket_mb = {}",
+            train.device, train.checkpoint_every, train.background_save, train.bucket_mb)}});
   if (differences.empty()) return;
   // All ranks are here: those whose recipe is another one say in which fields.
   const std::string first = ranks.text_of_first(

@@ -83,10 +83,8 @@ std::string TrainingData::fingerprint() const {
 
 void TrainingData::check(const Recipe& recipe) {
   for (const TokenDataset& set : train_sets) set.check_ids(recipe.model.vocabulary);
-  if (train.is_mixed()) {  // names a source that is too small before there is a run
-    const BatchPlan plan = batch_plan(recipe);
-    read_batch(train, plan, 0, 0, 1, recipe.data.document_mask);
-  }
+  // Names a source that is too small before there is a run.
+  read_batch(train, batch_plan(recipe), 0, 0, 1, recipe.data.document_mask);
   if (validation) {
     for (const TokenDataset& set : validation_sets) set.check_ids(recipe.model.vocabulary);
     validation_slice = read_validation(recipe, *validation);

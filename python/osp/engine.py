@@ -6,6 +6,7 @@ import ctypes
 import importlib.machinery
 import importlib.util
 import json
+import math
 import os
 import sys
 import weakref
@@ -128,6 +129,19 @@ def threads_that_sleep() -> Iterator[None]:
         del os.environ[name]
 
 
+def as_json(options: dict) -> str:
+    """The options of a call; ValueError names one that JSON cannot hold."""
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}, expected a finite number")
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"{name}: character {error.start} is half of a surrogate pair") from error
+    return json.dumps(options, default=plain)
+
+
 class EngineModel:
     """A model in this process. Calls of several threads are answered one after the other.
 
@@ -165,12 +179,12 @@ class EngineModel:
 
     def generate(self, options: dict) -> dict:
         """What `osp generate` prints with --json, for its options as keywords."""
-        return json.loads(self._result("generate", json.dumps(options, default=plain)))
+        return json.loads(self._result("generate", as_json(options)))
 
     def stream(self, options: dict) -> Iterator[str]:
         """The text in pieces, as it comes. Leaving the iterator before the end cancels the generation."""
         with translated(self._engine):
-            call = self._model.start("generate", json.dumps(options, default=plain))
+            call = self._model.start("generate", as_json(options))
         return self._pieces(call)
 
     def close(self) -> None:

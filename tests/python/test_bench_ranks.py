@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -57,9 +58,19 @@ print(json.dumps({"sent": counted() - before, "seconds": time.monotonic() - star
 """
 
 
-def launch(repo_root, *words, **options):
-    command = [sys.executable, repo_root / "bench/ranks_launch.py", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+def launch(repo_root, *words):
+    """The finished launcher, whose networks, if there were any, are gone."""
+    command = [sys.executable, str(repo_root / "bench/ranks_launch.py"), *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out, err = process.communicate(timeout=300)
+    assert_no_networks(process.pid)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def assert_no_networks(launcher):
+    if CAN_SEPARATE:
+        names = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+        assert f"osp-{launcher}-" not in names
 
 
 def test_real_ranks_beside_the_fastest_peer(run_program, repo_root, osp_build, tmp_path):
@@ -104,6 +115,8 @@ def test_what_it_cannot_do_is_refused(run_program, repo_root):
         (["--alone", "--rate", "none"], "--alone"),
         (["--osp-way", "bf16"], "--alone"),
         (["--peer", "no.py"], "no.py"),
+        (["--batch-tokens", "1280"], "a multiple of 512; give 1024"),
+        (["--ranks", "3"], "a multiple of 768; give 1536"),
     ]:
         result = run_program(["osp", "bench", "ranks", *words], check=False, cwd=repo_root)
         assert result.returncode == 2 and said in result.stderr, words
@@ -119,8 +132,34 @@ def test_a_limited_network_is_as_slow_as_asked_and_counts_its_own_bytes(repo_roo
     # 100 Mbit/s are 12.5 MB/s; the bucket lets one or two megabytes through at once.
     assert (count - 2.5e6) / 12.5e6 < first["seconds"] < 60
     assert count < first["sent"] < 1.1 * count and second["sent"] < 0.1 * count
-    names = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    assert "osp-" not in names
+
+
+def test_a_network_that_cannot_be_made_is_told_before_anything_is_measured(run_program, repo_root):
+    start = time.monotonic()
+    result = run_program(["osp", "bench", "ranks", "--rate", "nonsense"], check=False, cwd=repo_root)
+    assert result.returncode != 0 and "cannot be limited to nonsense" in result.stderr
+    assert "trial" not in result.stderr and time.monotonic() - start < 60
+
+
+def test_a_launcher_that_is_asked_to_end_leaves_nothing(repo_root, tmp_path):
+    script = tmp_path / "wait.py"
+    script.write_text("import pathlib, sys, time\npathlib.Path(sys.argv[1]).touch()\ntime.sleep(200)\n")
+    command = [
+        sys.executable,
+        repo_root / "bench/ranks_launch.py",
+        "--",
+        sys.executable,
+        script,
+        tmp_path / "on",
+    ]
+    process = subprocess.Popen(list(map(str, command)))
+    while not (tmp_path / "on").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert subprocess.run(["pgrep", "-f", str(script)], capture_output=True).returncode == 1
+    assert_no_networks(process.pid)
 
 
 def test_a_rank_that_fails_ends_the_others_and_leaves_nothing(repo_root, tmp_path):
@@ -130,6 +169,3 @@ def test_a_rank_that_fails_ends_the_others_and_leaves_nothing(repo_root, tmp_pat
     result = launch(repo_root, "--ranks", 3, "--", sys.executable, script)
     assert result.returncode == 7 and "status 7" in result.stderr
     assert time.monotonic() - start < 60
-    if CAN_SEPARATE:
-        names = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-        assert "osp-" not in names

@@ -1,8 +1,10 @@
 """Models in this process (osp._engine): the program's numbers bit for bit, errors, Ctrl-C, threads."""
 
 import base64
+import gc
 import itertools
 import json
+import math
 import os
 import pickle
 import signal
@@ -338,7 +340,7 @@ def test_a_process_that_ends_in_the_midst_of_a_call_ends_quietly(folders):
     code = (
         "import osp, sys, threading, time\n"
         "model = osp.Model.from_pretrained(sys.argv[1])\n"
-        "model.stream('A tree', max_tokens=10**9, temperature=1.0)\n"
+        "kept = model.stream('A tree', max_tokens=10**9, temperature=1.0)\n"
         "next(iter(model.stream('A', max_tokens=10**9))) if False else time.sleep(0.3)\n"
     )
     given = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "python")}
@@ -379,3 +381,31 @@ def test_lm_evals_model_is_in_this_process_and_answers_as_the_program(folders, o
         )
         model.close()
     assert answers[0] == answers[1]
+
+
+def test_a_stream_that_nobody_begins_is_not_computed(folders):
+    """Its text would keep the model busy for minutes."""
+    with osp.Model.from_pretrained(folders / "plain") as model:
+        stream = model.stream("A tree", max_tokens=10**9, temperature=1.0)
+        del stream
+        gc.collect()
+        start = time.monotonic()
+        model.generate("A", max_tokens=1)
+        assert time.monotonic() - start < 30
+
+
+def test_a_call_whose_model_is_closed_says_so(folders):
+    model = osp.Model.from_pretrained(folders / "plain")
+    stream = model.stream("A tree", max_tokens=10**9, temperature=1.0)
+    next(stream)
+    model.close()
+    with pytest.raises(engine.EngineError, match="the model was closed during the call"):
+        list(stream)
+
+
+def test_what_json_cannot_hold_is_named(folders):
+    with osp.Model.from_pretrained(folders / "plain") as model:
+        with pytest.raises(ValueError, match="temperature is nan"):
+            model.generate("A", temperature=math.nan)
+        with pytest.raises(ValueError, match="prompt: character 3 is half of a surrogate pair"):
+            model.generate("abc\ud800", temperature=1.0)
