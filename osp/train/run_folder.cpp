@@ -1,6 +1,7 @@
 #include "osp/train/run_folder.h"
 
 #include <ATen/Parallel.h>
+#include <fmt/ranges.h>
 #include <torch/headeronly/version.h>
 
 #include <charconv>
@@ -117,10 +118,12 @@ void check_checkpoint(RunFolder& folder, const Recipe& recipe, const std::string
          recipe.train.steps, where, folder.checkpoint.step);
   }
   if (json_string(manifest, "data_fingerprint", where) != data_fingerprint) {
+    std::vector<std::string> paths;
+    for (const DataSource& source : sources_of(recipe.data)) paths.push_back(source.path);
     fail(ErrorCode::usage,
-         "{}: was trained on other data than {} holds now: restore that data, or choose another "
+         "{}: was trained on other data than {} {} now: restore that data, or choose another "
          "folder with --out",
-         where, sources_of(recipe.data)[0].path);
+         where, fmt::join(paths, ", "), paths.size() == 1 ? "holds" : "together hold");
   }
   if (json_int(manifest, "threads", where) != at::get_num_threads()) {
     console.warn(
