@@ -123,16 +123,42 @@ std::string usage_message(const Command::Entry& root, const CLI::ParseError& err
   return fmt::format("osp {}: {}; see `osp {} --help`", path, error.what(), path);
 }
 
-// The words with `--option=` as two: the parser would take the next word for the value, and empty is meant.
-std::vector<std::string> with_empty_values(const std::vector<std::string>& words) {
-  std::vector<std::string> all;
-  bool are_options = true;
+// The application that the first words name: of the command, or of its part.
+const CLI::App& named_app(const CLI::App& root, const std::vector<std::string>& words) {
+  const CLI::App* app = &root;
   for (const std::string& word : words) {
-    are_options = are_options && word != "--";
-    const bool is_empty =
-        are_options && word.starts_with("--") && word.find('=') == word.size() - 1;
-    all.push_back(is_empty ? word.substr(0, word.size() - 1) : word);
+    const auto parts =
+        app->get_subcommands([&](const CLI::App* part) { return part->get_name() == word; });
+    if (parts.empty()) break;
+    app = parts.front();
+  }
+  return *app;
+}
+
+// The words with `--option=` as two: the parser would take the next word for the value, and empty is meant.
+std::vector<std::string> with_empty_values(const CLI::App& root,
+                                           const std::vector<std::string>& words) {
+  const CLI::App& app = named_app(root, words);
+  const auto option_of = [&](const std::string& word) {
+    return word.starts_with("--") ? app.get_option_no_throw(word) : nullptr;
+  };
+  const auto takes_value = [&](const std::string& word) {
+    const CLI::Option* option = option_of(word);
+    return option != nullptr && option->get_items_expected_max() > 0;
+  };
+  std::vector<std::string> all;
+  bool are_options = true, is_value = false;
+  for (const std::string& word : words) {
+    are_options = are_options && (is_value || word != "--");
+    const std::string name = word.substr(0, word.find('='));
+    const bool ends = are_options && !is_value && name.size() + 1 == word.size();
+    const bool is_empty = ends && takes_value(name);
+    if (ends && !is_empty && option_of(name) != nullptr) {
+      fail(ErrorCode::usage, "{} takes no value", name);
+    }
+    all.push_back(is_empty ? name : word);
     if (is_empty) all.emplace_back();
+    is_value = are_options && !is_value && takes_value(word);  // the next word
   }
   return all;
 }
@@ -225,7 +251,7 @@ int CommandLine::run(int argc, char** argv) {
     print_interface(*root_);
     return 0;
   }
-  std::vector<std::string> rest = with_empty_values(words);
+  std::vector<std::string> rest = with_empty_values(*root_->app, words);
   std::reverse(rest.begin(), rest.end());  // the parser takes the last word first
   try {
     root_->app->parse(std::move(rest));

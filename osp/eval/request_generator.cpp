@@ -192,7 +192,8 @@ Row row_of(const ParameterStore& store, const Tokenizer& tokenizer,
         "request {}: a context of {} tokens and up to {} more pass the {} tokens beyond which the "
         "rotary embedding (longrope) of the model has other factors, for the whole text; many "
         "texts at a time are generated within these alone. Give shorter contexts (fewer shots), or "
-        "use osp generate, which reads such a text again",
+        "use osp generate, which reads such a text again (of a quantized folder with --engine "
+        "simulated)",
         number, row.context.size(), request.max_tokens, scaling.original_context);
   }
   row.stream.emplace(

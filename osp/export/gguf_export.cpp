@@ -207,7 +207,9 @@ void check_gguf_export(const ParameterStore& store, const GgufExportOptions& opt
     fail(
         ErrorCode::unsupported,
         "{}: the model needs a Hadamard transform before each down projection while it runs, which "
-        "no GGUF file can ask for; quantize by a method without it, such as gptq, to export",
+        "no GGUF file can ask for; quantize by a method without it, such as gptq, or name a "
+        "--dtype, "
+        "which takes those layers as numbers",
         options.where);
   }
   // Every tensor has values that its type holds.

@@ -85,15 +85,20 @@ void refuse_features(const GgufMetadata& metadata) {
     const bool bears = std::ranges::any_of(kBearingKeys, [&](std::string_view part) {
       return name.find(part) != std::string_view::npos;
     });
-    const bool read = std::ranges::find(kReadKeys, name) != kReadKeys.end() ||
+    // Of a Granite, llama.cpp takes this key for whether there is a rotary embedding at all.
+    const bool turns = name != "rope.scaling.finetuned" ||
+                       architecture_of(metadata).name != "granite" || metadata.flag(full);
+    const bool read = (turns && std::ranges::find(kReadKeys, name) != kReadKeys.end()) ||
                       is_gguf_family_key(architecture_of(metadata).name, name);
     if (!bears || read || is_neutral(metadata, full, name)) {
       continue;
     }
     std::string shown = "given";
-    if (!value.is_array && value.type == GgufType::string) {
+    if (!value.is_array && value.type == GgufType::boolean) {
+      shown = metadata.flag(full) ? "true" : "false";
+    } else if (!value.is_array && value.type == GgufType::string) {
       shown = fmt::format("\"{}\"", printable(metadata.text(full)));
-    } else if (!value.is_array && value.type != GgufType::boolean) {
+    } else if (!value.is_array) {
       shown = fmt::format("{}", metadata.number(full));
     }
     fail(ErrorCode::unsupported,

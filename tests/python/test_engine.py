@@ -198,7 +198,8 @@ def test_one_wrong_rounding_would_be_seen(folders, probe):
     """The control: an embedding that differs by an ulp of fp16 gives other states."""
     ids = ids_of(40)
     reference = Engine(folders("plain"), base_of)
-    table = reference.tensors["model.embed_tokens.weight"]
+    table = reference.tensors["model.embed_tokens.weight"].float()
+    reference.tensors["model.embed_tokens.weight"] = table
     table[ids[0], 0] = torch.tensor(np.nextafter(np.float16(table[ids[0], 0]), np.float16(10)).item())
     assert not torch.equal(reference.states(torch.tensor(ids)), probe(folders("plain"), ids)[0])
 

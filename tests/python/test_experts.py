@@ -2,12 +2,16 @@
 
 import json
 
+import family_cases
 import pytest
 import torch
 import transformers
+from family_cases import PROMPT, SIZES, YARN, greedy
 from safetensors.torch import load_file, save_file
-from test_families import PROMPT, SIZES, YARN, assert_equals, difference, greedy, probe  # noqa: F401
+from test_families import assert_equals, difference
 from transformers import AutoModelForCausalLM
+
+probe = family_cases.probe
 
 LLAMA_LIKE = dict(SIZES, intermediate_size=80, num_key_value_heads=2)
 QWEN = dict(LLAMA_LIKE, head_dim=16, moe_intermediate_size=32, num_experts=5, num_experts_per_tok=2)
@@ -68,7 +72,7 @@ def random_model(case, **changes):
 
 @pytest.mark.parametrize("isa", [None, "portable"])
 @pytest.mark.parametrize("case", CASES)
-def test_logits_and_greedy_text_equal_transformers(case, isa, probe, tmp_path):  # noqa: F811
+def test_logits_and_greedy_text_equal_transformers(case, isa, probe, tmp_path):
     model = random_model(case)
     model.save_pretrained(tmp_path)
     tokens = greedy(model, PROMPT, 13)
@@ -93,7 +97,7 @@ def test_each_switch_changes_the_logits(case, changes):
 
 
 @pytest.mark.parametrize("case", ["Qwen3Moe", "Olmoe"])
-def test_equal_probabilities_choose_the_experts_of_transformers(case, probe, tmp_path):  # noqa: F811
+def test_equal_probabilities_choose_the_experts_of_transformers(case, probe, tmp_path):
     """Experts in pairs with one row of the router: every choice of an odd number of them has a tie."""
     model = random_model(case, num_experts=6, num_experts_per_tok=3)
     with torch.no_grad():
@@ -125,7 +129,7 @@ def joined_layout(weights):
 
 
 @pytest.mark.parametrize("case", ["Qwen3Moe", "Qwen3Moe dense layers", "Qwen3Moe square", "Olmoe"])
-def test_experts_in_one_tensor_are_read_as_well(case, probe, tmp_path):  # noqa: F811
+def test_experts_in_one_tensor_are_read_as_well(case, probe, tmp_path):
     model = random_model(case)
     model.save_pretrained(tmp_path)
     weights = joined_layout(load_file(tmp_path / "model.safetensors"))
@@ -136,7 +140,7 @@ def test_experts_in_one_tensor_are_read_as_well(case, probe, tmp_path):  # noqa:
 
 
 @pytest.mark.parametrize("case", ["Qwen3Moe", "Olmoe"])
-def test_sharded_and_narrow_weights_are_read_exactly(case, probe, tmp_path):  # noqa: F811
+def test_sharded_and_narrow_weights_are_read_exactly(case, probe, tmp_path):
     random_model(case).to(torch.bfloat16).save_pretrained(tmp_path, max_shard_size="20KB")
     assert (tmp_path / "model.safetensors.index.json").exists()
     model = AutoModelForCausalLM.from_pretrained(
@@ -233,7 +237,7 @@ SMALL = dict(
         (OLMOE_1B_7B, "Olmoe", SMALL),
     ],
 )
-def test_a_published_config_is_read(published, case, small, probe, tmp_path):  # noqa: F811
+def test_a_published_config_is_read(published, case, small, probe, tmp_path):
     """With the published number of experts; the model that transformers makes of the same file."""
     config = dict(published, **small)
     sizes = {key: value for key, value in config.items() if key in small or "expert" in key}
@@ -246,7 +250,7 @@ def test_a_published_config_is_read(published, case, small, probe, tmp_path):  #
 
 
 @pytest.mark.parametrize("published", [QWEN3_30B_A3B, OLMOE_1B_7B])
-def test_a_published_config_in_its_own_sizes_asks_for_its_tensors(published, probe, tmp_path):  # noqa: F811
+def test_a_published_config_in_its_own_sizes_asks_for_its_tensors(published, probe, tmp_path):
     """The file as it is, beside weights that are not the model's."""
     (tmp_path / "config.json").write_text(json.dumps(published))
     save_file({"model.embed_tokens.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
@@ -293,7 +297,7 @@ CONFIG_REFUSALS = {
 
 
 @pytest.mark.parametrize("case", CONFIG_REFUSALS)
-def test_config_that_osp_cannot_follow_is_refused_by_name(case, probe, tmp_path):  # noqa: F811
+def test_config_that_osp_cannot_follow_is_refused_by_name(case, probe, tmp_path):
     family, changes, named = CONFIG_REFUSALS[case]
     if family == "dense":
         transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**LLAMA_LIKE)).save_pretrained(tmp_path)
@@ -311,7 +315,7 @@ def test_config_that_osp_cannot_follow_is_refused_by_name(case, probe, tmp_path)
 @pytest.mark.parametrize(
     "changes", [dict(n_shared_experts=0), dict(n_group=1, topk_group=1), dict(scoring_func="softmax")]
 )
-def test_keys_that_change_nothing_are_passed_over(changes, probe, tmp_path):  # noqa: F811
+def test_keys_that_change_nothing_are_passed_over(changes, probe, tmp_path):
     model = random_model("Qwen3Moe")
     model.save_pretrained(tmp_path)
     path = tmp_path / "config.json"
@@ -369,7 +373,7 @@ WEIGHT_REFUSALS = {
 
 
 @pytest.mark.parametrize("case", WEIGHT_REFUSALS)
-def test_weights_that_do_not_fit_are_refused_by_name(case, probe, tmp_path):  # noqa: F811
+def test_weights_that_do_not_fit_are_refused_by_name(case, probe, tmp_path):
     change, named = WEIGHT_REFUSALS[case]
     random_model("Qwen3Moe").save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")

@@ -4,15 +4,19 @@ give the same logits again, experts without tokens, kurtosis by expert, and what
 import json
 import re
 
+import family_cases
 import pytest
 import torch
 import torch.nn.functional as F
+from family_cases import greedy
 from oracles import quantize_methods as oracle
 from safetensors.torch import load_file, save_file
 from small_tokenizers import letter_tokenizer
 from test_experts import random_model
-from test_families import difference, greedy, probe  # noqa: F401
+from test_families import difference
 from train_fixture import one_thread, write_recipe
+
+probe = family_cases.probe
 
 WINDOWS, LENGTH = 32, 32
 SIZES = dict(vocab_size=96, hidden_size=64, intermediate_size=64)
@@ -204,7 +208,7 @@ def test_rounding_to_nearest_is_that_of_every_matrix_and_leaves_the_router(case,
 
 @pytest.mark.parametrize("method", ["rtn", "gptq"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_quantized_folder_gives_the_logits_of_its_numbers(case, method, quantize, probe):  # noqa: F811
+def test_a_quantized_folder_gives_the_logits_of_its_numbers(case, method, quantize, probe):
     out = quantize(case, "--method", method, "--bits", "4-16-16")
     codes, scales = codes_of(out)
     model = random_model(case, **CASES[case])
@@ -220,7 +224,7 @@ ROTATIONS = ["ffn-hadamard+rtn", "ffn-hadamard+gptq", "quarot+rtn", "quarot+gptq
 
 @pytest.mark.parametrize("method", ROTATIONS)
 @pytest.mark.parametrize("case", CASES)
-def test_transforms_keep_the_model(case, method, source, quantize, probe):  # noqa: F811
+def test_transforms_keep_the_model(case, method, source, quantize, probe):
     """At 16 bits of weights nearly nothing is rounded: what is left of the difference is the transform's."""
     model, _, _, _ = source(case)
     out = quantize(case, "--method", method, "--bits", "8-16-16", "--group", 16)
@@ -406,7 +410,7 @@ def as_of_another_program(folder, out):
     return out
 
 
-def test_packed_experts_of_other_programs_are_read_as_a_plain_model(quantize, probe, tmp_path):  # noqa: F811
+def test_packed_experts_of_other_programs_are_read_as_a_plain_model(quantize, probe, tmp_path):
     folder = quantize("Qwen3Moe", "--method", "rtn", "--bits", "4-16-16")
     other = as_of_another_program(folder, tmp_path / "other")
     tokens = torch.randint(0, 94, (3, 31), generator=torch.Generator().manual_seed(3))
@@ -415,7 +419,7 @@ def test_packed_experts_of_other_programs_are_read_as_a_plain_model(quantize, pr
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_scales_of_experts_that_are_not_finite_are_refused(own, quantize, probe, tmp_path):  # noqa: F811
+def test_scales_of_experts_that_are_not_finite_are_refused(own, quantize, probe, tmp_path):
     folder = quantize("Qwen3Moe", "--method", "rtn", "--bits", "4-16-16")
     other = as_of_another_program(folder, tmp_path / "other")
     if own:

@@ -188,6 +188,11 @@ def test_an_empty_value_is_empty_and_leaves_the_next_word_alone(place, run_progr
         ["osp", "eval", model, "--data", place / "text.txt", "--limit=", "--json"], check=False
     )
     assert result.returncode == 2 and '--limit is ""' in result.stderr
+    # A value that looks like an option is one all the same.
+    result = run_program(["osp", "generate", model, "--prompt", "--x=", "--max-tokens", "1", "--json"])
+    assert json.loads(result.stdout)["prompt"] == "--x="
+    result = run_program(["osp", "eval", model, "--data", place / "text.txt", "--json="], check=False)
+    assert result.returncode == 2 and "--json takes no value" in result.stderr
     # A value that ends with "=" is whole, and behind -- nothing is an option.
     result = run_program(
         ["osp", "train", place / "none.toml", "--set=train.steps=", "--dry-run"], check=False

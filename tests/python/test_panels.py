@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from serve_fixture import NOT_IN_INTEGERS
 
@@ -30,7 +31,9 @@ def test_nothing_but_the_weights_is_left_behind(panels, serve_folder):
 def test_the_codes_lie_where_the_document_says(panels, serve_folder):
     """docs/formats.md, "Panels", read by an independent program."""
     file = load_file(panels / "panels.safetensors")
-    weights = load_file(serve_folder / "model.safetensors")
+    with safe_open(serve_folder / "model.safetensors", "numpy") as stored:  # numpy has no bf16, as tables are
+        names = [name for name in list(stored.keys()) if "_proj.weight_" in name]
+        weights = {name: stored.get_tensor(name) for name in names}
 
     def codes_of(name):
         words = weights[f"model.layers.1.{name}.weight_packed"].view(np.uint32)

@@ -47,9 +47,9 @@ def codes_of(run_program, model):
 
     def run(method, *options):
         out = folder / f"{method}-{len(list(folder.iterdir()))}"
-        run_program(["osp", "quantize", folder / "model", "--method", method, "--bits", "4-16-16",
-                     "--calibration", folder / "text.txt", "--windows", WINDOWS, "--calibration-type", "fp32",
-                     "--out", out, "--quiet", *options], env=one_thread())  # fmt: skip
+        words = ["--bits", "4-16-16", "--tables", "fp32", "--windows", WINDOWS, "--calibration-type", "fp32"]
+        words += ["--calibration", folder / "text.txt", "--out", out, "--quiet", *options]
+        run_program(["osp", "quantize", folder / "model", "--method", method, *words], env=one_thread())
         tensors, codes = load_file(out / "model.safetensors"), {}
         for name in [n[: -len("_packed")] for n in tensors if n.endswith("_packed")]:
             words = tensors[name + "_packed"]
