@@ -186,6 +186,7 @@ def write_file(path, architecture, model, neighbours, type_=Type.F32, changed=No
     }
     for key, value in {**metadata, **(changed or {})}.items():
         add = writer.add_uint32 if isinstance(value, int) else writer.add_float32
+        add = writer.add_bool if isinstance(value, bool) else add
         add = writer.add_array if isinstance(value, list) else add
         add(f"{architecture}.{key}", value)
     with torch.no_grad():
@@ -390,6 +391,29 @@ def test_tensors_and_keys_beyond_the_architecture_are_refused_by_name(tmp_path, 
         command = ["osp", "export", tmp_path / "m.gguf", "--format", "hf", "--out", tmp_path / "x"]
         result = run_program(command, check=False)
         assert result.returncode == 3 and reason in result.stderr, result.stderr
+
+
+def test_a_granite_without_a_rotary_embedding_is_refused(tmp_path, run_program):
+    """llama.cpp takes rope.scaling.finetuned of this architecture for whether there is one."""
+    name = next(name for name, case in MORE.items() if case[0] == "granite")
+    _, cls, config, changed, neighbours, keys = MORE[name]
+    model = random_model(cls, config, changed)
+    for value in (True, False):
+        file = tmp_path / f"{value}.gguf"
+        write_file(file, "granite", model, neighbours, Type.F32, {**keys, "rope.scaling.finetuned": value})
+        command = ["osp", "export", file, "--format", "hf", "--out", tmp_path / str(value)]
+        result = run_program(command, check=False)
+        assert result.returncode == (0 if value else 3), result.stderr
+    assert "granite.rope.scaling.finetuned = false is not supported" in result.stderr
+
+
+def test_a_file_is_named_after_its_folder_with_all_dots(tmp_path, run_program):
+    random_model(*MODELS["qwen3"][1:4]).save_pretrained(tmp_path / "Qwen3-0.6B")
+    out = tmp_path / "out.gguf"
+    run_program(
+        ["osp", "export", tmp_path / "Qwen3-0.6B", "--format", "gguf", "--dtype", "f16", "--out", out]
+    )
+    assert gguf.GGUFReader(out).fields["general.name"].contents() == "Qwen3-0.6B"
 
 
 @pytest.mark.parametrize("name", ["qwen3", "smollm3"])
