@@ -90,7 +90,7 @@ void refuse_features(const GgufMetadata& metadata) {
                        architecture_of(metadata).name != "granite" || metadata.flag(full);
     const bool read = (turns && std::ranges::find(kReadKeys, name) != kReadKeys.end()) ||
                       is_gguf_family_key(architecture_of(metadata).name, name);
-    if (!bears || read || is_neutral(metadata, full, name)) {
+    if (!bears || read || (turns && is_neutral(metadata, full, name))) {
       continue;
     }
     std::string shown = "given";
