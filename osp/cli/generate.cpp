@@ -60,7 +60,7 @@ int run(const GenerateCommand& options) {
           result.prompt_tokens.size(), result.prompt_seconds,
           loaded->engine_note.empty() ? "" : loaded->engine_note + "; ", result.finish,
           result.dropped > 0 ? fmt::format("; the first {} tokens fell out of the context of {}",
-                                           result.dropped, loaded->model.store.config.context)
+                                           result.dropped, result.context)
                              : "");
   return 0;
 }

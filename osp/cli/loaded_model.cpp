@@ -73,6 +73,16 @@ std::string load_on_engine(const std::string& dir, const QuantizedConfig& config
   return "";
 }
 
+// Why texts that the model can read would not fit the integer engine; "" if all do.
+std::string why_auto_simulates(const ModelConfig& config) {
+  const RopeScaling& scaling = config.rope_scaling;
+  if (scaling.type != "longrope" || scaling.original_context >= config.context) return "";
+  return fmt::format(
+      "its rotary embedding (longrope) has other factors beyond {} tokens; --engine integer runs "
+      "texts of up to as many",
+      scaling.original_context);
+}
+
 }  // namespace
 
 std::unique_ptr<Engine> load_engine(const std::string& dir, const EngineOptions& options) {
@@ -129,9 +139,13 @@ std::unique_ptr<LoadedModel> load_model_at(const std::string& dir, const std::st
     const BitWidths& own = config.info.bits;
     if (!bits.empty() && loaded->bits != own) refuse_bits(bits, dir, own);
     loaded->bits = own;
-    const std::string simulated_because = choice.engine == "simulated"
-                                              ? "--engine simulated"
-                                              : load_on_engine(dir, config, choice, *loaded);
+    std::string simulated_because = choice.engine == "simulated" ? "--engine simulated" : "";
+    if (choice.engine == "auto" && !is_panel_dir(dir)) {
+      simulated_because = why_auto_simulates(config.model);
+    }
+    if (simulated_because.empty()) {
+      simulated_because = load_on_engine(dir, config, choice, *loaded);
+    }
     if (simulated_because.empty()) return loaded;
     if (choice.engine == "integer") {
       fail(ErrorCode::unsupported, "--engine integer: {}: {}; leave out --engine to simulate it",

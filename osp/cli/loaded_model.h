@@ -38,7 +38,8 @@ struct EngineChoice {
     visit(
         "engine", self.engine, Choices{{"auto", "integer", "simulated"}},
         "how a quantized model dir runs: integer = on 4-bit integers, simulated = rounded numbers "
-        "in floating point, auto = integer where the model and its widths allow it");
+        "in floating point, auto = integer where the model, its widths and its whole context allow "
+        "it");
     visit("head", self.head, Choices{{"16", "8", "4"}},
           "bits of the output layer's weights on the integer engine; the most likely token is that "
           "of 16 bits in any case",

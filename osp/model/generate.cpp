@@ -143,6 +143,7 @@ Generation generate(NextToken& model, const ModelConfig& config, const Tokenizer
   std::vector<int32_t> all = result.prompt_tokens;
   size_t unread = 0;  // first token that the model has not read
   const int64_t context = std::min(config.context, model.most_tokens());
+  result.context = context;
   for (int64_t i = 0; i < options.max_tokens; ++i) {
     // Begin anew with half of a full context.
     if (static_cast<int64_t>(all.size() - unread) > context - model.length()) {
@@ -152,7 +153,7 @@ Generation generate(NextToken& model, const ModelConfig& config, const Tokenizer
       model.clear();
     }
     // Read all again where a text becomes long for longrope, which then turns every key by other
-    // factors, as in transformers.
+    // factors, as in transformers without a cache (and with one in its Phi-3).
     const int64_t held = model.length();
     if (held > 0 && config.rope_scaling.type == "longrope" &&
         !beyond_original(config.rope_scaling, held) &&

@@ -43,7 +43,8 @@ struct Generation {
   std::vector<int32_t> tokens;  // generated, without the end token
   std::string text;             // of `tokens`, up to a stop string
   std::string finish;           // "end" (end token), "stop" (stop string) or "length"
-  int64_t dropped = 0;          // tokens that fell out of the context
+  int64_t context = 0;          // tokens that the model could see at a time
+  int64_t dropped = 0;          // tokens that fell out of it
   double seconds = 0;
   double prompt_seconds = 0;  // of these, until the first token
 };

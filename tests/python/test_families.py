@@ -141,10 +141,22 @@ def test_the_integer_engine_goes_on_with_the_newest_half_at_longropes_original_c
     words = ["--prompt", "A word of many meanings, and", "--max-tokens", 40, "--json"]
     report = json.loads(run_program(["osp", "generate", folder, *words, "--engine", "integer"]).stdout)
     assert len(report["tokens"]) == 40 and report["dropped_tokens"] > 0
+    said = run_program(["osp", "generate", folder, *words[:-1], "--engine", "integer"]).stderr
+    assert "fell out of the context of 24" in said
+    # By default the whole context counts.
     whole = json.loads(run_program(["osp", "generate", folder, *words, "--engine", "simulated"]).stdout)
     assert len(whole["tokens"]) == 40 and whole["dropped_tokens"] == 0
+    default = json.loads(run_program(["osp", "generate", folder, *words]).stdout)
+    assert default["tokens"] == whole["tokens"] and "other factors beyond 24 tokens" in default["engine"]
+    request = json.dumps({"text": "word " * 60}) + "\n"
+    by_default, simulated = (
+        run_program(["osp", "score", folder, *engine], input=request).stdout
+        for engine in ([], ["--engine", "simulated"])
+    )
+    assert by_default == simulated
     # Longer texts at once, and texts that would grow past it among others, are refused with the reason.
-    long = run_program(["osp", "score", folder], input=json.dumps({"text": "word " * 60}) + "\n", check=False)
+    integer = ["osp", "score", folder, "--engine", "integer"]
+    long = run_program(integer, input=request, check=False)
     assert long.returncode == 3 and "longrope" in long.stderr and "--engine simulated" in long.stderr
     request = json.dumps({"context": list(range(5, 20)), "max_tokens": 20}) + "\n"
     result = run_program(["osp", "score", tmp_path / "model"], input=request, check=False)
