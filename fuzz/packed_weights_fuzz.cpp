@@ -15,7 +15,7 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 2) return 0;
-  const int64_t rows = (data[0] % 16 + 1) * 8, columns = (data[1] % 16 + 1) * 8;
+  const int64_t rows = int64_t{data[0] % 16 + 1} * 8, columns = int64_t{data[1] % 16 + 1} * 8;
   const uint8_t* const text = data + 2;
   const uint8_t* const end = std::find(text, data + size, uint8_t{0});
   if (end == data + size) return 0;

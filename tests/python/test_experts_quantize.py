@@ -59,8 +59,8 @@ def quantize(run_program, source):
         out = folder / re.sub(r"\W+", "-", "-".join(str(o) for o in (case, *options, text)))
         if not out.exists():
             run_program(["osp", "quantize", folder / "model", "--calibration", text or usual,
-                         "--windows", WINDOWS, "--length", LENGTH, "--calibration-type", "fp32",
-                         "--out", out, "--quiet", *options], env=one_thread())  # fmt: skip
+                         "--windows", WINDOWS, "--length", LENGTH, "--calibration-type", "fp32", "--tables",
+                         "fp32", "--out", out, "--quiet", *options], env=one_thread())  # fmt: skip
         return out
 
     return run

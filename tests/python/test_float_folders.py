@@ -403,7 +403,7 @@ DAMAGED = [
     ("nvfp4", say("osp_quantization/bits", "4-16-16"), ""),
     ("nvfp4", say("osp_quantization/group", 32), "groups of 32 with nvfp4 weights"),
     ("nvfp4", say("osp_quantization/symmetric", False), "zero points with nvfp4 weights"),
-    ("mxfp4", say("osp_quantization/version", 4), "version 4, this osp reads 1 to 3"),
+    ("mxfp4", say("osp_quantization/version", 5), "version 5, this osp reads 1 to 4"),
     ("mxfp4", say("hidden_size", 48), "do not divide the width 48"),
 ]  # fmt: skip
 
