@@ -4,7 +4,7 @@
 #include <cctype>
 #include <filesystem>
 #include <optional>
-#include <regex>
+#include <string_view>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
@@ -50,8 +50,18 @@ GgufTensorType type_of_codes(const QuantizedModel& model, const std::string& dir
 std::string title_of(const std::string& dir) {
   std::filesystem::path path = std::filesystem::path(dir).lexically_normal();
   if (!path.has_filename() || path.filename() == "model") path = path.parent_path();
-  static const std::regex end(R"((-\d{5}-of-\d{5})?\.gguf$)");
-  return std::regex_replace(path.filename().string(), end, "");
+  std::string name = path.filename().string();
+  constexpr std::string_view kFile = ".gguf", kPart = "-00000-of-00000";
+  if (!name.ends_with(kFile)) return name;
+  name.resize(name.size() - kFile.size());
+  // "-NNNNN-of-NNNNN" of a file in parts: the same form with digits for digits.
+  const size_t begin = name.size() < kPart.size() ? 0 : name.size() - kPart.size();
+  const bool is_part =
+      std::equal(name.begin() + static_cast<long>(begin), name.end(), kPart.begin(), kPart.end(),
+                 [](char found, char form) {
+                   return form == '0' ? found >= '0' && found <= '9' : found == form;
+                 });
+  return is_part ? name.substr(0, begin) : name;
 }
 
 // The tokenizer, the chat template and the tokens that end a text.
