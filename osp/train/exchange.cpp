@@ -187,6 +187,7 @@ bool GradientExchange::may_send_early() const {
 
 void GradientExchange::blocks_done(int64_t layer) {
   // Parameters, and so the members of a bank, are in the order of the forward pass.
+  const int64_t first_in_blocks = first_of_blocks(state_.store);
   std::vector<int64_t> first_slots;
   double bytes = 0;
   for (size_t i = 0; i < unsent_.size(); ++i) {
@@ -194,8 +195,7 @@ void GradientExchange::blocks_done(int64_t layer) {
     int64_t slot = unsent_[i];
     const auto is_behind = [&](int64_t member) {
       const int64_t of_member = state_.store.specs[static_cast<size_t>(member)].layer;
-      return of_member >= layer ||
-             (of_member == kNoLayer && member > first_of_blocks(state_.store));
+      return of_member >= layer || (of_member == kNoLayer && member > first_in_blocks);
     };
     while (slot > 0 && is_behind(bank.members[static_cast<size_t>(slot - 1)])) --slot;
     first_slots.push_back(slot);

@@ -276,3 +276,11 @@ def probe(osp_build, tmp_path_factory):
         return load_file(files / "out.safetensors")
 
     return run
+
+
+def assert_refused(result, words):
+    """A probe's process ended with one line that has all the words."""
+    assert result.returncode == 3, result.stderr
+    assert result.stderr.count("\n") == 1
+    for word in words:
+        assert word in result.stderr, word
