@@ -291,6 +291,13 @@ const GgufTypeInfo& gguf_type_info(GgufTensorType type) {
   return *info;
 }
 
+const GgufTypeInfo& gguf_type_of_blocks(GgufTensorType type, size_t values, size_t bytes) {
+  const GgufTypeInfo& info = gguf_type_info(type);
+  OSP_CHECK(values % info.block_size == 0 && bytes == values / info.block_size * info.block_bytes,
+            "{} values of {} in {} bytes", values, info.name, bytes);
+  return info;
+}
+
 std::string_view gguf_type_name(uint32_t type) { return type < kNames.size() ? kNames[type] : ""; }
 
 std::string gguf_types_read() {
@@ -301,10 +308,7 @@ std::string gguf_types_read() {
 
 void gguf_dequantize(GgufTensorType type, std::span<const std::byte> blocks,
                      std::span<float> values) {
-  const GgufTypeInfo& info = gguf_type_info(type);
-  OSP_CHECK(values.size() % info.block_size == 0 &&
-                blocks.size() == values.size() / info.block_size * info.block_bytes,
-            "{} values of {} in {} bytes", values.size(), info.name, blocks.size());
+  const GgufTypeInfo& info = gguf_type_of_blocks(type, values.size(), blocks.size());
   switch (type) {
     case GgufTensorType::f32:
       if (!values.empty()) std::memcpy(values.data(), blocks.data(), blocks.size());

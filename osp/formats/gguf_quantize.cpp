@@ -151,10 +151,7 @@ void gguf_pack_nibbles(const uint8_t* codes, uint8_t* out) {
 
 void gguf_quantize(GgufTensorType type, std::span<const float> values,
                    std::span<std::byte> blocks) {
-  const GgufTypeInfo& info = gguf_type_info(type);
-  OSP_CHECK(values.size() % info.block_size == 0 &&
-                blocks.size() == values.size() / info.block_size * info.block_bytes,
-            "{} values of {} in {} bytes", values.size(), info.name, blocks.size());
+  const GgufTypeInfo& info = gguf_type_of_blocks(type, values.size(), blocks.size());
   switch (type) {
     case GgufTensorType::f32:
       if (!values.empty()) std::memcpy(blocks.data(), values.data(), blocks.size());
