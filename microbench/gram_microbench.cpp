@@ -12,9 +12,10 @@
 #include "microbench/timing.h"
 #include "osp/ops/gram.h"
 #include "osp/ops/isa.h"
+#include "osp/ops/tensor_library.h"
 
 int main(int argc, char** argv) {
-  osp::apply_isa_environment();
+  osp::prepare_tensor_library();
   const int64_t rows = argc > 1 ? std::atoll(argv[1]) : 8192;
   const int repetitions = argc > 2 ? std::atoi(argv[2]) : 5;
   fmt::print("{} rows, {}{}\n{:>8} {:>14} {:>14} {:>14}\n", rows, osp::isa_name(osp::active_isa()),

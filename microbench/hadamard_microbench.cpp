@@ -11,9 +11,10 @@
 #include "microbench/timing.h"
 #include "osp/ops/hadamard.h"
 #include "osp/ops/isa.h"
+#include "osp/ops/tensor_library.h"
 
 int main(int argc, char** argv) {
-  osp::apply_isa_environment();
+  osp::prepare_tensor_library();
   const int64_t rows = argc > 1 ? std::atoll(argv[1]) : 512;
   const int repetitions = argc > 2 ? std::atoi(argv[2]) : 9;
   fmt::print("{} rows, fp32, {}\n{:>8} {:>6} {:>12} {:>12} {:>8} {:>10}\n", rows,

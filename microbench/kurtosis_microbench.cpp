@@ -13,10 +13,10 @@
 #include "osp/bench/speed.h"
 #include "osp/measure/outliers.h"
 #include "osp/model/transformer.h"
-#include "osp/ops/isa.h"
+#include "osp/ops/tensor_library.h"
 
 int main(int argc, char** argv) {
-  osp::apply_isa_environment();
+  osp::prepare_tensor_library();
   const int repetitions = argc > 1 ? std::atoi(argv[1]) : 5;
   const int64_t steps = argc > 2 ? std::atoll(argv[2]) : 5;
   const osp::Recipe recipe = osp::speed_recipe("demo");

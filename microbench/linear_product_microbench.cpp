@@ -10,7 +10,7 @@
 
 #include "microbench/timing.h"
 #include "osp/bench/plain_read.h"
-#include "osp/ops/isa.h"
+#include "osp/ops/tensor_library.h"
 #include "osp/runtime/engine.h"
 #include "osp/runtime/linear_product.h"
 
@@ -41,7 +41,7 @@ void fill(osp::CodeBuffer& buffer, int64_t rows, int64_t columns) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  osp::apply_isa_environment();
+  osp::prepare_tensor_library();
   const int repetitions = argc > 1 ? std::atoi(argv[1]) : 5;
   const osp::kernels::CodeProducts& products = osp::active_code_products();
   const osp::kernels::EngineKernels& kernels = osp::active_engine_kernels();

@@ -22,6 +22,7 @@
 
 #include "microbench/timing.h"
 #include "osp/ops/isa.h"
+#include "osp/ops/tensor_library.h"
 #include "osp/optim/newton_schulz.h"
 #include "osp/optim/panel_iteration.h"
 #include "osp/optim/symmetric_product.h"
@@ -74,7 +75,7 @@ at::Tensor by_panels(const at::Tensor& x, bool paired) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  osp::apply_isa_environment();
+  osp::prepare_tensor_library();
   if (argc > 1) at::set_num_threads(std::atoi(argv[1]));
   const int repetitions = argc > 2 ? std::atoi(argv[2]) : 3;
   fmt::print("{} threads, {}{}\n", at::get_num_threads(), osp::isa_name(osp::active_isa()),

@@ -27,6 +27,7 @@
 
 #include "osp/base/error.h"
 #include "osp/ops/isa.h"
+#include "osp/ops/tensor_library.h"
 #include "osp/optim/muon.h"
 #include "osp/optim/newton_schulz.h"
 #include "osp/optim/quantized_momentum.h"
@@ -178,7 +179,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   try {
-    osp::apply_isa_environment();
+    osp::prepare_tensor_library();
     osp::run(argv[1]);
   } catch (const std::exception& error) {
     fmt::print(stderr, "polar_error_microbench: {}\n", error.what());

@@ -8,7 +8,7 @@
 #include "osp/base/error.h"
 #include "osp/base/json_text.h"
 #include "osp/cli/option_text.h"
-#include "osp/ops/isa.h"
+#include "osp/ops/tensor_library.h"
 
 namespace osp {
 namespace {
@@ -81,7 +81,7 @@ ServedModel::~ServedModel() {
 std::shared_ptr<ModelCall> ServedModel::open(const std::string& path, const std::string& options) {
   return thread_.start([this, path, options](const ModelCall::Sink&) {
     static std::once_flag environment;
-    std::call_once(environment, apply_isa_environment);
+    std::call_once(environment, prepare_tensor_library);
     OpenOptions open;
     FieldTable table;
     table.add("", open);

@@ -12,7 +12,7 @@
 #include "osp/base/memory.h"
 #include "osp/base/version.h"
 #include "osp/cli/command.h"
-#include "osp/ops/isa.h"
+#include "osp/ops/tensor_library.h"
 
 namespace osp {
 namespace {
@@ -40,7 +40,7 @@ int run(int argc, char** argv) {
   keep_freed_memory();
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an I/O error, not a silent death
   std::signal(SIGXFSZ, SIG_IGN);  // and so is a write beyond the limit of a file's size
-  apply_isa_environment();
+  prepare_tensor_library();
   CommandLine line(kDescription, kVersion);
   for (const auto add : kCommands) add(line);
   const int status = line.run(argc, argv);

@@ -72,16 +72,6 @@ bool has_amx_int8() {
   return usable;
 }
 
-void apply_isa_environment() {
-  if (std::getenv("OSP_ISA") == nullptr) return;
-  static constexpr const char* kAten[] = {"default", "default", "avx2", "avx512", "avx512"};
-  static constexpr const char* kOneDnn[] = {"SSE41", "SSE41", "AVX2", "AVX512_CORE_BF16",
-                                            "AVX512_CORE_AMX"};
-  const int level = static_cast<int>(active_isa());
-  setenv("ATEN_CPU_CAPABILITY", kAten[level], 1);
-  setenv("ONEDNN_MAX_CPU_ISA", kOneDnn[level], 1);
-}
-
 const kernels::Kernels& active_kernels() {
   static const kernels::Kernels& table = for_active_isa<const kernels::Kernels&>(
       kernels::row_kernels_portable, kernels::row_kernels_avx2, kernels::row_kernels_avx512);

@@ -33,10 +33,6 @@ bool has_avx512_vnni();
 // this process use the tile registers, for which this asks at the first call.
 bool has_amx_int8();
 
-// Must run before the tensor library is first used: sets ATEN_CPU_CAPABILITY and
-// ONEDNN_MAX_CPU_ISA to match OSP_ISA, where it is set.
-void apply_isa_environment();
-
 // The one of three results that the active level uses; AMX machines use AVX-512 for row kernels.
 template <class T>
 T for_active_isa(T (*portable)(), T (*avx2)(), T (*avx512)()) {

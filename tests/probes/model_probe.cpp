@@ -23,7 +23,7 @@
 #include "osp/formats/safetensors.h"
 #include "osp/model/model_dir.h"
 #include "osp/model/transformer.h"
-#include "osp/ops/isa.h"
+#include "osp/ops/tensor_library.h"
 #include "osp/ptq/quantized_model_dir.h"
 
 namespace {
@@ -126,7 +126,7 @@ void run(const std::vector<std::string>& paths, std::map<std::string, int64_t> o
 
 int main(int argc, char** argv) {
   try {
-    osp::apply_isa_environment();
+    osp::prepare_tensor_library();
     std::vector<std::string> paths;
     std::map<std::string, int64_t> options;
     for (int i = 1; i < argc; ++i) {

@@ -15,6 +15,7 @@
 #include "osp/base/error.h"
 #include "osp/formats/safetensors.h"
 #include "osp/ops/isa.h"
+#include "osp/ops/tensor_library.h"
 #include "osp/optim/optimizers.h"
 
 namespace osp {
@@ -87,7 +88,7 @@ void run(const std::string& input, const std::string& output, const std::string&
 int main(int argc, char** argv) {
   if (argc != 4) return 2;
   try {
-    osp::apply_isa_environment();
+    osp::prepare_tensor_library();
     osp::active_isa();  // refuses a level that this CPU lacks, also where no kernel asks
     osp::run(argv[1], argv[2], argv[3]);
   } catch (const std::exception& error) {
