@@ -1,6 +1,6 @@
 // What the tensor library needs before its first use in a process.
 //
-// Tested by tests/python/test_interface.py and, as every test program calls it, by all tests.
+// Tested by tests/python/test_repeatable.py and, as every test program calls it, by all tests.
 #pragma once
 
 namespace osp {
