@@ -279,8 +279,7 @@ void ConfigKeys::rope(ModelConfig& config, const RopeKeys& family) {
   const RopeScaling& scaling = config.rope_scaling;
   Json rope = {{"rope_theta", config.rope_theta}, {"rope_type", scaling.type}};
   if (family.partial) {
-    rope["partial_rotary_factor"] =
-        static_cast<double>(config.rotary_size) / static_cast<double>(config.head_size);
+    rope["partial_rotary_factor"] = rotary_fraction(config.rotary_size, config.head_size);
   }
   const bool long_text = scaling.type == "longrope", yarn = scaling.type == "yarn";
   if (scaling.type != "default") rope["factor"] = scaling.factor;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/ops/rope_scaling.h"
 
 namespace osp {
 namespace {
@@ -183,8 +184,8 @@ bool rotates_a_part(std::string_view architecture) {
 void add_gguf_family_keys(const GgufFile& file, std::string_view architecture, Json& json) {
   const Keys keys(file, architecture);
   if (rotates_a_part(architecture) && keys.has("rope.dimension_count")) {
-    json["partial_rotary_factor"] = static_cast<double>(keys.integer("rope.dimension_count", 0)) /
-                                    json["head_dim"].get<double>();
+    json["partial_rotary_factor"] =
+        rotary_fraction(keys.integer("rope.dimension_count", 0), json["head_dim"].get<int64_t>());
   }
   if (architecture.starts_with("gemma")) add_gemma(keys, architecture, json);
   if (architecture == "phi3") add_phi3(file, keys, json);

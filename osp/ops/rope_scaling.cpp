@@ -42,6 +42,13 @@ void check_rotary_growth(const RopeScaling& scaling, int64_t held, int64_t total
   }
 }
 
+double rotary_fraction(int64_t channels, int64_t head) {
+  const auto whole = static_cast<double>(head);
+  const double fraction = static_cast<double>(channels) / whole;
+  const bool short_of_it = static_cast<int64_t>(whole * fraction) < channels;
+  return short_of_it ? std::nextafter(fraction, 1.0) : fraction;
+}
+
 double query_scale(const RopeScaling& scaling, int64_t position) {
   if (scaling.query_growth == 0) return 1.0;
   const auto contexts = static_cast<double>(position / scaling.original_context);

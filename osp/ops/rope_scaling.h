@@ -55,6 +55,11 @@ bool beyond_original(const RopeScaling& scaling, int64_t tokens);
 // `total`: "longrope" would turn the held keys anew, "dynamic" all of them with each token.
 void check_rotary_growth(const RopeScaling& scaling, int64_t held, int64_t total);
 
+// The partial_rotary_factor that means so many channels of a head: a fraction f as near to
+// channels / head as fp64 allows with ⌊f · head⌋ = channels, which is how it is read (the quotient
+// itself would mean 57 of 58 channels of 100).
+double rotary_fraction(int64_t channels, int64_t head);
+
 // The factor of queries at a position.
 double query_scale(const RopeScaling& scaling, int64_t position);
 

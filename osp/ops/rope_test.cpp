@@ -7,10 +7,25 @@
 
 #include <vector>
 
+#include "osp/ops/rope_scaling.h"
 #include "osp/ops/test_operators.h"
 
 namespace osp {
 namespace {
+
+TEST(RotaryFraction, MeansItsChannelsForEverySizeOfHead) {
+  int64_t quotients_that_would_not = 0;
+  for (int64_t head = 2; head <= 512; ++head) {
+    for (int64_t channels = 1; channels <= head; ++channels) {
+      const double fraction = rotary_fraction(channels, head), whole = static_cast<double>(head);
+      ASSERT_EQ(static_cast<int64_t>(whole * fraction), channels) << head;
+      ASSERT_LE(fraction, 1.0);
+      const double quotient = static_cast<double>(channels) / whole;
+      quotients_that_would_not += static_cast<int64_t>(whole * quotient) != channels ? 1 : 0;
+    }
+  }
+  EXPECT_GT(quotients_that_would_not, 0);
+}
 
 std::vector<OperatorCase> rope_cases() {
   const RopeTables tables = make_rope_tables(16, 8, 10000.0);

@@ -74,7 +74,9 @@ std::span<const float> Engine::read(std::span<const EngineRun> runs) {
       fail(ErrorCode::unsupported, "{} tokens do not fit {} {}{}", run.sequence->length() + count,
            longrope ? "the" : "the model's context of", config.context,
            longrope ? " up to which the rotary embedding (longrope) of the model has one set of "
-                      "factors, the only one on the integer engine; --engine simulated has both"
+                      "factors, the only one on the integer engine; run the folder that was "
+                      "quantized with "
+                      "--engine simulated, which has both"
                     : "");
     }
     for (const int32_t id : run.tokens) {
