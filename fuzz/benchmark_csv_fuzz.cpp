@@ -15,7 +15,7 @@ using Rows = std::vector<std::vector<std::string>>;
 Rows rows_of(const std::string& path) {
   Rows rows;
   int64_t last = 0;
-  osp::read_csv(path, [&](const osp::BenchRecord& record) {
+  osp::read_csv(path, [&](const osp::BenchmarkRecord& record) {
     OSP_CHECK(record.number >= last, "line {} after line {}", record.number, last);
     last = record.number;
     rows.push_back(osp::strings_field(record, "columns"));

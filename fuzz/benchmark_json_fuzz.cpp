@@ -25,7 +25,7 @@ void tried(const Call& call) {
   }
 }
 
-void look_at(const osp::BenchRecord& record) {
+void look_at(const osp::BenchmarkRecord& record) {
   const std::vector<std::string> labels = {"A", "B", "1", "2"};
   for (const std::string name : kKeys) {
     OSP_CHECK(osp::has_field(record, name) == record.fields.contains(name), "{}", name);
@@ -51,7 +51,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string path = osp::fuzz::memory_file("test.jsonl", data, size);
   tried([&] {
     osp::read_json_lines(path, {std::begin(kKeys), std::end(kKeys)},
-                         [](const osp::BenchRecord& record) {
+                         [](const osp::BenchmarkRecord& record) {
                            look_at(record);
                            return true;
                          });

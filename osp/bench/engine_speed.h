@@ -39,10 +39,12 @@ struct EngineBench {
     visit.group("Timing");
     visit("prefill", self.prefill, "lengths of prompts to read, separated by commas",
           {.value = "N,..."});
-    visit("depths", self.depths, "tokens in front of those that are decoded", {.value = "N,..."});
-    visit("sequences", self.sequences, "texts that are decoded together, behind 128 tokens each",
+    visit("depths", self.depths, "numbers of tokens in front of those that are decoded",
           {.value = "N,..."});
-    visit("decode_tokens", self.decode_tokens, Range{1, 100000}, "tokens that are decoded");
+    visit("sequences", self.sequences,
+          "numbers of texts that are decoded together, behind 128 tokens each", {.value = "N,..."});
+    visit("decode_tokens", self.decode_tokens, Range{1, 100000},
+          "number of tokens that are decoded in each timing behind a depth");
     visit("repetitions", self.repetitions, Range{1, 1000}, "number of times that all is timed");
     visit("threads", self.threads, Range{1, 4096}, "number of threads");
     visit("head", self.head, Choices{{"16", "8", "4"}}, "bits of the output layer's weights",

@@ -13,13 +13,13 @@ bool CommonOptions::is_given(const std::string& field) const {
   return std::find(given.begin(), given.end(), field) != given.end();
 }
 
-void refuse_given(const CommonOptions& common, std::initializer_list<const char*> fields,
+void refuse_given(const CommonOptions& common, const std::vector<std::string>& fields,
                   const std::string& why) {
   std::vector<std::string> refused;
-  for (const char* field : fields) {
+  for (const std::string& field : fields) {
     OSP_CHECK(std::find(common.known.begin(), common.known.end(), field) != common.known.end(),
               "this command has no option {}", field);
-    if (common.is_given(field)) refused.push_back(option_name(std::string(field)));
+    if (common.is_given(field)) refused.push_back(option_name(field));
   }
   if (refused.empty()) return;
   fail(ErrorCode::usage, "{}: {}; leave {} out", fmt::join(refused, ", "), why,

@@ -128,7 +128,7 @@ struct CommonOptions {
 
 // Refuses options that would change nothing: Error(usage) that names those of `fields` that were
 // typed, and `why` they do not apply: "--head: is for quantized model dirs; leave it out".
-void refuse_given(const CommonOptions& common, std::initializer_list<const char*> fields,
+void refuse_given(const CommonOptions& common, const std::vector<std::string>& fields,
                   const std::string& why);
 
 // The positional `model` of a command that reads one.

@@ -27,9 +27,9 @@ struct OpenOptions {
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
     visit_bits(visit, self.bits);
-    EngineChoice::fields(visit, self.engine);
     visit("batch_tokens", self.batch_tokens, Range{1, 1 << 24},
           "number of tokens per forward pass");
+    EngineChoice::fields(visit, self.engine);
   }
 };
 

@@ -38,14 +38,14 @@ struct PlanCommand {
           "without it train.peak_tflops of the recipe",
           {.value = "AMOUNT"});
     visit("efficiency", self.efficiency, Range{0.001, 1.0},
-          "share of that rate which forward and backward passes and Newton-Schulz reach");
+          "share of the rate of --flops that forward and backward passes and Newton-Schulz reach");
     visit("overlap", self.overlap, Range{0.0, 1.0},
           "share of a step's last backward pass that hides the sending of gradients");
     visit.group("Layout");
     visit("split", self.split, Range{0, 1 << 20},
-          "devices that own a matrix together; 0 = try powers of two");
+          "number of devices that own a matrix together; 0 = try powers of two");
     visit("groups", self.groups, Range{0, 1 << 20},
-          "groups of so many devices that own matrices, for --split; 0 = as many as there are");
+          "number of groups of --split devices that own matrices; 0 = as many as there are");
     CommonOptions::fields(visit, self.common);
   }
 };

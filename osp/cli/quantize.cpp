@@ -271,9 +271,12 @@ void check_method_options(const QuantizeCommand& options) {
   }
   if (wants_all(options)) return;
   const QuantizeMethod method = parse_method(options.method);
-  if (method.transform == nullptr || method.transform->name != "spinquant") {
-    refuse_given(options.common, {"spin_steps", "spin_batch", "spin_length"},
-                 "is for the rotations that spinquant learns, not for --method " + options.method);
+  for (const TransformRow* const row : transforms()) {
+    if (row == method.transform) continue;
+    const auto end = std::ranges::find(row->own_options, "");
+    refuse_given(
+        options.common, {row->own_options.begin(), end},
+        fmt::format("is for {}, not for --method {}", row->own_options_are_for, options.method));
   }
   if (method.transform == nullptr || !method.transform->leaves_down_hadamard) {
     refuse_given(

@@ -64,7 +64,7 @@ bool lies_in(const fs::path& file, const fs::path& root, const IsName& is_name) 
 }
 
 std::vector<fs::path> of_benchmark(std::vector<fs::path> files, const std::string& root,
-                                   const BenchPlace& place) {
+                                   const BenchmarkPlace& place) {
   const auto ours = [&](const std::string& name) {
     return std::find(place.folders.begin(), place.folders.end(), folder_key(name)) !=
            place.folders.end();
@@ -136,8 +136,8 @@ class CsvReader {
 
 }  // namespace
 
-std::vector<std::string> find_bench_files(const std::string& root, const BenchPlace& place,
-                                          const std::vector<std::string>& splits) {
+std::vector<std::string> find_benchmark_files(const std::string& root, const BenchmarkPlace& place,
+                                              const std::vector<std::string>& splits) {
   if (!is_directory(root)) {
     fail(ErrorCode::usage, "{}: no such folder; --data names the folder of the benchmarks", root);
   }
@@ -170,7 +170,7 @@ void read_json_lines(const std::string& path, const std::vector<std::string>& fi
   LineSplitter lines(
       [&](std::string_view line, uint64_t number) {
         if (!wanted) return;
-        BenchRecord record{{}, path, static_cast<int64_t>(number)};
+        BenchmarkRecord record{{}, path, static_cast<int64_t>(number)};
         record.fields = json_line_fields(line, fields, record.where());
         if (!record.fields.is_object()) {
           fail(ErrorCode::damaged, "{}: a JSON {}; every line must be an object", record.where(),
@@ -185,7 +185,7 @@ void read_json_lines(const std::string& path, const std::vector<std::string>& fi
 
 void read_csv(const std::string& path, const RecordSink& sink) {
   CsvReader reader(path, tokenizer::replace_invalid_utf8(read_file(path)));
-  BenchRecord record{{}, path};
+  BenchmarkRecord record{{}, path};
   std::vector<std::string> columns;
   while (reader.next(columns, record.number)) {
     record.fields = Json{{"columns", columns}};
@@ -193,11 +193,12 @@ void read_csv(const std::string& path, const RecordSink& sink) {
   }
 }
 
-std::vector<BenchRecord> read_bench_files(const std::vector<std::string>& files,
-                                          const std::vector<std::string>& fields, int64_t limit) {
-  std::vector<BenchRecord> records;
+std::vector<BenchmarkRecord> read_benchmark_files(const std::vector<std::string>& files,
+                                                  const std::vector<std::string>& fields,
+                                                  int64_t limit) {
+  std::vector<BenchmarkRecord> records;
   const auto full = [&] { return limit > 0 && static_cast<int64_t>(records.size()) >= limit; };
-  const RecordSink sink = [&](BenchRecord record) {
+  const RecordSink sink = [&](BenchmarkRecord record) {
     records.push_back(std::move(record));
     return !full();
   };

@@ -17,7 +17,7 @@
 namespace osp {
 
 // The place of a benchmark's records.
-struct BenchPlace {
+struct BenchmarkPlace {
   std::vector<std::string> folders = {};  // names that its folder may have, in lower case with "_"
   std::string config = "";                // the part of it, a folder below, where there are several
   std::vector<std::string> fields = {};   // columns to read from Parquet files
@@ -27,12 +27,13 @@ struct BenchPlace {
 // The files of the first of these splits that exists, sorted by path: FOLDER/…/SPLIT.jsonl,
 // SPLIT-00000-of-00002.parquet, SPLIT/anatomy_SPLIT.csv. Error(usage) that names the files it
 // looked for if there are none, or if they lie in several folders.
-std::vector<std::string> find_bench_files(const std::string& root, const BenchPlace& place,
-                                          const std::vector<std::string>& splits);
+std::vector<std::string> find_benchmark_files(const std::string& root, const BenchmarkPlace& place,
+                                              const std::vector<std::string>& splits);
 
 // Their records in order, at most `limit` (0: all). Errors name the file and the line or row.
-std::vector<BenchRecord> read_bench_files(const std::vector<std::string>& files,
-                                          const std::vector<std::string>& fields, int64_t limit);
+std::vector<BenchmarkRecord> read_benchmark_files(const std::vector<std::string>& files,
+                                                  const std::vector<std::string>& fields,
+                                                  int64_t limit);
 
 // The records of one file of JSON lines with these fields; reading stops where `sink` returns false.
 void read_json_lines(const std::string& path, const std::vector<std::string>& fields,

@@ -13,8 +13,8 @@ using Texts = std::vector<std::string>;
 TEST(BenchmarkFiles, CsvKeepsQuotedCommasAndLines) {
   const TestFolder folder;
   const std::string file = folder.write("a_test.csv", "\"a \"\"b\"\",\nc\",d,\r\ne,f,g\n");
-  std::vector<BenchRecord> records;
-  read_csv(file, [&](BenchRecord record) {
+  std::vector<BenchmarkRecord> records;
+  read_csv(file, [&](BenchmarkRecord record) {
     records.push_back(std::move(record));
     return true;
   });
@@ -23,7 +23,7 @@ TEST(BenchmarkFiles, CsvKeepsQuotedCommasAndLines) {
   EXPECT_EQ(records[1].where(), file + ": line 3");
   folder.write("a_test.csv", "a\n\"b");
   expect_error(ErrorCode::damaged, {"line 2", "not closed"},
-               [&] { read_csv(file, [](BenchRecord) { return true; }); });
+               [&] { read_csv(file, [](BenchmarkRecord) { return true; }); });
 }
 
 }  // namespace

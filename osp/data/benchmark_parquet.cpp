@@ -119,7 +119,7 @@ void read_parquet_records(const std::string& path, const std::vector<std::string
     guarded(path, [&] { check(batches->ReadNext(&batch), path); });
     if (!batch) return;
     for (int64_t row = 0; row < batch->num_rows(); ++row) {
-      BenchRecord record{Json::object(), path, ++number, true};
+      BenchmarkRecord record{Json::object(), path, ++number, true};
       for (int column = 0; column < batch->num_columns(); ++column) {
         record.fields[batch->column_name(column)] =
             guarded(path, [&] { return value_at(*batch->column(column), row); });

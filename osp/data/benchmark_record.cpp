@@ -10,7 +10,7 @@
 namespace osp {
 namespace {
 
-const Json& field(const BenchRecord& record, const Json& object, const std::string& name) {
+const Json& field(const BenchmarkRecord& record, const Json& object, const std::string& name) {
   if (!object.is_object()) {
     fail(ErrorCode::damaged, "{}: a JSON {} where an object with \"{}\" was expected",
          record.where(), object.type_name(), name);
@@ -26,7 +26,7 @@ const Json& field(const BenchRecord& record, const Json& object, const std::stri
   return *found;
 }
 
-std::vector<std::string> strings(const BenchRecord& record, const Json& list,
+std::vector<std::string> strings(const BenchmarkRecord& record, const Json& list,
                                  const std::string& name) {
   if (!list.is_array()) {
     fail(ErrorCode::damaged, "{}: field \"{}\" is a JSON {}; expected a list of strings",
@@ -45,15 +45,15 @@ std::vector<std::string> strings(const BenchRecord& record, const Json& list,
 
 }  // namespace
 
-std::string BenchRecord::where() const {
+std::string BenchmarkRecord::where() const {
   return fmt::format("{}: {} {}", file, is_row ? "row" : "line", number);
 }
 
-bool has_field(const BenchRecord& record, const std::string& name) {
+bool has_field(const BenchmarkRecord& record, const std::string& name) {
   return record.fields.is_object() && record.fields.contains(name);
 }
 
-std::string string_field(const BenchRecord& record, const std::string& name) {
+std::string string_field(const BenchmarkRecord& record, const std::string& name) {
   const Json& value = field(record, record.fields, name);
   if (!value.is_string()) {
     fail(ErrorCode::damaged, "{}: field \"{}\" is a JSON {}; expected a string", record.where(),
@@ -62,17 +62,17 @@ std::string string_field(const BenchRecord& record, const std::string& name) {
   return value.get<std::string>();
 }
 
-std::vector<std::string> strings_field(const BenchRecord& record, const std::string& name) {
+std::vector<std::string> strings_field(const BenchmarkRecord& record, const std::string& name) {
   return strings(record, field(record, record.fields, name), name);
 }
 
-std::vector<std::string> strings_field(const BenchRecord& record, const std::string& name,
+std::vector<std::string> strings_field(const BenchmarkRecord& record, const std::string& name,
                                        const std::string& inner) {
   return strings(record, field(record, field(record, record.fields, name), inner),
                  name + "." + inner);
 }
 
-int64_t number_field(const BenchRecord& record, const std::string& name) {
+int64_t number_field(const BenchmarkRecord& record, const std::string& name) {
   const Json& value = field(record, record.fields, name);
   if (is_int64(value)) return value.get<int64_t>();
   int64_t number = 0;
@@ -86,7 +86,7 @@ int64_t number_field(const BenchRecord& record, const std::string& name) {
        printable(json_text(value)));
 }
 
-size_t label_index(const BenchRecord& record, const std::string& name, const std::string& label,
+size_t label_index(const BenchmarkRecord& record, const std::string& name, const std::string& label,
                    const std::vector<std::string>& labels) {
   const auto found = std::find(labels.begin(), labels.end(), label);
   if (found == labels.end()) {
@@ -98,7 +98,7 @@ size_t label_index(const BenchRecord& record, const std::string& name, const std
   return static_cast<size_t>(found - labels.begin());
 }
 
-size_t checked_label(const BenchRecord& record, const std::string& name, int64_t value,
+size_t checked_label(const BenchmarkRecord& record, const std::string& name, int64_t value,
                      int64_t first, size_t count) {
   if (value < first || value - first >= static_cast<int64_t>(count)) {
     fail(ErrorCode::damaged, "{}: field \"{}\" is {}; expected {} to {}", record.where(), name,

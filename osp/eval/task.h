@@ -40,7 +40,7 @@ struct TaskDescription {
   std::string name;
   // Weight in the paper's average: ARC-Easy and ARC-Challenge share one; 0: not one of its tasks.
   double paper_weight = 0;
-  BenchPlace place = {};
+  BenchmarkPlace place = {};
   std::vector<std::string> splits = {};       // scored: the first one that exists
   std::vector<std::string> shot_splits = {};  // their first records are the shots
   int64_t shots = 0;
@@ -48,7 +48,7 @@ struct TaskDescription {
   std::vector<std::string> stop = {};
   std::vector<std::string> stop_lm_eval = {};  // with lm-eval's prompts
   // Makes an item of a record.
-  TaskItem (*item)(const BenchRecord&, Prompts) = nullptr;
+  TaskItem (*item)(const BenchmarkRecord&, Prompts) = nullptr;
   // Generation only: whether the text is one of the right answers.
   using Matches = bool (*)(std::string_view generated, std::span<const std::string> references);
   Matches matches = nullptr;

@@ -12,21 +12,21 @@ namespace {
 constexpr const char* kBetweenShots = "\n\n";
 
 // Keeps `limit` records at equal distances; all of them for 0.
-void spread(std::vector<BenchRecord>& records, int64_t limit) {
+void spread(std::vector<BenchmarkRecord>& records, int64_t limit) {
   const auto total = static_cast<int64_t>(records.size());
   if (limit == 0 || total <= limit) return;
-  std::vector<BenchRecord> kept;
+  std::vector<BenchmarkRecord> kept;
   for (int64_t i = 0; i < limit; ++i) {
     kept.push_back(std::move(records[static_cast<size_t>(i * total / limit)]));
   }
   records = std::move(kept);
 }
 
-std::vector<BenchRecord> scored_records(const std::string& root, const TaskDescription& task,
-                                        int64_t limit) {
-  const auto files = find_bench_files(root, task.place, task.splits);
-  if (!task.place.many_folders) return read_bench_files(files, task.place.fields, limit);
-  std::vector<BenchRecord> records = read_bench_files(files, task.place.fields, 0);
+std::vector<BenchmarkRecord> scored_records(const std::string& root, const TaskDescription& task,
+                                            int64_t limit) {
+  const auto files = find_benchmark_files(root, task.place, task.splits);
+  if (!task.place.many_folders) return read_benchmark_files(files, task.place.fields, limit);
+  std::vector<BenchmarkRecord> records = read_benchmark_files(files, task.place.fields, 0);
   spread(records, limit);
   return records;
 }
@@ -34,21 +34,21 @@ std::vector<BenchRecord> scored_records(const std::string& root, const TaskDescr
 // The text of the shots, in front of every item.
 std::string shots_text(const std::string& root, const TaskDescription& task, Prompts prompts) {
   if (task.shots == 0) return "";
-  const auto files = find_bench_files(root, task.place, task.shot_splits);
-  const auto records = read_bench_files(files, task.place.fields, task.shots);
+  const auto files = find_benchmark_files(root, task.place, task.shot_splits);
+  const auto records = read_benchmark_files(files, task.place.fields, task.shots);
   if (static_cast<int64_t>(records.size()) < task.shots) {
     fail(ErrorCode::damaged, "{}: {} records; {} needs {} for its shots", files.front(),
          records.size(), task.name, task.shots);
   }
   std::string text;
-  for (const BenchRecord& record : records) {
+  for (const BenchmarkRecord& record : records) {
     const TaskItem item = task.item(record, prompts);
     text += item.contexts.front() + item.shot_answer + kBetweenShots;
   }
   return text;
 }
 
-void check_item(const TaskDescription& task, const TaskItem& item, const BenchRecord& record) {
+void check_item(const TaskDescription& task, const TaskItem& item, const BenchmarkRecord& record) {
   if (task.generates()) return;
   if (item.choices.size() < 2) {
     fail(ErrorCode::damaged, "{}: {} choices; expected at least two", record.where(),
@@ -71,7 +71,7 @@ TaskPrompts load_task_prompts(const std::string& root, const TaskDescription& ta
   const auto add_to_hash = [&](const std::string& text) {
     hash.update(text.c_str(), text.size() + 1);
   };
-  for (const BenchRecord& record : scored_records(root, task, limit)) {
+  for (const BenchmarkRecord& record : scored_records(root, task, limit)) {
     TaskItem item = task.item(record, prompts);
     check_item(task, item, record);
     for (std::string& context : item.contexts) {

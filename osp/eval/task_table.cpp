@@ -33,7 +33,7 @@ std::vector<std::string> letters(size_t count) {
   return result;
 }
 
-std::vector<std::string> letters_of(const BenchRecord& record,
+std::vector<std::string> letters_of(const BenchmarkRecord& record,
                                     const std::vector<std::string>& texts) {
   if (texts.size() > kLetters.size()) {
     fail(ErrorCode::damaged, "{}: {} choices; expected at most {}", record.where(), texts.size(),
@@ -48,7 +48,7 @@ struct LabelledChoices {
   size_t answer;
 };
 
-LabelledChoices labelled_choices(const BenchRecord& record) {
+LabelledChoices labelled_choices(const BenchmarkRecord& record) {
   const auto labels = strings_field(record, "choices", "label");
   LabelledChoices result{strings_field(record, "choices", "text"), 0};
   if (labels.size() != result.texts.size()) {
@@ -60,14 +60,14 @@ LabelledChoices labelled_choices(const BenchRecord& record) {
   return result;
 }
 
-TaskItem arc(const BenchRecord& record, Prompts) {
+TaskItem arc(const BenchmarkRecord& record, Prompts) {
   const auto [texts, answer] = labelled_choices(record);
   return {.contexts = {question(string_field(record, "question"))},
           .choices = spaced(texts),
           .answer = answer};
 }
 
-TaskItem commonsense_qa(const BenchRecord& record, Prompts prompts) {
+TaskItem commonsense_qa(const BenchmarkRecord& record, Prompts prompts) {
   const auto [texts, answer] = labelled_choices(record);
   const std::string text = string_field(record, "question");
   if (prompts == Prompts::reference) {
@@ -78,7 +78,7 @@ TaskItem commonsense_qa(const BenchRecord& record, Prompts prompts) {
           .answer = answer};
 }
 
-TaskItem openbookqa(const BenchRecord& record, Prompts) {
+TaskItem openbookqa(const BenchmarkRecord& record, Prompts) {
   const auto [texts, answer] = labelled_choices(record);
   return {.contexts = {string_field(record, "question_stem")},
           .choices = spaced(texts),
@@ -87,7 +87,7 @@ TaskItem openbookqa(const BenchRecord& record, Prompts) {
 
 // The hub has ctx_a, ctx_b and activity_label; a prepared file has "query", where ctx_b is not yet
 // capitalised: the fragment after the last ". " that begins with a small letter.
-std::string hellaswag_query(const BenchRecord& record) {
+std::string hellaswag_query(const BenchmarkRecord& record) {
   if (has_field(record, "ctx_a")) {
     return string_field(record, "activity_label") + ": " + string_field(record, "ctx_a") + " " +
            capitalized(string_field(record, "ctx_b"));
@@ -102,7 +102,7 @@ std::string hellaswag_query(const BenchRecord& record) {
 
 // The reference leaves a space at the end of the context, which moves to the choices in addition to
 // their own.
-TaskItem hellaswag(const BenchRecord& record, Prompts prompts) {
+TaskItem hellaswag(const BenchmarkRecord& record, Prompts prompts) {
   const bool lm_eval = prompts == Prompts::lm_eval;
   const auto cleaned = [&](const std::string& text) {
     return without_brackets(lm_eval ? stripped(text) : text);
@@ -119,7 +119,7 @@ TaskItem hellaswag(const BenchRecord& record, Prompts prompts) {
 
 // The hub's {subject, question, choices, answer: index}, or the original CSV (question, four
 // choices, letter) in a file named SUBJECT_test.csv.
-TaskItem mmlu(const BenchRecord& record, Prompts prompts) {
+TaskItem mmlu(const BenchmarkRecord& record, Prompts prompts) {
   std::string subject, text;
   std::vector<std::string> choices;
   size_t answer = 0;
@@ -157,14 +157,14 @@ TaskItem mmlu(const BenchRecord& record, Prompts prompts) {
           .subject = subject};
 }
 
-TaskItem piqa(const BenchRecord& record, Prompts) {
+TaskItem piqa(const BenchmarkRecord& record, Prompts) {
   const size_t answer = checked_label(record, "label", number_field(record, "label"), 0, 2);
   return {.contexts = {question(string_field(record, "goal"))},
           .choices = spaced({string_field(record, "sol1"), string_field(record, "sol2")}),
           .answer = answer};
 }
 
-TaskItem siqa(const BenchRecord& record, Prompts prompts) {
+TaskItem siqa(const BenchmarkRecord& record, Prompts prompts) {
   const std::string text =
       has_field(record, "context_question")
           ? string_field(record, "context_question")
@@ -178,7 +178,7 @@ TaskItem siqa(const BenchRecord& record, Prompts prompts) {
 
 // The reference scores option and end after the common beginning; lm-eval scores the common end
 // after each beginning with its option.
-TaskItem winogrande(const BenchRecord& record, Prompts prompts) {
+TaskItem winogrande(const BenchmarkRecord& record, Prompts prompts) {
   const std::string sentence = string_field(record, "sentence");
   const size_t blank = sentence.find('_');
   if (blank == std::string::npos || sentence.find('_', blank + 1) != std::string::npos) {
@@ -195,7 +195,7 @@ TaskItem winogrande(const BenchRecord& record, Prompts prompts) {
   return {.contexts = {begin + one, begin + two}, .choices = spaced({end, end}), .answer = answer};
 }
 
-TaskItem trivia_qa(const BenchRecord& record, Prompts prompts) {
+TaskItem trivia_qa(const BenchmarkRecord& record, Prompts prompts) {
   std::string text = string_field(record, "question");
   const auto aliases = strings_field(record, "answer", "aliases");
   if (aliases.empty()) {
@@ -213,7 +213,7 @@ TaskItem trivia_qa(const BenchRecord& record, Prompts prompts) {
       .contexts = {question(text)}, .references = references, .shot_answer = references.front()};
 }
 
-TaskItem gsm8k(const BenchRecord& record, Prompts) {
+TaskItem gsm8k(const BenchmarkRecord& record, Prompts) {
   const std::string answer = string_field(record, "answer");
   if (gsm8k_number(answer) == "[invalid]") {
     fail(ErrorCode::damaged, "{}: field \"answer\" has no \"#### NUMBER\" at its end",

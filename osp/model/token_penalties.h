@@ -24,12 +24,13 @@ struct PenaltyOptions {
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
     visit("presence_penalty", self.presence, Range{-2, 2},
-          "is subtracted once from the logit of a token that was generated before");
+          "number subtracted once from the logit of each token that was generated before");
     visit("frequency_penalty", self.frequency, Range{-2, 2},
-          "is subtracted from a token's logit for each time that it was generated before");
-    visit("repetition_penalty", self.repetition, Range{kLeastRepetition, kMostRepetition},
-          "divides the logit of a token of the prompt or of the text if it is positive, else "
-          "multiplies it; 1 = off");
+          "number subtracted from a token's logit for each time that it was generated before");
+    visit(
+        "repetition_penalty", self.repetition, Range{kLeastRepetition, kMostRepetition},
+        "factor that a positive logit of a token of the prompt or of the text is divided by, and a "
+        "negative one multiplied by; 1 = off");
   }
   static constexpr double kLeastRepetition = 0.01, kMostRepetition = 100;
 

@@ -225,6 +225,14 @@ void check_muon_options(const OptimConfig& config) {
   }
 }
 
+// Newton–Schulz alone, of the blocks one by one where rows are split.
+double muon_update_flops(int64_t rows, int64_t cols, const OptimizerGroup& group,
+                         const OptimConfig& config) {
+  const int64_t height = group.split_rows > 0 ? group.split_rows : rows;
+  const double blocks = static_cast<double>(rows) / static_cast<double>(height);
+  return blocks * newton_schulz_flops(height, cols, config.muon.newton_schulz.ns_steps);
+}
+
 }  // namespace
 
 void muon_step_reference(at::Tensor& weight, const at::Tensor& gradient, at::Tensor& buffer,
@@ -252,6 +260,7 @@ constinit const OptimizerRow kMuonRow{
     .make = make_muon,
     .state_bytes = muon_state_bytes,
     .update_scale = muon_update_scale,
+    .update_flops = muon_update_flops,
     .settings = muon_settings,
     .split_rows = muon_split_rows,
     .division = Division::matrices,

@@ -65,6 +65,12 @@ double renormalising_factor(double sum_of_squares, int64_t rows, int64_t cols) {
 
 }  // namespace
 
+double newton_schulz_flops(int64_t rows, int64_t cols, int64_t steps) {
+  const auto n = static_cast<double>(std::min(rows, cols));
+  const auto m = static_cast<double>(std::max(rows, cols));
+  return static_cast<double>(steps) * (4 * n * n * m + 2 * n * n * n);
+}
+
 NewtonSchulz newton_schulz_settings(const NewtonSchulzOptions& options) {
   const bool tight = options.preset == "tight";
   const std::string name =

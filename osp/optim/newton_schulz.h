@@ -48,6 +48,10 @@ struct NewtonSchulzOptions {
   }
 };
 
+// Operations of `steps` steps on a matrix of rows x cols, n the shorter side and m the longer: each
+// 4 n² m + 2 n³.
+double newton_schulz_flops(int64_t rows, int64_t cols, int64_t steps);
+
 struct NewtonSchulz {
   std::vector<std::array<double, 3>> steps;  // (a, b, c) of each
   double norm_scale = 1;  // X = update / (norm_scale · ‖update‖_F + norm_eps)

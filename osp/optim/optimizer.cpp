@@ -51,6 +51,11 @@ double scale_one(int64_t /*rows*/, int64_t /*cols*/, const OptimizerGroup& /*gro
   return 1;
 }
 
+double elementwise_flops(int64_t rows, int64_t cols, const OptimizerGroup& /*group*/,
+                         const OptimConfig& /*config*/) {
+  return 100.0 * static_cast<double>(rows) * static_cast<double>(cols);
+}
+
 int64_t every_step(const OptimConfig& /*config*/) { return 1; }
 
 int64_t unsplit(const ParameterSpec& /*spec*/, const OptimConfig& /*config*/,

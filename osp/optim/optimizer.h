@@ -121,6 +121,8 @@ int64_t precondition_period(const OptimConfig& config);
 // Defaults of a row's functions.
 double scale_one(int64_t rows, int64_t cols, const OptimizerGroup& group,
                  const OptimConfig& config);
+double elementwise_flops(int64_t rows, int64_t cols, const OptimizerGroup& group,
+                         const OptimConfig& config);
 int64_t every_step(const OptimConfig& config);
 int64_t unsplit(const ParameterSpec& spec, const OptimConfig& config, int64_t head_size);
 void accept_options(const OptimConfig& config);
@@ -152,6 +154,9 @@ struct OptimizerRow {
   // The factor between the rate and the root mean square (or norm) that the update has by itself.
   double (*update_scale)(int64_t rows, int64_t cols, const OptimizerGroup& group,
                          const OptimConfig& config) = scale_one;
+  // Operations of an update: about a hundred for each scalar, except where products count.
+  double (*update_flops)(int64_t rows, int64_t cols, const OptimizerGroup& group,
+                         const OptimConfig& config) = elementwise_flops;
   // Settings of the group for parameters of that kind.
   GroupSettings (*settings)(const OptimConfig& config,
                             ParameterKind kind) = preconditioned_settings;

@@ -119,6 +119,16 @@ std::string preconditioned_names() {
   return enumerated(names, "and");
 }
 
+std::string divisible_names() {
+  std::vector<std::string> names;
+  for (const OptimizerRow* row : kRows) {
+    if (row->division != Division::none && row->coverage != Coverage::none) {
+      names.push_back(row->name);
+    }
+  }
+  return enumerated(names, "or");
+}
+
 std::vector<std::unique_ptr<Optimizer>> make_optimizers(ParameterStore& store,
                                                         const Routing& routing,
                                                         const OptimConfig& config) {
@@ -150,22 +160,10 @@ double optimizer_state_bytes(const OptimizerGroup& group, const std::vector<int6
   return group.optimizer->state_bytes(rows, cols, group, config);
 }
 
-double newton_schulz_flops(int64_t rows, int64_t cols, int64_t steps) {
-  const auto n = static_cast<double>(std::min(rows, cols));
-  const auto m = static_cast<double>(std::max(rows, cols));
-  return static_cast<double>(steps) * (4 * n * n * m + 2 * n * n * n);
-}
-
 double update_flops(const OptimizerGroup& group, const std::vector<int64_t>& shape,
                     const OptimConfig& config) {
-  constexpr double kElementwise = 100;
   const auto [rows, cols] = bank_shape(shape);
-  if (group.optimizer != &kMuonRow) {
-    return kElementwise * static_cast<double>(rows) * static_cast<double>(cols);
-  }
-  const int64_t height = group.split_rows > 0 ? group.split_rows : rows;
-  const double blocks = static_cast<double>(rows) / static_cast<double>(height);
-  return blocks * newton_schulz_flops(height, cols, config.muon.newton_schulz.ns_steps);
+  return group.optimizer->update_flops(rows, cols, group, config);
 }
 
 double update_scale(const OptimizerGroup& group, const std::vector<int64_t>& shape,

@@ -47,12 +47,10 @@ std::vector<std::unique_ptr<Optimizer>> make_optimizers(ParameterStore& store,
 double optimizer_state_bytes(const OptimizerGroup& group, const std::vector<int64_t>& shape,
                              const OptimConfig& config);
 
-// Operations of `steps` Newton–Schulz steps on a matrix of rows x cols, n the shorter side and m the longer:
-// each X ← a X + (b A + c A²) X with A = X Xᵀ, 4 n² m + 2 n³.
-double newton_schulz_flops(int64_t rows, int64_t cols, int64_t steps);
+// "adam, muon or adafactor": those of which several ranks can share the work (OptimizerRow::division).
+std::string divisible_names();
 
-// Operations of an update of a parameter of this shape in that group: those of Muon's Newton–Schulz,
-// of its blocks one by one where rows are split, else about a hundred for each scalar.
+// Operations of an update of a parameter of this shape in that group: see OptimizerRow.
 double update_flops(const OptimizerGroup& group, const std::vector<int64_t>& shape,
                     const OptimConfig& config);
 

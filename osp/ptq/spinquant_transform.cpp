@@ -104,6 +104,8 @@ constexpr TransformRow kSpinQuant = {
     .default_rounding = "gptq",
     .table_roundings = {"gptq"},
     .needs_calibration = true,
+    .own_options = {"spin_steps", "spin_batch", "spin_length"},
+    .own_options_are_for = "the rotations that spinquant learns",
     .leaves_down_hadamard = true,
     .check_serves =
         [](const ModelConfig& config, const QuantizeRequest& request) {

@@ -49,6 +49,10 @@ struct TransformRow {
   // Roundings that follow it in the table of `--method all`; "": no more.
   std::array<std::string_view, 2> table_roundings = {};
   bool needs_calibration = false;
+  // Options of `osp quantize` that mean something to this transform alone ("": no more), and what
+  // they are for, as the end of "is for …".
+  std::array<std::string_view, 3> own_options = {};
+  std::string_view own_options_are_for = "";
   // The model needs an online Hadamard before its down projections afterwards, which other
   // programs do not compute.
   bool leaves_down_hadamard = false;

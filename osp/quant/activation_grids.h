@@ -47,7 +47,8 @@ struct ActivationGroups {
           "channels of a linear layer's input that share one scale of a token; 0 = all, and a head "
           "at the output projection, where groups are never larger");
     visit("down_group", self.down, Range{0, 65536},
-          "the same for the input of the down projection alone; 0 = --activation-group");
+          "channels of the down projection's input that share one scale of a token; 0 = as "
+          "--activation-group says");
   }
 };
 

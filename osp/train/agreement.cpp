@@ -10,6 +10,7 @@
 #include "osp/base/json_text.h"
 #include "osp/base/sha256.h"
 #include "osp/base/version.h"
+#include "osp/optim/optimizers.h"
 
 namespace osp {
 
@@ -33,9 +34,9 @@ void check_ranks(int64_t ranks, const Recipe& recipe, const Routing& routing) {
   for (const OptimizerGroup& group : routing.groups) {
     if (group.optimizer->division != Division::none) continue;
     fail(ErrorCode::usage,
-         "the optimizer {} cannot train with several ranks: start one, or choose Muon, Adam or "
-         "Adafactor (optim.name, optim.routes)",
-         group.optimizer->title);
+         "the optimizer {} cannot train with several ranks: start one, or choose {} "
+         "(optim.name, optim.routes)",
+         group.optimizer->title, divisible_names());
   }
 }
 

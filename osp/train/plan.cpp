@@ -48,9 +48,8 @@ std::vector<Piece> pieces_of(const Recipe& recipe) {
     const OptimizerGroup& group = routing.groups[size_t(routing.group_of[size_t(bank.member)])];
     if (group.optimizer->division == Division::none) {
       fail(ErrorCode::usage,
-           "{} trains {}: how its work is divided among devices is not known; plan for muon, adam "
-           "or adafactor",
-           group.optimizer->title, spec.name);
+           "{} trains {}: how its work is divided among devices is not known; plan for {}",
+           group.optimizer->title, spec.name, divisible_names());
     }
     Piece& piece = pieces.emplace_back();
     piece.count = bank.count;

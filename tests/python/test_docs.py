@@ -208,6 +208,16 @@ def test_the_tour_and_the_build_have_the_same_folders(repo_root):
     report(folder_differences(tour, (repo_root / "CMakeLists.txt").read_text(), ORDER))
 
 
+def tree_of_readme(text):
+    """The folders of osp/ as the README draws them, from the first that may be included to the last."""
+    drawn = re.search(r"^    osp/\n((?:      \w+/ .*\n)+)", text, re.MULTILINE)
+    return re.findall(r"^      (\w+)/", drawn.group(1), re.MULTILINE)[::-1]
+
+
+def test_the_tree_in_the_readme_has_the_folders_in_their_order(repo_root):
+    assert tree_of_readme((repo_root / "README.md").read_text()) == ORDER
+
+
 # ---- each check finds an error that is planted ---------------------------------------------------
 
 

@@ -27,7 +27,7 @@ def test_readme_names_every_command(run_program, repo_root):
     readme = (repo_root / "README.md").read_text()
     for line in run_program(["osp", "--interface"]).stdout.splitlines():
         if not line.startswith(" "):
-            assert f"osp {line}" in readme, line
+            assert f"\n| `osp {line}` |" in readme, line
 
 
 def test_unknown_option_names_the_nearest_and_exits_with_2(run_program):
