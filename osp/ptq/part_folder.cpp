@@ -9,6 +9,11 @@ namespace {
 
 constexpr size_t kMaxInfoBytes = size_t{64} << 20;
 
+std::string name_of(int64_t part) {
+  if (part == kOutsidePart) return "outside";
+  return part == kLearnedPart ? "learned" : fmt::format("block-{}", part);
+}
+
 }  // namespace
 
 PartFolder::PartFolder(const std::string& path, const Json& fingerprint, bool resume)
@@ -33,12 +38,11 @@ PartFolder::PartFolder(const std::string& path, const Json& fingerprint, bool re
 }
 
 std::string PartFolder::tensors_path(int64_t part) const {
-  return part < 0 ? path_ + "/outside.safetensors"
-                  : fmt::format("{}/block-{}.safetensors", path_, part);
+  return fmt::format("{}/{}.safetensors", path_, name_of(part));
 }
 
 std::string PartFolder::info_path(int64_t part) const {
-  return part < 0 ? path_ + "/outside.json" : fmt::format("{}/block-{}.json", path_, part);
+  return fmt::format("{}/{}.json", path_, name_of(part));
 }
 
 bool PartFolder::has(int64_t part) const { return path_exists(info_path(part)); }

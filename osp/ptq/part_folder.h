@@ -12,6 +12,10 @@
 
 namespace osp {
 
+// Parts that are no layer.
+inline constexpr int64_t kOutsidePart = -1;  // what lies outside the blocks
+inline constexpr int64_t kLearnedPart = -2;  // what a transform learned, for --resume alone
+
 class PartFolder {
  public:
   // Creates the folder, or with `resume` keeps the parts that are there. `fingerprint` is
@@ -19,7 +23,7 @@ class PartFolder {
   // were made with another one.
   PartFolder(const std::string& path, const Json& fingerprint, bool resume);
 
-  // `part` is a layer, or −1 for what lies outside the blocks.
+  // `part` is a layer, or one of the constants above.
   bool has(int64_t part) const;
   void save(int64_t part, const TensorBuffers& tensors, const Json& info) const;
   Json info(int64_t part) const;

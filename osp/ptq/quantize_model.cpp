@@ -4,6 +4,7 @@
 #include "osp/base/file.h"
 #include "osp/base/memory.h"
 #include "osp/base/output.h"
+#include "osp/base/sha256.h"
 #include "osp/base/timing.h"
 #include "osp/ops/hadamard_matrix.h"
 #include "osp/ptq/quantize_report.h"
@@ -33,17 +34,24 @@ Json settings_json(const QuantizeRequest& request, const QuantizedModelInfo& inf
   return json;
 }
 
-// Everything that stored parts depend on, so that a run is resumed with the same settings only. The
-// sum of the first block's weights stands in for a hash of the whole model.
+// SHA-256 of all parameters in fp32, part by part.
+std::string weights_sha256(const ModelSource& source) {
+  Sha256 hash;
+  for (int64_t layer = kNoLayer; layer < source.config().layers; ++layer) {
+    for (const Bank& bank : source.read(layer).banks) {
+      const at::Tensor values = bank.master.contiguous();
+      hash.update(values.const_data_ptr(), values.nbytes());
+    }
+  }
+  return hash.hex();
+}
+
+// Everything that stored parts depend on, so that a run is resumed with the same settings only.
 Json fingerprint_json(const ModelSource& source, const std::string& model_dir,
                       const QuantizeRequest& request, Json settings) {
-  double sum = 0.0;
-  for (const Bank& bank : source.read(kFirstBlock).banks) {
-    sum += bank.master.abs().sum(at::kDouble).item<double>();
-  }
   settings["request"] = request_json(request);
   settings["model"] = model_dir;
-  settings["sum_of_weights"] = sum;
+  settings["weights_sha256"] = weights_sha256(source);
   return settings;
 }
 
@@ -226,35 +234,38 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
                           .reference_starts = request.profile == Profile::osp_paper});
     if (!calibration.warning.empty() && request.warn) request.warn(calibration.warning);
   }
-  // 3. Prepare the transform: rotations are drawn or learned and checked.
+  // 3. Open the folder of parts; a run to be resumed must have had the same settings.
   BlockByBlockOptions options;
   options.weights = weight_settings(request.method, request.profile, request.bits, request.group,
                                     !request.asymmetric);
-  if (request.method.transform != nullptr) {
-    stage("preparing the transform: " + request.method.name);
-    options.transform = request.method.transform->make(
-        {source, request, options.weights.grid, calibration.windows_NT});
-  }
-  options.activations = request.activations;
-  options.activation_bits = request.bits.activations;
-  options.weights.grids = {.clips = request.clips, .groups = request.groups};
-  options.mean_offset = request.mean_offset;
-  options.tables = request.tables;
-  options.bf16 = request.bf16();
-  // 4. Open the folder of parts; a run to be resumed must have had the same settings.
   QuantizedModelInfo info = {.bits = request.bits,
                              .grid = options.weights.grid,
-                             .online = options.transform.online,
                              .clips = request.clips,
                              .groups = request.groups,
                              .mean_offset = request.mean_offset,
                              .tables = request.tables,
                              .method = request.method.name,
                              .profile = profile_name(request.profile)};
-  const Json settings = settings_json(request, info, options.weights, calibration);
   const std::string work = request.out + ".work";
-  const PartFolder parts(work, fingerprint_json(source, model_dir, request, settings),
-                         request.resume);
+  const PartFolder parts(
+      work,
+      fingerprint_json(source, model_dir, request,
+                       settings_json(request, info, options.weights, calibration)),
+      request.resume);
+  // 4. Prepare the transform: rotations are drawn, or learned, or were learned before; all are checked.
+  if (request.method.transform != nullptr) {
+    stage("preparing the transform: " + request.method.name);
+    options.transform = request.method.transform->make(
+        {source, request, options.weights.grid, calibration.windows_NT, &parts});
+  }
+  info.online = options.transform.online;
+  const Json settings = settings_json(request, info, options.weights, calibration);
+  options.activations = request.activations;
+  options.activation_bits = request.bits.activations;
+  options.weights.grids = {.clips = request.clips, .groups = request.groups};
+  options.mean_offset = request.mean_offset;
+  options.tables = request.tables;
+  options.bf16 = request.bf16();
   options.space = {.memory_bytes = static_cast<int64_t>(request.memory_gib * 1073741824.0),
                    .folder = work};
   if (request.progress) {

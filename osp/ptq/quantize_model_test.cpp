@@ -10,6 +10,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
 #include "osp/model/test_model.h"
 
@@ -323,14 +324,13 @@ TEST(QuantizeModel, GroupsAndOffsetsThatWouldDoNothingOrContradictScalesAreRefus
   refused("groups of 24 do not divide the inner size 80");
 }
 
-TEST(QuantizeModel, ARunIsResumedWithTheSameOptionsThatAffectResultsOnly) {
-  const TestFolder folder;
+// A request that learns rotations in two steps on a text of two letters.
+QuantizeRequest spinquant_request(const TestFolder& folder) {
   write_file_atomic(folder / "tokenizer.json", R"({"version":"1.0","added_tokens":[],
     "normalizer":null,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,
     "trim_offsets":true,"use_regex":true},"post_processor":null,"decoder":{"type":"ByteLevel"},
     "model":{"type":"BPE","vocab":{"a":0,"b":1,"Ċ":2,"Ġ":3},"merges":[]}})");
   write_file_atomic(folder / "text.txt", "abba baab aabb bbaa abab baba aaab bbba");
-  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
   QuantizeRequest request;
   request.method = parse_method("spinquant+rtn");
   request.calibration = folder / "text.txt";
@@ -338,6 +338,63 @@ TEST(QuantizeModel, ARunIsResumedWithTheSameOptionsThatAffectResultsOnly) {
   request.length = 16;
   request.spin = {.steps = 2, .batch = 1};
   request.out = folder / "out";
+  return request;
+}
+
+TEST(QuantizeModel, LearnedRotationsAreKeptForTheRunThatIsResumed) {
+  const TestFolder folder;
+  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
+  QuantizeRequest request = spinquant_request(folder);
+  int64_t steps = 0, stops = 0;
+  request.progress = [&](const char* what, int64_t, int64_t, double) {
+    steps += std::string(what) == "steps" ? 1 : 0;
+  };
+  const auto run = [&] {
+    steps = 0;
+    return quantize_model(*source_of(store), folder.path(), request);
+  };
+  // The whole run, then one that is stopped behind its first block.
+  const QuantizeOutcome whole = run();
+  EXPECT_EQ(steps, 2);
+  const std::string weights = read_file(request.out + "/model.safetensors");
+  request.out = folder / "stopped";
+  request.resume = true;
+  expect_error(ErrorCode::usage, {"nothing to resume"}, run);
+  EXPECT_EQ(steps, 0) << "learned before it was refused";
+  request.resume = false;
+  request.stop = [&] { return ++stops > 4; };
+  expect_error(ErrorCode::interrupted, {}, run);
+  const std::string learned = request.out + ".work/learned.safetensors";
+  EXPECT_TRUE(path_exists(learned));
+  // What was learned is read back, not learned again.
+  request.stop = {};
+  request.resume = true;
+  const std::string kept = read_file(learned);
+  std::string damaged = kept;
+  damaged[damaged.size() - 1] ^= 0x40;
+  write_file_atomic(learned, damaged);
+  expect_error(ErrorCode::damaged, {"learned.safetensors", "no rotation", "begin anew"}, run);
+  write_file_atomic(learned, kept);
+  const QuantizeOutcome resumed = run();
+  EXPECT_EQ(steps, 0);
+  EXPECT_EQ(read_file(request.out + "/model.safetensors"), weights);
+  EXPECT_EQ(resumed.report["learning"], whole.report["learning"]);
+  // Another model in the same place is refused by its weights, those of the last block too.
+  request.stop = [] { return true; };
+  request.resume = false;
+  request.out = folder / "other";
+  expect_error(ErrorCode::interrupted, {}, run);
+  ParameterStore changed = small_fused_model(/*kv_heads=*/1);
+  changed.banks.back().master.view({-1})[0] += 1.0;
+  request.resume = true;
+  expect_error(ErrorCode::usage, {"other settings"},
+               [&] { return quantize_model(*source_of(changed), folder.path(), request); });
+}
+
+TEST(QuantizeModel, ARunIsResumedWithTheSameOptionsThatAffectResultsOnly) {
+  const TestFolder folder;
+  const ParameterStore store = small_fused_model(/*kv_heads=*/1);
+  QuantizeRequest request = spinquant_request(folder);
   request.stop = [] { return true; };
   const auto run = [&] { quantize_model(*source_of(store), folder.path(), request); };
   const auto code = [&] {

@@ -1,11 +1,15 @@
 #include "osp/ptq/spinquant_transform.h"
 
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <utility>
 
 #include "osp/base/error.h"
 #include "osp/base/timing.h"
+#include "osp/ptq/part_folder.h"
 #include "osp/ptq/quantize_request.h"
 #include "osp/ptq/quarot.h"
 #include "osp/ptq/rotation_family.h"
@@ -30,6 +34,46 @@ int64_t learning_length(const QuantizeRequest& request, const at::Tensor& window
                                  : windows_NT.size(1);
 }
 
+QuaRotOptions start_of(const QuantizeRequest& request) {
+  return {.seed = request.seed, .down_block = request.down_block};
+}
+
+std::string values_name(size_t layer) { return fmt::format("values.{}", layer); }
+
+// The learned matrices of a plan in fp64: "residual" and "values.N".
+void keep_rotations(const PartFolder& kept, const RotationPlan& plan, const Json& learning) {
+  TensorBuffers buffers;
+  buffers.add("residual", "F64", plan.residual->matrix);
+  for (size_t layer = 0; layer < plan.values.size(); ++layer) {
+    buffers.add(values_name(layer), "F64", plan.values[layer].matrix);
+  }
+  kept.save(kLearnedPart, buffers, learning);
+}
+
+RotationPlan kept_rotations(const PartFolder& kept, const TransformInputs& inputs) {
+  RotationPlan plan = quarot_plan(inputs.source.config(), start_of(inputs.request));
+  const SafetensorsFile file = kept.tensors(kLearnedPart);
+  const auto matrix = [&](const std::string& name, int64_t size) {
+    const TensorView& view = file.at(name);
+    at::Tensor values;
+    if (view.dtype == "F64" && view.shape == std::vector<int64_t>{size, size}) {
+      values = at::empty({size, size}, at::kDouble);
+      std::memcpy(values.mutable_data_ptr(), view.data.data(), values.nbytes());
+    }
+    // A comparison that is false for what is not finite.
+    if (!values.defined() || !(orthogonality_error(values) < 1e-6)) {
+      fail(ErrorCode::damaged, "{}: {} is no rotation of {} channels; begin anew without --resume",
+           kept.tensors_path(kLearnedPart), name, size);
+    }
+    return dense_rotation(values);
+  };
+  plan.residual = matrix("residual", plan.residual->size());
+  for (size_t layer = 0; layer < plan.values.size(); ++layer) {
+    plan.values[layer] = matrix(values_name(layer), plan.values[layer].size());
+  }
+  return plan;
+}
+
 SpinQuantOptions learning_options(const QuantizeRequest& request, SpinObjective objective) {
   SpinQuantOptions options;
   options.objective = objective;
@@ -52,6 +96,14 @@ SpinQuantOptions learning_options(const QuantizeRequest& request, SpinObjective 
 }
 
 PartTransform learned_transform(const TransformInputs& inputs, SpinObjective objective) {
+  // Take what an interrupted run had learned: learned anew with other threads it would have other
+  // bits than the blocks that are done.
+  if (inputs.kept != nullptr && inputs.kept->has(kLearnedPart)) {
+    PartTransform transform =
+        checked_rotation_transform(inputs, kept_rotations(*inputs.kept, inputs));
+    transform.learning = inputs.kept->info(kLearnedPart);
+    return transform;
+  }
   // Learn on the whole model, which is only in memory meanwhile.
   const SpinQuantOptions options = learning_options(inputs.request, objective);
   const int64_t length = learning_length(inputs.request, inputs.windows_NT);
@@ -60,7 +112,7 @@ PartTransform learned_transform(const TransformInputs& inputs, SpinObjective obj
   // Remove the last errors of the descent, which logits in fp64 would show.
   if (result.plan.residual) sharpen_orthogonality(*result.plan.residual);
   for (Rotation& rotation : result.plan.values) sharpen_orthogonality(rotation);
-  // Check and report.
+  // Check, report and keep.
   PartTransform transform = checked_rotation_transform(inputs, result.plan);
   transform.learning = {
       {"steps", options.steps},
@@ -68,6 +120,7 @@ PartTransform learned_transform(const TransformInputs& inputs, SpinObjective obj
       {"window", length},
       {"objective", objective == SpinObjective::kurtosis ? "kurtosis" : "cross-entropy"},
       {"objectives", result.objectives}};
+  if (inputs.kept != nullptr) keep_rotations(*inputs.kept, result.plan, transform.learning);
   return transform;
 }
 
@@ -87,8 +140,7 @@ void check_learnable(const ModelConfig& config, const QuantizeRequest& request,
         "with floating-point formats",
         request.bits.text());
   }
-  const QuaRotOptions start{.seed = request.seed, .down_block = request.down_block};
-  check_rotations_exact(config, quarot_plan(config, start));
+  check_rotations_exact(config, quarot_plan(config, start_of(request)));
   if (objective == SpinObjective::end_to_end) check_no_rotated_biases(parameter_specs(config));
   // A random Hadamard matrix stands in for R1 that is not learned yet: neither keeps the mean.
   RotationPlan learned{.fold_norms = true};

@@ -22,6 +22,7 @@
 namespace osp {
 
 struct QuantizeRequest;  // osp/ptq/quantize_request.h
+class PartFolder;        // osp/ptq/part_folder.h
 
 // A transform that is ready to be applied, one part of the model at a time.
 struct PartTransform {
@@ -36,10 +37,11 @@ struct PartTransform {
 
 // Everything that a transform may look at while it is made.
 struct TransformInputs {
-  const ModelSource& source;       // fused
-  const QuantizeRequest& request;  // its options, seed and bits
-  const WeightGrid& grid;          // that the weights will be rounded to
-  const at::Tensor& windows_NT;    // calibration windows, undefined for none
+  const ModelSource& source;         // fused
+  const QuantizeRequest& request;    // its options, seed and bits
+  const WeightGrid& grid;            // that the weights will be rounded to
+  const at::Tensor& windows_NT;      // calibration windows, undefined for none
+  const PartFolder* kept = nullptr;  // where what is learned is kept for a resume; null: nowhere
 };
 
 struct TransformRow {
