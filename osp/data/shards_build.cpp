@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "osp/base/error.h"
+#include "osp/base/interrupt.h"
 #include "osp/base/timing.h"
 #include "osp/data/document_pipeline.h"
 #include "osp/data/document_split.h"
@@ -116,7 +117,8 @@ class ShardSink {
 
   void add(const EncodedChunk& chunk) {
     if (options_.cancelled && options_.cancelled()) {
-      fail(ErrorCode::interrupted, "stopped by a signal; nothing was written to {}", options_.out);
+      fail(ErrorCode::interrupted, "stopped by {}; nothing was written to {}", stop_signal_name(),
+           options_.out);
     }
     append("train", chunk.train);
     append("validation", chunk.validation);

@@ -87,8 +87,8 @@ void generate_chunk(const ParameterStore& store, const Tokenizer& tokenizer,
 
 void check_stop(const TaskPrompts& prompts, const TaskAnswers& answers) {
   if (stop_requested() == 0) return;
-  fail(ErrorCode::interrupted, "stopped in {} after {} of {} items", prompts.task->name,
-       answers.items.size(), prompts.items.size());
+  fail(ErrorCode::interrupted, "stopped by {} in {} after {} of {} items", stop_signal_name(),
+       prompts.task->name, answers.items.size(), prompts.items.size());
 }
 
 // Marks over the items of one subject.

@@ -12,6 +12,7 @@
 #include <set>
 
 #include "osp/base/error.h"
+#include "osp/base/interrupt.h"
 #include "osp/base/timing.h"
 #include "osp/measure/rows.h"
 #include "osp/ptq/quantize_report.h"
@@ -235,9 +236,9 @@ class BlockByBlock {
                                  progress_.layer_done();
                                  if (options_.stop && options_.stop()) {
                                    fail(ErrorCode::interrupted,
-                                        "stopped in block {} of {}; the same command with --resume "
-                                        "goes on there",
-                                        layer, source_.config().layers);
+                                        "stopped by {} in block {} of {}; the same command with "
+                                        "--resume goes on there",
+                                        stop_signal_name(), layer, source_.config().layers);
                                  }
                                }};
     quantize_block(store, layer, settings(grids), streams(), weights, reports, watcher);

@@ -4,6 +4,7 @@ oneMKL chooses the kernel of a function when it is first called; where two threa
 of them may run a kernel that loses four digits. It did in one process in twenty (osp/ops/tensor_library.h).
 """
 
+import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 def test_functions_are_exact_in_every_process(osp_build):
     command = [osp_build / "osp_eval_test", "--gtest_filter=RequestScorer.EqualsOneSequenceAtATime"]
 
+    environment = os.environ | {"OMP_WAIT_POLICY": "active"}  # threads that spin begin at the same moment
+
     def answer(_):
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
     with ThreadPoolExecutor(4) as pool:  # more threads than cores, so that they are interrupted anywhere
         results = list(pool.map(answer, range(40)))

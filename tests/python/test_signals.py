@@ -1,7 +1,12 @@
 """The kind of fault: a signal that long work does not hear, or that costs what was done. SIGTERM, SIGINT and
 SIGHUP at random times to every command that may run for long: it leaves soon, with a documented status, and
-what it was asked for can be completed."""
+what it was asked for can be completed.
 
+OSP_LONG_TESTS=1 sends each signal at ten times to each command, which takes some minutes; without it at one.
+"""
+
+import json
+import math
 import os
 import random
 import signal
@@ -13,6 +18,7 @@ import pytest
 from train_fixture import one_thread, state_hash, timeless, write_recipe
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+TIMES = 10 if os.environ.get("OSP_LONG_TESTS") == "1" else 1
 SOON_S = 20  # on a busy machine; a loop that does not ask runs for minutes
 LONG = [
     "train",
@@ -20,11 +26,21 @@ LONG = [
     "quantize",
     "spinquant",
     "spinquant-kurtosis",
+    "quarot",
+    "awq",
+    "smoothquant",
+    "qronos",
+    "all",
     "scoring",
     "tokenize",
     "eval",
+    "divergence",
+    "tax",
     "analyze",
+    "score",
 ]
+# These keep nothing, and die by the signal as programs do.
+KEEPS_NOTHING = ("eval", "divergence", "tax", "analyze", "score")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +53,10 @@ def long_calls(tiny_run, train_tokens, repo_root, tmp_path_factory):
     model = tiny_run / "model"
     calibration = ["--calibration", text, "--length", "32", "--windows", "20000"]
     many = ["--set", "train.steps=1000000", "--set", "train.checkpoint_every=0"]
+    requests = folder / "requests.jsonl"
+    requests.write_text(json.dumps({"text": "the dog sees a tree. " * 20}) + "\n")
+    with requests.open("a") as file:
+        file.write(requests.read_text() * 40000)
     table = {
         "train": ["train", recipe, *many],
         "validation": [
@@ -59,6 +79,12 @@ def long_calls(tiny_run, train_tokens, repo_root, tmp_path_factory):
             "100000",
             *calibration,
         ],
+        **{
+            name: ["quantize", model, "--method", f"{name}+gptq", *calibration]
+            for name in ("quarot", "awq", "smoothquant")
+        },
+        "qronos": ["quantize", model, "--method", "qronos", *calibration],
+        "all": ["quantize", model, "--method", "all", *calibration],
         "scoring": ["quantize", model, "--method", "rtn", "--report", "--data", text, "--data-tokens", "0"],
         "tokenize": [
             "tokenize",
@@ -69,11 +95,14 @@ def long_calls(tiny_run, train_tokens, repo_root, tmp_path_factory):
             "1",
         ],
         "eval": ["eval", model, "--data", text],
+        "divergence": ["eval", model, "--data", text, "--bits", "4-4-4", "--divergence-from", model],
+        "tax": ["eval", model, "--data", text, "--bits", "4-4-4", "--tax", "--data-tokens", "500000"],
+        "score": ["score", model, "--requests", requests],
         "analyze": ["analyze", model, "--data", text, "--data-tokens", "0"],
     }
 
     def words(name, out):
-        with_out = name not in ("eval", "analyze", "scoring")
+        with_out = name not in (*KEEPS_NOTHING, "scoring")
         return [str(word) for word in table[name] + (["--out", out] if with_out else [])]
 
     return words
@@ -119,25 +148,24 @@ def test_every_long_command_leaves_soon_whenever_a_signal_comes(osp_build, long_
     times = random.Random(f"signals {name}")
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    for i, sent in enumerate(SIGNALS):
+    for i, sent in enumerate(SIGNALS * TIMES):
         out = tmp_path / f"out-{i}"
         command = [osp_build / "osp", *long_calls(name, out)]
         process = start(command, stdout=subprocess.PIPE, env={**one_thread(), "TMPDIR": str(temporary)})
-        if name not in ("eval", "analyze"):
+        if name not in KEEPS_NOTHING:
             wait_for_handlers(process)
-        time.sleep(times.uniform(0, 5))
+        time.sleep(math.exp(times.uniform(math.log(0.02), math.log(5))))  # often within the set-up
         if process.poll() is not None:
             pytest.skip("the work is over before the signal comes: this machine is too fast for it")
         process.send_signal(sent)
         asked = time.monotonic()
         _, rest = process.communicate(timeout=120)
         assert time.monotonic() - asked < SOON_S, f"{name} did not hear {sent.name}"
-        # Commands that keep nothing die by the signal, as programs do.
-        expected = {75, -sent} if name in ("eval", "analyze") else {75}
+        expected = {75, -sent} if name in KEEPS_NOTHING else {75}
         assert process.returncode in expected, (name, sent, process.returncode, rest)
         if process.returncode == 75:
             assert sent.name in rest
-        if name not in ("eval", "analyze"):
+        if name not in KEEPS_NOTHING:
             assert not list(temporary.iterdir()), "temporary files stay"
 
 
