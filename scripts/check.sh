@@ -4,7 +4,7 @@
 # Usage: scripts/check.sh [--fast | --all] [--base COMMIT]
 #   (no option)     formatters and linters, clang-tidy on changed lines for at most 3 minutes, sanitizers
 #   --fast          formatters and linters only, some seconds; scripts/test.sh runs this
-#   --all           clang-tidy on all C++ files without a time limit
+#   --all           clang-tidy on all C++ files without a time limit, sanitizers with the tensor library too
 #   --base COMMIT   lines changed since COMMIT; default: since the branch left origin/main, else HEAD~1
 # Every check runs; the status is 1 if any failed. A check whose program is missing is skipped with a message.
 set -euo pipefail
@@ -190,6 +190,8 @@ if [ "$mode" != fast ]; then
   fi
   check "tests with sanitizers (build/asan)" run_sanitizers
   check "threads with a sanitizer (build/tsan)" run_thread_sanitizer
+  # The parsers that need the tensor library, whose build with sanitizers takes a quarter of an hour.
+  if [ "$mode" = all ]; then check "fuzz corpora with sanitizers (build/fuzz)" scripts/fuzz.sh --replay; fi
 fi
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -3,9 +3,10 @@
 # its corpus, and prints how often it ran. A finding is kept in build/fuzz/findings and ends the script with
 # status 1; to keep it as a test, copy it to fuzz/corpus/NAME, which scripts/test.sh replays.
 #
-#   scripts/fuzz.sh [--seconds N] [--runs N] [--add] [TARGET...]
+#   scripts/fuzz.sh [--seconds N] [--runs N | --replay] [--add] [TARGET...]
 #     --seconds N  end each target after N seconds (default 60; with --runs 3600)
 #     --runs N     end each target after N executions
+#     --replay     run each file of fuzz/corpus once, with the sanitizers, and no more
 #     --add        add to fuzz/corpus the inputs that reach code which no input there reaches
 #     TARGET       NAME of fuzz/NAME_fuzz.cpp; without one all of them
 #
@@ -13,8 +14,8 @@
 # executions as --runs asks for is not run again, so that an interrupted campaign goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-usage() { echo "usage: scripts/fuzz.sh [--seconds N] [--runs N] [--add] [TARGET...]" >&2; exit 2; }
-seconds='' runs='' add='' targets=()
+usage() { echo "usage: scripts/fuzz.sh [--seconds N] [--runs N | --replay] [--add] [TARGET...]" >&2; exit 2; }
+seconds='' runs='' add='' replay='' targets=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --seconds | --runs)
@@ -22,6 +23,7 @@ while [ $# -gt 0 ]; do
       if [ "$1" = --runs ]; then runs=$2; else seconds=$2; fi
       shift ;;
     --add) add=yes ;;
+    --replay) replay=yes ;;
     -*) usage ;;
     *) [ -f "fuzz/$1_fuzz.cpp" ] || { echo "fuzz: there is no fuzz/$1_fuzz.cpp" >&2; exit 2; }
        targets+=("$1") ;;
@@ -54,6 +56,18 @@ fuzz_target() {
 }
 
 status=0
+if [ -n "$replay" ]; then
+  for name in "${targets[@]}"; do
+    log=$build/findings/$name-replay.log
+    if "$build/${name}_fuzz" -runs=0 -timeout=20 -rss_limit_mb=2048 "fuzz/corpus/$name" 2>"$log"; then
+      echo "fuzz: $name: $(find "fuzz/corpus/$name" -type f | wc -l) files pass" >&2
+    else
+      status=1
+      echo "fuzz: $name FAILED, see $log" >&2
+    fi
+  done
+  exit $status
+fi
 for name in "${targets[@]}"; do
   done_before=$(cut -d'|' -f3 "$build/results/$name" 2>/dev/null || true)
   if [ -z "$runs" ] || [ "${done_before:-0}" -lt "$runs" ]; then fuzz_target "$name" || status=1; fi

@@ -13,6 +13,7 @@ Plans come from the seed alone: random.Random("SEED/ROUND/LIFE").
 import argparse
 import collections
 import concurrent.futures
+import datetime
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from measuring import commit
 from torture_life import (
     CHECKPOINT_EVERY,
     DONE,
@@ -289,8 +291,18 @@ def table(totals: Totals) -> str:
     return "\n".join(lines)
 
 
+def machine() -> str:
+    """The processor's name and the number of its threads."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1] for line in lines if line.startswith("model name")]
+    return f"{names[0].strip() if names else 'unknown processor'}, {os.cpu_count()} threads"
+
+
 def result_json(totals: Totals, options: argparse.Namespace, seconds: float, rounds: int) -> dict:
     return {
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "machine": machine(),
         "seed": options.seed,
         "rounds": rounds,
         "runs": totals.lives,
