@@ -109,8 +109,8 @@ class FieldTable {
   const FieldRef& find(const std::string& name, const std::string& where) const;
   // Assigns to the field of that name, see FieldRef.
   void assign(const std::string& name, const Json& value, const std::string& where) const;
-  // "section.key=value" as on the command line; numbers as TOML writes them, text with or without
-  // quotes.
+  // "section.key=value" as on the command line; numbers as TOML writes them, text with or
+  // without quotes.
   void assign_text(std::string_view assignment) const;
   // Nested object {section: {key: value}} of all current values.
   Json to_json() const;

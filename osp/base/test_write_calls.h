@@ -115,8 +115,8 @@ inline int exit_status_of(const std::function<void()>& body) {
   }
 }
 
-// Runs `body` in a child with one thread. At its call number `at` (from 1) the fault happens; `error`
-// is the errno of a call that fails.
+// Runs `body` in a child with one thread. At its call number `at` (from 1) the fault happens;
+// `error` is the errno of a call that fails.
 inline TracedEnd run_traced(const std::function<void()>& body, CallFault fault, int64_t at,
                             int error = EIO) {
   const pid_t child = fork();

@@ -1,5 +1,5 @@
-// How fast one thread reads memory: what a product of one row, which streams the weights once, could reach
-// at most.
+// How fast one thread reads memory: what a product of one row, which streams the weights once,
+// could reach at most.
 #pragma once
 
 #include "osp/runtime/aligned_memory.h"

@@ -1,6 +1,6 @@
-// `osp bench train`: training steps of osp beside those of PyTorch in the fastest of the ways to run it that
-// were tried: eager or through torch.compile, with several settings of memory and threads, and with the batch
-// whole or in parts. Ratios are to that one.
+// `osp bench train`: training steps of osp beside those of PyTorch in the fastest of the ways to
+// run it that were tried: eager or through torch.compile, with several settings of memory and
+// threads, and with the batch whole or in parts. Ratios are to that one.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +39,8 @@ struct TrainingBench {
   int64_t sequences = 0;  // of a step
 };
 
-// Tries, in order: all settings with the first mode, the other modes with the fastest settings, then the
-// batch in 2 and 4 parts. `measure` returns tokens per second.
+// Tries, in order: all settings with the first mode, the other modes with the fastest settings,
+// then the batch in 2 and 4 parts. `measure` returns tokens per second.
 TunedTrainingPeer tune_training_peer(const std::vector<std::string>& modes, int64_t sequences,
                                      const std::function<double(const TrainingPeer&)>& measure);
 

@@ -167,7 +167,8 @@ std::optional<Members> members_of(std::string_view line) {
   return members;
 }
 
-// What a line gives: a text or null, what is wrong with it, and whether it can be read all the same.
+// What a line gives: a text or null, what is wrong with it, and whether it can be read
+// all the same.
 struct ReadLine {
   std::optional<std::string> text;
   const char* problem = nullptr;

@@ -76,8 +76,8 @@ struct ModelConfig {
   int64_t expert_inner = 0;
   bool normalized_routing = false;  // the chosen probabilities are divided by their sum
   std::vector<int64_t> dense_layers = {};
-  // Constant factors: of the embedding, of every branch, of queries · keys (0: 1 / sqrt(head_size));
-  // the logits are divided by the last.
+  // Constant factors: of the embedding, of every branch, of queries · keys
+  // (0: 1 / sqrt(head_size)); the logits are divided by the last.
   double embedding_multiplier = 1.0;
   double residual_multiplier = 1.0;
   double attention_multiplier = 0.0;

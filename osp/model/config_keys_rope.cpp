@@ -214,7 +214,8 @@ void ConfigKeys::read_rope(ModelConfig& config, const RopeKeys& family) const {
     if (in_->at(name).empty()) continue;
     const bool by_kind = family.local_theta && name == std::string_view("rope_parameters");
     if (!by_kind) {
-      // The second takes the place of the first, or is added to its part for blocks without windows.
+      // The second takes the place of the first, or is added to its part for blocks
+      // without windows.
       if (!family.local_theta) rope = Json::object();
       if (family.local_theta && !in_->at(name).contains("rope_type")) {
         unsupported(name, shown_json(in_->at(name)), "one with a rope_type in this family");

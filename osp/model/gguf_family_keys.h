@@ -1,5 +1,5 @@
-// What GGUF files of some architectures say beside a Llama's keys: windows, constant factors, capped
-// logits, rotary embeddings of parts of heads or with factors for long texts.
+// What GGUF files of some architectures say beside a Llama's keys: windows, constant factors,
+// capped logits, rotary embeddings of parts of heads or with factors for long texts.
 //
 // Tested by tests/python/test_gguf_architectures.py.
 #pragma once
@@ -13,8 +13,8 @@
 
 namespace osp {
 
-// Tensors [rotated channels / 2] of Phi-3: what the frequencies of long and of other texts are divided
-// by.
+// Tensors [rotated channels / 2] of Phi-3: what the frequencies of long and of other texts
+// are divided by.
 inline constexpr const char* kGgufLongFactors = "rope_factors_long.weight";
 inline constexpr const char* kGgufShortFactors = "rope_factors_short.weight";
 
@@ -28,8 +28,8 @@ bool rotates_a_part(std::string_view architecture);
 // "architectures". Error(damaged, unsupported) that names file and key or tensor.
 void add_gguf_family_keys(const GgufFile& file, std::string_view architecture, Json& json);
 
-// The window layers of a family by their order, as llama.cpp derives them without a key: all but every
-// second (gemma2), fourth (OLMo 3), sixth (gemma3).
+// The window layers of a family by their order, as llama.cpp derives them without a key: all but
+// every second (gemma2), fourth (OLMo 3), sixth (gemma3).
 int64_t gguf_window_interval(std::string_view architecture);
 
 // Layers of a Gemma whose queries are scaled by the width of a head as width / heads says, not by

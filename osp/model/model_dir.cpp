@@ -198,8 +198,8 @@ bool find_packed(const WeightFiles& weights, const std::optional<PackedLayout>& 
   return true;
 }
 
-// The place of each tensor of the model, without a view where it is packed. Checks that every one is
-// there with its shape and a known type, and that nothing else is.
+// The place of each tensor of the model, without a view where it is packed. Checks that every one
+// is there with its shape and a known type, and that nothing else is.
 std::vector<TensorSource> find_tensors(const WeightFiles& weights, const ModelConfig& config,
                                        const std::vector<StoredTensor>& stored,
                                        const std::optional<PackedLayout>& layout) {

@@ -19,9 +19,10 @@ class ForwardEngine;
 //   part of a head is rotated      query and key are what attention uses
 //   learned positions              query and key are not rotated
 //   no gate                        mlp_product is the activation
-//   mixture of experts             mlp_input is what the experts read; the router reads it as it was
-//                                  before the tap. mlp_product is [B,k,T,F]: slot s of a token is its
-//                                  expert with the s-th largest probability, F an expert's inner size
+//   mixture of experts             mlp_input is what the experts read; the router reads it as it
+//                                  was before the tap. mlp_product is [B,k,T,F]: slot s of a token
+//                                  is its expert with the s-th largest probability, F an expert's
+//                                  inner size
 enum class TapPoint {
   embedding,         // [B,T,D] embedding (after EmbProj): residual state 0; layer = 0
   attention_input,   // [B,T,D] normalised input of q, k, v

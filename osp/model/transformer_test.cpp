@@ -257,7 +257,8 @@ TEST(Transformer, BlocksThatAreComputedAgainShowTapsTheirPointsTwice) {
   }
 }
 
-// What blocks_done says: at each call the gradients of the block and of all behind it are those of the end.
+// What blocks_done says: at each call the gradients of the block and of all behind it are
+// those of the end.
 TEST(Transformer, BlocksAreDoneWhenTheirGradientsAreComplete) {
   const std::vector<ModelConfig> configs = {
       small_config(), outlier_protected(), with([](ModelConfig& c) { c.parallel = true; }),

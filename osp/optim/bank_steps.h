@@ -46,8 +46,8 @@ std::vector<StateOfBank> single_matrices(const std::vector<StateOfBank>& banks) 
   return matrices;
 }
 
-// Runs task(0) … task(count − 1), each on one thread. Returns the sum of the failures that they
-// return.
+// Runs task(0) … task(count − 1), each on one thread. Returns the sum of the failures
+// that they return.
 int64_t count_failures(int64_t count, const std::function<int64_t(int64_t)>& task);
 
 // Frobenius norm of each matrix of x [n, rows, cols], as [n, 1, 1]; summed row by row first, so

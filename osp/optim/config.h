@@ -1,5 +1,5 @@
-// Options of the optimizers and of what they schedule: the recipe's sections [optim] and
-// [schedule].
+// Options of the optimizers and of what they schedule: the recipe's sections
+// [optim] and [schedule].
 #pragma once
 
 #include <cstdint>

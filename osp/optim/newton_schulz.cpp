@@ -269,8 +269,8 @@ void for_each_matrix(std::vector<MatrixTask> tasks, const NewtonSchulz& settings
       body(task, *orthogonaliser);
     }
   };
-  // With fewer matrices than threads, the threads share each product instead, unless bits matter
-  // more.
+  // With fewer matrices than threads, the threads share each product instead, unless bits
+  // matter more.
   const int64_t workers = at::get_num_threads();
   if (static_cast<int64_t>(tasks.size()) < workers && settings.threads_share_matrices) {
     work(0, 1);

@@ -34,12 +34,12 @@ class Optimizer {
  public:
   virtual ~Optimizer() = default;
   // Tap that must watch the forward and backward passes of the coming step; null: none. To be
-  // called once before the passes. It forgets the passes of a step that was not followed by an
-  // update.
+  // called once before the passes. It forgets the passes of a step that was not followed
+  // by an update.
   virtual Tap* watch_step() { return nullptr; }
   virtual void step(const StepValues& values) = 0;
-  // Tensors to be stored in a checkpoint, in a fixed order. They alias the state: loading is
-  // copy_().
+  // Tensors to be stored in a checkpoint, in a fixed order. They alias the state: loading
+  // is copy_().
   virtual std::vector<std::pair<std::string, at::Tensor>> state() const = 0;
   // Frobenius norm of the weights' change (decay included) in the last step that had `measure`.
   virtual double last_update_norm() const = 0;
@@ -125,8 +125,8 @@ int64_t every_step(const OptimConfig& config);
 int64_t unsplit(const ParameterSpec& spec, const OptimConfig& config, int64_t head_size);
 void accept_options(const OptimConfig& config);
 
-// How the ranks of a run may share a group's banks so that every matrix is updated with the bits that
-// one rank gives it.
+// How the ranks of a run may share a group's banks so that every matrix is updated with the bits
+// that one rank gives it.
 enum class Division {
   none,      // not at all: one rank must have everything
   banks,     // whole banks

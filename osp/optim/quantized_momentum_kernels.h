@@ -13,8 +13,8 @@ namespace osp::kernels {
 inline constexpr int64_t kMomentumBlock = 256;
 
 struct QuantizedMomentumKernels {
-  // Σ u² of the update that step() makes; changes nothing. Sums of a block are fp32 and added in
-  // double.
+  // Σ u² of the update that step() makes; changes nothing. Sums of a block are fp32 and
+  // added in double.
   double (*sum_of_squares)(const float* g, const int8_t* codes, const float* scales, int64_t count,
                            float beta, bool nesterov);
   // b = g + beta · scale · code; x = bf16(u / divisor) with u = g + beta · b (Nesterov) or b; codes

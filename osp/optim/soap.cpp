@@ -69,8 +69,8 @@ int64_t turn_basis(const at::Tensor& factor, at::Tensor basis, at::Tensor square
   return 0;
 }
 
-// Turns both bases of one matrix, and m' from the old ones into the new ones. Returns the number of
-// failures.
+// Turns both bases of one matrix, and m' from the old ones into the new ones. Returns the
+// number of failures.
 int64_t turn_bases(const SoapBank& matrix) {
   const at::Tensor mean = from_bases(matrix, matrix.mean);
   const int64_t failures = turn_basis(matrix.left_factor, matrix.left_basis, matrix.square, 1) +

@@ -1,4 +1,5 @@
-// The request that quantize_model() carries out: the one struct between the command line and the library.
+// The request that quantize_model() carries out: the one struct between the command line
+// and the library.
 //
 //   QuantizeCommand (osp/cli/quantize.cpp)  the options of `osp quantize`: several models, methods,
 //                                           seeds and what is measured, and a QuantizeRequest

@@ -94,8 +94,8 @@ std::vector<int64_t> kinds_of_block(const ModelConfig& model) {
   return kinds;
 }
 
-// Modules of a block that read `point`, in the names of `family` (the model's as it is stored), each
-// once: "self_attn.q_proj|self_attn.k_proj"; those of all experts are
+// Modules of a block that read `point`, in the names of `family` (the model's as it is stored),
+// each once: "self_attn.q_proj|self_attn.k_proj"; those of all experts are
 // "mlp.experts.[0-9]+.gate_proj|mlp.experts.[0-9]+.up_proj".
 std::string module_names(const ModelConfig& family, TapPoint point, int64_t layer) {
   const std::string block = fmt::format("layers.{}.", layer);

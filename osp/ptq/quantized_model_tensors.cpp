@@ -232,8 +232,8 @@ std::vector<QuantizedLinear> split(const ModelConfig& config, const StoredTensor
   return parts;
 }
 
-// The numbers where they lie in the file, to be copied from; in memory of their own if another program
-// has moved them off their alignment.
+// The numbers where they lie in the file, to be copied from; in memory of their own if another
+// program has moved them off their alignment.
 at::Tensor read_plain(const TensorView& view, const std::vector<int64_t>& shape,
                       const std::string& where) {
   if (view.shape != shape) {

@@ -32,8 +32,8 @@ struct ClipRatios {
   bool operator==(const ClipRatios&) const = default;
 };
 
-// Neighbouring channels of the input of linear layers that share a dynamic scale; 0: all of a token,
-// and a head at the input of the output projection.
+// Neighbouring channels of the input of linear layers that share a dynamic scale; 0: all of a
+// token, and a head at the input of the output projection.
 struct ActivationGroups {
   int64_t inputs = 0;  // of all linear layers; at most a head at the output projection
   int64_t down = 0;    // of the down projection, in place of `inputs`

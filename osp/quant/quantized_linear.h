@@ -9,8 +9,8 @@
 //
 // The order of arithmetic is fixed (one fp32 subtraction of whole numbers, one fp32 product; one
 // fp32 quotient, one product, one rounding), so that other programs reproduce the dequantized
-// weights bit for bit. compressed-tensors unpacks four-bit numbers to bf16, which holds the products
-// of MXFP4 and rounds those of NVFP4.
+// weights bit for bit. compressed-tensors unpacks four-bit numbers to bf16, which holds the
+// products of MXFP4 and rounds those of NVFP4.
 #pragma once
 
 #include <ATen/core/Tensor.h>

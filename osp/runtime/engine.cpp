@@ -192,7 +192,8 @@ void Engine::append_keys_and_values(int64_t layer) {
     }
   }
   const kernels::HadamardPlan plan = model_->key_hadamard.plan();
-  // By key/value head and piece of a text: tokens that share lines of the values' panels stay together.
+  // By key/value head and piece of a text: tokens that share lines of the values' panels
+  // stay together.
   std::vector<int64_t> pieces = {0};
   for (int64_t r = 1; r < rows; ++r) {
     const Row &row = rows_[static_cast<size_t>(r)], &before = rows_[static_cast<size_t>(r - 1)];

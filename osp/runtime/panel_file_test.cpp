@@ -1,4 +1,5 @@
-// A mapped model is the model that was written, bit for bit, and a file that is not is refused by name.
+// A mapped model is the model that was written, bit for bit, and a file that is not is
+// refused by name.
 #include "osp/runtime/panel_file.h"
 
 #include <gtest/gtest.h>

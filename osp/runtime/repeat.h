@@ -1,6 +1,6 @@
-// f<0>(), … f<N − 1>() with constant indices: with these a compiler keeps an array of accumulators in
-// registers. A loop that it unrolls later may leave them on the stack (g++ 12), at half the speed.
-// For the kernels of single instruction sets, which may not include the standard library.
+// f<0>(), … f<N − 1>() with constant indices: with these a compiler keeps an array of accumulators
+// in registers. A loop that it unrolls later may leave them on the stack (g++ 12), at half the
+// speed. For the kernels of single instruction sets, which may not include the standard library.
 #pragma once
 
 namespace osp::kernels {

@@ -10,8 +10,8 @@
 
 namespace osp {
 
-// A parameter that is null counts as absent. ApiError(400) naming the parameter for a value of another
-// type or beyond its range.
+// A parameter that is null counts as absent. ApiError(400) naming the parameter for a value of
+// another type or beyond its range.
 class RequestFields {
  public:
   // `object` must outlive this.

@@ -1,9 +1,9 @@
 // The engine's thread: it continues many texts at once.
 //
-// A step is one pass of the engine over at most 64 rows: the newest token of every text that is being
-// written, and, in the rows that are left, parts of prompts. A text begins when the pages that it may
-// need at its longest are free, so that it never has to stop for another. What a text becomes does
-// not depend on the texts beside it, bit for bit (engine.h).
+// A step is one pass of the engine over at most 64 rows: the newest token of every text that is
+// being written, and, in the rows that are left, parts of prompts. A text begins when the pages
+// that it may need at its longest are free, so that it never has to stop for another. What a text
+// becomes does not depend on the texts beside it, bit for bit (engine.h).
 //
 // Tested by tests/python/test_serve.py.
 #pragma once

@@ -49,7 +49,8 @@ class Value {
   static Value real(double value) { return Value(value); }
   static Value text(std::string value);
   static Value undefined(std::string what);
-  // The same text, marked as HTML that needs no escaping (Python's Markup): + escapes what it is added to.
+  // The same text, marked as HTML that needs no escaping (Python's Markup): + escapes what
+  // it is added to.
   Value as_markup() const;
   explicit Value(std::shared_ptr<List> list) : data_(std::move(list)) {}
   explicit Value(std::shared_ptr<const Dict> dict) : data_(std::move(dict)) {}
@@ -126,7 +127,8 @@ struct Namespace {
   void set(const std::string& name, Value value);
 };
 
-// A running loop. With a condition the items that pass are found one by one, as the loop needs them.
+// A running loop. With a condition the items that pass are found one by one, as the loop
+// needs them.
 struct Loop {
   std::vector<Value> source;
   size_t next = 0;            // of the source

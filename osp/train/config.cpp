@@ -27,7 +27,8 @@ void flatten(const Json& object, const std::string& prefix, Json& values) {
   }
 }
 
-// The value of data.source without the paths, which do not decide results; other values as they are.
+// The value of data.source without the paths, which do not decide results; other values
+// as they are.
 Json without_paths(const FieldRef& field, Json value) {
   if (field.name != "data.source" || !value.is_array()) return value;
   for (Json& source : value) {

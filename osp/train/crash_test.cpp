@@ -1,5 +1,5 @@
-// Faults at every call with which a run writes: killed there, or the call fails. Whatever it was, an
-// intact checkpoint stays and the resumed run ends bit for bit like an undisturbed one.
+// Faults at every call with which a run writes: killed there, or the call fails. Whatever it was,
+// an intact checkpoint stays and the resumed run ends bit for bit like an undisturbed one.
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 

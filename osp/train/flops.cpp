@@ -167,8 +167,8 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing, int
   memory.group_sums = groups.waiting * scalars * 4;
   // Of two banks at a time; parts in bf16 are made fp32 before they are added.
   if (ranks > 1) memory.exchange = 2 * most.received_bytes;
-  // The weights before an update whose norm is measured: Adam's, or with groups all that a rank owns.
-  // Half of them find room in what the backward pass has freed.
+  // The weights before an update whose norm is measured: Adam's, or with groups all that a rank
+  // owns. Half of them find room in what the backward pass has freed.
   memory.temporaries = 2 * (step_groups > 1 ? most.scalars : most.adam_scalars);
   if (saves_meanwhile || shares_masters) memory.snapshot += scalars * 4;
   if (saves_meanwhile || ranks > 1) memory.snapshot += state_bytes;

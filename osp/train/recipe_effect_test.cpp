@@ -1,5 +1,5 @@
-// Settings of a recipe that a training step must obey: the document mask and gradient clipping. Each
-// test fails if the setting is ignored.
+// Settings of a recipe that a training step must obey: the document mask and gradient clipping.
+// Each test fails if the setting is ignored.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>

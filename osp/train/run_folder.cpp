@@ -69,8 +69,8 @@ Json recipe_of_run(const std::string& path) {
       path);
 }
 
-// Removes what a process that was killed left of writing recipe.json and exit.json. No one else writes
-// them: the caller holds the lock.
+// Removes what a process that was killed left of writing recipe.json and exit.json. No one else
+// writes them: the caller holds the lock.
 void remove_half_written_files(const std::string& path) {
   std::vector<std::string> left;
   std::error_code error;

@@ -1,5 +1,5 @@
-// Saves beside the training thread: what is written is the snapshot, and failures are counted. Runs with
-// ThreadSanitizer in scripts/check.sh.
+// Saves beside the training thread: what is written is the snapshot, and failures are counted. Runs
+// with ThreadSanitizer in scripts/check.sh.
 #include "osp/train/saver.h"
 
 #include <ATen/TensorOperators.h>
