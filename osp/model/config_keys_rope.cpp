@@ -277,6 +277,7 @@ void ConfigKeys::rope(ModelConfig& config, const RopeKeys& family) {
     read_rope(config, family);
     return;
   }
+  // Keys of every embedding, then those of its kind of scaling.
   const RopeScaling& scaling = config.rope_scaling;
   Json rope = {{"rope_theta", config.rope_theta}, {"rope_type", scaling.type}};
   if (family.partial) {
@@ -307,11 +308,13 @@ void ConfigKeys::rope(ModelConfig& config, const RopeKeys& family) {
     if (family.original_context > 0) (*out_)[kOriginalContext] = scaling.original_context;
   }
   if (family.query_growth) rope["llama_4_scaling_beta"] = scaling.query_growth;
+  // Families with two embeddings have a list for each kind of block.
   if (family.local_theta) {
     const Json local = {{"rope_theta", config.local_rope_theta}, {"rope_type", "default"}};
     rope = {{kFull, rope}, {kSliding, local}};
     if (*family.local_key != '\0') (*out_)[family.local_key] = config.local_rope_theta;
   }
+  // Write them where transformers looks for them.
   (*out_)["rope_parameters"] = rope;
   (*out_)["rope_theta"] = config.rope_theta;  // where older versions of transformers look for it
 }
