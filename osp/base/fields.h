@@ -60,7 +60,7 @@ ParsedText parsed_text(T& value, Parse parse, Show show) {
           [&value, show] { return std::string(show(value)); }};
 }
 
-// What else can be said about a field.
+// Properties of a field beside its name, range and sentence.
 struct FieldTraits {
   std::string unit = {};   // of a number, shown behind the default: "tokens"
   std::string value = {};  // placeholder of the value in --help: "FILE"

@@ -20,7 +20,7 @@ int64_t page_faults();
 // process and others share.
 int64_t shared_memory_bytes();
 
-// What this process can have: shared_memory_bytes(), or the smaller limit of the process
+// The memory that this process can have: shared_memory_bytes(), or the smaller limit of the process
 // (ulimit -v, -d).
 int64_t memory_limit_bytes();
 
@@ -31,7 +31,7 @@ int64_t free_memory_bytes();
 // this machine has 23.00 GB: ADVICE".
 void require_memory(double bytes, const std::string& work, const std::string& advice);
 
-// Whether an exception says that memory could not be had: std::bad_alloc or that of the
+// True if an exception says that memory could not be had: std::bad_alloc or that of the
 // tensor library.
 bool is_out_of_memory(const std::exception& error);
 

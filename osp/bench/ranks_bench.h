@@ -13,7 +13,7 @@
 
 namespace osp {
 
-// What both sides train, and how the runs are started.
+// The model that both sides train, and how the runs are started.
 struct RanksBench {
   std::string model = "demo";   // of speed_recipe()
   int64_t batch_tokens = 2048;  // of a step, all ranks together
@@ -46,7 +46,8 @@ Json run_ranks_peer(const RanksBench& bench, const std::string& rate, const Rank
 // launcher has said why.
 void try_network(const RanksBench& bench, const std::string& rate);
 
-// The same of what the ranks printed: {"ranks": [one object per rank]}.
+// The object of run_ranks_osp() and run_ranks_peer() from what the ranks printed, {"ranks": [one
+// object per rank]}.
 Json joined_ranks(const Json& printed);
 
 // The fastest settings and mode of DistributedDataParallel on an unlimited network; `measure`

@@ -32,7 +32,7 @@ struct TunedTrainingPeer {
   Json trials = Json::array();  // {"mode", "micro_batches", "settings", "tokens_per_s"}
 };
 
-// What both sides train.
+// The model and the batch that both sides train.
 struct TrainingBench {
   std::string model;
   int64_t context = 0;
@@ -49,14 +49,14 @@ struct TrainingRuns {
   Json ours, peer;
 };
 
-// What `osp bench train --alone` prints.
+// The object that `osp bench train --alone` prints.
 Json training_speed_json(const TrainingSpeed& speed, int64_t context, bool with_profile);
 
 // Time by operator, the most expensive first; operators below a thousandth of the step are summed
 // up in the last line.
 std::string profile_table(const TrainingSpeed& speed);
 
-// What the peer prints.
+// Runs the peer and returns the object that it prints.
 Json run_training_peer(const TurnOptions& turn, const TrainingBench& bench,
                        const TrainingPeer& peer);
 

@@ -1,5 +1,5 @@
-// What of a model's configuration a GGUF file says: the keys of llama.cpp's architectures, and
-// which models they say all about.
+// The configuration of a model in a GGUF file: the keys of llama.cpp's architectures, and which
+// models they describe in full.
 //
 // Tested by gguf_export_test.cpp and tests/python/test_gguf_architectures.py.
 #pragma once

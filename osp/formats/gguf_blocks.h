@@ -47,7 +47,8 @@ struct GgufTypeInfo {
 // Nullptr for a type that osp does not read.
 const GgufTypeInfo* gguf_type_info(uint32_t type);
 const GgufTypeInfo& gguf_type_info(GgufTensorType type);
-// The same; a caller's mistake if so many values are not whole blocks of so many bytes.
+// gguf_type_info() for `values` values in `bytes` bytes; a caller's mistake if these are
+// not whole blocks.
 const GgufTypeInfo& gguf_type_of_blocks(GgufTensorType type, size_t values, size_t bytes);
 // The name of a type that the format knows, read by osp or not; "" for a number without meaning.
 std::string_view gguf_type_name(uint32_t type);

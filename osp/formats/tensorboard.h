@@ -15,7 +15,7 @@ namespace osp {
 uint32_t crc32c(std::string_view bytes);
 uint32_t masked_crc32c(std::string_view bytes);
 
-// Whether the folder holds event files of an earlier writer. Error(io) if it cannot be listed.
+// True if the folder holds event files of an earlier writer. Error(io) if it cannot be listed.
 bool has_event_files(const std::string& folder);
 
 // Writes one new file `events.out.tfevents.<seconds>.osp.<pid>.<n>` in the folder; existing files

@@ -36,7 +36,7 @@ struct HttpRequest {
   int refused = 0;  // status to refuse a malformed or forbidden request with, else 0
 };
 
-// What a server accepts.
+// Limits of a server: the requests that it accepts.
 struct HttpRules {
   std::vector<std::string> hosts = {};  // names that it answers to, "localhost:8080"
   size_t most_body_bytes = 0;           // 0: GET and HEAD only, else POST too

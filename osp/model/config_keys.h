@@ -21,7 +21,7 @@ std::string shown_json(const Json& value);
 // The range of a field that ModelConfig::fields visits.
 Range model_field_range(const char* field);
 
-// What a family says about its rotary embedding beside rope_parameters.
+// The rotary embedding of a family, as far as rope_parameters do not say it.
 struct RopeKeys {
   // The part of each head that is rotated unless a key says so; none: all of it.
   std::optional<double> partial = {};
@@ -49,10 +49,10 @@ class ConfigKeys {
   static ConfigKeys writer(Json& out);
 
   bool reads() const { return in_ != nullptr; }
-  // Whether the key is there and not null (reading). Every key that is asked for is one that the
+  // True if the key is there and not null (reading). Every key that is asked for is one that the
   // family knows.
   bool has(const char* key) const;
-  // Whether it is there as null (reading).
+  // True if the key is there as null (reading).
   bool is_null(const char* key) const { return reads() && in_->contains(key) && !has(key); }
   // Error(unsupported) for a key about rotation, scale or window that is there, has a value that
   // changes something, and that the family does not know (reading).

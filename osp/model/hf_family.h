@@ -88,7 +88,7 @@ struct StoredTensor {
   std::vector<int64_t> parameters;
   std::vector<int64_t> rows;  // of each of them
   StoredOrder order = StoredOrder::plain;
-  double offset = 0.0;  // what is added to the stored numbers
+  double offset = 0.0;  // added to the stored numbers
 };
 
 // How files hold the experts of a block.
@@ -99,7 +99,7 @@ enum class ExpertLayout {
   joined,
 };
 
-// Whether the name is that of a tensor of ExpertLayout::joined.
+// True if the name is that of a tensor of ExpertLayout::joined.
 bool is_joined_experts(const std::string& name);
 
 // The tensors of a model's files, in the order of the forward pass.

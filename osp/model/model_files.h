@@ -1,4 +1,4 @@
-// What lies beside the weights of a model dir: the configuration of generation, the tokenizer's
+// Files beside the weights of a model dir: the configuration of generation, the tokenizer's
 // files, chat templates, licences. One reader for what these say about where a text ends, and one
 // copier that takes all of them along.
 //

@@ -1,5 +1,5 @@
-// Weights of a few bits in folders that other programs quantized: what config.json's
-// quantization_config says about them, and codes as the fp32 numbers that they stand for.
+// Weights of a few bits in folders that other programs quantized: their layout, by config.json's
+// quantization_config, and codes as the fp32 numbers that they stand for.
 //
 //   quant_method        tensors of a layer [out, in]                   number
 //   gptq                qweight [in / k, out], qzeros                  s (q − z), z = stored + 1
@@ -43,8 +43,8 @@ struct PackedLayout {
   bool symmetric = true;        // compressed-tensors: no zero points
 };
 
-// What a config.json says: nullopt without quantization_config. Error(unsupported) names the key of
-// what osp does not read, Error(damaged) one that is missing or of another type.
+// The layout that a config.json names, nullopt without quantization_config. Error(unsupported)
+// names the key of what osp does not read, Error(damaged) one that is missing or of another type.
 std::optional<PackedLayout> packed_layout(const Json& config, const std::string& where);
 
 // The endings of the tensors that together are NAME.weight; those that may be absent come last.

@@ -52,8 +52,8 @@ class Tap {
   // must not change the tensor in place or hang a hook on it: the backward pass may compute the
   // tensor again, and gradients may go past it (RecomputableInput, osp/ops/recomputable_input.h).
   virtual at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) = 0;
-  // What computes the whole pass in place of the operators (forward_engine.h), nullptr: nothing. No
-  // point is then shown.
+  // The engine that computes the whole pass in place of the operators (forward_engine.h), and then
+  // shows no point; nullptr: none.
   virtual ForwardEngine* engine() { return nullptr; }
   // The weight of a linear layer (index into ParameterStore::specs) or its replacement. Called only
   // where wants_weights(). Embedding and head are offered too.

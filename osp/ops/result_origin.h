@@ -16,7 +16,7 @@ std::string instruction_set_text();
 // Adds what record_provenance() (osp/base/provenance.h) adds, and "instruction_set" and
 // "tensor_library" ("PyTorch 2.15.0").
 void record_origin(Json& result);
-// The same, and "load_average" of the last minute: of a result that is a time.
+// For a result that is a time: adds "load_average" of the last minute, too.
 void record_timed_origin(Json& result);
 
 }  // namespace osp

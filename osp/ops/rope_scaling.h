@@ -34,7 +34,7 @@ struct RopeScaling {
   double beta_fast = 32.0, beta_slow = 1.0;
   bool truncate = true;
   std::vector<double> short_factor = {}, long_factor = {};  // one for each pair
-  // What cos and sin are multiplied by ("yarn", "longrope"); 0: see rotary_magnitude().
+  // Factor of cos and sin ("yarn", "longrope"); 0: see rotary_magnitude().
   double attention_factor = 0.0;
   double mscale = 0.0, mscale_all_dim = 0.0;
   // Queries at position p are multiplied by 1 + query_growth · ln(1 + floor(p / original_context)).
@@ -43,13 +43,13 @@ struct RopeScaling {
   bool operator==(const RopeScaling&) const = default;
 };
 
-// What cos and sin are multiplied by: attention_factor, else for "yarn"
+// The factor of cos and sin: attention_factor, else for "yarn"
 // (0.1 mscale ln(factor) + 1) / (0.1 mscale_all_dim ln(factor) + 1), both 1 and 0 where one of them
 // is not given, and for "longrope" sqrt(1 + ln(factor) / ln(original_context)); 1 for
 // factors up to 1.
 double rotary_magnitude(const RopeScaling& scaling);
 
-// Whether a text of this many tokens has other frequencies than its beginning of original_context.
+// True if a text of this many tokens has other frequencies than its beginning of original_context.
 bool beyond_original(const RopeScaling& scaling, int64_t tokens);
 
 // Error(unsupported) if a text of which `held` tokens (0: none) are in a cache of keys cannot grow

@@ -18,7 +18,7 @@ namespace osp {
 struct OptimConfig;  // osp/optim/config.h, which contains the options of every optimizer
 struct OptimizerRow;
 
-// What changes from step to step; everything else is fixed at construction.
+// Values that change from step to step; everything else is fixed at construction.
 struct StepValues {
   int64_t step = 0;         // 1 for the first update
   double lr = 0;            // scheduled rate times the group's scale

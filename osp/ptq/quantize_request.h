@@ -54,7 +54,7 @@ struct QuantizeRequest {
   std::function<void(const std::string&)> warn;
   std::function<bool()> stop;  // see BlockByBlockOptions
 
-  // Whether the forward pass over calibration windows runs in bf16; else in fp32.
+  // True if the forward pass over calibration windows runs in bf16; else in fp32.
   bool bf16() const;
 
   // The options but for the method, which may be a table of methods on the command line.

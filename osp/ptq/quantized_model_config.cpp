@@ -135,7 +135,7 @@ Json layer_group(const QuantizedModelInfo& info, const std::string& names, int64
   return json;
 }
 
-// What the input of the layers at `point` is in compressed-tensors' words.
+// The input of the layers at `point` in compressed-tensors' words.
 Json input_scheme(const QuantizedModelInfo& info, TapPoint point, int64_t layer,
                   const ModelConfig& model) {
   if (!info.bits.quantizes_activations()) return nullptr;

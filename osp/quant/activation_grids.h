@@ -1,6 +1,6 @@
-// What is chosen about the grids of activations and cache besides their bits: static scales, clips,
-// groups and offsets. One struct for FakeQuantTap, for the emulation during calibration and for the
-// reload of a quantized model, so that all three round alike.
+// Grids of activations and cache beside their bits: static scales, clips, groups and offsets. One
+// struct for FakeQuantTap, for the emulation during calibration and for the reload of a quantized
+// model, so that all three round alike.
 //
 //   x ≈ Q(x − m) + m      Q: the grid of a point; m: its offset, 0 where it has none
 //

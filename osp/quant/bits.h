@@ -48,7 +48,7 @@ struct BitWidths {
   bool any_float() const {
     return weights.is_float() || activations.is_float() || kv_cache.is_float();
   }
-  // Whether keys are turned by a Hadamard matrix before they are rounded: those of integer caches.
+  // True if keys are turned by a Hadamard matrix before they are rounded: those of integer caches.
   // A block of floating-point numbers has a scale of its own, and other programs store
   // keys as they are.
   bool turns_keys() const { return quantizes_kv_cache() && kv_cache.is_integer(); }

@@ -33,7 +33,7 @@ namespace osp {
 // Numbers that share a scale: 32 and 16; 0 for fp8, a whole row.
 int64_t block_size(NumberKind kind);
 
-// What numbers of which absmax is the largest magnitude have in common: g of NVFP4, s of FP8.
+// The constant that numbers with the largest magnitude absmax share: g of NVFP4, s of FP8.
 float float_constant(float absmax, NumberKind kind);
 
 // Scales of a matrix [rows, columns]: fp32 [rows, blocks] as they are stored, and g, fp32 [1], of
@@ -41,7 +41,7 @@ float float_constant(float absmax, NumberKind kind);
 struct FloatScales {
   at::Tensor scale, global;
 
-  // What numbers are divided by: s / g, or s.
+  // The divisors of numbers: s / g, or s.
   at::Tensor effective() const;
 };
 FloatScales float_scales(const at::Tensor& x, NumberKind kind);

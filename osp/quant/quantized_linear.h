@@ -44,8 +44,8 @@ struct QuantizedLinear {
 // The quantized layers of a model by the name of their weight (ParameterSpec::name).
 using QuantizedWeights = std::map<std::string, QuantizedLinear>;
 
-// What floating-point weights become where they are used: numbers c on effective scales
-// (FloatScales::effective), fp32 [out, in].
+// Floating-point weights as products use them, fp32 [out, in]: the numbers c on effective scales
+// (FloatScales::effective).
 at::Tensor dequantized_floats(const at::Tensor& values, const at::Tensor& effective,
                               NumberKind kind);
 

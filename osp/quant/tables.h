@@ -27,7 +27,7 @@ enum class TableType { fp32, bf16, int8, int4 };
 TableType parse_table_type(const std::string& text);
 std::string table_type_name(TableType type);
 
-// Whether a parameter is embedding or head.
+// True for embedding and head.
 bool is_table(const ParameterSpec& spec);
 bool has_integers(TableType type);
 // The grid of an integer table.

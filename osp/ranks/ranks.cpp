@@ -47,7 +47,8 @@ std::string reason_of(const char* text) {
   return reason;
 }
 
-// What `body` gives, or the failure of an operation, which may be of several types, as a LostRank.
+// The result of `body`, or the failure of an operation, which may be of several types, as
+// a LostRank.
 template <class Body>
 auto or_lost(const Body& body) {
   std::string reason;

@@ -54,7 +54,7 @@ class Ranks {
   // How long a function waits for the others before it fails.
   void set_timeout(double seconds) { timeout_ = std::chrono::milliseconds(int64_t(seconds * 1e3)); }
 
-  // The same group with more time: for the meeting after work that may take one rank much longer
+  // This group with more time: for the meeting after work that may take one rank much longer
   // than another, such as reading files.
   Ranks patient(double seconds) const;
 
@@ -87,7 +87,7 @@ class Ranks {
   std::chrono::milliseconds timeout_{120000};
 };
 
-// What a rank says before the first step, to be compared: "recipe", its hash.
+// A statement of a rank before the first step, to be compared: "recipe", its hash.
 struct Statement {
   std::string name;
   std::string text;

@@ -1,5 +1,6 @@
-// What a perplexity was measured on. Perplexities of different texts, token counts or windows are
-// different quantities: they are never put into one figure, and each stands beside its measurement.
+// The data that a perplexity was measured on. Perplexities of different texts, token counts or
+// windows are different quantities: they are never put into one figure, and each stands beside
+// its measurement.
 #pragma once
 
 #include <cstdint>

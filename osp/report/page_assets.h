@@ -15,7 +15,7 @@ const std::string& page_css();
 // when done.
 const std::string& page_js();
 
-// What the paper says, and how it is judged (claims.h).
+// The claims of the paper, and how they are judged (claims.h).
 const std::string& claims_json();
 
 }  // namespace osp

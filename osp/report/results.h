@@ -124,7 +124,7 @@ struct PredictedNoise {
   std::vector<LayerNoise> layers = {};
 };
 
-// What outliers cost a model at few bits, and what else does (osp analyze, "cost"). Divergences
+// The cost of outliers and of the rest at few bits (osp analyze, "cost"). Divergences
 // from the model at 16 bits in nats per token, rounded to nearest.
 struct ReportedCost {
   struct Basis {

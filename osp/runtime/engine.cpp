@@ -18,7 +18,7 @@ constexpr int64_t kPassRows = 64;
 // Tokens of a text whose keys and values one thread writes: whole lines of the panels of values.
 constexpr int64_t kPieceTokens = 16;
 
-// What kernels take for gains and offsets, which a model may not have.
+// Gains and offsets as kernels take them: null where a model has none.
 const float* data_or_null(const std::vector<float>& x) { return x.empty() ? nullptr : x.data(); }
 
 void scale(float* x, float factor, int64_t count) {

@@ -60,7 +60,7 @@ class Head {
  private:
   void full_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const;
   void code_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const;
-  // The same by WideProducts: states are whole rows of digits.
+  // code_logits() by WideProducts: states are whole rows of digits.
   void wide_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const;
   // Logits of neighbouring panels for some states from the products of their digits, which are rows
   // 2 s and 2 s + 1; `sums` has the sums of both digits of each state.

@@ -16,7 +16,7 @@ struct PanelPlace {
   int64_t of(int64_t panel) const { return first + panel * step; }
 };
 
-// What is being packed.
+// A PackedLinear that is being filled.
 struct Packing {
   int bits;
   int64_t segment, segments, panel_bytes;

@@ -58,7 +58,7 @@ PackedLinear pack_linear(const std::vector<LinearPart>& parts, int64_t segment, 
 
 // Writes codes + 8 (0 … 15) of 16 outputs into a panel; `codes` int8 [16, columns].
 void pack_panel(const int8_t* codes, int64_t columns, uint8_t* panel);
-// The same with codes + 128 (0 … 255) as bytes.
+// Writes codes + 128 (0 … 255) as bytes.
 void pack_byte_panel(const int8_t* codes, int64_t columns, uint8_t* panel);
 
 }  // namespace osp

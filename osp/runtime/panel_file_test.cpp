@@ -194,7 +194,7 @@ TEST(PanelFile, OfAnotherShapeIsRefused) {
     EXPECT_NE(error_of(other, path, code), "");
     EXPECT_EQ(code, ErrorCode::damaged);
   }
-  // What the engine cannot run is said before the file is looked at.
+  // A model that the engine cannot run is refused before the file is looked at.
   TestModel wide = model;
   wide.bits = {16, 8, 8};
   ErrorCode code = ErrorCode::usage;

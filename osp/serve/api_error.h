@@ -9,7 +9,7 @@
 
 namespace osp {
 
-// What a client is told when its request cannot be answered.
+// The answer to a client whose request cannot be carried out.
 struct ApiError : std::runtime_error {
   ApiError(int http_status, const std::string& message, std::string parameter = "",
            std::string error_code = "")

@@ -54,7 +54,7 @@ enum class TextEnd { end_token, length, stopped };
 class TextListener {
  public:
   virtual ~TextListener() = default;
-  // Whether anybody still waits for the text; asked before every step.
+  // True while anybody waits for the text; asked before every step.
   virtual bool wanted() = 0;
   // The prompt is read; `tokens` is empty unless its log-probabilities were asked for.
   virtual void on_prompt(std::span<const ScoredToken> tokens, int64_t cached_tokens) = 0;

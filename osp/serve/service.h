@@ -20,7 +20,7 @@ struct ServiceOptions {
   std::function<void(const std::string& url)> serving = nullptr;  // called once it listens
 };
 
-// Whether `authorization` is "Bearer KEY" with one of the keys; takes as long for any wrong key.
+// True if `authorization` is "Bearer KEY" with one of the keys; takes as long for any wrong key.
 bool is_authorized(const std::string& authorization, const std::vector<std::string>& keys);
 
 // Answers requests until SIGTERM, SIGINT or SIGHUP, then finishes the texts in progress. These

@@ -10,7 +10,7 @@
 
 namespace osp::jinja {
 
-// Whether Python's type has a method of this name, supported here or not.
+// True if Python's type has a method of this name, supported here or not.
 bool has_method(const Value& value, std::string_view name);
 // Calls it; Error(unsupported) names a method that osp does not have or that would change
 // the value.

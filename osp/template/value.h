@@ -49,7 +49,7 @@ class Value {
   static Value real(double value) { return Value(value); }
   static Value text(std::string value);
   static Value undefined(std::string what);
-  // The same text, marked as HTML that needs no escaping (Python's Markup): + escapes what
+  // This text, marked as HTML that needs no escaping (Python's Markup): + escapes what
   // it is added to.
   Value as_markup() const;
   explicit Value(std::shared_ptr<List> list) : data_(std::move(list)) {}
@@ -96,7 +96,7 @@ class Value {
   bool markup_ = false;  // of a text
 };
 
-// What Python would have made of a row of values.
+// The kind of sequence that Python would have made of a row of values.
 enum class Flavor {
   list,
   tuple,

@@ -1,5 +1,5 @@
-// What the ranks of a run settle before its first step: that they can train together, that they
-// mean the same run, and that they see the folder which the first of them holds.
+// Agreement of a run's ranks before its first step: that they can train together, that they mean
+// the same run, and that they see the folder which the first of them holds.
 //
 // Tested by tests/python/test_ranks.py.
 #pragma once

@@ -249,7 +249,7 @@ std::string recipe_differences(const Json& there, const Recipe& here) {
     differences.push_back(fmt::format("{} ({} there, {} here)", field.name, json_text(old_value),
                                       json_text(new_value)));
   }
-  // What is left must be fields that do not decide results, or are unknown to this program.
+  // The others must be fields that do not decide results, or are unknown to this program.
   for (const auto& [name, value] : old_values.items()) {
     const auto is_named = [&name = name](const FieldRef& field) { return field.name == name; };
     if (std::ranges::any_of(table.fields(), is_named)) continue;

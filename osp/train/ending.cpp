@@ -68,7 +68,7 @@ class RecordLock {
   int descriptor_;
 };
 
-// Whether what a rank has to say replaces the record that another has written.
+// True if what a rank has to say replaces the record that another has written.
 bool replaces(const Json& record, const Json& before, bool first_rank) {
   if (before.is_null()) return true;
   const bool is_root = record["is_root_cause"].get<bool>();

@@ -1,6 +1,6 @@
-// What the ranks of a run exchange: gradients to the owners of matrices, weights back, optimizer
-// state for checkpoints. All of it does nothing for a rank that is alone. Every rank must call
-// these functions in the same order.
+// The exchange between the ranks of a run: gradients to the owners of matrices, weights back,
+// optimizer state for checkpoints. All of it does nothing for a rank that is alone. Every rank must
+// call these functions in the same order.
 //
 // Tested by tests/python/test_ranks.py.
 #pragma once
@@ -16,7 +16,7 @@
 
 namespace osp {
 
-// Whether each rank keeps only the masters of the bank that it owns: those that no pass reads, as
+// True if each rank keeps only the masters of the bank that it owns: those that no pass reads, as
 // it has bf16 copies of them.
 bool only_owners_keep(const TrainState& state, const Bank& bank);
 
@@ -31,7 +31,7 @@ void weights_of_first_rank(TrainState& state);
 // tree (osp/ranks/reduction.h). The sums are left in the gradients of `owned`. The bank gradients
 // have the last of this rank's subtrees, and group_sums the others.
 //
-// What is complete may be sent while the backward pass goes on to the blocks in front of it. All
+// Complete gradients may be sent while the backward pass goes on to the blocks in front of it. All
 // ranks must make the same calls in the same order.
 class GradientExchange {
  public:
@@ -39,7 +39,7 @@ class GradientExchange {
   explicit GradientExchange(TrainState& state);
   ~GradientExchange();
 
-  // Whether blocks_done() may be used: each rank has one group, so that nothing is to be
+  // True if blocks_done() may be used: each rank has one group, so that nothing is to be
   // added to it.
   bool may_send_early() const;
   // The gradients of the parameters from block `layer` on are complete: starts to send them, once

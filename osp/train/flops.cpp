@@ -26,7 +26,7 @@ constexpr double kMeasuring_s = 0.5;
 // The program with the tensor library, before any tensor.
 constexpr double kProgramBytes = 200e6;
 
-// What the backward pass needs beside the tensors that it keeps. Measured on models of 2 to 12
+// Memory of the backward pass beside the tensors that it keeps. Measured on models of 2 to 12
 // layers and 6 to 50 M parameters: four times what one block keeps, and an eighth of all that is
 // kept, which the allocator loses between blocks of memory of different size. Attention in fp32 has
 // five tensors of all scores of a layer.
@@ -91,7 +91,7 @@ double PeakRate::share(double flops_per_s) {
 
 namespace {
 
-// What a rank owns: its share of the banks, and the most that it receives for one of them.
+// The share of the banks that a rank owns, and the most that it receives for one of them.
 struct Owned {
   double scalars = 0;
   double adam_scalars = 0;

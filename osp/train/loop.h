@@ -50,7 +50,7 @@ Json train(const Recipe& recipe, const TrainOptions& options, Console& console);
 // its own. Error(usage) for sizes or a schedule that contradict each other.
 Recipe complete_recipe(const Recipe& recipe, Console& console);
 
-// What a resolved recipe takes of its data (describe_sources()); an empty list where the data
+// The data that a resolved recipe takes (describe_sources()); an empty list where the data
 // does not exist.
 Json describe_data(const Recipe& complete);
 

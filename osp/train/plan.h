@@ -1,4 +1,4 @@
-// What a run on many devices would need and take, computed from the recipe alone.
+// The memory and the time that a run on many devices would take, computed from the recipe alone.
 //
 // The layout is that of data parallelism with owners. Every device computes the passes of its share
 // of a step's sequences and holds the weights in the precision of the passes and one sum of

@@ -74,7 +74,7 @@ double loss_of_documents_alone(const TrainState& state, const Batch& batch) {
   return sum;
 }
 
-// The same batch as if it were one document.
+// The loss of the batch as if it were one document.
 double loss_without_mask(const TrainState& state, const Batch& batch) {
   const at::NoGradGuard no_grad;
   const BatchTensors all = as_tensors(batch, state.recipe.model.context);

@@ -261,8 +261,8 @@ void check_updated(const TrainState& state, size_t group, const StepReport& repo
   if (!finite) fail_not_finite(state, group, report);
 }
 
-// The same for all groups at once, on all ranks. With `before`, the masters of `owned` before the
-// update, also fills in the update norms.
+// check_updated() of all groups at once, on all ranks. With `before`, the masters of `owned` before
+// the update, also fills in the update norms.
 void check_updated_by_matrix(const TrainState& state, const std::vector<at::Tensor>& before,
                              StepReport& report) {
   const auto change = [&](size_t b, int64_t i) {

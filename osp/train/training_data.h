@@ -48,7 +48,7 @@ bool data_exists(const DataConfig& config);
 // Per source: name, path, its tokens, share of the sequences, and the tokens and epochs that a run
 // of `recipe` (resolved) takes of it.
 Json describe_sources(const TrainingData& data, const Recipe& recipe);
-// The same as lines of text, one per source.
+// describe_sources() as lines of text, one per source.
 std::string sources_text(const Json& sources);
 
 }  // namespace osp
