@@ -1,4 +1,6 @@
 // Programs that a bench runs, each in a process of its own.
+//
+// Tested by peer_settings_test.cpp.
 #pragma once
 
 #include <string>

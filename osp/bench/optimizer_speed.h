@@ -1,5 +1,7 @@
 // How fast this machine steps an optimizer: the step alone, on the banks of a named model with
 // random gradients, group by group.
+//
+// Tested by tests/python/test_bench_optim.py.
 #pragma once
 
 #include <array>

@@ -1,4 +1,6 @@
 // How fast this machine trains: a few steps of the real training step on random tokens.
+//
+// Tested by tests/python/test_bench_train.py.
 #pragma once
 
 #include <cstdint>

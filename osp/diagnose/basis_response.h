@@ -8,6 +8,8 @@
 //               64 … as far as it divides the width, and the width itself
 //
 // R4 stands in front of the down projection in all of them, as in the outlier tax.
+//
+// Tested by outlier_tax_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,8 @@
 // damage, what the matrices make of noise, and dose and response. One call for `osp analyze`; JSON
 // (docs/formats.md, "cost"), tables, and the answer to three questions: does the model have
 // outliers, what do they cost, what to do.
+//
+// Tested by tests/python/test_outlier_tax.py.
 #pragma once
 
 #include <cstdint>

@@ -2,7 +2,7 @@
 // files, chat templates, licences. One reader for what these say about where a text ends, and one
 // copier that takes all of them along.
 //
-// Tested by model_files_test.cpp and tests/python/test_model_files.py.
+// Tested by model_files_test.cpp and tests/python/test_generate.py.
 #pragma once
 
 #include <cstdint>

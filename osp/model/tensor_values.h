@@ -1,4 +1,6 @@
 // Stored floating-point tensors as fp32 numbers.
+//
+// Tested by tests/python/test_model_dir.py and tests/python/test_packed_weights.py.
 #pragma once
 
 #include <string>

@@ -1,5 +1,7 @@
 // Parts shared by optimizers that work on slices of a bank: the slices, norms of single matrices,
 // tasks by matrix, and the update of the weights.
+//
+// Tested by adafactor_test.cpp, kfac_test.cpp, shampoo_test.cpp and soap_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

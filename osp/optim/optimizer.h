@@ -1,5 +1,7 @@
 // Optimizers behind one interface (state as named tensors, one step over banks), and the row by
 // which each of them describes itself to routing, benches and estimates of memory.
+//
+// Tested by optimizers_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,6 +1,8 @@
 // Muon's momentum in 8 bits on raw pointers, compiled once per instruction set, with the same bits
 // at every level: nothing is fused and sums have a fixed order. bf16 values are passed as their
 // bits; the formula is in osp/optim/quantized_momentum.h.
+//
+// Tested by quantized_momentum_test.cpp.
 #pragma once
 
 #include <cstdint>

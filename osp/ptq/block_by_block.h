@@ -15,6 +15,8 @@
 // Memory: one block (at first the tables), and the activations of the streams, up to a limit above
 // which they are in files. A resumed run takes the streams through the stored blocks again and
 // quantizes only those that are missing.
+//
+// Tested by quantize_block_test.cpp and mean_offset_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -2,6 +2,8 @@
 // through one block at a time, and within a block through one piece at a time, so that the layers
 // of a piece can be quantized before any window continues. Every product of the forward pass is
 // computed once, however many pieces there are; only the norms are computed twice.
+//
+// Tested by quantize_block_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

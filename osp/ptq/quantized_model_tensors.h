@@ -19,6 +19,8 @@
 // NAME is that of the weight in the files of the model's family; layers that the family stores as
 // one tensor (q, k, v of GPT-NeoX) are one here, too. Offsets of activations are F32 [channels] and
 // called osp.layers.N.POINT.offset, with POINT the input that they are subtracted from.
+//
+// Tested by quantized_model_dir_test.cpp and tests/python/test_quantize_formats.py.
 #pragma once
 
 #include <map>

@@ -1,4 +1,6 @@
 // The check that rotations leave a model's logits as they are, before any weight is quantized.
+//
+// Tested by rotation_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,5 +1,7 @@
 // Rotations of a model family: in which basis each side of a matrix is, and which
 // rotations are exact.
+//
+// Tested by rotation_test.cpp.
 #pragma once
 
 #include <optional>

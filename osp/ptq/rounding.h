@@ -2,6 +2,8 @@
 // linear layer into integers. A method is one row, defined in its own file (rtn.h, gptq.h)
 // and listed in rounding.cpp; parsing, help, the checks before any work and
 // quantize_block.cpp ask the row.
+//
+// Tested by quantize_method_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

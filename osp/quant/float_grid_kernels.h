@@ -1,5 +1,7 @@
 // Blocks of floating-point numbers of few bits on raw pointers, compiled once per instruction set.
 // The definitions are those of osp/quant/float_grid.h.
+//
+// Tested by float_grid_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,6 @@
 // The clipping search of one group of weights on raw pointers, compiled once per instruction set.
+//
+// Tested by grid_search_test.cpp.
 #pragma once
 
 #include <cstdint>

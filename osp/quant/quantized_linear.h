@@ -11,6 +11,8 @@
 // fp32 quotient, one product, one rounding), so that other programs reproduce the dequantized
 // weights bit for bit. compressed-tensors unpacks four-bit numbers to bf16, which holds the
 // products of MXFP4 and rounds those of NVFP4.
+//
+// Tested by weight_quantizer_test.cpp and float_grid_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

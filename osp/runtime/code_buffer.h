@@ -2,6 +2,8 @@
 // segment of each row: in tiles of up to 8 rows, interleaved (code_products.h), or whole, in tiles
 // of up to 32 rows, for the products of many rows. On a grid of two digits a row of numbers is two
 // neighbouring rows of codes, the high digits first.
+//
+// Tested by linear_product_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -4,6 +4,8 @@
 // added in a fixed order, and nothing is contracted to a fused multiply-add.
 //
 // Row lengths are multiples of 16.
+//
+// Tested by engine_test.cpp and head_test.cpp.
 #pragma once
 
 #include <cstdint>

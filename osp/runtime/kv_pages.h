@@ -6,7 +6,7 @@
 // are nibbles, of up to 8 bytes, of 16 two planes of bytes. Pages are shared by sequences that
 // begin alike; a page that others hold is copied before it is written.
 //
-// Tested by kv_pages_test.cpp and engine_test.cpp.
+// Tested by engine_test.cpp and osp/serve/prefix_cache_test.cpp.
 #pragma once
 
 #include <atomic>

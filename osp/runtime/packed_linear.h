@@ -9,7 +9,7 @@
 //   u_t     b + zero of the weights,  c_t = Σ (code − zero)
 //   z_t     zero of the activations
 //
-// Tested by packed_linear_test.cpp.
+// Tested by linear_product_test.cpp and engine_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -9,6 +9,8 @@
 //   zero<t>()
 //   multiply<c, a, b>()               c[m][n] += Σ_k Σ_j a[m][4 k + j] · b[k][4 n + j], c of 32
 //                                     bits, a of signed and b of unsigned bytes
+//
+// Tested by active_products_test.cpp and linear_product_test.cpp.
 #pragma once
 
 #include "osp/runtime/code_products.h"

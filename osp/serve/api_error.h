@@ -1,4 +1,6 @@
 // Errors as clients of the OpenAI API read them.
+//
+// Tested by completion_request_test.cpp and tests/python/test_serve_http.py.
 #pragma once
 
 #include <stdexcept>

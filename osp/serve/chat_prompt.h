@@ -1,4 +1,6 @@
 // The text that a chat becomes for the model.
+//
+// Tested by completion_request_test.cpp.
 #pragma once
 
 #include <optional>

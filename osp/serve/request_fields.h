@@ -1,4 +1,6 @@
 // The parameters of a request, taken one by one; what nobody has taken is refused by name.
+//
+// Tested by completion_request_test.cpp.
 #pragma once
 
 #include <optional>

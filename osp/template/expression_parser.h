@@ -1,4 +1,6 @@
 // Expressions of templates, by recursive descent.
+//
+// Tested by chat_template_test.cpp and tests/python/test_chat_template.py.
 #pragma once
 
 #include <string>

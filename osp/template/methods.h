@@ -1,4 +1,6 @@
 // Methods of strings, lists and dicts, and the functions that every template can call.
+//
+// Tested by tests/python/test_chat_template.py.
 #pragma once
 
 #include <string>

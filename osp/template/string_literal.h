@@ -1,4 +1,6 @@
 // Escapes in the string literals of templates.
+//
+// Tested by tests/python/test_chat_template.py.
 #pragma once
 
 #include <string>

@@ -1,4 +1,6 @@
 // A parsed chat template.
+//
+// Tested by chat_template_test.cpp and tests/python/test_chat_template.py.
 #pragma once
 
 #include <memory>

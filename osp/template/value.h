@@ -1,5 +1,7 @@
 // Values of chat templates: what Python would hold, as far as templates need it. Values are shared
 // and unchangeable, except namespaces, loops and the position of an iterator.
+//
+// Tested by chat_template_test.cpp and tests/python/test_chat_template.py.
 #pragma once
 
 #include <cstdint>
