@@ -1,5 +1,5 @@
-// Feeds arbitrary bytes to the reader of generation_config.json, beside a config.json that is whole.
-// End tokens that it accepts must be ids, each once.
+// Feeds arbitrary bytes to the reader of generation_config.json, beside a config.json that is
+// whole. End tokens that it accepts must be ids, each once.
 #include <algorithm>
 #include <cstdint>
 #include <set>

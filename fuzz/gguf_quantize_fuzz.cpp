@@ -1,5 +1,5 @@
-// Feeds arbitrary numbers to the writers of GGUF blocks: what comes back is finite, and no farther away than
-// the largest magnitude of the block (zeros are always at hand).
+// Feeds arbitrary numbers to the writers of GGUF blocks: what comes back is finite, and no farther
+// away than the largest magnitude of the block (zeros are always at hand).
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

@@ -1,5 +1,6 @@
-// Feeds two arbitrary files to the reader of models in parts: two bytes for the length of the first, then
-// both. A model that is accepted has the tensors of both, and paths that are found again.
+// Feeds two arbitrary files to the reader of models in parts: two bytes for the length of
+// the first, then both. A model that is accepted has the tensors of both, and paths that
+// are found again.
 #include <algorithm>
 #include <cstdint>
 #include <span>

@@ -1,5 +1,6 @@
 // Feeds arbitrary bytes to the parser of HTTP heads. What it accepts has one body length within the
-// limit, a known method and host, and no byte that another program could take for the end of a line.
+// limit, a known method and host, and no byte that another program could take for the end
+// of a line.
 #include <cstdint>
 #include <string_view>
 

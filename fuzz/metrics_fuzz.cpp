@@ -1,5 +1,5 @@
-// Feeds arbitrary bytes to the readers of metrics.jsonl: that of `osp report`, for a finished and for
-// a running training, and the one that decides how much of a log a resumed run continues.
+// Feeds arbitrary bytes to the readers of metrics.jsonl: that of `osp report`, for a finished and
+// for a running training, and the one that decides how much of a log a resumed run continues.
 #include <cstdint>
 #include <string>
 

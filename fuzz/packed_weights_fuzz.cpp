@@ -1,6 +1,7 @@
-// Feeds arbitrary folders of other programs to the reader of GPTQ, AWQ and compressed-tensors weights: two
-// bytes for the size of a layer, a config.json up to a NUL byte, then a safetensors file whose tensors
-// are called as the parts of the layer. Weights that are accepted have that size and are finite.
+// Feeds arbitrary folders of other programs to the reader of GPTQ, AWQ and compressed-tensors
+// weights: two bytes for the size of a layer, a config.json up to a NUL byte, then a safetensors
+// file whose tensors are called as the parts of the layer. Weights that are accepted have that size
+// and are finite.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Feeds arbitrary bytes to the reader of recipes (TOML). An accepted recipe that resolves must equal
-// what is read from the JSON that it is stored as.
+// Feeds arbitrary bytes to the reader of recipes (TOML). An accepted recipe that resolves must
+// equal what is read from the JSON that it is stored as.
 #include <cstdint>
 #include <string>
 

@@ -1,6 +1,6 @@
-// Feeds arbitrary JSON to the readers of both requests of `osp serve`, and plays the engine for those
-// that are taken: their texts are written with tokens drawn from the body. What is taken keeps to the
-// limits; what is refused is refused by an answer that is JSON.
+// Feeds arbitrary JSON to the readers of both requests of `osp serve`, and plays the engine for
+// those that are taken: their texts are written with tokens drawn from the body. What is taken
+// keeps to the limits; what is refused is refused by an answer that is JSON.
 #include <cstdint>
 #include <string>
 #include <utility>

@@ -1,6 +1,7 @@
-// The integer engine's linear layers against the machine's limits, on one thread: the rate of products in
-// registers for many rows, and the rate of a plain read for one row, both measured in the same process in
-// turn with the layers. The arithmetic is osp/runtime/linear_product.h's, scales and output included.
+// The integer engine's linear layers against the machine's limits, on one thread: the rate of
+// products in registers for many rows, and the rate of a plain read for one row, both measured in
+// the same process in turn with the layers. The arithmetic is osp/runtime/linear_product.h's,
+// scales and output included.
 //   OSP_ISA=avx2 linear_product_microbench [REPETITIONS]
 #include <ATen/ops/full.h>
 #include <ATen/ops/randint.h>

@@ -1,7 +1,7 @@
 // Distance of Muon's Newton–Schulz result from the polar factor U Vᵀ on the momentum of a real run,
 // for every set of coefficients and every normalisation.
 //
-//   polar_error_microbench CHECKPOINT     a step-N folder of `osp train` with a recipe that uses Muon
+//   polar_error_microbench CHECKPOINT   a step-N folder of `osp train` with a recipe that uses Muon
 //
 // Prints for each kind of matrix the singular values of its momentum over its Frobenius norm, and
 // for each setting:

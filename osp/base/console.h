@@ -1,8 +1,8 @@
-// What a program prints: progress for people on stderr, results on stdout.
+// The output of a program: progress for people on stderr, results on stdout.
 //
 // A stderr that cannot be written (a closed pipe, /dev/full, a log on a full disk) is ignored: the
-// work matters more than its log, so nothing here that writes to stderr throws for it. A result that
-// cannot be written to stdout is an Error(io).
+// work matters more than its log, so nothing here that writes to stderr throws for it. A result
+// that cannot be written to stdout is an Error(io).
 #pragma once
 
 #include <fmt/format.h>

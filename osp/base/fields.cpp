@@ -11,8 +11,8 @@
 #include <optional>
 #include <stdexcept>
 
-// toml++ asserts where a table's name begins with a character that none may have ("[^"). A file must
-// not end the program, so its assertions are exceptions here.
+// toml++ asserts where a table's name begins with a character that none may have ("[^"). A file
+// must not end the program, so its assertions are exceptions here.
 namespace osp {
 struct TomlAssertion : std::logic_error {
   TomlAssertion() : std::logic_error("toml++") {}
@@ -91,8 +91,8 @@ Number checked_integer(const FieldRef& field, const Json& value, const std::stri
   return value.get<Number>();
 }
 
-// A TOML scalar as JSON, or a list of tables of scalars (table_list.h); nothing for what no field can hold
-// (other arrays, dates).
+// A TOML scalar as JSON, or a list of tables of scalars (table_list.h); nothing for what no field
+// can hold (other arrays, dates).
 std::optional<Json> to_json_value(const toml::node& node) {
   if (const toml::array* array = node.as_array()) {
     Json tables = Json::array();
@@ -145,8 +145,8 @@ void refuse_control_characters(const std::string& text, const std::string& path)
   }
 }
 
-// Outside of strings and comments TOML is ASCII. toml++ 3.3 runs into undefined behaviour on some other
-// characters there (U+FEFE), so they are refused before it sees them.
+// Outside of strings and comments TOML is ASCII. toml++ 3.3 runs into undefined behaviour on some
+// other characters there (U+FEFE), so they are refused before it sees them.
 void refuse_characters_outside_strings(const std::string& text, const std::string& path) {
   char quote = 0;  // of the string that is open
   bool triple = false, comment = false;

@@ -60,7 +60,7 @@ ParsedText parsed_text(T& value, Parse parse, Show show) {
           [&value, show] { return std::string(show(value)); }};
 }
 
-// What else can be said about a field.
+// Properties of a field beside its name, range and sentence.
 struct FieldTraits {
   std::string unit = {};   // of a number, shown behind the default: "tokens"
   std::string value = {};  // placeholder of the value in --help: "FILE"
@@ -109,8 +109,8 @@ class FieldTable {
   const FieldRef& find(const std::string& name, const std::string& where) const;
   // Assigns to the field of that name, see FieldRef.
   void assign(const std::string& name, const Json& value, const std::string& where) const;
-  // "section.key=value" as on the command line; numbers as TOML writes them, text with or without
-  // quotes.
+  // "section.key=value" as on the command line; numbers as TOML writes them, text with or
+  // without quotes.
   void assign_text(std::string_view assignment) const;
   // Nested object {section: {key: value}} of all current values.
   Json to_json() const;

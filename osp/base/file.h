@@ -1,6 +1,6 @@
 // Files: whole-file reads, atomic and durable writes, mapping, locking. Every failure is an
-// Error(io) that names the path and the system's reason; no write ever happens at a final name. Where
-// that is a link, its target is written (osp/base/output.h).
+// Error(io) that names the path and the system's reason; no write ever happens at a final name.
+// Where that is a link, its target is written (osp/base/output.h).
 #pragma once
 
 #include <cstddef>
@@ -24,8 +24,8 @@ void write_file_atomic(const std::string& path, std::string_view bytes);
 using WriteAt = std::function<void(const std::string& path)>;
 
 // A file that is written in pieces: `write` creates it at `path.tmp`; then it is renamed and the
-// folder fsynced. If anything throws, `path.tmp` is removed and `path` untouched. One writer at a
-// time.
+// folder fsynced. If anything throws, `path.tmp` is removed and `path` untouched. One
+// writer at a time.
 void write_file_atomic(const std::string& path, const WriteAt& write);
 
 enum class IfExists { refuse, replace };

@@ -12,8 +12,8 @@
 
 namespace osp {
 
-// Installs the handlers for the life of the process. A SIGHUP that the caller ignores (nohup) stays
-// ignored.
+// Installs the handlers for the life of the process. A SIGHUP that the caller ignores (nohup)
+// stays ignored.
 void catch_signals();
 
 // The signal that asked to stop, SIGINT for a StopFlag, 0 if none did.
@@ -25,8 +25,8 @@ std::string stop_signal_name();
 // Error(interrupted), "stopped by SIGTERM while WORK", if a signal has asked to stop.
 void leave_if_stopped(const char* work);
 
-// While it lives, a set `flag` asks the work of this thread to stop, as SIGINT would: for a program that
-// runs the work in a thread of its own and has no handlers of ours. One at a time in a thread.
+// While it lives, a set `flag` asks the work of this thread to stop, as SIGINT would: for a program
+// that runs the work in a thread of its own and has no handlers of ours. One at a time in a thread.
 class StopFlag {
  public:
   explicit StopFlag(const std::atomic<bool>& flag);

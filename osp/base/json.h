@@ -18,7 +18,7 @@ Json parse_json(std::string_view text, const std::string& where, int max_depth =
 // Reads and parses a file of at most `max_bytes`. Throws Error(io) or Error(damaged).
 Json read_json_file(const std::string& path, size_t max_bytes = 256u << 20);
 
-// Whether value.get<int64_t>() is the number: an integer up to 2^63 − 1. Larger ones would wrap.
+// True if value.get<int64_t>() is the number: an integer up to 2^63 − 1. Larger ones would wrap.
 bool is_int64(const Json& value);
 
 // Typed access with an error that names file and key: Error(damaged) if absent or of another type.

@@ -1,4 +1,6 @@
 // Numbers on their way into JSON, which has neither NaN nor infinity.
+//
+// Tested by osp/report/summary_test.cpp (numbers that are missing).
 #pragma once
 
 #include <cmath>

@@ -1,5 +1,7 @@
 // JSON text of values that may hold names of files. Names are bytes: what is not UTF-8 becomes
 // U+FFFD, where the library's own dump() would throw away hours of work.
+//
+// Tested by json_test.cpp.
 #pragma once
 
 #include <string>

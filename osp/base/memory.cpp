@@ -70,7 +70,7 @@ int64_t group_limit() {
   }
 }
 
-// What a limit of the process leaves for resident memory: address space that is only reserved, such
+// The resident memory that a limit of the process leaves: address space that is only reserved, such
 // as libraries and stacks, counts against the limit as well.
 int64_t process_limit(int resource, const std::string& status, const std::string& counted) {
   rlimit limit{};

@@ -16,12 +16,12 @@ int64_t resident_memory_bytes();
 // The number of page faults so far. A program that reuses its memory causes none.
 int64_t page_faults();
 
-// The machine's memory with swap, or the smaller limit of this process's control group: what this process
-// and others share.
+// The machine's memory with swap, or the smaller limit of this process's control group: what this
+// process and others share.
 int64_t shared_memory_bytes();
 
-// What this process can have: shared_memory_bytes(), or the smaller limit of the process (ulimit -v,
-// -d).
+// The memory that this process can have: shared_memory_bytes(), or the smaller limit of the process
+// (ulimit -v, -d).
 int64_t memory_limit_bytes();
 
 // The part of the machine's memory that no process needs now, at most memory_limit_bytes().
@@ -31,8 +31,8 @@ int64_t free_memory_bytes();
 // this machine has 23.00 GB: ADVICE".
 void require_memory(double bytes, const std::string& work, const std::string& advice);
 
-// Whether an exception says that memory could not be had: std::bad_alloc or that of the tensor
-// library.
+// True if an exception says that memory could not be had: std::bad_alloc or that of the
+// tensor library.
 bool is_out_of_memory(const std::exception& error);
 
 // One sentence for people about such an exception: what the process holds and the machine has.

@@ -125,8 +125,8 @@ ReservedOutput::ReservedOutput(const std::string& path, OutputKind kind, const s
     fail(ErrorCode::usage, "{} {}: ends like a folder; name a file", option, path);
   }
   check_name_length(path_, option);
-  // By the given name as well: a link of /proc to a pipe, as /dev/stdout, leads to no name that
-  // exists.
+  // By the given name as well: a link of /proc to a pipe, as /dev/stdout, leads to no
+  // name that exists.
   for (const std::string& name : {path, path_}) check_kind(name, kind, option);
   if (!is_file) make_directories(parent_folder_of(path_));
   descriptor_ = lock_removable_file(lock_path_, path_, option);

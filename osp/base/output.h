@@ -1,5 +1,5 @@
-// Where a command writes its results: paths that are checked before the work that fills them, so that
-// no hour of computing ends at a name that cannot be written.
+// Where a command writes its results: paths that are checked before the work that fills them, so
+// that no hour of computing ends at a name that cannot be written.
 #pragma once
 
 #include <memory>
@@ -29,8 +29,8 @@ class ReservedOutput {
   // Resolves the path, refuses what cannot be filled (Error(usage): of another kind, not empty, a
   // mount point that no rename can replace), creates the folders above a folder, proves that
   // entries can be made beside it (Error(io)), and locks the name: Error(usage) if another process
-  // computes the same result. The lock is the file `path`.lock, removed at the end of the object's
-  // life.
+  // computes the same result. The lock is the file `path`.lock, removed at the end of the
+  // object's life.
   ReservedOutput(const std::string& path, OutputKind kind, const std::string& option = "--out");
   ~ReservedOutput();
   ReservedOutput(const ReservedOutput&) = delete;

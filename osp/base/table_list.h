@@ -2,8 +2,8 @@
 //
 //   visit("source", table_list(self.sources, "data.source"), "a corpus of several");
 //
-// The field is a ParsedText whose text is a JSON array of objects. In TOML it is an array of tables, which
-// replaces an inherited one as a whole; in JSON the array; with --set the JSON text.
+// The field is a ParsedText whose text is a JSON array of objects. In TOML it is an array of
+// tables, which replaces an inherited one as a whole; in JSON the array; with --set the JSON text.
 //
 // Tested by osp/base/fields_test.cpp.
 #pragma once
@@ -19,8 +19,8 @@
 
 namespace osp {
 
-// The field of `items`, each a struct with fields of its own; `name` is for messages. Error(usage) naming
-// the table, counted from 1, and its key.
+// The field of `items`, each a struct with fields of its own; `name` is for messages. Error(usage)
+// naming the table, counted from 1, and its key.
 template <class Item>
 ParsedText table_list(std::vector<Item>& items, const std::string& name) {
   const auto parse = [name](const std::string& text) {

@@ -25,7 +25,7 @@ namespace osp {
 
 enum class CallFault { none, kill, fail_once, fail_from_then_on };
 
-// What became of the child.
+// The end of the child, and the calls that it made.
 struct TracedEnd {
   bool can_trace = true;  // false: ptrace is forbidden here
   bool killed = false;    // by the fault
@@ -115,14 +115,14 @@ inline int exit_status_of(const std::function<void()>& body) {
   }
 }
 
-// Runs `body` in a child with one thread. At its call number `at` (from 1) the fault happens; `error`
-// is the errno of a call that fails.
+// Runs `body` in a child with one thread. At its call number `at` (from 1) the fault happens;
+// `error` is the errno of a call that fails.
 inline TracedEnd run_traced(const std::function<void()>& body, CallFault fault, int64_t at,
                             int error = EIO) {
   const pid_t child = fork();
   if (child == 0) {
     if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) _exit(77);
-    // What it prints is of no interest, and not counted.
+    // Its output is of no interest, and not counted.
     const int nowhere = open("/dev/null", O_WRONLY);
     dup2(nowhere, STDOUT_FILENO);
     dup2(nowhere, STDERR_FILENO);

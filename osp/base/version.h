@@ -1,4 +1,6 @@
 // The version of the program, as in CMakeLists.txt.
+//
+// Tested by provenance_test.cpp and tests/python/test_py_package.py.
 #pragma once
 
 namespace osp {

@@ -1,4 +1,6 @@
 // Programs that a bench runs, each in a process of its own.
+//
+// Tested by peer_settings_test.cpp.
 #pragma once
 
 #include <string>
@@ -12,8 +14,9 @@ namespace osp {
 // The path of the running program.
 std::string own_program();
 
-// Runs a program, which prints one JSON object on stdout; its stderr is ours, and so is its environment,
-// but for `changes`. Error(io) if it cannot be started, Error(unsupported) if it fails.
+// Runs a program, which prints one JSON object on stdout; its stderr is ours, and so is
+// its environment, but for `changes`. Error(io) if it cannot be started,
+// Error(unsupported) if it fails.
 Json run_child(const std::vector<std::string>& command, const Environment& changes = {});
 
 }  // namespace osp

@@ -7,6 +7,8 @@
 //
 // Seconds are those of the process's CPU time with one thread (whatever else runs on the machine),
 // and of the clock with more. A rate is the median of the repetitions.
+//
+// Without a test: `osp bench run` prints its numbers, which differ by machine.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // `osp bench eval`: benchmarks of a model folder beside lm-eval on transformers, which answers the
-// same requests. Seconds are those of a task from its texts to its numbers, without loading the
-// model.
+// same requests. Seconds are those of a task from its texts to its numbers, without
+// loading the model.
 #pragma once
 
 #include <cstdint>

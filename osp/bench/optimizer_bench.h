@@ -46,7 +46,7 @@ struct GroupRuns {
   std::map<std::string, std::vector<Json>> peers;  // by name, one run per repetition
 };
 
-// What `osp bench optim --alone` prints.
+// The object that `osp bench optim --alone` prints.
 Json optimizer_speed_json(const OptimizerSpeed& speed);
 
 // Runs all optimizers and their peers in turn: {"optimizers": …, "overhead": …}. With

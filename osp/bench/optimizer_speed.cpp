@@ -36,8 +36,8 @@ double mean(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
-// Steps the optimizer through one period without timing, then through as many whole periods as hold
-// `steps`.
+// Steps the optimizer through one period without timing, then through as many whole periods
+// as hold `steps`.
 void time_steps(Optimizer& optimizer, StepValues values, int64_t steps, int64_t period,
                 GroupSpeed& speed) {
   const int64_t timed = (steps + period - 1) / period * period;
@@ -63,8 +63,8 @@ TensorEntry first_matrix(const at::Tensor& bank, const std::string& name) {
           {static_cast<const std::byte*>(matrix.const_data_ptr()), matrix.nbytes()}};
 }
 
-// Writes the gradients and the updates that Muon makes of them: one step at rate 1 from zero weights
-// and zero momentum.
+// Writes the gradients and the updates that Muon makes of them: one step at rate 1 from zero
+// weights and zero momentum.
 void write_updates(const std::vector<Bank*>& banks, Optimizer& muon, const StepValues& values,
                    const std::string& path) {
   for (Bank* bank : banks) bank->master.zero_();

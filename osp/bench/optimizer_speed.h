@@ -1,5 +1,7 @@
 // How fast this machine steps an optimizer: the step alone, on the banks of a named model with
 // random gradients, group by group.
+//
+// Tested by tests/python/test_bench_optim.py.
 #pragma once
 
 #include <array>
@@ -30,9 +32,9 @@ struct GroupSpeed {
   int64_t parameters = 0;
   int64_t bytes = 0;         // weights (fp32) and state of the optimizer
   double formula_bytes = 0;  // the same by formula, see optimizer_state_bytes
-  // Time of a step: by the clock, and that of all threads' work, which other programs on the machine
-  // disturb less. The median; where inverses or bases are renewed every few steps, the mean of
-  // whole periods.
+  // Time of a step: by the clock, and that of all threads' work, which other programs on the
+  // machine disturb less. The median; where inverses or bases are renewed every few steps, the mean
+  // of whole periods.
   double seconds = 0, cpu_seconds = 0;
 };
 

@@ -3,7 +3,7 @@
 namespace osp {
 namespace {
 
-// What osp's mallopt() calls set.
+// The settings of osp's mallopt() calls.
 const Environment kKeepMemory = {"MALLOC_MMAP_THRESHOLD_=1073741824",
                                  "MALLOC_TRIM_THRESHOLD_=1073741824", "MALLOC_TOP_PAD_=67108864"};
 

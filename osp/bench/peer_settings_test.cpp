@@ -19,7 +19,7 @@ TEST(PeerSettings, TheFastestIsTakenAndEachIsTold) {
   EXPECT_EQ(trials[0]["settings"], "defaults");
 }
 
-// What a program sees of OMP_WAIT_POLICY and of the memory's settings.
+// OMP_WAIT_POLICY and the memory's settings as a program sees them.
 Json seen(const Environment& environment) {
   return run_child({"/bin/sh", "-c",
                     R"(printf '{"wait": "%s", "top": "%s"}' "${OMP_WAIT_POLICY-none}" )"

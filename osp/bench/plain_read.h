@@ -1,5 +1,7 @@
-// How fast one thread reads memory: what a product of one row, which streams the weights once, could reach
-// at most.
+// How fast one thread reads memory: what a product of one row, which streams the weights once,
+// could reach at most.
+//
+// Without a test: its one number differs by machine.
 #pragma once
 
 #include "osp/runtime/aligned_memory.h"

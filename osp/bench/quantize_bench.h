@@ -75,7 +75,8 @@ Json calibration_windows(const QuantizeBench& bench);
 Json run_peer_quantize(const QuantizeBench& bench, const std::string& precision,
                        const PeerSettings& settings, const Json& windows);
 
-// The fastest settings of the peer, on a sixteenth of the windows; `trials` as in fastest_settings().
+// The fastest settings of the peer, on a sixteenth of the windows; `trials` as in
+// fastest_settings().
 PeerSettings tune_quantize_peer(const QuantizeBench& bench, const std::string& precision,
                                 const Json& windows, Json& trials);
 

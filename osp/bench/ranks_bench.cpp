@@ -34,7 +34,7 @@ Json run_ranks(const RanksBench& bench, const std::string& rate,
   return joined_ranks(launch(bench, rate, command, environment));
 }
 
-// Whether every run knows `key`.
+// True if every run knows `key`.
 bool all_have(const std::vector<Json>& runs, const char* key) {
   return std::ranges::none_of(runs, [&](const Json& run) { return run.at(key).is_null(); });
 }

@@ -1,4 +1,6 @@
 // How fast this machine trains: a few steps of the real training step on random tokens.
+//
+// Tested by tests/python/test_bench_train.py.
 #pragma once
 
 #include <cstdint>
@@ -37,13 +39,13 @@ Recipe speed_recipe(const std::string& model, int64_t context = 0,
                     const std::vector<std::string>& assignments = {});
 
 // Runs `steps` timed steps after one that is not counted, on tokens in a temporary folder. With
-// `profile` operators are timed too, which slows the steps down a little. With several ranks the numbers are
-// this rank's own, but for the tokens, which are those of all.
+// `profile` operators are timed too, which slows the steps down a little. With several ranks the
+// numbers are this rank's own, but for the tokens, which are those of all.
 TrainingSpeed measure_training_speed(Recipe recipe, int64_t steps, bool profile = false,
                                      const Ranks& ranks = {});
 
-// Bytes that the network interface of the ranks (GLOO_SOCKET_IFNAME) has sent; -1 without one, and for the
-// loopback interface, which every process shares.
+// Bytes that the network interface of the ranks (GLOO_SOCKET_IFNAME) has sent; -1 without one, and
+// for the loopback interface, which every process shares.
 int64_t network_sent_bytes();
 
 }  // namespace osp

@@ -1,6 +1,6 @@
-// `osp bench train`: training steps of osp beside those of PyTorch in the fastest of the ways to run it that
-// were tried: eager or through torch.compile, with several settings of memory and threads, and with the batch
-// whole or in parts. Ratios are to that one.
+// `osp bench train`: training steps of osp beside those of PyTorch in the fastest of the ways to
+// run it that were tried: eager or through torch.compile, with several settings of memory and
+// threads, and with the batch whole or in parts. Ratios are to that one.
 #pragma once
 
 #include <cstdint>
@@ -32,15 +32,15 @@ struct TunedTrainingPeer {
   Json trials = Json::array();  // {"mode", "micro_batches", "settings", "tokens_per_s"}
 };
 
-// What both sides train.
+// The model and the batch that both sides train.
 struct TrainingBench {
   std::string model;
   int64_t context = 0;
   int64_t sequences = 0;  // of a step
 };
 
-// Tries, in order: all settings with the first mode, the other modes with the fastest settings, then the
-// batch in 2 and 4 parts. `measure` returns tokens per second.
+// Tries, in order: all settings with the first mode, the other modes with the fastest settings,
+// then the batch in 2 and 4 parts. `measure` returns tokens per second.
 TunedTrainingPeer tune_training_peer(const std::vector<std::string>& modes, int64_t sequences,
                                      const std::function<double(const TrainingPeer&)>& measure);
 
@@ -49,14 +49,14 @@ struct TrainingRuns {
   Json ours, peer;
 };
 
-// What `osp bench train --alone` prints.
+// The object that `osp bench train --alone` prints.
 Json training_speed_json(const TrainingSpeed& speed, int64_t context, bool with_profile);
 
 // Time by operator, the most expensive first; operators below a thousandth of the step are summed
 // up in the last line.
 std::string profile_table(const TrainingSpeed& speed);
 
-// What the peer prints.
+// Runs the peer and returns the object that it prints.
 Json run_training_peer(const TurnOptions& turn, const TrainingBench& bench,
                        const TrainingPeer& peer);
 

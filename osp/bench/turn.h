@@ -1,5 +1,7 @@
 // Runs in turn: the timed part of a bench in a process of its own, so that start-up and peak memory
 // are separate, and the same work by a peer's script.
+//
+// Tested by tests/python/test_bench_train.py and tests/python/test_bench_optim.py.
 #pragma once
 
 #include <cstdint>

@@ -106,8 +106,10 @@ uint64_t split_bytes(const std::string& size) {
 
 int run_gguf(const ExportCommand& options, const std::string& out) {
   Console console(options.common.quiet);
+  // Convert; everything is written when this returns.
   const GgufConversion result = convert_to_gguf(options.model, out, options.dtype, options.tables,
                                                 split_bytes(options.split_size));
+  // Warn of what the file lacks or holds in another type.
   if (!result.has_tokenizer) {
     console.warn("{} has no tokenizer: exported without it", options.model);
   }
@@ -133,6 +135,7 @@ int run_gguf(const ExportCommand& options, const std::string& out) {
         "the format has keys for 3 tokens that end a text: {} more of the model's are not written",
         result.report.end_tokens_lost);
   }
+  // Report, for people and as JSON.
   const std::vector<std::string>& files = result.report.files;
   console.line("wrote {} ({}{}, tables {}, {} parameters)", files.front(),
                files.size() > 1 ? fmt::format("first of {} files, ", files.size()) : "",
@@ -163,10 +166,12 @@ int run_hf(const ExportCommand& options, const std::string& out) {
     fail(ErrorCode::usage, "--dtype {}: --format hf is written in fp32 or bf16", dtype);
   }
   Console console(options.common.quiet);
+  // Read the model; refuse what no family of transformers can say.
   const std::string dir = find_model_dir(options.model);
   const ParameterStore store = load_plain(dir, console);
   const bool has_norms = store.config.norm != "none";
   if (has_norms) check_family(fused_config(store.config), dir);
+  // Fuse, and compare the logits with the original ones.
   const ParameterStore fused = fuse(store);
   const LogitDifference difference = compare_logits(store, fused, some_tokens(store.config));
   if (!(difference.relative <= kLargestDifference)) {
@@ -178,6 +183,7 @@ int run_hf(const ExportCommand& options, const std::string& out) {
   }
   console.line("fused logits equal the original ones within {:.2e} (largest logit {:.3g})",
                difference.largest, difference.scale);
+  // Write the folder: weights, configuration and tokenizer.
   if (!has_norms) {
     console.warn(
         "a model without norms in its blocks has no counterpart elsewhere: written as {}, "
@@ -195,6 +201,7 @@ int run_hf(const ExportCommand& options, const std::string& out) {
   if (!has_tokenizer) console.warn("{} has no tokenizer: exported without it", dir);
   console.line("wrote {} ({}, {} parameters, {})", out, architecture_name(fused.config),
                format_count(fused.num_parameters()), dtype);
+  // Report as JSON.
   if (options.common.json) {
     Json json;
     json["model"] = options.model;

@@ -11,10 +11,11 @@
 
 namespace osp {
 
-// The order in which sequences are visited. Sequence i of step s is visit s * sequences_per_step + i,
-// which a mixture gives to one of its sources. The windows of a source, of context + 1 tokens and
-// starting at multiples of context, are visited in a new shuffled order in each of its epochs
-// (base/philox shuffled_index); an epoch is num_windows() of its visits and may end inside a step.
+// The order in which sequences are visited. Sequence i of step s is visit
+// s * sequences_per_step + i, which a mixture gives to one of its sources. The windows of a source,
+// of context + 1 tokens and starting at multiples of context, are visited in a new shuffled order
+// in each of its epochs (base/philox shuffled_index); an epoch is num_windows() of its visits and
+// may end inside a step.
 struct BatchPlan {
   uint64_t seed = 0;
   int64_t context = 0;

@@ -119,6 +119,7 @@ struct TokenDataset::State {
 
 void TokenDataset::State::open_folder(const std::string& folder, const std::string& split,
                                       bool verify) {
+  // Find the split in the index.
   const std::string index_path = folder + "/" + kIndexFileName;
   const ShardIndex index = parse_shard_index(read_file(index_path, kMaxIndexBytes), index_path);
   const auto found = index.splits.find(split);
@@ -129,6 +130,7 @@ void TokenDataset::State::open_folder(const std::string& folder, const std::stri
          "{}: no split \"{}\"; it has: {} (see `osp tokenize --validation-fraction`)", index_path,
          split, printable(names, 200));
   }
+  // Map the shards; their sizes must be those of the index.
   token_bytes = index.token_bytes;
   vocabulary = index.vocabulary;
   end_of_document = index.end_of_document;
@@ -154,6 +156,7 @@ void TokenDataset::State::open_folder(const std::string& folder, const std::stri
     add(std::move(shard));
   }
   fingerprint = sha256_hex(signature);
+  // Read the tokenizer that made the shards, if they have one.
   if (index.tokenizer_sha256.empty()) return;
   const std::string tokenizer_path = folder + "/" + kTokenizerFileName;
   tokenizer_json = read_file(tokenizer_path, kMaxTokenizerBytes);

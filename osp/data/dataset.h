@@ -9,8 +9,8 @@
 
 namespace osp {
 
-// Read-only view of all tokens of a split. Opening checks index and sizes, and the first use of each
-// shard its SHA-256 (unless told not to): Error(damaged) otherwise. Shards are memory-mapped.
+// Read-only view of all tokens of a split. Opening checks index and sizes, and the first use of
+// each shard its SHA-256 (unless told not to): Error(damaged) otherwise. Shards are memory-mapped.
 class TokenDataset {
  public:
   // `path`: a folder made by `osp tokenize` (index.json; `split` is "train" or "validation"), or

@@ -9,8 +9,8 @@
 
 namespace osp {
 
-// The unit that is one document of a text or Markdown file. (A JSON line or a Parquet row always is
-// one.)
+// The unit that is one document of a text or Markdown file. (A JSON line or a Parquet row
+// always is one.)
 enum class DocumentUnit {
   file,       // the whole file
   line,       // every line

@@ -61,7 +61,7 @@ int hex4(std::string_view text, size_t at) {
   return value;
 }
 
-// What messages say of a string or line that can be read all the same.
+// The words of messages for a string or line that can be read all the same.
 std::string in_words(std::string_view problem) {
   constexpr std::pair<std::string_view, std::string_view> kWords[] = {
       {"field_twice", "is there more than once"},
@@ -167,7 +167,8 @@ std::optional<Members> members_of(std::string_view line) {
   return members;
 }
 
-// What a line gives: a text or null, what is wrong with it, and whether it can be read all the same.
+// The result of a line: a text or null, what is wrong with it, and whether it can be read
+// all the same.
 struct ReadLine {
   std::optional<std::string> text;
   const char* problem = nullptr;

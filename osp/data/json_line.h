@@ -1,7 +1,7 @@
 // The text in one line of JSON lines: one JSON object a line, the text in one of its fields.
 //
-// What the other fields hold (numbers out of range, lone surrogates, a key twice, deep nesting) is
-// not judged. A line whose text itself cannot be read is bad, for one of the reasons below, and a
+// The other fields are not judged (numbers out of range, lone surrogates, a key twice, deep
+// nesting). A line whose text itself cannot be read is bad, for one of the reasons below, and a
 // policy says what happens then.
 //
 // Tested by osp/data/json_line_test.cpp.
@@ -18,7 +18,7 @@
 
 namespace osp {
 
-// What to do about a bad line: end with its error, leave it out, or repair what can be repaired and
+// The policy for a bad line: end with its error, leave it out, or repair what can be repaired and
 // leave out the rest.
 enum class OnBadLine { stop, skip, repair };
 

@@ -12,8 +12,8 @@
 namespace osp {
 namespace {
 
-// kMixtureBlock as the weights divide it: rounded down, and the rest to the largest remainders, the first
-// of equal ones.
+// kMixtureBlock as the weights divide it: rounded down, and the rest to the largest remainders, the
+// first of equal ones.
 std::vector<uint64_t> divided_block(const std::vector<MixtureSource>& sources) {
   double sum = 0;
   for (const MixtureSource& source : sources) {

@@ -1,10 +1,11 @@
 // Several corpora as one: which of them each training sequence is taken from.
 //
-// Sequences ("visits") come in blocks of kMixtureBlock. Of a block, source k has n_k visits, its weight's
-// share by largest remainders (Σ n_k = kMixtureBlock), and a shuffle of (seed, block) says which visits of
-// the block they are. Visit i of a block, if it is the r-th of source k there, is visit block · n_k + r of
-// that source: a pure function of (seed, visit), so that a run needs no state of it, and each source's
-// visits come in their order without gaps. With one source, visit v is its visit v.
+// Sequences ("visits") come in blocks of kMixtureBlock. Of a block, source k has n_k visits, its
+// weight's share by largest remainders (Σ n_k = kMixtureBlock), and a shuffle of (seed, block) says
+// which visits of the block they are. Visit i of a block, if it is the r-th of source k there, is
+// visit block · n_k + r of that source: a pure function of (seed, visit), so that a run needs no
+// state of it, and each source's visits come in their order without gaps. With one source, visit v
+// is its visit v.
 //
 // Tested by osp/data/mixture_test.cpp.
 #pragma once
@@ -32,7 +33,8 @@ class Mixture {
   Mixture(const TokenDataset& data)
       : Mixture({{"", &data, 1}}) {}  // NOLINT(google-explicit-constructor)
   Mixture(TokenDataset&&) = delete;
-  // Error(usage) naming the source for a weight that is not above 0 or less than 1 / kMixtureBlock of all.
+  // Error(usage) naming the source for a weight that is not above 0 or less than
+  // 1 / kMixtureBlock of all.
   explicit Mixture(std::vector<MixtureSource> sources);
 
   const std::vector<MixtureSource>& sources() const { return sources_; }

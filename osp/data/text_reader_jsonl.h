@@ -19,8 +19,8 @@ class LineSplitter {
  public:
   using Sink = std::function<void(std::string_view line, uint64_t number)>;
   // A line of more than `max_line_bytes` is an Error(unsupported) that names `where` and the line:
-  // packed data can be a thousand times its file. With `on_too_long` it is left out and reported
-  // there.
+  // packed data can be a thousand times its file. With `on_too_long` it is left out and
+  // reported there.
   LineSplitter(Sink sink, std::string where, size_t max_line_bytes = size_t{1} << 30,
                std::function<void(uint64_t number)> on_too_long = {})
       : sink_(std::move(sink)),

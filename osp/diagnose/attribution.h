@@ -5,6 +5,8 @@
 //
 // per site (all layers), per layer (all sites) and, alone, per site of each layer. The sums of
 // `only` do not add up to the whole: errors meet in the softmax and in each other.
+//
+// Tested by outlier_tax_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -8,6 +8,8 @@
 //               64 … as far as it divides the width, and the width itself
 //
 // R4 stands in front of the down projection in all of them, as in the outlier tax.
+//
+// Tested by outlier_tax_test.cpp.
 #pragma once
 
 #include <cstdint>
@@ -34,8 +36,8 @@ struct BasisPoint {
   double kl = 0, added_nats = 0;
 };
 
-// The model must have R4 and folded norms (as measure_outlier_tax leaves it); it is left in the last
-// basis. Empty for LayerNorm, whose rotations must keep the mean over channels.
+// The model must have R4 and folded norms (as measure_outlier_tax leaves it); it is left in the
+// last basis. Empty for LayerNorm, whose rotations must keep the mean over channels.
 std::vector<BasisPoint> measure_bases(TurnedModel& model, std::span<const int64_t> tokens,
                                       const BasisOptions& options = {});
 

@@ -266,7 +266,7 @@ std::string cost_text(const CostReport& report) {
     }
     text += "\n";
   }
-  // What meets the noise, as means over layers.
+  // The noise of linear layers, as means over layers.
   std::map<TapPoint, std::array<LayerMean, 5>> inputs;
   for (const auto& [key, share] : report.mean_shares) {
     auto& means = inputs[key.first];

@@ -1,7 +1,9 @@
-// What 4 bits cost a model and why: the outlier tax, which quantizer does the damage, what the
-// matrices make of noise, and dose and response. One call for `osp analyze`; JSON (docs/formats.md,
-// "cost"), tables, and the answer to three questions: does the model have outliers, what do they
-// cost, what to do.
+// The cost of 4 bits for a model, and its reasons: the outlier tax, which quantizer does the
+// damage, what the matrices make of noise, and dose and response. One call for `osp analyze`; JSON
+// (docs/formats.md, "cost"), tables, and the answer to three questions: does the model have
+// outliers, what do they cost, what to do.
+//
+// Tested by tests/python/test_outlier_tax.py.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// What noise meets in a model: how much of it the matrices pass on, and how much of the signal at
-// their inputs is the same for every token.
+// Noise in linear layers: how much of it the matrices pass on, and how much of the signal at their
+// inputs is the same for every token.
 //
 // With W a linear layer [out, in] and x its inputs:
 //

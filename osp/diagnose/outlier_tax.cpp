@@ -14,7 +14,7 @@ struct PartSelection {
   SiteSelection selected;
 };
 
-// What is rounded for each part of the tax.
+// The quantizers that round for each part of the tax.
 std::vector<PartSelection> parts_of(bool split) {
   std::vector<PartSelection> parts = {{&OutlierTax::all, every_site}};
   if (split) {

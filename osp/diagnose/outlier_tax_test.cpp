@@ -146,7 +146,7 @@ TEST(Attribution, AgreesWithWholePassesAndNamesTheGuiltySite) {
   EXPECT_EQ(found.tokens, 64);
   ASSERT_EQ(found.sites.size(), kQuantSites.size());
   ASSERT_EQ(found.layers.size(), 2u);
-  // The same from whole passes over the same 64 tokens, all of them scored.
+  // Divergences from whole passes over the same 64 tokens, all of them scored.
   const auto whole = [&](const SiteSelection& selected) {
     SiteQuantTap exact(model.store(), {}, model.online()),
         rounded(model.store(), kFour, model.online(), selected);

@@ -2,6 +2,8 @@
 //
 // Readers are the inputs of layers that read the residual stream (q, k, v; gate, up): what outliers
 // in the stream hurt. Generators are the inputs of layers that write it (o, down).
+//
+// Tested by outlier_tax_test.cpp.
 #pragma once
 
 #include <array>

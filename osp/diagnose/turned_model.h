@@ -1,5 +1,7 @@
 // A model whose basis can be changed and changed back, in place: the same function at 16 bits,
 // other numbers for a grid to round.
+//
+// Tested by outlier_tax_test.cpp.
 #pragma once
 
 #include <cstdint>

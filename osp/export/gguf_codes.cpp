@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t kBlock = 32;
 
-// What a type holds, if it holds codes.
+// The codes that a type holds, if it holds any.
 struct CodeType {
   GgufTensorType type;
   int bits;
@@ -39,7 +39,7 @@ void store_half(float value, std::byte* out) {
   std::memcpy(out, &half, sizeof(half));
 }
 
-// What is added to a code to get the number that a file of minima stores, at least 0.
+// The number that is added to a code in a file of minima, which stores numbers from 0.
 int shift_of(const QuantizedLinear& layer) { return 1 << (layer.bits - 1); }
 
 float minimum_of(const QuantizedLinear& layer, float scale, int zero) {

@@ -5,8 +5,8 @@
 //                      m = fp16(−scale (zero + 2^(b−1))), q = code + 2^(b−1)
 //   MXFP4              MXFP4 weights, which lose nothing
 //
-// with a scale for whole blocks of 32 columns. Weights change by the rounding of d and m to fp16, and
-// not at all where these are fp16 numbers, as scales of profile best and of tables are.
+// with a scale for whole blocks of 32 columns. Weights change by the rounding of d and m to fp16,
+// and not at all where these are fp16 numbers, as scales of profile best and of tables are.
 //
 // Tested by gguf_export_test.cpp and tests/python/test_gguf_types.py.
 #pragma once

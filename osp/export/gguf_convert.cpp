@@ -45,8 +45,8 @@ GgufTensorType type_of_codes(const QuantizedModel& model, const std::string& dir
        dir, model.info.bits.weights.text(), grid.symmetric ? "" : " with zero points");
 }
 
-// The model's name in the file: the last part of its path that is not "model", without the end of a GGUF file's
-// name. What stands behind another dot belongs to it ("Qwen2.5-0.5B").
+// The model's name in the file: the last part of its path that is not "model", without the end of a
+// GGUF file's name. What stands behind another dot belongs to it ("Qwen2.5-0.5B").
 std::string title_of(const std::string& dir) {
   std::filesystem::path path = std::filesystem::path(dir).lexically_normal();
   if (!path.has_filename() || path.filename() == "model") path = path.parent_path();

@@ -53,7 +53,7 @@ uint32_t file_type(GgufTensorType type) {
   }
 }
 
-// What the options ask for.
+// The type that the options ask for.
 GgufTensorType wanted_type(const ParameterSpec& spec, const GgufExportOptions& options) {
   if (!is_table(spec)) return options.type;
   if (options.tables) return *options.tables;

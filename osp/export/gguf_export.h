@@ -14,15 +14,16 @@
 namespace osp {
 
 struct GgufExportOptions {
-  // Of the linear layers; norms and biases are always F32. A tensor whose rows are no whole blocks has
-  // another type (gguf_type_for_rows).
+  // Of the linear layers; norms and biases are always F32. A tensor whose rows are no whole blocks
+  // has another type (gguf_type_for_rows).
   GgufTensorType type = GgufTensorType::f16;
   // Of embedding and head; none: `type`, or F16 where there are codes.
   std::optional<GgufTensorType> tables = {};
-  // Codes of linear layers and tables, which are written as they are where their type holds them. The
-  // store has the numbers that they stand for.
+  // Codes of linear layers and tables, which are written as they are where their type holds them.
+  // The store has the numbers that they stand for.
   const QuantizedWeights* quantized = nullptr;
-  // Refuses codes of linear layers that do not fit; else they are rounded once more, and the report says so.
+  // Refuses codes of linear layers that do not fit; else they are rounded once more, and the
+  // report says so.
   bool exact = true;
   OnlineTransforms online = {.query_key_hadamard = false};
   std::string tokenizer_json = {};  // "": the file has no tokenizer
@@ -47,19 +48,19 @@ struct GgufExportReport {
       lost_rows;  // a sentence for each tensor with live rows that became zeros
 };
 
-// `type` where rows of `columns` values are whole blocks of it; else Q5_0 for Q4_K and Q8_0 for Q6_K,
-// as llama.cpp does, and F16 where that does not fit either.
+// `type` where rows of `columns` values are whole blocks of it; else Q5_0 for Q4_K and Q8_0 for
+// Q6_K, as llama.cpp does, and F16 where that does not fit either.
 GgufTensorType gguf_type_for_rows(GgufTensorType type, int64_t columns);
 
-// Error(unsupported) with a sentence for what llama.cpp's architectures cannot carry: norms other than
-// RMSNorm with weights per channel and EmbProj (fuse first), online Hadamards of the down projection,
-// with `exact` codes that the type does not hold, values beyond fp16. Error(damaged) for values that
-// are not finite.
+// Error(unsupported) with a sentence for what llama.cpp's architectures cannot carry: norms other
+// than RMSNorm with weights per channel and EmbProj (fuse first), online Hadamards of the down
+// projection, with `exact` codes that the type does not hold, values beyond fp16. Error(damaged)
+// for values that are not finite.
 void check_gguf_export(const ParameterStore& store, const GgufExportOptions& options);
 
-// Writes `path`, or its parts (gguf_split.h), by temporary names beside them; Error(usage) if a part
-// exists. The dequantized tensors of the file are the weights
-// rounded by gguf_quantize, or those of codes on scales in fp16 (gguf_codes.h).
+// Writes `path`, or its parts (gguf_split.h), by temporary names beside them; Error(usage) if a
+// part exists. The dequantized tensors of the file are the weights rounded by gguf_quantize, or
+// those of codes on scales in fp16 (gguf_codes.h).
 GgufExportReport export_gguf(const ParameterStore& store, const std::string& path,
                              const GgufExportOptions& options);
 

@@ -107,7 +107,7 @@ std::string wrong_gemma(const ModelConfig& config, std::string_view architecture
   return config.local_rope_theta == 10000.0 ? "" : "has windows with a rotary base of their own";
 }
 
-// What llama.cpp divides the rotary embedding's frequencies by.
+// The divisors of the rotary embedding's frequencies, for llama.cpp.
 GgufTensorEntry factors_entry(const std::string& name, const std::vector<double>& exact) {
   return {name,
           GgufTensorType::f32,
@@ -185,7 +185,7 @@ void add_model_metadata(const ModelConfig& config, uint32_t file_type, const std
   u32("vocab_size", config.vocabulary);
   f32("rope.freq_base", config.rope_theta);
   f32("attention.layer_norm_rms_epsilon", config.norm_eps);
-  // What the families have beside these.
+  // Keys that single families have beside these.
   if (architecture.name == "granite") {
     f32("embedding_scale", config.embedding_multiplier);
     f32("residual_scale", config.residual_multiplier);

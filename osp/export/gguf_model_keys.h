@@ -1,5 +1,5 @@
-// What of a model's configuration a GGUF file says: the keys of llama.cpp's architectures, and which
-// models they say all about.
+// The configuration of a model in a GGUF file: the keys of llama.cpp's architectures, and which
+// models they describe in full.
 //
 // Tested by gguf_export_test.cpp and tests/python/test_gguf_architectures.py.
 #pragma once
@@ -12,12 +12,12 @@
 
 namespace osp {
 
-// The first thing about a model that no architecture's files say, or that llama.cpp computes otherwise
-// ("has a sliding window of 16"); "" if one says all.
+// The first thing about a model that no architecture's files say, or that llama.cpp computes
+// otherwise ("has a sliding window of 16"); "" if one says all.
 std::string why_no_gguf(const ModelConfig& config);
 
-// Architecture, sizes and what else the architecture has. `file_type` (general.file_type) and `name`
-// ("": none) only inform.
+// Architecture, sizes and what else the architecture has. `file_type` (general.file_type) and
+// `name` ("": none) only inform.
 void add_model_metadata(const ModelConfig& config, uint32_t file_type, const std::string& name,
                         GgufMetadataWriter& metadata);
 

@@ -100,7 +100,7 @@ std::string pre_tokenizer_name(const Json& json, const std::string& where) {
   return name;
 }
 
-// Whether the post-processor puts tokens before and after a text; only single ones can be said.
+// The tokens that the post-processor puts before and after a text; only single ones have keys.
 struct Around {
   int64_t before = -1;
   int64_t after = -1;
@@ -161,7 +161,7 @@ void add_gguf_tokenizer(std::string_view tokenizer_json, int64_t vocabulary,
       metadata.u32("tokenizer.ggml.bos_token_id", static_cast<uint32_t>(end));
     }
     if (end >= 0) metadata.u32("tokenizer.ggml.eos_token_id", static_cast<uint32_t>(end));
-    // What else ends a text has keys of its own.
+    // Other tokens that end a text have keys of their own.
     std::vector<const char*> names = {"eom_token_id", "eot_token_id"};
     for (const int64_t id : end_tokens) {
       if (id == end || names.empty()) continue;

@@ -1,4 +1,6 @@
 // Rows of which a narrower type leaves nothing.
+//
+// Tested by gguf_export_test.cpp.
 #pragma once
 
 #include <ATen/TensorOperators.h>

@@ -1,8 +1,8 @@
 // The dense packing of the compressed-tensors layout "pack-quantized": signed codes of b bits,
 // stored as code + 2^(b−1), follow each other in the bits of int32 words, least significant first.
 // A code may cross into the next word. Every row begins with a new word; its last word is filled
-// with zeros. And of the layouts "nvfp4-pack-quantized" and "mxfp4-pack-quantized": two four-bit codes
-// of a row in a byte, the first in its low half.
+// with zeros. And of the layouts "nvfp4-pack-quantized" and "mxfp4-pack-quantized": two four-bit
+// codes of a row in a byte, the first in its low half.
 #pragma once
 
 #include <cstdint>

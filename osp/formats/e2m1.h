@@ -1,5 +1,7 @@
 // The numbers of E2M1, the four-bit floating-point type of MXFP4 and NVFP4 (Open Compute Project,
 // microscaling formats 1.0): two exponent bits, one bit of mantissa, and the sign in bit 3.
+//
+// Tested by osp/quant/float_grid_test.cpp and tests/python/test_gguf.py.
 #pragma once
 
 #include <array>

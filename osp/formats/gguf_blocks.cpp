@@ -170,8 +170,8 @@ void block_q6_k(const uint8_t* block, float* out) {
   }
 }
 
-// Two halves of 128 values: in each, four runs of 32, which are the bit pairs of 32 bytes from low to
-// high. A byte of scale (low nibble) and minimum (high nibble) serves 16 values.
+// Two halves of 128 values: in each, four runs of 32, which are the bit pairs of 32 bytes from low
+// to high. A byte of scale (low nibble) and minimum (high nibble) serves 16 values.
 void block_q2_k(const uint8_t* block, float* out) {
   const uint8_t* const codes = block + 16;
   const float d = load_half(block + 80), d_min = load_half(block + 82);
@@ -186,8 +186,9 @@ void block_q2_k(const uint8_t* block, float* out) {
   }
 }
 
-// The bit pairs as Q2_K's. Bit `run` of mask[i] is set where value i of a run is not to be lowered by 4.
-// Scales have 6 bits, biased by 32: the nibbles of 8 bytes (low ones first), and bit pairs of 4 bytes.
+// The bit pairs as Q2_K's. Bit `run` of mask[i] is set where value i of a run is not to be
+// lowered by 4. Scales have 6 bits, biased by 32: the nibbles of 8 bytes (low ones first), and
+// bit pairs of 4 bytes.
 void block_q3_k(const uint8_t* block, float* out) {
   const uint8_t *const mask = block, *const codes = block + 32, *const scales = block + 96;
   const float d = load_half(block + 108);
@@ -214,7 +215,8 @@ void block_iq4_nl(const uint8_t* block, float* out) {
   }
 }
 
-// Eight parts of 32 with scales of 6 bits, biased by 32: nibbles of 4 bytes, and bit pairs of 2 bytes.
+// Eight parts of 32 with scales of 6 bits, biased by 32: nibbles of 4 bytes, and bit
+// pairs of 2 bytes.
 void block_iq4_xs(const uint8_t* block, float* out) {
   const float d = load_half(block);
   const int high = load_u16(block + 2);
@@ -234,7 +236,8 @@ float ternary(uint8_t byte, int n) {
   return static_cast<float>((byte * 3 >> 8) - 1);
 }
 
-// 32 bytes of five digits, 16 bytes of five, 4 bytes of four: first the first digits of a group's bytes.
+// 32 bytes of five digits, 16 bytes of five, 4 bytes of four: first the first digits of a
+// group's bytes.
 void block_tq1_0(const uint8_t* block, float* out) {
   const float d = load_half(block + 52);
   for (int n = 0; n < 5; ++n) {

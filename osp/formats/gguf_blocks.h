@@ -2,9 +2,9 @@
 //
 // A tensor's row (its fastest dimension) is cut into blocks of `block_size` values. F32, F16 and
 // BF16 have blocks of one value. Q4_0 … Q8_0 have 32 values with one or two fp16 scales; the K
-// types, IQ4_XS, TQ1_0 and TQ2_0 have 256 values, in parts of 16 or 32 whose scales are integers times an
-// fp16 scale (TQ: one scale). IQ4 types look their values up in a table. MXFP4 has 32 values of the Open
-// Compute Project's microscaling formats, E2M1 under a power of two.
+// types, IQ4_XS, TQ1_0 and TQ2_0 have 256 values, in parts of 16 or 32 whose scales are integers
+// times an fp16 scale (TQ: one scale). IQ4 types look their values up in a table. MXFP4 has 32
+// values of the Open Compute Project's microscaling formats, E2M1 under a power of two.
 #pragma once
 
 #include <cstddef>
@@ -47,7 +47,8 @@ struct GgufTypeInfo {
 // Nullptr for a type that osp does not read.
 const GgufTypeInfo* gguf_type_info(uint32_t type);
 const GgufTypeInfo& gguf_type_info(GgufTensorType type);
-// The same; a caller's mistake if so many values are not whole blocks of so many bytes.
+// gguf_type_info() for `values` values in `bytes` bytes; a caller's mistake if these are
+// not whole blocks.
 const GgufTypeInfo& gguf_type_of_blocks(GgufTensorType type, size_t values, size_t bytes);
 // The name of a type that the format knows, read by osp or not; "" for a number without meaning.
 std::string_view gguf_type_name(uint32_t type);

@@ -1,9 +1,9 @@
-// Values as blocks of GGUF tensor types: the inverse of gguf_dequantize, for the types that osp
-// writes.
+// Values as blocks of GGUF tensor types: the inverse of gguf_dequantize, for the types
+// that osp writes.
 //
 // Q4_0 … Q8_0 are rounded as the reference implementation rounds, byte for byte: one scale by the
-// largest magnitude or by the range. Q4_K and Q6_K have no single reference; here each part of 16 or
-// 32 values is fitted by least squares from several starting scales, the scales of the parts are
+// largest magnitude or by the range. Q4_K and Q6_K have no single reference; here each part of 16
+// or 32 values is fitted by least squares from several starting scales, the scales of the parts are
 // rounded, and each is then moved by one if that lowers the squared error.
 //
 // Tested by gguf_quantize_test.cpp and, against the package gguf, by tests/python/test_gguf.py.

@@ -95,8 +95,8 @@ Fit fit_symmetric(const float* x, int count) {
   return best;
 }
 
-// The unit of which `extreme` is `steps` times as much, in fp16: rounded to nearest, and away from zero
-// where a subnormal number would leave the extreme out of reach.
+// The unit of which `extreme` is `steps` times as much, in fp16: rounded to nearest, and away from
+// zero where a subnormal number would leave the extreme out of reach.
 float stored_unit(float extreme, float steps, uint8_t* out) {
   uint16_t half = float_to_half(extreme / steps);
   const float reach = std::fabs(half_to_float(half) * steps);

@@ -1,4 +1,6 @@
 // Blocks of 256 values as Q4_K and Q6_K, for gguf_quantize.h, which says how they are fitted.
+//
+// Tested by gguf_quantize_test.cpp.
 #pragma once
 
 #include <cstdint>

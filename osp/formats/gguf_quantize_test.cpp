@@ -1,4 +1,5 @@
-// Values to blocks and back. tests/python/test_gguf.py compares the blocks with those of the package gguf.
+// Values to blocks and back. tests/python/test_gguf.py compares the blocks with those of
+// the package gguf.
 #include "osp/formats/gguf_quantize.h"
 
 #include <gtest/gtest.h>

@@ -110,11 +110,13 @@ std::vector<std::string> write_gguf_parts(const std::string& path,
                                           const std::vector<GgufTensorEntry>& tensors,
                                           uint64_t split_bytes) {
   const std::vector<size_t> sizes = part_sizes(tensors, split_bytes);
+  // One file has its own name and no keys of parts.
   if (sizes.size() == 1) {
     write_file_atomic(
         path, [&](const std::string& temporary) { write_gguf(temporary, metadata, tensors); });
     return {path};
   }
+  // Name the parts, and refuse to replace any.
   const auto count = static_cast<int64_t>(sizes.size());
   if (count > kMostParts) {
     fail(ErrorCode::usage, "--split-size: {} files, and the format numbers at most {}", count,
@@ -127,6 +129,7 @@ std::vector<std::string> write_gguf_parts(const std::string& path,
       fail(ErrorCode::usage, "--out {}: the part {} exists already", path, paths.back());
     }
   }
+  // Write them from the last to the first; after an error remove those that exist.
   std::vector<std::string> written;
   try {
     size_t end = tensors.size();

@@ -15,14 +15,14 @@ namespace osp {
 uint32_t crc32c(std::string_view bytes);
 uint32_t masked_crc32c(std::string_view bytes);
 
-// Whether the folder holds event files of an earlier writer. Error(io) if it cannot be listed.
+// True if the folder holds event files of an earlier writer. Error(io) if it cannot be listed.
 bool has_event_files(const std::string& folder);
 
 // Writes one new file `events.out.tfevents.<seconds>.osp.<pid>.<n>` in the folder; existing files
 // are left alone, so a resumed run adds a file. Viewers read the files in the order of their names:
-// <seconds> is that of the start, or one more than that of the newest file there. Each record reaches the system in one write before
-// the call returns. Errors are Error(io); after one the file may end in a torn record, which
-// readers take for the end, so the writer must not be used again.
+// <seconds> is that of the start, or one more than that of the newest file there. Each record
+// reaches the system in one write before the call returns. Errors are Error(io); after one the file
+// may end in a torn record, which readers take for the end, so the writer must not be used again.
 class EventWriter {
  public:
   // `start_time_s` in seconds since 1970. With `resumed_at_step` viewers drop the points of earlier

@@ -8,7 +8,8 @@
 
 namespace osp {
 
-// The source 'sha256-…' (the digest in base 64) that allows an inline script or style with this text.
+// The source 'sha256-…' (the digest in base 64) that allows an inline script or style
+// with this text.
 std::string content_hash(std::string_view text);
 
 }  // namespace osp

@@ -130,7 +130,7 @@ HttpRequest parse_request(std::string_view head, const HttpRules& rules) {
     request.refused = 400;
     return request;
   }
-  // What they say.
+  // Read what they say.
   request.host = lower(*fields.host);
   request.authorization = fields.authorization.value_or("");
   request.body_bytes = *length;

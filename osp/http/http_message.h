@@ -1,4 +1,5 @@
-// Requests and answers of HTTP/1.1: what the servers of this program understand, and what they send.
+// Requests and answers of HTTP/1.1: what the servers of this program understand, and what
+// they send.
 //
 // The parser is strict where programs that read a request differently could be played off against
 // each other: exactly one Host, at most one Content-Length, no Transfer-Encoding, no white space
@@ -35,15 +36,15 @@ struct HttpRequest {
   int refused = 0;  // status to refuse a malformed or forbidden request with, else 0
 };
 
-// What a server accepts.
+// Limits of a server: the requests that it accepts.
 struct HttpRules {
   std::vector<std::string> hosts = {};  // names that it answers to, "localhost:8080"
   size_t most_body_bytes = 0;           // 0: GET and HEAD only, else POST too
 };
 
-// Parses the head of a request, up to the empty line, without it. Refuses with 400 what is no HTTP/1
-// request, 403 another host, 405 another method, 411 a POST without Content-Length, 413 a body beyond
-// the limit, 417 an expectation that it does not know.
+// Parses the head of a request, up to the empty line, without it. Refuses with 400 what is no
+// HTTP/1 request, 403 another host, 405 another method, 411 a POST without Content-Length, 413 a
+// body beyond the limit, 417 an expectation that it does not know.
 HttpRequest parse_request(std::string_view head, const HttpRules& rules);
 
 // "Not Found" of 404.

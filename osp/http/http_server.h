@@ -2,8 +2,8 @@
 // name other than its own, so that a page of another site cannot reach it through a name that
 // resolves to this machine (DNS rebinding).
 //
-// One thread serves all connections. Answers may come later and from any thread, whole or as a
-// stream.
+// One thread serves all connections. Answers may come later and from any thread, whole or
+// as a stream.
 //
 // Tested by http_server_test.cpp.
 #pragma once
@@ -68,7 +68,8 @@ struct HttpOptions {
   std::vector<std::string> hosts = {};  // accepted beside 127.0.0.1 and localhost with the port
   size_t most_body_bytes = 0;           // 0: GET and HEAD only
   size_t most_connections = 64;
-  // For a head, for a body behind it, for a client to take some of its answer, and between requests.
+  // For a head, for a body behind it, for a client to take some of its answer, and
+  // between requests.
   std::chrono::milliseconds patience{30'000};
   // The answer to a request that is refused with this status; null: a line of text.
   std::function<HttpResponse(int status)> refusal = nullptr;

@@ -1,5 +1,5 @@
-// Connections: requests in pieces and one after the other, answers whole, late and in chunks, clients
-// that are slow, too many or gone.
+// Connections: requests in pieces and one after the other, answers whole, late and in chunks,
+// clients that are slow, too many or gone.
 #include "osp/http/http_server.h"
 
 #include <arpa/inet.h>
@@ -13,8 +13,8 @@
 namespace osp {
 namespace {
 
-// A server, and a client's socket to it. It answers every path with a large body; "/later" stays open
-// for the test to answer.
+// A server, and a client's socket to it. It answers every path with a large body; "/later" stays
+// open for the test to answer.
 class Served : public testing::Test {
  protected:
   explicit Served(const HttpOptions& options = {}) : server_(options) {}

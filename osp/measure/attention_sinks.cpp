@@ -105,6 +105,7 @@ HeadColumns measure_head(const at::Tensor& q_TK, const at::Tensor& k_TK, int64_t
   std::vector<double> row_means(size + 1);  // prefix sums of (Σ_u z_tu) / (keys − 1)
   const at::Tensor k_KT = k_TK.t() / std::sqrt(static_cast<double>(q_TK.size(1)));
   for (int64_t first = 0; first < T; first += kRowsAtATime) {
+    // Logits of some queries, and their attention; −∞ where a query does not see a key.
     const int64_t rows = std::min(kRowsAtATime, T - first), keys = first + rows;
     at::Tensor z = at::mm(q_TK.narrow(0, first, rows), k_KT.narrow(1, 0, keys));
     if (softcap > 0) z.div_(softcap).tanh_().mul_(softcap);
@@ -116,6 +117,7 @@ HeadColumns measure_head(const at::Tensor& q_TK, const at::Tensor& k_TK, int64_t
     }
     const at::Tensor a = at::softmax(z, -1);
     for (int64_t t = first; t < keys; ++t) {
+      // Add what each query gives to the sums of the keys that it sees.
       const int64_t begin = first_key(t, window), count = t - begin + 1;
       const int64_t offset = (t - first) * keys + begin;
       const std::span<const float> seen(data + offset, static_cast<size_t>(count));
@@ -130,6 +132,7 @@ HeadColumns measure_head(const at::Tensor& q_TK, const at::Tensor& k_TK, int64_t
       if (logits != nullptr) add_logits(seen, begin, moments, *logits);
     }
   }
+  // Turn the sums over the queries that see a key into means.
   HeadColumns columns{std::move(sums.mass), std::move(sums.logit), std::move(sums.weighted)};
   for (int64_t s = 0; s < T; ++s) {
     const size_t i = static_cast<size_t>(s);

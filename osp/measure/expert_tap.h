@@ -1,6 +1,7 @@
 // Kurtosis of the inputs of every expert's layers, and the tokens that it gets.
 //
-// Rows are those that the experts' linear layers read: behind the quantizers of a model that has any.
+// Rows are those that the experts' linear layers read: behind the quantizers of a model
+// that has any.
 //
 // Tested by expert_tap_test.cpp and tests/python/test_experts.py.
 #pragma once

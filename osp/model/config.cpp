@@ -9,7 +9,8 @@ namespace osp {
 
 namespace {
 
-// Blocks times experts: bounds the list of parameters, which is made before any tensor is looked at.
+// Blocks times experts: bounds the list of parameters, which is made before any tensor is
+// looked at.
 constexpr int64_t kMostExperts = 1 << 16;
 
 std::string wrong_experts(const ModelConfig& config) {

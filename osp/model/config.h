@@ -76,8 +76,8 @@ struct ModelConfig {
   int64_t expert_inner = 0;
   bool normalized_routing = false;  // the chosen probabilities are divided by their sum
   std::vector<int64_t> dense_layers = {};
-  // Constant factors: of the embedding, of every branch, of queries · keys (0: 1 / sqrt(head_size));
-  // the logits are divided by the last.
+  // Constant factors: of the embedding, of every branch, of queries · keys
+  // (0: 1 / sqrt(head_size)); the logits are divided by the last.
   double embedding_multiplier = 1.0;
   double residual_multiplier = 1.0;
   double attention_multiplier = 0.0;
@@ -88,7 +88,7 @@ struct ModelConfig {
 
   bool operator==(const ModelConfig&) const = default;
   bool layer_norm() const { return norm == "layer" || norm == "layer-plain"; }
-  // Whether the rotary embedding turns the queries and keys of a block.
+  // True if the rotary embedding turns the queries and keys of a block.
   bool rotates(int64_t layer) const {
     return !learned_positions &&
            !std::binary_search(unrotated_layers.begin(), unrotated_layers.end(), layer);
@@ -99,11 +99,11 @@ struct ModelConfig {
                      std::binary_search(full_layers.begin(), full_layers.end(), layer);
     return all ? 0 : window;
   }
-  // Whether the feed-forward network of a block is a mixture of experts.
+  // True if the feed-forward network of a block is a mixture of experts.
   bool routes(int64_t layer) const {
     return experts > 0 && !std::binary_search(dense_layers.begin(), dense_layers.end(), layer);
   }
-  // Whether any block has experts.
+  // True if any block has experts.
   bool has_experts() const {
     return experts > 0 && static_cast<int64_t>(dense_layers.size()) < layers;
   }
@@ -111,7 +111,7 @@ struct ModelConfig {
   int64_t inner_of(int64_t layer) const { return routes(layer) ? expert_inner : inner; }
   // The different inner sizes of all blocks, in the order of the blocks.
   std::vector<int64_t> inner_sizes() const;
-  // Whether a block has the rotary embedding of base local_rope_theta.
+  // True if a block has the rotary embedding of base local_rope_theta.
   bool rotates_locally(int64_t layer) const { return local_rope_theta > 0 && window_of(layer) > 0; }
   // True where norms stand in front of attention and of the feed-forward network.
   bool norm_before() const { return norm != "none" && !norm_after; }

@@ -50,7 +50,7 @@ constexpr std::array<std::string_view, 12> kBearing = {
     "logit_scal", "alibi",          "chunk_size", "scale_embed", "query_pre_attn_scalar",
     "attn_scale", "attention_scale"};
 
-// The same about mixtures of experts; there 0 changes nothing either.
+// Parts of the names of keys about mixtures of experts; there 0 changes nothing either.
 constexpr std::array<std::string_view, 8> kAboutExperts = {
     "expert", "moe_",   "scoring_func",   "n_group",
     "topk_",  "top_k_", "routed_scaling", "first_k_dense"};

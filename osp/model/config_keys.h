@@ -21,7 +21,7 @@ std::string shown_json(const Json& value);
 // The range of a field that ModelConfig::fields visits.
 Range model_field_range(const char* field);
 
-// What a family says about its rotary embedding beside rope_parameters.
+// The rotary embedding of a family, as far as rope_parameters do not say it.
 struct RopeKeys {
   // The part of each head that is rotated unless a key says so; none: all of it.
   std::optional<double> partial = {};
@@ -33,8 +33,8 @@ struct RopeKeys {
   int64_t original_context = 0;
   bool longrope_alone = false;  // Phi-3: the types "su" and "yarn" mean "longrope"
   bool query_growth = false;    // Ministral 3: rope_parameters has llama_4_scaling_beta
-  // The base of blocks with a window, where the rotary embedding differs by the kind of block, and the
-  // key beside rope_parameters that says it ("" if none); no base: it does not.
+  // The base of blocks with a window, where the rotary embedding differs by the kind of block, and
+  // the key beside rope_parameters that says it ("" if none); no base: it does not.
   std::optional<double> local_theta = {};
   const char* local_key = "";
   int64_t channels = 0;       // those of a head that are rotated, in any case; 0: by the keys
@@ -49,10 +49,10 @@ class ConfigKeys {
   static ConfigKeys writer(Json& out);
 
   bool reads() const { return in_ != nullptr; }
-  // Whether the key is there and not null (reading). Every key that is asked for is one that the
+  // True if the key is there and not null (reading). Every key that is asked for is one that the
   // family knows.
   bool has(const char* key) const;
-  // Whether it is there as null (reading).
+  // True if the key is there as null (reading).
   bool is_null(const char* key) const { return reads() && in_->contains(key) && !has(key); }
   // Error(unsupported) for a key about rotation, scale or window that is there, has a value that
   // changes something, and that the family does not know (reading).
@@ -82,8 +82,8 @@ class ConfigKeys {
   // sliding_window (absent_window where it is absent) and layer_types; where that is absent, all
   // layers have the window except every full_interval-th, 0: except none.
   void sliding_layers(ModelConfig& config, int64_t absent_window, int64_t full_interval);
-  // The blocks without a rotary embedding: no_rope_layers has 1 for each that has it and 0 for each that has
-  // none; where it is absent, every no_rope_layer_interval-th (4 if absent) has none.
+  // The blocks without a rotary embedding: no_rope_layers has 1 for each that has it and 0 for each
+  // that has none; where it is absent, every no_rope_layer_interval-th (4 if absent) has none.
   void unrotated_layers(ModelConfig& config);
   // Numbers of blocks, ascending; not written if there are none.
   void layers(const char* key, const ModelConfig& config, std::vector<int64_t>& value);

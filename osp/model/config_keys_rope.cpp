@@ -214,7 +214,8 @@ void ConfigKeys::read_rope(ModelConfig& config, const RopeKeys& family) const {
     if (in_->at(name).empty()) continue;
     const bool by_kind = family.local_theta && name == std::string_view("rope_parameters");
     if (!by_kind) {
-      // The second takes the place of the first, or is added to its part for blocks without windows.
+      // The second takes the place of the first, or is added to its part for blocks
+      // without windows.
       if (!family.local_theta) rope = Json::object();
       if (family.local_theta && !in_->at(name).contains("rope_type")) {
         unsupported(name, shown_json(in_->at(name)), "one with a rope_type in this family");
@@ -276,6 +277,7 @@ void ConfigKeys::rope(ModelConfig& config, const RopeKeys& family) {
     read_rope(config, family);
     return;
   }
+  // Keys of every embedding, then those of its kind of scaling.
   const RopeScaling& scaling = config.rope_scaling;
   Json rope = {{"rope_theta", config.rope_theta}, {"rope_type", scaling.type}};
   if (family.partial) {
@@ -306,11 +308,13 @@ void ConfigKeys::rope(ModelConfig& config, const RopeKeys& family) {
     if (family.original_context > 0) (*out_)[kOriginalContext] = scaling.original_context;
   }
   if (family.query_growth) rope["llama_4_scaling_beta"] = scaling.query_growth;
+  // Families with two embeddings have a list for each kind of block.
   if (family.local_theta) {
     const Json local = {{"rope_theta", config.local_rope_theta}, {"rope_type", "default"}};
     rope = {{kFull, rope}, {kSliding, local}};
     if (*family.local_key != '\0') (*out_)[family.local_key] = config.local_rope_theta;
   }
+  // Write them where transformers looks for them.
   (*out_)["rope_parameters"] = rope;
   (*out_)["rope_theta"] = config.rope_theta;  // where older versions of transformers look for it
 }

@@ -1,12 +1,14 @@
-// The experts that tokens are sent to, in blocks whose feed-forward network is a mixture of experts.
+// The experts that tokens are sent to, in blocks whose feed-forward network is a mixture
+// of experts.
 //
 //   p = softmax(W_r x)                    over all E experts, in fp32 (fp64 of a model in fp64)
 //   e_1 … e_k                             the experts of the k largest p, by falling p (at::topk)
 //   w_s = p(e_s)                          or p(e_s) / Σ_j p(e_j) with normalized_routing
 //   y   = Σ_s w_s down_{e_s}(act(gate_{e_s}(x)) · up_{e_s}(x))
 //
-// w is rounded to the type of W_r x. Tokens are grouped by expert: an expert gets all of its rows in
-// one product, and experts without tokens cost nothing. As in the Qwen3-MoE and OLMoE of transformers.
+// w is rounded to the type of W_r x. Tokens are grouped by expert: an expert gets all of its
+// rows in one product, and experts without tokens cost nothing. As in the Qwen3-MoE and OLMoE
+// of transformers.
 //
 // Tested by expert_routing_test.cpp and tests/python/test_experts.py.
 #pragma once

@@ -25,7 +25,8 @@ at::Tensor weight_of(const ParameterStore& store, ParameterRole role, int64_t ex
   return store.master(store.find(role, 0, expert));
 }
 
-// Keeps what passes the points of the feed-forward network of the first block, and replaces its input.
+// Keeps what passes the points of the feed-forward network of the first block, and
+// replaces its input.
 struct FirstBlockTap : Tap {
   at::Tensor input, product, replacement;
   bool wants(TapPoint point, int64_t layer) const override {

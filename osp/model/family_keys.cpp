@@ -143,7 +143,7 @@ void olmo(ConfigKeys& keys, ModelConfig& config) {
 
 namespace {
 
-// What OLMo 2 and 3 have in common: all but the windows.
+// Keys that OLMo 2 and 3 have in common: all but the windows.
 void norms_after_branches(ConfigKeys& keys, ModelConfig& config, const RopeKeys& rope) {
   config.norm_after = true;
   config.qk_norm = config.qk_norm_wide = true;
@@ -312,7 +312,7 @@ void olmo3(ConfigKeys& keys, ModelConfig& config) {
   keys.sliding_layers(config, 4096, 4);
 }
 
-// What Gemma 2 and 3 have in common; the rotary embedding and the caps differ.
+// Keys that Gemma 2 and 3 have in common; the rotary embedding and the caps differ.
 void gemma(ConfigKeys& keys, ModelConfig& config, int64_t context, const RopeKeys& rope) {
   config.norm_around = true;
   sizes(keys, config, "intermediate_size", context);

@@ -1,5 +1,5 @@
-// The config.json of each family: a function names every key, in either direction (config_keys.h), and
-// sets the options that no key of the family changes.
+// The config.json of each family: a function names every key, in either direction (config_keys.h),
+// and sets the options that no key of the family changes.
 //
 // Tested by hf_config_test.cpp and tests/python/test_families.py.
 #pragma once
@@ -37,7 +37,8 @@ void olmoe(ConfigKeys& keys, ModelConfig& config);
 void llama_with(ConfigKeys& keys, ModelConfig& config, const RopeKeys& rope);
 void osp_own(ConfigKeys& keys, ModelConfig& config);
 
-// Groups of keys that families share; `absent` is what transformers takes for a key that is not there.
+// Groups of keys that families share; `absent` is what transformers takes for a key that
+// is not there.
 
 void sizes(ConfigKeys& keys, ModelConfig& config, const char* inner, int64_t context);
 // Keys that every family except OPT has beside its sizes; osp reads no quantized weights here.

@@ -4,8 +4,8 @@
 namespace osp::family_keys {
 namespace {
 
-// The number of experts and how tokens are sent to them. Keys of other mixtures of experts that would
-// change the result are refused by name; those of the training loss change nothing here.
+// The number of experts and how tokens are sent to them. Keys of other mixtures of experts that
+// would change the result are refused by name; those of the training loss change nothing here.
 void routing(ConfigKeys& keys, ModelConfig& config, int64_t absent_experts) {
   // transformers 5 writes num_local_experts where published files have num_experts, or the reverse.
   const char* number = keys.has("num_local_experts") ? "num_local_experts" : "num_experts";

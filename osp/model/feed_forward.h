@@ -1,5 +1,5 @@
-// The feed-forward network of a block beyond its linear layers: the gated product, and a mixture of
-// experts.
+// The feed-forward network of a block beyond its linear layers: the gated product, and a
+// mixture of experts.
 //
 // Tested by transformer_test.cpp, expert_routing_test.cpp and tests/python/test_experts.py.
 #pragma once

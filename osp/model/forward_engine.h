@@ -1,6 +1,8 @@
 // Something that computes the whole forward pass in place of the operators of osp/ops: the integer
 // engine of quantized models (osp/runtime). A tap that has one (Tap::engine) hands it to whatever
 // runs the model with that tap, so that every measurement works with both.
+//
+// Tested by tests/python/test_engine.py.
 #pragma once
 
 #include <ATen/core/Tensor.h>

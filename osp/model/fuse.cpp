@@ -88,7 +88,8 @@ std::optional<ParameterRole> branch_scale_of(ParameterRole role) {
     case ParameterRole::head_projection:
     case ParameterRole::head:
       return std::nullopt;
-    // Norms behind the branches and branch scales contradict each other (resolved_config(), config.h).
+    // Norms behind the branches and branch scales contradict each other
+    // (resolved_config(), config.h).
     case ParameterRole::attention_end_norm:
     case ParameterRole::post_feedforward_norm:
     // The fused model has no scales.

@@ -19,7 +19,7 @@
 
 namespace osp {
 
-// Whether a model has EmbProj, a norm of the embedding, branch scales, SSNorm or Simple RMSNorm.
+// True if a model has EmbProj, a norm of the embedding, branch scales, SSNorm or Simple RMSNorm.
 bool needs_fusing(const ModelConfig& config);
 
 // The configuration of the fused model. A tied head becomes a table of its own where the

@@ -64,7 +64,7 @@ constexpr std::array<std::string_view, 11> kBearingKeys = {
     "rope.",  "attention.", "scale", "scaling",  "window",           "softcap",
     "expert", "clamp",      "alibi", "parallel", "deepstack_mapping"};
 
-// Whether a key's value is the one with which it changes nothing.
+// True if a key's value is the one with which it changes nothing.
 bool is_neutral(const GgufMetadata& metadata, const std::string& full, std::string_view name) {
   const GgufValue& value = metadata.values().at(full);
   if (value.is_array) return false;

@@ -1,7 +1,7 @@
 // Models in GGUF files: metadata to a configuration, tensors to parameters.
 //
-// The architectures of gguf_names.h are read. Quantized tensors become the fp32 values that their blocks
-// stand for, exactly; a model that is read in bf16 rounds them once more.
+// The architectures of gguf_names.h are read. Quantized tensors become the fp32 values that their
+// blocks stand for, exactly; a model that is read in bf16 rounds them once more.
 //
 // Tested by gguf_names_test.cpp (names) and tests/python/test_gguf_model.py.
 #pragma once

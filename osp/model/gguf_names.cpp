@@ -28,8 +28,8 @@ constexpr std::array<GgufArchitecture, 14> kArchitectures = {{
     {"ernie4_5", "Ernie4_5ForCausalLM", true},
 }};
 
-// llama.cpp's name of a role, in a block behind "blk.N." and in front of ".weight" or ".bias"; "": no
-// architecture here has such a tensor.
+// llama.cpp's name of a role, in a block behind "blk.N." and in front of ".weight" or ".bias";
+// "": no architecture here has such a tensor.
 std::string_view gguf_stem(ParameterRole role, const ModelConfig& config) {
   const GgufArchitecture* architecture = gguf_architecture_of(config);
   const bool joined_qkv = architecture != nullptr && architecture->joined_qkv;
@@ -53,7 +53,8 @@ std::string_view gguf_stem(ParameterRole role, const ModelConfig& config) {
       return "attn_output";
     case ParameterRole::attention_end_norm:
       return "post_attention_norm";
-    // In front of the feed-forward network, or behind attention; seed_oss calls the first the second.
+    // In front of the feed-forward network, or behind attention; seed_oss calls the first
+    // the second.
     case ParameterRole::post_attention_norm:
       return config.norm_after || config.family == "SeedOssForCausalLM" ? "post_attention_norm"
                                                                         : "ffn_norm";

@@ -1,13 +1,13 @@
-// The architectures of GGUF files that osp reads and writes: llama.cpp's names of the parameters, and its
-// order of the rows of queries and keys.
+// The architectures of GGUF files that osp reads and writes: llama.cpp's names of the parameters,
+// and its order of the rows of queries and keys.
 //
-// In some architectures its rotary embedding turns neighbouring channels (2i, 2i + 1) where ours and
-// transformers' turns (i, i + K/2); so the rows of the query and key projections stand in another order in
-// their files:
-//   row h K + 2 i + s of the file is row h K + s R/2 + i of ours   (i < R/2, s = 0, 1; R channels are
-//   rotated, the others stand where they are).
-// Phi-3 and GLM-4 have the projections of queries, keys and values (Phi-3), gate and up in one tensor,
-// one behind the other.
+// In some architectures its rotary embedding turns neighbouring channels (2i, 2i + 1) where ours
+// and transformers' turns (i, i + K/2); so the rows of the query and key projections stand in
+// another order in their files:
+//   row h K + 2 i + s of the file is row h K + s R/2 + i of ours
+//   (i < R/2, s = 0, 1; R channels are rotated, the others stand where they are).
+// Phi-3 and GLM-4 have the projections of queries, keys and values (Phi-3), gate and up in one
+// tensor, one behind the other.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,8 @@ struct GgufArchitecture {
 const GgufArchitecture* find_gguf_architecture(std::string_view name);
 // "llama, qwen2, …"
 std::string gguf_architectures();
-// That of a model's family, whether or not the files can say all about the model; null if there is none.
+// That of a model's family, whether or not the files can say all about the model; null if
+// there is none.
 const GgufArchitecture* gguf_architecture_of(const ModelConfig& config);
 
 // The blocks without rotary embedding of a SmolLM3, which its files do not name: every fourth.
@@ -44,8 +45,8 @@ std::string gguf_tensor_name(const ParameterSpec& spec, const ModelConfig& confi
 // Heads in whose order the rows of a parameter are permuted: those of queries or keys, else 0.
 int64_t gguf_permuted_heads(const ParameterSpec& spec, const ModelConfig& config);
 
-// For each row of the file's tensor the row of ours, for `rows` rows in `heads` heads, of each of which
-// `rotated` channels are rotated (0: all).
+// For each row of the file's tensor the row of ours, for `rows` rows in `heads` heads, of each of
+// which `rotated` channels are rotated (0: all).
 std::vector<int64_t> gguf_row_order(int64_t rows, int64_t heads, int64_t rotated = 0);
 
 // A tensor of a file: the parameters whose rows stand in it, one after the other, by their index.

@@ -23,7 +23,7 @@ std::vector<double> llama3_divisors(double base, int64_t head_size, double facto
 // not these for any factor.
 Json rope_scaling_of_divisors(std::span<const float> divisors, double base);
 
-// Whether llama3_divisors say all about the scaling: the published constants, with any factor.
+// True if llama3_divisors say all about the scaling: the published constants, with any factor.
 bool has_llama3_divisors(const RopeScaling& scaling);
 
 }  // namespace osp

@@ -88,7 +88,7 @@ Json written_keys(const Family& family, ModelConfig config) {
   return json;
 }
 
-// Whether the family's config.json says everything about the model: written and read again it is
+// True if the family's config.json says everything about the model: written and read again it is
 // the same.
 bool can_say(const Family& family, const ModelConfig& config) {
   try {

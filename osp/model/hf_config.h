@@ -35,8 +35,8 @@ std::string architecture_name(const ModelConfig& config);
 HfConfig parse_hf_config(const Json& json, const std::string& where);
 
 // The text of config.json for a resolved configuration. `dtype` is that of the stored weights
-// ("float32", "bfloat16"); `end_tokens` become eos_token_id, the outer ones bos_token_id and
-// pad_token_id.
+// ("float32", "bfloat16"); `end_tokens` become eos_token_id, the outer ones bos_token_id
+// and pad_token_id.
 std::string model_config_json(const ModelConfig& config, const std::string& dtype = "float32",
                               const std::vector<int64_t>& end_tokens = {},
                               const OuterTokens& outer_tokens = {});

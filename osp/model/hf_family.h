@@ -46,8 +46,8 @@ struct TensorLayout {
   // after the other, or [head][q, k, v][channel].
   bool joined_by_head = false;
   // The rotary embedding turns channels 2i and 2i + 1 of a head's rotated part, where ours turns i
-  // and i + half: the rows of q and k are stored in another order. Products of q and k stay as they
-  // are.
+  // and i + half: the rows of q and k are stored in another order. Products of q and k
+  // stay as they are.
   bool neighbour_pairs = false;
   // The norms multiply by 1 + the stored weight.
   bool norms_from_one = false;
@@ -88,16 +88,18 @@ struct StoredTensor {
   std::vector<int64_t> parameters;
   std::vector<int64_t> rows;  // of each of them
   StoredOrder order = StoredOrder::plain;
-  double offset = 0.0;  // what is added to the stored numbers
+  double offset = 0.0;  // added to the stored numbers
 };
 
 // How files hold the experts of a block.
 enum class ExpertLayout {
-  apart,  // mlp.experts.E.gate_proj.weight and so on, as published models have them and osp writes them
-  joined,  // mlp.experts.gate_up_proj [E, 2 F, D], gate above up, and mlp.experts.down_proj [E, D, F]
+  // mlp.experts.E.gate_proj.weight and so on, as published models have them and osp writes them
+  apart,
+  // mlp.experts.gate_up_proj [E, 2 F, D], gate above up, and mlp.experts.down_proj [E, D, F]
+  joined,
 };
 
-// Whether the name is that of a tensor of ExpertLayout::joined.
+// True if the name is that of a tensor of ExpertLayout::joined.
 bool is_joined_experts(const std::string& name);
 
 // The tensors of a model's files, in the order of the forward pass.

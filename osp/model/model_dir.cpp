@@ -179,7 +179,7 @@ std::string part_name(const std::string& weight, const std::string& ending) {
   return weight.substr(0, weight.size() - std::strlen("weight")) + ending;
 }
 
-// Whether the files have a matrix packed; then its parts are expected.
+// True if the files have a matrix packed; then its parts are expected.
 bool find_packed(const WeightFiles& weights, const std::optional<PackedLayout>& layout,
                  const StoredTensor& tensor, std::set<std::string>& expected) {
   if (!layout || tensor.shape.size() != 2 || !tensor.name.ends_with(".weight")) return false;
@@ -198,8 +198,8 @@ bool find_packed(const WeightFiles& weights, const std::optional<PackedLayout>& 
   return true;
 }
 
-// The place of each tensor of the model, without a view where it is packed. Checks that every one is
-// there with its shape and a known type, and that nothing else is.
+// The place of each tensor of the model, without a view where it is packed. Checks that every one
+// is there with its shape and a known type, and that nothing else is.
 std::vector<TensorSource> find_tensors(const WeightFiles& weights, const ModelConfig& config,
                                        const std::vector<StoredTensor>& stored,
                                        const std::optional<PackedLayout>& layout) {
@@ -270,7 +270,7 @@ at::Tensor read_fp32(const TensorSource& source, const std::string& name) {
   return tensor;
 }
 
-// What config.json says: the model, and how other programs packed its weights, if they did.
+// The content of config.json: the model, and how other programs packed its weights, if they did.
 struct DirConfig {
   HfConfig config;
   std::optional<PackedLayout> layout;

@@ -61,7 +61,7 @@ bool is_own_file(const std::string& name) {
                              [&](std::string_view ending) { return name.ends_with(ending); });
 }
 
-// Whether an entry of the source is the output, or what stands beside it while it is made.
+// True if an entry of the source is the output, or what stands beside it while it is made.
 bool belongs_to(const fs::path& entry, const fs::path& out) {
   const std::string name = entry.string(), base = out.string();
   return name == base || name == base + ".tmp" || name == base + ".work";

@@ -1,8 +1,8 @@
-// What lies beside the weights of a model dir: the configuration of generation, the tokenizer's
+// Files beside the weights of a model dir: the configuration of generation, the tokenizer's
 // files, chat templates, licences. One reader for what these say about where a text ends, and one
 // copier that takes all of them along.
 //
-// Tested by model_files_test.cpp and tests/python/test_model_files.py.
+// Tested by model_files_test.cpp and tests/python/test_generate.py.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ OuterTokens load_outer_tokens(const std::string& path);
 std::string load_chat_template(const std::string& path);
 
 // The texts of the tokens that begin and end a document by the tokenizer's own files: bos_token and
-// eos_token of tokenizer_config.json, else of special_tokens_map.json, as a text or as an object with
-// "content"; in a GGUF file the tokens of its ids. "" for one that is not given.
+// eos_token of tokenizer_config.json, else of special_tokens_map.json, as a text or as an object
+// with "content"; in a GGUF file the tokens of its ids. "" for one that is not given.
 struct SpecialTokenTexts {
   std::string begin;
   std::string end;

@@ -1,4 +1,6 @@
 // A model that reads a text token by token: what generation and serving need of it.
+//
+// Tested by tests/python/test_generate.py and tests/python/test_engine.py.
 #pragma once
 
 #include <cstdint>

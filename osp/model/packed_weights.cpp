@@ -223,6 +223,7 @@ at::Tensor unpack_weight(const PackedLayout& layout, int64_t rows, int64_t colum
   const auto part = [&](const std::string& ending) {
     return PackedPart{find(ending), ending, where};
   };
+  // Check the groups.
   const int64_t bits = layout.bits, per_word = 32 / bits;
   const int64_t group = layout.group > 0 ? layout.group : columns;
   if (columns % group != 0) {
@@ -232,6 +233,7 @@ at::Tensor unpack_weight(const PackedLayout& layout, int64_t rows, int64_t colum
   at::Tensor weight = at::empty({rows, columns}, at::kFloat);
   float* out = weight.mutable_data_ptr<float>();
   if (layout.kind == PackedKind::compressed_tensors) {
+    // compressed-tensors: check and unpack the codes.
     const PackedPart packed = part("weight_packed"), zero = part("weight_zero_point");
     const int64_t words = packed_words(columns, bits);
     packed.check("I32", {rows, words});
@@ -243,6 +245,7 @@ at::Tensor unpack_weight(const PackedLayout& layout, int64_t rows, int64_t colum
     }
     const std::vector<int8_t> codes = unpack_codes(packed.read<int32_t>(), rows, columns, bits);
     const std::vector<float> scales = part("weight_scale").floats({rows, groups});
+    // Unpack the zero points; without them they are 0.
     std::vector<int8_t> zeros(static_cast<size_t>(rows * groups), 0);
     if (!layout.symmetric) {
       zero.check("I32", {packed_words(rows, bits), groups});
@@ -256,6 +259,7 @@ at::Tensor unpack_weight(const PackedLayout& layout, int64_t rows, int64_t colum
         }
       }
     }
+    // Multiply by the scale of each input's group.
     const std::vector<int64_t> of =
         groups_of_inputs(part("weight_g_idx"), columns, layout.group, groups);
     for (int64_t r = 0; r < rows; ++r) {
@@ -267,6 +271,7 @@ at::Tensor unpack_weight(const PackedLayout& layout, int64_t rows, int64_t colum
     }
     return weight;
   }
+  // GPTQ and AWQ: read the parts, whose shapes differ in the codes alone.
   const bool awq = layout.kind == PackedKind::awq;
   if (rows % per_word != 0 || (!awq && columns % per_word != 0)) {
     fail(ErrorCode::damaged, "{}: {} codes in an int32 do not divide [{}, {}]", where, per_word,
@@ -285,6 +290,7 @@ at::Tensor unpack_weight(const PackedLayout& layout, int64_t rows, int64_t colum
   for (int64_t p = 0; p < per_word; ++p) {
     place[static_cast<size_t>(awq ? kAwqColumns[static_cast<size_t>(p)] : p)] = p;
   }
+  // Find the code and the zero point of each weight.
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t word = r / per_word, at = place[static_cast<size_t>(r % per_word)];
     for (int64_t i = 0; i < columns; ++i) {

@@ -17,8 +17,9 @@
 //   norms around the branches    input_layernorm, post_self_attn_layernorm,
 //                                post_attention_layernorm, post_feedforward_layernorm
 //   networks without a gate      up_proj and down_proj
-//   mixtures of experts          mlp.gate.weight [experts, D] (the router), and in place of gate, up and
-//                                down mlp.experts.E.gate_proj, .up_proj, .down_proj of expert E
+//   mixtures of experts          mlp.gate.weight [experts, D] (the router), and in place of gate,
+//                                up and down mlp.experts.E.gate_proj, .up_proj, .down_proj of
+//                                expert E
 //
 // Tested by parameter_role_test.cpp (roles, names) and transformer_test.cpp (banks).
 #pragma once

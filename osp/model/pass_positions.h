@@ -1,5 +1,5 @@
-// Where the tokens of a forward pass stand in their texts, and what follows from it: the rotation and
-// scale of queries and keys, rows of learned positions, and the keys that each query sees.
+// Where the tokens of a forward pass stand in their texts, and what follows from it: the rotation
+// and scale of queries and keys, rows of learned positions, and the keys that each query sees.
 //
 // Tested by transformer_test.cpp and tests/python/test_families.py.
 #pragma once

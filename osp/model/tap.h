@@ -19,9 +19,10 @@ class ForwardEngine;
 //   part of a head is rotated      query and key are what attention uses
 //   learned positions              query and key are not rotated
 //   no gate                        mlp_product is the activation
-//   mixture of experts             mlp_input is what the experts read; the router reads it as it was
-//                                  before the tap. mlp_product is [B,k,T,F]: slot s of a token is its
-//                                  expert with the s-th largest probability, F an expert's inner size
+//   mixture of experts             mlp_input is what the experts read; the router reads it as it
+//                                  was before the tap. mlp_product is [B,k,T,F]: slot s of a token
+//                                  is its expert with the s-th largest probability, F an expert's
+//                                  inner size
 enum class TapPoint {
   embedding,         // [B,T,D] embedding (after EmbProj): residual state 0; layer = 0
   attention_input,   // [B,T,D] normalised input of q, k, v
@@ -51,8 +52,8 @@ class Tap {
   // must not change the tensor in place or hang a hook on it: the backward pass may compute the
   // tensor again, and gradients may go past it (RecomputableInput, osp/ops/recomputable_input.h).
   virtual at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) = 0;
-  // What computes the whole pass in place of the operators (forward_engine.h), nullptr: nothing. No
-  // point is then shown.
+  // The engine that computes the whole pass in place of the operators (forward_engine.h), and then
+  // shows no point; nullptr: none.
   virtual ForwardEngine* engine() { return nullptr; }
   // The weight of a linear layer (index into ParameterStore::specs) or its replacement. Called only
   // where wants_weights(). Embedding and head are offered too.

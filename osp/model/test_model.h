@@ -41,8 +41,8 @@ inline ParameterStore small_fused_model(int64_t kv_heads) {
   return initialized_model(config, 3);
 }
 
-// The same with experts in both blocks or, with `dense_first`, in the second alone: five of inner size 16,
-// two per token.
+// small_fused_model(1) with experts in both blocks or, with `dense_first`, in the second alone:
+// five of inner size 16, two per token.
 inline ParameterStore small_expert_model(bool dense_first = false) {
   ModelConfig config = small_fused_model(/*kv_heads=*/1).config;
   config.experts = 5;

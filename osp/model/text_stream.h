@@ -24,7 +24,7 @@ class TextStream {
   std::string add(int32_t token);
   // The rest, once no token follows.
   std::string finish();
-  // Whether a stop string was met; the text ends before it.
+  // True once a stop string was met; the text ends before it.
   bool stopped() const { return stopped_; }
 
  private:

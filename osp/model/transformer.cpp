@@ -192,8 +192,8 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     return tap(TapPoint::head_input, config_.layers, divided ? h / config_.logit_divisor : h);
   }
 
-  // In the backward pass a pending branch gets its gradient when the sum that it is a part of has got that of
-  // all its readers: the block behind it is over.
+  // In the backward pass a pending branch gets its gradient when the sum that it is a part of has
+  // got that of all its readers: the block behind it is over.
   void tell_when_done(int64_t layer, const ResidualStream& stream) const {
     if (!options_.blocks_done || !stream.pending_branch.requires_grad()) return;
     stream.pending_branch.register_hook(

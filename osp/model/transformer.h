@@ -56,9 +56,9 @@ struct ForwardOptions {
   // `training`, the store and the tap must outlive the graph; the tap sees the points of a block
   // twice, its linear layers only the second time. forward_block ignores it.
   bool recompute_blocks = false;
-  // With `training`: called in the backward pass with a block's number, from the last to the second, as soon as
-  // the gradients of its parameters and of all behind it are complete (not of tables that are also read in
-  // front of it, as a tied head's is).
+  // With `training`: called in the backward pass with a block's number, from the last to the
+  // second, as soon as the gradients of its parameters and of all behind it are complete (not of
+  // tables that are also read in front of it, as a tied head's is).
   std::function<void(int64_t layer)> blocks_done = {};
 };
 
@@ -83,8 +83,8 @@ at::Tensor forward_block(const ParameterStore& store, int64_t layer, const at::T
 // The left column runs first; mlp_input then gets the x that has the attention branch added, except
 // in parallel families, where it gets the x in front of the block.
 //
-// In a mixture of experts mlp_product and mlp_branch also get routing(x) of the same x as mlp_input,
-// and p is [B,k,T,F].
+// In a mixture of experts mlp_product and mlp_branch also get routing(x) of the same x as
+// mlp_input, and p is [B,k,T,F].
 //
 // Taps see the same points as in forward_block (inputs are returned as the tap left them), but not
 // the residual stream. Positions begin at 0. store and tap must outlive it.

@@ -190,7 +190,7 @@ TEST(Transformer, LinearTapsSeeWhatEveryMatrixsGradientIsMadeOf) {
     if (!linear) continue;
     const at::Tensor expected = store.gradient(int64_t(i));
     const at::Tensor difference = tap.gradients.at(int64_t(i)) - expected;
-    // The same fp32 product of 22 tokens.
+    // Both are fp32 products of the same 22 tokens.
     EXPECT_LT(difference.norm().item<double>(), 1e-6 * expected.norm().item<double>());
   }
 }
@@ -257,7 +257,8 @@ TEST(Transformer, BlocksThatAreComputedAgainShowTapsTheirPointsTwice) {
   }
 }
 
-// What blocks_done says: at each call the gradients of the block and of all behind it are those of the end.
+// The promise of blocks_done: at each call the gradients of the block and of all behind it are
+// those of the end.
 TEST(Transformer, BlocksAreDoneWhenTheirGradientsAreComplete) {
   const std::vector<ModelConfig> configs = {
       small_config(), outlier_protected(), with([](ModelConfig& c) { c.parallel = true; }),
@@ -329,8 +330,8 @@ TEST(Transformer, PiecesGiveTheLogitsOfTheWholePass) {
   for (const bool bf16 : {false, true}) {
     for (const ModelConfig& config : {small_config(), outlier_protected()}) {
       const ParameterStore store = random_store({.bf16 = bf16, .group = {}}, config);
-      // The same operations on the same numbers: adding a branch alone or within the next norm
-      // rounds alike.
+      // Both do the same operations on the same numbers: adding a branch alone or within the next
+      // norm rounds alike.
       EXPECT_TRUE(
           at::equal(logits_by_pieces(store, some_tokens()), forward_logits(store, some_tokens())));
     }

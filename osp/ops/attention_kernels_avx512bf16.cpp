@@ -77,6 +77,7 @@ void transpose(const uint16_t* x, int64_t stride, int64_t rows, int64_t columns,
 
 float softmax_row(const float* logits, int64_t first, int64_t last, float scale, uint16_t* p,
                   int64_t width, float* log_sum) {
+  // Find the largest logit of the keys that the query sees.
   const __m512 none = _mm512_set1_ps(-__builtin_inff());
   __m512 largest = none;
   const int64_t begin = first / kLanes * kLanes;
@@ -87,6 +88,7 @@ float softmax_row(const float* logits, int64_t first, int64_t last, float scale,
     largest = _mm512_max_ps(largest, _mm512_mask_loadu_ps(none, visible(key), logits + key));
   }
   const float most = _mm512_reduce_max_ps(largest);
+  // Write e^(scale · (logit − largest)), 0 for other keys, and add them up.
   const __m512 factor = _mm512_set1_ps(scale), shift = _mm512_set1_ps(-scale * most);
   __m512 sum = _mm512_setzero_ps();
   for (int64_t key = 0; key < width; key += kLanes) {
@@ -100,6 +102,7 @@ float softmax_row(const float* logits, int64_t first, int64_t last, float scale,
     }
     _mm256_mask_storeu_epi16(p + key, first_lanes(width - key), bits);
   }
+  // The sum is the divisor of the row; its logarithm is for the backward pass.
   const float total = _mm512_reduce_add_ps(sum);
   *log_sum = scale * most + __builtin_logf(total);
   return total;
@@ -129,6 +132,7 @@ void probability_gradient(const float* logits, const float* d_p, const QueryBloc
                           uint16_t* ds_pairs) {
   const __m512 factor = _mm512_set1_ps(scale);
   for (int64_t column = 0; column < kQueries; column += kLanes) {
+    // Sixteen queries: what their rows of softmax need, and the keys that they see.
     const __m512 log_sum = _mm512_loadu_ps(queries.log_sum + column);
     const __m512 delta = _mm512_loadu_ps(queries.delta + column);
     const __m512i first = _mm512_loadu_si512(queries.first + column);
@@ -139,15 +143,18 @@ void probability_gradient(const float* logits, const float* d_p, const QueryBloc
       const __mmask16 seen =
           _mm512_cmple_epi32_mask(first, key) & _mm512_cmple_epi32_mask(key, last);
       const int64_t at = row * kQueries + column;
+      // p = e^(scale · logit − log_sum), 0 for keys that the query does not see.
       const __m512 x = _mm512_fmsub_ps(factor, _mm512_loadu_ps(logits + at), log_sum);
       const __m512 probability = _mm512_maskz_mov_ps(seen, exp_of(x));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + at), rounded(probability));
+      // ds = p · (d_p − delta).
       const __m512 gradient =
           _mm512_mul_ps(probability, _mm512_sub_ps(_mm512_loadu_ps(d_p + at), delta));
       const __m256i bits = rounded(_mm512_maskz_mov_ps(seen, gradient));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(ds + at), bits);
       return _mm512_cvtepu16_epi32(bits);
     };
+    // Two keys at a time, whose ds also go side by side into ds_pairs.
     for (int64_t row = 0; row < keys; row += 2) {
       __m512i pairs = one_key(row);
       if (row + 1 < keys) pairs = _mm512_or_si512(pairs, _mm512_slli_epi32(one_key(row + 1), 16));

@@ -10,8 +10,8 @@
 
 namespace osp {
 
-// Σ −log softmax(h · Wᵀ)[target] over rows of h [N, D] with target ≥ 0, W [V, D], as an fp32
-// scalar.
+// Σ −log softmax(h · Wᵀ)[target] over rows of h [N, D] with target ≥ 0, W [V, D], as an
+// fp32 scalar.
 at::Tensor linear_cross_entropy_reference(const at::Tensor& h_ND, const at::Tensor& weight,
                                           const at::Tensor& targets_N);
 

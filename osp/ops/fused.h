@@ -1,6 +1,8 @@
 // All operators of the transformer but attention, one header each. They are differentiable, on CPU
 // tensors of type float or bfloat16 (fp32 arithmetic inside); on other devices and types the
 // reference twins run.
+//
+// Tested by the tests of the operators.
 #pragma once
 
 #include "osp/ops/cross_entropy.h"

@@ -48,6 +48,7 @@ void add_tiles(const float* tiles, int64_t i, int64_t j, int64_t count, int64_t 
 // As many rows are packed as kPackedBytes hold; then every pair of blocks of panels is one task.
 void add_bf16(at::Tensor& gram, const at::Tensor& x) {
   using namespace panel_kernels;
+  // Sizes: columns in panels, panels in blocks, rows as the packed memory allows.
   const int64_t n = x.size(0), k = x.size(1), panels = (k + kPanel - 1) / kPanel;
   const int64_t blocks = (panels + kBlock - 1) / kBlock;
   const int64_t fitting = kPackedBytes / (panels * kPanel * 2) / 2 * 2;
@@ -59,6 +60,7 @@ void add_bf16(at::Tensor& gram, const at::Tensor& x) {
   const uint16_t* const rows = reinterpret_cast<const uint16_t*>(x.const_data_ptr());
   float* const sums = gram.data_ptr<float>();
   for (int64_t begin = 0; begin < n; begin += rows_at_a_time) {
+    // Pack these rows of all panels.
     const int64_t count = std::min(rows_at_a_time, n - begin), pairs = (count + 1) / 2;
     for_each_task(panels, [&](int64_t p) {
       pack_panel_avx512bf16(rows + begin * row_stride, count, k, row_stride, p, pairs,
@@ -66,10 +68,12 @@ void add_bf16(at::Tensor& gram, const at::Tensor& x) {
     });
     // Task t is the pair (row, row + t) of the triangle of blocks, row by row.
     for_each_task(blocks * (blocks + 1) / 2, [&](int64_t t) {
+      // Find the pair of blocks.
       int64_t row = 0;
       for (; t >= blocks - row; ++row) t -= blocks - row;
       const int64_t i0 = row * kBlock, j0 = (row + t) * kBlock;
       const int64_t num_i = std::min(kBlock, panels - i0), num_j = std::min(kBlock, panels - j0);
+      // Multiply the blocks; on the diagonal row by row, to leave out what lies left of it.
       alignas(64) float tiles[kBlock * kBlock * kTile];
       if (t > 0) {
         multiply_panels_avx512bf16(words + i0 * stride, stride, num_i, words + j0 * stride, stride,

@@ -1,4 +1,6 @@
 // Butterflies of the Hadamard transform on raw pointers, compiled once per instruction set.
+//
+// Tested by hadamard_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -26,7 +26,7 @@ Isa active_isa();
 // True if the level in use is AVX-512 or above and the CPU has bf16 products.
 bool has_avx512_bf16();
 
-// The same for products of 8-bit integers (AVX-512 VNNI).
+// True if the level in use is AVX-512 or above and the CPU has products of 8-bit integers (VNNI).
 bool has_avx512_vnni();
 
 // True if the level in use is AMX, the CPU has its products of 8-bit integers, and the kernel lets

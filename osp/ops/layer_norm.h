@@ -18,7 +18,8 @@ namespace osp {
 at::Tensor layer_norm(const at::Tensor& x, const WeightRef& gain, const WeightRef& bias, double eps,
                       const at::Tensor& anchor);
 
-// "silu", "relu", "relu2" (its square), "gelu" (by the error function) or "gelu_tanh" (its approximation by tanh).
+// "silu", "relu", "relu2" (its square), "gelu" (by the error function) or "gelu_tanh" (its
+// approximation by tanh).
 at::Tensor activation(const at::Tensor& x, const std::string& name);
 
 }  // namespace osp

@@ -19,7 +19,8 @@ inline constexpr int64_t kTile = kPanel * kPanel;           // numbers of a tile
 inline constexpr int64_t kTileWords = kPanel / 2 * kPanel;  // words of a tile in panels
 inline constexpr int64_t kBlock = 4;  // panels whose products are taken together
 
-// Writes panel p of a matrix with `rows` rows of `cols` numbers, `stride` apart, `pairs` pairs long.
+// Writes panel p of a matrix with `rows` rows of `cols` numbers, `stride` apart, `pairs`
+// pairs long.
 void pack_panel_avx512bf16(const uint16_t* matrix, int64_t rows, int64_t cols, int64_t stride,
                            int64_t p, int64_t pairs, uint32_t* panel);
 

@@ -1,5 +1,7 @@
 // Work that is shared by threads as they come free. The tensor library's parallel_for gives every
 // thread a fixed part, so that all wait for one whose core is taken by another process.
+//
+// Tested by fused_attention_test.cpp and gram_test.cpp.
 #pragma once
 
 #include <ATen/Parallel.h>

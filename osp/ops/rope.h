@@ -14,9 +14,9 @@
 namespace osp {
 
 // cos and sin of position · f_i, f_i = theta^(−2i/K) after scaling, times rotary_magnitude(), fp32
-// [positions, K/2] each, computed in fp64, for a text of `positions` tokens. head_size: the channels
-// that are rotated. The tables are made on the CPU; the operators expect them on the device of their
-// input.
+// [positions, K/2] each, computed in fp64, for a text of `positions` tokens. head_size: the
+// channels that are rotated. The tables are made on the CPU; the operators expect them on the
+// device of their input.
 struct RopeTables {
   at::Tensor cos, sin;
 };

@@ -1,4 +1,4 @@
-// What the tensor library needs before its first use in a process.
+// Settings that the tensor library needs before its first use in a process.
 //
 // Tested by tests/python/test_repeatable.py and, as every test program calls it, by all tests.
 #pragma once

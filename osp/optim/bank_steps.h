@@ -1,5 +1,7 @@
 // Parts shared by optimizers that work on slices of a bank: the slices, norms of single matrices,
 // tasks by matrix, and the update of the weights.
+//
+// Tested by adafactor_test.cpp, kfac_test.cpp, shampoo_test.cpp and soap_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -46,8 +48,8 @@ std::vector<StateOfBank> single_matrices(const std::vector<StateOfBank>& banks) 
   return matrices;
 }
 
-// Runs task(0) … task(count − 1), each on one thread. Returns the sum of the failures that they
-// return.
+// Runs task(0) … task(count − 1), each on one thread. Returns the sum of the failures
+// that they return.
 int64_t count_failures(int64_t count, const std::function<int64_t(int64_t)>& task);
 
 // Frobenius norm of each matrix of x [n, rows, cols], as [n, 1, 1]; summed row by row first, so

@@ -1,5 +1,7 @@
-// Options of the optimizers and of what they schedule: the recipe's sections [optim] and
-// [schedule].
+// Options of the optimizers and of what they schedule: the recipe's sections
+// [optim] and [schedule].
+//
+// Tested by optimizers_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Decompositions of small symmetric matrices for the preconditioners. They report failure instead of
-// throwing, so that training can continue with the previous result.
+// Decompositions of small symmetric matrices for the preconditioners. They report failure instead
+// of throwing, so that training can continue with the previous result.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,5 +1,7 @@
 // The tap by which K-FAC watches the passes of one step: sums x xᵀ of the inputs and dy dyᵀ of the
 // output gradients of its linear layers.
+//
+// Tested by kfac_test.cpp.
 #pragma once
 
 #include <map>

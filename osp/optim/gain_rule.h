@@ -1,5 +1,5 @@
-// The rule for gains of norms (arXiv 2506.19697, the first part of OSP), for vectors and scalars: momentum of norm 1,
-// scaled as Muon scales a matrix of one row.
+// The rule for gains of norms (arXiv 2506.19697, the first part of OSP), for vectors and scalars:
+// momentum of norm 1, scaled as Muon scales a matrix of one row.
 //
 //   buffer ← g + β buffer;   u = g + β buffer (Nesterov; else u = buffer)
 //   w ← (1 − lr·decay) w − lr · 0.2 sqrt(length) · u / (‖u‖ + 1e-8)

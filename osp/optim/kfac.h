@@ -13,8 +13,8 @@
 // The factors are gathered by a tap at the steps 1, 1 + kfac_gather_every, …, the inverses taken at
 // the steps 1, 1 + precondition_every, …. An inverse that fails or is not finite is not taken: the
 // old one (at first the identity) stays, and the state "failures" counts it. dy is the gradient of
-// the loss on the data: the empirical Fisher. Σ p·m̂ is twice the change of the model's distribution
-// that a step p predicts; clipping it bounds that of every step by lr² clip / 2.
+// the loss on the data: the empirical Fisher. Σ p·m̂ is twice the change of the model's
+// distribution that a step p predicts; clipping it bounds that of every step by lr² clip / 2.
 #pragma once
 
 #include <vector>

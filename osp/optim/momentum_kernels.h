@@ -1,5 +1,7 @@
 // Single passes over one matrix for Muon, on raw pointers (no tensor headers: the .cpp is compiled
 // with its own flags, see cmake/folder.cmake). bf16 values are passed as their bits.
+//
+// Tested by muon_test.cpp and newton_schulz_test.cpp.
 #pragma once
 
 #include <cstdint>

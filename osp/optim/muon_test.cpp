@@ -66,8 +66,8 @@ TEST(Muon, TenStepsEqualTheReferenceTwin) {
           EXPECT_TRUE(at::equal(muon->state()[2 * b].second, quantized[b].codes));
           EXPECT_TRUE(at::equal(muon->state()[2 * b + 1].second, quantized[b].scales));
         } else {
-          // The buffer is fp32 on both sides; the compiler may fuse its multiplication and
-          // addition.
+          // The buffer is fp32 on both sides; the compiler may fuse its multiplication
+          // and addition.
           EXPECT_LT(norm_of(muon->state()[b].second - buffers[b]), 1e-6 * norm_of(buffers[b]));
         }
         // Each orthogonalised update agrees within 3 % (see newton_schulz_test); ten of them in

@@ -124,17 +124,21 @@ at::Tensor newton_schulz_reference(const at::Tensor& update, const NewtonSchulz&
 }
 
 at::Tensor newton_schulz_batched(const at::Tensor& bank, const NewtonSchulz& settings) {
+  // Turn tall matrices, so that the Gram matrices are of the short side.
   const bool tall = bank.size(1) > bank.size(2);
   const at::Tensor wide = tall ? bank.mT() : bank;
   const auto norms_of = [](const at::Tensor& x, at::ScalarType type) {
     return at::linalg_vector_norm(x, 2, at::IntArrayRef{1, 2}, true, type);
   };
+  // Divide each matrix by its norm.
   const at::Tensor norms = norms_of(wide, at::kFloat) * settings.norm_scale + settings.norm_eps;
   at::Tensor x = (wide / norms).to(at::kBFloat16);
+  // Iterate X ← a X + (b G + c G²) X with G = X Xᵀ.
   for (size_t i = 0; i < settings.steps.size(); ++i) {
     const auto [a, b, c] = settings.steps[i];
     const at::Tensor gram = at::bmm(x, x.mT());
     if (settings.by_schatten_norm && i == 0) {
+      // The first step divides by the Schatten norm, which G² gives.
       const at::Tensor squared = at::bmm(gram, gram);
       const at::Tensor s =
           norms_of(squared, at::kDouble).pow(0.25).clamp_min(kLeastDivisor) * settings.norm_scale;
@@ -145,6 +149,7 @@ at::Tensor newton_schulz_batched(const at::Tensor& bank, const NewtonSchulz& set
       x = at::baddbmm(x, at::baddbmm(gram, gram, gram, b, c), x, a, 1);
     }
   }
+  // Give the result the norm of an orthogonal matrix, if asked for, and its own shape.
   at::Tensor result = x.to(at::kFloat);
   if (settings.renormalize) {
     const double length = std::sqrt(static_cast<double>(std::min(bank.size(1), bank.size(2))));
@@ -275,8 +280,8 @@ void for_each_matrix(std::vector<MatrixTask> tasks, const NewtonSchulz& settings
       body(task, *orthogonaliser);
     }
   };
-  // With fewer matrices than threads, the threads share each product instead, unless bits matter
-  // more.
+  // With fewer matrices than threads, the threads share each product instead, unless bits
+  // matter more.
   const int64_t workers = at::get_num_threads();
   if (static_cast<int64_t>(tasks.size()) < workers && settings.threads_share_matrices) {
     work(0, 1);

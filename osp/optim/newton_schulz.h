@@ -89,8 +89,8 @@ class Orthogonaliser {
   float divisor(double norm) const {
     return static_cast<float>(settings_.norm_scale * norm + settings_.norm_eps);
   }
-  // bf16 bits, row-major: before run() the normalised update, afterwards (at another place) the
-  // result.
+  // bf16 bits, row-major: before run() the normalised update, afterwards (at another
+  // place) the result.
   uint16_t* data();
   // Iterates. The result is data() times the returned factor (1 unless renormalize).
   double run();

@@ -131,7 +131,7 @@ TEST(NewtonSchulz, SingularVectorsStayAndSingularValuesApproachOne) {
 }
 
 TEST(NewtonSchulz, TallMatrixEqualsTransposedWide) {
-  // The same products on the same numbers; a blocked product may sum in another order.
+  // Both multiply the same numbers; a blocked product may sum in another order.
   const at::Tensor wide = random_tensor({1, 48, 112}, "wide");
   const at::Tensor tall = wide.transpose(1, 2).contiguous();
   const NewtonSchulz settings = newton_schulz_settings({});

@@ -1,5 +1,7 @@
 // Optimizers behind one interface (state as named tensors, one step over banks), and the row by
 // which each of them describes itself to routing, benches and estimates of memory.
+//
+// Tested by optimizers_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,7 +20,7 @@ namespace osp {
 struct OptimConfig;  // osp/optim/config.h, which contains the options of every optimizer
 struct OptimizerRow;
 
-// What changes from step to step; everything else is fixed at construction.
+// Values that change from step to step; everything else is fixed at construction.
 struct StepValues {
   int64_t step = 0;         // 1 for the first update
   double lr = 0;            // scheduled rate times the group's scale
@@ -34,12 +36,12 @@ class Optimizer {
  public:
   virtual ~Optimizer() = default;
   // Tap that must watch the forward and backward passes of the coming step; null: none. To be
-  // called once before the passes. It forgets the passes of a step that was not followed by an
-  // update.
+  // called once before the passes. It forgets the passes of a step that was not followed
+  // by an update.
   virtual Tap* watch_step() { return nullptr; }
   virtual void step(const StepValues& values) = 0;
-  // Tensors to be stored in a checkpoint, in a fixed order. They alias the state: loading is
-  // copy_().
+  // Tensors to be stored in a checkpoint, in a fixed order. They alias the state: loading
+  // is copy_().
   virtual std::vector<std::pair<std::string, at::Tensor>> state() const = 0;
   // Frobenius norm of the weights' change (decay included) in the last step that had `measure`.
   virtual double last_update_norm() const = 0;
@@ -127,8 +129,8 @@ int64_t every_step(const OptimConfig& config);
 int64_t unsplit(const ParameterSpec& spec, const OptimConfig& config, int64_t head_size);
 void accept_options(const OptimConfig& config);
 
-// How the ranks of a run may share a group's banks so that every matrix is updated with the bits that
-// one rank gives it.
+// How the ranks of a run may share a group's banks so that every matrix is updated with the bits
+// that one rank gives it.
 enum class Division {
   none,      // not at all: one rank must have everything
   banks,     // whole banks

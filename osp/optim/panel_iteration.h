@@ -21,8 +21,8 @@ class PanelIteration {
   // For matrices of `rows` x `cols`; n is the smaller of the two.
   PanelIteration(int64_t rows, int64_t cols);
 
-  // bf16 bits of X, row-major as given to the constructor: written before begin(), read after
-  // end().
+  // bf16 bits of X, row-major as given to the constructor: written before begin(), read
+  // after end().
   uint16_t* data();
   void begin();
   // X ← a X + (b A + c A²) X with A = X Xᵀ; each result is rounded to bf16.
@@ -45,8 +45,8 @@ class PanelIteration {
     return reinterpret_cast<uint32_t*>(tensor.data_ptr<int32_t>());
   }
   Words square() const;  // a matrix [n, n]
-  // out = factor · l r + x + y, which must be symmetric; x and y are multiples of symmetric
-  // matrices.
+  // out = factor · l r + x + y, which must be symmetric; x and y are multiples of
+  // symmetric matrices.
   void symmetric_product(const Words& l, const Words& r, double factor, panel_kernels::Term x,
                          panel_kernels::Term y, const Words& out) const;
   void apply(double alpha, double beta, const Words& polynomial);

@@ -27,8 +27,8 @@ int64_t momentum_blocks(int64_t numbers);
 // Zero momentum of a bank [count, rows, cols], on its device.
 QuantizedMomentum zero_quantized_momentum(const at::Tensor& bank);
 
-// The naive twins, on any device, for one matrix [rows, cols] with its codes [rows, cols] and scales
-// [blocks]. A block with a number that is not finite gets a scale that is not finite.
+// The naive twins, on any device, for one matrix [rows, cols] with its codes [rows, cols] and
+// scales [blocks]. A block with a number that is not finite gets a scale that is not finite.
 QuantizedMomentum quantize_momentum_reference(const at::Tensor& momentum);
 void store_momentum_reference(const at::Tensor& momentum, const QuantizedMomentum& into);
 at::Tensor dequantize_momentum_reference(const QuantizedMomentum& momentum);

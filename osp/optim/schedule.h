@@ -1,6 +1,6 @@
 // Schedules: learning rate, momentum and weight decay as pure functions of the configuration and
-// the step, so that a resumed run needs no state for them. Steps count from 1; `total_steps` is the
-// last.
+// the step, so that a resumed run needs no state for them. Steps count from 1;
+// `total_steps` is the last.
 #pragma once
 
 #include "osp/optim/config.h"
@@ -16,8 +16,8 @@ namespace osp {
 //   wsd: 1 until start = total_steps − decay length, then linear, cosine or f + (1−f)(1−√t).
 double lr_factor(const ScheduleConfig& schedule, int64_t step, int64_t total_steps);
 
-// Steps before the rate begins to fall: of linear and cosine those of the warm-up; of a constant rate
-// all.
+// Steps before the rate begins to fall: of linear and cosine those of the warm-up; of a
+// constant rate all.
 int64_t steps_before_decay(const ScheduleConfig& schedule, int64_t total_steps);
 
 // Momentum (Muon and gains) at `step`: linear from momentum_start at step 1 to `momentum` at step

@@ -69,8 +69,8 @@ int64_t turn_basis(const at::Tensor& factor, at::Tensor basis, at::Tensor square
   return 0;
 }
 
-// Turns both bases of one matrix, and m' from the old ones into the new ones. Returns the number of
-// failures.
+// Turns both bases of one matrix, and m' from the old ones into the new ones. Returns the
+// number of failures.
 int64_t turn_bases(const SoapBank& matrix) {
   const at::Tensor mean = from_bases(matrix, matrix.mean);
   const int64_t failures = turn_basis(matrix.left_factor, matrix.left_basis, matrix.square, 1) +
@@ -197,12 +197,14 @@ void soap_step_reference(at::Tensor& weight, const at::Tensor& gradient, SoapMat
   const double beta = config.precondition_beta;
   const int64_t updates = matrix.num_gradients++;
   if (updates > 0) {
+    // Update the means: of g as it is, of its square in the bases.
     const auto turned = [&](const at::Tensor& x) {
       return at::matmul(at::matmul(matrix.left_basis.t(), x), matrix.right_basis);
     };
     matrix.mean.copy_(matrix.mean * config.adam.beta1 + gradient * (1 - config.adam.beta1));
     matrix.square.copy_(matrix.square * config.adam.beta2 +
                         turned(gradient).square() * (1 - config.adam.beta2));
+    // Adam's step in the bases, turned back.
     const double t = static_cast<double>(updates);
     const at::Tensor mean_hat = turned(matrix.mean) / (1 - std::pow(config.adam.beta1, t));
     const at::Tensor square_hat = matrix.square / (1 - std::pow(config.adam.beta2, t));
@@ -211,10 +213,12 @@ void soap_step_reference(at::Tensor& weight, const at::Tensor& gradient, SoapMat
                  at::matmul(at::matmul(matrix.left_basis, step), matrix.right_basis.t()) *
                      values.lr);
   }
+  // Update the means of g gᵀ and gᵀ g.
   matrix.left_factor.copy_(matrix.left_factor * beta +
                            at::matmul(gradient, gradient.t()) * (1 - beta));
   matrix.right_factor.copy_(matrix.right_factor * beta +
                             at::matmul(gradient.t(), gradient) * (1 - beta));
+  // The first gradient is spent on the bases; later they are turned from time to time.
   if (updates == 0) {
     matrix.left_basis = eigenbasis_reference(matrix.left_factor);
     matrix.right_basis = eigenbasis_reference(matrix.right_factor);

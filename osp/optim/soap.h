@@ -30,8 +30,8 @@ struct SoapOptions {
   }
 };
 
-// State of the twin for one matrix. Its mean is that of g itself, turned into the bases at every
-// step.
+// State of the twin for one matrix. Its mean is that of g itself, turned into the bases
+// at every step.
 struct SoapMatrix {
   at::Tensor mean, square;               // m [rows, cols], v' [rows, cols]
   at::Tensor left_factor, left_basis;    // L, Q_L [rows, rows]

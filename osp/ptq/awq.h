@@ -7,6 +7,8 @@
 // (osp/ptq/smooth_scale.h). Then each group's largest weight may be clipped: of the ten limits
 // p · max|w|, p = 1 − i/20, the one with the least squared error of the output; not for q and k.
 // Source: Lin et al., "AWQ", 2024.
+//
+// Tested by smooth_test.cpp and tests/python/test_quantize_oracle.py.
 #pragma once
 
 #include <ATen/core/Tensor.h>

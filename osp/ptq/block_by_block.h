@@ -2,8 +2,8 @@
 // (part_folder.h) before the next one is read. The calibration windows pass the blocks alongside:
 //
 //   1. embeddings  the tables are read; the stream of the untransformed model starts; the tables
-//                  are transformed and rounded; the streams of the transformed, the quantized and, for GPTAQ
-//                  and Qronos, the unquantized model start; the part is stored
+//                  are transformed and rounded; the streams of the transformed, the quantized and,
+//                  for GPTAQ and Qronos, the unquantized model start; the part is stored
 //   for each block:
 //   2. read        the block as it is
 //   3. before      the untransformed stream passes it: statistics for the transform
@@ -15,6 +15,8 @@
 // Memory: one block (at first the tables), and the activations of the streams, up to a limit above
 // which they are in files. A resumed run takes the streams through the stored blocks again and
 // quantizes only those that are missing.
+//
+// Tested by quantize_block_test.cpp and mean_offset_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -18,7 +18,7 @@
 namespace osp {
 namespace {
 
-// What is read of JSON lines and Parquet at most: 128 windows of 2048 tokens need a tenth of it.
+// The most that is read of JSON lines and Parquet: 128 windows of 2048 tokens need a tenth of it.
 constexpr size_t kMaxTextBytes = size_t{16} << 20;
 
 bool names_shards(const std::string& source) {

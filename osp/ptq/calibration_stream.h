@@ -2,6 +2,8 @@
 // through one block at a time, and within a block through one piece at a time, so that the layers
 // of a piece can be quantized before any window continues. Every product of the forward pass is
 // computed once, however many pieces there are; only the norms are computed twice.
+//
+// Tested by quantize_block_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -48,12 +50,13 @@ class CalibrationStream {
   void advance(const ParameterStore& block, int64_t layer, const PassSettings& settings,
                const std::function<void(TapPoint, const at::Tensor&, int64_t first)>& see = {});
 
-  // The input of a block's linear layers at `point`, for some windows. Points are taken in the order
-  // attention_input, attention_output, mlp_input, mlp_product, each for the same windows as the one
-  // before; `settings` may change between them.
+  // The input of a block's linear layers at `point`, for some windows. Points are taken in the
+  // order attention_input, attention_output, mlp_input, mlp_product, each for the same windows as
+  // the one before; `settings` may change between them.
   at::Tensor input(const ParameterStore& block, int64_t layer, const PassSettings& settings,
                    TapPoint point, int64_t first, int64_t count);
-  // The experts of these windows' tokens, between mlp_input and finish(); undefined without experts.
+  // The experts of these windows' tokens, between mlp_input and finish(); undefined
+  // without experts.
   ExpertRouting routing(const ParameterStore& block, int64_t layer, const PassSettings& settings,
                         int64_t first, int64_t count) const;
   // Takes these windows out of the block, after mlp_product.

@@ -1,5 +1,7 @@
 // The paper's "+ FFN Hadamard": R4 of osp/ptq/rotation.h alone, an online Hadamard before the down
 // projection and its inverse in the weights.
+//
+// Tested by rotation_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -129,8 +129,8 @@ struct Rows {
   NumberKind kind;
 };
 
-// A weight on its grid: the code, of a floating-point format the number that it stands for, and the
-// value.
+// A weight on its grid: the code, of a floating-point format the number that it stands for,
+// and the value.
 struct RoundedWeight {
   float code, value;
 };
@@ -217,7 +217,8 @@ void qronos_start(at::Tensor& weight, const Problem& p, const Factor& factor,
   const at::Tensor q = rounded_column(first.to(at::kFloat), scale.select(1, 0),
                                       zero.defined() ? zero.select(1, 0) : at::Tensor(), grid)
                            .values;
-  // Solve for the other columns, given the first. (H_2…)⁻¹ = U_2…ᵀ U_2…: the factor's lower right part.
+  // Solve for the other columns, given the first. (H_2…)⁻¹ = U_2…ᵀ U_2…: the factor's
+  // lower right part.
   const at::Tensor u = factor.upper.narrow(0, 1, in - 1).narrow(1, 1, in - 1);
   const at::Tensor right =
       wanted.narrow(1, 1, in - 1).sub(q.to(at::kDouble).unsqueeze(1).mul(h_row.unsqueeze(0)));

@@ -1,5 +1,6 @@
 // Offsets and groups of activations in a run block by block: what is measured, what calibration
-// emulates, and what a resumed run takes over. The grids themselves: quant/activation_grids_test.cpp.
+// emulates, and what a resumed run takes over. The grids themselves:
+// quant/activation_grids_test.cpp.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/zeros.h>

@@ -1,6 +1,8 @@
 // The parts of a quantized model while it is made: one safetensors file for the tensors outside the
 // blocks and one per block, each with a JSON file. A part is complete once its JSON file exists, so
 // that an interrupted run can be resumed after the last one; together they become the model dir.
+//
+// Tested by quantize_block_test.cpp and quantized_model_dir_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,8 @@
 // Python's random.Random(seed).randint, so that calibration windows are those that the reference
 // draws: the 32-bit Mersenne Twister (Matsumoto and Nishimura 1998), seeded by init_by_array with
 // the words of the seed, and numbers below a bound by rejection of getrandbits.
+//
+// Tested by calibration_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,9 @@
 // One block's linear layers, quantized in the order of the forward pass: k, v, q → o → up, gate →
-// down, those of all experts side by side. Each group is calibrated on inputs that come out of the groups before it, already
-// quantized: all windows are taken to the input of a group, its statistics are added up, its layers
-// are quantized, and the windows continue with the new weights. The statistics of an expert are those
-// of its own tokens; all experts of a block have theirs at the same time, about as much memory as the
-// block itself.
+// down, those of all experts side by side. Each group is calibrated on inputs that come out of the
+// groups before it, already quantized: all windows are taken to the input of a group, its
+// statistics are added up, its layers are quantized, and the windows continue with the new weights.
+// The statistics of an expert are those of its own tokens; all experts of a block have theirs at
+// the same time, about as much memory as the block itself.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -67,8 +67,8 @@ std::string too_few_tokens_warning(const std::vector<LinearReport>& reports);
 // Default forward options with this tap.
 ForwardOptions watched_by(Tap& tap);
 
-// The linear layers of a block by the tap point of their input, in the order in which they are
-// quantized.
+// The linear layers of a block by the tap point of their input, in the order in which they
+// are quantized.
 struct LinearGroup {
   TapPoint input;
   std::vector<int64_t> parameters;

@@ -1,8 +1,8 @@
 // Methods by name, and profiles: what `osp quantize --method TRANSFORM+ROUNDING --profile P` means.
 //
 // At most one row of the table of transforms (transform.h) and one of the table of roundings
-// (rounding.h). A transform alone is followed by its default rounding: GPTQ for the rotations, as in
-// the paper's table, else round to nearest. The paper's table has rtn, ffn-hadamard+rtn,
+// (rounding.h). A transform alone is followed by its default rounding: GPTQ for the rotations, as
+// in the paper's table, else round to nearest. The paper's table has rtn, ffn-hadamard+rtn,
 // ffn-hadamard+gptq, quarot and spinquant; `--method all` adds smoothquant and awq.
 #pragma once
 

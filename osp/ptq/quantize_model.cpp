@@ -59,7 +59,7 @@ constexpr size_t kMaxReportBytes = size_t{1} << 30;
 
 std::string report_path(const QuantizeRequest& request) { return request.out + "/quantize.json"; }
 
-// Whether request.out holds the whole result of this request already: a call that was stopped
+// True if request.out holds the whole result of this request already: a call that was stopped
 // later, while the model was measured, is resumed without quantizing again.
 bool is_finished(const QuantizeRequest& request, const std::string& model_dir) {
   const std::string path = report_path(request);

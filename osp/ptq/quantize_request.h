@@ -1,4 +1,5 @@
-// The request that quantize_model() carries out: the one struct between the command line and the library.
+// The request that quantize_model() carries out: the one struct between the command line
+// and the library.
 //
 //   QuantizeCommand (osp/cli/quantize.cpp)  the options of `osp quantize`: several models, methods,
 //                                           seeds and what is measured, and a QuantizeRequest
@@ -53,7 +54,7 @@ struct QuantizeRequest {
   std::function<void(const std::string&)> warn;
   std::function<bool()> stop;  // see BlockByBlockOptions
 
-  // Whether the forward pass over calibration windows runs in bf16; else in fp32.
+  // True if the forward pass over calibration windows runs in bf16; else in fp32.
   bool bf16() const;
 
   // The options but for the method, which may be a table of methods on the command line.

@@ -1,5 +1,7 @@
 // The table of `osp quantize --report`: a row per method, a column per model, several seeds as mean
 // and standard deviation.
+//
+// Tested by quantize_method_test.cpp and tests/python/test_quantize.py.
 #pragma once
 
 #include <cstdint>

@@ -94,8 +94,8 @@ std::vector<int64_t> kinds_of_block(const ModelConfig& model) {
   return kinds;
 }
 
-// Modules of a block that read `point`, in the names of `family` (the model's as it is stored), each
-// once: "self_attn.q_proj|self_attn.k_proj"; those of all experts are
+// Modules of a block that read `point`, in the names of `family` (the model's as it is stored),
+// each once: "self_attn.q_proj|self_attn.k_proj"; those of all experts are
 // "mlp.experts.[0-9]+.gate_proj|mlp.experts.[0-9]+.up_proj".
 std::string module_names(const ModelConfig& family, TapPoint point, int64_t layer) {
   const std::string block = fmt::format("layers.{}.", layer);
@@ -135,7 +135,7 @@ Json layer_group(const QuantizedModelInfo& info, const std::string& names, int64
   return json;
 }
 
-// What the input of the layers at `point` is in compressed-tensors' words.
+// The input of the layers at `point` in compressed-tensors' words.
 Json input_scheme(const QuantizedModelInfo& info, TapPoint point, int64_t layer,
                   const ModelConfig& model) {
   if (!info.bits.quantizes_activations()) return nullptr;
@@ -384,12 +384,14 @@ Json quantization_info_json(const QuantizedModelInfo& info) {
 QuantizedModelInfo parse_quantization_info(const Json& json, const std::string& where) {
   const std::string place = where + ": osp_quantization";
   if (!json.is_object()) fail(ErrorCode::damaged, "{}: expected an object", place);
+  // Check the version before anything else is read.
   const int64_t version = json_int(json, "version", place);
   if (version < 1 || version > kInfoVersion) {
     fail(ErrorCode::unsupported, "{}: version {}, this osp reads 1 to {}", place, version,
          kInfoVersion);
   }
   QuantizedModelInfo info;
+  // Method, bits and the grid of the weights.
   info.method = json_string(json, "method", place);
   info.profile = json_string(json, "profile", place);
   try {
@@ -404,6 +406,7 @@ QuantizedModelInfo parse_quantization_info(const Json& json, const std::string& 
                .fp16_scales = json_bool(json, "fp16_scales", place),
                .kind = info.bits.weights.kind};
   check_float_info(info, place);
+  // Online Hadamard transforms and clips, which act while the model runs.
   info.online = {.query_key_hadamard = json_bool(json, "query_key_hadamard", place),
                  .down_hadamard = json_bool(json, "down_hadamard", place),
                  .down_block = json_int(json, "down_block", place)};
@@ -417,6 +420,7 @@ QuantizedModelInfo parse_quantization_info(const Json& json, const std::string& 
   if (info.grid.group < 0 || info.online.down_block < 0 || !info.bits.quantizes_weights()) {
     fail(ErrorCode::damaged, "{}: a negative group or weights of 16 bits", place);
   }
+  // Keys of later versions: groups, offsets and tables.
   if (json.contains("activation_group")) {
     info.groups = {json_int(json, "activation_group", place), json_int(json, "down_group", place)};
   }
@@ -437,6 +441,7 @@ QuantizedModelInfo parse_quantization_info(const Json& json, const std::string& 
       fail(ErrorCode::damaged, "{}: {}", place, error.what());
     }
   }
+  // Scales that calibration found.
   if (!json.contains("static_scales")) fail(ErrorCode::damaged, "{}: no static_scales", place);
   info.scales = parse_activation_scales(json["static_scales"], place);
   if (!info.scales.empty() && info.bits.activations.kind == NumberKind::mxfp4) {

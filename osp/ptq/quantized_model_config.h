@@ -11,6 +11,8 @@
 //     which is the same unless all channels of a head (or a group of it) have one sign.
 //   - Zero points of weights have strategy "block" with blocks of one row: compressed-tensors packs
 //     those of the strategies "group" and "channel", and its loader does not expect them packed.
+//
+// Tested by quantized_model_dir_test.cpp and tests/python/test_quantize_formats.py.
 #pragma once
 
 #include <string>

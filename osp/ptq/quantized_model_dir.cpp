@@ -25,14 +25,15 @@ constexpr const char* kWeights = "model.safetensors";
 constexpr const char* kInfoKey = "osp_quantization";
 constexpr size_t kMaxConfigBytes = 1 << 20;
 
-// The type that other programs unpack weights to: compressed-tensors makes bf16 of four-bit numbers.
+// The type that other programs unpack weights to: compressed-tensors makes bf16 of
+// four-bit numbers.
 const char* unpacked_type(const QuantizedModelInfo& info) {
   const bool four = info.grid.kind == NumberKind::mxfp4 || info.grid.kind == NumberKind::nvfp4;
   return four ? "bfloat16" : "float32";
 }
 
-// The first place where `found` does not say what `wanted` does, "" if there is none; `found` may say
-// more.
+// The first place where `found` does not say what `wanted` does, "" if there is none;
+// `found` may say more.
 std::string first_difference(const Json& wanted, const Json& found, const std::string& place) {
   if (!wanted.is_object()) {
     if (wanted == found) return "";
@@ -80,8 +81,8 @@ std::string weights_file_of(const std::string& path) {
   return path + "/" + kWeights;
 }
 
-// Names and shapes of what the folder must hold, before anything is allocated from the numbers of
-// config.json.
+// Names and shapes of what the folder must hold, before anything is allocated from the numbers
+// of config.json.
 void check_tensors(const std::map<std::string, TensorView>& tensors, const ModelConfig& model,
                    const std::string& file) {
   for (const StoredTensor& stored : stored_tensors(stored_config(model), parameter_specs(model))) {

@@ -31,9 +31,9 @@ struct QuantizedModel {
 };
 
 // Writes the tensors of all parts as model.safetensors, what lies beside the weights of
-// `source_dir` (model_files.h), `report` as quantize.json, then config.json, all into a temporary folder beside
-// `path` that is renamed at the end. Error(usage) if `path` exists and is not an empty folder,
-// Error(io).
+// `source_dir` (model_files.h), `report` as quantize.json, then config.json, all into a temporary
+// folder beside `path` that is renamed at the end. Error(usage) if `path` exists and is not an
+// empty folder, Error(io).
 void save_quantized_model_dir(const PartFolder& parts, const ModelConfig& model,
                               const QuantizedModelInfo& info, const Json& report,
                               const std::string& source_dir, const std::string& path);

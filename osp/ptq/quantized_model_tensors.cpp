@@ -232,8 +232,8 @@ std::vector<QuantizedLinear> split(const ModelConfig& config, const StoredTensor
   return parts;
 }
 
-// The numbers where they lie in the file, to be copied from; in memory of their own if another program
-// has moved them off their alignment.
+// The numbers where they lie in the file, to be copied from; in memory of their own if another
+// program has moved them off their alignment.
 at::Tensor read_plain(const TensorView& view, const std::vector<int64_t>& shape,
                       const std::string& where) {
   if (view.shape != shape) {
@@ -360,6 +360,7 @@ QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, Par
                            QuantizedWeights* table_codes) {
   QuantizedWeights weights;
   for (const StoredTensor& stored : stored_tensors(stored_config(part.config), part.specs)) {
+    // Tensors that are stored as they are.
     const auto plain = tensors.find(stored.name);
     const bool is_fp8 = grid.kind == NumberKind::fp8 && plain != tensors.end() &&
                         plain->second.dtype == "F8_E4M3" && stored.shape.size() == 2;
@@ -370,6 +371,7 @@ QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, Par
       taken.insert(stored.name);
       continue;
     }
+    // Codes and scales of a layer or of a table of integers.
     const bool table = has_integers(tables) && is_table(spec_of(stored, part));
     const QuantizedLinear layer =
         table ? read_quantized(tensors, stored.name, table_grid(tables, stored.shape[1]), where,
@@ -380,6 +382,7 @@ QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, Par
       fail(ErrorCode::damaged, "{}: {} has shape [{}], expected [{}] by config.json", where,
            stored.name, fmt::join(layer.codes.sizes(), ", "), fmt::join(stored.shape, ", "));
     }
+    // A table becomes the numbers that its codes stand for.
     if (table) {
       scatter_stored(stored, layer.dequantized(), part);
       for (const char* ending : {"_packed", "_scale"}) {
@@ -388,6 +391,7 @@ QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, Par
       if (table_codes != nullptr) (*table_codes)[spec_of(stored, part).name] = layer;
       continue;
     }
+    // A stored tensor may hold several layers of the model.
     const std::vector<QuantizedLinear> layers = split(part.config, stored, layer);
     for (size_t i = 0; i < layers.size(); ++i) {
       weights[part.specs[static_cast<size_t>(stored.parameters[i])].name] = layers[i];

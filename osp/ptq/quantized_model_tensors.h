@@ -1,12 +1,12 @@
 // Parts of a quantized model as tensors of a safetensors file. Quantized layers have the names and
-// shapes of the layouts of compressed-tensors (formats/compressed_tensors.h). Integers,
-// "pack-quantized":
+// shapes of the layouts of compressed-tensors (formats/compressed_tensors.h).
+// Integers, "pack-quantized":
 //
 //   NAME_packed      I32 [out, ceil(in · bits / 32)]            codes + 2^(b−1)
 //   NAME_scale       F32 or F16 [out, groups]
 //   NAME_shape       I64 [2]: out, in
-//   NAME_zero_point  I8 [out, groups], asymmetric only; earlier versions packed it along `out`, as I32
-//                    [ceil(out · bits / 32), groups], which is still read
+//   NAME_zero_point  I8 [out, groups], asymmetric only; earlier versions packed it along `out`,
+//                    as I32 [ceil(out · bits / 32), groups], which is still read
 //
 // NVFP4, "nvfp4-pack-quantized", and MXFP4, "mxfp4-pack-quantized":
 //
@@ -19,6 +19,8 @@
 // NAME is that of the weight in the files of the model's family; layers that the family stores as
 // one tensor (q, k, v of GPT-NeoX) are one here, too. Offsets of activations are F32 [channels] and
 // called osp.layers.N.POINT.offset, with POINT the input that they are subtracted from.
+//
+// Tested by quantized_model_dir_test.cpp and tests/python/test_quantize_formats.py.
 #pragma once
 
 #include <map>
@@ -57,10 +59,10 @@ ModelConfig stored_config(ModelConfig config);
 std::optional<QuantizedLinear> joined_layer(const StoredTensor& stored, const ParameterStore& part,
                                             const QuantizedWeights& weights);
 
-// Adds all parameters of a part: quantized layers and integer tables as above (scales of integers as F16
-// if all of them are fp16 numbers), bf16 tables, which hold bf16 numbers, as BF16, the others in fp32,
-// and beside weights whose input has a static scale of
-// `activations` input_scale and input_zero_point, of FP8 input_scale, of NVFP4 input_global_scale.
+// Adds all parameters of a part: quantized layers and integer tables as above (scales of integers
+// as F16 if all of them are fp16 numbers), bf16 tables, which hold bf16 numbers, as BF16, the
+// others in fp32, and beside weights whose input has a static scale of `activations` input_scale
+// and input_zero_point, of FP8 input_scale, of NVFP4 input_global_scale.
 void add_part(TensorBuffers& buffers, const ParameterStore& part, const QuantizedWeights& weights,
               const ActivationScales& scales = {}, const NumberFormat& activations = 16,
               TableType tables = TableType::fp32);
@@ -74,10 +76,9 @@ InputOffsets read_offsets(const std::map<std::string, TensorView>& tensors,
 
 // Reads the quantized layers of a part (or of a whole model) back, by the name of the parameter,
 // and the others into the masters of `part`, integer tables (of type `tables`) as the numbers that
-// they stand for; their codes go to `table_codes`, if any. `taken` gets the names of the tensors that
-// are no codes. `where` (a
-// file) begins the messages: Error(damaged) if a tensor is missing or has another type or shape
-// than the grid and the configuration say.
+// they stand for; their codes go to `table_codes`, if any. `taken` gets the names of the tensors
+// that are no codes. `where` (a file) begins the messages: Error(damaged) if a tensor is missing or
+// has another type or shape than the grid and the configuration say.
 QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, ParameterStore& part,
                            const WeightGrid& grid, const std::string& where,
                            std::set<std::string>& taken, TableType tables = TableType::fp32,

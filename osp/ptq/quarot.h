@@ -1,5 +1,7 @@
 // QuaRot: norms are folded, R1 and R2 are random Hadamard matrices, R4 is an online Hadamard before
 // the down projection (osp/ptq/rotation.h). Source: Ashkboos et al., "QuaRot", 2024.
+//
+// Tested by rotation_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -46,8 +46,8 @@ struct Rotation {
 Rotation random_hadamard(int64_t size, uint64_t seed, const std::string& name);
 
 // A random Hadamard matrix made to satisfy 1ᵀ Q = 1ᵀ, for LayerNorm: subtracting the mean over
-// channels commutes with such rotations. The first row of H is all ones, so 1 Hᵀ is a multiple of the first
-// unit vector, whose sign is +; entries are about normal with variance 1/n.
+// channels commutes with such rotations. The first row of H is all ones, so 1 Hᵀ is a multiple of
+// the first unit vector, whose sign is +; entries are about normal with variance 1/n.
 Rotation random_mean_keeping(int64_t size, uint64_t seed, const std::string& name);
 
 // A learned matrix. OSP_CHECK that it is orthogonal within 1e-6 (largest entry of Q Qᵀ − I).

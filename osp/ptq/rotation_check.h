@@ -1,4 +1,6 @@
 // The check that rotations leave a model's logits as they are, before any weight is quantized.
+//
+// Tested by rotation_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,8 +11,8 @@
 
 namespace osp {
 
-// The online Hadamards without any quantization: R3 on queries and keys, R4 before the down
-// projection.
+// The online Hadamards without any quantization: R3 on queries and keys, R4 before the
+// down projection.
 class OnlineHadamardTap : public Tap {
  public:
   explicit OnlineHadamardTap(const OnlineTransforms& online) : online_(online) {}
@@ -25,9 +27,10 @@ class OnlineHadamardTap : public Tap {
 inline constexpr double kInvarianceTolerance = 1e-12;
 
 // Applies the plan in fp64 one transform after another, and R3 where heads have a Hadamard matrix,
-// and compares the logits on tokens_BT (a few are enough) after each. The source is read part by part, so that no more than one block and the
-// tables are in memory. Returns the largest change; OSP_CHECK naming the transform if it exceeds
-// kInvarianceTolerance. Errors of check_rotations_exact; Error(damaged) if a logit is not finite.
+// and compares the logits on tokens_BT (a few are enough) after each. The source is read part by
+// part, so that no more than one block and the tables are in memory. Returns the largest change;
+// OSP_CHECK naming the transform if it exceeds kInvarianceTolerance. Errors of
+// check_rotations_exact; Error(damaged) if a logit is not finite.
 double check_rotations(const ModelSource& source, const RotationPlan& plan,
                        const at::Tensor& tokens_BT);
 

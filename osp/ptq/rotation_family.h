@@ -1,5 +1,7 @@
-// What rotations need to know of a model family: in which basis each side of a matrix is, and which
+// Rotations of a model family: in which basis each side of a matrix is, and which
 // rotations are exact.
+//
+// Tested by rotation_test.cpp.
 #pragma once
 
 #include <optional>
@@ -23,8 +25,7 @@ Sides sides_of(const ModelConfig& config, ParameterRole role);
 
 // Error(unsupported) naming the rotation and the reason where the plan would change a model of this
 // configuration: R1 with norms that follow the blocks (OLMo-2) or, unless it keeps the mean, that
-// subtract one (LayerNorm); R2
-// with clipped values (OLMo). Reads no tensor of the model.
+// subtract one (LayerNorm); R2 with clipped values (OLMo). Reads no tensor of the model.
 void check_rotations_exact(const ModelConfig& config, const RotationPlan& plan);
 
 }  // namespace osp

@@ -8,7 +8,7 @@
 namespace osp {
 namespace {
 
-// Whether the role is a norm of the residual stream in front of linear layers.
+// True if the role is a norm of the residual stream in front of linear layers.
 bool normalises_residual(ParameterRole role) {
   switch (role) {
     case ParameterRole::input_norm:

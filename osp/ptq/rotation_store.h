@@ -1,4 +1,6 @@
 // Copies of a model's parameters on which rotations and scalings work.
+//
+// Tested by rotation_test.cpp, smooth_test.cpp and spinquant_test.cpp.
 #pragma once
 
 #include "osp/model/parameters.h"

@@ -1,4 +1,6 @@
 // Rotations as a transform: the part that the rows of QuaRot, SpinQuant and the FFN Hadamard share.
+//
+// Tested by quantize_block_test.cpp and mean_offset_test.cpp.
 #pragma once
 
 #include "osp/ptq/rotation.h"

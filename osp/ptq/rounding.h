@@ -1,6 +1,9 @@
 // The table of roundings: how `osp quantize --method TRANSFORM+ROUNDING` turns the weights of one
-// linear layer into integers. A method is one row, defined in its own file (rtn.h, gptq.h) and listed
-// in rounding.cpp; parsing, help, the checks before any work and quantize_block.cpp ask the row.
+// linear layer into integers. A method is one row, defined in its own file (rtn.h, gptq.h)
+// and listed in rounding.cpp; parsing, help, the checks before any work and
+// quantize_block.cpp ask the row.
+//
+// Tested by quantize_method_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

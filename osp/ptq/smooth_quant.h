@@ -5,6 +5,8 @@
 // at the inputs of q, k, v and of gate and up, where the norm's weights take 1 / s (see
 // osp/ptq/smooth_scale.h for models whose norm has no weight per channel). The maximum over W is
 // that of all layers which read the input. Source: Xiao et al., "SmoothQuant", 2023.
+//
+// Tested by smooth_test.cpp.
 #pragma once
 
 #include <cstdint>

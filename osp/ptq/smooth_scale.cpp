@@ -42,6 +42,7 @@ void check_norm_carries_scales(const ParameterStore& store, const ScaleSite& sit
 std::vector<ScaleSite> scale_sites(const ParameterStore& store, int64_t layer) {
   const ModelConfig& config = store.config;
   using Role = ParameterRole;
+  // Indices of parameters by role; those that the model lacks are left out.
   const auto weight_and_bias = [&](Role role) {
     return existing({store.find(role, layer), store.find_bias(role, layer)});
   };
@@ -50,6 +51,7 @@ std::vector<ScaleSite> scale_sites(const ParameterStore& store, int64_t layer) {
     for (const Role role : roles) found.push_back(store.find(role, layer));
     return existing(std::move(found));
   };
+  // The four inputs of a block, as in a model without experts.
   std::vector<ScaleSite> sites = {{.input = TapPoint::attention_input,
                                    .layer = layer,
                                    .readers = weights({Role::query, Role::key, Role::value}),
@@ -79,10 +81,12 @@ std::vector<ScaleSite> scale_sites(const ParameterStore& store, int64_t layer) {
       sites[2].readers.push_back(store.find(role, layer, expert));
     }
   }
+  // Readers of one norm in two branches share a scale.
   if (config.shared_norm) {  // branches side by side behind one norm
     sites[0].readers.insert(sites[0].readers.end(), sites[2].readers.begin(),
                             sites[2].readers.end());
   }
+  // Take away sites whose scale could not be folded into what makes the input.
   std::erase_if(sites, [&](const ScaleSite& site) {
     return site.makers.empty() || site.readers.empty() ||
            (site.input == TapPoint::mlp_input && config.norm_after) ||

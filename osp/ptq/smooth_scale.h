@@ -14,6 +14,8 @@
 // (osp/model/fuse.h) writes in their place, g · [1, …, 1]: the fused model is a plain Llama, whose
 // norm has these weights anyway, so a scale costs nothing when it runs. It does end the single
 // static activation scale of such models, which needs rows of one mean square.
+//
+// Tested by smooth_test.cpp.
 #pragma once
 
 #include <ATen/TensorOperators.h>

@@ -22,8 +22,8 @@ at::Tensor rotate_heads(const at::Tensor& x, const at::Tensor& q) {
   return at::matmul(x.reshape({x.size(0), -1, q.size(0)}), q).reshape(x.sizes());
 }
 
-// Whether R1 would have to turn the role's bias: one that is added to the residual stream, or a
-// norm's.
+// True if R1 would have to turn the role's bias: one that is added to the residual
+// stream, or a norm's.
 bool turns_bias(ParameterRole role) {
   switch (role) {
     case ParameterRole::attention_output:

@@ -5,6 +5,8 @@
 // y R1ᵀ: the tables need not be rotated. Every weight of a block is given in its rotated form, but
 // for v: values are turned by R2 when they are computed, after their bias. The store must have
 // folded norms and W_down · H already, and no biases on o and down.
+//
+// Tested by spinquant_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

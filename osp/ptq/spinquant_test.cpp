@@ -140,8 +140,8 @@ TEST(SpinQuant, CrossEntropyOfTheQuantizedModelFalls) {
     for (size_t i = 0; i < 10; ++i) sum += result.objectives[first + i];
     return sum / 10;
   };
-  // Rounding makes single steps go up and down by 0.2, and the way depends on the roundings of the products; at
-  // its best the mean of ten steps is 0.25 to 0.4 below that of the first ten.
+  // Rounding makes single steps go up and down by 0.2, and the way depends on the roundings of the
+  // products; at its best the mean of ten steps is 0.25 to 0.4 below that of the first ten.
   double least = mean_of(0);
   for (size_t first = 1; first + 10 <= result.objectives.size(); ++first) {
     least = std::min(least, mean_of(first));

@@ -1,7 +1,9 @@
-// The table of transforms: what `osp quantize --method TRANSFORM+ROUNDING` does to a model's weights
-// before they are rounded. A method is one row, defined in its own file (quarot.h, awq.h, …) and
-// listed in transform.cpp; parsing, help, `--method all`, the checks before any work and the run
-// itself ask the row.
+// The table of transforms: what `osp quantize --method TRANSFORM+ROUNDING` does to a model's
+// weights before they are rounded. A method is one row, defined in its own file (quarot.h,
+// awq.h, …) and listed in transform.cpp; parsing, help, `--method all`, the checks before any work
+// and the run itself ask the row.
+//
+// Tested by quantize_method_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,6 +1,6 @@
-// What is chosen about the grids of activations and cache besides their bits: static scales, clips,
-// groups and offsets. One struct for FakeQuantTap, for the emulation during calibration and for the
-// reload of a quantized model, so that all three round alike.
+// Grids of activations and cache beside their bits: static scales, clips, groups and offsets. One
+// struct for FakeQuantTap, for the emulation during calibration and for the reload of a quantized
+// model, so that all three round alike.
 //
 //   x ≈ Q(x − m) + m      Q: the grid of a point; m: its offset, 0 where it has none
 //
@@ -32,8 +32,8 @@ struct ClipRatios {
   bool operator==(const ClipRatios&) const = default;
 };
 
-// Neighbouring channels of the input of linear layers that share a dynamic scale; 0: all of a token,
-// and a head at the input of the output projection.
+// Neighbouring channels of the input of linear layers that share a dynamic scale; 0: all of a
+// token, and a head at the input of the output projection.
 struct ActivationGroups {
   int64_t inputs = 0;  // of all linear layers; at most a head at the output projection
   int64_t down = 0;    // of the down projection, in place of `inputs`

@@ -33,8 +33,9 @@ TEST(ActivationScales, StepOfAGaussianIsTheBestOne) {
 }
 
 TEST(ActivationScales, StepOfAGaussianIsThatOfTheIntegralInClosedForm) {
-  // The least E[(x - q)^2] over the cells of the grid by moments of the normal law, minimized by scipy;
-  // the sum of 8,000 points is that flat around its least that the step is found to a fifth of a percent.
+  // The least E[(x - q)^2] over the cells of the grid by moments of the normal law, minimized by
+  // scipy; the sum of 8,000 points is that flat around its least that the step is found to a
+  // fifth of a percent.
   const std::map<int64_t, double> steps = {{2, 1.0483852605},
                                            {3, 0.6018242330},
                                            {4, 0.3386079317},

@@ -1,7 +1,7 @@
 // Number formats of weights, activations and KV cache, written "4-4-4" or "nvfp4-nvfp4-fp8".
 //
 //   2 … 8    integers of that many bits (osp/quant/grid.h)
-//   mxfp4    E2M1 numbers in blocks of 32 with an E8M0 scale (osp/quant/float_grid.h, for all three)
+//   mxfp4    E2M1 numbers in blocks of 32 with an E8M0 scale (osp/quant/float_grid.h)
 //   nvfp4    E2M1 numbers in blocks of 16 with an E4M3 scale, under one fp32 scale
 //   fp8      E4M3 numbers with one fp32 scale for each row, token or head of a token
 //   16       not quantized
@@ -48,9 +48,9 @@ struct BitWidths {
   bool any_float() const {
     return weights.is_float() || activations.is_float() || kv_cache.is_float();
   }
-  // Whether keys are turned by a Hadamard matrix before they are rounded: those of integer caches.
-  // A block of floating-point numbers has a scale of its own, and other programs store keys as they
-  // are.
+  // True if keys are turned by a Hadamard matrix before they are rounded: those of integer caches.
+  // A block of floating-point numbers has a scale of its own, and other programs store
+  // keys as they are.
   bool turns_keys() const { return quantizes_kv_cache() && kv_cache.is_integer(); }
   // "4-4-4"
   std::string text() const;

@@ -14,8 +14,8 @@
 // The grids are those of osp/quant/grid.h, in fp32 (the reference computes in bf16). Floating-point
 // formats (osp/quant/float_grid.h) have no search, no choice of groups and no free ranges, and keys
 // are not turned: weights become what a quantized folder would hold, inputs of linear layers are
-// rounded by tokens, keys and values by heads of a token. A static scale is then that of FP8, or the
-// constant g of NVFP4.
+// rounded by tokens, keys and values by heads of a token. A static scale is then that of FP8, or
+// the constant g of NVFP4.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,5 +1,5 @@
-// compressed-tensors is the oracle in tests/python/test_float_formats.py; here are the naive twin and
-// what the layer of a folder holds.
+// compressed-tensors is the oracle in tests/python/test_float_formats.py; here are the naive twin
+// and what the layer of a folder holds.
 #include "osp/quant/float_grid.h"
 
 #include <ATen/TensorOperators.h>

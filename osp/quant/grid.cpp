@@ -58,7 +58,7 @@ at::Tensor SymmetricCodes::dequantized() const { return codes.mul(scale); }
 at::Tensor AsymmetricCodes::dequantized() const { return codes.sub(zero).mul_(scale); }
 
 at::Tensor round_to_fp16(const at::Tensor& scale) {
-  // What fp16 would make 0, or twice as large, stays as it is.
+  // Scales that fp16 would make 0, or twice as large, stay as they are.
   return at::where(scale.lt(kSmallestHalf), scale, scale.to(at::kHalf).to(at::kFloat));
 }
 

@@ -1,12 +1,14 @@
 // The clipping search of one group of weights on raw pointers, compiled once per instruction set.
+//
+// Tested by grid_search_test.cpp.
 #pragma once
 
 #include <cstdint>
 
 namespace osp::kernels {
 
-// Index of the candidate, of `count` (scale[c · stride], zero[c · stride]; no zeros: null), with the
-// least error, the first among equals:
+// Index of the candidate, of `count` (scale[c · stride], zero[c · stride]; no zeros: null), with
+// the least error, the first among equals:
 //
 //   Σ |(clamp(round(x / scale) + zero, low, high) − zero) · scale − x|^2.4     over n numbers
 //

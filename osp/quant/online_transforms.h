@@ -1,5 +1,7 @@
 // Computations of the forward pass without which a model whose weights were rotated beforehand
 // would give other logits: the online Hadamards of QuaRot and SpinQuant.
+//
+// Tested by osp/ptq/rotation_test.cpp.
 #pragma once
 
 #include <cstdint>

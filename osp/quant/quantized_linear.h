@@ -9,8 +9,10 @@
 //
 // The order of arithmetic is fixed (one fp32 subtraction of whole numbers, one fp32 product; one
 // fp32 quotient, one product, one rounding), so that other programs reproduce the dequantized
-// weights bit for bit. compressed-tensors unpacks four-bit numbers to bf16, which holds the products
-// of MXFP4 and rounds those of NVFP4.
+// weights bit for bit. compressed-tensors unpacks four-bit numbers to bf16, which holds the
+// products of MXFP4 and rounds those of NVFP4.
+//
+// Tested by weight_quantizer_test.cpp and float_grid_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -44,8 +46,8 @@ struct QuantizedLinear {
 // The quantized layers of a model by the name of their weight (ParameterSpec::name).
 using QuantizedWeights = std::map<std::string, QuantizedLinear>;
 
-// What floating-point weights become where they are used: numbers c on effective scales
-// (FloatScales::effective), fp32 [out, in].
+// Floating-point weights as products use them, fp32 [out, in]: the numbers c on effective scales
+// (FloatScales::effective).
 at::Tensor dequantized_floats(const at::Tensor& values, const at::Tensor& effective,
                               NumberKind kind);
 

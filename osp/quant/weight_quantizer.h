@@ -39,7 +39,7 @@ WeightGrid float_weight_grid(NumberKind kind);
 struct GridParameters {
   at::Tensor scale = {}, zero = {}, global = {};
 
-  // What weights are divided by: scale, or scale / global.
+  // The divisors of weights: scale, or scale / global.
   at::Tensor effective() const;
 };
 

@@ -1,5 +1,5 @@
-// Which rank keeps and updates which matrices: every rank a run of neighbours of each bank, so that a
-// bank needs no packing when its parts travel.
+// Which rank keeps and updates which matrices: every rank a run of neighbours of each bank, so that
+// a bank needs no packing when its parts travel.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ struct Owners {
   BankSlice slice(size_t bank, int64_t rank) const;
 };
 
-// Shares the banks: matrix by matrix, the most expensive first, each to the rank that has least work so far
-// (of several the first). An indivisible bank counts as one matrix.
+// Shares the banks: matrix by matrix, the most expensive first, each to the rank that has least
+// work so far (of several the first). An indivisible bank counts as one matrix.
 Owners assign_owners(const std::vector<BankWork>& banks, int64_t ranks);
 
 // The banks that make_parameters() gives a store of these parameters, in its order.

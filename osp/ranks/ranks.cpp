@@ -33,7 +33,8 @@ constexpr const char* kGroupVariable = "OSP_PROCESS_GROUP";
 constexpr int64_t kMostStatements = 16;
 constexpr int64_t kStatementBytes = 160;
 
-// The reason in a message of the library: its first line, without the place in the library's source.
+// The reason in a message of the library: its first line, without the place in the
+// library's source.
 std::string reason_of(const char* text) {
   std::string reason = text;
   reason = reason.substr(0, reason.find('\n'));
@@ -46,7 +47,8 @@ std::string reason_of(const char* text) {
   return reason;
 }
 
-// What `body` gives, or the failure of an operation, which may be of several types, as a LostRank.
+// The result of `body`, or the failure of an operation, which may be of several types, as
+// a LostRank.
 template <class Body>
 auto or_lost(const Body& body) {
   std::string reason;

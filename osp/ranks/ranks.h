@@ -18,8 +18,8 @@
 
 namespace osp {
 
-// How long ranks wait for each other where some read or write files: hashing shards, verifying and saving
-// checkpoints.
+// How long ranks wait for each other where some read or write files: hashing shards, verifying and
+// saving checkpoints.
 inline constexpr double kPatience_s = 3600;
 
 // Another rank is gone, or does not answer in time. Only it knows why.
@@ -54,8 +54,8 @@ class Ranks {
   // How long a function waits for the others before it fails.
   void set_timeout(double seconds) { timeout_ = std::chrono::milliseconds(int64_t(seconds * 1e3)); }
 
-  // The same group with more time: for the meeting after work that may take one rank much longer than another,
-  // such as reading files.
+  // This group with more time: for the meeting after work that may take one rank much longer
+  // than another, such as reading files.
   Ranks patient(double seconds) const;
 
   // In all of the following a rank that is gone, or does not answer in time, is a LostRank.
@@ -64,7 +64,8 @@ class Ranks {
   // receives out_sizes[r] elements of it into `out`, in the order of ranks.
   void all_to_all(const at::Tensor& out, const at::Tensor& in, std::vector<int64_t> out_sizes,
                   std::vector<int64_t> in_sizes) const;
-  // Starts the same and returns; several may be under way, and all ranks must start them in the same order.
+  // Starts the same and returns; several may be under way, and all ranks must start them in
+  // the same order.
   Pending start_all_to_all(const at::Tensor& out, const at::Tensor& in,
                            std::vector<int64_t> out_sizes, std::vector<int64_t> in_sizes) const;
   // [size, own…]: the tensors of all ranks, which must have the same shape.
@@ -86,15 +87,15 @@ class Ranks {
   std::chrono::milliseconds timeout_{120000};
 };
 
-// What a rank says before the first step, to be compared: "recipe", its hash.
+// A statement of a rank before the first step, to be compared: "recipe", its hash.
 struct Statement {
   std::string name;
   std::string text;
 };
 
-// Compares the statements of all ranks, at most 16, by one exchange of fixed size. Returns the names
-// of those in which a rank differs from the first, with both texts: "recipe (12ab on rank 0, 34cd on
-// rank 1)", or nothing.
+// Compares the statements of all ranks, at most 16, by one exchange of fixed size. Returns the
+// names of those in which a rank differs from the first, with both texts: "recipe (12ab on rank 0,
+// 34cd on rank 1)", or nothing.
 std::vector<std::string> disagreements(const Ranks& ranks,
                                        const std::vector<Statement>& statements);
 

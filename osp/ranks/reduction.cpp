@@ -9,7 +9,7 @@
 namespace osp {
 namespace {
 
-// Whether a subtree and the one to its left are the halves of a subtree.
+// True if a subtree and the one to its left are the halves of a subtree.
 bool joins(const GroupRun& left, const GroupRun& right) {
   return left.count == right.count && left.first % (2 * left.count) == 0 &&
          left.first + left.count == right.first;

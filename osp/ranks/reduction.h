@@ -1,5 +1,5 @@
-// Sums whose order of additions is a fixed binary tree over the groups of a step's sequences, so that
-// they have the same bits on any number of ranks:
+// Sums whose order of additions is a fixed binary tree over the groups of a step's sequences, so
+// that they have the same bits on any number of ranks:
 //
 //   groups  0   1   2   3   4   5      2, 4, 8, … neighbours that begin at a multiple of their
 //            \ /     \ /     \ /       number make a subtree; what is left over when the groups
@@ -7,8 +7,8 @@
 //              \     /        |
 //                 +-----------+
 //
-// A rank holds a run of neighbouring groups, hence one or a few whole subtrees, which it sums by itself
-// (GroupSums). The owner of a matrix adds the subtrees of all ranks (add_subtrees).
+// A rank holds a run of neighbouring groups, hence one or a few whole subtrees, which it sums by
+// itself (GroupSums). The owner of a matrix adds the subtrees of all ranks (add_subtrees).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -48,8 +48,8 @@ class GroupSums {
   int64_t added_ = 0;
 };
 
-// Adds the sums of subtrees that cover all groups, from left to right, in place; returns the last of
-// the tensors, which has the sum of all.
+// Adds the sums of subtrees that cover all groups, from left to right, in place; returns the last
+// of the tensors, which has the sum of all.
 at::Tensor add_subtrees(const std::vector<GroupRun>& trees, std::vector<at::Tensor> sums);
 
 }  // namespace osp

@@ -1,6 +1,8 @@
 // A chart as data: plotly traces and axes, and beside them the same numbers as a table. Colours,
 // fonts and line styles are chosen in the page's script from each trace's `meta.run`. Plotly reads
 // markup in names and categories, so those are escaped (escaped_list() in chart_parts.h).
+//
+// Tested by tests/python/test_report_browser.py.
 #pragma once
 
 #include <cstddef>

@@ -1,14 +1,15 @@
-// The paper's claims, judged by the models of a report. claims.json lists what the paper says, where,
-// and how it is judged: an object of "source", "models" (recipes by name) and "claims", each with
-//   "says", "reference", "number" (which one is needed), "of" and, for a comparison, "against" (names
-//   of models), and a rule:
+// The paper's claims, judged by the models of a report. claims.json lists what the paper
+// says, where, and how it is judged: an object of "source", "models" (recipes by name) and
+// "claims", each with
+//   "says", "reference", "number" (which one is needed), "of" and, for a comparison, "against"
+//   (names of models), and a rule:
 //     "size below": |number| < limit · "at least": number >= limit
 //     "less", "more": the number of "of" is less or more than that of "against"
 //     "times": that of "against" >= factor * max(|that of "of"|, floor)
 //     "share": that of "of" >= factor * that of "against"
 //   "same_rate" and "same_machine" restrict "against" to runs of that kind.
-// Every model of one side is held against every one of the other. Models are told apart by their
-// recipes.
+// Every model of one side is held against every one of the other. Models are told apart by
+// their recipes.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-// The chart of damage: how much each way of quantizing adds to a model's perplexity on the same text.
-// Tested by tests/python/test_report_damage.py.
+// The chart of damage: how much each way of quantizing adds to a model's perplexity on the same
+// text. Tested by tests/python/test_report_damage.py.
 #pragma once
 
 #include <vector>

@@ -12,8 +12,8 @@ namespace osp {
 // Reads all inputs in the given order. Equal names get the name of the folder above in front.
 // `labels` are NAME=TEXT with a model's name or key. Error(usage) for a label of no model, for a
 // run given twice and for a path that is neither a file nor a folder of osp; Error(damaged) or
-// Error(unsupported) naming the file for one that is broken or of another kind. `live`: see
-// read_run.
+// Error(unsupported) naming the file for one that is broken or of another kind. `live`:
+// see read_run.
 std::vector<RunData> read_inputs(const std::vector<std::string>& paths,
                                  const std::vector<std::string>& labels, bool live = false);
 

@@ -1,5 +1,8 @@
-// What a perplexity was measured on. Perplexities of different texts, token counts or windows are
-// different quantities: they are never put into one figure, and each stands beside its measurement.
+// The data that a perplexity was measured on. Perplexities of different texts, token counts or
+// windows are different quantities: they are never put into one figure, and each stands beside
+// its measurement.
+//
+// Tested by tests/python/test_report_measurements.py.
 #pragma once
 
 #include <cstdint>

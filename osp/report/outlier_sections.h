@@ -9,8 +9,8 @@
 
 namespace osp {
 
-// Each function returns HTML with everything from the runs escaped; "" where there is nothing to
-// show.
+// Each function returns HTML with everything from the runs escaped; "" where there is
+// nothing to show.
 
 // Where each run's largest activation was found.
 std::string largest_section(const std::vector<RunData>& runs);

@@ -10,8 +10,8 @@
 
 namespace osp {
 
-// Each function returns HTML with everything from the runs escaped; "" where there is nothing to
-// show.
+// Each function returns HTML with everything from the runs escaped; "" where there is
+// nothing to show.
 
 // The settings in which the recipes differ, and each recipe in full, folded up.
 std::string recipe_section(const std::vector<RunData>& runs);

@@ -1,4 +1,6 @@
 // The keys of result files as words for people: tasks, metrics, tensors.
+//
+// Tested by tests/python/test_report_items.py.
 #pragma once
 
 #include <string>

@@ -15,7 +15,8 @@ namespace {
 constexpr double kPixelsPerLayer = 16;
 constexpr double kPixelsPerMethod = 44;
 
-// What any of the models was measured on, in order of appearance: an alternative of a chart each.
+// The data that any of the models was measured on, in order of appearance: an alternative
+// of a chart each.
 std::vector<Measurement> all_measurements(const std::vector<RunData>& runs) {
   std::vector<Measurement> all;
   std::vector<std::string> keys;

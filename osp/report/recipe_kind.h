@@ -1,5 +1,5 @@
-// What tells trained models apart: optimizer, norm and embedding projection, read from the recipe.
-// A folder's name says nothing. Tested by claims_test.cpp.
+// The kind of a trained model, which tells it from others: optimizer, norm and embedding
+// projection, read from the recipe. A folder's name says nothing. Tested by claims_test.cpp.
 #pragma once
 
 #include <string>

@@ -39,7 +39,7 @@ TaskResult read_task(const std::string& name, const Json& item, const std::strin
   return task;
 }
 
-// What a result of osp eval was measured on; `file` holds what all its results share.
+// The data that a result of osp eval was measured on; `file` holds what all its results share.
 Measurement read_measurement(const Json& item, const Json& file, const std::string& where) {
   Measurement at{.text = string_or_empty(file, "data", where),
                  .tokens = int_or(item, "tokens", 0, where),

@@ -35,8 +35,8 @@ struct Outliers {
   ReportedActivation largest;
 };
 
-// Counts of the entries of one hidden state, or of attention logits, over equal bins of [low,
-// high].
+// Counts of the entries of one hidden state, or of attention logits, over equal bins of
+// [low, high].
 struct ReportedHistogram {
   std::string point;
   int64_t layer = 0;
@@ -117,15 +117,15 @@ struct ReportedSinks {
   double value_norm_ratio = std::numeric_limits<double>::quiet_NaN();  // sink over others
 };
 
-// Noise of single tensors rounded to 4 bits, as osp analyze predicts it without quantizing the
-// model.
+// Noise of single tensors rounded to 4 bits, as osp analyze predicts it without
+// quantizing the model.
 struct PredictedNoise {
   std::string what = {};  // "query", "weights"
   std::vector<LayerNoise> layers = {};
 };
 
-// What outliers cost a model at few bits, and what else does (osp analyze, "cost"). Divergences from
-// the model at 16 bits in nats per token, rounded to nearest.
+// The cost of outliers and of the rest at few bits (osp analyze, "cost"). Divergences
+// from the model at 16 bits in nats per token, rounded to nearest.
 struct ReportedCost {
   struct Basis {
     std::string name;

@@ -19,8 +19,8 @@ struct TextSample {
   std::string text;
 };
 
-// One model: its training and its measurements. A model without its run folder has no curves and no
-// recipe.
+// One model: its training and its measurements. A model without its run folder has no curves
+// and no recipe.
 struct RunData : ModelResults {
   std::string path;              // the run folder; "" without one
   std::string name;              // the folder's name

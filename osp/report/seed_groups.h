@@ -1,4 +1,6 @@
 // Runs of one recipe with several seeds as one model: means, and the lowest and highest over seeds.
+//
+// Tested by tests/python/test_report_sizes.py.
 #pragma once
 
 #include <string>

@@ -53,7 +53,7 @@ std::string tax_cell(const ReportedCost& cost) {
                      with_minus(fmt::format("{:.0f} %", 100 * cost.share)));
 }
 
-// What the outliers of both cost; "" where it was not measured.
+// The cost of the outliers of both; "" where it was not measured.
 std::string tax_sentence(const RunData& other, const RunData& osp) {
   if (!std::isfinite(other.cost.share) || !std::isfinite(osp.cost.share)) return "";
   const auto percent = [](double share) {

@@ -12,12 +12,12 @@
 namespace osp {
 
 // | | tokens | loss | excess kurtosis | largest | measured on | PPL 16-16-16 | PPL 4-4-4 (RTN) |
-// damage | with FFN Hadamard | outlier tax |, a row per run: validation loss at the end, outliers of
-// the finished model, perplexities of one measurement with its text, tokens and window, damage =
-// relative increase of the perplexity at 4 bits, the same with a Hadamard in front of the down
-// projection, and the outlier tax in nats with its share (both columns only where a run has them).
-// "–" for a missing number, with the reason where 16 and 4 bits were measured, but not together.
-// With `join`, a row per recipe: means and standard deviations over its seeds.
+// damage | with FFN Hadamard | outlier tax |, a row per run: validation loss at the end, outliers
+// of the finished model, perplexities of one measurement with its text, tokens and window,
+// damage = relative increase of the perplexity at 4 bits, the same with a Hadamard in front of the
+// down projection, and the outlier tax in nats with its share (both columns only where a run has
+// them). "–" for a missing number, with the reason where 16 and 4 bits were measured, but not
+// together. With `join`, a row per recipe: means and standard deviations over its seeds.
 HtmlTable summary_table(const std::vector<RunData>& runs, bool join = false);
 
 // The table without the columns that hold nothing but "–".

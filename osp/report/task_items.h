@@ -1,6 +1,6 @@
 // Single items of benchmarks (osp eval --save-items), and two numbers of bits compared on the same
-// items: the error of a difference of two scores is that of the items' differences, which is smaller
-// than that of two independent scores.
+// items: the error of a difference of two scores is that of the items' differences, which is
+// smaller than that of two independent scores.
 #pragma once
 
 #include <cstdint>

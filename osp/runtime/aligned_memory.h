@@ -1,5 +1,7 @@
 // Memory that begins at a page, zero-filled, in huge pages where the system has them: streams of
 // weights from 4 KB pages reach 60 % of what the memory gives.
+//
+// Tested by engine_test.cpp and panel_file_test.cpp.
 #pragma once
 
 #include <cstddef>

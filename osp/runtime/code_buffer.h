@@ -1,7 +1,9 @@
-// The codes of the rows of a step as products read them, with the scale, zero and sum of each segment
-// of each row: in tiles of up to 8 rows, interleaved (code_products.h), or whole, in tiles of up to
-// 32 rows, for the products of many rows. On a grid of two digits a row of numbers is two
+// The codes of the rows of a step as products read them, with the scale, zero and sum of each
+// segment of each row: in tiles of up to 8 rows, interleaved (code_products.h), or whole, in tiles
+// of up to 32 rows, for the products of many rows. On a grid of two digits a row of numbers is two
 // neighbouring rows of codes, the high digits first.
+//
+// Tested by linear_product_test.cpp.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +19,8 @@ struct RowTile {
   int size = 0;  // index into kTileRows: the smallest tile that holds them; if wide, into `tiles`
 };
 
-// Bytes from a whole row to the next: an odd number of lines, since rows at powers of two would share
-// few places of the first-level cache.
+// Bytes from a whole row to the next: an odd number of lines, since rows at powers of two would
+// share few places of the first-level cache.
 constexpr int64_t whole_row_bytes(int64_t columns) {
   return (kernels::wide_steps(columns) | 1) * kernels::kWideColumns;
 }

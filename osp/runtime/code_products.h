@@ -1,7 +1,7 @@
 // Integer products of 4-bit (or 8-bit) unsigned codes with signed bytes, on raw pointers, for one
-// tile of rows and outputs. The one inner loop of the engine: linear layers (codes of weights and of
-// activations), attention (codes of keys and values, digits of queries and probabilities) and the
-// head. Sums are exact in 32 bits, so that every instruction set gives the same integers.
+// tile of rows and outputs. The one inner loop of the engine: linear layers (codes of weights and
+// of activations), attention (codes of keys and values, digits of queries and probabilities) and
+// the head. Sums are exact in 32 bits, so that every instruction set gives the same integers.
 //
 // A panel holds the codes of 16 outputs in lines of 64 bytes:
 //
@@ -36,11 +36,11 @@ struct alignas(kLineBytes) Line {
   uint8_t bytes[kLineBytes];
 };
 
-// Products of 16 or 32 rows with one or two panels, 64 columns in a step. Rows lie whole, `a_stride`
-// bytes apart; panels are lines of 16 outputs × 4 columns, 16 for each step. Where the columns are no
-// multiple of 64, one of the operands is zero behind the last column and the other is readable.
-// Rows beyond those that are wanted are multiplied too: they must be readable, and `out`, in the
-// order of CodeTile's, must have room for them.
+// Products of 16 or 32 rows with one or two panels, 64 columns in a step. Rows lie whole,
+// `a_stride` bytes apart; panels are lines of 16 outputs × 4 columns, 16 for each step. Where the
+// columns are no multiple of 64, one of the operands is zero behind the last column and the other
+// is readable. Rows beyond those that are wanted are multiplied too: they must be readable, and
+// `out`, in the order of CodeTile's, must have room for them.
 inline constexpr int64_t kWideRows = 16;
 inline constexpr int64_t kWidePanels = 2;
 inline constexpr int64_t kWideColumns = 64;

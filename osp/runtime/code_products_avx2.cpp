@@ -26,8 +26,8 @@ inline __m256i half_line(const uint8_t* line, int half) {
 
 inline void pin(__m256i& x) { __asm__("" : "+x"(x)); }
 
-// R rows, of a tile of `tile_rows`, and one panel. Sums of 32 bits lie in `out`, so that those of 16 bits
-// have the registers.
+// R rows, of a tile of `tile_rows`, and one panel. Sums of 32 bits lie in `out`, so that those of
+// 16 bits have the registers.
 template <int R>
 void nibble_rows(const int8_t* a, int64_t tile_rows, const uint8_t* panel, int64_t lines,
                  int largest, int32_t* out, int64_t out_stride) {

@@ -18,7 +18,7 @@ constexpr int64_t kPassRows = 64;
 // Tokens of a text whose keys and values one thread writes: whole lines of the panels of values.
 constexpr int64_t kPieceTokens = 16;
 
-// What kernels take for gains and offsets, which a model may not have.
+// Gains and offsets as kernels take them: null where a model has none.
 const float* data_or_null(const std::vector<float>& x) { return x.empty() ? nullptr : x.data(); }
 
 void scale(float* x, float factor, int64_t count) {
@@ -65,6 +65,7 @@ KvShape Engine::kv_shape() const {
 
 std::span<const float> Engine::read(std::span<const EngineRun> runs) {
   const ModelConfig& config = model_->config;
+  // Refuse what does not fit, and ids outside of the vocabulary.
   int64_t total = 0;
   for (const EngineRun& run : runs) {
     const auto count = static_cast<int64_t>(run.tokens.size());
@@ -99,6 +100,7 @@ std::span<const float> Engine::read(std::span<const EngineRun> runs) {
   for (int64_t first = 0; first < total; first += kPassRows) {
     leave_if_stopped("a model was running");
     const int64_t now = std::min(kPassRows, total - first);
+    // Look up the embeddings of these rows.
     rows_.assign(all.begin() + first, all.begin() + first + now);
     stream_.resize(static_cast<size_t>(now * config.width));
     for (int64_t r = 0; r < now; ++r) {
@@ -112,6 +114,7 @@ std::span<const float> Engine::read(std::span<const EngineRun> runs) {
     }
     pass(first, now);
   }
+  // The texts become longer only if all numbers are finite.
   if (not_finite_) {
     fail(ErrorCode::damaged,
          "the model's activations are not finite: its weights or scales are damaged");
@@ -184,6 +187,7 @@ void Engine::append_keys_and_values(int64_t layer) {
   const int64_t pairs = config.rotates(layer) ? row_pairs : 0;
   const auto eps = static_cast<float>(config.norm_eps);
   const auto rows = static_cast<int64_t>(rows_.size());
+  // Normalise queries and keys over all heads, where the model does.
   if (config.qk_norm && config.qk_norm_wide) {
     for (int64_t r = 0; r < rows; ++r) {
       float* q = wide_.data() + r * N;
@@ -192,7 +196,8 @@ void Engine::append_keys_and_values(int64_t layer) {
     }
   }
   const kernels::HadamardPlan plan = model_->key_hadamard.plan();
-  // By key/value head and piece of a text: tokens that share lines of the values' panels stay together.
+  // By key/value head and piece of a text: tokens that share lines of the values' panels
+  // stay together.
   std::vector<int64_t> pieces = {0};
   for (int64_t r = 1; r < rows; ++r) {
     const Row &row = rows_[static_cast<size_t>(r)], &before = rows_[static_cast<size_t>(r - 1)];
@@ -203,6 +208,7 @@ void Engine::append_keys_and_values(int64_t layer) {
   pool_.split(Hkv * num_pieces, [&](int64_t begin, int64_t end) {
     float scratch[kernels::kLargestHead + 16];
     uint8_t codes[2 * kernels::kLargestHead];
+    // Norm of a head, rotary embedding and Hadamard transform.
     const auto turn = [&](float* x, const std::vector<float>& gain, int64_t position) {
       if (config.qk_norm && !config.qk_norm_wide) kernels_.rms_norm(x, gain.data(), x, K, eps);
       kernels_.rope(x, cos_.data() + position * row_pairs, sin_.data() + position * row_pairs,
@@ -217,13 +223,16 @@ void Engine::append_keys_and_values(int64_t layer) {
         const int64_t position = rows_[static_cast<size_t>(r)].position;
         const int64_t group = H / Hkv;
         const auto growth = static_cast<float>(query_scale(config.rope_scaling, position));
+        // Prepare the queries that read this head.
         for (int64_t q = head * group; q < (head + 1) * group; ++q) {
           turn(row + q * K, l.query_gain, position);
           if (growth != 1.0f) scale(row + q * K, growth, K);
         }
+        // Prepare the key; the value is stored as it is.
         float* key = row + (H + head) * K;
         const float* value = row + (H + Hkv + head) * K;
         turn(key, l.key_gain, position);
+        // Round both to codes, and put them into the page of the position.
         KvPage& page = rows_[static_cast<size_t>(r)].sequence->page_of(position);
         const int64_t slot = position % kernels::kPageTokens;
         float scale, zero;
@@ -251,6 +260,7 @@ void Engine::attend(int64_t layer) {
   };
   std::vector<Task> tasks;
   const auto rows = static_cast<int64_t>(rows_.size());
+  // Neighbouring rows of one sequence are cut into tasks, for each head.
   for (int64_t begin = 0, end = 0; begin < rows; begin = end) {
     while (end < rows &&
            rows_[static_cast<size_t>(end)].sequence == rows_[static_cast<size_t>(begin)].sequence) {
@@ -267,6 +277,7 @@ void Engine::attend(int64_t layer) {
     alignas(64) float outputs[kTileQueries][kernels::kLargestHead];
     for (int64_t i = from; i < to; ++i) {
       const Task& task = tasks[static_cast<size_t>(i)];
+      // Gather the pages of the sequence, and the queries with the keys that they see.
       const KvSequence& sequence = *rows_[static_cast<size_t>(task.first_row)].sequence;
       pages.clear();
       for (const auto& page : sequence.pages()) pages.push_back(page->part(layer, task.head));
@@ -292,6 +303,7 @@ void Engine::attend(int64_t layer) {
         tile.first_visible[q] =
             window > 0 ? std::max<int64_t>(0, tile.position[q] - window + 1) : 0;
       }
+      // Compute, and round the outputs for the output projection.
       kernels_.attention(tile, products_);
       for (int64_t q = 0; q < task.queries; ++q) {
         const int64_t at = head_of(q) * K;

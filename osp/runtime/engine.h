@@ -1,8 +1,8 @@
 // The integer engine: a quantized Llama on 4-bit codes, from tokens to final states and logits.
 //
 // The bits of every result depend on the model and the tokens of a sequence alone: not on the
-// instruction set, the number of threads, how a text is cut into passes, or which sequences are in a
-// pass beside it. docs/numerics.md ("Integer engine") has the arithmetic.
+// instruction set, the number of threads, how a text is cut into passes, or which sequences are in
+// a pass beside it. docs/numerics.md ("Integer engine") has the arithmetic.
 //
 // Tested by engine_test.cpp and tests/python/test_engine.py.
 #pragma once
@@ -63,8 +63,8 @@ class Engine {
   void logits(std::span<const float> states, std::span<float> out);
   Head& head() { return head_; }
 
-  // Called with every row of codes, less the zero's shift if they are inputs of 8 bits; slow, for tests.
-  // One thread only.
+  // Called with every row of codes, less the zero's shift if they are inputs of 8 bits; slow, for
+  // tests. One thread only.
   std::function<void(TapPoint, int64_t layer, int64_t row, std::span<const int32_t> codes)> trace;
 
  private:

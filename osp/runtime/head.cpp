@@ -233,10 +233,12 @@ int32_t Head::greedy(std::span<const float> state, std::span<const float> logits
   const auto error = [&](int64_t v) {
     return scale[v] * of_scale + weight[v] * of_weight + std::abs(z[v]) * 0x1p-20f;
   };
+  // Find the best lower bound, and the best upper one of each block.
   const int64_t whole = count / kPanelOutputs * kPanelOutputs;
   std::vector<float> upper(static_cast<size_t>((whole + kBoundLogits - 1) / kBoundLogits));
   float best = kernels_.logit_bounds(z, scale, weight, whole, of_scale, of_weight, upper.data());
   for (int64_t v = whole; v < count; ++v) best = std::max(best, z[v] - error(v));
+  // Compute in 16 bits what may be the largest; of equal logits the first wins.
   int32_t winner = -1;
   float winning = 0.0f;
   const auto judge = [&](int64_t begin, int64_t end) {
@@ -250,6 +252,7 @@ int32_t Head::greedy(std::span<const float> state, std::span<const float> logits
       }
     }
   };
+  // Look only into blocks whose upper bound reaches the best lower one.
   for (int64_t block = 0; block < whole; block += kBoundLogits) {
     if (upper[static_cast<size_t>(block / kBoundLogits)] >= best) {
       judge(block, std::min(whole, block + kBoundLogits));

@@ -1,12 +1,14 @@
 // The head in 16, 8 or 4 bits.
 //
 //   16   z_v = Σ_i w_vi h_i in fp32 (16 partial sums), w in fp16
-//   8    z_v = (float(H) · 128 + float(L)) · s_v · s_h: codes c_v = round(w_v / s_v), s_v = max |w_v| /
-//        127; h as two 7-bit digits; H = Σ c · high, L = Σ c · low, exact integers
+//   8    z_v = (float(H) · 128 + float(L)) · s_v · s_h: codes c_v = round(w_v / s_v),
+//        s_v = max |w_v| / 127; h as two 7-bit digits; H = Σ c · high, L = Σ c · low,
+//        exact integers
 //   4    the same with 4-bit codes, s_v = max |w_v| / 7
 //
-// The greedy token of the 16-bit head at the cost of the others: only rows whose logit, plus a bound
-// of its error, reaches the best lower bound can be the largest; these few are computed in 16 bits.
+// The greedy token of the 16-bit head at the cost of the others: only rows whose logit, plus
+// a bound of its error, reaches the best lower bound can be the largest; these few are
+// computed in 16 bits.
 //
 //   |z8 − z16| ≤ s_v ‖h‖₁ / 2 + s_h ‖c_v‖₁ s_v / 2 + rounding of the two fp32 computations
 //
@@ -33,14 +35,15 @@ struct HeadPanels {
   static int64_t panel_bytes(int64_t width, int64_t bits);
 };
 
-// Quantizes a table fp16 [vocabulary, width] to 8 or 4 bits; the same bytes at every instruction set.
+// Quantizes a table fp16 [vocabulary, width] to 8 or 4 bits; the same bytes at every
+// instruction set.
 HeadPanels pack_head(std::span<const uint16_t> table, int64_t vocabulary, int64_t width,
                      int64_t bits, const kernels::EngineKernels& kernels);
 
 class Head {
  public:
-  // `table` fp16 [vocabulary, width], must outlive the head. `bits` 16, 8 or 4; `packed` is taken for
-  // the panels if it has so many bits.
+  // `table` fp16 [vocabulary, width], must outlive the head. `bits` 16, 8 or 4; `packed` is taken
+  // for the panels if it has so many bits.
   Head(std::span<const uint16_t> table, int64_t vocabulary, int64_t width, int64_t bits,
        const kernels::EngineKernels& kernels, const kernels::CodeProducts& products,
        const HeadPanels& packed = {});
@@ -57,7 +60,7 @@ class Head {
  private:
   void full_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const;
   void code_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const;
-  // The same by WideProducts: states are whole rows of digits.
+  // code_logits() by WideProducts: states are whole rows of digits.
   void wide_logits(const float* states, int64_t rows, float* out, WorkerPool& pool) const;
   // Logits of neighbouring panels for some states from the products of their digits, which are rows
   // 2 s and 2 s + 1; `sums` has the sums of both digits of each state.

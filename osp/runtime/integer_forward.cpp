@@ -78,6 +78,7 @@ at::Tensor IntegerForward::windows(const at::Tensor& tokens_BT) {
 }
 
 at::Tensor IntegerForward::packed(const at::Tensor& tokens_1N, const ForwardOptions& options) {
+  // Forget the texts of another cache.
   if (options.cache == nullptr || options.cache != cache_) texts_.clear();
   cache_ = options.cache;
   const int64_t D = engine_->config().width;
@@ -95,6 +96,7 @@ at::Tensor IntegerForward::packed(const at::Tensor& tokens_1N, const ForwardOpti
     std::vector<EngineRun> runs;
     std::vector<size_t> taken;
     for (size_t i = 0; i < done.size(); ++i) {
+      // Pass over segments that are read, or whose context is not.
       if (done[i]) continue;
       const Segment& segment = options.segments[i];
       const auto waits = [&](const KeyRange& range) {
@@ -122,6 +124,7 @@ at::Tensor IntegerForward::packed(const at::Tensor& tokens_1N, const ForwardOpti
       } else {
         texts_.insert_or_assign(slot, engine_->new_sequence());
       }
+      // Append the tokens of the segment to its text.
       KvSequence& text = texts_.at(slot);
       OSP_CHECK(text.length() == segment.position(), "a text of {} tokens at position {}",
                 text.length(), segment.position());
@@ -130,6 +133,7 @@ at::Tensor IntegerForward::packed(const at::Tensor& tokens_1N, const ForwardOpti
       taken.push_back(i);
     }
     OSP_CHECK(!taken.empty(), "segments wait for each other");
+    // Read all of these at once, and put their states where the segments are.
     const auto states = engine_->read(runs);
     int64_t at = 0;
     for (const size_t i : taken) {

@@ -1,7 +1,7 @@
 // The integer engine as a tap: whatever runs a model with this tap (perplexity, divergence, tasks,
 // requests, generation) runs it in integers.
 //
-// Tested by integer_forward_test.cpp and tests/python/test_engine.py.
+// Tested by tests/python/test_engine.py.
 #pragma once
 
 #include <map>

@@ -2,11 +2,11 @@
 //
 // A page holds, for each layer and head, the codes of keys as 8 panels of 16 tokens and those of
 // values as head_size / 16 panels of 16 channels (code_products.h), so that attention reads them as
-// products read weights, and a scale and zero of each token's key and value. Codes of up to 4 bits are
-// nibbles, of up to 8 bytes, of 16 two planes of bytes. Pages are shared by
-// sequences that begin alike; a page that others hold is copied before it is written.
+// products read weights, and a scale and zero of each token's key and value. Codes of up to 4 bits
+// are nibbles, of up to 8 bytes, of 16 two planes of bytes. Pages are shared by sequences that
+// begin alike; a page that others hold is copied before it is written.
 //
-// Tested by kv_pages_test.cpp and engine_test.cpp.
+// Tested by engine_test.cpp and osp/serve/prefix_cache_test.cpp.
 #pragma once
 
 #include <atomic>

@@ -9,8 +9,8 @@
 
 namespace osp {
 
-// out [rows, outputs] = (residual +) the outputs that packed_linear.h defines; `residual` may be `out`
-// or null.
+// out [rows, outputs] = (residual +) the outputs that packed_linear.h defines; `residual` may be
+// `out` or null.
 void linear_product(const CodeBuffer& codes, const PackedLinear& weight,
                     const kernels::EngineKernels& kernels, const kernels::CodeProducts& products,
                     const float* residual, float* out, WorkerPool& pool);

@@ -16,7 +16,7 @@ struct PanelPlace {
   int64_t of(int64_t panel) const { return first + panel * step; }
 };
 
-// What is being packed.
+// A PackedLinear that is being filled.
 struct Packing {
   int bits;
   int64_t segment, segments, panel_bytes;
@@ -115,6 +115,7 @@ PackedLinear pack_linear(const std::vector<LinearPart>& parts, int64_t segment, 
   PackedLinear out;
   out.columns = parts.front().weight->columns();
   out.segment = segment;
+  // Add up the outputs, and find the widest codes of all parts.
   bool biased = false;
   for (const LinearPart& part : parts) {
     OSP_CHECK(part.weight->bits <= 8 && part.weight->columns() == out.columns &&
@@ -125,6 +126,7 @@ PackedLinear pack_linear(const std::vector<LinearPart>& parts, int64_t segment, 
     if (part.weight->bits > 4) out.bits = 8;
     biased = biased || part.bias.defined();
   }
+  // Allocate panels and scales.
   const auto scales = static_cast<size_t>(out.outputs * out.segments());
   Packing packing{
       .bits = out.bits,
@@ -136,12 +138,14 @@ PackedLinear pack_linear(const std::vector<LinearPart>& parts, int64_t segment, 
       .centre = std::vector<float>(scales),
       .bias = std::vector<float>(biased ? static_cast<size_t>(out.outputs) : 0),
       .shifted = std::vector<int32_t>(scales)};
+  // Pack each part behind the one before, or panels of the parts in turns.
   int64_t before = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     const auto index = static_cast<int64_t>(i), count = static_cast<int64_t>(parts.size());
     pack_part(parts[i], in_turns ? PanelPlace{index, count} : PanelPlace{before, 1}, packing);
     before += parts[i].weight->rows() / kPanelOutputs;
   }
+  // Hand the memory over.
   out.panels = std::move(packing.panels);
   out.scale = std::move(packing.scale);
   out.centre = std::move(packing.centre);

@@ -9,7 +9,7 @@
 //   u_t     b + zero of the weights,  c_t = Σ (code − zero)
 //   z_t     zero of the activations
 //
-// Tested by packed_linear_test.cpp.
+// Tested by linear_product_test.cpp and engine_test.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -58,7 +58,7 @@ PackedLinear pack_linear(const std::vector<LinearPart>& parts, int64_t segment, 
 
 // Writes codes + 8 (0 … 15) of 16 outputs into a panel; `codes` int8 [16, columns].
 void pack_panel(const int8_t* codes, int64_t columns, uint8_t* panel);
-// The same with codes + 128 (0 … 255) as bytes.
+// Writes codes + 128 (0 … 255) as bytes.
 void pack_byte_panel(const int8_t* codes, int64_t columns, uint8_t* panel);
 
 }  // namespace osp

@@ -17,7 +17,7 @@ using kernels::kPanelOutputs;
 constexpr size_t kAlignment = 64;
 constexpr const char* kFormat = "osp-panels";
 
-// ---- what the file holds -------------------------------------------------------------------------
+// ---- what the file holds ------------------------------------------------------------------------
 
 // f(name, linear layer, its grid, its outputs and columns) for the linear layers of a block.
 template <class Layer, class Function>
@@ -47,7 +47,7 @@ void for_channels(Layer& layer, const ModelConfig& config, const Function& f) {
 
 std::string layer_prefix(int64_t layer) { return fmt::format("layers.{}.", layer); }
 
-// ---- writing -------------------------------------------------------------------------------------
+// ---- writing ------------------------------------------------------------------------------------
 
 template <class Array>
 void add(std::vector<TensorEntry>& entries, std::string name, const char* dtype,
@@ -72,7 +72,7 @@ void add_linear(std::vector<TensorEntry>& entries, const std::string& name,
   add_flat(entries, name + ".bias", linear.bias);
 }
 
-// ---- reading -------------------------------------------------------------------------------------
+// ---- reading ------------------------------------------------------------------------------------
 
 class Reader {
  public:

@@ -17,14 +17,14 @@ namespace osp {
 
 inline constexpr int kPanelLayout = 1;
 
-// Writes the model and its 8-bit head to a file at `path` (not atomic by itself). `source`: SHA-256 of
-// the weights that the model was made from.
+// Writes the model and its 8-bit head to a file at `path` (not atomic by itself). `source`: SHA-256
+// of the weights that the model was made from.
 void write_panel_file(const RuntimeModel& model, const kernels::EngineKernels& kernels,
                       const std::string& source, const std::string& path);
 
-// The model of a panel file with the sizes and grids of `parts` (whose reader is not used). Error(damaged)
-// naming the tensor: missing, of another size, with sums that its codes do not have or numbers that
-// are not finite; Error(unsupported) for other versions, and as runtime_frame.
+// The model of a panel file with the sizes and grids of `parts` (whose reader is not used).
+// Error(damaged) naming the tensor: missing, of another size, with sums that its codes do not have
+// or numbers that are not finite; Error(unsupported) for other versions, and as runtime_frame.
 std::unique_ptr<const RuntimeModel> map_panel_file(const QuantizedParts& parts,
                                                    const kernels::CodeProducts& products,
                                                    const std::string& path);

@@ -1,4 +1,5 @@
-// A mapped model is the model that was written, bit for bit, and a file that is not is refused by name.
+// A mapped model is the model that was written, bit for bit, and a file that is not is
+// refused by name.
 #include "osp/runtime/panel_file.h"
 
 #include <gtest/gtest.h>
@@ -193,7 +194,7 @@ TEST(PanelFile, OfAnotherShapeIsRefused) {
     EXPECT_NE(error_of(other, path, code), "");
     EXPECT_EQ(code, ErrorCode::damaged);
   }
-  // What the engine cannot run is said before the file is looked at.
+  // A model that the engine cannot run is refused before the file is looked at.
   TestModel wide = model;
   wide.bits = {16, 8, 8};
   ErrorCode code = ErrorCode::usage;

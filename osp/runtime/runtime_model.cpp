@@ -297,7 +297,8 @@ std::unique_ptr<const RuntimeModel> make_runtime_model(const QuantizedParts& par
   const ModelConfig& config = parts.config;
   std::unique_ptr<RuntimeModel> model = runtime_frame(parts);
   {
-    // What stands around the blocks, first: its fp32 tables are given back before the layers come.
+    // The part around the blocks comes first: its fp32 tables are given back before the
+    // layers come.
     QuantizedWeights none;
     const ParameterStore store = parts.read(kOutsideBlocks, none);
     model->embedding = to_half(store.master(store.find(Role::embedding)), "the embedding");

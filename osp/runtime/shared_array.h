@@ -1,5 +1,7 @@
-// Numbers that do not change, wherever they lie: in a vector, in memory of huge pages or in a mapped
-// file, which is kept as long as anyone refers to them.
+// Numbers that do not change, wherever they lie: in a vector, in memory of huge pages or in a
+// mapped file, which is kept as long as anyone refers to them.
+//
+// Tested by panel_file_test.cpp.
 #pragma once
 
 #include <cstdint>

@@ -97,7 +97,8 @@ inline const kernels::CodeProducts& code_products_emulated_amx() {
   return table;
 }
 
-// Every level with products of many rows that runs here: the emulation, and AMX where the CPU has it.
+// Every level with products of many rows that runs here: the emulation, and AMX where the
+// CPU has it.
 inline std::vector<const kernels::CodeProducts*> wide_levels() {
   std::vector<const kernels::CodeProducts*> all = {&code_products_emulated_amx()};
   if (has_amx_int8()) all.push_back(&kernels::code_products_amx());

@@ -14,7 +14,7 @@
 
 namespace osp {
 
-// What a test's model has beside random weights.
+// The settings of a test's model, whose weights are random.
 struct TestModel {
   ModelConfig config;
   BitWidths bits{4, 4, 4};

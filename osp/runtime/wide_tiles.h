@@ -7,8 +7,10 @@
 //   load<t>(memory, stride)           register t from rows `stride` bytes apart
 //   store<t>(memory, stride)          the reverse
 //   zero<t>()
-//   multiply<c, a, b>()               c[m][n] += Σ_k Σ_j a[m][4 k + j] · b[k][4 n + j], c of 32 bits, a
-//                                     of signed and b of unsigned bytes
+//   multiply<c, a, b>()               c[m][n] += Σ_k Σ_j a[m][4 k + j] · b[k][4 n + j], c of 32
+//                                     bits, a of signed and b of unsigned bytes
+//
+// Tested by active_products_test.cpp and linear_product_test.cpp.
 #pragma once
 
 #include "osp/runtime/code_products.h"

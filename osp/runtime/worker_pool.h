@@ -2,9 +2,9 @@
 //
 // A phase is a number of items that the threads take one by one; the caller takes items too, and
 // returns when all are done, whether or not the others ever woke: a thread whose core is taken by
-// another process delays a phase by one item at most. Threads wait for the next phase by spinning for
-// some microseconds and sleep after that, so that a process with as many threads as cores starves
-// nobody.
+// another process delays a phase by one item at most. Threads wait for the next phase by spinning
+// for some microseconds and sleep after that, so that a process with as many threads as cores
+// starves nobody.
 //
 // Tested by worker_pool_test.cpp.
 #pragma once
@@ -26,8 +26,8 @@ class WorkerPool {
 
   int64_t threads() const { return static_cast<int64_t>(workers_.size()) + 1; }
 
-  // Calls task(i) once for every i from 0 to items − 1, in any order, side by side. The task must not
-  // throw. Not for two callers at once. At most 2^31 items.
+  // Calls task(i) once for every i from 0 to items − 1, in any order, side by side. The task must
+  // not throw. Not for two callers at once. At most 2^31 items.
   template <class Task>
   void run(int64_t items, const Task& task) {
     if (items == 1 || threads() == 1) {

@@ -1,4 +1,6 @@
 // Errors as clients of the OpenAI API read them.
+//
+// Tested by completion_request_test.cpp and tests/python/test_serve_http.py.
 #pragma once
 
 #include <stdexcept>
@@ -9,7 +11,7 @@
 
 namespace osp {
 
-// What a client is told when its request cannot be answered.
+// The answer to a client whose request cannot be carried out.
 struct ApiError : std::runtime_error {
   ApiError(int http_status, const std::string& message, std::string parameter = "",
            std::string error_code = "")

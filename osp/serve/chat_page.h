@@ -1,5 +1,5 @@
-// The page of `osp serve`: a chat with the model in a browser. Its parts are the files chat_page.html,
-// chat_page.css and chat_page.js, which the build embeds (cmake/embed.cmake).
+// The page of `osp serve`: a chat with the model in a browser. Its parts are the files
+// chat_page.html, chat_page.css and chat_page.js, which the build embeds (cmake/embed.cmake).
 //
 // Tested by chat_page_test.cpp and tests/python/test_serve_page.py.
 #pragma once

@@ -1,4 +1,6 @@
 // The text that a chat becomes for the model.
+//
+// Tested by completion_request_test.cpp.
 #pragma once
 
 #include <optional>
@@ -19,13 +21,13 @@ namespace osp {
 // Thread-safe after construction.
 class ChatPrompt {
  public:
-  // `template_text` is the model's own, "" for none. One that cannot be read (ChatTemplate) is refused
-  // when a chat comes, for the model serves completions all the same.
+  // `template_text` is the model's own, "" for none. One that cannot be read (ChatTemplate) is
+  // refused when a chat comes, for the model serves completions all the same.
   explicit ChatPrompt(const std::string& template_text = "", const SpecialTokenTexts& tokens = {});
 
-  // `messages` as clients send them: roles system, developer (rendered as system), user and assistant;
-  // content is a text, or parts of type "text", which are joined. ApiError(400) naming the message that
-  // cannot be rendered, or with the template's own refusal.
+  // `messages` as clients send them: roles system, developer (rendered as system), user and
+  // assistant; content is a text, or parts of type "text", which are joined. ApiError(400) naming
+  // the message that cannot be rendered, or with the template's own refusal.
   std::string render(const Json& messages) const;
 
  private:

@@ -17,7 +17,7 @@
 
 namespace osp {
 
-// What requests are checked against.
+// The model that is served, which requests are checked against.
 struct ServedModel {
   std::string id;                // its name to clients
   std::string fingerprint = {};  // of its files and of the engine's arithmetic

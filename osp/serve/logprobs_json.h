@@ -1,4 +1,6 @@
 // Log-probabilities of tokens in the two forms of the API.
+//
+// Tested by tests/python/test_serve.py.
 #pragma once
 
 #include <cstdint>

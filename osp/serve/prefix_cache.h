@@ -1,8 +1,8 @@
 // Pages of texts that were read before, for texts that begin alike.
 //
-// Whole pages of 128 tokens are found by a chain of hashes: SHA-256 of the page before and of the ids
-// of this one. The bits of a page depend on the tokens up to its end alone (engine.h), so that a text
-// that adopts pages is continued exactly as if it had been read.
+// Whole pages of 128 tokens are found by a chain of hashes: SHA-256 of the page before and of the
+// ids of this one. The bits of a page depend on the tokens up to its end alone (engine.h), so that
+// a text that adopts pages is continued exactly as if it had been read.
 //
 // Tested by prefix_cache_test.cpp and tests/python/test_serve.py.
 #pragma once

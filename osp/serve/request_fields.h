@@ -1,4 +1,6 @@
 // The parameters of a request, taken one by one; what nobody has taken is refused by name.
+//
+// Tested by completion_request_test.cpp.
 #pragma once
 
 #include <optional>
@@ -10,8 +12,8 @@
 
 namespace osp {
 
-// A parameter that is null counts as absent. ApiError(400) naming the parameter for a value of another
-// type or beyond its range.
+// A parameter that is null counts as absent. ApiError(400) naming the parameter for a value of
+// another type or beyond its range.
 class RequestFields {
  public:
   // `object` must outlive this.

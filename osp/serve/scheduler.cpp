@@ -155,7 +155,8 @@ void Scheduler::keep_pages(Text& text) {
   text.kept_pages = whole;
 }
 
-// What is read in this step: the newest token of each text, then prompts in the rows that are left.
+// The parts that are read in this step: the newest token of each text, then prompts in the rows
+// that are left.
 std::vector<Scheduler::Part> Scheduler::plan() {
   std::vector<Part> parts;
   int64_t rows = kStepRows;

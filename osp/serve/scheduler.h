@@ -1,9 +1,9 @@
 // The engine's thread: it continues many texts at once.
 //
-// A step is one pass of the engine over at most 64 rows: the newest token of every text that is being
-// written, and, in the rows that are left, parts of prompts. A text begins when the pages that it may
-// need at its longest are free, so that it never has to stop for another. What a text becomes does
-// not depend on the texts beside it, bit for bit (engine.h).
+// A step is one pass of the engine over at most 64 rows: the newest token of every text that is
+// being written, and, in the rows that are left, parts of prompts. A text begins when the pages
+// that it may need at its longest are free, so that it never has to stop for another. What a text
+// becomes does not depend on the texts beside it, bit for bit (engine.h).
 //
 // Tested by tests/python/test_serve.py.
 #pragma once
@@ -54,7 +54,7 @@ enum class TextEnd { end_token, length, stopped };
 class TextListener {
  public:
   virtual ~TextListener() = default;
-  // Whether anybody still waits for the text; asked before every step.
+  // True while anybody waits for the text; asked before every step.
   virtual bool wanted() = 0;
   // The prompt is read; `tokens` is empty unless its log-probabilities were asked for.
   virtual void on_prompt(std::span<const ScoredToken> tokens, int64_t cached_tokens) = 0;

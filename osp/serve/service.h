@@ -20,11 +20,11 @@ struct ServiceOptions {
   std::function<void(const std::string& url)> serving = nullptr;  // called once it listens
 };
 
-// Whether `authorization` is "Bearer KEY" with one of the keys; takes as long for any wrong key.
+// True if `authorization` is "Bearer KEY" with one of the keys; takes as long for any wrong key.
 bool is_authorized(const std::string& authorization, const std::vector<std::string>& keys);
 
-// Answers requests until SIGTERM, SIGINT or SIGHUP, then finishes the texts in progress. These signals
-// must be blocked in every thread of the process (block_stop_signals). A second signal:
+// Answers requests until SIGTERM, SIGINT or SIGHUP, then finishes the texts in progress. These
+// signals must be blocked in every thread of the process (block_stop_signals). A second signal:
 // Error(interrupted) at once.
 void run_service(const ServedModel& model, Engine& engine, const SchedulerOptions& scheduler,
                  const ServiceOptions& options);

@@ -1,4 +1,6 @@
 // Members, elements and slices of values.
+//
+// Tested by tests/python/test_chat_template.py.
 #pragma once
 
 #include <string_view>

@@ -1,4 +1,6 @@
 // The arguments of a call, and their names.
+//
+// Tested by tests/python/test_chat_template.py.
 #pragma once
 
 #include <initializer_list>

@@ -1,4 +1,6 @@
 // Jinja's tests: what may follow `is`.
+//
+// Tested by tests/python/test_chat_template.py.
 #pragma once
 
 #include <string>

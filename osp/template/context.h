@@ -1,5 +1,7 @@
 // One rendering: its limits, the line it is at, and the values that may refer to each other in
 // circles. Whatever makes a value of a size that the template decides makes it here.
+//
+// Tested by chat_template_test.cpp and tests/python/test_chat_template.py.
 #pragma once
 
 #include <fmt/format.h>

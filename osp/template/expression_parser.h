@@ -1,4 +1,6 @@
 // Expressions of templates, by recursive descent.
+//
+// Tested by chat_template_test.cpp and tests/python/test_chat_template.py.
 #pragma once
 
 #include <string>
@@ -35,8 +37,8 @@ class ExpressionParser {
   // Filters of a block: | was taken, or nothing for {% filter %}. They apply to a null part.
   ExpressionPointer parse_filters(ExpressionPointer value, bool begins_with_bar);
 
-  // Within, filters and tests that are unknown are refused only when they are reached: Jinja does so in
-  // the branches of an if.
+  // Within, filters and tests that are unknown are refused only when they are reached: Jinja does
+  // so in the branches of an if.
   class Branch {
    public:
     explicit Branch(ExpressionParser& parser) : parser_(parser) { ++parser_.branches_; }

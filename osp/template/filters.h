@@ -1,4 +1,6 @@
 // Jinja's filters: value | name(arguments).
+//
+// Tested by tests/python/test_chat_template.py.
 #pragma once
 
 #include <string>

@@ -1,4 +1,6 @@
 // Runs a parsed template: expressions to values, statements to text.
+//
+// Tested by chat_template_test.cpp and tests/python/test_chat_template.py.
 #pragma once
 
 #include <memory>

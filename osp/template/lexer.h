@@ -1,5 +1,7 @@
 // The text of a chat template as tokens, with the white space removed that Jinja removes under
 // trim_blocks and lstrip_blocks and beside the markers `-`.
+//
+// Tested by chat_template_test.cpp and tests/python/test_chat_template.py.
 #pragma once
 
 #include <string>

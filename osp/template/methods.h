@@ -1,4 +1,6 @@
 // Methods of strings, lists and dicts, and the functions that every template can call.
+//
+// Tested by tests/python/test_chat_template.py.
 #pragma once
 
 #include <string>
@@ -10,9 +12,10 @@
 
 namespace osp::jinja {
 
-// Whether Python's type has a method of this name, supported here or not.
+// True if Python's type has a method of this name, supported here or not.
 bool has_method(const Value& value, std::string_view name);
-// Calls it; Error(unsupported) names a method that osp does not have or that would change the value.
+// Calls it; Error(unsupported) names a method that osp does not have or that would change
+// the value.
 Value call_method(Context& context, const Value& self, const std::string& name,
                   const Arguments& arguments);
 

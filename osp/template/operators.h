@@ -1,4 +1,6 @@
 // Python's operators on values: equality, order, membership, arithmetic.
+//
+// Tested by tests/python/test_chat_template.py.
 #pragma once
 
 #include <compare>

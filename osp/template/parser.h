@@ -1,4 +1,6 @@
 // Reads a chat template: tokens to statements and expressions, with Jinja's grammar.
+//
+// Tested by chat_template_test.cpp and tests/python/test_chat_template.py.
 #pragma once
 
 #include <string_view>

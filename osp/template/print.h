@@ -1,4 +1,6 @@
 // Values as text: Python's str and repr, and json.dumps.
+//
+// Tested by tests/python/test_chat_template.py.
 #pragma once
 
 #include <cstdint>

@@ -37,7 +37,7 @@ Value first_filter(Context& context, const Value& value, const Arguments& argume
   return items.empty() ? Value::undefined("there is no first item") : items.front();
 }
 
-// What Python's reversed() refuses: it needs elements, or the keys of a dict.
+// Error for what Python's reversed() refuses: it needs elements, or the keys of a dict.
 void need_reversible(Context& context, const Value& value) {
   if (value.is(Kind::list) && value.as_list().flavor == Flavor::iterator) {
     context.refuse("an iterator has no last item");
@@ -162,15 +162,15 @@ Value small_letters(Context& context, const Value& value) {
   return Value::text(lower(value.as_text()));
 }
 
-// What items are compared by: themselves or an attribute, in small letters.
+// The key that items are compared by: themselves or an attribute, in small letters.
 Value compare_key(Context& context, const Value& value, const Value* attribute_of,
                   bool ignore_case) {
   const Value key = attribute_of == nullptr ? value : attribute_path(context, value, *attribute_of);
   return ignore_case ? small_letters(context, key) : key;
 }
 
-// What items are sorted by: themselves, or the list of attributes that `attribute_of` names with
-// commas between them. Being a list, two undefined attributes are equal.
+// The key that items are sorted by: themselves, or the list of attributes that `attribute_of` names
+// with commas between them. Being a list, two undefined attributes are equal.
 Value sort_key(Context& context, const Value& value, const Value* attribute_of, bool ignore_case) {
   if (attribute_of == nullptr || !attribute_of->is(Kind::text)) {
     return compare_key(context, value, attribute_of, ignore_case);

@@ -81,7 +81,7 @@ Interpreter::Flow Interpreter::execute_branches(const Statement& statement) {
   return Flow::next;
 }
 
-// Whether an item passes the condition of its loop, which sees the item's names and no `loop`.
+// True if an item passes the condition of its loop, which sees the item's names and no `loop`.
 bool Interpreter::loop_condition(const Statement& statement, const Value& item) {
   const std::shared_ptr<Scope> outer = scope_;
   scope_ = context_.scope(outer);

@@ -1,4 +1,6 @@
 // Escapes in the string literals of templates.
+//
+// Tested by tests/python/test_chat_template.py.
 #pragma once
 
 #include <string>
@@ -6,7 +8,7 @@
 
 namespace osp::jinja {
 
-// What Python's "unicode-escape" makes of the characters between the quotes. Throws
+// The characters between the quotes as Python's "unicode-escape" decodes them. Throws
 // Error(damaged) for a cut escape and Error(unsupported) for \N{…} and surrogates.
 std::string unescape_string(std::string_view text, int line);
 

@@ -1,4 +1,6 @@
 // A parsed chat template.
+//
+// Tested by chat_template_test.cpp and tests/python/test_chat_template.py.
 #pragma once
 
 #include <memory>
@@ -55,7 +57,7 @@ struct Expression {
   std::vector<Comparison> comparisons;
 };
 
-// What is assigned to: a name, an attribute of a namespace, or several of them.
+// The target of an assignment: a name, an attribute of a namespace, or several of them.
 struct Target {
   std::string name;
   std::string attribute;  // empty: the name itself

@@ -263,7 +263,7 @@ constexpr FilterRow kTextFilters[] = {
     {"round", round_filter},
 };
 
-// Whether the text that a filter makes of a marked one is marked too.
+// True if the text that a filter makes of a marked one is marked too.
 bool keeps_markup(std::string_view name) {
   constexpr std::string_view kKeepers[] = {"trim",   "upper", "lower",   "capitalize",
                                            "string", "last",  "reverse", "indent"};

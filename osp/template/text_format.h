@@ -1,4 +1,6 @@
 // Python's str.format, as far as templates need it.
+//
+// Tested by tests/python/test_chat_template.py.
 #pragma once
 
 #include <string>

@@ -1,5 +1,7 @@
 // Values of chat templates: what Python would hold, as far as templates need it. Values are shared
 // and unchangeable, except namespaces, loops and the position of an iterator.
+//
+// Tested by chat_template_test.cpp and tests/python/test_chat_template.py.
 #pragma once
 
 #include <cstdint>
@@ -49,7 +51,8 @@ class Value {
   static Value real(double value) { return Value(value); }
   static Value text(std::string value);
   static Value undefined(std::string what);
-  // The same text, marked as HTML that needs no escaping (Python's Markup): + escapes what it is added to.
+  // This text, marked as HTML that needs no escaping (Python's Markup): + escapes what
+  // it is added to.
   Value as_markup() const;
   explicit Value(std::shared_ptr<List> list) : data_(std::move(list)) {}
   explicit Value(std::shared_ptr<const Dict> dict) : data_(std::move(dict)) {}
@@ -95,7 +98,7 @@ class Value {
   bool markup_ = false;  // of a text
 };
 
-// What Python would have made of a row of values.
+// The kind of sequence that Python would have made of a row of values.
 enum class Flavor {
   list,
   tuple,
@@ -126,7 +129,8 @@ struct Namespace {
   void set(const std::string& name, Value value);
 };
 
-// A running loop. With a condition the items that pass are found one by one, as the loop needs them.
+// A running loop. With a condition the items that pass are found one by one, as the loop
+// needs them.
 struct Loop {
   std::vector<Value> source;
   size_t next = 0;            // of the source

@@ -34,7 +34,7 @@ class PostProcessor {
   };
   void add(const Component& component);
   void add_template(const Component& component);
-  // What the processors so far make of a text.
+  // The parts that the processors so far make of a text.
   std::vector<Part> parts_ = {{true, {}}};
 };
 

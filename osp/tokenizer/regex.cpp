@@ -106,8 +106,8 @@ class Translator {
 
   void escape() {
     if (at_ + 1 >= in_.size()) refuse("\\ at the end");
-    // Oniguruma counts the superscripts and fractions of Latin-1 as word characters, but not in
-    // brackets.
+    // Oniguruma counts the superscripts and fractions of Latin-1 as word characters, but
+    // not in brackets.
     constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
     constexpr std::string_view kLatinNumbers = R"(\xB2\xB3\xB9\xBC-\xBE)";
     const char c = in_[at_ + 1];

@@ -1,4 +1,4 @@
-// What the ranks of a run settle before its first step: that they can train together, that they mean
+// Agreement of a run's ranks before its first step: that they can train together, that they mean
 // the same run, and that they see the folder which the first of them holds.
 //
 // Tested by tests/python/test_ranks.py.
@@ -15,8 +15,8 @@
 
 namespace osp {
 
-// Error(usage) if there are more ranks than groups of a step's sequences, or an optimizer cannot be
-// shared.
+// Error(usage) if there are more ranks than groups of a step's sequences, or an optimizer
+// cannot be shared.
 void check_ranks(int64_t ranks, const Recipe& resolved_recipe, const Routing& routing);
 
 // Error(usage), on all ranks, that names what differs between them: the program, the recipe (with
@@ -24,8 +24,8 @@ void check_ranks(int64_t ranks, const Recipe& resolved_recipe, const Routing& ro
 void check_agreement(const Ranks& ranks, const Recipe& resolved_recipe,
                      const std::string& data_fingerprint, const StartingWeights& start);
 
-// The run folder as `open` gives it on the first rank; the others learn from it where to go on from.
-// An Error of the first is that of all.
+// The run folder as `open` gives it on the first rank; the others learn from it where to go on
+// from. An Error of the first is that of all.
 RunFolder open_folder_of_first(const Ranks& ranks, const std::string& path, StartingWeights& start,
                                const std::function<RunFolder()>& open);
 

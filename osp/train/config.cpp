@@ -27,7 +27,8 @@ void flatten(const Json& object, const std::string& prefix, Json& values) {
   }
 }
 
-// The value of data.source without the paths, which do not decide results; other values as they are.
+// The value of data.source without the paths, which do not decide results; other values
+// as they are.
 Json without_paths(const FieldRef& field, Json value) {
   if (field.name != "data.source" || !value.is_array()) return value;
   for (Json& source : value) {
@@ -137,6 +138,7 @@ void check_groups(int64_t groups, int64_t sequences) {
 Recipe resolved_recipe(Recipe recipe, int64_t data_vocabulary) {
   TrainConfig& train = recipe.train;
   ModelConfig& model = recipe.model;
+  // The vocabulary is that of the data, unless the recipe has a larger one.
   const std::string path = sources_of(recipe.data)[0].path;
   if (!recipe.data.sources.empty()) recipe.data.sources = sources_of(recipe.data);
   if (model.vocabulary == 0) model.vocabulary = data_vocabulary;
@@ -153,10 +155,12 @@ Recipe resolved_recipe(Recipe recipe, int64_t data_vocabulary) {
         "to take the data's",
         model.vocabulary, data_vocabulary, path);
   }
+  // Complete the model, and check what is quantized in training.
   model = resolved_config(model);
   const BitWidths bits = parse_bits(recipe.qat.bits);
   if (bits.quantizes_kv_cache()) check_hadamard_size(model.head_size, "head size");
   check_qat(recipe.qat, recipe.schedule, bits);
+  // Divide a step into sequences and groups.
   if (train.batch_tokens % model.context != 0) {
     fail(ErrorCode::usage,
          "train.batch_tokens = {} is not a multiple of model.context = {}: choose {} or {}",
@@ -166,6 +170,7 @@ Recipe resolved_recipe(Recipe recipe, int64_t data_vocabulary) {
   const int64_t sequences = sequences_per_step(recipe);
   check_groups(train.reduction_groups, sequences);
   check_reduction(train);
+  // Steps follow from tokens, or tokens from steps.
   if (train.steps > 0 && train.tokens > 0 && train.tokens != train.steps * train.batch_tokens) {
     fail(
         ErrorCode::usage,
@@ -176,6 +181,7 @@ Recipe resolved_recipe(Recipe recipe, int64_t data_vocabulary) {
   if (train.steps == 0) train.steps = (train.tokens + train.batch_tokens - 1) / train.batch_tokens;
   if (train.steps == 0) fail(ErrorCode::usage, "train.steps and train.tokens are both 0: set one");
   train.tokens = train.steps * train.batch_tokens;
+  // Fit the micro-batch to the memory for activations.
   if (train.micro_batch_sequences == 0) {
     const double room = static_cast<double>(train.activation_memory_mb) * 1e6;
     // Size the micro-batch as if nothing were recomputed, so that the option cannot change results.
@@ -243,7 +249,7 @@ std::string recipe_differences(const Json& there, const Recipe& here) {
     differences.push_back(fmt::format("{} ({} there, {} here)", field.name, json_text(old_value),
                                       json_text(new_value)));
   }
-  // What is left must be fields that do not decide results, or are unknown to this program.
+  // The others must be fields that do not decide results, or are unknown to this program.
   for (const auto& [name, value] : old_values.items()) {
     const auto is_named = [&name = name](const FieldRef& field) { return field.name == name; };
     if (std::ranges::any_of(table.fields(), is_named)) continue;

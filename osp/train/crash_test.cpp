@@ -1,5 +1,5 @@
-// Faults at every call with which a run writes: killed there, or the call fails. Whatever it was, an
-// intact checkpoint stays and the resumed run ends bit for bit like an undisturbed one.
+// Faults at every call with which a run writes: killed there, or the call fails. Whatever it was,
+// an intact checkpoint stays and the resumed run ends bit for bit like an undisturbed one.
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
@@ -129,7 +129,7 @@ TEST_F(Crash, AKillAtAnyCallThatWritesLosesNothing) {
     const TracedEnd whole_run = undisturbed();
     if (!whole_run.can_trace) GTEST_SKIP() << "ptrace is forbidden here";
     ASSERT_EQ(whole_run.status, 0);
-    // What a save consists of: fewer kinds would mean that a call escapes the tracer.
+    // The calls that a save consists of: fewer kinds would mean that a call escapes the tracer.
     for (const char* name :
          {"openat", "write", "pwrite64", "fsync", "rename", "mkdir", "unlinkat"}) {
       EXPECT_GT(whole_run.names.count(name), 0u) << name;

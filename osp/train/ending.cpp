@@ -20,10 +20,10 @@ std::string record_path(const std::string& run) { return run + "/exit.json"; }
 // null instead of −1.
 Json known_step(int64_t step) { return step < 0 ? Json() : Json(step); }
 
-// The name of this start of torchrun, the same for all its restarts; "" without torchrun, or if it keeps
-// no logs. torchrun's name for the job does not tell two jobs apart: it is "none" by default, and a job
-// that Slurm queues again keeps its own. The folder of its logs does, whose name is that of the job and
-// random letters (LOGS/JOB_ab12cd34/attempt_0/0/error.json).
+// The name of this start of torchrun, the same for all its restarts; "" without torchrun, or if it
+// keeps no logs. torchrun's name for the job does not tell two jobs apart: it is "none" by default,
+// and a job that Slurm queues again keeps its own. The folder of its logs does, whose name is that
+// of the job and random letters (LOGS/JOB_ab12cd34/attempt_0/0/error.json).
 std::string launch_name() {
   const char* file = std::getenv("TORCHELASTIC_ERROR_FILE");
   if (file == nullptr) return "";
@@ -50,8 +50,8 @@ Value entry_or(const Json& record, const char* name, const Value& otherwise) {
   }
 }
 
-// While it lives no other rank on this file system reads and writes the record. The folder itself is
-// locked: the file `lock` in it belongs to the run. Without locks the ranks take their chances.
+// While it lives no other rank on this file system reads and writes the record. The folder itself
+// is locked: the file `lock` in it belongs to the run. Without locks the ranks take their chances.
 class RecordLock {
  public:
   explicit RecordLock(const std::string& run)
@@ -68,7 +68,7 @@ class RecordLock {
   int descriptor_;
 };
 
-// Whether what a rank has to say replaces the record that another has written.
+// True if what a rank has to say replaces the record that another has written.
 bool replaces(const Json& record, const Json& before, bool first_rank) {
   if (before.is_null()) return true;
   const bool is_root = record["is_root_cause"].get<bool>();

@@ -61,8 +61,8 @@ bool read_as_master(const Bank& bank) {
   return bank.kind == ParameterKind::gain || bank.kind == ParameterKind::bias;
 }
 
-// Replaces masters that only owners keep by tensors of their shape without memory, whose numbers are NaN:
-// whoever reads one by mistake is seen.
+// Replaces masters that only owners keep by tensors of their shape without memory, whose numbers
+// are NaN: whoever reads one by mistake is seen.
 void drop_masters(TrainState& state) {
   for (Bank& bank : state.store.banks) {
     if (!only_owners_keep(state, bank)) continue;
@@ -131,8 +131,8 @@ BankSlice overlap(const BankSlice& one, const BankSlice& other) {
   return {first, std::max(last - first, int64_t{0})};
 }
 
-// Starts to send each owner its matrices of a part of a bank's gradient: one sum per subtree. A rank has one
-// subtree or a few; in round n all send their n-th.
+// Starts to send each owner its matrices of a part of a bank's gradient: one sum per subtree. A
+// rank has one subtree or a few; in round n all send their n-th.
 std::vector<Round> start_rounds(const TrainState& state, size_t bank, const BankSlice& part,
                                 const std::vector<std::vector<GroupRun>>& trees,
                                 size_t num_rounds) {
@@ -230,8 +230,8 @@ void GradientExchange::send_from(const std::vector<int64_t>& first_slots) {
   }
 }
 
-// Waits for the oldest part, and adds what all ranks have of this rank's matrices: the subtrees of the first
-// rank first. What this rank has itself was never rounded.
+// Waits for the oldest part, and adds what all ranks have of this rank's matrices: the subtrees of
+// the first rank first. What this rank has itself was never rounded.
 void GradientExchange::receive_oldest() {
   const at::NoGradGuard no_grad;
   Part part = std::move(under_way_.front());

@@ -1,6 +1,6 @@
-// What the ranks of a run exchange: gradients to the owners of matrices, weights back, optimizer
-// state for checkpoints. All of it does nothing for a rank that is alone. Every rank must call these
-// functions in the same order.
+// The exchange between the ranks of a run: gradients to the owners of matrices, weights back,
+// optimizer state for checkpoints. All of it does nothing for a rank that is alone. Every rank must
+// call these functions in the same order.
 //
 // Tested by tests/python/test_ranks.py.
 #pragma once
@@ -16,32 +16,34 @@
 
 namespace osp {
 
-// Whether each rank keeps only the masters of the bank that it owns: those that no pass reads, as it has
-// bf16 copies of them.
+// True if each rank keeps only the masters of the bank that it owns: those that no pass reads, as
+// it has bf16 copies of them.
 bool only_owners_keep(const TrainState& state, const Bank& bank);
 
 // Before there are optimizers: gives the masters of such banks in `owned` memory of their own.
 void separate_owned_masters(TrainState& state);
 
-// Before training: every rank takes the first one's weights, and drops the masters that it does not own.
+// Before training: every rank takes the first one's weights, and drops the masters that
+// it does not own.
 void weights_of_first_rank(TrainState& state);
 
-// Brings the gradients of all ranks to the owners, who add them: those of all groups in the fixed tree
-// (osp/ranks/reduction.h). The sums are left in the gradients of `owned`. The bank gradients have the last of
-// this rank's subtrees, and group_sums the others.
+// Brings the gradients of all ranks to the owners, who add them: those of all groups in the fixed
+// tree (osp/ranks/reduction.h). The sums are left in the gradients of `owned`. The bank gradients
+// have the last of this rank's subtrees, and group_sums the others.
 //
-// What is complete may be sent while the backward pass goes on to the blocks in front of it. All ranks must make
-// the same calls in the same order.
+// Complete gradients may be sent while the backward pass goes on to the blocks in front of it. All
+// ranks must make the same calls in the same order.
 class GradientExchange {
  public:
   // For one step.
   explicit GradientExchange(TrainState& state);
   ~GradientExchange();
 
-  // Whether blocks_done() may be used: each rank has one group, so that nothing is to be added to it.
+  // True if blocks_done() may be used: each rank has one group, so that nothing is to be
+  // added to it.
   bool may_send_early() const;
-  // The gradients of the parameters from block `layer` on are complete: starts to send them, once they are
-  // enough to be worth a message.
+  // The gradients of the parameters from block `layer` on are complete: starts to send them, once
+  // they are enough to be worth a message.
   void blocks_done(int64_t layer);
   // All are complete: sends the rest, and waits for all sums.
   void finish();
@@ -58,9 +60,9 @@ class GradientExchange {
   std::vector<Part> under_way_;  // the oldest first
 };
 
-// After an update: brings compute copies up to date on every rank, and the masters that forward passes read
-// (gains, biases). The weights of one routing group may travel while those of the next are updated. All ranks
-// must make the same calls in the same order.
+// After an update: brings compute copies up to date on every rank, and the masters that forward
+// passes read (gains, biases). The weights of one routing group may travel while those of the next
+// are updated. All ranks must make the same calls in the same order.
 class WeightExchange {
  public:
   // For one step.
@@ -83,7 +85,8 @@ class WeightExchange {
 // Gathers all masters on the first rank, up to date, for checkpoints and the model.
 void masters_to_first_rank(TrainState& state);
 
-// One number per matrix of all banks, in the order of banks, from each rank's numbers about its own.
+// One number per matrix of all banks, in the order of banks, from each rank's numbers
+// about its own.
 std::vector<double> of_all_matrices(const TrainState& state, const std::vector<double>& of_owned);
 
 // Where a state tensor of an optimizer of `owned` lies in the whole one, along the first dimension.

@@ -17,7 +17,8 @@ namespace {
 // changes logits by their own size.
 constexpr double kLargestRelativeDifference = 1e-3;
 
-// What cannot be read back is not done: the files must give the weights in memory, each finite.
+// A model that cannot be read back is not done: the files must give the weights in
+// memory, each finite.
 void check_read_back(const ParameterStore& store, const std::string& folder,
                      const std::string& name) {
   const ParameterStore read = load_model_dir(folder);

@@ -26,7 +26,7 @@ constexpr double kMeasuring_s = 0.5;
 // The program with the tensor library, before any tensor.
 constexpr double kProgramBytes = 200e6;
 
-// What the backward pass needs beside the tensors that it keeps. Measured on models of 2 to 12
+// Memory of the backward pass beside the tensors that it keeps. Measured on models of 2 to 12
 // layers and 6 to 50 M parameters: four times what one block keeps, and an eighth of all that is
 // kept, which the allocator loses between blocks of memory of different size. Attention in fp32 has
 // five tensors of all scores of a layer.
@@ -91,7 +91,7 @@ double PeakRate::share(double flops_per_s) {
 
 namespace {
 
-// What a rank owns: its share of the banks, and the most that it receives for one of them.
+// The share of the banks that a rank owns, and the most that it receives for one of them.
 struct Owned {
   double scalars = 0;
   double adam_scalars = 0;
@@ -167,8 +167,8 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing, int
   memory.group_sums = groups.waiting * scalars * 4;
   // Of two banks at a time; parts in bf16 are made fp32 before they are added.
   if (ranks > 1) memory.exchange = 2 * most.received_bytes;
-  // The weights before an update whose norm is measured: Adam's, or with groups all that a rank owns.
-  // Half of them find room in what the backward pass has freed.
+  // The weights before an update whose norm is measured: Adam's, or with groups all that a rank
+  // owns. Half of them find room in what the backward pass has freed.
   memory.temporaries = 2 * (step_groups > 1 ? most.scalars : most.adam_scalars);
   if (saves_meanwhile || shares_masters) memory.snapshot += scalars * 4;
   if (saves_meanwhile || ranks > 1) memory.snapshot += state_bytes;

@@ -12,7 +12,8 @@
 namespace osp {
 
 // The largest gradient norm that optimizers can work with: they square gradients in fp32, and the
-// sum of squares of a norm of 1.8e19 overflows, which would silently freeze weights or make them NaN.
+// sum of squares of a norm of 1.8e19 overflows, which would silently freeze weights or
+// make them NaN.
 inline constexpr double kLargestGradientNorm = 1e18;
 
 // Holds the last accepted losses and gradient norms. Only finite values ever enter the window, and

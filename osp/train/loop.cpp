@@ -252,8 +252,8 @@ class Run {
     return validates || samples;
   }
 
-  // Saves unless this step is saved already. In the foreground the save is over on return. All ranks
-  // give the first one what they own, which writes it.
+  // Saves unless this step is saved already. In the foreground the save is over on return. All
+  // ranks give the first one what they own, which writes it.
   void save(bool background) {
     const Ranks& ranks = state_->ranks;
     if (saver_) saver_->wait();

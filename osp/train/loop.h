@@ -41,22 +41,22 @@ struct TrainOptions {
 };
 
 // Trains until train.steps and leaves RUN/model. Returns what `osp train --json` prints. Errors
-// beside those of the files: Error(memory) if the estimate exceeds the machine, Error(diverged) from
-// the guard or for weights that are not finite, Error(io) after several failed saves,
+// beside those of the files: Error(memory) if the estimate exceeds the machine, Error(diverged)
+// from the guard or for weights that are not finite, Error(io) after several failed saves,
 // Error(interrupted) after SIGTERM, SIGINT, SIGHUP or SIGUSR1, when the state was saved.
 Json train(const Recipe& recipe, const TrainOptions& options, Console& console);
 
-// The resolved recipe, with the vocabulary of its data; without the data, which is a warning, with its own.
-// Error(usage) for sizes or a schedule that contradict each other.
+// The resolved recipe, with the vocabulary of its data; without the data, which is a warning, with
+// its own. Error(usage) for sizes or a schedule that contradict each other.
 Recipe complete_recipe(const Recipe& recipe, Console& console);
 
-// What a resolved recipe takes of its data (describe_sources()); an empty list where the data does not
-// exist.
+// The data that a resolved recipe takes (describe_sources()); an empty list where the data
+// does not exist.
 Json describe_data(const Recipe& complete);
 
-// The object that --dry-run prints: describe_run() with the vocabulary of the data, and describe_data(). Fails where
-// train() would fail before it takes its folder; a path of data that does not exist is a warning,
-// because recipes are also read for their sizes. Allocates nothing.
+// The object that --dry-run prints: describe_run() with the vocabulary of the data, and
+// describe_data(). Fails where train() would fail before it takes its folder; a path of data that
+// does not exist is a warning, because recipes are also read for their sizes. Allocates nothing.
 Json dry_run(const Recipe& recipe, int64_t ranks, Console& console);
 
 }  // namespace osp

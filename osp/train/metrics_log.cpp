@@ -17,7 +17,7 @@ namespace {
 
 std::string reason() { return std::generic_category().message(errno); }
 
-// Whether a line is an object about a step up to `step`.
+// True if a line is an object about a step up to `step`.
 bool is_line_until(std::string_view line, int64_t step) {
   const Json object = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!object.is_object()) return false;

@@ -1,10 +1,11 @@
-// What a run on many devices would need and take, computed from the recipe alone.
+// The memory and the time that a run on many devices would take, computed from the recipe alone.
 //
-// The layout is that of data parallelism with owners. Every device computes the passes of its share of a
-// step's sequences and holds the weights in the precision of the passes and one sum of gradients. Gradients
-// go to their owners, which alone hold fp32 weights and optimizer state, and the new weights come back.
-// Matrices that Newton–Schulz orthogonalises are owned whole, by the rule of the trainer (assign_owners), or
-// by `split` devices together, each with a share of the long side; all else is divided evenly.
+// The layout is that of data parallelism with owners. Every device computes the passes of its share
+// of a step's sequences and holds the weights in the precision of the passes and one sum of
+// gradients. Gradients go to their owners, which alone hold fp32 weights and optimizer state, and
+// the new weights come back. Matrices that Newton–Schulz orthogonalises are owned whole, by the
+// rule of the trainer (assign_owners), or by `split` devices together, each with a share of the
+// long side; all else is divided evenly.
 #pragma once
 
 #include <cstdint>
@@ -78,9 +79,9 @@ struct Plan {
   size_t best = 0;                  // the fastest that fits, else the smallest
 };
 
-// Tries layouts for the resolved recipe, or the given one alone. Error(usage) if there are more devices
-// than sequences in a step, if an optimizer other than Muon, Adam, Adafactor and the gain rule has work
-// to divide, or if a given layout needs more devices than there are.
+// Tries layouts for the resolved recipe, or the given one alone. Error(usage) if there are more
+// devices than sequences in a step, if an optimizer other than Muon, Adam, Adafactor and the gain
+// rule has work to divide, or if a given layout needs more devices than there are.
 Plan make_plan(const Recipe& resolved_recipe, const Cluster& cluster,
                const Layout* given = nullptr);
 

@@ -1,5 +1,5 @@
-// Settings of a recipe that a training step must obey: the document mask and gradient clipping. Each
-// test fails if the setting is ignored.
+// Settings of a recipe that a training step must obey: the document mask and gradient clipping.
+// Each test fails if the setting is ignored.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>
@@ -74,7 +74,7 @@ double loss_of_documents_alone(const TrainState& state, const Batch& batch) {
   return sum;
 }
 
-// The same batch as if it were one document.
+// The loss of the batch as if it were one document.
 double loss_without_mask(const TrainState& state, const Batch& batch) {
   const at::NoGradGuard no_grad;
   const BatchTensors all = as_tensors(batch, state.recipe.model.context);

@@ -69,8 +69,8 @@ Json recipe_of_run(const std::string& path) {
       path);
 }
 
-// Removes what a process that was killed left of writing recipe.json and exit.json. No one else writes
-// them: the caller holds the lock.
+// Removes what a process that was killed left of writing recipe.json and exit.json. No one else
+// writes them: the caller holds the lock.
 void remove_half_written_files(const std::string& path) {
   std::vector<std::string> left;
   std::error_code error;
@@ -99,7 +99,8 @@ int64_t chosen_step(const std::string& path, const std::string& from) {
   return step;
 }
 
-// Whether the checkpoint can be continued by this recipe, on this data. Fills in steps_before.
+// Error(usage) unless the checkpoint can be continued by this recipe, on this data. Fills
+// in steps_before.
 void check_checkpoint(RunFolder& folder, const Recipe& recipe, const std::string& data_fingerprint,
                       int64_t ranks, Console& console) {
   if (folder.checkpoint.step < 0) return;
@@ -141,8 +142,9 @@ void check_checkpoint(RunFolder& folder, const Recipe& recipe, const std::string
   }
 }
 
-// Whether the weights that the call names are those that the run began with. Fills in what the call
-// leaves out. A job that is started again with the same words names them at every start.
+// Error(usage) unless the weights that the call names are those that the run began with.
+// Fills in what the call leaves out. A job that is started again with the same words names
+// them at every start.
 void check_start(const RunFolder& folder, bool automatic, StartingWeights& start) {
   const bool has_checkpoint = folder.checkpoint.step >= 0;
   if (has_checkpoint && start.from.empty()) return;

@@ -29,21 +29,21 @@ struct ResumeChoice {
   int64_t ranks = 1;       // that go on
 };
 
-// The weights that a run began with, from --init-from. They are of no further use once there is a
-// checkpoint.
+// The weights that a run began with, from --init-from. They are of no further use once there
+// is a checkpoint.
 struct StartingWeights {
   std::string from;  // "": initialised
   bool with_optimizer = false;
 };
 
 // Creates and locks the folder, finds the checkpoint to resume from, sets aside and removes what
-// clean_run_folder() names. `start` becomes what the run began with, where it has no checkpoint yet.
-// Error(usage) if another process trains there; if it holds anything of a run and `choice` does not
-// resume it, or nothing and `choice.resume` or `choice.from` do; if `start` names weights and the run
-// began with others, or has a checkpoint and `choice` is not automatic; if it belongs to another recipe
-// or other data, or nothing says to which; if it holds a finished model and no checkpoint; if the
-// checkpoint is beyond train.steps, which otherwise may differ from the run's. Error(damaged) if no
-// checkpoint is intact.
+// clean_run_folder() names. `start` becomes what the run began with, where it has no checkpoint
+// yet. Error(usage) if another process trains there; if it holds anything of a run and `choice`
+// does not resume it, or nothing and `choice.resume` or `choice.from` do; if `start` names weights
+// and the run began with others, or has a checkpoint and `choice` is not automatic; if it belongs
+// to another recipe or other data, or nothing says to which; if it holds a finished model and no
+// checkpoint; if the checkpoint is beyond train.steps, which otherwise may differ from the run's.
+// Error(damaged) if no checkpoint is intact.
 RunFolder open_run_folder(const std::string& path, const ResumeChoice& choice,
                           StartingWeights& start, const Recipe& resolved_recipe,
                           const std::string& data_fingerprint, Console& console);

@@ -23,8 +23,8 @@ namespace osp {
 class RunLog {
  public:
   // `metrics_bytes`: length of metrics.jsonl at the checkpoint that the run resumes from; a log
-  // that is empty gets its first line, kind "start". Of a mixture `data`, lines of steps say how much of
-  // each source was taken. `peak` is 100 % in mfu.
+  // that is empty gets its first line, kind "start". Of a mixture `data`, lines of steps say how
+  // much of each source was taken. `peak` is 100 % in mfu.
   RunLog(const std::string& run, uint64_t metrics_bytes, TrainState& state, const Mixture& data,
          PeakRate peak, Console& console);
 

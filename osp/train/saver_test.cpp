@@ -1,5 +1,5 @@
-// Saves beside the training thread: what is written is the snapshot, and failures are counted. Runs with
-// ThreadSanitizer in scripts/check.sh.
+// Saves beside the training thread: what is written is the snapshot, and failures are counted. Runs
+// with ThreadSanitizer in scripts/check.sh.
 #include "osp/train/saver.h"
 
 #include <ATen/TensorOperators.h>
@@ -28,7 +28,7 @@ struct SaverTest : ::testing::Test {
     return {{.run = run, .tokenizer_json = "", .manifest = {}, .keep = keep}, {}, console};
   }
 
-  // What a training step does to the state: every weight and every moment changes.
+  // Changes the state as a training step does: every weight and every moment changes.
   void step() {
     ++state->step;
     const double value = static_cast<double>(state->step);
@@ -38,7 +38,7 @@ struct SaverTest : ::testing::Test {
     }
   }
 
-  // Whether every weight and moment of the checkpoint is the number of its step.
+  // Expects that every weight and moment of the checkpoint is the number of its step.
   void expect_whole(int64_t number) {
     const std::unique_ptr<TrainState> found = make_state(state->recipe);
     verify_checkpoint(checkpoint_path(run, number));

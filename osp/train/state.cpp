@@ -189,7 +189,7 @@ at::Tensor on_cpu(const at::Tensor& t, bool copy) {
 ParameterStore master_weights(const TrainState& state, bool copy) {
   ParameterStore store = state.store;
   for (Bank& bank : store.banks) {
-    // What was gathered from owners is replaced by the next update, never changed.
+    // Weights that were gathered from owners are replaced by the next update, never changed.
     bank.master = on_cpu(bank.master, copy && !only_owners_keep(state, bank));
     bank.compute = bank.master;
     bank.gradient = at::Tensor();
@@ -205,7 +205,7 @@ Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool cop
   snapshot.healthy = state.guard.consecutive() == 0;
   snapshot.store = master_weights(state, copy);
   for (const auto& [name, tensor] : whole_state) {
-    // What was gathered is nobody else's.
+    // State that was gathered is nobody else's.
     snapshot.optimizer.emplace_back(name, on_cpu(tensor, copy && state.ranks.alone()));
   }
   snapshot.trainer = {{"step", state.step},

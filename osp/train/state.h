@@ -40,9 +40,9 @@ struct TrainState {
   Recipe recipe;
   Ranks ranks;
   Routing routing;
-  // Every rank computes with all weights, and updates those that it owns, whose optimizer state it keeps.
-  // With bf16 copies it also keeps the masters of these alone (only_owners_keep()); those of `store` are then
-  // of use on the first rank while masters_complete.
+  // Every rank computes with all weights, and updates those that it owns, whose optimizer state it
+  // keeps. With bf16 copies it also keeps the masters of these alone (only_owners_keep()); those of
+  // `store` are then of use on the first rank while masters_complete.
   ParameterStore store;
   Owners owners;
   ParameterStore owned;  // a rank's own matrices: views of the store, but for such masters
@@ -59,12 +59,13 @@ struct TrainState {
   GroupRun own_groups() const { return groups_of_rank(groups(), ranks.size(), ranks.rank()); }
 };
 
-// A new state with the recipe's initial weights. Allocates everything that training needs except
-// activations.
+// A new state with the recipe's initial weights. Allocates everything that training needs
+// except activations.
 std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe, const Ranks& ranks = {});
 
-// The content of a checkpoint, whole on the first rank; all ranks must call it. As tensors that nothing changes any more (copy = true) or as views
-// of the state (copy = false, for a save that ends before training continues).
+// The content of a checkpoint, whole on the first rank; all ranks must call it. As tensors that
+// nothing changes any more (copy = true) or as views of the state (copy = false, for a save that
+// ends before training continues).
 struct Snapshot {
   int64_t step = 0;
   bool healthy = true;  // the last step was not skipped
@@ -75,7 +76,8 @@ struct Snapshot {
 };
 Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool copy);
 
-// The weights alone: masters on the CPU, in fp32, with these as compute copies; see masters_to_first_rank().
+// The weights alone: masters on the CPU, in fp32, with these as compute copies; see
+// masters_to_first_rank().
 ParameterStore master_weights(const TrainState& state, bool copy);
 
 // The name of the first tensor of a rank's own weights or optimizer state with a number that is not
@@ -87,8 +89,8 @@ void write_snapshot(const Snapshot& snapshot, const std::string& folder,
                     const std::string& tokenizer_json);
 
 // Restores weights, optimizer state, guard and counters from a verified checkpoint of the same
-// recipe, and returns the length of metrics.jsonl at that time. Error(damaged) names file and
-// tensor.
+// recipe, and returns the length of metrics.jsonl at that time. Error(damaged) names file
+// and tensor.
 uint64_t load_snapshot(TrainState& state, const std::string& folder);
 
 // Weights alone from a model dir or checkpoint of equal shapes; Error(usage) names the first tensor

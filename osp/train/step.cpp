@@ -45,8 +45,8 @@ TapChain step_taps(TrainState& state, Tap* quantizers) {
 }
 
 // Forward and backward over the sequences [first, first + count) of a batch, in micro-batches one
-// after the other; each adds its share to the gradient. Returns the sum of the losses. The last one's backward
-// pass calls `blocks_done`.
+// after the other; each adds its share to the gradient. Returns the sum of the losses. The last
+// one's backward pass calls `blocks_done`.
 double run_micro_batches(TrainState& state, const BatchTensors& batch, Slice slice, Tap* tap,
                          double loss_scale, const std::function<void(int64_t)>& blocks_done) {
   const Recipe& recipe = state.recipe;
@@ -108,8 +108,8 @@ std::optional<double> accumulate_gradients(TrainState& state, const Mixture& dat
   const GroupRun own = state.own_groups();
   const Slice share = own_sequences(state, plan.sequences_per_step);
 
-  // Clear the gradients of the last step; let optimizers and quantizers attach to this one's
-  // passes.
+  // Clear the gradients of the last step; let optimizers and quantizers attach to this
+  // one's passes.
   zero_gradients(state.store);
   const std::unique_ptr<Tap> quantizers = qat_tap(state);
   TapChain taps = step_taps(state, quantizers.get());
@@ -122,8 +122,8 @@ std::optional<double> accumulate_gradients(TrainState& state, const Mixture& dat
   const int64_t scored = state.ranks.sum(num_scored(batch));
   if (scored == 0) return std::nullopt;
 
-  // Run the groups one after the other, and add their gradients in the fixed tree. In the last backward pass
-  // what is complete goes to its owners meanwhile.
+  // Run the groups one after the other, and add their gradients in the fixed tree. In the last
+  // backward pass what is complete goes to its owners meanwhile.
   GradientExchange exchange(state);
   std::function<void(int64_t)> blocks_done;
   if (exchange.may_send_early()) {
@@ -261,8 +261,8 @@ void check_updated(const TrainState& state, size_t group, const StepReport& repo
   if (!finite) fail_not_finite(state, group, report);
 }
 
-// The same for all groups at once, on all ranks. With `before`, the masters of `owned` before the
-// update, also fills in the update norms.
+// check_updated() of all groups at once, on all ranks. With `before`, the masters of `owned` before
+// the update, also fills in the update norms.
 void check_updated_by_matrix(const TrainState& state, const std::vector<at::Tensor>& before,
                              StepReport& report) {
   const auto change = [&](size_t b, int64_t i) {
@@ -286,8 +286,9 @@ double timed_step(Optimizer& optimizer, const StepValues& values) {
   return seconds_since(start);
 }
 
-// The routing groups in the order in which they are updated. With many ranks those whose matrices are shared
-// singly come last: their updates take longest, and hide the sending of the others' weights.
+// The routing groups in the order in which they are updated. With many ranks those whose
+// matrices are shared singly come last: their updates take longest, and hide the sending of the
+// others' weights.
 std::vector<size_t> order_of_updates(const TrainState& state) {
   std::vector<size_t> order(state.routing.groups.size());
   std::iota(order.begin(), order.end(), size_t{0});

@@ -24,8 +24,8 @@ struct StepReport {
   std::string skipped;                 // the reason to skip the update, "" if it happened
 };
 
-// The sequences of a step that one of its groups has (groups_of_step()): [first, first + count). Every
-// sequence belongs to exactly one group.
+// The sequences of a step that one of its groups has (groups_of_step()): [first, first + count).
+// Every sequence belongs to exactly one group.
 struct Slice {
   int64_t first = 0;
   int64_t count = 0;
@@ -37,8 +37,9 @@ BatchPlan batch_plan(const Recipe& recipe);
 
 // Runs step state.step and adds one to it. `measure` asks for update norms. The order matters:
 //   1. accumulate   forward and backward over the micro-batches, with the optimizers watching; the
-//                   gradient is that of the mean over all tokens scored in the step. A rank has some
-//                   of the step's groups; the owner of each matrix adds its gradients of all ranks
+//                   gradient is that of the mean over all tokens scored in the step. A rank has
+//                   some of the step's groups; the owner of each matrix adds its gradients of all
+//                   ranks
 //   2. norms        of each group's gradient and of all together
 //   3. guard        loss and norm decide whether the update may happen; if not, or if the batch
 //                   scores no token, steps 4 to 7 are skipped and weights and optimizer state stay
@@ -47,8 +48,8 @@ BatchPlan batch_plan(const Recipe& recipe);
 //   5. update       each group by its optimizer, at the scheduled rate, momentum and decay
 //   6. look         at the weights: each is finite, as are the measured update norms
 //   7. sync         the compute copies of the weights follow the masters
-// All ranks have the same report but for times. With train.exact_ranks every sum is in an order that
-// does not depend on the number of ranks.
+// All ranks have the same report but for times. With train.exact_ranks every sum is in an order
+// that does not depend on the number of ranks.
 // Error(diverged) from the guard; then weights and optimizer state are as before the step.
 // Error(diverged) from 6; then they are lost, and state.step is the step before.
 StepReport train_step(TrainState& state, const Mixture& data, bool measure);

@@ -56,7 +56,7 @@ inline Recipe test_recipe(const std::string& shards, const std::string& optimize
   return recipe;
 }
 
-// The same recipe with an Outlier Protected model.
+// `recipe` with an Outlier Protected model.
 inline Recipe outlier_protected(Recipe recipe) {
   recipe.model.norm = "none";
   recipe.model.qk_norm = recipe.model.embedding_norm = recipe.model.branch_scale = true;

@@ -18,8 +18,8 @@ namespace osp {
 
 // Neither copied nor assigned: the mixtures refer to the data sets.
 struct TrainingData {
-  // Opens the train split of each source, and with_validation the other. Error(usage) that names the
-  // sources for those of different tokenizers; further errors of TokenDataset and Mixture.
+  // Opens the train split of each source, and with_validation the other. Error(usage) that names
+  // the sources for those of different tokenizers; further errors of TokenDataset and Mixture.
   TrainingData(const DataConfig& config, bool with_validation);
   TrainingData(TrainingData&&) = delete;
 
@@ -36,18 +36,19 @@ struct TrainingData {
   // Identifies all tokens, and their order.
   std::string fingerprint() const;
 
-  // Looks at all ids, and reads the validation slice. Error(usage) for a source that is too small for the
-  // recipe's context, or samples without a tokenizer; Error(damaged) from TokenDataset::check_ids().
+  // Looks at all ids, and reads the validation slice. Error(usage) for a source that is too small
+  // for the recipe's context, or samples without a tokenizer; Error(damaged) from
+  // TokenDataset::check_ids().
   void check(const Recipe& recipe);
 };
 
 // True if the folders of all sources exist.
 bool data_exists(const DataConfig& config);
 
-// Per source: name, path, its tokens, share of the sequences, and the tokens and epochs that a run of
-// `recipe` (resolved) takes of it.
+// Per source: name, path, its tokens, share of the sequences, and the tokens and epochs that a run
+// of `recipe` (resolved) takes of it.
 Json describe_sources(const TrainingData& data, const Recipe& recipe);
-// The same as lines of text, one per source.
+// describe_sources() as lines of text, one per source.
 std::string sources_text(const Json& sources);
 
 }  // namespace osp

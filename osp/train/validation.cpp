@@ -40,8 +40,8 @@ Json gains(const ParameterStore& store) {
   return values;
 }
 
-// Adds the first windows of a source's validation split to the slice: `share` of the recipe's tokens.
-// Returns how many.
+// Adds the first windows of a source's validation split to the slice: `share` of the recipe's
+// tokens. Returns how many.
 int64_t add_windows(const Recipe& recipe, const TokenDataset& data, const std::string& path,
                     double share, Batch& slice) {
   const int64_t T = recipe.model.context;

@@ -22,7 +22,8 @@ double validation_loss(const TrainState& state, const Batch& slice, Tap* tap = n
 
 // Loss, perplexity, kurtosis, largest activation, largest attention logit and gains, as in a line
 // of metrics.jsonl; with quantization-aware training also the loss under the quantizers of
-// `osp eval`, and of a mixture the loss of each source. `tokenizer` names the token of the largest activation; null for data without one.
+// `osp eval`, and of a mixture the loss of each source. `tokenizer` names the token of the largest
+// activation; null for data without one.
 Json validate(const TrainState& state, const Batch& slice, const Tokenizer* tokenizer);
 
 // A greedy continuation of train.sample_prompt.

@@ -1,5 +1,5 @@
-// optim_probe INPUT.safetensors OUTPUT.safetensors OPTIONS.json: runs one optimizer group on a
-// bank.
+// optim_probe INPUT.safetensors OUTPUT.safetensors OPTIONS.json: runs one optimizer group
+// on a bank.
 //
 // Input: "weight" [count, rows, cols] and "gradient.1" … "gradient.N", fp32; for K-FAC also
 // "input.S" [count, tokens, cols] and "output_gradient.S" [count, tokens, rows]. Options: {"kind":

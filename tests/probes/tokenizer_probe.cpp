@@ -3,8 +3,8 @@
 //   tokenizer_probe TOKENIZER encode|encode-special|decode|decode-skip-special|token-texts
 // A record is a little-endian u32 count and that many bytes (texts) or u32 ids. `encode` reads
 // texts and writes id records, `decode` the other way round; `token-texts` reads ids and writes the
-// text of each alone, joined. A tokenizer that cannot be read ends the program with osp's exit
-// status.
+// text of each alone, joined. A tokenizer that cannot be read ends the program with osp's
+// exit status.
 #include <cstdio>
 #include <string>
 #include <vector>
