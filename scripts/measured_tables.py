@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Writes the tables of README.md and docs/*.md that come from docs/measured/*.json.
+"""Writes the tables of README.md and docs/*.md that come from measurements.
 
     scripts/measured_tables.py [--check]
 
-A table stands between the lines `<!-- measured: NAME -->` and `<!-- end of measured -->`, where NAME is one
-of TABLES below. --check changes nothing and ends with status 1 if a table is not that of its file.
+A table stands between the lines `<!-- measured: NAME -->` and `<!-- end of measured -->`. NAME is one of
+TABLES below, which are made of the results of scripts/measure.sh, of the demo and of the races, or a file
+docs/measured/NAME.json that holds the table itself: numbers as its command printed them, before results were
+kept whole (`stated`). --check changes nothing and ends with status 1 if a table is not that of its file.
 """
 
 import argparse
@@ -14,6 +16,9 @@ import statistics
 import sys
 import textwrap
 from pathlib import Path
+
+import demo_table
+import race
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ROOT / "docs" / "measured"
@@ -25,8 +30,10 @@ def load(name: str) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def table(header: list[str], rows: list[list[str]], left: int = 1) -> str:
-    rule = "|" + "".join("---|" if i < left else "---:|" for i in range(len(header)))
+def table(header: list[str], rows: list[list[str]], left: int | set[int] = 1) -> str:
+    """`left`: how many columns, or which ones, are words."""
+    words = left if isinstance(left, set) else set(range(left))
+    rule = "|" + "".join("---|" if i in words else "---:|" for i in range(len(header)))
     return "\n".join(["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(r) + " |" for r in rows)])
 
 
@@ -251,6 +258,127 @@ def float_formats() -> str:
     return table(header, rows, left=2) + "\n\n" + provenance([one], models[0])
 
 
+def short(value: float) -> str:
+    """1.69e-4."""
+    return f"{value:.2e}".replace("e-0", "e-")
+
+
+def equality_line(one: dict, tasks: dict) -> str:
+    """Under a table of equality: where the numbers were made."""
+    versions = " ".join(f"{name} {number}," for name, number in one["versions"].items())
+    commits = ", ".join(sorted({task["commit"][:7] for task in tasks.values()}))
+    commands = sorted({task.get("command", one["command"]) for task in tasks.values()})
+    text = f"Measured: {', '.join(f'`{command}`' for command in commands)}; {one['isa']}; {versions} Python "
+    return textwrap.fill(f"{text}{one['python']}; commit {commits}.", 110, break_on_hyphens=False)
+
+
+def equality() -> str:
+    """Choices: every log-likelihood beside lm-eval's."""
+    one = load("equality-lm-eval")
+    tasks = {name: task for name, task in one["tasks"].items() if "choices" in task}
+    rows = []
+    for name, task in tasks.items():
+        marks = [
+            f"{100 * task[mark]['osp']:.1f} and {100 * task[mark]['lm_eval']:.1f}"
+            for mark in ("acc", "acc_norm")
+        ]
+        differences = [short(task["largest_difference_nats"]), short(task["largest_relative_difference"])]
+        rows.append(
+            [name, str(task["items"]), f"{task['choices']:,}", *differences, *marks,
+             str(task["items_judged_differently"])]
+        )  # fmt: skip
+    header = ["task", "items", "choices", "largest difference, nats", "relative", "acc, osp and lm-eval",
+              "acc_norm, osp and lm-eval", "items judged differently"]  # fmt: skip
+    return table(header, rows) + "\n\n" + equality_line(one, tasks)
+
+
+def equality_texts() -> str:
+    """Greedy texts beside lm-eval's."""
+    one = load("equality-lm-eval")
+    tasks = {name: task for name, task in one["tasks"].items() if "equal_texts" in task}
+    rows = []
+    for name, task in tasks.items():
+        stop = ", ".join(f"`{word}`" for word in task.get("stop", [])).replace("\n", "\\n")
+        characters = f"{task['characters']:,}" if "characters" in task else ""
+        limit = str(task.get("tokens_at_most", ""))
+        rows.append([name, str(task["items"]), str(task["equal_texts"]), characters, limit, stop])
+    header = ["task", "items", "equal texts", "characters in all", "tokens at most", "stop"]
+    return table(header, rows, left={0, 5}) + "\n\n" + equality_line(one, tasks)
+
+
+# ---- the demo and the races ----------------------------------------------------------------------
+
+
+def demo_runs() -> dict[str, list[dict]]:
+    return json.loads((ROOT / "docs" / "evidence-demo.json").read_text())["runs"]
+
+
+def demo() -> str:
+    """README's table: means over the seeds."""
+    return demo_table.table(demo_runs())
+
+
+def demo_seeds() -> str:
+    runs = demo_runs()
+    rows = []
+    for i, (adam, osp) in enumerate(zip(runs["adam"], runs["osp"], strict=True)):
+        for label, row in (("Adam", adam), ("OSP", osp)):
+            ratio = f"{adam['added nats'] / osp['added nats']:.2f}" if row is adam else ""
+            cells = [f"{row['added nats']:.4f}", ratio, f"{row['outlier tax']:.4f}"]
+            cells += [f"{100 * row[key]:.1f} %" for key in ("share", "share of readers")]
+            rows.append([label, str(i + 1), *(cell.replace("-", "−") for cell in cells)])
+    header = ["", "seed", "loss added at 4-4-4", "R", "tax, nats", "share", "share of readers"]
+    return table(header, rows)
+
+
+def race_rows(stages: list[str], which: str) -> str:
+    """Rows of docs/evidence.jsonl: "all" of these stages, those of rates with several "seeds", or those of
+    the "best" rates, by the loss of the first seed."""
+    lines = (ROOT / "docs" / "evidence.jsonl").read_text().splitlines()
+    found = [row for row in map(json.loads, lines) if row["stage"] in stages]
+
+    def arm(row: dict) -> tuple:
+        return row["stage"], row["optimizer"]
+
+    def wanted(row: dict) -> bool:
+        same = [other for other in found if arm(other) == arm(row)]
+        if which == "seeds":
+            return sum(other["rate"] == row["rate"] for other in same) > 1
+        first = min((other for other in same if other["seed"] == 1), key=lambda other: other["loss"])
+        return which == "all" or row["rate"] == first["rate"]
+
+    def order(row: dict) -> tuple:
+        return stages.index(row["stage"]), row["optimizer"], row["rate"], row["seed"]
+
+    rows = [race.table_row(row) for row in sorted(filter(wanted, found), key=order)]
+    return "\n".join([table(race.COLUMNS, [], left=2), *rows])
+
+
+# ---- numbers that a document stated --------------------------------------------------------------
+
+
+def stated(one: dict) -> str:
+    """A table that its file holds. A cell is null, text, a number, or several in a list, printed by the
+    format of its column; or {"format", "values"}. A row may be {"format", "cells"}.
+    """
+
+    def text(cell: object, form: str) -> str:
+        if cell is None or isinstance(cell, str):
+            return cell or ""
+        if isinstance(cell, dict):
+            return text(cell["values"], cell["format"])
+        return form.format(*(cell if isinstance(cell, list) else [cell])).replace("-", "−")
+
+    columns, rows = one["columns"], []
+    for row in one["rows"]:
+        forms = [column.get("format") for column in columns]
+        if isinstance(row, dict):
+            forms, row = [row["format"]] * len(columns), row["cells"]
+        rows.append([text(cell, form) for cell, form in zip(row, forms, strict=True)])
+    words = {i for i, column in enumerate(columns) if column.get("align") != "right"}
+    return table([column["title"] for column in columns], rows, left=words)
+
+
 TABLES = {
     "training": training,
     "training-trials": training_trials,
@@ -260,14 +388,30 @@ TABLES = {
     "gptq": gptq,
     "ranks": ranks,
     "float-formats": float_formats,
+    "equality": equality,
+    "equality-texts": equality_texts,
+    "demo": demo,
+    "demo-seeds": demo_seeds,
+    "race-2000": lambda: race_rows(["tiny-2000", "tiny-2000-decay"], "best"),
+    "race-10000": lambda: race_rows(["tiny-10000"], "seeds"),
+    "race-50000": lambda: race_rows(["tiny-50000"], "all"),
+    "race-100000": lambda: race_rows(["tiny-100000"], "all"),
 }
+
+
+def table_of(name: str, path: Path) -> str:
+    if name in TABLES:
+        return TABLES[name]()
+    one = load(name) or {}
+    if "columns" not in one:
+        names = [*TABLES, *(file.stem for file in sorted(MEASURED.glob("*.json")))]
+        sys.exit(f"{path}: {name} is no table; known are {', '.join(names)}")
+    return stated(one)
 
 
 def rendered(text: str, path: Path) -> str:
     def block(match: re.Match) -> str:
-        if match[2] not in TABLES:
-            sys.exit(f"{path}: {match[2]} is no table; known are {', '.join(TABLES)}")
-        return f"{match[1]}{TABLES[match[2]]()}\n{match[3]}"
+        return f"{match[1]}{table_of(match[2], path)}\n{match[3]}"
 
     return BLOCK.sub(block, text)
 

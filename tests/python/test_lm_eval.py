@@ -26,6 +26,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "python"), str(ROOT / "scripts")]
+import measure_equality  # noqa: E402
 from measure_equality import CHOICES, GENERATION, instances, judge, pairs_of  # noqa: E402
 from osp.lm_eval_adapter import OspLM  # noqa: E402
 from test_gguf import smollm2_file  # noqa: E402
@@ -222,6 +223,37 @@ def test_texts_of_a_published_model_equal_lm_evals(
 ):
     found = samples_of(run_program, tmp_path, smollm2_file(), bench, [task], limit)
     compare_texts(f"SmolLM2-135M, {task}", found[task], smollm2_peer, capsys)
+
+
+class Parrot:
+    """A peer that answers with the request's context, and counts."""
+
+    asked = 0
+
+    def generate_until(self, requests, disable_tqdm):
+        self.asked += len(requests)
+        return [request.arguments[0] for request in requests]
+
+
+def test_a_comparison_of_texts_goes_on_where_it_was_and_names_the_unequal():
+    lines = [
+        {"context": str(i), "text": "other" if i in (1, 4) else str(i), "stop": ["\n"], "max_tokens": 9,
+         "index": 10 + i, "correct": i == 0}
+        for i in range(6)
+    ]  # fmt: skip
+    peer = Parrot()
+    *_, first = measure_equality.compare_texts(lines[:3], peer, {})
+    assert (first["items"], first["equal_texts"], first["unequal_items"], first["equal"]) == (
+        3,
+        2,
+        [11],
+        False,
+    )
+    *_, whole = measure_equality.compare_texts(lines, peer, first)
+    assert peer.asked == 6
+    assert (whole["items"], whole["equal_texts"], whole["unequal_items"]) == (6, 4, [11, 14])
+    assert whole["exact_match_osp"] == 1 / 6 and whole["stop"] == ["\n"]
+    assert first["unequal_items"] == [11]
 
 
 @pytest.fixture
