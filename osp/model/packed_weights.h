@@ -10,6 +10,7 @@
 //   compressed-tensors     weight_packed [out, words], weight_scale [out, groups],    s (q − z)
 //   (pack-quantized)       weight_shape [2], weight_zero_point [out / k, groups],
 //                          weight_g_idx [in]
+//   mxfp4 (gpt-oss)        of the experts of a block, see packed_experts.h           e2m1 2^(e − 127)
 //
 // Only weights: folders that also round activations or the cache are refused, since osp would compute
 // something else. Formats: the documents and code of GPTQModel, AutoAWQ and compressed-tensors.
@@ -30,7 +31,7 @@
 
 namespace osp {
 
-enum class PackedKind { gptq, awq, compressed_tensors };
+enum class PackedKind { gptq, awq, compressed_tensors, mxfp4 };
 
 struct PackedLayout {
   PackedKind kind = PackedKind::gptq;
