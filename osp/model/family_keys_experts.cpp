@@ -82,7 +82,10 @@ void gpt_oss(ConfigKeys& keys, ModelConfig& config) {
   common(keys, config);
   config.activation = "silu";  // whatever hidden_act says: the experts have the clamped SwiGLU
   attention_bias(keys, config, true);
-  keys.sliding_layers(config, 128, 2);
+  int64_t window = 128;
+  keys.sliding_layers(config, window, 2);
+  // transformers asks for a window even where layer_types has none.
+  if (!keys.reads() && config.window == 0) keys.window("sliding_window", window, window);
   const bool other_name = keys.has("num_experts") && !keys.has("num_local_experts");
   keys.integer(other_name ? "num_experts" : "num_local_experts", config.experts, 1, 128);
   keys.integer("num_experts_per_tok", config.experts_per_token, 1, 4);

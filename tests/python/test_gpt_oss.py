@@ -396,7 +396,8 @@ def test_config_that_osp_cannot_follow_is_refused_by_name(case, probe, tmp_path)
 def test_transformers_loads_what_osp_exports(case, dtype, run_program, tmp_path):
     model = random_model(**CASES[case])
     if dtype == "bf16":
-        model = model.to(torch.bfloat16).float()
+        for parameter in model.parameters():  # not the buffers of the rotary embedding
+            parameter.data = parameter.data.bfloat16().float()
     model.save_pretrained(tmp_path / "model")
     command = ["osp", "export", tmp_path / "model", "--format", "hf", "--dtype", dtype, "--quiet"]
     run_program([*command, "--out", tmp_path / "out"])
@@ -406,8 +407,8 @@ def test_transformers_loads_what_osp_exports(case, dtype, run_program, tmp_path)
     assert type(back) is transformers.GptOssForCausalLM
     for name, weight in model.state_dict().items():
         assert torch.equal(back.state_dict()[name], weight), name
-    with torch.no_grad():
-        assert torch.equal(back(PROMPT).logits, model(PROMPT).logits)
+    with torch.no_grad():  # the order of sums depends on where tensors lie in memory
+        assert difference(back(PROMPT).logits, model(PROMPT).logits) < 1e-6
 
 
 def test_a_tokenizer_goes_along(run_program, tmp_path):
