@@ -3,12 +3,14 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/softmax.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "osp/base/error.h"
 
@@ -98,7 +100,7 @@ void add_sequence(HeadSinks& head, const HeadColumns& columns, const PositionNor
 }  // namespace
 
 HeadColumns measure_head(const at::Tensor& q_TK, const at::Tensor& k_TK, int64_t window,
-                         LogitStatistics* logits, double softcap) {
+                         LogitStatistics* logits, double softcap, std::optional<double> learned) {
   const int64_t T = q_TK.size(0);
   const size_t size = static_cast<size_t>(T);
   ColumnSums sums{std::vector<double>(size), std::vector<double>(size), std::vector<double>(size)};
@@ -115,7 +117,8 @@ HeadColumns measure_head(const at::Tensor& q_TK, const at::Tensor& k_TK, int64_t
       std::fill(row, row + first_key(t, window), kUnseen);
       std::fill(row + t + 1, row + keys, kUnseen);
     }
-    const at::Tensor a = at::softmax(z, -1);
+    at::Tensor a = at::softmax(z, -1);
+    if (learned) a.mul_((at::logsumexp(z, {-1}, /*keepdim=*/true) - *learned).sigmoid_());
     for (int64_t t = first; t < keys; ++t) {
       // Add what each query gives to the sums of the keys that it sees.
       const int64_t begin = first_key(t, window), count = t - begin + 1;
@@ -175,7 +178,16 @@ HeadColumns measure_head_reference(const at::Tensor& q_TK, const at::Tensor& k_T
   return columns;
 }
 
-AttentionSinkTap::AttentionSinkTap(const ModelConfig& config) : config_(config) {
+std::vector<at::Tensor> learned_sinks(const ParameterStore& store) {
+  std::vector<at::Tensor> sinks;
+  for (int64_t layer = 0; store.config.attention_sinks && layer < store.config.layers; ++layer) {
+    sinks.push_back(plain(store.master(store.find(ParameterRole::attention_sink, layer))));
+  }
+  return sinks;
+}
+
+AttentionSinkTap::AttentionSinkTap(const ModelConfig& config, std::vector<at::Tensor> learned)
+    : config_(config), learned_(std::move(learned)) {
   sinks_.heads.assign(static_cast<size_t>(config.layers),
                       std::vector<HeadSinks>(static_cast<size_t>(config.heads)));
 }
@@ -227,10 +239,14 @@ void AttentionSinkTap::measure_layer(int64_t layer, const at::Tensor& value_BHTK
   at::parallel_for(0, heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t h = begin; h < end; ++h) {
       HeadSinks& head = sinks_.heads[static_cast<size_t>(layer)][static_cast<size_t>(h)];
+      std::optional<double> learned;
+      if (!learned_.empty()) {
+        learned = learned_[static_cast<size_t>(layer)].const_data_ptr<float>()[h];
+      }
       for (int64_t b = 0; b < batch; ++b) {
         const int64_t group = h / per_group, row = b * key_.size(1) + group;
         const HeadColumns columns = measure_head(query_[b][h], key_[b][group], window, &head.logits,
-                                                 config_.attention_softcap);
+                                                 config_.attention_softcap, learned);
         const PositionNorms norms{.key = norms_of(key_norm, row),
                                   .value = norms_of(value_norm, row),
                                   .residual = norms_of(residual_norm_BT_, b)};

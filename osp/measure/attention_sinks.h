@@ -21,13 +21,14 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "osp/measure/histogram.h"
 #include "osp/measure/moments.h"
 #include "osp/measure/rows.h"
-#include "osp/model/config.h"
+#include "osp/model/parameters.h"
 #include "osp/model/tap.h"
 
 namespace osp {
@@ -52,9 +53,14 @@ struct LogitStatistics {
 };
 
 // q and k [T, K] float32 on the CPU, contiguous; a query sees the `window` newest keys, 0: all.
-// Adds to `logits` if it is not null. `softcap` c > 0: logits are c · tanh(z / c).
+// Adds to `logits` if it is not null. `softcap` c > 0: logits are c · tanh(z / c). `learned`: a logit
+// beside those of the keys (attention.h), whose part of the attention belongs to no key.
 HeadColumns measure_head(const at::Tensor& q_TK, const at::Tensor& k_TK, int64_t window,
-                         LogitStatistics* logits, double softcap = 0.0);
+                         LogitStatistics* logits, double softcap = 0.0,
+                         std::optional<double> learned = {});
+
+// The learned sinks of every block [H]; empty for a model without them.
+std::vector<at::Tensor> learned_sinks(const ParameterStore& store);
 
 // Naive twin of the columns: all logits in fp64 and the equations above as they stand.
 HeadColumns measure_head_reference(const at::Tensor& q_TK, const at::Tensor& k_TK, int64_t window);
@@ -83,7 +89,7 @@ struct AttentionSinks {
 // Watches queries, keys, values and the stream. Where quantizers replace them it must come after.
 class AttentionSinkTap : public Tap {
  public:
-  explicit AttentionSinkTap(const ModelConfig& config);
+  explicit AttentionSinkTap(const ModelConfig& config, std::vector<at::Tensor> learned = {});
 
   // Before each forward pass: its tokens [B, T], T ≥ 4 and the same in all; or that the pass is not
   // to be measured.
@@ -99,6 +105,7 @@ class AttentionSinkTap : public Tap {
   void measure_layer(int64_t layer, const at::Tensor& value_BHTK);
 
   ModelConfig config_;
+  std::vector<at::Tensor> learned_;  // fp32 on the CPU
   AttentionSinks sinks_;
   at::Tensor tokens_BT_, query_, key_, residual_norm_BT_;
 };

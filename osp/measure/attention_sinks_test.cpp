@@ -44,6 +44,16 @@ TEST(AttentionSinks, HeadEqualsItsNaiveTwin) {
   }
 }
 
+TEST(AttentionSinks, ALearnedSinkTakesItsPartOfEveryQuery) {
+  // All keys alike: query t gives each of its t + 1 keys 1 / (t + 1 + e^s).
+  const at::Tensor q = at::zeros({40, 8}), k = normal_sinks({40, 8}, "k");
+  const HeadColumns columns = measure_head(q, k, 0, nullptr, 0.0, std::log(3.0));
+  double share = 0.0;
+  for (int64_t t = 0; t < 40; ++t) share += 1.0 / (static_cast<double>(t) + 4.0) / 40.0;
+  EXPECT_NEAR(columns.share[0], share, 1e-6);  // fp32 softmax
+  EXPECT_NEAR(columns.share[39], 1.0 / 43.0, 1e-7);
+}
+
 // Key 0 has logit `sink` with every query, every other key `other`.
 HeadColumns two_levels(int64_t T, double sink, double other, LogitStatistics* logits = nullptr) {
   const at::Tensor q = at::zeros({T, 4}, at::kFloat).fill_(1.0);

@@ -48,7 +48,7 @@ void measure_in_context(const ParameterStore& store, const at::Tensor& tokens_BT
   // The quantizers come behind the taps that watch what they get, and before the sinks, which are
   // measured as the model computes them.
   OutlierTap tap(store.config.layers, options.histograms);
-  AttentionSinkTap sinks(store.config);
+  AttentionSinkTap sinks(store.config, learned_sinks(store));
   ExpertTap experts(store);
   TapChain chain(
       {&tap, options.watcher, options.quantizers, &sinks, options.histograms ? &experts : nullptr});

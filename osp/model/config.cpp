@@ -14,7 +14,13 @@ namespace {
 constexpr int64_t kMostExperts = 1 << 16;
 
 std::string wrong_experts(const ModelConfig& config) {
-  if (config.experts == 0) return "";
+  if (config.experts == 0) {
+    const bool extra = config.expert_bias || config.routing_of_chosen || config.swiglu_limit != 0 ||
+                       config.attention_sinks;
+    return extra ? "attention sinks, the clamped SwiGLU and biases of experts are supported in "
+                   "mixtures of experts alone"
+                 : "";
+  }
   if (config.experts < 0 || config.experts > kMostExperts / config.layers) {
     return fmt::format("{} blocks of {} experts are {} experts, osp supports {} in a model",
                        config.layers, config.experts, config.layers * config.experts, kMostExperts);
@@ -25,6 +31,13 @@ std::string wrong_experts(const ModelConfig& config) {
   }
   if (config.expert_inner < 1) {
     return fmt::format("experts of inner size {}: expected at least 1", config.expert_inner);
+  }
+  if (config.routing_of_chosen && config.normalized_routing) {
+    return "weights that are divided by their sum and weights by the softmax of the chosen logits "
+           "contradict each other";
+  }
+  if (config.swiglu_limit != 0 && !config.dense_layers.empty()) {
+    return "the clamped SwiGLU of experts beside blocks without experts is not supported";
   }
   const bool llama = config.gated && !config.mlp_bias && !config.parallel && !config.shared_norm &&
                      !config.branch_scale && !config.norm_around && !config.norm_after;

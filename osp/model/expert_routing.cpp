@@ -13,7 +13,7 @@
 namespace osp {
 
 ExpertRouting route_tokens(const at::Tensor& logits, int64_t sequences, int64_t experts_per_token,
-                           bool normalized) {
+                           bool normalized, bool of_chosen) {
   const int64_t tokens = logits.size(0), experts = logits.size(1), k = experts_per_token;
   OSP_CHECK(sequences > 0 && tokens % sequences == 0, "{} tokens in {} sequences", tokens,
             sequences);
@@ -22,7 +22,8 @@ ExpertRouting route_tokens(const at::Tensor& logits, int64_t sequences, int64_t 
   routing.length = tokens / sequences;
   // Choose the experts of every token.
   const auto type = logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  auto [weights, chosen] = at::topk(at::softmax(logits, -1, type), k);
+  auto [weights, chosen] = at::topk(of_chosen ? logits : at::softmax(logits, -1, type), k);
+  if (of_chosen) weights = at::softmax(weights, -1, type);
   if (normalized) weights = weights / weights.sum(-1, /*keepdim=*/true);
   routing.weights = weights.to(logits.scalar_type());
   routing.experts = chosen;

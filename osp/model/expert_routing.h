@@ -3,12 +3,13 @@
 //
 //   p = softmax(W_r x)                    over all E experts, in fp32 (fp64 of a model in fp64)
 //   e_1 … e_k                             the experts of the k largest p, by falling p (at::topk)
-//   w_s = p(e_s)                          or p(e_s) / Σ_j p(e_j) with normalized_routing
-//   y   = Σ_s w_s down_{e_s}(act(gate_{e_s}(x)) · up_{e_s}(x))
+//   w_s = p(e_s)                          or p(e_s) / Σ_j p(e_j) with normalized_routing; with
+//                                      routing_of_chosen that is softmax over the chosen W_r x
+//   y   = Σ_s w_s down_{e_s}(act(gate_{e_s}(x)) · up_{e_s}(x))     with biases where there are any
 //
 // w is rounded to the type of W_r x. Tokens are grouped by expert: an expert gets all of its
-// rows in one product, and experts without tokens cost nothing. As in the Qwen3-MoE and OLMoE
-// of transformers.
+// rows in one product, and experts without tokens cost nothing. As in the Qwen3-MoE, OLMoE and
+// gpt-oss of transformers.
 //
 // Tested by expert_routing_test.cpp and tests/python/test_experts.py.
 #pragma once
@@ -40,6 +41,6 @@ struct ExpertRouting {
 
 // Routes B sequences of T tokens by the router's logits [B T, E].
 ExpertRouting route_tokens(const at::Tensor& logits, int64_t sequences, int64_t experts_per_token,
-                           bool normalized);
+                           bool normalized, bool of_chosen = false);
 
 }  // namespace osp

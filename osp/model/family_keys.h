@@ -33,6 +33,7 @@ void glm4(ConfigKeys& keys, ModelConfig& config);
 void nemotron(ConfigKeys& keys, ModelConfig& config);
 void qwen3_moe(ConfigKeys& keys, ModelConfig& config);
 void olmoe(ConfigKeys& keys, ModelConfig& config);
+void gpt_oss(ConfigKeys& keys, ModelConfig& config);
 // A Llama whose rotary embedding has other keys.
 void llama_with(ConfigKeys& keys, ModelConfig& config, const RopeKeys& rope);
 void osp_own(ConfigKeys& keys, ModelConfig& config);

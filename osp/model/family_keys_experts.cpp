@@ -1,4 +1,6 @@
 // The keys of families whose feed-forward networks are mixtures of experts.
+#include <tuple>
+
 #include "osp/model/family_keys.h"
 
 namespace osp::family_keys {
@@ -61,6 +63,40 @@ void olmoe(ConfigKeys& keys, ModelConfig& config) {
   keys.optional_number("clip_qkv", config.clip_qkv);
   no_window(keys);
   routing(keys, config, 64);
+}
+
+void gpt_oss(ConfigKeys& keys, ModelConfig& config) {
+  config.attention_sinks = config.expert_bias = config.routing_of_chosen = true;
+  sizes(keys, config, "intermediate_size", 131072);
+  config.expert_inner = config.inner;
+  kv_heads(keys, config, 8);
+  head_size(keys, config, 64);
+  keys.number("rms_norm_eps", "norm_eps", config.norm_eps, 1e-5);
+  keys.rope(config, {.theta = 150000.0,
+                     .parameters = {{"rope_type", "yarn"},
+                                    {"factor", 32.0},
+                                    {"beta_fast", 32.0},
+                                    {"beta_slow", 1.0},
+                                    {"truncate", false},
+                                    {"original_max_position_embeddings", 4096}}});
+  common(keys, config);
+  config.activation = "silu";  // whatever hidden_act says: the experts have the clamped SwiGLU
+  attention_bias(keys, config, true);
+  int64_t window = 128;
+  keys.sliding_layers(config, window, 2);
+  // transformers asks for a window even where layer_types has none.
+  if (!keys.reads() && config.window == 0) keys.window("sliding_window", window, window);
+  const bool other_name = keys.has("num_experts") && !keys.has("num_local_experts");
+  keys.integer(other_name ? "num_experts" : "num_local_experts", config.experts, 1, 128);
+  keys.integer("num_experts_per_tok", config.experts_per_token, 1, 4);
+  if (keys.reads())
+    keys.fixed("experts_per_token", config.experts_per_token);  // published beside it
+  for (const char* training : {"output_router_logits", "router_aux_loss_coef"}) keys.has(training);
+  for (const auto& [key, value, absent] : {std::tuple{"swiglu_limit", &config.swiglu_limit, 7.0},
+                                           {"swiglu_alpha", &config.swiglu_alpha, 1.702}}) {
+    if (keys.is_null(key)) keys.unsupported(key, "null", "a number, or no key for the family's");
+    keys.optional_number(key, *value, absent);
+  }
 }
 
 }  // namespace osp::family_keys

@@ -57,10 +57,15 @@ void family_keys::osp_own(ConfigKeys& keys, ModelConfig& config) {
   osp_option(keys, "osp_logit_divisor", config.logit_divisor, 1.0);
   osp_option(keys, "osp_attention_softcap", config.attention_softcap, 0.0);
   osp_option(keys, "osp_logit_softcap", config.logit_softcap, 0.0);
+  osp_option(keys, "osp_attention_sinks", config.attention_sinks, false);
   osp_option(keys, "osp_experts", config.experts);
   osp_option(keys, "osp_experts_per_token", config.experts_per_token);
   osp_option(keys, "osp_expert_inner", config.expert_inner);
   osp_option(keys, "osp_normalized_routing", config.normalized_routing, false);
+  osp_option(keys, "osp_routing_of_chosen", config.routing_of_chosen, false);
+  osp_option(keys, "osp_expert_bias", config.expert_bias, false);
+  osp_option(keys, "osp_swiglu_limit", config.swiglu_limit, 0.0);
+  osp_option(keys, "osp_swiglu_alpha", config.swiglu_alpha, 1.702);
   keys.layers("osp_dense_layers", config, config.dense_layers);
   osp_option(keys, "osp_query_growth", config.rope_scaling.query_growth, 0.0);
   if (config.rope_scaling.query_growth > 0) {

@@ -10,10 +10,13 @@
 
 namespace osp {
 
-RecomputableInput gated_product(const at::Tensor& gate_up, const std::string& activation) {
-  if (activation == "silu") return swiglu(gate_up);
+RecomputableInput gated_product(const at::Tensor& gate_up, const ModelConfig& config) {
+  const double limit = config.swiglu_limit;
+  if (limit == 0 && config.activation == "silu") return swiglu(gate_up);
   const auto halves = gate_up.chunk(2, -1);
-  return osp::activation(halves[0], activation) * halves[1];
+  if (limit == 0) return activation(halves[0], config.activation) * halves[1];
+  const at::Tensor gate = halves[0].clamp_max(limit), up = halves[1].clamp(-limit, limit);
+  return (up + 1.0) * (gate * (gate * config.swiglu_alpha).sigmoid());
 }
 
 at::Tensor expert_products(const ParameterAccess& parameters, const ModelConfig& config,
@@ -26,8 +29,8 @@ at::Tensor expert_products(const ParameterAccess& parameters, const ModelConfig&
     if (own.tokens.numel() == 0) continue;
     const at::Tensor gate_up =
         parameters.linear({ParameterRole::gate, ParameterRole::up}, layer,
-                          rows.index_select(0, own.tokens), /*biased=*/false, expert);
-    products.index_copy_(0, own.places, gated_product(gate_up, config.activation).value);
+                          rows.index_select(0, own.tokens), config.expert_bias, expert);
+    products.index_copy_(0, own.places, gated_product(gate_up, config).value);
   }
   return products.view({routing.sequences, k, routing.length, F});
 }
@@ -39,9 +42,8 @@ at::Tensor expert_sum(const ParameterAccess& parameters, const ModelConfig& conf
   for (int64_t expert = 0; expert < config.experts; ++expert) {
     const ExpertRows& own = routing.rows[static_cast<size_t>(expert)];
     if (own.tokens.numel() == 0) continue;
-    const at::Tensor y =
-        parameters.linear({ParameterRole::down}, layer, rows.index_select(0, own.places),
-                          /*biased=*/false, expert);
+    const at::Tensor y = parameters.linear(
+        {ParameterRole::down}, layer, rows.index_select(0, own.places), config.expert_bias, expert);
     sum.index_add_(0, own.tokens, y * own.weights);
   }
   return sum.view({routing.sequences, routing.length, config.width});

@@ -7,15 +7,14 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <string>
 
 #include "osp/model/expert_routing.h"
 #include "osp/model/parameter_access.h"
 
 namespace osp {
 
-// act(gate) · up of [gate | up], [.., 2 F].
-RecomputableInput gated_product(const at::Tensor& gate_up, const std::string& activation);
+// act(gate) · up of [gate | up], [.., 2 F]; the clamped SwiGLU where the model has it (config.h).
+RecomputableInput gated_product(const at::Tensor& gate_up, const ModelConfig& config);
 
 // The inputs of the experts' down projections, [B, k, T, F]: each expert computes the rows of its
 // tokens of x [B, T, D].

@@ -80,6 +80,7 @@ std::optional<ParameterRole> branch_scale_of(ParameterRole role) {
     case ParameterRole::value:
     case ParameterRole::query_norm:
     case ParameterRole::key_norm:
+    case ParameterRole::attention_sink:
     case ParameterRole::post_attention_norm:
     case ParameterRole::router:
     case ParameterRole::gate:

@@ -73,6 +73,7 @@ std::string_view gguf_stem(ParameterRole role, const ModelConfig& config) {
     case ParameterRole::position_embedding:
     case ParameterRole::embedding_projection:
     case ParameterRole::embedding_norm:
+    case ParameterRole::attention_sink:
     case ParameterRole::attention_branch_scale:
     case ParameterRole::router:
     case ParameterRole::mlp_branch_scale:

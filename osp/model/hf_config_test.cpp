@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <tuple>
 
 #include "osp/base/fields.h"
 #include "osp/base/test_error.h"
+#include "osp/model/parameters.h"
 
 namespace osp {
 namespace {
@@ -153,6 +155,76 @@ TEST(HfConfig, OptionsThatNoFamilyHasAreWrittenAsOurs) {
   config.dense_layers = {1};
   EXPECT_EQ(architecture_name(config), "OspForCausalLM");
   EXPECT_TRUE(parse(model_config_json(config)).model == config);
+  config.dense_layers = {};
+  config.normalized_routing = false;
+  config.routing_of_chosen = config.expert_bias = config.attention_sinks = true;
+  config.swiglu_limit = 3.5;
+  config.swiglu_alpha = 2;
+  EXPECT_TRUE(parse(model_config_json(config)).model == config);
+}
+
+TEST(HfConfig, PartsOfGptOssElsewhereAreRefusedByName) {
+  ModelConfig config = small();
+  config.attention_sinks = true;
+  expect_error(ErrorCode::damaged, {"attention sinks", "mixtures of experts alone"},
+               [&] { parse(model_config_json(config)); });
+  config.experts = 5;
+  config.experts_per_token = 2;
+  config.expert_inner = 24;
+  config.swiglu_limit = 7;
+  EXPECT_TRUE(parse(model_config_json(config)).model == config);
+  config.dense_layers = {1};
+  expect_error(ErrorCode::damaged, {"clamped SwiGLU", "without experts"},
+               [&] { parse(model_config_json(config)); });
+}
+
+// The config.json of gpt-oss-20b and -120b as they were released, shortened to what decides the model.
+TEST(HfConfig, GptOssHasThePublishedNumbersOfParameters) {
+  Json json = {{"architectures", {"GptOssForCausalLM"}},
+               {"attention_bias", true},
+               {"experts_per_token", 4},
+               {"head_dim", 64},
+               {"hidden_act", "silu"},
+               {"hidden_size", 2880},
+               {"intermediate_size", 2880},
+               {"max_position_embeddings", 131072},
+               {"num_attention_heads", 64},
+               {"num_experts_per_tok", 4},
+               {"num_key_value_heads", 8},
+               {"rms_norm_eps", 1e-05},
+               {"rope_scaling",
+                {{"beta_fast", 32.0},
+                 {"beta_slow", 1.0},
+                 {"factor", 32.0},
+                 {"original_max_position_embeddings", 4096},
+                 {"rope_type", "yarn"},
+                 {"truncate", false}}},
+               {"rope_theta", 150000},
+               {"router_aux_loss_coef", 0.9},
+               {"sliding_window", 128},
+               {"swiglu_limit", 7.0},
+               {"tie_word_embeddings", false},
+               {"vocab_size", 201088}};
+  for (const auto& [layers, experts, parameters] :
+       {std::tuple{24, 32, 20'914'757'184}, {36, 128, 116'829'156'672}}) {
+    json["num_hidden_layers"] = layers;
+    json["num_local_experts"] = experts;
+    const ModelConfig config = parse_hf_config(json, "c").model;
+    EXPECT_EQ(count_parameters(config), parameters);
+    EXPECT_EQ(config.window_of(0), 128);
+    EXPECT_EQ(config.window_of(1), 0);
+    EXPECT_EQ(config.window_of(layers - 1), 0);
+    EXPECT_EQ(config.rope_scaling.type, "yarn");
+    EXPECT_FALSE(config.rope_scaling.truncate);
+    EXPECT_EQ(config.rope_theta, 150000);
+    EXPECT_EQ(architecture_name(config), "GptOssForCausalLM");
+    EXPECT_TRUE(parse(model_config_json(config)).model == config);
+    // What is not said is the family's.
+    Json bare = json;
+    for (const char* key : {"rope_scaling", "rope_theta", "sliding_window", "swiglu_limit"})
+      bare.erase(key);
+    EXPECT_TRUE(parse_hf_config(bare, "c").model == config);
+  }
 }
 
 // The config.json of SmolLM3-3B as it was released, shortened to what decides the model.

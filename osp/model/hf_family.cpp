@@ -3,12 +3,10 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/stack.h>
-#include <fmt/format.h>
-
-#include <algorithm>
 
 #include "osp/base/error.h"
 #include "osp/model/family_keys.h"
+#include "osp/model/joined_experts.h"
 
 namespace osp {
 namespace {
@@ -40,6 +38,12 @@ const std::vector<Family>& families() {
       {"Qwen3ForCausalLM", "qwen3", qwen3, {}, rotary},
       {"Qwen3MoeForCausalLM", "qwen3_moe", qwen3_moe, {}, rotary},
       {"OlmoeForCausalLM", "olmoe", olmoe, {}, rotary},
+      {"GptOssForCausalLM",
+       "gpt_oss",
+       gpt_oss,
+       {{"mlp.gate.", "mlp.router."}},
+       rotary,
+       {.interleaved_experts = true}},
       {"SmolLM3ForCausalLM", "smollm3", smollm3, {}, rotary},
       {"SeedOssForCausalLM", "seed_oss", seed_oss, {}, rotary},
       {"ArceeForCausalLM", "arcee", arcee, {}, rotary},
@@ -124,39 +128,9 @@ std::string stored_name(const ModelConfig& config, const std::string& parameter)
   return renamed(family_of(config), parameter);
 }
 
-namespace {
-
-constexpr const char* kJoinedGateUp = ".mlp.experts.gate_up_proj";
-constexpr const char* kJoinedDown = ".mlp.experts.down_proj";
-
-// Puts an expert's parameter to the others of its block; all of one kind follow each other with an
-// expert's gate above its up projection.
-void join_expert(std::vector<StoredTensor>& stored, const Family& family, const ParameterSpec& spec,
-                 int64_t parameter) {
-  const bool down = spec.role == ParameterRole::down;
-  const std::string prefix = fmt::format("model.layers.{}", spec.layer);
-  const std::string name = renamed(family, prefix + (down ? kJoinedDown : kJoinedGateUp));
-  // The two tensors of a block are the last ones that were made.
-  const auto last = std::find_if(stored.rbegin(), stored.rend(),
-                                 [&](const StoredTensor& tensor) { return tensor.name == name; });
-  StoredTensor& tensor = last != stored.rend()
-                             ? *last
-                             : stored.emplace_back(StoredTensor{.name = name,
-                                                                .alias = {},
-                                                                .shape = {0, 0, spec.shape[1]},
-                                                                .parameters = {},
-                                                                .rows = {}});
-  tensor.parameters.push_back(parameter);
-  tensor.rows.push_back(spec.shape[0]);
-  const bool second = spec.role == ParameterRole::up;
-  if (!second) ++tensor.shape[0];
-  tensor.shape[1] = down ? spec.shape[0] : 2 * spec.shape[0];
-}
-
-}  // namespace
-
-bool is_joined_experts(const std::string& name) {
-  return name.ends_with(kJoinedGateUp) || name.ends_with(kJoinedDown);
+ExpertLayout written_experts(const ModelConfig& config) {
+  return family_of(config).layout.interleaved_experts ? ExpertLayout::interleaved
+                                                      : ExpertLayout::apart;
 }
 
 std::vector<StoredTensor> stored_tensors(const ModelConfig& config,
@@ -166,8 +140,9 @@ std::vector<StoredTensor> stored_tensors(const ModelConfig& config,
   std::vector<StoredTensor> stored;
   for (size_t i = 0; i < specs.size(); ++i) {
     const ParameterSpec& spec = specs[i];
-    if (spec.expert >= 0 && experts == ExpertLayout::joined) {
-      join_expert(stored, family, spec, static_cast<int64_t>(i));
+    if (joins_experts(spec, experts)) {
+      const std::string name = renamed(family, joined_expert_name(spec));
+      join_expert(stored, name, experts, spec, static_cast<int64_t>(i));
       continue;
     }
     const std::string name = renamed(family, spec.name);
@@ -214,6 +189,7 @@ at::Tensor swapped_pairs(const ModelConfig& config, const at::Tensor& rows, bool
 at::Tensor join_rows(const ModelConfig& config, const StoredTensor& stored,
                      const std::vector<at::Tensor>& parts) {
   if (stored.order == StoredOrder::neighbour_pairs) return swapped_pairs(config, parts[0], false);
+  if (stored.order == StoredOrder::interleaved) return join_interleaved(stored, parts);
   if (parts.size() == 1) return parts[0];
   if (stored.order == StoredOrder::plain) return at::cat(parts);
   std::vector<at::Tensor> heads;
@@ -228,6 +204,7 @@ at::Tensor join_rows(const ModelConfig& config, const StoredTensor& stored,
 std::vector<at::Tensor> split_rows(const ModelConfig& config, const StoredTensor& stored,
                                    const at::Tensor& rows) {
   if (stored.order == StoredOrder::neighbour_pairs) return {swapped_pairs(config, rows, true)};
+  if (stored.order == StoredOrder::interleaved) return split_interleaved(stored, rows);
   const int64_t count = static_cast<int64_t>(stored.parameters.size());
   if (count == 1) return {stored.shape.size() == 3 ? rows.flatten(0, 1) : rows};
   std::vector<at::Tensor> parts;

@@ -8,6 +8,7 @@
 // | Qwen3             | RMSNorm of each query and key head                                       |
 // | Qwen3Moe          | the same, mixtures of experts in all blocks or in some                   |
 // | Olmoe             | mixtures of experts, RMSNorm over all heads of q and of k                |
+// | GptOss            | mixtures of experts with biases, clamped SwiGLU, attention sinks, windows |
 // | SmolLM3           | layers without the rotary embedding                                      |
 // | SeedOss           | separate switches of the biases                                          |
 // | Arcee             | relu squared, no gate                                                    |
@@ -51,6 +52,8 @@ struct TensorLayout {
   bool neighbour_pairs = false;
   // The norms multiply by 1 + the stored weight.
   bool norms_from_one = false;
+  // Weights of experts are in ExpertLayout::interleaved.
+  bool interleaved_experts = false;
 };
 
 struct Family {
@@ -77,10 +80,11 @@ enum class StoredOrder {
   plain,            // one parameter's rows after the other's
   by_head,          // [head][parameter][channel]
   neighbour_pairs,  // of one parameter: see TensorLayout::neighbour_pairs
+  interleaved,      // see joined_experts.h
 };
 
 // A tensor of a file and the parameters (indices into parameter_specs) that it holds: one, q, k and
-// v, gate and up, or those of all experts, [experts, rows, columns].
+// v, gate and up, or those of all experts (joined_experts.h).
 struct StoredTensor {
   std::string name;
   std::string alias;  // another name that files have, "" if none
@@ -91,16 +95,12 @@ struct StoredTensor {
   double offset = 0.0;  // added to the stored numbers
 };
 
-// How files hold the experts of a block.
-enum class ExpertLayout {
-  // mlp.experts.E.gate_proj.weight and so on, as published models have them and osp writes them
-  apart,
-  // mlp.experts.gate_up_proj [E, 2 F, D], gate above up, and mlp.experts.down_proj [E, D, F]
-  joined,
-};
+// How files hold the experts of a block: mlp.experts.E.gate_proj.weight and so on, as most published
+// models have them, or in one tensor as joined_experts.h says.
+enum class ExpertLayout { apart, joined, interleaved };
 
-// True if the name is that of a tensor of ExpertLayout::joined.
-bool is_joined_experts(const std::string& name);
+// The layout in which osp writes a model of this configuration.
+ExpertLayout written_experts(const ModelConfig& config);
 
 // The tensors of a model's files, in the order of the forward pass.
 std::vector<StoredTensor> stored_tensors(const ModelConfig& config,

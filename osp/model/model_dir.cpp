@@ -17,6 +17,8 @@
 #include "osp/formats/safetensors.h"
 #include "osp/model/gguf_model.h"
 #include "osp/model/hf_family.h"
+#include "osp/model/joined_experts.h"
+#include "osp/model/packed_experts.h"
 #include "osp/model/packed_weights.h"
 #include "osp/model/tensor_values.h"
 #include "osp/tokenizer/tokenizer.h"
@@ -140,7 +142,8 @@ WeightFiles open_weights(const std::string& dir) {
 }
 
 // How the files hold experts.
-ExpertLayout expert_layout(const WeightFiles& weights) {
+ExpertLayout expert_layout(const WeightFiles& weights, const ModelConfig& config) {
+  if (written_experts(config) == ExpertLayout::interleaved) return ExpertLayout::interleaved;
   for (const auto& [name, source] : weights.tensors) {
     if (is_joined_experts(name)) return ExpertLayout::joined;
   }
@@ -174,15 +177,21 @@ void check_tied_copy(const TensorSource& head, const TensorSource& embedding) {
   }
 }
 
-// The name of a part of a packed layer's weight, whose name ends with ".weight".
+// The name of a part of a packed layer's weight: NAME.part of NAME.weight, NAME_part of experts.
 std::string part_name(const std::string& weight, const std::string& ending) {
+  if (!weight.ends_with(".weight")) return weight + ending;
   return weight.substr(0, weight.size() - std::strlen("weight")) + ending;
 }
 
 // True if the files have a matrix packed; then its parts are expected.
 bool find_packed(const WeightFiles& weights, const std::optional<PackedLayout>& layout,
                  const StoredTensor& tensor, std::set<std::string>& expected) {
-  if (!layout || tensor.shape.size() != 2 || !tensor.name.ends_with(".weight")) return false;
+  if (!layout) return false;
+  const bool of_experts = layout->kind == PackedKind::mxfp4;
+  if (of_experts ? tensor.order != StoredOrder::interleaved || tensor.shape.size() != 3
+                 : tensor.shape.size() != 2 || !tensor.name.ends_with(".weight")) {
+    return false;
+  }
   const PackedParts parts = packed_parts(*layout);
   if (!weights.tensors.contains(part_name(tensor.name, parts.needed.front()))) return false;
   for (const std::string& ending : parts.needed) {
@@ -252,8 +261,9 @@ at::Tensor read_packed(const WeightFiles& weights, const PackedLayout& layout,
     const auto found = weights.tensors.find(part_name(tensor.name, ending));
     return found == weights.tensors.end() ? nullptr : found->second.view;
   };
-  return unpack_weight(layout, tensor.shape[0], tensor.shape[1], find,
-                       fmt::format("{}: {}", weights.where, shown(tensor.name)));
+  const std::string where = fmt::format("{}: {}", weights.where, shown(tensor.name));
+  if (layout.kind == PackedKind::mxfp4) return unpack_mxfp4_experts(tensor.shape, find, where);
+  return unpack_weight(layout, tensor.shape[0], tensor.shape[1], find, where);
 }
 
 // A stored tensor in fp32. Error(damaged) at the first element that is NaN or infinite.
@@ -308,7 +318,7 @@ class ModelDirSource : public ModelSource {
  private:
   ModelDirSource(const std::string& dir, const DirConfig& read)
       : config_(read.config.model), layout_(read.layout), weights_(open_weights(dir)) {
-    if (config_.experts > 0) experts_ = expert_layout(weights_);
+    if (config_.experts > 0) experts_ = expert_layout(weights_, config_);
     const std::vector<StoredTensor> stored =
         stored_tensors(config_, parameter_specs(config_), experts_);
     const std::vector<TensorSource> sources = find_tensors(weights_, config_, stored, layout_);
@@ -391,7 +401,8 @@ void save_model_dir(const ParameterStore& store, const std::string& path,
   // Names as in the family that config.json will name.
   ModelConfig written = store.config;
   if (architecture_name(written) == "OspForCausalLM") written.family = "";
-  for (const StoredTensor& stored : stored_tensors(written, store.specs)) {
+  for (const StoredTensor& stored :
+       stored_tensors(written, store.specs, written_experts(written))) {
     held.push_back(gather_stored(stored, store).to(at::kCPU, type).contiguous());
     const at::Tensor& tensor = held.back();
     entries.push_back({stored.name,

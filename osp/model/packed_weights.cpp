@@ -199,7 +199,9 @@ std::optional<PackedLayout> packed_layout(const Json& config, const std::string&
   if (method == "gptq") return gptq_layout(json, where);
   if (method == "awq") return awq_layout(json, where);
   if (method == "compressed-tensors") return compressed_layout(json, where);
-  unsupported(where, "quant_method", Json(method).dump(), "gptq, awq and compressed-tensors");
+  if (method == "mxfp4") return PackedLayout{.kind = PackedKind::mxfp4};
+  unsupported(where, "quant_method", Json(method).dump(),
+              "gptq, awq, mxfp4 and compressed-tensors");
 }
 
 PackedParts packed_parts(const PackedLayout& layout) {
@@ -213,6 +215,8 @@ PackedParts packed_parts(const PackedLayout& layout) {
         return {{"weight_packed", "weight_scale"}, {"weight_shape", "weight_g_idx"}};
       return {{"weight_packed", "weight_scale", "weight_zero_point"},
               {"weight_shape", "weight_g_idx"}};
+    case PackedKind::mxfp4:
+      return {{"_blocks", "_scales"}, {}};
   }
   OSP_CHECK(false, "unknown layout");
 }

@@ -12,6 +12,8 @@
 //   (pack-quantized)    [out, groups], weight_shape [2],
 //                       weight_zero_point [out / k, groups],
 //                       weight_g_idx [in]
+//   mxfp4 (gpt-oss)     of the experts of a block, see                 e2m1 2^(e − 127)
+//                       packed_experts.h
 //
 // Only weights: folders that also round activations or the cache are refused, since osp would
 // compute something else. Formats: the documents and code of GPTQModel, AutoAWQ and
@@ -33,7 +35,7 @@
 
 namespace osp {
 
-enum class PackedKind { gptq, awq, compressed_tensors };
+enum class PackedKind { gptq, awq, compressed_tensors, mxfp4 };
 
 struct PackedLayout {
   PackedKind kind = PackedKind::gptq;

@@ -24,9 +24,9 @@ int64_t ParameterAccess::weight_index(ParameterRole role, int64_t layer, int64_t
   return i;
 }
 
-int64_t ParameterAccess::bias_index(ParameterRole role, int64_t layer) const {
-  const int64_t i = store_.find_bias(role, layer);
-  OSP_CHECK(i >= 0, "no parameter {}", bias_name(role, layer));
+int64_t ParameterAccess::bias_index(ParameterRole role, int64_t layer, int64_t expert) const {
+  const int64_t i = store_.find_bias(role, layer, expert);
+  OSP_CHECK(i >= 0, "no parameter {}", bias_name(role, layer, expert));
   return i;
 }
 
@@ -57,6 +57,11 @@ WeightRef ParameterAccess::scalar(ParameterRole role, int64_t layer) const {
   return master(weight_index(role, layer));
 }
 
+at::Tensor ParameterAccess::sinks(int64_t layer) const {
+  if (!config_.attention_sinks) return {};
+  return store_.master(weight_index(ParameterRole::attention_sink, layer));
+}
+
 WeightRef ParameterAccess::gain(ParameterRole role, int64_t layer) const {
   return config_.norm == "simple" ? WeightRef{} : master(weight_index(role, layer));
 }
@@ -83,7 +88,7 @@ at::Tensor ParameterAccess::linear(const std::vector<ParameterRole>& roles, int6
   std::vector<at::Tensor> biases, outputs;
   for (const ParameterRole role : roles) {
     parameters.push_back(weight_index(role, layer, expert));
-    if (biased) biases.push_back(leaf(bias_index(role, layer)));
+    if (biased) biases.push_back(leaf(bias_index(role, layer, expert)));
   }
   // Take one product over all rows where the weights are neighbours and no tap replaces them, or
   // the layers one by one.

@@ -25,7 +25,7 @@ class ParameterAccess {
 
   // Output of one or several linear layers of a block on the same input, side by side [..., Σ out];
   // their biases too if `biased`. Here and below `layer` is kNoLayer outside the blocks. With
-  // `expert` they are layers of that expert, which have no biases.
+  // `expert` they are layers of that expert.
   at::Tensor linear(const std::vector<ParameterRole>& roles, int64_t layer,
                     const RecomputableInput& x, bool biased, int64_t expert = kNoExpert) const;
 
@@ -39,6 +39,8 @@ class ParameterAccess {
   WeightRef table(ParameterRole role) const;
   // The fp32 master of a scalar, which is never rounded to the compute type.
   WeightRef scalar(ParameterRole role, int64_t layer) const;
+  // The learned logits of a block's heads, fp32 [H]; undefined in a model without attention sinks.
+  at::Tensor sinks(int64_t layer) const;
   // A table as a differentiable tensor.
   at::Tensor table_leaf(ParameterRole role) const;
   // Requires grad where a graph is built, else undefined: see embedding().
@@ -48,7 +50,7 @@ class ParameterAccess {
 
  private:
   int64_t weight_index(ParameterRole role, int64_t layer, int64_t expert = kNoExpert) const;
-  int64_t bias_index(ParameterRole role, int64_t layer) const;
+  int64_t bias_index(ParameterRole role, int64_t layer, int64_t expert = kNoExpert) const;
   at::Tensor gradient(int64_t parameter) const;
   bool taps_weights() const { return tap_ != nullptr && tap_->wants_weights(); }
   bool taps_linear() const { return tap_ != nullptr && tap_->wants_linear(); }

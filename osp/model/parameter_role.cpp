@@ -39,6 +39,8 @@ RoleRow row_of(ParameterRole role) {
       return {"self_attn.q_norm", Kind::gain};
     case ParameterRole::key_norm:
       return {"self_attn.k_norm", Kind::gain};
+    case ParameterRole::attention_sink:
+      return {"self_attn.sinks", Kind::sink, Place::block, ""};
     case ParameterRole::attention_output:
       return {"self_attn.o_proj", Kind::matrix};
     case ParameterRole::attention_branch_scale:
@@ -69,10 +71,15 @@ RoleRow row_of(ParameterRole role) {
   OSP_CHECK(false, "unknown parameter role {}", static_cast<int>(role));
 }
 
-std::string name_of(const RoleRow& row, int64_t layer, const char* ending) {
+std::string name_of(const RoleRow& row, int64_t layer, int64_t expert, const char* ending) {
   OSP_CHECK((row.place == Place::block) == (layer >= 0), "{} in layer {}", row.module, layer);
-  return layer < 0 ? fmt::format("{}{}", row.module, ending)
-                   : fmt::format("model.layers.{}.{}{}", layer, row.module, ending);
+  if (layer < 0) return fmt::format("{}{}", row.module, ending);
+  if (expert < 0) return fmt::format("model.layers.{}.{}{}", layer, row.module, ending);
+  constexpr std::string_view kNetwork = "mlp.";
+  const std::string_view module = row.module;
+  OSP_CHECK(module.starts_with(kNetwork), "{} of expert {}", module, expert);
+  return fmt::format("model.layers.{}.mlp.experts.{}.{}{}", layer, expert,
+                     module.substr(kNetwork.size()), ending);
 }
 
 }  // namespace
@@ -95,6 +102,8 @@ const char* kind_name(ParameterKind kind) {
       return "bias";
     case ParameterKind::positions:
       return "positions";
+    case ParameterKind::sink:
+      return "attention sink";
   }
   OSP_CHECK(false, "unknown parameter kind {}", static_cast<int>(kind));
 }
@@ -122,6 +131,7 @@ std::optional<BlockLinear> block_linear(ParameterRole role) {
     case ParameterRole::input_norm:
     case ParameterRole::query_norm:
     case ParameterRole::key_norm:
+    case ParameterRole::attention_sink:
     case ParameterRole::attention_branch_scale:
     case ParameterRole::attention_end_norm:
     case ParameterRole::post_attention_norm:
@@ -140,16 +150,11 @@ ParameterKind weight_kind(ParameterRole role) { return row_of(role).kind; }
 
 std::string parameter_name(ParameterRole role, int64_t layer, int64_t expert) {
   const RoleRow row = row_of(role);
-  if (expert < 0) return name_of(row, layer, row.ending);
-  constexpr std::string_view kNetwork = "mlp.";
-  const std::string_view module = row.module;
-  OSP_CHECK(layer >= 0 && module.starts_with(kNetwork), "{} of expert {}", module, expert);
-  return fmt::format("model.layers.{}.mlp.experts.{}.{}{}", layer, expert,
-                     module.substr(kNetwork.size()), row.ending);
+  return name_of(row, layer, expert, row.ending);
 }
 
-std::string bias_name(ParameterRole role, int64_t layer) {
-  return name_of(row_of(role), layer, ".bias");
+std::string bias_name(ParameterRole role, int64_t layer, int64_t expert) {
+  return name_of(row_of(role), layer, expert, ".bias");
 }
 
 }  // namespace osp

@@ -25,6 +25,7 @@ enum class ParameterRole {
   value,
   query_norm,
   key_norm,
+  attention_sink,          // a logit for each query head
   attention_output,        // the projection behind attention
   attention_branch_scale,  // a scalar, as mlp_branch_scale
   attention_end_norm,      // behind that projection, where norms stand around the branches
@@ -50,7 +51,8 @@ enum class ParameterKind {
   router,  // never quantized: a wrong choice of experts costs more than its few numbers
   gain,
   bias,
-  positions
+  positions,
+  sink
 };
 
 // "embedding", "head", "embedding projection", "matrix" (of a block), "gain" and so on: in names of
@@ -78,6 +80,6 @@ inline constexpr int64_t kNoExpert = -1;
 // the blocks. Gate, up and down of an expert are "model.layers.3.mlp.experts.7.gate_proj.weight".
 std::string parameter_name(ParameterRole role, int64_t layer = kNoLayer,
                            int64_t expert = kNoExpert);
-std::string bias_name(ParameterRole role, int64_t layer = kNoLayer);
+std::string bias_name(ParameterRole role, int64_t layer = kNoLayer, int64_t expert = kNoExpert);
 
 }  // namespace osp

@@ -28,6 +28,7 @@ const std::map<std::string, ParameterRole> kRoleOfName = {
     {"model.layers.N.self_attn.v_proj.weight", ParameterRole::value},
     {"model.layers.N.self_attn.q_norm.weight", ParameterRole::query_norm},
     {"model.layers.N.self_attn.k_norm.weight", ParameterRole::key_norm},
+    {"model.layers.N.self_attn.sinks", ParameterRole::attention_sink},
     {"model.layers.N.self_attn.o_proj.weight", ParameterRole::attention_output},
     {"model.layers.N.self_attn.branch_scale", ParameterRole::attention_branch_scale},
     {"model.layers.N.post_self_attn_layernorm.weight", ParameterRole::attention_end_norm},
@@ -57,7 +58,8 @@ ModelConfig config_of_family(const std::string& architecture) {
                {"attention_bias", true},
                {"mlp_bias", true},
                {"use_qkv_bias", true}};
-  if (architecture == "Qwen3MoeForCausalLM" || architecture == "OlmoeForCausalLM") {
+  if (architecture == "Qwen3MoeForCausalLM" || architecture == "OlmoeForCausalLM" ||
+      architecture == "GptOssForCausalLM") {
     json["num_experts"] = 3;
     json["num_experts_per_tok"] = 2;
   }
@@ -122,7 +124,8 @@ TEST(ParameterRole, KindOfAWeightFollowsFromItsRole) {
     for (const ParameterSpec& spec : parameter_specs(config)) {
       if (spec.kind == ParameterKind::bias) continue;
       EXPECT_EQ(spec.kind, weight_kind(spec.role)) << spec.name;
-      EXPECT_EQ(spec.kind == ParameterKind::gain, spec.shape.size() == 1) << spec.name;
+      const bool vector = spec.kind == ParameterKind::gain || spec.kind == ParameterKind::sink;
+      EXPECT_EQ(vector, spec.shape.size() == 1) << spec.name;
     }
   }
 }
@@ -133,7 +136,7 @@ TEST(ParameterRole, AStoreFindsEveryWeightAndBiasByRole) {
     for (size_t i = 0; i < store.specs.size(); ++i) {
       const ParameterSpec& spec = store.specs[i];
       const bool bias = spec.kind == ParameterKind::bias;
-      const int64_t found = bias ? store.find_bias(spec.role, spec.layer)
+      const int64_t found = bias ? store.find_bias(spec.role, spec.layer, spec.expert)
                                  : store.find(spec.role, spec.layer, spec.expert);
       EXPECT_EQ(found, static_cast<int64_t>(i)) << spec.name;
       EXPECT_EQ(store.find(spec.name), static_cast<int64_t>(i));

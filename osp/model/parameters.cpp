@@ -63,9 +63,10 @@ class SpecList {
     specs_.push_back({parameter_name(role, layer_, expert), std::move(shape), role,
                       weight_kind(role), layer_, expert});
   }
-  void bias(bool wanted, ParameterRole role, int64_t out) {
+  void bias(bool wanted, ParameterRole role, int64_t out, int64_t expert = kNoExpert) {
     if (!wanted) return;
-    specs_.push_back({bias_name(role, layer_), {out}, role, ParameterKind::bias, layer_});
+    specs_.push_back(
+        {bias_name(role, layer_, expert), {out}, role, ParameterKind::bias, layer_, expert});
   }
   // Weights and, for LayerNorm, biases; nothing for a norm without weights.
   void norm(ParameterRole role, int64_t channels) {
@@ -98,6 +99,7 @@ void add_attention(SpecList& list, const ModelConfig& config) {
     list.norm(ParameterRole::query_norm, config.qk_norm_wide ? q : K);
     list.norm(ParameterRole::key_norm, config.qk_norm_wide ? kv : K);
   }
+  if (config.attention_sinks) list.weight(ParameterRole::attention_sink, {config.heads});
   list.weight(ParameterRole::attention_output, {D, q});
   list.bias(config.output_bias, ParameterRole::attention_output, D);
   list.branch_scale(ParameterRole::attention_branch_scale);
@@ -105,11 +107,16 @@ void add_attention(SpecList& list, const ModelConfig& config) {
 
 void add_experts(SpecList& list, const ModelConfig& config) {
   const int64_t D = config.width, F = config.expert_inner;
+  const bool biased = config.expert_bias;
   list.weight(ParameterRole::router, {config.experts, D});
+  list.bias(biased, ParameterRole::router, config.experts);
   for (int64_t expert = 0; expert < config.experts; ++expert) {
     list.weight(ParameterRole::gate, {F, D}, expert);
     list.weight(ParameterRole::up, {F, D}, expert);
+    list.bias(biased, ParameterRole::gate, F, expert);
+    list.bias(biased, ParameterRole::up, F, expert);
     list.weight(ParameterRole::down, {D, F}, expert);
+    list.bias(biased, ParameterRole::down, D, expert);
   }
 }
 
@@ -180,8 +187,8 @@ int64_t ParameterStore::find(ParameterRole role, int64_t layer, int64_t expert) 
   return position_in(index_of_role, role_key(role, layer, expert, false));
 }
 
-int64_t ParameterStore::find_bias(ParameterRole role, int64_t layer) const {
-  return position_in(index_of_role, role_key(role, layer, kNoExpert, true));
+int64_t ParameterStore::find_bias(ParameterRole role, int64_t layer, int64_t expert) const {
+  return position_in(index_of_role, role_key(role, layer, expert, true));
 }
 
 ParameterStore store_without_parameters(const ModelConfig& config) {
@@ -270,17 +277,17 @@ void fill_orthogonal(const RandomStream& random, at::Tensor weight) {
 }  // namespace
 
 // clang-format off
-// | tensor                        | law                                    | standard deviation   |
-// |-------------------------------|----------------------------------------|----------------------|
-// | embedding, head, positions    | normal                                 | init_std             |
-// | q, k, v, router, gate, up     | normal                                 | init_std             |
-// | o, down (end of a branch)     | normal                                 | init_std / sqrt(2 L) |
-// | o, down before a branch scale | normal                                 | init_std             |
-// | EmbProj                       | orthogonal: Q of a normal matrix's QR, | 1 / sqrt(D)          |
-// |                               | columns signed so that diag(R) > 0     |                      |
-// | gains                         | 1                                      | 0                    |
-// | branch scales                 | branch_scale_init                      | 0                    |
-// | biases                        | 0                                      | 0                    |
+// | tensor                           | law                                    | standard deviation   |
+// |----------------------------------|----------------------------------------|----------------------|
+// | embedding, head, positions       | normal                                 | init_std             |
+// | q, k, v, router, gate, up, sinks | normal                                 | init_std             |
+// | o, down (end of a branch)        | normal                                 | init_std / sqrt(2 L) |
+// | o, down before a branch scale    | normal                                 | init_std             |
+// | EmbProj                          | orthogonal: Q of a normal matrix's QR, | 1 / sqrt(D)          |
+// |                                  | columns signed so that diag(R) > 0     |                      |
+// | gains                            | 1                                      | 0                    |
+// | branch scales                    | branch_scale_init                      | 0                    |
+// | biases                           | 0                                      | 0                    |
 // clang-format on
 void initialize_parameters(ParameterStore& store, uint64_t seed) {
   const ModelConfig& config = store.config;
@@ -302,6 +309,7 @@ void initialize_parameters(ParameterStore& store, uint64_t seed) {
       case ParameterRole::query:
       case ParameterRole::key:
       case ParameterRole::value:
+      case ParameterRole::attention_sink:
       case ParameterRole::router:
       case ParameterRole::gate:
       case ParameterRole::up:

@@ -20,6 +20,7 @@
 //   mixtures of experts          mlp.gate.weight [experts, D] (the router), and in place of gate,
 //                                up and down mlp.experts.E.gate_proj, .up_proj, .down_proj of
 //                                expert E
+//   attention sinks              model.layers.N.self_attn.sinks [heads]
 //
 // Tested by parameter_role_test.cpp (roles, names) and transformer_test.cpp (banks).
 #pragma once
@@ -87,7 +88,7 @@ struct ParameterStore {
   // Index of a parameter by its name, or of the weight or bias of a role; −1 if it is not there.
   int64_t find(const std::string& name) const;
   int64_t find(ParameterRole role, int64_t layer = kNoLayer, int64_t expert = kNoExpert) const;
-  int64_t find_bias(ParameterRole role, int64_t layer = kNoLayer) const;
+  int64_t find_bias(ParameterRole role, int64_t layer = kNoLayer, int64_t expert = kNoExpert) const;
   int64_t num_parameters() const;  // scalars in total
 };
 

@@ -34,7 +34,7 @@ PassPositions::PassPositions(const ModelConfig& config, int64_t length,
     set_query_scale(at::arange(first_position_, total));
   }
   // Which keys each query sees: a number per query for fused attention, else a mask.
-  if (first_position_ == 0 && config_.attention_softcap == 0 &&
+  if (first_position_ == 0 && config_.attention_softcap == 0 && !config_.attention_sinks &&
       has_fused_attention(like.device(), like.scalar_type(), config_.head_size)) {
     all_keys_.first_BT = first_keys(documents_BT_, length, 0);
     window_keys_.first_BT = first_keys(documents_BT_, length, config_.window);

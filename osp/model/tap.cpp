@@ -31,6 +31,7 @@ TapPoint input_point(ParameterRole role) {
     case ParameterRole::input_norm:
     case ParameterRole::query_norm:
     case ParameterRole::key_norm:
+    case ParameterRole::attention_sink:
     case ParameterRole::attention_branch_scale:
     case ParameterRole::post_attention_norm:
     case ParameterRole::mlp_branch_scale:

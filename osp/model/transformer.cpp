@@ -110,9 +110,9 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
   // The experts of a mixture by the block's input, which no tap has seen; undefined elsewhere.
   ExpertRouting routing(int64_t layer, const at::Tensor& y) const {
     if (!config_.routes(layer)) return {};
-    const at::Tensor logits = parameters_.linear({Role::router}, layer, y, false);
+    const at::Tensor logits = parameters_.linear({Role::router}, layer, y, config_.expert_bias);
     return route_tokens(logits.flatten(0, -2), y.size(0), config_.experts_per_token,
-                        config_.normalized_routing);
+                        config_.normalized_routing, config_.routing_of_chosen);
   }
 
   // The input of the output projection, as the tap left it.
@@ -126,16 +126,18 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
     if (!options_.segments.empty()) return packed_attention(layer, q, k, v);
     if (options_.cache != nullptr) std::tie(k, v) = append_to_cache(layer, k, v);
     at::Tensor out;
+    const at::Tensor sinks = parameters_.sinks(layer);
     const auto capped = soft_cap(config_.attention_softcap);
     if (watches_attention_logits(layer)) {
       const at::Tensor mask = positions_.mask(layer, q.size(1), k.size(1), q);
-      out = causal_attention_reference(q, k, v, mask, [&](const at::Tensor& z) {
+      const auto tapped = [&](const at::Tensor& z) {
         return options_.tap->at(TapPoint::attention_logits, layer, capped ? capped(z) : z);
-      });
+      };
+      out = causal_attention_reference(q, k, v, mask, tapped, sinks);
     } else if (capped) {
-      out = causal_attention_reference(q, k, v, positions_.visible(layer).mask, capped);
+      out = causal_attention_reference(q, k, v, positions_.visible(layer).mask, capped, sinks);
     } else {
-      out = causal_attention(q, k, v, positions_.visible(layer));
+      out = causal_attention(q, k, v, positions_.visible(layer), sinks);
     }
     return tap(TapPoint::attention_output, layer, out.flatten(2));
   }
@@ -250,7 +252,7 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
                         config_.activation);
     }
     return gated_product(parameters_.linear({Role::gate, Role::up}, layer, x, config_.mlp_bias),
-                         config_.activation);
+                         config_);
   }
 
   // Adds the pending branch and returns the norm of the sum. Where the sum is the state after a
@@ -279,8 +281,9 @@ class ForwardPass : public std::enable_shared_from_this<ForwardPass> {
       keys = store_packed(options_.cache->keys[layer], keys);
       values = store_packed(options_.cache->values[layer], values);
     }
-    const at::Tensor out = segment_attention(q[0], keys, values, options_.segments,
-                                             config_.window_of(layer), config_.attention_softcap);
+    const at::Tensor out =
+        segment_attention(q[0], keys, values, options_.segments, config_.window_of(layer),
+                          config_.attention_softcap, parameters_.sinks(layer));
     return tap(TapPoint::attention_output, layer, out.flatten(1).unsqueeze(0));
   }
 

@@ -74,15 +74,18 @@ at::Tensor first_keys(const at::Tensor& documents_BT, int64_t length, int64_t wi
 }
 
 at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
-                            const at::Tensor& v_BSHK, const VisibleKeys& visible) {
+                            const at::Tensor& v_BSHK, const VisibleKeys& visible,
+                            const at::Tensor& sinks_H) {
   const int64_t T = q_BTHK.size(1), S = k_BSHK.size(1), H = q_BTHK.size(2);
-  const bool square = T == S;
+  const bool square = T == S, sinks = sinks_H.defined();
   const at::Tensor& mask = visible.mask;
-  if (square && !mask.defined() && has_fused_attention(q_BTHK)) {
+  if (square && !mask.defined() && !sinks && has_fused_attention(q_BTHK)) {
     return fused_attention(q_BTHK, k_BSHK, v_BSHK, visible.first_BT);
   }
   OSP_CHECK(!visible.first_BT.defined(), "a mask is needed where attention is not fused");
-  if (!square && T > 1) return causal_attention_reference(q_BTHK, k_BSHK, v_BSHK, mask);
+  if ((!square && T > 1) || (sinks && !q_BTHK.device().is_cpu())) {
+    return causal_attention_reference(q_BTHK, k_BSHK, v_BSHK, mask, {}, sinks_H);
+  }
   const std::optional<at::Tensor> additive =
       mask.defined() ? std::optional<at::Tensor>(mask) : std::nullopt;
   if (!q_BTHK.device().is_cpu()) {
@@ -91,15 +94,22 @@ at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
                                             square && !mask.defined())
         .transpose(1, 2);
   }
-  const auto out = at::_scaled_dot_product_flash_attention_for_cpu(
+  const auto [out, log_sum] = at::_scaled_dot_product_flash_attention_for_cpu(
       q_BTHK.transpose(1, 2), expand_heads(k_BSHK, H), expand_heads(v_BSHK, H), 0.0,
       square && !mask.defined(), additive);
-  return std::get<0>(out).transpose(1, 2);
+  if (!sinks) return out.transpose(1, 2);
+  const at::Tensor share = share_of_keys(log_sum, sinks_H.view({1, H, 1}));
+  return (out * share.unsqueeze(-1).to(out.scalar_type())).transpose(1, 2);
 }
 
-at::Tensor causal_attention_reference(
-    const at::Tensor& q_BTHK, const at::Tensor& k_BSHK, const at::Tensor& v_BSHK,
-    const at::Tensor& mask, const std::function<at::Tensor(const at::Tensor&)>& on_logits) {
+at::Tensor share_of_keys(const at::Tensor& log_sum, const at::Tensor& sinks) {
+  return (log_sum - sinks).sigmoid();
+}
+
+at::Tensor causal_attention_reference(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
+                                      const at::Tensor& v_BSHK, const at::Tensor& mask,
+                                      const std::function<at::Tensor(const at::Tensor&)>& on_logits,
+                                      const at::Tensor& sinks_H) {
   const int64_t T = q_BTHK.size(1), S = k_BSHK.size(1), H = q_BTHK.size(2), K = q_BTHK.size(3);
   const at::ScalarType wide = q_BTHK.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const at::Tensor q = q_BTHK.transpose(1, 2).to(wide);
@@ -109,7 +119,13 @@ at::Tensor causal_attention_reference(
   logits = mask.defined() ? logits + mask.to(wide)
                           : logits.masked_fill(future_mask(T, S, q.device()),
                                                -std::numeric_limits<double>::infinity());
-  return at::matmul(at::softmax(logits, -1), v).transpose(1, 2).to(q_BTHK.scalar_type());
+  if (sinks_H.defined()) {
+    const at::Tensor sink = sinks_H.to(wide).view({1, H, 1, 1}).expand({q.size(0), H, T, 1});
+    logits = at::softmax(at::cat({logits, sink}, -1), -1).narrow(-1, 0, S);
+  } else {
+    logits = at::softmax(logits, -1);
+  }
+  return at::matmul(logits, v).transpose(1, 2).to(q_BTHK.scalar_type());
 }
 
 std::function<at::Tensor(const at::Tensor&)> soft_cap(double cap) {

@@ -1,5 +1,8 @@
 // Causal attention, q [B, T, H, K], k and v [B, S, Hkv, K] (S ≥ T: earlier tokens from a cache) ->
 // [B, T, H, K]; softmax(q kᵀ / sqrt(K)) v with query t seeing keys up to t + S − T.
+//
+// With sinks s [H], a logit for each query head that belongs to no key, the weights of the keys are
+// e^z_j / (e^s + Σ_i e^z_i): those without the sink times σ(log Σ_i e^z_i − s).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -29,15 +32,20 @@ struct VisibleKeys {
 };
 
 // Fused attention where it is supported (fused_attention.h), else flash attention of the tensor
-// library; both forward and backward.
+// library; both forward and backward. With sinks forward alone, and by a mask where it takes one.
 at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
-                            const at::Tensor& v_BSHK, const VisibleKeys& visible = {});
+                            const at::Tensor& v_BSHK, const VisibleKeys& visible = {},
+                            const at::Tensor& sinks_H = {});
+
+// The keys' share of the softmax, log_sum being that of their logits' exponentials.
+at::Tensor share_of_keys(const at::Tensor& log_sum, const at::Tensor& sinks);
 
 // The twin: explicit products in fp32. `on_logits` (may be empty) gets the scaled logits
 // [B, H, T, S] before masking and returns them or a replacement.
 at::Tensor causal_attention_reference(
     const at::Tensor& q_BTHK, const at::Tensor& k_BSHK, const at::Tensor& v_BSHK,
-    const at::Tensor& mask, const std::function<at::Tensor(const at::Tensor&)>& on_logits = {});
+    const at::Tensor& mask, const std::function<at::Tensor(const at::Tensor&)>& on_logits = {},
+    const at::Tensor& sinks_H = {});
 
 // z → cap · tanh(z / cap) as on_logits of it; empty for a cap of 0.
 std::function<at::Tensor(const at::Tensor&)> soft_cap(double cap);

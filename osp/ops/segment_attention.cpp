@@ -107,9 +107,9 @@ int64_t Segment::position() const {
 
 at::Tensor segment_attention(const at::Tensor& q_NHK, const at::Tensor& k_SHK,
                              const at::Tensor& v_SHK, std::span<const Segment> segments,
-                             int64_t window, double softcap) {
+                             int64_t window, double softcap, const at::Tensor& sinks_H) {
   if (!q_NHK.device().is_cpu() || !sees_all(segments, window) || softcap > 0) {
-    return segment_attention_reference(q_NHK, k_SHK, v_SHK, segments, window, softcap);
+    return segment_attention_reference(q_NHK, k_SHK, v_SHK, segments, window, softcap, sinks_H);
   }
   const int64_t N = q_NHK.size(0), H = q_NHK.size(1), K = q_NHK.size(2), Hkv = k_SHK.size(1);
   const auto levels = units_of(segments);
@@ -138,12 +138,13 @@ at::Tensor segment_attention(const at::Tensor& q_NHK, const at::Tensor& k_SHK,
       }
     });
   }
-  return out_NHK;
+  if (!sinks_H.defined()) return out_NHK;
+  return out_NHK * share_of_keys(log_sum_NH, sinks_H).unsqueeze(-1).to(out_NHK.scalar_type());
 }
 
 at::Tensor segment_attention_reference(const at::Tensor& q_NHK, const at::Tensor& k_SHK,
                                        const at::Tensor& v_SHK, std::span<const Segment> segments,
-                                       int64_t window, double softcap) {
+                                       int64_t window, double softcap, const at::Tensor& sinks_H) {
   std::vector<at::Tensor> outputs;
   int64_t query = 0;
   for (const Segment& segment : segments) {
@@ -159,10 +160,10 @@ at::Tensor segment_attention_reference(const at::Tensor& q_NHK, const at::Tensor
     const at::Tensor mask = window > 0 && total > window
                                 ? window_mask(segment.length, total, window, q_NHK)
                                 : at::Tensor();
-    outputs.push_back(
-        causal_attention_reference(q_NHK.narrow(0, query, segment.length).unsqueeze(0),
-                                   gathered(k_SHK), gathered(v_SHK), mask, soft_cap(softcap))
-            .squeeze(0));
+    outputs.push_back(causal_attention_reference(
+                          q_NHK.narrow(0, query, segment.length).unsqueeze(0), gathered(k_SHK),
+                          gathered(v_SHK), mask, soft_cap(softcap), sinks_H)
+                          .squeeze(0));
     query += segment.length;
   }
   return at::cat(outputs);

@@ -35,7 +35,7 @@ struct Segment {
 // softmax(q kᵀ / sqrt(K)) v, [N, H, K], for q [N, H, K] and k, v [S, Hkv, K] (last dimension
 // contiguous). The queries are those of the segments in their order. `window`: a query sees the
 // newest `window` tokens of its text, itself included; 0: all. `softcap` c > 0: softmax of
-// c · tanh(z / c), by the twin.
+// c · tanh(z / c), by the twin. `sinks_H`: see attention.h; the keys' share is taken at the end.
 //
 // The softmax over a context in several ranges is put together from those of the ranges, and
 // neighbours with the same range attend to it together, so that nothing is copied:
@@ -43,11 +43,13 @@ struct Segment {
 // where zᵢ is the log-sum-exp of range i.
 at::Tensor segment_attention(const at::Tensor& q_NHK, const at::Tensor& k_SHK,
                              const at::Tensor& v_SHK, std::span<const Segment> segments,
-                             int64_t window = 0, double softcap = 0.0);
+                             int64_t window = 0, double softcap = 0.0,
+                             const at::Tensor& sinks_H = {});
 
 // The twin: segment by segment from a copy of its keys, by explicit products in fp32.
 at::Tensor segment_attention_reference(const at::Tensor& q_NHK, const at::Tensor& k_SHK,
                                        const at::Tensor& v_SHK, std::span<const Segment> segments,
-                                       int64_t window = 0, double softcap = 0.0);
+                                       int64_t window = 0, double softcap = 0.0,
+                                       const at::Tensor& sinks_H = {});
 
 }  // namespace osp

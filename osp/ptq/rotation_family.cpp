@@ -57,6 +57,7 @@ Sides sides_of(const ModelConfig& config, ParameterRole role) {
     // finds by is_residual_norm.
     case ParameterRole::query_norm:
     case ParameterRole::key_norm:
+    case ParameterRole::attention_sink:
     case ParameterRole::input_norm:
     case ParameterRole::post_attention_norm:
     case ParameterRole::attention_end_norm:

@@ -19,6 +19,7 @@ bool normalises_residual(ParameterRole role) {
     case ParameterRole::embedding_norm:
     case ParameterRole::query_norm:
     case ParameterRole::key_norm:
+    case ParameterRole::attention_sink:
     case ParameterRole::attention_end_norm:
     case ParameterRole::post_feedforward_norm:
     case ParameterRole::embedding:

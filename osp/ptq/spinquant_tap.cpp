@@ -40,6 +40,7 @@ bool turns_bias(ParameterRole role) {
     case ParameterRole::query:
     case ParameterRole::key:
     case ParameterRole::value:
+    case ParameterRole::router:
     case ParameterRole::gate:
     case ParameterRole::up:
       return false;
@@ -47,8 +48,8 @@ bool turns_bias(ParameterRole role) {
     case ParameterRole::embedding:
     case ParameterRole::position_embedding:
     case ParameterRole::embedding_projection:
+    case ParameterRole::attention_sink:
     case ParameterRole::attention_branch_scale:
-    case ParameterRole::router:
     case ParameterRole::mlp_branch_scale:
     case ParameterRole::head_projection:
     case ParameterRole::head:

@@ -40,6 +40,7 @@ std::string not_a_llama(const ModelConfig& config) {
   if (!config.norm_before() || config.norm_around || config.embedding_norm || config.branch_scale) {
     return "its norms do not stand in front of the branches alone";
   }
+  if (config.attention_sinks) return "its attention has learned sinks, and it has experts";
   if (config.has_experts()) return "its feed-forward networks are mixtures of experts";
   if (config.parallel) return "its branches are parallel";
   if (!config.gated) return "its feed-forward network has no gate";
