@@ -1,5 +1,6 @@
-// The one compiled copy of the fmt whose headers the torch wheel brings: the wheel has no library of
-// it, and header-only use costs every file that includes a tensor header seconds of compile time.
+// The one compiled copy of the fmt whose headers the torch wheel brings: the wheel has no library
+// of it, and header-only use costs every file that includes a tensor header seconds of compile
+// time.
 #include <fmt/format-inl.h>
 
 FMT_BEGIN_NAMESPACE

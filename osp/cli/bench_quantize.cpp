@@ -1,6 +1,6 @@
 // osp bench quantize: GPTQ of a model folder beside GPTQModel (bench/peers/gptqmodel_peer.py) on
-// the same calibration windows at the same precision, one after the other, each in a process of its own
-// (osp/bench/quantize_bench.h).
+// the same calibration windows at the same precision, one after the other, each in a process of its
+// own (osp/bench/quantize_bench.h).
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -100,7 +100,8 @@ void add_run(RanksRuns& side, const Json& run, Console& console) {
   console.line("  {}: {:.3f} steps/s", side.name, run["steps_per_s"].get<double>());
 }
 
-// Refuses, before hours of measuring, a step that the peers cannot share evenly, and networks that cannot be made.
+// Refuses, before hours of measuring, a step that the peers cannot share evenly, and networks that
+// cannot be made.
 void check_runs(const BenchRanksCommand& options) {
   const RanksBench& bench = options.bench;
   const int64_t of_ranks = speed_recipe(bench.model).model.context * bench.ranks;

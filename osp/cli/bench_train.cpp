@@ -1,6 +1,6 @@
 // osp bench train: training speed and memory beside PyTorch, in turn, each in a process of its own,
-// so that peak memory is separate. The peer is bench/peers/train_torch.py in the fastest way to run it
-// (osp/bench/train_bench.h).
+// so that peak memory is separate. The peer is bench/peers/train_torch.py in the fastest way to run
+// it (osp/bench/train_bench.h).
 #include <ATen/Parallel.h>
 
 #include <memory>

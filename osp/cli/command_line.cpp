@@ -135,7 +135,8 @@ const CLI::App& named_app(const CLI::App& root, const std::vector<std::string>& 
   return *app;
 }
 
-// The words with `--option=` as two: the parser would take the next word for the value, and empty is meant.
+// The words with `--option=` as two: the parser would take the next word for the value, and empty
+// is meant.
 std::vector<std::string> with_empty_values(const CLI::App& root,
                                            const std::vector<std::string>& words) {
   const CLI::App& app = named_app(root, words);

@@ -49,7 +49,8 @@ double bits_per_byte(const PerplexityResult& result, const TokenSource& source) 
          static_cast<double>(bytes);
 }
 
-// Divergence, and with it the perplexity: one pass of the model, beside one of the original for all rows.
+// Divergence, and with it the perplexity: one pass of the model, beside one of the original for all
+// rows.
 PerplexityResult measure_both(const Measure& measure, const ParameterStore& store, Tap& tap,
                               const std::string& bits, DivergenceResult& divergence) {
   const auto start = std::chrono::steady_clock::now();

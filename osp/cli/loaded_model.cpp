@@ -55,7 +55,8 @@ std::unique_ptr<const RuntimeModel> runtime_model_in(const std::string& dir,
                            : runtime_model_of(QuantizedFolder(dir, config));
 }
 
-// Puts the model of a quantized model dir on the integer engine; returns why it cannot be, "" if it is.
+// Puts the model of a quantized model dir on the integer engine; returns why it cannot be, "" if it
+// is.
 std::string load_on_engine(const std::string& dir, const QuantizedConfig& config,
                            const EngineChoice& choice, LoadedModel& loaded) {
   const std::string reason = why_not_in_integers(FolderParts(config.info, config.model).parts);

@@ -58,14 +58,14 @@ struct LoadedModel {
   std::string engine_note;   // "integer engine (avx512-vnni, avx512), 2 threads, 8-bit head"
 };
 
-// Loads `dir` at the widths `bits` (as --bits writes them; "": the model's own). Error(usage) if the
-// model is quantized to other widths, Error(unsupported) if the engine "integer" cannot run it;
+// Loads `dir` at the widths `bits` (as --bits writes them; "": the model's own). Error(usage) if
+// the model is quantized to other widths, Error(unsupported) if the engine "integer" cannot run it;
 // further errors as parse_bits and load_model_dir.
 std::unique_ptr<LoadedModel> load_model_at(const std::string& dir, const std::string& bits,
                                            const EngineChoice& choice = {.engine = "simulated"});
 
-// A quantized model dir on the integer engine alone. Error(unsupported) with the reason if it cannot
-// run it, Error(usage) if it is not quantized.
+// A quantized model dir on the integer engine alone. Error(unsupported) with the reason if it
+// cannot run it, Error(usage) if it is not quantized.
 std::unique_ptr<Engine> load_engine(const std::string& dir, const EngineOptions& options);
 
 // The layers of a quantized model dir as the engine reads them. Errors as load_engine, and

@@ -19,8 +19,8 @@ Json parsed_object(const std::string& text, const std::string& where) {
   return object;
 }
 
-// Assigns keywords to fields as the command line assigns options: numbers may be given as text. Returns
-// which were given.
+// Assigns keywords to fields as the command line assigns options: numbers may be given as text.
+// Returns which were given.
 CommonOptions assign_keywords(const FieldTable& table, const Json& keywords,
                               const std::string& where) {
   CommonOptions common;

@@ -1,5 +1,5 @@
-// Models for Python as calls of texts: options and requests in JSON, answers in JSON lines or bytes. It
-// knows nothing of Python.
+// Models for Python as calls of texts: options and requests in JSON, answers in JSON lines or
+// bytes. It knows nothing of Python.
 //
 // Tested by tests/python/test_py_engine.py.
 #pragma once
@@ -25,7 +25,7 @@ class ServedModel {
   // By `kind`, Error(usage) for another:
   //   answer    JSON lines of `osp score` → as many lines of JSON
   //   logits    one such line with "logits_of" → the fp32 numbers [tokens, vocabulary]
-  //   generate  an object with options of `osp generate` → what it prints with --json, and pieces of text
+  //   generate  an object with options of `osp generate` → what it prints with --json, and texts
   std::shared_ptr<ModelCall> start(const std::string& kind, const std::string& request);
   // "integer engine (…), 2 threads, 16-bit head", "" for a plain model. After it was opened.
   std::string engine_note() const { return model_->engine_note(); }

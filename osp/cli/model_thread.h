@@ -1,7 +1,7 @@
-// A thread that a model works in, for programs whose own threads must stay free: calls are done one after
-// the other, in the order in which they came, and each can be waited for, followed and cancelled from any
-// thread. The thread has the tensor library's settings of a new one (no autocast, no inference mode),
-// whatever the caller's are.
+// A thread that a model works in, for programs whose own threads must stay free: calls are done one
+// after the other, in the order in which they came, and each can be waited for, followed and
+// cancelled from any thread. The thread has the tensor library's settings of a new one (no
+// autocast, no inference mode), whatever the caller's are.
 //
 // Tested by tests/python/test_py_engine.py.
 #pragma once
@@ -35,7 +35,8 @@ class ModelCall {
   std::optional<std::string> take_piece();
   // After the end: the result, or the exception that ended it.
   std::string result();
-  // Asks the work to leave, at its next forward pass at the latest. It then ends with Error(interrupted).
+  // Asks the work to leave, at its next forward pass at the latest. It then ends with
+  // Error(interrupted).
   void cancel() { cancelled_ = true; }
   bool was_cancelled() const { return cancelled_; }
   // The same for a call whose model is closed, which then says so.
@@ -62,8 +63,8 @@ class ModelCall {
 class ModelThread {
  public:
   ModelThread();
-  // Cancels the calls that are not done yet, and waits until the one that runs has left. In a process
-  // that was forked off, where there is no such thread, it only lets go of what it has.
+  // Cancels the calls that are not done yet, and waits until the one that runs has left. In a
+  // process that was forked off, where there is no such thread, it only lets go of what it has.
   ~ModelThread();
   ModelThread(const ModelThread&) = delete;
   ModelThread& operator=(const ModelThread&) = delete;

@@ -1,5 +1,5 @@
-// A model that stays loaded and answers requests: what `osp score` runs, and what Python opens in its own
-// process (osp._engine). Both answer the JSON lines of docs/formats.md by answer_lines().
+// A model that stays loaded and answers requests: what `osp score` runs, and what Python opens in
+// its own process (osp._engine). Both answer the JSON lines of docs/formats.md by answer_lines().
 //
 // Tested by tests/python/test_score.py and tests/python/test_py_engine.py.
 #pragma once
@@ -35,8 +35,8 @@ struct OpenOptions {
 
 class OpenedModel {
  public:
-  // Reports a mistake in the options, of which common.given were typed, before anything is read. Errors
-  // as load_model_at.
+  // Reports a mistake in the options, of which common.given were typed, before anything is read.
+  // Errors as load_model_at.
   OpenedModel(const std::string& path, const OpenOptions& options, const CommonOptions& common);
 
   const ScoreModel& scored() const { return model_; }
@@ -46,7 +46,8 @@ class OpenedModel {
     score_.progress = std::move(progress);
   }
 
-  // What `osp generate` prints with --json; `on_text` gets the text in pieces. Errors as the command's.
+  // What `osp generate` prints with --json; `on_text` gets the text in pieces. Errors as the
+  // command's.
   Json generate(const PromptOptions& prompt, const GenerateOptions& options,
                 const std::function<void(std::string_view)>& on_text = {}) const;
 
@@ -57,9 +58,9 @@ class OpenedModel {
   ScoreOptions score_;
 };
 
-// Answers the requests of `lines`, which `where` names in messages, together: at each blank line, at the
-// end, and when there are very many. `emit` gets a line of JSON for each; `pause` is called where
-// answers should be seen now. Errors of RequestBatch and of what it runs.
+// Answers the requests of `lines`, which `where` names in messages, together: at each blank line,
+// at the end, and when there are very many. `emit` gets a line of JSON for each; `pause` is called
+// where answers should be seen now. Errors of RequestBatch and of what it runs.
 void answer_lines(std::istream& lines, const std::string& where, const OpenedModel& model,
                   const std::function<void(const std::string&)>& emit,
                   const std::function<void()>& pause = {});

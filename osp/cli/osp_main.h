@@ -7,7 +7,8 @@
 
 namespace osp {
 
-// What an exception is for people: one sentence, and the exit status that the program would end with.
+// What an exception is for people: one sentence, and the exit status that the program would end
+// with.
 struct Failure {
   std::string sentence;
   int status = 1;

@@ -40,8 +40,8 @@ struct PromptedModel {
 // Error(usage) for options of drawing that were given where the most likely token is taken.
 void check_drawing(const CommonOptions& common, const GenerateOptions& options);
 
-// The prompt as the model reads it: itself, or written with the chat template. Error(unsupported) for a
-// template that cannot be used.
+// The prompt as the model reads it: itself, or written with the chat template. Error(unsupported)
+// for a template that cannot be used.
 std::string prompt_text(const PromptedModel& model, const PromptOptions& prompt);
 
 // Continues `text`, which prompt_text() gave.

@@ -43,7 +43,8 @@ void set_error(PyObject* error_type, const std::exception& error) {
   Py_DECREF(arguments);
 }
 
-// Waits without the interpreter's lock; false with an exception set if a signal's handler raised one.
+// Waits without the interpreter's lock; false with an exception set if a signal's handler raised
+// one.
 template <class Wait>
 bool wait_with_signals(Wait wait) {
   for (bool there = false;;) {
@@ -154,8 +155,8 @@ void free_model(PyObject* self) {
   free_object(self);
 }
 
-// Loads; null with an exception set. After a signal the loading, which cannot be left, goes on behind
-// the caller's back until it is thrown away.
+// Loads; null with an exception set. After a signal the loading, which cannot be left, goes on
+// behind the caller's back until it is thrown away.
 ServedModel* opened_model(const PythonState& state, const std::string& path,
                           const std::string& options) {
   auto model = std::make_unique<ServedModel>();

@@ -1,7 +1,7 @@
-// The Python module osp._engine: models in the process (python_model.h), and main(words), which runs the
-// program in this process and returns its exit status. It uses Python's limited interface, so one file
-// serves every Python from 3.11 on, and the tensor library of the PyTorch that it was built with, which
-// must be the one that Python has.
+// The Python module osp._engine: models in the process (python_model.h), and main(words), which
+// runs the program in this process and returns its exit status. It uses Python's limited interface,
+// so one file serves every Python from 3.11 on, and the tensor library of the PyTorch that it was
+// built with, which must be the one that Python has.
 #include <torch/version.h>
 
 #include <string>
@@ -56,8 +56,9 @@ std::string without_build(const std::string& version) {
   return version.substr(0, version.find('+'));
 }
 
-// Refuses another PyTorch that is imported already: two versions cannot share a process. (osp.engine looks
-// before this file is loaded, which another version's symbols may not even allow.)
+// Refuses another PyTorch that is imported already: two versions cannot share a process.
+// (osp.engine looks before this file is loaded, which another version's symbols may not even
+// allow.)
 bool check_torch() {
   PyObject* modules = PyImport_GetModuleDict();
   PyObject* torch = PyDict_GetItemString(modules, "torch");

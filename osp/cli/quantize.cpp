@@ -1,4 +1,5 @@
-// osp quantize: quantizes the linear layers of models by one method, or compares several in a table.
+// osp quantize: quantizes the linear layers of models by one method, or compares several in a
+// table.
 #include <algorithm>
 #include <map>
 #include <memory>

@@ -1,5 +1,5 @@
-// The document of `osp quantize`: a run for each model, method and seed. With `--method all --out` it
-// is kept in a file after every run, so that a stopped call is resumed without doing one twice.
+// The document of `osp quantize`: a run for each model, method and seed. With `--method all --out`
+// it is kept in a file after every run, so that a stopped call is resumed without doing one twice.
 //
 // Tested by tests/python/test_quantize_all.py.
 #pragma once

@@ -32,8 +32,8 @@ class RequestBatch {
   int64_t size() const { return static_cast<int64_t>(lines_.size()); }
   // One object per line, in order; the batch is empty afterwards.
   std::vector<Json> answer(const ScoreModel& model, const ScoreOptions& options);
-  // The logits of a batch of one line, "logits_of", in fp32 [tokens, vocabulary] on the CPU. Error(usage)
-  // for another batch.
+  // The logits of a batch of one line, "logits_of", in fp32 [tokens, vocabulary] on the CPU.
+  // Error(usage) for another batch.
   at::Tensor single_logits(const ScoreModel& model, const ScoreOptions& options) const;
 
  private:

@@ -35,7 +35,8 @@ std::vector<BenchmarkRecord> read_benchmark_files(const std::vector<std::string>
                                                   const std::vector<std::string>& fields,
                                                   int64_t limit);
 
-// The records of one file of JSON lines with these fields; reading stops where `sink` returns false.
+// The records of one file of JSON lines with these fields; reading stops where `sink` returns
+// false.
 void read_json_lines(const std::string& path, const std::vector<std::string>& fields,
                      const RecordSink& sink);
 

@@ -2,8 +2,8 @@
 // they differ.
 //
 // A node is a run of tokens that continues its parent; a sequence is the tokens on the path from a
-// root to its last node. A common beginning becomes a node where it saves more tokens than attention
-// over one more range of keys costs.
+// root to its last node. A common beginning becomes a node where it saves more tokens than
+// attention over one more range of keys costs.
 #pragma once
 
 #include <cstdint>

@@ -33,7 +33,8 @@ struct Target {
   ChoiceScore* score = nullptr;
 };
 
-// The choices of all requests behind their contexts, which are cut to fit; sizes `results` to match.
+// The choices of all requests behind their contexts, which are cut to fit; sizes `results` to
+// match.
 std::vector<Sequence> sequences_of(const ParameterStore& store,
                                    std::span<const ChoiceRequest> requests,
                                    std::vector<ScoredRequest>& results) {

@@ -22,8 +22,8 @@ class TaskResults {
  public:
   // Writes to `path` after every change ("": nowhere).
   TaskResults(const TaskResultsHeader& header, const std::string& path);
-  // Continues the document at `path`. Error(usage) if its prompts, limit, precision or program version differ,
-  // Error(damaged) if it is not such a document.
+  // Continues the document at `path`. Error(usage) if its prompts, limit, precision or program
+  // version differ, Error(damaged) if it is not such a document.
   static TaskResults resume(const TaskResultsHeader& header, const std::string& path);
 
   // Adds a model; `tokens` it was trained on, 0 if unknown. Error(usage) if the document has it

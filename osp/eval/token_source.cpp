@@ -13,7 +13,8 @@
 namespace osp {
 namespace {
 
-// Of the hub's rows joined by blank lines; the published count of GPT-2's tokens, 287,644, is of it.
+// Of the hub's rows joined by blank lines; the published count of GPT-2's tokens, 287,644, is of
+// it.
 constexpr int64_t kWikitext2Characters = 1'294'336;
 
 int64_t num_code_points(std::string_view text) {

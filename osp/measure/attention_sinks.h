@@ -53,8 +53,8 @@ struct LogitStatistics {
 };
 
 // q and k [T, K] float32 on the CPU, contiguous; a query sees the `window` newest keys, 0: all.
-// Adds to `logits` if it is not null. `softcap` c > 0: logits are c · tanh(z / c). `learned`: a logit
-// beside those of the keys (attention.h), whose part of the attention belongs to no key.
+// Adds to `logits` if it is not null. `softcap` c > 0: logits are c · tanh(z / c). `learned`: a
+// logit beside those of the keys (attention.h), whose part of the attention belongs to no key.
 HeadColumns measure_head(const at::Tensor& q_TK, const at::Tensor& k_TK, int64_t window,
                          LogitStatistics* logits, double softcap = 0.0,
                          std::optional<double> learned = {});

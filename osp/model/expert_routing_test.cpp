@@ -82,7 +82,8 @@ TEST(ExpertRouting, SoftmaxOfTheChosenLogitsIsThatOfAllDividedByTheirSum) {
   const ExpertRouting chosen = route_tokens(logits, 2, 3, false, /*of_chosen=*/true);
   EXPECT_TRUE(chosen.experts.equal(all.experts));
   EXPECT_LT(chosen.weights.sub(all.weights).abs().max().item<double>(), 1e-6);  // fp32
-  // Logits so far below the largest that their probabilities among all are equal (0) still have an order.
+  // Logits so far below the largest that their probabilities among all are equal (0) still have an
+  // order.
   const at::Tensor far = at::tensor({0.0f, -200.0f, -150.0f, -300.0f}).unsqueeze(0);
   EXPECT_TRUE(route_tokens(far, 1, 3, false, true)
                   .experts.equal(at::tensor({0, 2, 1}, at::kLong).unsqueeze(0)));

@@ -178,7 +178,8 @@ TEST(HfConfig, PartsOfGptOssElsewhereAreRefusedByName) {
                [&] { parse(model_config_json(config)); });
 }
 
-// The config.json of gpt-oss-20b and -120b as they were released, shortened to what decides the model.
+// The config.json of gpt-oss-20b and -120b as they were released, shortened to what decides the
+// model.
 TEST(HfConfig, GptOssHasThePublishedNumbersOfParameters) {
   Json json = {{"architectures", {"GptOssForCausalLM"}},
                {"attention_bias", true},

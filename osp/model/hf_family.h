@@ -95,8 +95,8 @@ struct StoredTensor {
   double offset = 0.0;  // added to the stored numbers
 };
 
-// How files hold the experts of a block: mlp.experts.E.gate_proj.weight and so on, as most published
-// models have them, or in one tensor as joined_experts.h says.
+// How files hold the experts of a block: mlp.experts.E.gate_proj.weight and so on, as most
+// published models have them, or in one tensor as joined_experts.h says.
 enum class ExpertLayout { apart, joined, interleaved };
 
 // The layout in which osp writes a model of this configuration.

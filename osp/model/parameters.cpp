@@ -277,17 +277,17 @@ void fill_orthogonal(const RandomStream& random, at::Tensor weight) {
 }  // namespace
 
 // clang-format off
-// | tensor                           | law                                    | standard deviation   |
-// |----------------------------------|----------------------------------------|----------------------|
-// | embedding, head, positions       | normal                                 | init_std             |
-// | q, k, v, router, gate, up, sinks | normal                                 | init_std             |
-// | o, down (end of a branch)        | normal                                 | init_std / sqrt(2 L) |
-// | o, down before a branch scale    | normal                                 | init_std             |
-// | EmbProj                          | orthogonal: Q of a normal matrix's QR, | 1 / sqrt(D)          |
-// |                                  | columns signed so that diag(R) > 0     |                      |
-// | gains                            | 1                                      | 0                    |
-// | branch scales                    | branch_scale_init                      | 0                    |
-// | biases                           | 0                                      | 0                    |
+// | tensor                          | law                                  | standard deviation   |
+// |---------------------------------|--------------------------------------|----------------------|
+// | embedding, head, positions      | normal                               | init_std             |
+// | q, k, v, router, gate, up, sink | normal                               | init_std             |
+// | o, down (end of a branch)       | normal                               | init_std / sqrt(2 L) |
+// | o, down before a branch scale   | normal                               | init_std             |
+// | EmbProj                         | Q of a normal matrix's QR,           | 1 / sqrt(D)          |
+// |                                 | columns signed so that diag(R) > 0   |                      |
+// | gains                           | 1                                    | 0                    |
+// | branch scales                   | branch_scale_init                    | 0                    |
+// | biases                          | 0                                    | 0                    |
 // clang-format on
 void initialize_parameters(ParameterStore& store, uint64_t seed) {
   const ModelConfig& config = store.config;

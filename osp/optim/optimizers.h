@@ -47,7 +47,8 @@ std::vector<std::unique_ptr<Optimizer>> make_optimizers(ParameterStore& store,
 double optimizer_state_bytes(const OptimizerGroup& group, const std::vector<int64_t>& shape,
                              const OptimConfig& config);
 
-// "adam, muon or adafactor": those of which several ranks can share the work (OptimizerRow::division).
+// "adam, muon or adafactor": those of which several ranks can share the work
+// (OptimizerRow::division).
 std::string divisible_names();
 
 // Operations of an update of a parameter of this shape in that group: see OptimizerRow.

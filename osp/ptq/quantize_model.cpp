@@ -252,7 +252,8 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
       fingerprint_json(source, model_dir, request,
                        settings_json(request, info, options.weights, calibration)),
       request.resume);
-  // 4. Prepare the transform: rotations are drawn, or learned, or were learned before; all are checked.
+  // 4. Prepare the transform: rotations are drawn, or learned, or were learned before; all are
+  // checked.
   if (request.method.transform != nullptr) {
     stage("preparing the transform: " + request.method.name);
     options.transform = request.method.transform->make(

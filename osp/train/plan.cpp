@@ -18,8 +18,8 @@ double wire_gradient_bytes(const Recipe& recipe) {
   return recipe.train.reduce_precision == "bf16" ? 2 : 4;
 }
 
-// A bank of equal matrices that Newton–Schulz orthogonalises, or of parameters that are divided evenly.
-// Amounts are those of one.
+// A bank of equal matrices that Newton–Schulz orthogonalises, or of parameters that are divided
+// evenly. Amounts are those of one.
 struct Piece {
   int64_t count = 0;
   double scalars = 0;
@@ -29,8 +29,9 @@ struct Piece {
   bool measured = false;  // Adam's: weights before the update are kept for its norm
 };
 
-// What the devices that share a matrix receive in a step, all shares together: of A, in every Newton–Schulz
-// step, its sum in fp32, then the rows of A and of the polynomial that the others made, in bf16.
+// What the devices that share a matrix receive in a step, all shares together: of A, in every
+// Newton–Schulz step, its sum in fp32, then the rows of A and of the polynomial that the others
+// made, in bf16.
 double gathered_bytes(const OptimizerGroup& group, const std::vector<int64_t>& shape,
                       int64_t steps) {
   const int64_t height = group.split_rows > 0 ? group.split_rows : shape[0];
@@ -115,8 +116,8 @@ double most(const std::vector<Share>& shares, double Share::*part) {
   return result;
 }
 
-// The larger of what a device sends and receives if the one that owns most owns `owned` of `all` scalars,
-// and another as little as `least`: it gets its part from every other, and sends the rest.
+// The larger of what a device sends and receives if the one that owns most owns `owned` of `all`
+// scalars, and another as little as `least`: it gets its part from every other, and sends the rest.
 double link_bytes(double all, double owned, double least, double others, double bytes) {
   return bytes * std::max(all - least, owned * others);
 }

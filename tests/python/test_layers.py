@@ -269,3 +269,18 @@ def test_no_source_file_is_over_500_lines(repo_root):
     assert len(others) > 100
     lengths = {str(path): len(path.read_text().splitlines()) for path in [*sources(repo_root), *others]}
     assert not {path: length for path, length in lengths.items() if length > 500}
+
+
+def test_lines_of_cpp_have_at_most_100_columns(repo_root):
+    """Comments too, which the formatter leaves as they are. Strings that hold JSON may not break."""
+    folders = ("osp", "tests", "fuzz", "examples", "microbench", "cmake")
+    files = [path for folder in folders for path in (repo_root / folder).rglob("*")]
+    paths = [path for path in files if path.suffix in {".cpp", ".h", ".inc"}]
+    assert len(paths) > 500
+    long = [
+        f"{path}:{number}"
+        for path in paths
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > 100 and "clang-format off" not in line and not re.search(r'[\])}]"[,;)]|^ *"', line)
+    ]
+    assert not long
