@@ -6,5 +6,6 @@
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   osp::prepare_tensor_library();
+  osp::prepare_vector_functions();
   return RUN_ALL_TESTS();
 }

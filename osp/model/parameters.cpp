@@ -16,6 +16,7 @@
 #include "osp/base/error.h"
 #include "osp/base/memory.h"
 #include "osp/base/philox.h"
+#include "osp/ops/tensor_library.h"
 
 namespace osp {
 namespace {
@@ -192,6 +193,7 @@ int64_t ParameterStore::find_bias(ParameterRole role, int64_t layer, int64_t exp
 }
 
 ParameterStore store_without_parameters(const ModelConfig& config) {
+  prepare_vector_functions();
   ParameterStore store;
   store.config = config;
   Bank& bank = store.banks.emplace_back();
@@ -216,6 +218,7 @@ int64_t ParameterStore::num_parameters() const {
 }
 
 ParameterStore make_parameters(const ModelConfig& config, const StoreOptions& options) {
+  prepare_vector_functions();
   ParameterStore store;
   store.config = config;
   store.part = options.part;

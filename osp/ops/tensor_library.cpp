@@ -1,23 +1,16 @@
 #include "osp/ops/tensor_library.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/acos.h>
-#include <ATen/ops/asin.h>
-#include <ATen/ops/atan.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/erf.h>
-#include <ATen/ops/erfc.h>
 #include <ATen/ops/exp.h>
 #include <ATen/ops/expm1.h>
 #include <ATen/ops/log.h>
-#include <ATen/ops/log10.h>
 #include <ATen/ops/log1p.h>
 #include <ATen/ops/log2.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/rsqrt.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/sqrt.h>
-#include <ATen/ops/tan.h>
 #include <ATen/ops/tanh.h>
 
 #include <cstdlib>
@@ -25,9 +18,8 @@
 #include "osp/ops/isa.h"
 
 namespace osp {
-namespace {
 
-void match_instruction_set() {
+void prepare_tensor_library() {
   if (std::getenv("OSP_ISA") == nullptr) return;
   static constexpr const char* kAten[] = {"default", "default", "avx2", "avx512", "avx512"};
   static constexpr const char* kOneDnn[] = {"SSE41", "SSE41", "AVX2", "AVX512_CORE_BF16",
@@ -37,23 +29,19 @@ void match_instruction_set() {
   setenv("ONEDNN_MAX_CPU_ISA", kOneDnn[level], 1);
 }
 
-void choose_kernels_of_functions() {
-  const c10::NoGradGuard no_graph;
-  using Function = at::Tensor (*)(const at::Tensor&);
-  static constexpr Function kFunctions[] = {
-      at::acos, at::asin, at::atan,  at::cos,   at::erf,   at::erfc, at::exp, at::expm1, at::log,
-      at::log2, at::sin,  at::log10, at::log1p, at::rsqrt, at::sqrt, at::tan, at::tanh};
-  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
-    const at::Tensor one = at::ones({1}, type);
-    for (const Function function : kFunctions) function(one);
-  }
-}
-
-}  // namespace
-
-void prepare_tensor_library() {
-  match_instruction_set();
-  choose_kernels_of_functions();
+void prepare_vector_functions() {
+  static const bool done = [] {
+    const c10::NoGradGuard no_graph;
+    using Function = at::Tensor (*)(const at::Tensor&);
+    static constexpr Function kFunctions[] = {at::cos,   at::erf,  at::exp, at::expm1, at::log,
+                                              at::log1p, at::log2, at::sin, at::sqrt,  at::tanh};
+    for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+      const at::Tensor one = at::ones({1}, type);
+      for (const Function function : kFunctions) function(one);
+    }
+    return true;
+  }();
+  static_cast<void>(done);
 }
 
 }  // namespace osp

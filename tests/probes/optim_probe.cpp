@@ -89,6 +89,7 @@ int main(int argc, char** argv) {
   if (argc != 4) return 2;
   try {
     osp::prepare_tensor_library();
+    osp::prepare_vector_functions();
     osp::active_isa();  // refuses a level that this CPU lacks, also where no kernel asks
     osp::run(argv[1], argv[2], argv[3]);
   } catch (const std::exception& error) {
