@@ -29,7 +29,7 @@ struct VisibleKeys {
 };
 
 // Fused attention where it is supported (fused_attention.h), else flash attention of the tensor
-// library; both forward and backward.
+// library; both forward and backward. Sequences of one token have weight 1 on it: v itself, outside of a graph.
 at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
                             const at::Tensor& v_BSHK, const VisibleKeys& visible = {});
 

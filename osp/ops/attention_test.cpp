@@ -3,6 +3,9 @@
 #include "osp/ops/attention.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
@@ -43,6 +46,17 @@ TEST(CausalAttention, InBf16StaysWithinItsRounding) {
 TEST(CausalAttention, GradientsEqualFiniteDifferences) {
   expect_gradients_of_differences(grouped_heads());
   expect_gradients_of_differences(within_documents());
+}
+
+TEST(CausalAttention, OfSingleTokensIsTheirValuesExactly) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor q = at::randn({5, 1, 4, 16}).to(type), k = at::randn({5, 1, 2, 16}).to(type);
+    const at::Tensor v = at::randn({5, 1, 2, 16}).to(type);
+    const at::Tensor expected = v.repeat_interleave(2, 2);
+    EXPECT_TRUE(at::equal(causal_attention(q, k, v), expected));  // computed, as for a graph
+    const at::NoGradGuard no_grad;
+    EXPECT_TRUE(at::equal(causal_attention(q, k, v), expected));
+  }
 }
 
 TEST(FirstKeys, AreTheDocumentsFirstTokenOrTheWindowsOldest) {
