@@ -94,7 +94,8 @@ endfunction()
 #                               rounded before the difference is taken
 #   float_grid_kernels          the same bits as the quantizer of another program
 #   engine_kernels              the integer engine's results are the same bits everywhere
-set(OSP_EXACT_KERNELS quantized_momentum_kernels grid_kernels float_grid_kernels engine_kernels)
+#   moment_kernels              the same moments at every level
+set(OSP_EXACT_KERNELS quantized_momentum_kernels grid_kernels float_grid_kernels engine_kernels moment_kernels)
 
 # The instruction set is the end of a file's name. Such a file must include nothing but intrinsics
 # and raw-pointer headers: an inline function would be compiled for that set in the whole program.

@@ -1,25 +1,36 @@
-// Cost of measuring kurtosis during training: the extra time of a validation beyond its loss
-// (kurtosis in both modes, largest activation and attention logit), relative to the training steps
-// between two validations at the default interval. Everything runs on the demo's OSP model in bf16,
-// in one process; medians.
-//   kurtosis_microbench [REPETITIONS [STEPS]]
+// Cost of watching outliers during training: the CPU time of a validation beyond its loss (kurtosis in both
+// modes, largest activation and attention logit), relative to the training steps between two validations, of
+// recipes as they are: model, validation slice, interval, size of a step. Random weights and tokens (random
+// tokens are nearly all different, which costs the clipped kurtosis most); bf16; everything in turn in one
+// process. Prints JSON with the CPU seconds of every round; scripts/measure.sh watching runs it.
+//   kurtosis_microbench ROUNDS STEPS RECIPE...
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/randint.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 
-#include "microbench/timing.h"
+#include "osp/base/provenance.h"
+#include "osp/base/timing.h"
 #include "osp/bench/speed.h"
 #include "osp/measure/outliers.h"
 #include "osp/model/transformer.h"
+#include "osp/ops/result_origin.h"
 #include "osp/ops/tensor_library.h"
+#include "osp/train/config.h"
 
-int main(int argc, char** argv) {
-  osp::prepare_tensor_library();
-  const int repetitions = argc > 1 ? std::atoi(argv[1]) : 5;
-  const int64_t steps = argc > 2 ? std::atoll(argv[2]) : 5;
-  const osp::Recipe recipe = osp::speed_recipe("demo");
+namespace {
+
+// CPU time of a training step, the median.
+double step_seconds(const osp::Recipe& recipe, int64_t steps) {
+  const at::AutoGradMode with_gradients(true);
+  return osp::measure_training_speed(recipe, steps).cpu_seconds;
+}
+
+osp::Json cost_of(const std::string& path, int rounds, int64_t steps) {
+  osp::Recipe recipe = osp::resolved_recipe(osp::load_recipe(path, {}), 0);
   const osp::TrainConfig& train = recipe.train;
   osp::ParameterStore store =
       osp::make_parameters(osp::resolved_config(recipe.model), {.bf16 = true});
@@ -28,34 +39,68 @@ int main(int argc, char** argv) {
   const at::Tensor ids = at::randint(recipe.model.vocabulary, {sequences, context + 1}, at::kLong);
   const at::Tensor tokens = ids.narrow(1, 0, context).contiguous();
   const at::Tensor targets = ids.narrow(1, 1, context).contiguous();
-  osp::OutlierOptions options;
-  options.targets_BT = targets;
-  options.attention_length = context;
-  options.batch_tokens = train.micro_batch_sequences * context;
   const at::NoGradGuard no_grad;
-  const auto seconds = osp::median_seconds(
-      {[&] {
-         for (int64_t first = 0; first < sequences; first += train.micro_batch_sequences) {
-           const int64_t count = std::min<int64_t>(train.micro_batch_sequences, sequences - first);
-           osp::forward_loss_sum(store, tokens.narrow(0, first, count),
-                                 targets.narrow(0, first, count))
-               .item<double>();
-         }
-       },
-       [&] { osp::measure_outliers(store, tokens, options); }},
-      repetitions);
-  fmt::print("validation of {} tokens: loss {:.3f} s, with kurtosis {:.3f} s\n",
-             sequences * context, seconds[0], seconds[1]);
-  for (const int64_t batch_tokens : {osp::TrainConfig().batch_tokens, train.batch_tokens}) {
-    osp::Recipe timed = recipe;
-    timed.train.batch_tokens = batch_tokens;
-    timed.train.micro_batch_sequences = batch_tokens / context;
-    const double step =
-        static_cast<double>(batch_tokens) / osp::measure_training_speed(timed, steps).tokens_per_s;
-    const double between = step * static_cast<double>(train.validate_every);
-    fmt::print("steps of {} tokens: {:.3f} s, {} between validations; overhead {:.2f} %\n",
-               batch_tokens, step, train.validate_every,
-               100 * (seconds[1] - seconds[0]) / (between + seconds[0]));
+
+  // The loss alone, then what validate() measures, part by part.
+  osp::OutlierOptions states;
+  states.targets_BT = targets;
+  states.attention_length = context;
+  states.batch_tokens = train.micro_batch_sequences * context;
+  states.clipped = false;
+  states.attention_sequences = 0;
+  osp::OutlierOptions attention = states;
+  attention.attention_sequences = osp::OutlierOptions().attention_sequences;
+  osp::OutlierOptions all = attention;
+  all.clipped = true;
+  const auto loss = [&] {
+    for (int64_t first = 0; first < sequences; first += train.micro_batch_sequences) {
+      const int64_t count = std::min(train.micro_batch_sequences, sequences - first);
+      osp::forward_loss_sum(store, tokens.narrow(0, first, count), targets.narrow(0, first, count))
+          .item<double>();
+    }
+  };
+  osp::Recipe timed = recipe;
+  timed.train.tokens = 0;  // it counts in steps
+  // Everything in turn; the first round warms up and is not counted.
+  osp::Json measured = osp::Json::array();
+  for (int round = 0; round <= rounds; ++round) {
+    const auto seconds = [](const auto& work) {
+      const double start = osp::process_cpu_seconds();
+      work();
+      return osp::process_cpu_seconds() - start;
+    };
+    const osp::Json row{
+        {"loss", seconds(loss)},
+        {"states", seconds([&] { osp::measure_outliers(store, tokens, states); })},
+        {"states_and_attention", seconds([&] { osp::measure_outliers(store, tokens, attention); })},
+        {"everything", seconds([&] { osp::measure_outliers(store, tokens, all); })},
+        {"step", step_seconds(timed, steps)}};
+    if (round > 0) measured.push_back(row);
   }
+  return {{"recipe", path},
+          {"validate_every", train.validate_every},
+          {"batch_tokens", train.batch_tokens},
+          {"validation_tokens", sequences * context},
+          {"rounds", measured}};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  osp::prepare_tensor_library();
+  if (argc < 4) {
+    fmt::print(stderr, "usage: kurtosis_microbench ROUNDS STEPS RECIPE...\n");
+    return 2;
+  }
+  osp::Json recipes = osp::Json::array();
+  for (int i = 3; i < argc; ++i) {
+    recipes.push_back(cost_of(argv[i], std::atoi(argv[1]), std::atoll(argv[2])));
+    fmt::print(stderr, "{}\n", recipes.back().dump());
+  }
+  fmt::print("{}\n", osp::Json{{"machine", osp::machine_text()},
+                               {"instruction_set", osp::instruction_set_text()},
+                               {"threads", at::get_num_threads()},
+                               {"recipes", recipes}}
+                         .dump());
   return 0;
 }

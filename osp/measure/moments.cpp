@@ -3,27 +3,29 @@
 #include <cmath>
 #include <limits>
 
+#include "osp/ops/isa.h"
+
 namespace osp {
 
+const kernels::MomentKernels& moment_kernels() {
+  return for_active_isa<const kernels::MomentKernels&>(kernels::moment_kernels_portable,
+                                                       kernels::moment_kernels_avx2,
+                                                       kernels::moment_kernels_avx512);
+}
+
 Moments moments_of(std::span<const float> block) {
-  Moments result;
-  const int64_t count = static_cast<int64_t>(block.size());
-  if (count == 0) return result;
-  const float* x = block.data();
-  double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < count; ++i) sum += x[i];
-  const double mean = sum / static_cast<double>(count);
-  double m2 = 0.0, m3 = 0.0, m4 = 0.0;
-#pragma omp simd reduction(+ : m2, m3, m4)
-  for (int64_t i = 0; i < count; ++i) {
-    const double d = x[i] - mean;
-    const double square = d * d;
-    m2 += square;
-    m3 += square * d;
-    m4 += square * square;
-  }
-  return {.count = count, .mean = mean, .m2 = m2, .m3 = m3, .m4 = m4};
+  float largest = 0.0f;
+  return moments_of(block, largest);
+}
+
+Moments moments_of(std::span<const float> block, float& largest) {
+  largest = 0.0f;
+  if (block.empty()) return {};
+  const auto count = static_cast<int64_t>(block.size());
+  kernels::RowSums sums;
+  moment_kernels().row_sums(block.data(), count, sums);
+  largest = sums.largest;
+  return {.count = count, .mean = sums.mean, .m2 = sums.m2, .m3 = sums.m3, .m4 = sums.m4};
 }
 
 Moments moments_reference(std::span<const float> block) {

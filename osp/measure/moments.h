@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <span>
 
+#include "osp/measure/moment_kernels.h"
+
 namespace osp {
 
 struct Moments {
@@ -24,8 +26,12 @@ struct Moments {
   double standard_deviation() const;  // population
 };
 
-// Moments of one block.
+// Moments of one block, and its largest |x| that is not NaN: the same bits with every instruction set.
 Moments moments_of(std::span<const float> block);
+Moments moments_of(std::span<const float> block, float& largest);
+
+// The sums behind it, of the instruction set in use.
+const kernels::MomentKernels& moment_kernels();
 
 // Naive twin: raw sums of powers in long double, one number at a time.
 Moments moments_reference(std::span<const float> block);

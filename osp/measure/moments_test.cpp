@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "osp/base/philox.h"
@@ -66,6 +67,32 @@ TEST(Moments, NaiveTwinAgrees) {
   EXPECT_NEAR(fast.m2 / naive.m2, 1.0, 1e-12);
   EXPECT_NEAR(fast.m3, naive.m3, 1e-12 * naive.m4);
   EXPECT_NEAR(fast.m4 / naive.m4, 1.0, 1e-12);
+}
+
+TEST(Moments, EveryInstructionSetHasTheSameBits) {
+  for (const int64_t count : {1, 7, 16, 31, 128, 1000}) {
+    std::vector<float> x = gaussian(count, 0.3, 2.0);
+    x[static_cast<size_t>(count / 2)] = -1000.0f;
+    kernels::RowSums portable{}, active{};
+    kernels::moment_kernels_portable().row_sums(x.data(), count, portable);
+    moment_kernels().row_sums(x.data(), count, active);
+    EXPECT_EQ(portable.mean, active.mean);
+    EXPECT_EQ(portable.m2, active.m2);
+    EXPECT_EQ(portable.m3, active.m3);
+    EXPECT_EQ(portable.m4, active.m4);
+    EXPECT_EQ(portable.largest, 1000.0f);
+    EXPECT_EQ(active.largest, 1000.0f);
+  }
+}
+
+TEST(Moments, LargestPassesOverNaN) {
+  for (const size_t place : {0u, 5u, 17u}) {
+    std::vector<float> x(18, -2.0f);
+    x[place] = std::numeric_limits<float>::quiet_NaN();
+    float largest = 0;
+    EXPECT_TRUE(std::isnan(moments_of(x, largest).mean));
+    EXPECT_EQ(largest, 2.0f);
+  }
 }
 
 TEST(Moments, SplittingAndMergingChangesNothingButRounding) {

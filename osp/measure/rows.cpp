@@ -19,15 +19,9 @@ constexpr int64_t kBlockElements = 1 << 18;  // 1 MiB of floats: stays in the se
 
 RowStatistics row_statistics(std::span<const float> row) {
   RowStatistics result;
-  result.moments = moments_of(row);
-  float largest = 0.0f;
-  const float* x = row.data();
-  const int64_t count = static_cast<int64_t>(row.size());
-#pragma omp simd reduction(max : largest)
-  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(x[i]));
-  // max() drops NaN; the mean does not.
-  const bool finite = std::isfinite(result.moments.mean);
-  result.largest = finite ? largest : std::numeric_limits<float>::infinity();
+  result.moments = moments_of(row, result.largest);
+  // The largest is not NaN; the mean is, if any number is.
+  if (!std::isfinite(result.moments.mean)) result.largest = std::numeric_limits<float>::infinity();
   return result;
 }
 

@@ -1,6 +1,7 @@
 #include "osp/ops/attention.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -79,6 +80,10 @@ at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
   const int64_t T = q_BTHK.size(1), S = k_BSHK.size(1), H = q_BTHK.size(2);
   const bool square = T == S, sinks = sinks_H.defined();
   const at::Tensor& mask = visible.mask;
+  // A token by itself attends to itself alone.
+  if (square && T == 1 && !sinks && !at::GradMode::is_enabled()) {
+    return expand_heads(v_BSHK, H).transpose(1, 2).contiguous();
+  }
   if (square && !mask.defined() && !sinks && has_fused_attention(q_BTHK)) {
     return fused_attention(q_BTHK, k_BSHK, v_BSHK, visible.first_BT);
   }

@@ -33,6 +33,7 @@ struct VisibleKeys {
 
 // Fused attention where it is supported (fused_attention.h), else flash attention of the tensor
 // library; both forward and backward. With sinks forward alone, and by a mask where it takes one.
+// Sequences of one token have weight 1 on it: v itself, without sinks and outside of a graph.
 at::Tensor causal_attention(const at::Tensor& q_BTHK, const at::Tensor& k_BSHK,
                             const at::Tensor& v_BSHK, const VisibleKeys& visible = {},
                             const at::Tensor& sinks_H = {});

@@ -3,6 +3,9 @@
 #include "osp/ops/attention.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
@@ -112,6 +115,17 @@ TEST(SegmentAttention, SinksTakeTheirPartOverAllRanges) {
                               v.narrow(0, 9, 3).unsqueeze(0), {}, sinks);
   const at::Tensor found = segment_attention(q, k, v, segments, 0, 0.0, sinks).narrow(0, 3, 3);
   EXPECT_LT(relative_error(found.unsqueeze(0), wanted), 2e-6);
+}
+
+TEST(CausalAttention, OfSingleTokensIsTheirValuesExactly) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor q = at::randn({5, 1, 4, 16}).to(type), k = at::randn({5, 1, 2, 16}).to(type);
+    const at::Tensor v = at::randn({5, 1, 2, 16}).to(type);
+    const at::Tensor expected = v.repeat_interleave(2, 2);
+    EXPECT_TRUE(at::equal(causal_attention(q, k, v), expected));  // computed, as for a graph
+    const at::NoGradGuard no_grad;
+    EXPECT_TRUE(at::equal(causal_attention(q, k, v), expected));
+  }
 }
 
 TEST(FirstKeys, AreTheDocumentsFirstTokenOrTheWindowsOldest) {
