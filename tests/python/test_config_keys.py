@@ -16,6 +16,8 @@ SIZES = dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_h
              eos_token_id=None, pad_token_id=None)  # fmt: skip
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LINEAR = {"rope_type": "linear", "factor": 2.0}
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0}
+LONG = {"rope_type": "longrope", "short_factor": [1.5] * 8, "long_factor": [2.5] * 8}
 SU = {"type": "su", "short_factor": [1.5] * 8, "long_factor": [2.5] * 8}
 
 # What config.json says, and whether osp follows it (else it names the key).
@@ -44,6 +46,71 @@ VARIANTS = {
     "empty scaling replaces nothing": (
         "llama",
         {"rope_parameters": {**LINEAR, "rope_theta": 500.0}, "rope_scaling": {}},
+        True,
+    ),
+    "theta inside scaling": ("llama", {"rope_scaling": {**LINEAR, "rope_theta": 500.0}}, True),
+    "theta inside scaling, another beside": (
+        "llama",
+        {"rope_theta": 77.0, "rope_scaling": {**LINEAR, "rope_theta": 500.0}},
+        True,
+    ),
+    "theta inside a scaling of the default type": (
+        "llama",
+        {"rope_scaling": {"rope_type": "default", "rope_theta": 500.0}},
+        True,
+    ),
+    "partial rotation inside parameters": (
+        "stablelm",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+        True,
+    ),
+    "partial rotation inside parameters, another beside": (
+        "stablelm",
+        {
+            "partial_rotary_factor": 0.25,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+        },
+        True,
+    ),
+    "partial rotation inside parameters of a Llama": (
+        "llama",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+        False,
+    ),
+    "partial rotation inside scaling of a Llama": (
+        "llama",
+        {"rope_scaling": {**LINEAR, "partial_rotary_factor": 0.5}},
+        False,
+    ),
+    "longrope in a Llama": (
+        "llama",
+        {"rope_scaling": {**LONG, "original_max_position_embeddings": 32}},
+        True,
+    ),
+    "longrope in a Llama, original context beside": (
+        "llama",
+        {"rope_scaling": LONG, "original_max_position_embeddings": 32},
+        True,
+    ),
+    "longrope in a Llama with a factor": ("llama", {"rope_scaling": {**LONG, "factor": 2.0}}, True),
+    "linear with an original context": (
+        "llama",
+        {"rope_scaling": {**LINEAR, "original_max_position_embeddings": 16}},
+        True,
+    ),
+    "linear, original context beside": (
+        "llama",
+        {"rope_scaling": LINEAR, "original_max_position_embeddings": 16},
+        True,
+    ),
+    "dynamic with an original context": (
+        "llama",
+        {"rope_scaling": {**DYNAMIC, "original_max_position_embeddings": 16}},
+        True,
+    ),
+    "dynamic, original context beside": (
+        "llama",
+        {"rope_scaling": DYNAMIC, "original_max_position_embeddings": 16},
         True,
     ),
     "type": ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, True),
@@ -211,7 +278,8 @@ def test_a_key_is_followed_as_transformers_does_or_refused_by_name(name, osp_bui
         return
     if not follows:
         assert result.returncode != 0 and "not supported" in result.stderr, result.stderr
-        assert any(key in result.stderr for key in changes), result.stderr
+        inner = [key for value in changes.values() if isinstance(value, dict) for key in value]
+        assert any(key in result.stderr for key in [*changes, *inner]), result.stderr
         return
     assert result.returncode == 0, result.stderr
     with torch.no_grad():

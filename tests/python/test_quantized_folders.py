@@ -316,16 +316,37 @@ def test_a_resumed_run_that_never_began_is_refused(source, run_program, tmp_path
     assert result.returncode == 2 and "nothing to resume" in result.stderr
 
 
-def test_calibration_shards_of_another_tokenizer_are_said(source, train_tokens, run_program, tmp_path):
+@pytest.mark.parametrize("command", ["quantize", "eval", "eval --bits", "analyze", "quantize --report"])
+def test_shards_of_another_tokenizer_are_said(command, source, train_tokens, run_program, tmp_path):
     model = tmp_path / "model"
     shape = Shape(
         width=64, heads=4, kv_heads=2, head_size=16, inner=128, layers=2, context=32, vocabulary=4096
     )
     write_model_dir(model, shape, random_weights(shape))
     (model / "tokenizer.json").write_text((source / "model" / "tokenizer.json").read_text())
-    result = run_program(["osp", "quantize", model, "--calibration", train_tokens, "--windows", 4, "--bits",
-                          "4-16-16", "--out", tmp_path / "q"])  # fmt: skip
-    assert "made with another tokenizer.json" in result.stderr
+    data = ["--data", train_tokens, "--data-tokens", 256]
+    words = {
+        "quantize": [
+            "--calibration",
+            train_tokens,
+            "--windows",
+            4,
+            "--bits",
+            "4-16-16",
+            "--out",
+            tmp_path / "q",
+        ],
+        "quantize --report": ["--method", "rtn", "--report", *data],
+        "eval": data,
+        "eval --bits": [*data, "--bits", "4-4-4"],
+        "analyze": data,
+    }[command]
+    said = "made with another tokenizer.json than the model's"
+    assert run_program(["osp", command.split()[0], model, *words]).stderr.count(said) == 1
+    # With the tokenizer that made them there is nothing to say.
+    (model / "tokenizer.json").write_bytes((train_tokens / "tokenizer.json").read_bytes())
+    if command == "eval":
+        assert said not in run_program(["osp", "eval", model, *words]).stderr
 
 
 def test_names_that_are_not_utf8_are_written_in_every_result(source, osp_build, tmp_path):

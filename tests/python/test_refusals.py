@@ -127,6 +127,27 @@ def test_rows_that_an_export_makes_zeros_of_are_named(run_program, tmp_path):
     assert result.returncode == 3 and "o_proj.weight has a scale that fp16 cannot hold" in result.stderr
 
 
+def test_a_live_row_that_rounds_to_zeros_is_a_warning_with_its_name(run_program, tmp_path):
+    """NVFP4's scales reach down to 2^-18 of a matrix' largest: a row far below is lost. A row of zeros is not,
+    and integers have a scale for every row."""
+    weights = random_weights(SHAPE)
+    down = weights["model.layers.0.mlp.down_proj.weight"]
+    down[3] = 0
+    down[[5, 9]] *= 1e-12
+    write_model_dir(tmp_path / "model", SHAPE, weights)
+    (tmp_path / "model" / "tokenizer.json").write_text(json.dumps(letter_tokenizer(), ensure_ascii=False))
+
+    def warnings(bits):
+        words = ["--method", "rtn", "--bits", bits, "--out", tmp_path / bits]
+        said = run_program(["osp", "quantize", tmp_path / "model", *words]).stderr
+        return [line for line in said.splitlines() if "rounded to zeros" in line]
+
+    (line,) = warnings("nvfp4-16-16")
+    assert "model.layers.0.mlp.down_proj.weight: 2 of 64 rows have weights" in line
+    assert line.endswith("the first is row 5")
+    assert warnings("4-16-16") == []
+
+
 def test_a_mean_keeps_what_lies_beside_the_weights(run_program, tmp_path):
     first = make(tmp_path / "first")
     (first / "chat_template.jinja").write_text("{{ messages }}")

@@ -123,3 +123,76 @@ def test_wrong_lines_are_named(model, run_program, line, part):
     text = '{"context": "a", "continuation": " b"}\n' + line
     result = run_program(["osp", "score", folder], input=text, check=False)
     assert result.returncode == 3 and part in result.stderr
+
+
+def log_p(llama, ids, rest):
+    """Of `rest` after `ids`, by transformers."""
+    with torch.no_grad():
+        rows = llama(torch.tensor([ids + rest])).logits[0].double().log_softmax(-1)[len(ids) - 1 : -1]
+    return rows.gather(1, torch.tensor(rest)[:, None]).sum().item(), rows.argmax(-1).tolist() == rest
+
+
+def test_a_continuation_that_merges_into_the_context_is_scored_with_the_merged_token(model, run_program):
+    """It has no tokens of its own beyond the context's; the context ends where the two begin to differ."""
+    folder, llama, tokenizer = model
+
+    def ids_of(text):
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    merging = []
+    for word in ("a tree", "the plant", "a word", "of water", "to have"):
+        for cut in range(3, len(word)):
+            context, whole = ids_of(word[:cut]), ids_of(word)
+            same = next(
+                (i for i, (a, b) in enumerate(zip(context, whole, strict=False)) if a != b), len(whole)
+            )
+            if len(whole) <= len(context) and 0 < same < len(whole):
+                merging.append((word[:cut], word[cut:], whole[:same], whole[same:]))
+    assert len(merging) >= 3
+    lines = [{"context": context, "continuation": rest} for context, rest, _, _ in merging]
+    for found, (_, _, ids, rest) in zip(answers(run_program, folder, lines), merging, strict=True):
+        expected, greedy = log_p(llama, ids, rest)
+        assert found["tokens"] == len(rest) > 0 and found["greedy"] == greedy
+        assert found["log_likelihood"] == pytest.approx(expected, abs=TOLERANCE)
+        assert found["log_likelihood"] < 0
+
+
+@pytest.mark.parametrize("context", ["A tree", "", [5, 6]])
+def test_an_empty_continuation_is_refused_not_certain(model, run_program, context):
+    folder, _, _ = model
+    line = json.dumps({"context": context, "continuation": "" if isinstance(context, str) else []})
+    result = run_program(["osp", "score", folder], input=line, check=False)
+    assert result.returncode == 3 and "line 1" in result.stderr and "continuation" in result.stderr
+
+
+def test_the_end_of_a_template_is_no_part_of_a_prompt(model, run_program, tmp_path):
+    """Tokenizers whose template puts <s> in front and </s> behind: the first begins the context, the second
+    stands neither between context and continuation nor behind either."""
+    folder, llama, tokenizer = model
+    changed = json.loads((folder / "tokenizer.json").read_text())
+    end = tokenizer.token_to_id("<|endoftext|>")
+    special = {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [end], "tokens": ["<|endoftext|>"]}}
+
+    def template(begins):
+        mark = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+        text = [[{"Sequence": {"id": name, "type_id": 0}}] for name in "AB"]
+        around = [([mark] if begins else []) + part + [mark] for part in text]
+        return {"type": "TemplateProcessing", "single": around[0], "pair": around[0] + around[1],
+                "special_tokens": special}  # fmt: skip
+
+    for begins in (False, True):
+        other = tmp_path / f"model-{begins}"
+        other.mkdir()
+        for name in ("config.json", "model.safetensors"):
+            (other / name).symlink_to(folder / name)
+        text = json.dumps({**changed, "post_processor": template(begins)}, ensure_ascii=False)
+        (other / "tokenizer.json").write_text(text)
+        assert Tokenizer.from_file(str(other / "tokenizer.json")).encode("a").ids[-1] == end
+        lines = [{"context": c, "continuation": t} for c, t in PAIRS]
+        for (context, rest), found in zip(PAIRS, answers(run_program, other, lines), strict=True):
+            ids, rest = split(tokenizer, context, rest)
+            if begins and context:
+                ids = [end, *ids]
+            expected, greedy = log_p(llama, ids, rest)
+            assert found["tokens"] == len(rest) and found["greedy"] == greedy
+            assert found["log_likelihood"] == pytest.approx(expected, abs=TOLERANCE)
