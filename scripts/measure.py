@@ -141,6 +141,19 @@ def gptq(options: argparse.Namespace) -> dict:
     return {**result, "model": "SmolLM2-135M-Instruct"}
 
 
+# The recipes that validate on the most tokens beside those that they train on.
+WATCHED = ["recipes/demo-adam.toml", "recipes/demo-osp.toml"]
+
+
+def watching(options: argparse.Namespace) -> dict:
+    """CPU seconds of a validation with and without what is watched, and of the training between two."""
+    program = "build/release/kurtosis_microbench"
+    environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    words = [program, max(options.rounds, 3), 20, *WATCHED]
+    result = run_json(*words, environment=environment)
+    return {**result, "command": " ".join(map(str, words)), "environment": environment}
+
+
 FLOAT_BITS = "16-16-16,4-4-16,mxfp4-mxfp4-16,nvfp4-nvfp4-16,4-4-4,nvfp4-nvfp4-fp8"
 
 
@@ -172,6 +185,7 @@ MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "ranks": ("two ranks that train the demo's model beside PyTorch's; limited networks need root", ranks),
     "engine": ("SmolLM2 quantized, in integers, beside llama.cpp, ik_llama.cpp and OpenVINO", engine),
     "float-formats": ("the demo's models in MXFP4, NVFP4 and INT4, and their outlier tax", float_formats),
+    "watching": ("what watching outliers costs during training", watching),
     "eval": ("benchmarks of SmolLM2 beside lm-eval on transformers", benchmarks),
     "quantize": ("GPTQ of SmolLM2 beside GPTQModel in bf16 and in fp32, 128 windows; over an hour", gptq),
 }

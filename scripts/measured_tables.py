@@ -15,6 +15,7 @@ import re
 import statistics
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 import demo_table
@@ -258,6 +259,46 @@ def float_formats() -> str:
     return table(header, rows, left=2) + "\n\n" + provenance([one], models[0])
 
 
+def resolved_train(recipe: Path) -> dict:
+    """The section [train] of a recipe with what it inherits."""
+    document = tomllib.loads(recipe.read_text())
+    inherited = resolved_train(recipe.parent / document["inherit"]) if "inherit" in document else {}
+    return {**inherited, **document.get("train", {})}
+
+
+def watching_shares(recipe: dict) -> list[float]:
+    """Beside the steps between two validations, round by round, at the interval that the recipe has."""
+    every = resolved_train(ROOT / recipe["recipe"])["validate_every"]
+    return [(r["everything"] - r["loss"]) / (every * r["step"]) for r in recipe["rounds"]]
+
+
+def watching() -> str:
+    """What watching outliers costs between two validations; seconds of the CPU, medians of the rounds."""
+    one = load("watching")
+    rows = []
+    for recipe in one["result"]["recipes"]:
+        rounds = recipe["rounds"]
+        every = resolved_train(ROOT / recipe["recipe"])["validate_every"]
+        steps = [every * r["step"] for r in rounds]
+        shares = watching_shares(recipe)
+        whole = [r["everything"] / s for r, s in zip(rounds, steps, strict=True)]
+        pairs = ", ".join(f"{100 * share:.2f}" for share in sorted(shares))
+        rows.append(
+            [
+                f"{Path(recipe['recipe']).stem}, {recipe['validation_tokens']:,} tokens",
+                f"{every} of {recipe['batch_tokens']:,} tokens",
+                f"{statistics.median(steps):.2f}",
+                f"{statistics.median([r['loss'] for r in rounds]):.2f}",
+                f"{statistics.median([r['everything'] for r in rounds]):.2f}",
+                f"{100 * statistics.median(shares):.2f} % ({pairs})",
+                f"{100 * statistics.median(whole):.1f} %",
+            ]
+        )
+    header = ["recipe, validation on", "every … steps", "those steps, s", "loss alone, s", "all, s",
+              "watching beside the steps (each round)", "validation in all"]  # fmt: skip
+    return table(header, rows, left=2) + "\n\n" + provenance([one], one["result"])
+
+
 def short(value: float) -> str:
     """1.69e-4."""
     return f"{value:.2e}".replace("e-0", "e-")
@@ -266,10 +307,14 @@ def short(value: float) -> str:
 def equality_line(one: dict, tasks: dict) -> str:
     """Under a table of equality: where the numbers were made."""
     versions = " ".join(f"{name} {number}," for name, number in one["versions"].items())
-    commits = ", ".join(sorted({task["commit"][:7] for task in tasks.values()}))
+    commits = {
+        task["commit"][:7] + "-changed" * task["commit"].endswith("-changed") for task in tasks.values()
+    }
     commands = sorted({task.get("command", one["command"]) for task in tasks.values()})
-    text = f"Measured: {', '.join(f'`{command}`' for command in commands)}; {one['isa']}; {versions} Python "
-    return textwrap.fill(f"{text}{one['python']}; commit {commits}.", 110, break_on_hyphens=False)
+    machines = {task["machine"] for task in tasks.values() if "machine" in task}
+    parts = [*(f"`{command}`" for command in commands), *sorted(machines), one["isa"]]
+    parts += [f"{versions} Python {one['python']}", f"commit {', '.join(sorted(commits))}"]
+    return textwrap.fill(f"Measured: {'; '.join(parts)}.", 110, break_on_hyphens=False)
 
 
 def equality() -> str:
@@ -388,6 +433,7 @@ TABLES = {
     "gptq": gptq,
     "ranks": ranks,
     "float-formats": float_formats,
+    "watching": watching,
     "equality": equality,
     "equality-texts": equality_texts,
     "demo": demo,

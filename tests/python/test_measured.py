@@ -20,7 +20,8 @@ def check(folder):
 
 @pytest.fixture
 def copy(repo_root, tmp_path):
-    shutil.copytree(repo_root / "docs", tmp_path / "docs")
+    for folder in ("docs", "recipes"):
+        shutil.copytree(repo_root / folder, tmp_path / folder)
     shutil.copytree(repo_root / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(repo_root / "README.md", tmp_path)
     return tmp_path
@@ -131,6 +132,26 @@ def test_measurements_name_where_they_were_made(repo_root, monkeypatch):
         assert found["measurement"] == path.stem
         assert found["commit"] and found["date"] and found["load_average"] >= 0
         assert str(repo_root) not in path.read_text()
+
+
+def test_watching_costs_under_a_percent_with_every_recipe(repo_root, monkeypatch):
+    """By the measured recipes' own cost; the others watch no more of the tokens that they train on."""
+    monkeypatch.syspath_prepend(repo_root / "scripts")
+    tables = importlib.import_module("measured_tables")
+    measured = tables.load("watching")["result"]["recipes"]
+
+    def watched(recipe):
+        train = tables.resolved_train(repo_root / recipe)
+        return train["validation_tokens"] / (train["validate_every"] * train["batch_tokens"])
+
+    for one in measured:
+        train = tables.resolved_train(repo_root / one["recipe"])
+        assert all(one[key] == train[key] for key in ("batch_tokens", "validation_tokens"))
+        shares = tables.watching_shares(one)
+        assert len(shares) >= 3 and max(shares) < 0.01, one["recipe"]
+    recipes = [*(repo_root / "recipes").rglob("*.toml")]
+    most = max(watched(one["recipe"]) for one in measured)
+    assert len(recipes) > 20 and all(watched(recipe) <= most for recipe in recipes)
 
 
 def test_measure_names_what_it_does_not_know(repo_root):
