@@ -1,5 +1,6 @@
 """Fixtures of the whole-program tests: where the build is, where shared data is, how to run a program."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -82,3 +83,26 @@ def tiny_run(run_program, train_tokens, tmp_path_factory):
     recipe = write_recipe(folder / "osp.toml", train_tokens)
     run_program(["osp", "train", recipe, "--out", folder / "run", "--quiet"], env=one_thread())
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def tiny_quantized(run_program, tiny_run, tmp_path_factory):
+    """The model of tiny_run with weights of 4 bits, as every format of codes takes them."""
+    out = tmp_path_factory.mktemp("tiny-quantized") / "q"
+    words = ["--method", "rtn", "--profile", "best", "--bits", "4-16-16", "--out", out, "--quiet"]
+    run_program(["osp", "quantize", tiny_run / "model", *words], env=one_thread())
+    return out
+
+
+@pytest.fixture(scope="session")
+def questions(tmp_path_factory):
+    """A folder of benchmarks: six questions of arc_easy."""
+    folder = tmp_path_factory.mktemp("questions")
+    (folder / "arc_easy").mkdir()
+    choices = {"text": ["a cat", "the rain", "nobody", "two"], "label": list("ABCD")}
+    records = [
+        {"id": str(i), "question": f"Who sees tree {i}?", "choices": choices, "answerKey": "ABCD"[i % 4]}
+        for i in range(6)
+    ]
+    (folder / "arc_easy" / "test.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return folder

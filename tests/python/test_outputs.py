@@ -8,17 +8,27 @@ import subprocess
 import pytest
 from train_fixture import one_thread, write_recipe
 
-FOLDERS = ["train", "tokenize", "quantize", "quantize-all", "export", "average"]
-FILES = ["export-gguf", "report", "report-summary"]
+FOLDERS = [
+    "train",
+    "tokenize",
+    "quantize",
+    "quantize-all",
+    "export",
+    "export-gptq",
+    "export-panels",
+    "average",
+]
+FILES = ["export-gguf", "report", "report-summary", "eval-out", "eval-table", "eval-items"]
 
 
 @pytest.fixture
-def osp(osp_build, tiny_run, train_tokens, repo_root, tmp_path):
+def osp(osp_build, tiny_run, tiny_quantized, questions, train_tokens, repo_root, tmp_path):
     """osp(name, out, *more) -> CompletedProcess of the command that writes `out`."""
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
     text = tmp_path / "text.txt"
     text.write_text("the dog sees a tree.\n" * 400)
     model, tokenizer = tiny_run / "model", repo_root / "recipes" / "gcide-4096"
+    tasks = ["eval", model, "--tasks", "arc_easy", "--data", questions]
     table = {
         "train": ["train", recipe, "--out"],
         "tokenize": ["tokenize", text, "--tokenizer", tokenizer, "--out"],
@@ -41,6 +51,11 @@ def osp(osp_build, tiny_run, train_tokens, repo_root, tmp_path):
         "average": ["average", tiny_run / "step-4", tiny_run / "step-6", "--out"],
         "export": ["export", model, "--format", "hf", "--out"],
         "export-gguf": ["export", model, "--format", "gguf", "--out"],
+        "export-gptq": ["export", tiny_quantized, "--format", "gptq", "--out"],
+        "export-panels": ["export", tiny_quantized, "--format", "panels", "--out"],
+        "eval-out": [*tasks, "--out"],
+        "eval-table": [*tasks, "--table"],
+        "eval-items": [*tasks, "--save-items"],
         "report": ["report", tiny_run, "--out"],
         "report-summary": ["report", tiny_run, "--out", tmp_path / "page.html", "--summary"],
     }

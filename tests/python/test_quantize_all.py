@@ -5,7 +5,10 @@ import signal
 import subprocess
 
 import pytest
+import torch
+from small_tokenizers import letter_tokenizer
 from train_fixture import one_thread, write_recipe
+from transformers import AutoConfig, AutoModelForCausalLM
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +111,60 @@ def test_what_was_done_is_printed_kept_and_not_done_again(osp_build, unrotatable
     assert json.loads(again.stdout)["runs"] == runs and "quantizing" not in again.stderr
     assert call(osp_build, unrotatable, "--out", out, "--resume", "--seed", "5").returncode == 2
     assert call(osp_build, unrotatable, "--out", out).returncode == 2
+
+
+SIZES = dict(vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, pad_token_id=None,
+             max_position_embeddings=16, bos_token_id=None, eos_token_id=None)  # fmt: skip
+LLAMA_LIKE = dict(SIZES, intermediate_size=64, num_key_value_heads=2)
+BIAS = "input_layernorm.bias, which R1 would have to turn"
+# Model type -> its options, and which methods are refused, for what.
+FAMILIES = {
+    "olmo2": (
+        LLAMA_LIKE,
+        {
+            "quarot+gptq": "its norms follow the blocks",
+            "spinquant+gptq": "its norms follow the blocks",
+            "smoothquant+rtn": "in this family the norms follow the blocks",
+        },
+    ),
+    "gpt_neox": (dict(SIZES, intermediate_size=64), {"spinquant+gptq": BIAS}),
+    "olmo": (
+        LLAMA_LIKE,
+        {
+            "spinquant+gptq": "is not exact for LayerNorm unless it keeps the mean over channels",
+            "smoothquant+rtn": "in this family the norms have none",
+        },
+    ),
+    "stablelm": (LLAMA_LIKE, {"spinquant+gptq": BIAS}),
+    "opt": (dict(SIZES, ffn_dim=64, word_embed_proj_dim=32), {"spinquant+gptq": BIAS}),
+    "llama": (
+        dict(LLAMA_LIKE, attention_bias=True),
+        {"spinquant+gptq": "self_attn.o_proj.bias, which R1 would have to turn"},
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_a_number_or_the_true_reason_in_every_row(family, osp_build, tmp_path):
+    options, refused = FAMILIES[family]
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **options))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            deviation = 0.2 if parameter.dim() > 1 else 0.1
+            parameter.copy_(torch.randn_like(parameter) * deviation + (parameter.dim() == 1))
+    model.save_pretrained(tmp_path / "run" / "model")
+    tokenizer = json.dumps(letter_tokenizer(), ensure_ascii=False)
+    (tmp_path / "run" / "model" / "tokenizer.json").write_text(tokenizer)
+    (tmp_path / "text.txt").write_text("the dog sees a tree.\na cat hears rain.\n" * 30)
+    result = call(osp_build, tmp_path, "--length", "16", "--quiet", "--json")
+    assert result.returncode == 0, result.stderr
+    runs = {run["method"]: run for run in json.loads(result.stdout)["runs"]}
+    assert len(runs) == 7
+    assert {name for name, run in runs.items() if "refused" in run} == set(refused)
+    for name, run in runs.items():
+        if name in refused:
+            assert refused[name] in run["refused"] and "measured" not in run
+        else:
+            # A random model says as much at 4 bits as before: nothing, about 96 choices or more.
+            assert 50 < run["measured"]["perplexity"] < 5000, name

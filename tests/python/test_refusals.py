@@ -128,8 +128,8 @@ def test_rows_that_an_export_makes_zeros_of_are_named(run_program, tmp_path):
 
 
 def test_a_live_row_that_rounds_to_zeros_is_a_warning_with_its_name(run_program, tmp_path):
-    """NVFP4's scales reach down to 2^-18 of a matrix' largest: a row far below is lost. A row of zeros is not,
-    and integers have a scale for every row."""
+    """NVFP4's scales reach down to 2^-18 of the largest weight: a row far below is lost. A row of zeros is
+    not, and integers have a scale for every row."""
     weights = random_weights(SHAPE)
     down = weights["model.layers.0.mlp.down_proj.weight"]
     down[3] = 0

@@ -13,18 +13,24 @@ from train_fixture import checkpoints, one_thread, state_hash, timeless, write_r
 COMMANDS = [
     "train",
     "train-dry",
+    "plan",
     "tokenize",
     "tokenize-stdin",
     "quantize",
     "quantize-table",
     "eval",
+    "eval-tasks",
     "analyze",
     "generate",
     "score",
-    "export",
+    "export-hf",
+    "export-gguf",
+    "export-gptq",
+    "export-panels",
     "average",
     "report",
     "bench-train",
+    "bench-optim",
     "help",
     "interface",
     "version",
@@ -32,7 +38,7 @@ COMMANDS = [
 
 
 @pytest.fixture
-def arguments(tiny_run, train_tokens, repo_root, tmp_path):
+def arguments(tiny_run, tiny_quantized, questions, train_tokens, repo_root, tmp_path):
     """arguments(name) -> (words, stdin) of a call that ends in a second or two."""
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
     text = tmp_path / "text.txt"
@@ -45,9 +51,11 @@ def arguments(tiny_run, train_tokens, repo_root, tmp_path):
         "train-dry": ["train", recipe, "--dry-run"],
         "tokenize": ["tokenize", text, "--tokenizer", tokenizer, "--out", tmp_path / "tokens"],
         "tokenize-stdin": ["tokenize", "--stdin", "--tokenizer", tokenizer],
+        "plan": ["plan", recipe, "--devices", 4, "--bandwidth", "1GB/s", "--flops", "1TFLOP/s", "--json"],
         "quantize": ["quantize", model, "--method", "rtn", "--out", tmp_path / "q", "--json"],
         "quantize-table": ["quantize", model, "--method", "rtn", "--report", *data],
         "eval": ["eval", model, *data],
+        "eval-tasks": ["eval", model, "--tasks", "arc_easy", "--data", questions],
         "analyze": ["analyze", model, *data],
         "generate": ["generate", model, "--prompt", "the dog", "--max-tokens", 4],
         "score": ["score", model],
@@ -59,9 +67,13 @@ def arguments(tiny_run, train_tokens, repo_root, tmp_path):
             tmp_path / "mean",
             "--json",
         ],
-        "export": ["export", model, "--format", "gguf", "--out", tmp_path / "m.gguf", "--json"],
+        "export-hf": ["export", model, "--format", "hf", "--out", tmp_path / "hf", "--json"],
+        "export-gguf": ["export", model, "--format", "gguf", "--out", tmp_path / "m.gguf", "--json"],
+        "export-gptq": ["export", tiny_quantized, "--format", "gptq", "--out", tmp_path / "g", "--json"],
+        "export-panels": ["export", tiny_quantized, "--format", "panels", "--out", tmp_path / "p", "--json"],
         "report": ["report", tiny_run, "--out", tmp_path / "r.html"],
         "bench-train": ["bench", "train", "--alone", "--model", "demo", "--steps", 1],
+        "bench-optim": ["bench", "optim", "--alone", "--model", "demo", "--steps", 1],
         "help": ["--help"],
         "interface": ["--interface"],
         "version": ["--version"],
