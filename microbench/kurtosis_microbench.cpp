@@ -1,8 +1,9 @@
-// Cost of watching outliers during training: the CPU time of a validation beyond its loss (kurtosis in both
-// modes, largest activation and attention logit), relative to the training steps between two validations, of
-// recipes as they are: model, validation slice, interval, size of a step. Random weights and tokens (random
-// tokens are nearly all different, which costs the clipped kurtosis most); bf16; everything in turn in one
-// process. Prints JSON with the CPU seconds of every round; scripts/measure.sh watching runs it.
+// Cost of watching outliers during training: the CPU time of a validation beyond its loss (kurtosis
+// in both modes, largest activation and attention logit), relative to the training steps between
+// two validations, of recipes as they are: model, validation slice, interval, size of a step.
+// Random weights and tokens (random tokens are nearly all different, which costs the clipped
+// kurtosis most); bf16; everything in turn in one process. Prints JSON with the CPU seconds of
+// every round; scripts/measure.sh watching runs it.
 //   kurtosis_microbench ROUNDS STEPS RECIPE...
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>

@@ -1,5 +1,5 @@
-// Sums over one row of numbers for the kurtosis, on raw pointers: compiled once per instruction set, with the
-// same bits at every level, since sums have a fixed order and nothing is fused.
+// Sums over one row of numbers for the kurtosis, on raw pointers: compiled once per instruction
+// set, with the same bits at every level, since sums have a fixed order and nothing is fused.
 //
 // Tested by moments_test.cpp.
 #pragma once
@@ -14,8 +14,8 @@ struct RowSums {
 };
 
 struct MomentKernels {
-  // Of `count` ≥ 1 numbers, in two passes: the mean with the largest, then the powers of differences from it.
-  // All sums are fp64, in 16 partial sums each.
+  // Of `count` ≥ 1 numbers, in two passes: the mean with the largest, then the powers of
+  // differences from it. All sums are fp64, in 16 partial sums each.
   void (*row_sums)(const float* x, int64_t count, RowSums& sums);
 };
 

@@ -26,7 +26,8 @@ struct Moments {
   double standard_deviation() const;  // population
 };
 
-// Moments of one block, and its largest |x| that is not NaN: the same bits with every instruction set.
+// Moments of one block, and its largest |x| that is not NaN: the same bits with every instruction
+// set.
 Moments moments_of(std::span<const float> block);
 Moments moments_of(std::span<const float> block, float& largest);
 
