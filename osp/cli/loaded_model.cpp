@@ -18,7 +18,7 @@ void check_quantized(const std::string& dir) {
 
 bool is_panel_dir(const std::string& dir) { return path_exists(dir + "/" + kPanelFile); }
 
-// What the engine takes from config.json and, part by part, from the weights.
+// Parts of a folder that the engine takes from config.json and, one by one, from the weights.
 struct FolderParts {
   FolderParts(const QuantizedModelInfo& info, const ModelConfig& config)
       : grids{.scales = info.scales, .clips = info.clips, .groups = info.groups},

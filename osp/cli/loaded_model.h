@@ -75,10 +75,10 @@ std::unique_ptr<const RuntimeModel> load_runtime_model(const std::string& dir);
 // Refuses --engine and --head where they would change nothing: without a quantized model dir, and
 // --head where the engine simulates.
 void check_engine_options(const CommonOptions& common, const EngineChoice& choice, bool quantized);
-// The same once it is known whether the model runs on the integer engine.
+// Refuses --head once it is known that the model does not run on the integer engine.
 void check_head_applies(const CommonOptions& common, const LoadedModel& loaded);
 
-// What `--precision` says: products of a loaded store in bf16. Error(usage) on the integer engine.
+// Products of a loaded store in the type of `--precision`. Error(usage) on the integer engine.
 void use_precision(const std::string& precision, LoadedModel& loaded);
 
 // Error(usage): the model in `dir` has its own widths, and others were given.

@@ -39,7 +39,7 @@ class ModelCall {
   // Error(interrupted).
   void cancel() { cancelled_ = true; }
   bool was_cancelled() const { return cancelled_; }
-  // The same for a call whose model is closed, which then says so.
+  // Cancels a call whose model is closed, which then says so.
   void close() {
     closed_ = true;
     cancel();

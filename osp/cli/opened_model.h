@@ -46,7 +46,7 @@ class OpenedModel {
     score_.progress = std::move(progress);
   }
 
-  // What `osp generate` prints with --json; `on_text` gets the text in pieces. Errors as the
+  // The JSON that `osp generate --json` prints; `on_text` gets the text in pieces. Errors as the
   // command's.
   Json generate(const PromptOptions& prompt, const GenerateOptions& options,
                 const std::function<void(std::string_view)>& on_text = {}) const;

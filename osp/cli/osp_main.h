@@ -7,8 +7,7 @@
 
 namespace osp {
 
-// What an exception is for people: one sentence, and the exit status that the program would end
-// with.
+// An exception as people are told of it: one sentence, and the exit status of the program.
 struct Failure {
   std::string sentence;
   int status = 1;

@@ -30,7 +30,7 @@ struct PromptOptions {
   }
 };
 
-// What a prompt is given to.
+// A model that prompts are given to.
 struct PromptedModel {
   const std::string& dir;
   const LoadedModel& loaded;
@@ -52,7 +52,7 @@ Generation continue_prompt(const PromptedModel& model, const PromptOptions& prom
 // Tokens per second behind the first, which the prompt's time gave.
 double tokens_per_second(const Generation& result);
 
-// What `osp generate --json` prints (docs/formats.md).
+// The JSON that `osp generate --json` prints (docs/formats.md).
 Json generation_json(const PromptedModel& model, const std::string& text, const Generation& result);
 
 }  // namespace osp

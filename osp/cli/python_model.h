@@ -9,7 +9,7 @@
 
 namespace osp {
 
-// What the module keeps; its types find it.
+// The state of the module, which its types find.
 struct PythonState {
   PyObject* error = nullptr;  // the exception osp._engine.Error(sentence, status)
   PyObject* call = nullptr;   // the type of calls

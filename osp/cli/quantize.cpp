@@ -70,7 +70,7 @@ struct Subject {
 
 bool wants_all(const QuantizeCommand& options) { return options.method == "all"; }
 
-// What is said about one method and leaves the others of --method all untouched.
+// An error about one method, which leaves the others of --method all untouched.
 bool is_refusal(const Error& error) {
   return error.code() == ErrorCode::unsupported || error.code() == ErrorCode::usage ||
          error.code() == ErrorCode::diverged;
@@ -291,7 +291,7 @@ void check_method_options(const QuantizeCommand& options) {
   }
 }
 
-// What a document is kept and resumed by: everything that its numbers depend on.
+// The call that a document is kept and resumed by: everything that its numbers depend on.
 Json call_json(const QuantizeCommand& options, const QuantizeRequest& request) {
   Json call = request_json(request);
   call["method"] = options.method;

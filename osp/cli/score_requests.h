@@ -37,7 +37,7 @@ class RequestBatch {
   at::Tensor single_logits(const ScoreModel& model, const ScoreOptions& options) const;
 
  private:
-  // What a line became: requests first … first + count − 1 to score, or request `first` to generate
+  // The requests of a line: first … first + count − 1 to score, or request `first` to generate
   // or to give the logits of.
   enum class Kind { score, generate, logits };
   struct Line {

@@ -77,8 +77,8 @@ struct ModelConfig {
   bool normalized_routing = false;  // the chosen probabilities are divided by their sum
   bool routing_of_chosen = false;   // softmax of the chosen logits alone instead
   bool expert_bias = false;         // of the router and of every layer of the experts
-  // What an expert makes of gate g and up u: min(g, c) σ(a min(g, c)) (1 + u cut to ±c); 0: act(g)
-  // u.
+  // An expert's product of gate g and up u is min(g, c) σ(a min(g, c)) (1 + u cut to ±c), for c = 0
+  // act(g) u.
   double swiglu_limit = 0.0;    // c
   double swiglu_alpha = 1.702;  // a
   std::vector<int64_t> dense_layers = {};

@@ -21,10 +21,10 @@
 
 namespace osp {
 
-// Whether the name is that of a tensor of ExpertLayout::joined or interleaved.
+// True if the name is that of a tensor of ExpertLayout::joined or interleaved.
 bool is_joined_experts(const std::string& name);
 
-// Whether an expert's parameter is held together with those of the others.
+// True if an expert's parameter is held together with those of the others.
 bool joins_experts(const ParameterSpec& spec, ExpertLayout layout);
 
 // The name of the tensor that holds it.

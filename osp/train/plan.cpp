@@ -29,7 +29,7 @@ struct Piece {
   bool measured = false;  // Adam's: weights before the update are kept for its norm
 };
 
-// What the devices that share a matrix receive in a step, all shares together: of A, in every
+// Bytes that the devices that share a matrix receive in a step, all shares together: of A, in every
 // Newton–Schulz step, its sum in fp32, then the rows of A and of the polynomial that the others
 // made, in bf16.
 double gathered_bytes(const OptimizerGroup& group, const std::vector<int64_t>& shape,
@@ -84,7 +84,7 @@ struct Totals {
   }
 };
 
-// What the busiest group owns, all devices of the group together.
+// The share of the busiest group, all devices of the group together.
 struct Share {
   double scalars = 0, state_bytes = 0, flops = 0, gathered = 0;
 };
