@@ -55,9 +55,11 @@ constexpr std::array<std::string_view, 8> kAboutExperts = {
     "expert", "moe_",   "scoring_func",   "n_group",
     "topk_",  "top_k_", "routed_scaling", "first_k_dense"};
 
-bool changes_nothing(const Json& value) {
-  return value.is_null() || value == false || (value.is_number() && value == 1) ||
-         (value.is_structured() && value.empty());
+// A factor of 1, one group or an expert a token changes nothing; one shared expert is one.
+bool changes_nothing(const std::string& key, const Json& value) {
+  const bool is_one = value.is_number() && value == 1;
+  return value.is_null() || value == false || (value.is_structured() && value.empty()) ||
+         (is_one && key.find("shared_expert") == std::string::npos);
 }
 
 bool present(const Json& object, const std::string& key) {
@@ -103,7 +105,7 @@ bool ConfigKeys::has(const char* key) const {
 void ConfigKeys::refuse_unknown() const {
   if (!reads()) return;
   for (const auto& [key, value] : in_->items()) {
-    if (known_.contains(key) || changes_nothing(value)) continue;
+    if (known_.contains(key) || changes_nothing(key, value)) continue;
     const auto has_part = [&key = key](std::string_view part) {
       return key.find(part) != std::string::npos;
     };

@@ -220,7 +220,15 @@ TEST(HfConfig, GptOssHasThePublishedNumbersOfParameters) {
     EXPECT_EQ(config.rope_theta, 150000);
     EXPECT_EQ(architecture_name(config), "GptOssForCausalLM");
     EXPECT_TRUE(parse(model_config_json(config)).model == config);
-    // What is not said is the family's.
+    // One shared expert is one; none, and one group of experts, change nothing.
+    Json shared = json;
+    shared["n_shared_experts"] = 1;
+    expect_error(ErrorCode::unsupported, {"n_shared_experts", "1"},
+                 [&] { parse_hf_config(shared, "c"); });
+    shared["n_shared_experts"] = 0;
+    shared["n_group"] = 1;
+    EXPECT_TRUE(parse_hf_config(shared, "c").model == config);
+    // A key that is absent has the family's value.
     Json bare = json;
     for (const char* key : {"rope_scaling", "rope_theta", "sliding_window", "swiglu_limit"})
       bare.erase(key);
