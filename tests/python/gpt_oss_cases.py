@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import torch
+from expert_cases import put_random_weights
 from family_cases import LLAMA_LIKE, YARN
 from safetensors.torch import load_file, save_file
 from transformers import GptOssConfig, GptOssForCausalLM
@@ -35,23 +36,10 @@ E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6] * 2, np.float32) * np.repeat([1, -1
 
 
 def random_model(**options):
-    """Random weights large enough that routing and attention are not uniform, sinks of both signs that take
-    a good part of the attention, no gain 1 and no bias 0."""
     torch.manual_seed(11)
     config = GptOssConfig(**dict(GPT_OSS, **options))
     model = GptOssForCausalLM._from_config(config, attn_implementation="eager").eval().float()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("router.weight"):
-                parameter.normal_(0.0, 0.5)
-            elif name.endswith("sinks"):
-                parameter.normal_(0.5, 1.5)
-            elif name.endswith("bias"):
-                parameter.normal_(0.0, 0.2)
-            elif parameter.dim() > 1:
-                parameter.normal_(0.0, 0.15)
-            else:
-                parameter.uniform_(0.5, 1.5)
+    put_random_weights(model)
     return model
 
 

@@ -6,6 +6,12 @@ import family_cases
 import pytest
 import torch
 import transformers
+from expert_cases import (
+    assert_narrow_shards_are_exact,
+    assert_written_equals,
+    pair_experts,
+    put_random_weights,
+)
 from family_cases import LLAMA_LIKE, PROMPT, YARN, assert_refused, greedy
 from safetensors.torch import load_file, save_file
 from test_families import assert_equals, difference
@@ -51,31 +57,18 @@ CASES = {
 
 
 def random_model(case, **changes):
-    """Random weights large enough that routing and attention are not uniform, no gain 1 and no bias 0."""
     name, options = CASES[case]
     torch.manual_seed(11)
     config = getattr(transformers, name)(**dict(options, **changes))
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval().float()
-    with torch.no_grad():
-        for parameter_name, parameter in model.named_parameters():
-            if parameter_name.endswith("mlp.gate.weight"):
-                parameter.normal_(0.0, 0.5)
-            elif parameter.dim() > 1:
-                parameter.normal_(0.0, 0.15)
-            elif parameter_name.endswith("bias"):
-                parameter.normal_(0.0, 0.2)
-            else:
-                parameter.uniform_(0.5, 1.5)
+    put_random_weights(model)
     return model
 
 
 @pytest.mark.parametrize("isa", [None, "portable"])
 @pytest.mark.parametrize("case", CASES)
 def test_logits_and_greedy_text_equal_transformers(case, isa, probe, tmp_path):
-    model = random_model(case)
-    model.save_pretrained(tmp_path)
-    tokens = greedy(model, PROMPT, 13)
-    assert_equals(probe(tmp_path, tokens, isa), model, tokens)
+    assert_written_equals(random_model(case), tmp_path, probe, 13, isa)
 
 
 @pytest.mark.parametrize(
@@ -97,15 +90,10 @@ def test_each_switch_changes_the_logits(case, changes):
 
 @pytest.mark.parametrize("case", ["Qwen3Moe", "Olmoe"])
 def test_equal_probabilities_choose_the_experts_of_transformers(case, probe, tmp_path):
-    """Experts in pairs with one row of the router: every choice of an odd number of them has a tie."""
     model = random_model(case, num_experts=6, num_experts_per_tok=3)
-    with torch.no_grad():
-        for layer in model.model.layers:
-            router = layer.mlp.gate.weight
-            router[1::2] = router[::2]
-    model.save_pretrained(tmp_path)
-    tokens = greedy(model, PROMPT, 5)
-    assert_equals(probe(tmp_path, tokens), model, tokens)
+    for layer in model.model.layers:
+        pair_experts(layer.mlp.gate)
+    assert_written_equals(model, tmp_path, probe)
 
 
 def joined_layout(weights):
@@ -140,13 +128,7 @@ def test_experts_in_one_tensor_are_read_as_well(case, probe, tmp_path):
 
 @pytest.mark.parametrize("case", ["Qwen3Moe", "Olmoe"])
 def test_sharded_and_narrow_weights_are_read_exactly(case, probe, tmp_path):
-    random_model(case).to(torch.bfloat16).save_pretrained(tmp_path, max_shard_size="20KB")
-    assert (tmp_path / "model.safetensors.index.json").exists()
-    model = AutoModelForCausalLM.from_pretrained(
-        tmp_path, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
-    tokens = greedy(model, PROMPT, 5)
-    assert_equals(probe(tmp_path, tokens), model, tokens)
+    assert_narrow_shards_are_exact(random_model(case), tmp_path, probe)
 
 
 # The values of published config.json files, and the sizes of tests in place of theirs.

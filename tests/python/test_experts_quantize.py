@@ -2,33 +2,39 @@
 give the same logits again, experts without tokens, kurtosis by expert, and what is refused."""
 
 import json
-import re
 
 import family_cases
 import pytest
 import torch
-import torch.nn.functional as F
+from expert_oracle import (
+    LENGTH,
+    WINDOWS,
+    assert_kurtosis_by_expert,
+    codes_of,
+    letters,
+    put_weights,
+    quantize_once,
+    quantized_by_oracle,
+    round_to_nearest,
+    share_that_differs,
+    stored_weights,
+    write_source,
+)
 from family_cases import greedy
 from oracles import quantize_methods as oracle
 from safetensors.torch import load_file, save_file
-from small_tokenizers import letter_tokenizer
 from test_experts import random_model
 from test_families import difference
 from train_fixture import one_thread, write_recipe
 
 probe = family_cases.probe
 
-WINDOWS, LENGTH = 32, 32
 SIZES = dict(vocab_size=96, hidden_size=64, intermediate_size=64)
 CASES = {
     "Qwen3Moe": dict(SIZES, moe_intermediate_size=32),
     "Qwen3Moe dense layers": dict(SIZES, moe_intermediate_size=32, mlp_only_layers=[1]),
     "Olmoe": dict(SIZES, intermediate_size=32),
 }
-
-
-def letters(tokens):
-    return "".join(chr(33 + i) for i in tokens)
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +46,7 @@ def source(tmp_path_factory):
         if case not in made:
             folder = tmp_path_factory.mktemp("source")
             model = random_model(case, **CASES[case])
-            model.save_pretrained(folder / "model")
-            (folder / "model" / "tokenizer.json").write_text(json.dumps(letter_tokenizer()))
-            tokens = torch.randint(0, 94, (4000,), generator=torch.Generator().manual_seed(2)).tolist()
-            (folder / "text.txt").write_text(letters(tokens))
-            made[case] = model, folder, folder / "text.txt", tokens
+            made[case] = write_source(model, folder)
         return made[case]
 
     return make
@@ -56,113 +58,9 @@ def quantize(run_program, source):
 
     def run(case, *options, text=None):
         _, folder, usual, _ = source(case)
-        out = folder / re.sub(r"\W+", "-", "-".join(str(o) for o in (case, *options, text)))
-        if not out.exists():
-            run_program(["osp", "quantize", folder / "model", "--calibration", text or usual,
-                         "--windows", WINDOWS, "--length", LENGTH, "--calibration-type", "fp32", "--tables",
-                         "fp32", "--out", out, "--quiet", *options], env=one_thread())  # fmt: skip
-        return out
+        return quantize_once(run_program, folder, text or usual, options, case, text)
 
     return run
-
-
-def codes_of(folder):
-    """{name: codes [out, in]}, {name: scale} of a folder with 4-bit weights, unpacked by hand."""
-    tensors = load_file(folder / "model.safetensors")
-    codes, scales = {}, {}
-    for name in [n[: -len("_packed")] for n in tensors if n.endswith("_packed")]:
-        words = tensors[name + "_packed"]
-        nibbles = torch.stack([(words >> (4 * i)) & 15 for i in range(8)], -1).flatten(1)
-        codes[name] = nibbles[:, : tensors[name + "_shape"][1]].double() - 8
-        scales[name] = tensors[name + "_scale"].double()
-    return codes, scales
-
-
-def expert_weights(model, layer, expert):
-    experts = model.model.layers[layer].mlp.experts
-    gate, up = experts.gate_up_proj[expert].chunk(2)
-    return {"gate_proj": gate, "up_proj": up, "down_proj": experts.down_proj[expert]}
-
-
-def is_sparse(model, layer):
-    return hasattr(model.model.layers[layer].mlp, "experts")
-
-
-@torch.no_grad()
-def put_weights(model, values):
-    """Writes {stored name: weight} into a model of transformers."""
-    for name, value in values.items():
-        found = re.fullmatch(r"model\.layers\.(\d+)\.mlp\.experts\.(\d+)\.(\w+)\.weight", name)
-        if found:
-            expert_weights(model, int(found[1]), int(found[2]))[found[3]].copy_(value)
-        else:
-            model.get_parameter(name).copy_(value)
-
-
-@torch.no_grad()
-def input_of(model, module, windows):
-    """What a module reads, [tokens, channels]."""
-    seen = []
-    handle = module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].flatten(0, -2)))
-    model(input_ids=windows, use_cache=False)
-    handle.remove()
-    return seen[0]
-
-
-def round_to_nearest(w):
-    scale = oracle.row_scale(w, searched=True)
-    return oracle.nearest(w, scale), scale
-
-
-@torch.no_grad()
-def quantized_by_oracle(model, windows, fewest=8):
-    """Codes of every layer by GPTQ in fp64: every expert's by its own tokens, by rounding to nearest where
-    an eighth of its inputs is more than those."""
-    model = model.double()
-    model.config._experts_implementation = "eager"  # the one that computes in fp64
-    codes = {}
-
-    def take(name, w, x):
-        few = len(x) < max(1, w.shape[1] // fewest) and ".experts." in name
-        h = x.T @ x
-        codes[name], scale = round_to_nearest(w) if few else oracle.gptq(w, h, 0 * h)
-        put_weights(model, {name: codes[name].double() * scale.double()})
-
-    for number, layer in enumerate(model.model.layers):
-        block = f"model.layers.{number}."
-
-        def linear(module, name, block=block):
-            return block + name + ".weight", module.weight.clone()
-
-        x = input_of(model, layer.self_attn.q_proj, windows)
-        for part in ("q_proj", "k_proj", "v_proj"):
-            take(*linear(getattr(layer.self_attn, part), "self_attn." + part), x)
-        x = input_of(model, layer.self_attn.o_proj, windows)
-        take(*linear(layer.self_attn.o_proj, "self_attn.o_proj"), x)
-        if not is_sparse(model, number):
-            x = input_of(model, layer.mlp.gate_proj, windows)
-            for part in ("gate_proj", "up_proj"):
-                take(*linear(getattr(layer.mlp, part), "mlp." + part), x)
-            take(*linear(layer.mlp.down_proj, "mlp.down_proj"), input_of(model, layer.mlp.down_proj, windows))
-            continue
-        x = input_of(model, layer.mlp.gate, windows)
-        chosen = layer.mlp.gate(x)[2]
-        for expert in range(model.config.num_experts):
-            rows = x[(chosen == expert).any(1)]
-            original = {part: w.clone() for part, w in expert_weights(model, number, expert).items()}
-            prefix = f"{block}mlp.experts.{expert}."
-            for part in ("gate_proj", "up_proj"):
-                take(prefix + part + ".weight", original[part], rows)
-            new = expert_weights(model, number, expert)
-            product = F.silu(rows @ new["gate_proj"].T) * (rows @ new["up_proj"].T)
-            take(prefix + "down_proj.weight", original["down_proj"], product)
-    return codes
-
-
-def share_that_differs(found, wanted, only=""):
-    assert found.keys() == wanted.keys()
-    names = [n for n in found if only in n]
-    return sum((found[n] != wanted[n]).sum().item() for n in names) / sum(found[n].numel() for n in names)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -175,16 +73,6 @@ def test_every_expert_is_calibrated_by_its_own_tokens(case, source, quantize):
     assert share_that_differs(found, quantized_by_oracle(fresh, windows)) <= 0.002
     nearest = {n: round_to_nearest(w)[0] for n, w in stored_weights(model) if n in found}
     assert share_that_differs(found, nearest, "experts") > 0.1  # the comparison sees what GPTQ does
-
-
-def stored_weights(model):
-    for name, w in model.named_parameters():
-        if w.dim() == 2:
-            yield name, w.detach()
-    for layer in range(model.config.num_hidden_layers):
-        for expert in range(model.config.num_experts if is_sparse(model, layer) else 0):
-            for part, w in expert_weights(model, layer, expert).items():
-                yield f"model.layers.{layer}.mlp.experts.{expert}.{part}.weight", w.detach()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -358,12 +246,6 @@ def test_training_them_is_refused_by_name(source, run_program, train_tokens, tmp
     assert result.returncode == 3 and "does not train mixtures of experts" in result.stderr, result.stderr
 
 
-def kurtosis(x):
-    x = x.double()
-    centred = x - x.mean(-1, keepdim=True)
-    return (centred.pow(4).mean(-1) / centred.square().mean(-1).square() - 3).mean().item()
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_analyze_gives_kurtosis_by_expert(case, source, run_program):
     model, folder, text, tokens = source(case)
@@ -371,26 +253,9 @@ def test_analyze_gives_kurtosis_by_expert(case, source, run_program):
                "--quiet"]  # fmt: skip
     report = json.loads(run_program([*command, "--json"]).stdout)
     windows = torch.tensor(tokens[: report["tokens"]]).view(-1, 64)
-    wanted = {}
-    for layer in range(model.config.num_hidden_layers):
-        if not is_sparse(model, layer):
-            continue
-        x = input_of(model, model.model.layers[layer].mlp.gate, windows)
-        chosen = model.model.layers[layer].mlp.gate(x)[2]
-        for expert in range(model.config.num_experts):
-            rows = x[(chosen == expert).any(1)]
-            w = expert_weights(model, layer, expert)
-            product = F.silu(rows @ w["gate_proj"].T) * (rows @ w["up_proj"].T)
-            wanted[layer, expert] = len(rows), kurtosis(rows), kurtosis(product)
-    found = {(e["layer"], e["expert"]): e for e in report["experts"]}
-    assert found.keys() == wanted.keys()
-    for place, (count, of_input, of_product) in wanted.items():
-        entry = found[place]
-        assert abs(entry["tokens"] - count) <= 1, place  # a near tie
-        assert entry["input_kurtosis"] == pytest.approx(of_input, rel=1e-2, abs=1e-2), place
-        assert entry["down_input_kurtosis"] == pytest.approx(of_product, rel=1e-2, abs=1e-2), place
+    count = assert_kurtosis_by_expert(report, model, windows)
     shown = run_program(command).stdout
-    assert "worst experts" in shown and f"{len(wanted)} experts" in shown
+    assert "worst experts" in shown and f"{count} experts" in shown
 
 
 def as_of_another_program(folder, out):

@@ -7,6 +7,7 @@ import family_cases
 import pytest
 import torch
 import transformers
+from expert_cases import assert_narrow_shards_are_exact, assert_written_equals, pair_experts
 from family_cases import PROMPT, YARN, assert_refused, greedy
 from gpt_oss_cases import E2M1, MXFP4, PACKABLE, random_model, write_packed
 from safetensors.torch import load_file, save_file
@@ -43,18 +44,12 @@ CASES = {
 @pytest.mark.parametrize("isa", [None, "portable"])
 @pytest.mark.parametrize("case", CASES)
 def test_logits_and_greedy_text_equal_transformers(case, isa, probe, tmp_path):
-    model = random_model(**CASES[case])
-    model.save_pretrained(tmp_path)
-    tokens = greedy(model, PROMPT, 13)
-    assert_equals(probe(tmp_path, tokens, isa), model, tokens)
+    assert_written_equals(random_model(**CASES[case]), tmp_path, probe, 13, isa)
 
 
 @pytest.mark.parametrize("step", [1, 4, 8, 20])
 def test_a_cache_in_any_steps_gives_the_same_logits(step, probe, tmp_path):
-    model = random_model()
-    model.save_pretrained(tmp_path)
-    tokens = greedy(model, PROMPT, 13)
-    assert_equals(probe(tmp_path, tokens, cache=step), model, tokens)
+    assert_written_equals(random_model(), tmp_path, probe, 13, cache=step)
 
 
 def without_sinks(model):
@@ -101,15 +96,10 @@ def test_each_part_changes_the_logits(change):
 
 
 def test_equal_logits_choose_the_experts_of_transformers(probe, tmp_path):
-    """Experts in pairs with one row of the router: every choice of an odd number of them has a tie."""
     model = random_model(num_local_experts=6, num_experts_per_tok=3)
-    with torch.no_grad():
-        for layer in model.model.layers:
-            layer.mlp.router.weight[1::2] = layer.mlp.router.weight[::2]
-            layer.mlp.router.bias[1::2] = layer.mlp.router.bias[::2]
-    model.save_pretrained(tmp_path)
-    tokens = greedy(model, PROMPT, 5)
-    assert_equals(probe(tmp_path, tokens), model, tokens)
+    for layer in model.model.layers:
+        pair_experts(layer.mlp.router)
+    assert_written_equals(model, tmp_path, probe)
 
 
 @pytest.mark.parametrize("sink", [-1e4, 60.0])
@@ -118,19 +108,11 @@ def test_sinks_far_from_the_logits_take_nothing_or_nearly_all(sink, probe, tmp_p
     with torch.no_grad():
         for layer in model.model.layers:
             layer.self_attn.sinks[::2] = sink
-    model.save_pretrained(tmp_path)
-    tokens = greedy(model, PROMPT, 5)
-    assert_equals(probe(tmp_path, tokens), model, tokens)
+    assert_written_equals(model, tmp_path, probe)
 
 
 def test_sharded_and_narrow_weights_are_read_exactly(probe, tmp_path):
-    random_model().to(torch.bfloat16).save_pretrained(tmp_path, max_shard_size="20KB")
-    assert (tmp_path / "model.safetensors.index.json").exists()
-    model = AutoModelForCausalLM.from_pretrained(
-        tmp_path, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
-    tokens = greedy(model, PROMPT, 5)
-    assert_equals(probe(tmp_path, tokens), model, tokens)
+    assert_narrow_shards_are_exact(random_model(), tmp_path, probe)
 
 
 # ---- the published files --------------------------------------------------------------------------

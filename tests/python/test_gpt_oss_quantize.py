@@ -7,23 +7,27 @@ import re
 import family_cases
 import pytest
 import torch
+from expert_oracle import (
+    LENGTH,
+    WINDOWS,
+    assert_kurtosis_by_expert,
+    codes_of,
+    letters,
+    put_weights,
+    quantize_once,
+    quantized_by_oracle,
+    round_to_nearest,
+    share_that_differs,
+    stored_weights,
+    write_source,
+)
 from family_cases import greedy
 from gpt_oss_cases import random_model, write_packed
 from oracles import quantize_methods as oracle
 from safetensors.torch import load_file
 from small_tokenizers import letter_tokenizer
-from test_experts_quantize import (
-    LENGTH,
-    WINDOWS,
-    codes_of,
-    input_of,
-    kurtosis,
-    letters,
-    round_to_nearest,
-    share_that_differs,
-)
 from test_families import difference
-from train_fixture import one_thread, write_recipe
+from train_fixture import write_recipe
 
 probe = family_cases.probe
 
@@ -34,12 +38,7 @@ SIZES = dict(vocab_size=96, hidden_size=64, intermediate_size=32)
 def source(tmp_path_factory):
     """(model of transformers, its folder, a text, its tokens): one token a character."""
     folder = tmp_path_factory.mktemp("source")
-    model = random_model(**SIZES)
-    model.save_pretrained(folder / "model")
-    (folder / "model" / "tokenizer.json").write_text(json.dumps(letter_tokenizer()))
-    tokens = torch.randint(0, 94, (4000,), generator=torch.Generator().manual_seed(2)).tolist()
-    (folder / "text.txt").write_text(letters(tokens))
-    return model, folder, folder / "text.txt", tokens
+    return write_source(random_model(**SIZES), folder)
 
 
 @pytest.fixture(scope="module")
@@ -48,83 +47,9 @@ def quantize(run_program, source):
 
     def run(*options):
         _, folder, text, _ = source
-        out = folder / re.sub(r"\W+", "-", "-".join(str(o) for o in options))
-        if not out.exists():
-            run_program(["osp", "quantize", folder / "model", "--calibration", text,
-                         "--windows", WINDOWS, "--length", LENGTH, "--calibration-type", "fp32", "--tables",
-                         "fp32", "--out", out, "--quiet", *options], env=one_thread())  # fmt: skip
-        return out
+        return quantize_once(run_program, folder, text, options)
 
     return run
-
-
-def expert_weights(model, layer, expert):
-    experts = model.model.layers[layer].mlp.experts
-    gate_up, down = experts.gate_up_proj[expert].T, experts.down_proj[expert].T
-    return {"gate_proj": gate_up[::2], "up_proj": gate_up[1::2], "down_proj": down}
-
-
-def expert_product(model, layer, expert, rows):
-    """The input of an expert's down projection, by the equation."""
-    experts, w = model.model.layers[layer].mlp.experts, expert_weights(model, layer, expert)
-    bias = experts.gate_up_proj_bias[expert]
-    gate = (rows @ w["gate_proj"].T + bias[::2]).clamp(max=experts.limit)
-    up = (rows @ w["up_proj"].T + bias[1::2]).clamp(-experts.limit, experts.limit)
-    return (1 + up) * gate * torch.sigmoid(experts.alpha * gate)
-
-
-def stored_weights(model):
-    for name, w in model.named_parameters():
-        if w.dim() == 2 and "experts" not in name:
-            yield name, w.detach()
-    for layer in range(model.config.num_hidden_layers):
-        for expert in range(model.config.num_local_experts):
-            for part, w in expert_weights(model, layer, expert).items():
-                yield f"model.layers.{layer}.mlp.experts.{expert}.{part}.weight", w.detach()
-
-
-@torch.no_grad()
-def put_weights(model, values):
-    """Writes {osp's name: weight} into a model of transformers."""
-    for name, value in values.items():
-        found = re.fullmatch(r"model\.layers\.(\d+)\.mlp\.experts\.(\d+)\.(\w+)\.weight", name)
-        if found:
-            expert_weights(model, int(found[1]), int(found[2]))[found[3]].copy_(value)
-        else:
-            model.get_parameter(name).copy_(value)
-
-
-@torch.no_grad()
-def quantized_by_oracle(model, windows):
-    """Codes of every layer by GPTQ in fp64, those of an expert by its own tokens."""
-    model = model.double()
-    model.config._experts_implementation = "eager"  # the one that computes in fp64
-    codes = {}
-
-    def take(name, w, x):
-        few = len(x) < max(1, w.shape[1] // 8) and ".experts." in name
-        h = x.T @ x
-        codes[name], scale = round_to_nearest(w) if few else oracle.gptq(w, h, 0 * h)
-        put_weights(model, {name: codes[name].double() * scale.double()})
-
-    for number, layer in enumerate(model.model.layers):
-        block = f"model.layers.{number}."
-        x = input_of(model, layer.self_attn.q_proj, windows)
-        for part in ("q_proj", "k_proj", "v_proj"):
-            take(f"{block}self_attn.{part}.weight", getattr(layer.self_attn, part).weight.clone(), x)
-        x = input_of(model, layer.self_attn.o_proj, windows)
-        take(block + "self_attn.o_proj.weight", layer.self_attn.o_proj.weight.clone(), x)
-        x = input_of(model, layer.mlp.router, windows)
-        chosen = layer.mlp.router(x)[2]
-        for expert in range(model.config.num_local_experts):
-            rows = x[(chosen == expert).any(1)]
-            original = {part: w.clone() for part, w in expert_weights(model, number, expert).items()}
-            prefix = f"{block}mlp.experts.{expert}."
-            for part in ("gate_proj", "up_proj"):
-                take(prefix + part + ".weight", original[part], rows)
-            product = expert_product(model, number, expert, rows)
-            take(prefix + "down_proj.weight", original["down_proj"], product)
-    return codes
 
 
 def test_every_expert_is_calibrated_by_its_own_tokens(source, quantize):
@@ -297,19 +222,7 @@ def test_analyze_gives_kurtosis_by_expert_and_the_attention_of_the_first_token(s
                "--quiet"]  # fmt: skip
     report = json.loads(run_program([*command, "--json"]).stdout)
     windows = torch.tensor(tokens[: report["tokens"]]).view(-1, 64)
-    found = {(e["layer"], e["expert"]): e for e in report["experts"]}
-    assert len(found) == 3 * 5
-    for layer in range(3):
-        x = input_of(model, model.model.layers[layer].mlp.router, windows)
-        with torch.no_grad():
-            chosen = model.model.layers[layer].mlp.router(x)[2]
-            for expert in range(5):
-                rows = x[(chosen == expert).any(1)]
-                entry = found[layer, expert]
-                assert abs(entry["tokens"] - len(rows)) <= 1  # a near tie
-                product = kurtosis(expert_product(model, layer, expert, rows))
-                assert entry["input_kurtosis"] == pytest.approx(kurtosis(rows), rel=1e-2, abs=1e-2)
-                assert entry["down_input_kurtosis"] == pytest.approx(product, rel=1e-2, abs=1e-2)
+    assert assert_kurtosis_by_expert(report, model, windows) == 3 * 5
     # The first token's share of what the sinks leave, in the block without a window.
     with torch.no_grad():
         share = model(windows, output_attentions=True).attentions[1][..., 0].mean((0, 2))
