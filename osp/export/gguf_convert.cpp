@@ -4,12 +4,12 @@
 #include <cctype>
 #include <filesystem>
 #include <optional>
-#include <string_view>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/export/gguf_codes.h"
 #include "osp/formats/gguf_quantize.h"
+#include "osp/formats/gguf_split.h"
 #include "osp/model/fuse.h"
 #include "osp/model/model_dir.h"
 #include "osp/ptq/quantized_model_dir.h"
@@ -50,18 +50,7 @@ GgufTensorType type_of_codes(const QuantizedModel& model, const std::string& dir
 std::string title_of(const std::string& dir) {
   std::filesystem::path path = std::filesystem::path(dir).lexically_normal();
   if (!path.has_filename() || path.filename() == "model") path = path.parent_path();
-  std::string name = path.filename().string();
-  constexpr std::string_view kFile = ".gguf", kPart = "-00000-of-00000";
-  if (!name.ends_with(kFile)) return name;
-  name.resize(name.size() - kFile.size());
-  // "-NNNNN-of-NNNNN" of a file in parts: the same form with digits for digits.
-  const size_t begin = name.size() < kPart.size() ? 0 : name.size() - kPart.size();
-  const bool is_part =
-      std::equal(name.begin() + static_cast<long>(begin), name.end(), kPart.begin(), kPart.end(),
-                 [](char found, char form) {
-                   return form == '0' ? found >= '0' && found <= '9' : found == form;
-                 });
-  return is_part ? name.substr(0, begin) : name;
+  return gguf_model_name(path.filename().string());
 }
 
 // The tokenizer, the chat template and the tokens that end a text.

@@ -58,6 +58,20 @@ std::string gguf_part_path(const std::string& path, int64_t number, int64_t coun
   return path.substr(0, path.size() - (named ? kEnding.size() : 0)) + part_ending(number, count);
 }
 
+std::string gguf_model_name(std::string file_name) {
+  if (!file_name.ends_with(kEnding)) return file_name;
+  // The ending of a part, with any digits for those of its numbers.
+  const std::string part = part_ending(0, 0);
+  const size_t begin = file_name.size() - std::min(part.size(), file_name.size());
+  const bool is_part =
+      std::equal(file_name.begin() + static_cast<long>(begin), file_name.end(), part.begin(),
+                 part.end(), [](char found, char form) {
+                   return form == '0' ? found >= '0' && found <= '9' : found == form;
+                 });
+  file_name.resize(is_part ? begin : file_name.size() - kEnding.size());
+  return file_name;
+}
+
 std::vector<std::string> gguf_part_paths(const std::string& path, int64_t count) {
   const size_t length = part_ending(1, count).size();
   const std::string stem = path.substr(0, path.size() - std::min(length, path.size()));

@@ -21,6 +21,10 @@ int64_t gguf_split_count(const GgufMetadata& metadata);
 // The path of part `number` (from 1) of a model that is called NAME.gguf.
 std::string gguf_part_path(const std::string& path, int64_t number, int64_t count);
 
+// NAME of a file that is called NAME.gguf or, of any part, NAME-00001-of-00003.gguf; other names as
+// they are.
+std::string gguf_model_name(std::string file_name);
+
 // The paths of all `count` parts beside `path`, which is one of them. Error(damaged) if its name is
 // not that of a part of so many.
 std::vector<std::string> gguf_part_paths(const std::string& path, int64_t count);

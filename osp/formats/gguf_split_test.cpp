@@ -30,6 +30,17 @@ std::vector<std::string> write(const TestFolder& folder, uint64_t bytes) {
   return write_gguf_parts(folder / "m.gguf", metadata, three(), bytes);
 }
 
+TEST(GgufSplit, AModelsNameIsThatOfItsFileOrOfAnyPart) {
+  for (const char* file :
+       {"m-7B.5.gguf", "m-7B.5-00001-of-00003.gguf", "m-7B.5-99999-of-00003.gguf"}) {
+    EXPECT_EQ(gguf_model_name(file), "m-7B.5");
+  }
+  EXPECT_EQ(gguf_model_name("m-0001-of-00003.gguf"), "m-0001-of-00003");  // four digits are none
+  EXPECT_EQ(gguf_model_name("m-00001-of-0000x.gguf"), "m-00001-of-0000x");
+  EXPECT_EQ(gguf_model_name("-00001-of-00003"), "-00001-of-00003");
+  EXPECT_EQ(gguf_model_name(".gguf"), "");
+}
+
 TEST(GgufSplit, PartsHaveAsManyTensorsAsFitAndAreReadAsOne) {
   const TestFolder folder;
   const std::vector<std::string> files = write(folder, 64);

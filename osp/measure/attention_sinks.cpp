@@ -5,6 +5,7 @@
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/softmax.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include <utility>
 
 #include "osp/base/error.h"
+#include "osp/ops/attention.h"
 
 namespace osp {
 namespace {
@@ -118,7 +120,10 @@ HeadColumns measure_head(const at::Tensor& q_TK, const at::Tensor& k_TK, int64_t
       std::fill(row + t + 1, row + keys, kUnseen);
     }
     at::Tensor a = at::softmax(z, -1);
-    if (learned) a.mul_((at::logsumexp(z, {-1}, /*keepdim=*/true) - *learned).sigmoid_());
+    if (learned) {
+      const at::Tensor log_sum = at::logsumexp(z, {-1}, /*keepdim=*/true);
+      a.mul_(share_of_keys(log_sum, at::scalar_tensor(*learned)));
+    }
     for (int64_t t = first; t < keys; ++t) {
       // Add what each query gives to the sums of the keys that it sees.
       const int64_t begin = first_key(t, window), count = t - begin + 1;

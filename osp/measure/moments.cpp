@@ -8,9 +8,10 @@
 namespace osp {
 
 const kernels::MomentKernels& moment_kernels() {
-  return for_active_isa<const kernels::MomentKernels&>(kernels::moment_kernels_portable,
-                                                       kernels::moment_kernels_avx2,
-                                                       kernels::moment_kernels_avx512);
+  static const kernels::MomentKernels& table = for_active_isa<const kernels::MomentKernels&>(
+      kernels::moment_kernels_portable, kernels::moment_kernels_avx2,
+      kernels::moment_kernels_avx512);
+  return table;
 }
 
 Moments moments_of(std::span<const float> block) {

@@ -39,12 +39,17 @@ BankShape bank_shape(const std::vector<int64_t>& shape) {
   return {shape.size() == 2 ? shape[0] : 1, shape.empty() ? 1 : shape.back()};
 }
 
-std::vector<std::string> names_with(Coverage coverage) {
+template <class Predicate>
+std::vector<std::string> names_where(const Predicate& holds) {
   std::vector<std::string> names;
   for (const OptimizerRow* row : kRows) {
-    if (row->coverage == coverage) names.push_back(row->name);
+    if (holds(*row)) names.push_back(row->name);
   }
   return names;
+}
+
+std::vector<std::string> names_with(Coverage coverage) {
+  return names_where([&](const OptimizerRow& row) { return row.coverage == coverage; });
 }
 
 // "a, b or c".
@@ -71,16 +76,12 @@ const OptimizerRow& optimizer_row(const std::string& name) {
 }
 
 std::vector<std::string> optimizer_names() {
-  std::vector<std::string> names;
-  for (const OptimizerRow* row : kRows) names.push_back(row->name);
-  return names;
+  return names_where([](const OptimizerRow&) { return true; });
 }
 
 std::vector<std::string> recipe_optimizer_names() {
-  std::vector<std::string> names = {"osp"};
-  for (const OptimizerRow* row : kRows) {
-    if (row->coverage != Coverage::none) names.push_back(row->name);
-  }
+  auto names = names_where([](const OptimizerRow& row) { return row.coverage != Coverage::none; });
+  names.insert(names.begin(), "osp");
   return names;
 }
 
@@ -112,21 +113,16 @@ std::string routes_help() {
 }
 
 std::string preconditioned_names() {
-  std::vector<std::string> names;
-  for (const OptimizerRow* row : kRows) {
-    if (row->settings == preconditioned_settings) names.push_back(row->name);
-  }
-  return enumerated(names, "and");
+  return enumerated(
+      names_where([](const OptimizerRow& row) { return row.settings == preconditioned_settings; }),
+      "and");
 }
 
 std::string divisible_names() {
-  std::vector<std::string> names;
-  for (const OptimizerRow* row : kRows) {
-    if (row->division != Division::none && row->coverage != Coverage::none) {
-      names.push_back(row->name);
-    }
-  }
-  return enumerated(names, "or");
+  return enumerated(names_where([](const OptimizerRow& row) {
+                      return row.division != Division::none && row.coverage != Coverage::none;
+                    }),
+                    "or");
 }
 
 std::vector<std::unique_ptr<Optimizer>> make_optimizers(ParameterStore& store,

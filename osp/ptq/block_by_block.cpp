@@ -156,10 +156,10 @@ class BlockByBlock {
     }
     // Store what lies outside the blocks.
     result_.config = store.config;
-    if (parts_.has(-1)) return;
+    if (parts_.has(kNoLayer)) return;
     TensorBuffers tensors;
     add_part(tensors, store, tables, {}, 16, options_.tables);
-    parts_.save(-1, tensors, Json::object());
+    parts_.save(kNoLayer, tensors, Json::object());
   }
 
   // Takes the untransformed or the transformed stream through a block and measures the inputs of

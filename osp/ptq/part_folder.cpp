@@ -10,7 +10,7 @@ namespace {
 constexpr size_t kMaxInfoBytes = size_t{64} << 20;
 
 std::string name_of(int64_t part) {
-  if (part == kOutsidePart) return "outside";
+  if (part == kNoLayer) return "outside";
   return part == kLearnedPart ? "learned" : fmt::format("block-{}", part);
 }
 

@@ -14,9 +14,8 @@
 
 namespace osp {
 
-// Parts that are no layer.
-inline constexpr int64_t kOutsidePart = -1;  // what lies outside the blocks
-inline constexpr int64_t kLearnedPart = -2;  // what a transform learned, for --resume alone
+// The part that holds what a transform learned, for --resume alone.
+inline constexpr int64_t kLearnedPart = kNoLayer - 1;
 
 class PartFolder {
  public:
@@ -25,7 +24,7 @@ class PartFolder {
   // were made with another one.
   PartFolder(const std::string& path, const Json& fingerprint, bool resume);
 
-  // `part` is a layer, or one of the constants above.
+  // `part` is a layer, kNoLayer for what lies outside the blocks, or kLearnedPart.
   bool has(int64_t part) const;
   void save(int64_t part, const TensorBuffers& tensors, const Json& info) const;
   Json info(int64_t part) const;

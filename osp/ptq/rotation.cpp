@@ -17,8 +17,6 @@
 namespace osp {
 namespace {
 
-constexpr double kLargestOrthogonalityError = 1e-6;
-
 // Rows x [.., n] in another basis.
 at::Tensor change_basis(const at::Tensor& x, Basis basis, int64_t layer, const RotationPlan& plan) {
   if (basis == Basis::residual && plan.residual) return plan.residual->apply(x);

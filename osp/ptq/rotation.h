@@ -50,7 +50,10 @@ Rotation random_hadamard(int64_t size, uint64_t seed, const std::string& name);
 // the first unit vector, whose sign is +; entries are about normal with variance 1/n.
 Rotation random_mean_keeping(int64_t size, uint64_t seed, const std::string& name);
 
-// A learned matrix. OSP_CHECK that it is orthogonal within 1e-6 (largest entry of Q Qᵀ − I).
+// The largest entry of Q Qᵀ − I that a learned matrix may have.
+inline constexpr double kLargestOrthogonalityError = 1e-6;
+
+// A learned matrix. OSP_CHECK that it is orthogonal within that.
 Rotation dense_rotation(const at::Tensor& matrix);
 
 // max |Q Qᵀ − I|

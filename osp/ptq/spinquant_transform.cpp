@@ -61,11 +61,11 @@ RotationPlan kept_rotations(const PartFolder& kept, const TransformInputs& input
       std::memcpy(values.mutable_data_ptr(), view.data.data(), values.nbytes());
     }
     // A comparison that is false for what is not finite.
-    if (!values.defined() || !(orthogonality_error(values) < 1e-6)) {
+    if (!values.defined() || !(orthogonality_error(values) < kLargestOrthogonalityError)) {
       fail(ErrorCode::damaged, "{}: {} is no rotation of {} channels; begin anew without --resume",
            kept.tensors_path(kLearnedPart), name, size);
     }
-    return dense_rotation(values);
+    return Rotation{.matrix = values};
   };
   plan.residual = matrix("residual", plan.residual->size());
   for (size_t layer = 0; layer < plan.values.size(); ++layer) {

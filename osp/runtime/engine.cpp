@@ -76,8 +76,7 @@ std::span<const float> Engine::read(std::span<const EngineRun> runs) {
            longrope ? "the" : "the model's context of", config.context,
            longrope ? " up to which the rotary embedding (longrope) of the model has one set of "
                       "factors, the only one on the integer engine; run the folder that was "
-                      "quantized with "
-                      "--engine simulated, which has both"
+                      "quantized with --engine simulated, which has both"
                     : "");
     }
     for (const int32_t id : run.tokens) {
