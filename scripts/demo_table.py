@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
+from measuring import table
+
 ARMS = {"adam": "Adam", "osp": "OSP"}
 SEEDS = [1, 2, 3]
 
@@ -38,14 +40,15 @@ def spread(rows: list[dict], key: str, digits: int, factor: float = 1, unit: str
     return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}{unit}".replace("-", "−")
 
 
-def table(rows: dict[str, list[dict]]) -> str:
-    """A line of Markdown for each arm."""
+def arms_table(rows: dict[str, list[dict]]) -> str:
+    """A row for each arm."""
     header = ["", "PPL 16-16-16", "PPL 4-4-4", "added nats", "with FFN Hadamard", "outlier tax, nats"]
     header += ["share", "share of readers"]
-    lines = [f"| {' | '.join(header)} |".replace("|  |", "| |"), "|---" + "|---:" * (len(header) - 1) + "|"]
+    lines = []
     for arm, label in ARMS.items():
         own = rows[arm]
         cells = [
+            label,
             spread(own, "perplexity", 2),
             spread(own, "perplexity at 4 bits", 2),
             spread(own, "added nats", 3),
@@ -54,8 +57,8 @@ def table(rows: dict[str, list[dict]]) -> str:
             spread(own, "share", 1, 100, " %"),
             spread(own, "share of readers", 1, 100, " %"),
         ]
-        lines.append(f"| {' | '.join([label, *cells])} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return table(header, lines)
 
 
 def sentences(rows: dict[str, list[dict]]) -> list[str]:
@@ -86,7 +89,7 @@ def main() -> int:
     folder = Path(sys.argv[1])
     rows = {arm: [numbers(folder / f"{arm}-{seed}") for seed in SEEDS] for arm in ARMS}
     print("\nThree seeds, mean ± standard deviation:\n")
-    print(table(rows))
+    print(arms_table(rows))
     print()
     found = sentences(rows)
     for sentence in found:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import demo_table
 import race
+from measuring import table
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ROOT / "docs" / "measured"
@@ -29,13 +30,6 @@ BLOCK = re.compile(r"(<!-- measured: ([a-z0-9-]+) -->\n).*?(<!-- end of measured
 def load(name: str) -> dict | None:
     path = MEASURED / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def table(header: list[str], rows: list[list[str]], left: int | set[int] = 1) -> str:
-    """`left`: how many columns, or which ones, are words."""
-    words = left if isinstance(left, set) else set(range(left))
-    rule = "|" + "".join("---|" if i in words else "---:|" for i in range(len(header)))
-    return "\n".join(["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(r) + " |" for r in rows)])
 
 
 def provenance(measurements: list[dict], machine: dict) -> str:
@@ -360,7 +354,7 @@ def demo_runs() -> dict[str, list[dict]]:
 
 def demo() -> str:
     """README's table: means over the seeds."""
-    return demo_table.table(demo_runs())
+    return demo_table.arms_table(demo_runs())
 
 
 def demo_seeds() -> str:

