@@ -103,18 +103,12 @@ GgufConversion convert_to_gguf(const std::string& model, const std::string& path
   result.parameters = source.store.num_parameters();
   QuantizedWeights codes = source.weights;
   codes.insert(source.tables.begin(), source.tables.end());
+  options.online = source.info.online;
   if (automatic) {
     options.type = type_of_codes(source, dir);
-    options.online = source.info.online;
   } else if (options.type == GgufTensorType::mxfp4 && source.info.grid.kind != NumberKind::mxfp4) {
     fail(ErrorCode::usage, "{}: --dtype mxfp4 takes mxfp4 weights, and these are {}", dir,
          source.info.bits.weights.text());
-  } else if (source.info.online.down_hadamard) {
-    // As numbers these need no transform while the model runs.
-    std::erase_if(codes, [&](const auto& entry) {
-      const int64_t parameter = source.store.find(entry.first);
-      return source.store.specs[static_cast<size_t>(parameter)].role == ParameterRole::down;
-    });
   }
   options.exact = automatic;
   options.quantized = &codes;

@@ -69,12 +69,20 @@ const QuantizedLinear* any_codes_of(const ParameterSpec& spec, const GgufExportO
   return found == options.quantized->end() ? nullptr : &found->second;
 }
 
+// Why the codes of a layer are not written as they are: a half-sentence behind the layer's name. Empty
+// if they are.
+std::string why_not_codes(const ParameterSpec& spec, const QuantizedLinear& layer,
+                          const GgufExportOptions& options) {
+  if (options.online.down_hadamard && spec.role == ParameterRole::down) {
+    return "has codes behind a Hadamard transform, which no GGUF file can ask for";
+  }
+  return why_codes_do_not_fit(layer, wanted_type(spec, options));
+}
+
 // The codes that are written.
 const QuantizedLinear* codes_of(const ParameterSpec& spec, const GgufExportOptions& options) {
   const QuantizedLinear* const layer = any_codes_of(spec, options);
-  const bool fit =
-      layer != nullptr && why_codes_do_not_fit(*layer, wanted_type(spec, options)).empty();
-  return fit ? layer : nullptr;
+  return layer != nullptr && why_not_codes(spec, *layer, options).empty() ? layer : nullptr;
 }
 
 GgufTensorType type_of(const ParameterSpec& spec, const GgufExportOptions& options) {
@@ -187,7 +195,7 @@ void note_type(const ParameterSpec& spec, GgufTensorType type, const GgufExportO
     report.substituted.push_back(fmt::format("{} as {}", spec.name, gguf_type_info(type).name));
   }
   if (const QuantizedLinear* layer = any_codes_of(spec, options)) {
-    report.rounded_again.push_back(spec.name + " " + why_codes_do_not_fit(*layer, wanted));
+    report.rounded_again.push_back(spec.name + " " + why_not_codes(spec, *layer, options));
   }
 }
 
@@ -203,7 +211,7 @@ void check_gguf_export(const ParameterStore& store, const GgufExportOptions& opt
         options.where, gguf_architectures(), reason);
   }
   // Features that the file could not carry.
-  if (options.online.down_hadamard) {
+  if (options.exact && options.online.down_hadamard) {
     fail(
         ErrorCode::unsupported,
         "{}: the model needs a Hadamard transform before each down projection while it runs, which "
@@ -221,7 +229,12 @@ void check_gguf_export(const ParameterStore& store, const GgufExportOptions& opt
     }
     if (codes_of(spec, options) != nullptr) continue;
     const GgufTensorType type = type_of(spec, options);
-    OSP_CHECK(type != GgufTensorType::mxfp4, "{}: MXFP4 is written from codes", spec.name);
+    if (type == GgufTensorType::mxfp4) {
+      fail(ErrorCode::unsupported,
+           "{}: {} {}, and MXFP4 is written from codes alone; choose another --dtype",
+           options.where, spec.name,
+           layer == nullptr ? "has no codes" : why_not_codes(spec, *layer, options));
+    }
     const bool wide = type == GgufTensorType::f32 || type == GgufTensorType::bf16;
     check_values(store.master(static_cast<int64_t>(i)), !wide, options.where, spec.name);
   }

@@ -25,6 +25,8 @@ struct GgufExportOptions {
   // Refuses codes of linear layers that do not fit; else they are rounded once more, and the
   // report says so.
   bool exact = true;
+  // What the codes' inputs pass through. Codes behind a Hadamard transform count as codes that do
+  // not fit: the store's numbers need none.
   OnlineTransforms online = {.query_key_hadamard = false};
   std::string tokenizer_json = {};  // "": the file has no tokenizer
   // The first is the end-of-text token, the next two end a turn and a message.
@@ -53,9 +55,9 @@ struct GgufExportReport {
 GgufTensorType gguf_type_for_rows(GgufTensorType type, int64_t columns);
 
 // Error(unsupported) with a sentence for what llama.cpp's architectures cannot carry: norms other
-// than RMSNorm with weights per channel and EmbProj (fuse first), online Hadamards of the down
-// projection, with `exact` codes that the type does not hold, values beyond fp16. Error(damaged)
-// for values that are not finite.
+// than RMSNorm with weights per channel and EmbProj (fuse first), with `exact` codes that the type
+// does not hold and online Hadamards of the down projection, MXFP4 without codes, values beyond
+// fp16. Error(damaged) for values that are not finite.
 void check_gguf_export(const ParameterStore& store, const GgufExportOptions& options);
 
 // Writes `path`, or its parts (gguf_split.h), by temporary names beside them; Error(usage) if a

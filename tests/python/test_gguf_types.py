@@ -165,11 +165,29 @@ def test_codes_that_do_not_fit_are_rounded_once_more_with_a_warning(model, tmp_p
     # 4-bit codes are whole numbers of Q8_0, too, where its groups hold them.
     fits = quantize(run_program, model, tmp_path / "p", "--bits", "4-16-16", "--group", 32)
     assert export(run_program, fits, tmp_path / "p.gguf", "--dtype", "q8_0")["layers_of_codes"] == 14
-    # A Hadamard transform in front of the down projection: auto refuses, a named type undoes it.
-    turned = quantize(run_program, model, tmp_path / "t", "--bits", "4-4-16", method="ffn-hadamard+rtn")
+
+
+@pytest.mark.parametrize("bits, dtype", [("4-4-16", "q4_0"), ("mxfp4-mxfp4-16", "q8_0")])
+def test_codes_behind_a_hadamard_transform_are_rounded_once_more_with_a_warning(
+    bits, dtype, model, tmp_path, run_program
+):
+    turned = quantize(run_program, model, tmp_path / "t", "--bits", bits, method="ffn-hadamard+rtn")
+    # The smallest type refuses them, a type by its name takes the numbers, which need no transform.
     assert export(run_program, turned, tmp_path / "t.gguf", check=False).returncode == 3
-    report = export(run_program, turned, tmp_path / "t.gguf", "--dtype", "q4_0")
-    assert report["layers_of_codes"] == 12 and "model.layers.0.mlp.down_proj.weight" not in str(report)
+    result = export(run_program, turned, tmp_path / "t.gguf", "--dtype", dtype, check=False)
+    assert result.returncode == 0 and "rounded once more" in result.stderr
+    report = json.loads(result.stdout)
+    downs = [text for text in report["rounded_again"] if "behind a Hadamard transform" in text]
+    assert [text.split()[0] for text in downs] == [f"model.layers.{i}.mlp.down_proj.weight" for i in (0, 1)]
+    assert report["layers_of_codes"] == (12 if bits.startswith("4") else 0)
+
+
+def test_mxfp4_is_refused_for_codes_behind_a_hadamard_transform(model, tmp_path, run_program):
+    options = ["--bits", "mxfp4-mxfp4-16"]
+    turned = quantize(run_program, model, tmp_path / "t", *options, method="ffn-hadamard+rtn")
+    refused = export(run_program, turned, tmp_path / "t.gguf", "--dtype", "mxfp4", check=False)
+    assert refused.returncode == 3 and "down_proj.weight has codes behind a Hadamard" in refused.stderr
+    assert "choose another --dtype" in refused.stderr
 
 
 @pytest.mark.parametrize("tables, dtype", [("int8", "q8_0"), ("int4", "q4_0")])

@@ -93,6 +93,12 @@ def test_its_libraries_are_in_it_or_those_of_pytorch_and_pyarrow(wheel, tmp_path
     assert "Requires-Dist: pyarrow==" in required and "torch>=" not in required
 
 
+def test_no_file_of_it_names_a_folder_of_the_machine_that_built_it(wheel, repo_root):
+    files = zipfile.ZipFile(wheel)
+    folder = str(repo_root).encode() + b"/"
+    assert [name for name in files.namelist() if folder in files.read(name)] == []
+
+
 def test_the_program_and_models_run_where_nothing_was_built(run, model, run_program, repo_root, tmp_path):
     version = run("-m", "osp", "--version")
     assert version.stdout == run_program(["osp", "--version"]).stdout and version.returncode == 0, (
