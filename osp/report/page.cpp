@@ -327,12 +327,12 @@ std::string render(const std::vector<RunData>& runs, const PageOptions& options,
 
 std::string plotly_path() {
   const char* chosen = std::getenv("OSP_PLOTLY");
-  const std::string path = chosen && *chosen ? chosen : OSP_PLOTLY_PATH;
+  const std::string path = chosen != nullptr ? chosen : "";
   if (!path_exists(path)) {
     fail(ErrorCode::io,
-         "{}: no such file; the report needs plotly.min.js of the plotly package: run "
+         "{}; the report needs plotly.min.js of the plotly package: run "
          "scripts/setup.sh, or set OSP_PLOTLY to the file",
-         path);
+         path.empty() ? "OSP_PLOTLY is not set" : path + ": no such file");
   }
   return path;
 }

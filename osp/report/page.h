@@ -19,8 +19,8 @@ struct PageOptions {
   std::string live_version = {};  // not "": the page asks its server for changes since this version
 };
 
-// The file of the plotting library: $OSP_PLOTLY, else the one found when osp was built. Error(io)
-// with instructions if it does not exist.
+// The file of the plotting library: $OSP_PLOTLY, which the program `osp` sets to that of the
+// environment it was built with. Error(io) with instructions if there is no such file.
 std::string plotly_path();
 
 // Renders the page. `plotly` is the library's source. Text from runs is escaped; a content security
