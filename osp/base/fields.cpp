@@ -116,6 +116,17 @@ std::optional<Json> to_json_value(const toml::node& node) {
   return std::nullopt;
 }
 
+// The elements of a list of tables one more at a time, so that an error names the line of the
+// element that is wrong.
+void assign_list(const FieldRef& field, const toml::array& tables, const Json& value,
+                 const std::string& path) {
+  Json first = Json::array();
+  for (size_t i = 0; i < tables.size(); ++i) {
+    first.push_back(value[i]);
+    field.assign(first, fmt::format("{}:{}", path, tables[i].source().begin.line));
+  }
+}
+
 void assign_toml(const toml::table& values, const std::string& prefix, const std::string& path,
                  const FieldTable& table) {
   for (const auto& [key, node] : values) {
@@ -130,7 +141,11 @@ void assign_toml(const toml::table& values, const std::string& prefix, const std
     const FieldRef& field = table.find(name, where);
     const std::optional<Json> value = to_json_value(node);
     if (!value) wrong_type(field, node.is_array() ? "an array" : "a date or time", where);
-    field.assign(*value, where);
+    if (node.is_array() && !node.as_array()->empty()) {
+      assign_list(field, *node.as_array(), *value, path);
+    } else {
+      field.assign(*value, where);
+    }
   }
 }
 

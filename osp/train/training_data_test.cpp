@@ -148,6 +148,8 @@ TEST_F(Sources, ARecipeListsThemAsTables) {
     expect_error(ErrorCode::usage, parts, [&] { load_recipe(wrong, {}); });
   };
   refused("[[data.source]]\npaht = \"a\"\n", {"wrong.toml:1", "data.source 1", "paht", "path"});
+  refused("[[data.source]]\npath = \"a\"\n[[data.source]]\npath = \"b\"\nwieght = 1\n",
+          {"wrong.toml:3", "data.source 2", "wieght", "weight"});
   refused("[[data.source]]\nweight = \"a\"\n", {"data.source 1", "weight", "a number"});
   refused("[[data.source]]\nweight = nan\n", {"data.source 1", "weight", "a number"});
   refused("[data]\nsource = \"a\"\n", {"[[data.source]]"});
