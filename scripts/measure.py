@@ -154,6 +154,56 @@ def watching(options: argparse.Namespace) -> dict:
     return {**result, "command": " ".join(map(str, words)), "environment": environment}
 
 
+# Recipes whose three steps fit anywhere, each with a number of ranks.
+PLANNED = [
+    *((name, 1) for name in ("demo-osp", "demo-adam", "demo-7m-osp", "demo-7m-adam", "demo-long-osp",
+                             "demo-long-adam", "ablation/adafactor", "ablation/muon-ssnorm")),
+    *((name, 2) for name in ("demo-osp", "demo-adam", "demo-7m-osp", "demo-7m-adam")),
+]  # fmt: skip
+PLANNED_SETTINGS = {
+    "data.path": "runs/demo/tokens",
+    "train.steps": 3,
+    "schedule.warmup_steps": 1,
+    "train.checkpoint_every": 2,
+}
+
+
+def peak_of(words: list[str]) -> int:
+    """Most bytes of memory that a command, or one of the processes that it starts, has held."""
+    print("measure:", " ".join(words), file=sys.stderr, flush=True)
+    with open(os.devnull, "w") as nowhere:
+        process = subprocess.Popen(
+            words, cwd=ROOT, stdout=nowhere, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"measure: {' '.join(words)} ended with status {process.returncode}")
+    return usage.ru_maxrss * 1024
+
+
+def planned_memory(_: argparse.Namespace) -> dict:
+    """The estimate of a dry run beside the peak of a process in three steps that save a checkpoint."""
+    runs, machine = [], {}
+    for name, ranks in PLANNED:
+        settings = {**PLANNED_SETTINGS, "train.reduction_groups": ranks}
+        words = ["train", f"recipes/{name}.toml", "--ranks", str(ranks), "--quiet"]
+        for key, value in settings.items():
+            words += ["--set", f"{key}={value}"]
+        described = run_json(OSP, *words, "--dry-run", "--json")
+        # Several ranks are processes of Python.
+        program = [OSP] if ranks == 1 else [sys.executable, "-m", "osp"]
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "run"
+            peak = peak_of([*program, *words, "--out", str(folder)])
+            with open(folder / "metrics.jsonl") as log:
+                start = json.loads(log.readline())
+        machine = {key: start[key] for key in ("machine", "instruction_set", "tensor_library")}
+        estimate = described["memory_bytes"]
+        runs.append({"recipe": name, "ranks": ranks, "estimate": estimate, "peak_memory_bytes": peak})
+    return {"runs": runs, "settings": PLANNED_SETTINGS, **machine}
+
+
 FLOAT_BITS = "16-16-16,4-4-16,mxfp4-mxfp4-16,nvfp4-nvfp4-16,4-4-4,nvfp4-nvfp4-fp8"
 
 
@@ -185,6 +235,7 @@ MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "ranks": ("two ranks that train the demo's model beside PyTorch's; limited networks need root", ranks),
     "engine": ("SmolLM2 quantized, in integers, beside llama.cpp, ik_llama.cpp and OpenVINO", engine),
     "float-formats": ("the demo's models in MXFP4, NVFP4 and INT4, and their outlier tax", float_formats),
+    "memory": ("the memory that a dry run estimates beside the peak of twelve runs", planned_memory),
     "watching": ("what watching outliers costs during training", watching),
     "eval": ("benchmarks of SmolLM2 beside lm-eval on transformers", benchmarks),
     "quantize": ("GPTQ of SmolLM2 beside GPTQModel in bf16 and in fp32, 128 windows; over an hour", gptq),

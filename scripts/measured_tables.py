@@ -230,6 +230,26 @@ def gptq() -> str:
     return table(header, rows) + "\n\n" + provenance([one], one["result"])
 
 
+def planned_memory() -> str:
+    one = load("memory")
+    rows = []
+    for run in one["result"]["runs"]:
+        estimate, peak = run["estimate"]["total"], run["peak_memory_bytes"]
+        saved = run["estimate"]["snapshot"]
+        rows.append(
+            [
+                f"`recipes/{run['recipe']}.toml`",
+                str(run["ranks"]),
+                f"{estimate / 1e6:,.0f}",
+                f"{saved / 1e6:,.0f}",
+                f"{peak / 1e6:,.0f}",
+                f"{estimate / peak:.2f}",
+            ]
+        )
+    header = ["recipe", "ranks", "estimate, MB", "of it a save, MB", "peak of a process, MB", "ratio"]
+    return table(header, rows) + "\n\n" + provenance([one], one["result"])
+
+
 def float_formats() -> str:
     one = load("float-formats")
     models = one["result"]["models"]
@@ -427,6 +447,7 @@ TABLES = {
     "gptq": gptq,
     "ranks": ranks,
     "float-formats": float_formats,
+    "memory": planned_memory,
     "watching": watching,
     "equality": equality,
     "equality-texts": equality_texts,

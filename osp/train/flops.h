@@ -40,6 +40,9 @@ class PeakRate {
 // Scalars of one parameter.
 double count(const ParameterSpec& spec);
 
+// Bytes of a process that trains, before any weight: one of several ranks runs inside Python.
+double program_bytes(int64_t ranks);
+
 // Estimated bytes of a run on a CPU, within a tenth of the peak: the program and its libraries,
 // weights (fp32, and bf16 copies), gradients, optimizer state, sums of gradients that wait for
 // those of other groups (GroupSums), what is received from other ranks at a time, what the

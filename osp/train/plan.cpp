@@ -126,7 +126,7 @@ double link_bytes(double all, double owned, double least, double others, double 
 DeviceMemory device_memory(const Recipe& device_recipe, const MemoryEstimate& alone,
                            const Totals& totals, const LayoutPlan& plan, double owned_state,
                            double devices) {
-  DeviceMemory memory{.program = alone.program,
+  DeviceMemory memory{.program = program_bytes(static_cast<int64_t>(devices)),
                       .gradients = alone.gradients,
                       .optimizer = owned_state,
                       .activations = alone.activations,
