@@ -13,6 +13,7 @@
 #include "osp/model/model_dir.h"
 #include "osp/runtime/panel_file.h"
 #include "osp/runtime/runtime_model.h"
+#include "osp/serve/engine_text_model.h"
 #include "osp/serve/service.h"
 
 namespace osp {
@@ -160,7 +161,8 @@ int run(const ServeCommand& options) {
         });
     flush_stdout();
   };
-  run_service(model, *engine, scheduler,
+  EngineTextModel texts(*engine);
+  run_service(model, texts, scheduler,
               {.port = static_cast<int>(options.port),
                .hosts = options.hosts,
                .keys = keys,

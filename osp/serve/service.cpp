@@ -181,14 +181,14 @@ void block_stop_signals() {
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
 }
 
-void run_service(const ServedModel& model, Engine& engine,
+void run_service(const ServedModel& model, TextModel& texts,
                  const SchedulerOptions& scheduler_options, const ServiceOptions& options) {
   SignalCounter signals;
   HttpServer server({.port = options.port,
                      .hosts = options.hosts,
                      .most_body_bytes = kMostBodyBytes,
                      .refusal = refusal_response});
-  Scheduler scheduler(engine, scheduler_options);
+  Scheduler scheduler(texts, scheduler_options);
   const Service service(model, scheduler, options);
   if (options.serving) options.serving(server.url());
   const auto step = [&] {
