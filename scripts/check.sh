@@ -152,7 +152,7 @@ run_thread_sanitizer() {
     [ -f build/tsan-torch/build.ninja ] || cmake --preset tsan -B build/tsan-torch -DOSP_TORCH=ON
     cmake --build build/tsan-torch --target osp_train_test osp_runtime_test osp_serve_test
     tests+=(
-      'build/tsan-torch/osp_train_test Saver*' 'build/tsan-torch/osp_runtime_test Engine.*:LinearProduct*:Head*'
+      'build/tsan-torch/osp_train_test Saver*' 'build/tsan-torch/osp_runtime_test Engine.*Threads:Engine.*Beside*'
       'build/tsan-torch/osp_serve_test Running*'
     )
   fi
