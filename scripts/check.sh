@@ -138,27 +138,36 @@ run_sanitizers() {
 }
 
 # Every test that starts threads of our own (OpenMP's barriers are unknown to the sanitizer): in the folders
-# without the tensor library, the engine's worker pool by itself, and, with the tensor library, whose build
-# takes some minutes, the saver (--all).
+# without the tensor library, and the engine's worker pool and the server's scheduler by themselves. With the
+# tensor library, whose build takes some minutes (--all): the saver, the engine and the whole server.
 # Addresses are not randomized: the sanitizer of g++ 12 wants its own places in memory.
 run_thread_sanitizer() {
   local tests=(
     'build/tsan/osp_tokenizer_test *Threads*' 'build/tsan/osp_data_test *Pipeline*:*BuildShards*'
-    'build/tsan/worker_pool_test *'
+    'build/tsan/osp_http_test Served*:Posted*' 'build/tsan/worker_pool_test *' 'build/tsan/scheduler_test *'
   ) test
   [ -f build/tsan/build.ninja ] || cmake --preset tsan
-  cmake --build build/tsan --target osp_tokenizer_test osp_data_test
+  cmake --build build/tsan --target osp_tokenizer_test osp_data_test osp_http_test
   if [ "$mode" = all ]; then
     [ -f build/tsan-torch/build.ninja ] || cmake --preset tsan -B build/tsan-torch -DOSP_TORCH=ON
-    cmake --build build/tsan-torch --target osp_train_test
-    tests+=('build/tsan-torch/osp_train_test Saver*')
+    cmake --build build/tsan-torch --target osp_train_test osp_runtime_test osp_serve_test
+    tests+=(
+      'build/tsan-torch/osp_train_test Saver*' 'build/tsan-torch/osp_runtime_test Engine.*Threads:Engine.*Beside*'
+      'build/tsan-torch/osp_serve_test Running*'
+    )
   fi
-  g++ -std=c++20 -O1 -g1 -fsanitize=thread -I. osp/runtime/worker_pool.cpp osp/runtime/worker_pool_test.cpp \
-    osp/base/error.cpp -lfmt -lgtest -lgtest_main -pthread -o build/tsan/worker_pool_test
+  thread_test worker_pool_test osp/runtime/worker_pool{,_test}.cpp
+  thread_test scheduler_test osp/serve/{scheduler,scheduler_test,prefix_cache}.cpp \
+    osp/runtime/{kv_pages,aligned_memory}.cpp osp/model/{sampling,token_penalties}.cpp osp/base/{philox,sha256}.cpp
   for test in "${tests[@]}"; do
     OMP_NUM_THREADS=1 TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1" \
       setarch -R "${test% *}" --gtest_filter="${test#* }"
   done
+}
+# thread_test NAME FILES...: the program build/tsan/NAME of tests that need no library of ours.
+thread_test() {
+  g++ -std=c++20 -O1 -g1 -fsanitize=thread -I. "${@:2}" osp/base/error.cpp -lfmt -lgtest -lgtest_main -lcrypto \
+    -pthread -o "build/tsan/$1"
 }
 
 if [ "$mode" != fast ]; then

@@ -26,7 +26,9 @@ import importlib.metadata
 import itertools
 import json
 import resource
+import shlex
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -331,6 +333,7 @@ def main() -> None:
         for count in options.sequences:
             result.setdefault("batch", {})[count] = measure_llama_together(options, count)
         result["threads"] = options.threads
+        result["command"] = shlex.join(["run_peer.py", *sys.argv[1:]])
         result["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps(result))
 

@@ -73,12 +73,13 @@ std::string generation(const OpenedModel& model, const std::string& request,
 
 }  // namespace
 
-ServedModel::~ServedModel() {
+ThreadedModel::~ThreadedModel() {
   // Without its thread (after a fork) nothing may be freed that the thread might be using.
   if (!thread_.is_of_this_process()) static_cast<void>(model_.release());
 }
 
-std::shared_ptr<ModelCall> ServedModel::open(const std::string& path, const std::string& options) {
+std::shared_ptr<ModelCall> ThreadedModel::open(const std::string& path,
+                                               const std::string& options) {
   return thread_.start([this, path, options](const ModelCall::Sink&) {
     static std::once_flag environment;
     std::call_once(environment, prepare_tensor_library);
@@ -91,7 +92,8 @@ std::shared_ptr<ModelCall> ServedModel::open(const std::string& path, const std:
   });
 }
 
-std::shared_ptr<ModelCall> ServedModel::start(const std::string& kind, const std::string& request) {
+std::shared_ptr<ModelCall> ThreadedModel::start(const std::string& kind,
+                                                const std::string& request) {
   const OpenedModel& model = *model_;
   if (kind == "answer") {
     return thread_.start(

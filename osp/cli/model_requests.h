@@ -13,12 +13,12 @@
 namespace osp {
 
 // A model in a thread of its own.
-class ServedModel {
+class ThreadedModel {
  public:
-  ServedModel() = default;
-  ~ServedModel();
-  ServedModel(const ServedModel&) = delete;
-  ServedModel& operator=(const ServedModel&) = delete;
+  ThreadedModel() = default;
+  ~ThreadedModel();
+  ThreadedModel(const ThreadedModel&) = delete;
+  ThreadedModel& operator=(const ThreadedModel&) = delete;
 
   // Loads the model at `path`. `options`: an object with fields of OpenOptions.
   std::shared_ptr<ModelCall> open(const std::string& path, const std::string& options);

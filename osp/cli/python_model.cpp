@@ -19,7 +19,7 @@ constexpr std::chrono::milliseconds kBetweenSignals(50);
 
 struct ModelObject {
   PyObject_HEAD;
-  ServedModel* model;  // null after close()
+  ThreadedModel* model;  // null after close()
 };
 
 struct CallObject {
@@ -143,7 +143,7 @@ PyObject* new_call(const PythonState& state, std::shared_ptr<ModelCall> call) {
 
 // Closes a model without the interpreter's lock: a call may have to leave first.
 void close_model(ModelObject* self) {
-  ServedModel* model = std::exchange(self->model, nullptr);
+  ThreadedModel* model = std::exchange(self->model, nullptr);
   if (model == nullptr) return;
   Py_BEGIN_ALLOW_THREADS;
   delete model;
@@ -157,9 +157,9 @@ void free_model(PyObject* self) {
 
 // Loads; null with an exception set. After a signal the loading, which cannot be left, goes on
 // behind the caller's back until it is thrown away.
-ServedModel* opened_model(const PythonState& state, const std::string& path,
-                          const std::string& options) {
-  auto model = std::make_unique<ServedModel>();
+ThreadedModel* opened_model(const PythonState& state, const std::string& path,
+                            const std::string& options) {
+  auto model = std::make_unique<ThreadedModel>();
   try {
     const std::shared_ptr<ModelCall> call = model->open(path, options);
     if (!wait_for_end(*call)) {
@@ -196,8 +196,8 @@ PyObject* new_model(PyTypeObject* type, PyObject* arguments, PyObject* keywords)
 }
 
 // The open model; null with an exception set if it was closed.
-ServedModel* model_of(PyObject* self) {
-  ServedModel* model = reinterpret_cast<ModelObject*>(self)->model;
+ThreadedModel* model_of(PyObject* self) {
+  ThreadedModel* model = reinterpret_cast<ModelObject*>(self)->model;
   if (model == nullptr) PyErr_SetString(PyExc_RuntimeError, "the model was closed; load it again");
   return model;
 }
@@ -207,7 +207,7 @@ PyObject* model_start(PyObject* self, PyObject* arguments) {
   const char* request = nullptr;
   Py_ssize_t length = 0;
   if (PyArg_ParseTuple(arguments, "ss#", &kind, &request, &length) == 0) return nullptr;
-  ServedModel* model = model_of(self);
+  ThreadedModel* model = model_of(self);
   if (model == nullptr) return nullptr;
   const PythonState& state = state_of(Py_TYPE(self));
   try {
@@ -224,12 +224,12 @@ PyObject* model_close(PyObject* self, PyObject* /*unused*/) {
 }
 
 PyObject* model_engine(PyObject* self, PyObject* /*unused*/) {
-  ServedModel* model = model_of(self);
+  ThreadedModel* model = model_of(self);
   return model == nullptr ? nullptr : PyUnicode_FromString(model->engine_note().c_str());
 }
 
 PyObject* model_vocabulary(PyObject* self, PyObject* /*unused*/) {
-  ServedModel* model = model_of(self);
+  ThreadedModel* model = model_of(self);
   return model == nullptr ? nullptr : PyLong_FromLongLong(model->vocabulary());
 }
 

@@ -7,12 +7,14 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/memory.h"
 #include "osp/base/sha256.h"
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/model/model_dir.h"
 #include "osp/runtime/panel_file.h"
 #include "osp/runtime/runtime_model.h"
+#include "osp/serve/engine_text_model.h"
 #include "osp/serve/service.h"
 
 namespace osp {
@@ -106,6 +108,8 @@ std::string fingerprint_of(const std::string& dir) {
 
 int64_t pages_of_memory(const ServeCommand& options, const Engine& engine) {
   const int64_t page = engine.kv_shape().page_bytes();
+  require_memory(static_cast<double>(options.cache_mb << 20),
+                 fmt::format("--cache-mb {}", options.cache_mb), "give a smaller one");
   const int64_t pages = (options.cache_mb << 20) / page;
   if (pages > 0) return pages;
   fail(ErrorCode::usage, "--cache-mb {}: a page of {} tokens takes {} for this model; give more",
@@ -160,7 +164,8 @@ int run(const ServeCommand& options) {
         });
     flush_stdout();
   };
-  run_service(model, *engine, scheduler,
+  EngineTextModel texts(*engine);
+  run_service(model, texts, scheduler,
               {.port = static_cast<int>(options.port),
                .hosts = options.hosts,
                .keys = keys,

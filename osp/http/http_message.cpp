@@ -1,6 +1,7 @@
 #include "osp/http/http_message.h"
 
 #include <algorithm>
+#include <charconv>
 #include <optional>
 
 #include "osp/base/error.h"
@@ -140,6 +141,22 @@ HttpRequest parse_request(std::string_view head, const HttpRules& rules) {
                                        : connection.find("keep-alive") != std::string::npos;
   request.refused = refusal(request, fields, rules);
   return request;
+}
+
+std::string percent_decoded(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    unsigned char byte = 0;
+    const char* const digits = text.data() + i + 1;
+    if (text[i] == '%' && text.size() - i > 2 &&
+        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
+      out += static_cast<char>(byte);
+      i += 2;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
 }
 
 const char* reason_of(int status) {

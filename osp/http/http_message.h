@@ -47,6 +47,9 @@ struct HttpRules {
 // body beyond the limit, 417 an expectation that it does not know.
 HttpRequest parse_request(std::string_view head, const HttpRules& rules);
 
+// A part of a path with the bytes that its %XX mean; a % without two digits stays.
+std::string percent_decoded(std::string_view text);
+
 // "Not Found" of 404.
 const char* reason_of(int status);
 

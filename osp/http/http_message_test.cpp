@@ -89,6 +89,14 @@ TEST(ParseRequest, RefusesFieldsThatProgramsReadDifferently) {
   }
 }
 
+TEST(PercentDecoded, GivesBytesAndLeavesWhatIsNone) {
+  EXPECT_EQ(percent_decoded("my%20model%c3%A9"), "my model\xc3\xa9");
+  for (const char* other : {"", "%", "a%2", "%zz", "%-1", "% 1", "%0x"}) {
+    EXPECT_EQ(percent_decoded(other), other);
+  }
+  EXPECT_EQ(percent_decoded("%00%"), std::string("\0%", 2));
+}
+
 TEST(ResponseHead, HasLengthAndNeitherCacheNorSniffing) {
   const std::string head =
       response_head({.status = 404, .body = std::make_shared<const std::string>("12345")}, {});

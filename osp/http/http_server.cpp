@@ -24,6 +24,8 @@ using Clock = std::chrono::steady_clock;
 // unread bytes takes the answer back.
 constexpr std::chrono::seconds kDrain{2};
 constexpr size_t kReadBytes = 1 << 16;
+// Time without new connections after the system had no descriptor for one.
+constexpr std::chrono::milliseconds kNoDescriptors{100};
 
 HttpResponse plain(int status) {
   return {.status = status,
@@ -185,7 +187,11 @@ bool HttpServer::make_room() {
 void HttpServer::accept_new() {
   while (make_room()) {
     const int descriptor = accept(listener_, nullptr, nullptr);
-    if (descriptor < 0) return;
+    if (descriptor < 0) {
+      // Without descriptors the listener stays ready: it is left alone for a while.
+      if (!try_again()) accepts_again_ = Clock::now() + kNoDescriptors;
+      return;
+    }
     set_nonblocking(descriptor);
     const int yes = 1;
     setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
@@ -304,7 +310,7 @@ void HttpServer::step(int milliseconds, const Handler& handler) {
   const bool full = std::none_of(connections_.begin(), connections_.end(),
                                  [](const auto& c) { return c->between_requests(); }) &&
                     connections_.size() >= options_.most_connections;
-  if (full) waiting[0].fd = -1;
+  if (full || Clock::now() < accepts_again_) waiting[0].fd = -1;
   if (poll(waiting.data(), waiting.size(), milliseconds) < 0) return;  // a signal
   waker_->clear();
   // Serve each connection; answers may have come without an event of its own.

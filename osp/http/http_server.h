@@ -111,6 +111,7 @@ class HttpServer {
   HttpRules rules_;
   std::shared_ptr<const HttpWaker> waker_;
   int listener_ = -1;
+  std::chrono::steady_clock::time_point accepts_again_ = {};
   int port_ = 0;
   std::vector<std::unique_ptr<Connection>> connections_;
 };

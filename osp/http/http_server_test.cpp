@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -94,6 +95,29 @@ TEST_F(Served, ARequestInPiecesIsAnsweredOnceItIsWhole) {
   EXPECT_EQ(paths_, std::vector<std::string>{"/update"});
   EXPECT_TRUE(answer.starts_with("HTTP/1.1 200 OK\r\n"));
   EXPECT_EQ(answer.size() - answer.find("\r\n\r\n") - 4, body_->size());
+}
+
+TEST_F(Served, WithoutDescriptorsItWaitsAndThenTakesTheNext) {
+  step();
+  rlimit before{};
+  getrlimit(RLIMIT_NOFILE, &before);
+  const int waiting = connected();
+  const int next = dup(client_);
+  close(next);
+  const rlimit none{static_cast<rlim_t>(next), before.rlim_max};
+  setrlimit(RLIMIT_NOFILE, &none);
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < 4; ++i) step(20);
+  // The first step finds out; the others wait as they are told to.
+  EXPECT_GE(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(50));
+  setrlimit(RLIMIT_NOFILE, &before);
+  usleep(150'000);
+  const std::string text = request("GET /");
+  EXPECT_EQ(send(waiting, text.data(), text.size(), MSG_NOSIGNAL),
+            static_cast<ssize_t>(text.size()));
+  for (int i = 0; i < 5; ++i) step();
+  EXPECT_EQ(paths_, std::vector<std::string>{"/"});
+  close(waiting);
 }
 
 TEST_F(Served, HeadIsAnsweredWithoutABody) {

@@ -25,7 +25,8 @@ class ForwardEngine {
   virtual at::Tensor hidden(const at::Tensor& tokens_BT, const ForwardOptions& options) = 0;
   // logits_of_hidden: fp32 [.., V].
   virtual at::Tensor logits(const at::Tensor& hidden) = 0;
-  virtual std::unique_ptr<NextToken> reader() = 0;
+  // For texts of up to `tokens` tokens; Error(memory) if this machine cannot hold one.
+  virtual std::unique_ptr<NextToken> reader(int64_t tokens) = 0;
 
   // forward_loss_sum of final states [N, D]: Σ −log p(target) · scale over rows whose target is not
   // negative, fp64.

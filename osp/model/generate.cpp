@@ -8,6 +8,7 @@
 #include <span>
 
 #include "osp/base/error.h"
+#include "osp/base/memory.h"
 #include "osp/base/philox.h"
 #include "osp/base/timing.h"
 #include "osp/model/forward_engine.h"
@@ -27,6 +28,11 @@ class StoreReader : public NextToken {
   // For at most `tokens` tokens: a long context costs memory only where it is used.
   StoreReader(const ParameterStore& store, int64_t tokens, Tap* tap)
       : store_(store), tap_(tap), capacity_(std::min(tokens, store.config.context)) {
+    const ModelConfig& config = store.config;
+    const auto numbers = 2.0 * static_cast<double>(config.layers * config.kv_heads) *
+                         static_cast<double>(config.head_size * capacity_);
+    require_cache_memory(numbers * static_cast<double>(store.banks[0].compute.element_size()),
+                         capacity_);
     StoreReader::clear();
   }
 
@@ -96,8 +102,13 @@ std::vector<int32_t> prompt_ids(const ModelConfig& config, const Tokenizer& toke
 
 }  // namespace
 
+void require_cache_memory(double bytes, int64_t tokens) {
+  require_memory(bytes, fmt::format("the cache of keys and values of {} tokens", tokens),
+                 "give a shorter prompt or fewer tokens to write (--max-tokens)");
+}
+
 std::unique_ptr<NextToken> make_reader(const ParameterStore& store, int64_t tokens, Tap* tap) {
-  if (tap != nullptr && tap->engine() != nullptr) return tap->engine()->reader();
+  if (tap != nullptr && tap->engine() != nullptr) return tap->engine()->reader(tokens);
   return std::make_unique<StoreReader>(store, tokens, tap);
 }
 

@@ -49,8 +49,11 @@ struct Generation {
   double prompt_seconds = 0;  // of these, until the first token
 };
 
+// Error(memory) if this machine cannot hold so many bytes for the keys and values of a text.
+void require_cache_memory(double bytes, int64_t tokens);
+
 // The reader of a model in a store, with its tap, for texts of up to `tokens` tokens: the tap's
-// engine where it has one.
+// engine where it has one. Error(memory) if this machine cannot hold so many.
 std::unique_ptr<NextToken> make_reader(const ParameterStore& store, int64_t tokens, Tap* tap);
 
 // Continues `prompt`. `on_text` gets the text in pieces of whole characters as it comes. An empty

@@ -33,12 +33,6 @@ struct EngineOptions {
   const kernels::CodeProducts* products = nullptr;
 };
 
-// New tokens of a sequence in a pass.
-struct EngineRun {
-  KvSequence* sequence = nullptr;
-  std::span<const int32_t> tokens = {};
-};
-
 class Engine {
  public:
   Engine(std::unique_ptr<const RuntimeModel> model, const EngineOptions& options);

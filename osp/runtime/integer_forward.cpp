@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "osp/base/error.h"
+#include "osp/model/generate.h"
 #include "osp/model/transformer.h"
 
 namespace osp {
@@ -158,7 +159,10 @@ at::Tensor IntegerForward::logits(const at::Tensor& hidden) {
   return out;
 }
 
-std::unique_ptr<NextToken> IntegerForward::reader() {
+std::unique_ptr<NextToken> IntegerForward::reader(int64_t tokens) {
+  const int64_t held = std::min(tokens, engine_->config().context);
+  const int64_t pages = (held + kernels::kPageTokens - 1) / kernels::kPageTokens;
+  require_cache_memory(static_cast<double>(pages * engine_->kv_shape().page_bytes()), held);
   return std::make_unique<IntegerReader>(*engine_);
 }
 

@@ -28,7 +28,7 @@ class IntegerForward : public Tap, public ForwardEngine {
   // shares. With a cache the texts are kept until the next call with another cache.
   at::Tensor hidden(const at::Tensor& tokens_BT, const ForwardOptions& options) override;
   at::Tensor logits(const at::Tensor& hidden) override;
-  std::unique_ptr<NextToken> reader() override;
+  std::unique_ptr<NextToken> reader(int64_t tokens) override;
 
  private:
   at::Tensor windows(const at::Tensor& tokens_BT);

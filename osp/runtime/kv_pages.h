@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "osp/runtime/aligned_memory.h"
@@ -100,6 +101,12 @@ class KvSequence {
   std::shared_ptr<KvPagePool> pool_;
   std::vector<std::shared_ptr<KvPage>> pages_;
   int64_t length_ = 0;
+};
+
+// New tokens of a sequence in a pass.
+struct EngineRun {
+  KvSequence* sequence = nullptr;
+  std::span<const int32_t> tokens = {};
 };
 
 }  // namespace osp

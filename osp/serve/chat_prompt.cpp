@@ -1,7 +1,6 @@
 #include "osp/serve/chat_prompt.h"
 
 #include "osp/base/error.h"
-#include "osp/model/model_dir.h"
 #include "osp/serve/api_error.h"
 
 namespace osp {

@@ -21,10 +21,10 @@ int64_t pages_of(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageToke
 }  // namespace
 
 struct Scheduler::Text {
-  Text(TextRequest r, std::shared_ptr<TextListener> l, Engine& engine)
+  Text(TextRequest r, std::shared_ptr<TextListener> l, const TextModel& model)
       : request(std::move(r)),
         listener(std::move(l)),
-        sequence(engine.new_sequence()),
+        sequence(model.new_sequence()),
         random(request.seed, "generate", request.stream),
         penalties(request.penalties, request.prompt),
         ids(request.prompt) {
@@ -49,8 +49,8 @@ struct Scheduler::Text {
   std::vector<ScoredToken> prompt_scores;
 };
 
-Scheduler::Scheduler(Engine& engine, SchedulerOptions options)
-    : engine_(engine), options_(std::move(options)), thread_([this] { run(); }) {}
+Scheduler::Scheduler(TextModel& model, SchedulerOptions options)
+    : model_(model), options_(std::move(options)), thread_([this] { run(); }) {}
 
 Scheduler::~Scheduler() {
   {
@@ -64,7 +64,7 @@ Scheduler::~Scheduler() {
 bool Scheduler::add(std::vector<std::pair<TextRequest, std::shared_ptr<TextListener>>> texts) {
   std::vector<std::unique_ptr<Text>> made;
   for (auto& [request, listener] : texts) {
-    made.push_back(std::make_unique<Text>(std::move(request), std::move(listener), engine_));
+    made.push_back(std::make_unique<Text>(std::move(request), std::move(listener), model_));
     OSP_CHECK(made.back()->most_pages <= options_.most_pages, "a text of {} pages, there are {}",
               made.back()->most_pages, options_.most_pages);
   }
@@ -84,7 +84,7 @@ void Scheduler::run() {
     admit();
     if (!active_.empty()) step();
     counts_.active = static_cast<int64_t>(active_.size());
-    counts_.pages = engine_.pages().in_use();
+    counts_.pages = model_.pages_in_use();
   }
 }
 
@@ -143,7 +143,7 @@ void Scheduler::adopt_pages(Text& text) {
   const auto tokens = static_cast<int64_t>(pages.size()) * kPageTokens;
   text.cached_tokens += tokens - text.sequence.length();
   text.kept_pages = pages.size();
-  text.sequence = engine_.new_sequence();
+  text.sequence = model_.new_sequence();
   text.sequence.adopt(std::move(pages), tokens);
 }
 
@@ -188,7 +188,7 @@ void Scheduler::step() {
   ++counts_.steps;
   std::optional<std::span<const float>> states;
   try {
-    states = engine_.read(runs);
+    states = model_.read(runs);
   } catch (const std::exception&) {
     // One of them broke the pass.
   }
@@ -207,7 +207,7 @@ void Scheduler::read_apart(std::vector<Part>& parts) {
     part.first_row = 0;
     std::span<const float> states;
     try {
-      states = engine_.read({&run, 1});
+      states = model_.read({&run, 1});
     } catch (const std::exception& error) {
       fail_text(*part.text, error.what());
       continue;
@@ -225,8 +225,8 @@ void Scheduler::fail_text(Text& text, const std::string& message) {
 
 // Computes the logits that are needed, all at once, and hands them out.
 void Scheduler::take_results(std::span<const Part> parts, std::span<const float> states) {
-  const auto D = static_cast<size_t>(engine_.config().width);
-  const auto V = static_cast<size_t>(engine_.config().vocabulary);
+  const auto D = static_cast<size_t>(model_.width());
+  const auto V = static_cast<size_t>(model_.vocabulary());
   // Rows of the prompt that are scored, or the last.
   const auto needed = [&](const Part& part) -> size_t {
     if (part.text->in_prompt() && part.text->request.prompt_logprobs) return part.tokens.size();
@@ -239,7 +239,7 @@ void Scheduler::take_results(std::span<const Part> parts, std::span<const float>
     states_.insert(states_.end(), rows.begin(), rows.end());
   }
   logits_.resize(states_.size() / D * V);
-  if (!states_.empty()) engine_.logits(states_, logits_);
+  if (!states_.empty()) model_.logits(states_, logits_);
   size_t row = 0;
   for (const Part& part : parts) {
     const size_t count = needed(part);
@@ -256,8 +256,8 @@ void Scheduler::take_results(std::span<const Part> parts, std::span<const float>
 void Scheduler::finish_part(const Part& part, std::span<const float> states,
                             std::span<const float> logits) {
   Text& text = *part.text;
-  const auto D = static_cast<size_t>(engine_.config().width);
-  const auto V = static_cast<size_t>(engine_.config().vocabulary);
+  const auto D = static_cast<size_t>(model_.width());
+  const auto V = static_cast<size_t>(model_.vocabulary());
   keep_pages(text);
   const auto read = static_cast<size_t>(text.sequence.length());
   const bool whole = read == text.ids.size();
@@ -303,7 +303,7 @@ void Scheduler::write_token(Text& text, std::span<const float> state,
     drawn_from = biased_;
   }
   const bool greedy = request.sampling.temperature == 0 && !biased;
-  const int32_t id = greedy ? engine_.head().greedy(state, logits, options_.drawable)
+  const int32_t id = greedy ? model_.greedy(state, logits, options_.drawable)
                             : sample_token(drawn_from, request.sampling,
                                            text.random.uniform(static_cast<uint64_t>(written)));
   ScoredToken token{.id = id};

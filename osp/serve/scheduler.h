@@ -1,11 +1,11 @@
-// The engine's thread: it continues many texts at once.
+// The model's thread: it continues many texts at once.
 //
-// A step is one pass of the engine over at most 64 rows: the newest token of every text that is
+// A step is one pass of the model over at most 64 rows: the newest token of every text that is
 // being written, and, in the rows that are left, parts of prompts. A text begins when the pages
 // that it may need at its longest are free, so that it never has to stop for another. What a text
 // becomes does not depend on the texts beside it, bit for bit (engine.h).
 //
-// Tested by tests/python/test_serve.py.
+// Tested by scheduler_test.cpp and tests/python/test_serve.py.
 #pragma once
 
 #include <atomic>
@@ -22,8 +22,8 @@
 
 #include "osp/model/sampling.h"
 #include "osp/model/token_penalties.h"
-#include "osp/runtime/engine.h"
 #include "osp/serve/prefix_cache.h"
+#include "osp/serve/text_model.h"
 
 namespace osp {
 
@@ -50,7 +50,7 @@ struct ScoredToken {
 
 enum class TextEnd { end_token, length, stopped };
 
-// Who asked for a text; called on the engine's thread.
+// Who asked for a text; called on the scheduler's thread.
 class TextListener {
  public:
   virtual ~TextListener() = default;
@@ -61,7 +61,7 @@ class TextListener {
   // One more token. False ends the text.
   virtual bool on_token(const ScoredToken& token, bool is_end) = 0;
   virtual void on_end(TextEnd end) = 0;
-  // The text ends here because the engine failed.
+  // The text ends here because the model failed.
   virtual void on_error(const std::string& message) = 0;
 };
 
@@ -81,7 +81,7 @@ struct SchedulerCounts {
 
 class Scheduler {
  public:
-  Scheduler(Engine& engine, SchedulerOptions options);
+  Scheduler(TextModel& model, SchedulerOptions options);
   // Ends at once: texts in progress are forgotten.
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
@@ -116,7 +116,7 @@ class Scheduler {
   void end(Text& text);
   void fail_text(Text& text, const std::string& message);
 
-  Engine& engine_;
+  TextModel& model_;
   const SchedulerOptions options_;
   PrefixCache cache_;
   SchedulerCounts counts_;

@@ -22,6 +22,7 @@ namespace {
 constexpr size_t kMostBodyBytes = 8 << 20;
 constexpr int kMostJsonDepth = 64;
 constexpr int kStepMs = 100;
+constexpr std::string_view kModels = "/v1/models/";
 
 sigset_t stop_signals() {
   sigset_t set;
@@ -134,11 +135,12 @@ class Service {
       return reply->send(
           json_response(Json{{"object", "list"}, {"data", Json::array({model_json(model_)})}}));
     }
-    if (path == "/v1/models/" + model_.id) return reply->send(json_response(model_json(model_)));
-    if (path.starts_with("/v1/models/")) {
+    if (path.starts_with(kModels)) {
+      const std::string id = percent_decoded(path.substr(kModels.size()));
+      if (id == model_.id) return reply->send(json_response(model_json(model_)));
       throw ApiError(404,
                      fmt::format("the model {} does not exist here; this server has {}",
-                                 printable(path.substr(11), 80), model_.id),
+                                 printable(id, 80), model_.id),
                      "model", "model_not_found");
     }
     throw ApiError(404, fmt::format("{} is not there; this server has /, /v1/completions, "
@@ -181,14 +183,14 @@ void block_stop_signals() {
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
 }
 
-void run_service(const ServedModel& model, Engine& engine,
+void run_service(const ServedModel& model, TextModel& texts,
                  const SchedulerOptions& scheduler_options, const ServiceOptions& options) {
   SignalCounter signals;
   HttpServer server({.port = options.port,
                      .hosts = options.hosts,
                      .most_body_bytes = kMostBodyBytes,
                      .refusal = refusal_response});
-  Scheduler scheduler(engine, scheduler_options);
+  Scheduler scheduler(texts, scheduler_options);
   const Service service(model, scheduler, options);
   if (options.serving) options.serving(server.url());
   const auto step = [&] {

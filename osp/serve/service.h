@@ -1,6 +1,6 @@
 // The OpenAI-compatible service of `osp serve`: paths, keys, models and counts.
 //
-// Tested by tests/python/test_serve.py.
+// Tested by service_test.cpp and tests/python/test_serve.py.
 #pragma once
 
 #include <functional>
@@ -26,7 +26,7 @@ bool is_authorized(const std::string& authorization, const std::vector<std::stri
 // Answers requests until SIGTERM, SIGINT or SIGHUP, then finishes the texts in progress. These
 // signals must be blocked in every thread of the process (block_stop_signals). A second signal:
 // Error(interrupted) at once.
-void run_service(const ServedModel& model, Engine& engine, const SchedulerOptions& scheduler,
+void run_service(const ServedModel& model, TextModel& texts, const SchedulerOptions& scheduler,
                  const ServiceOptions& options);
 
 // Blocks them for this thread and those that it starts.

@@ -150,6 +150,7 @@ class Engine:
         self.embedding_factor = self.config.get("embedding_multiplier", 1.0) / m
         self.root = self.config.get("attention_multiplier", self.head_size**-0.5)
         self.base_of = base_of or (lambda size: torch.ones(1, 1))
+        self.value_zeros = []  # zero points of values [tokens, heads, 1], layer by layer
         self.codes = []  # (point, layer, codes [tokens or heads of tokens, channels])
         self.fixed = {(s["input"], s["layer"]): s for s in self.quantization.get("static_scales", [])}
 
@@ -286,6 +287,7 @@ class Engine:
         v_codes, v_scale, v_zero = (
             x.reshape(T, self.kv_heads, -1) for x in quantize(v, self.bits[2], K, True, clip)
         )
+        self.value_zeros.append(v_zero)
         self.codes.append(("key", layer, k_codes.reshape(-1, K)))
         self.codes.append(("value", layer, v_codes.reshape(-1, K)))
         pad = (PAGE - T % PAGE) % PAGE

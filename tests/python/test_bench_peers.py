@@ -1,7 +1,10 @@
 """`osp bench eval` and `osp bench quantize` beside a peer of this file, whose speed depends on its settings
-alone: the fastest of them is found, and both sides do the same work."""
+alone: the fastest of them is found, and both sides do the same work. And the script that times the peers of
+`osp bench run`, on a module of known speed."""
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -86,3 +89,48 @@ def test_quantize_takes_the_fastest_settings_and_the_first_windows(run_program, 
     assert [len(each) for each in windows] == [2] * 4 + [32]
     assert all(each == windows[-1][:2] for each in windows[:4])
     assert len(windows[-1][0]) == 16 and compared["peer"]["seconds"] == 1
+
+
+LLAMA_CPP = """
+import time
+
+__version__ = "7"
+GGML_TYPE_F16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 = range(3)
+
+
+class Llama:
+    def __init__(self, model, **settings):
+        assert settings["n_threads"] == settings["n_threads_batch"] == 2 and settings["flash_attn"]
+        self.length = 0
+
+    def n_vocab(self):
+        return 100
+
+    def reset(self):
+        self.length = 0
+
+    def eval(self, tokens):
+        self.length += len(tokens)
+        assert all(0 <= token < 100 for token in tokens)
+        time.sleep(0.002 * len(tokens) if len(tokens) > 1 else 0.01)
+"""
+
+
+def test_the_peer_of_the_engine_times_the_work_and_says_how(repo_root, tmp_path):
+    """Against a module that reads 500 tokens a second and decodes 100."""
+    (tmp_path / "llama_cpp.py").write_text(LLAMA_CPP)
+    options = ["--threads", "2", "--prefill", "50", "--depths", "0,20", "--decode-tokens", "5"]
+    result = subprocess.run(
+        [sys.executable, repo_root / "bench/peers/run_peer.py", "a.gguf", *options, "--cache", "q8_0"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(result.stdout)
+    # A sleep is never shorter than asked for; how much longer it is depends on the machine's work.
+    assert 100 < found["prefill"]["50"] <= 500
+    assert all(20 < rate <= 100 for rate in found["decode"].values()) and set(found["decode"]) == {"0", "20"}
+    assert (found["version"], found["cache"], found["flash_attention"]) == ("7", "q8_0", True)
+    assert found["threads"] == 2 and found["peak_memory_bytes"] > 0
+    assert found["command"] == f"run_peer.py a.gguf {' '.join(options)} --cache q8_0"

@@ -307,6 +307,10 @@ def test_tests_that_the_promises_name_exist(repo_root, tests):
     text = (repo_root / "docs" / "reliability.md").read_text()
     assert len(re.findall(r"\btest_[a-z_0-9]+\b", text)) > 30
     report(unknown_tests(text, tests))
+    checks = (repo_root / "docs" / "numerics.md").read_text().split("### Checks of the engine")[1]
+    checks = checks.split("\n## ")[0]
+    assert len(re.findall(r"^\| \d\. ", checks, re.MULTILINE)) == 9
+    report(unknown_tests(checks, tests))
 
 
 def unbacked_cells(text, tests):

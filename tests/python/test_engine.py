@@ -39,6 +39,7 @@ FOLDERS = {
     "ministral3": [],
     "phi3": [],
     "granite": [],
+    "extremes": [],
 }
 # Families, and what their models have beside a Llama's sizes.
 KINDS = {
@@ -68,7 +69,20 @@ KINDS = {
         "attention_multiplier": 0.2,
         "logits_scaling": 3.0,
     },
+    "extremes": {"attention_out_bias": True},
 }
+
+
+def make_extreme(model):
+    """Values of a head near 5, whose zero points are beyond ±10⁵, and a head of keys that are all zero."""
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        attention.v_proj.weight.data[:32] *= 1e-5
+        attention.v_proj.bias.data[:32] = 5.0
+        attention.v_proj.bias.data[32:64] = -5.0
+        attention.v_proj.weight.data[32:64] *= 1e-5
+        attention.k_proj.weight.data[:32] = 0
+        attention.k_proj.bias.data[:32] = 0
 
 
 def base_of(size):
@@ -95,12 +109,14 @@ def folders(run_program, repo_root, text, tmp_path_factory):
         if not source.exists():
             torch.manual_seed(1)
             more = {**KINDS.get(kind, {}), "pad_token_id": None}
-            config = AutoConfig.for_model(kind, **LLAMA, **more)
+            config = AutoConfig.for_model("seed_oss" if kind == "extremes" else kind, **LLAMA, **more)
             model = AutoModelForCausalLM.from_config(config).float()
             for parameter in model.parameters():
                 torch.nn.init.normal_(parameter, std=0.15) if parameter.ndim > 1 else parameter.data.add_(
                     torch.randn(parameter.shape) * 0.1
                 )
+            if kind == "extremes":
+                make_extreme(model)
             model.save_pretrained(source)
             tokenizer = repo_root / "recipes" / "gcide-4096" / "tokenizer.json"
             (source / "tokenizer.json").write_bytes(tokenizer.read_bytes())
@@ -167,6 +183,15 @@ def test_codes_and_states_are_those_of_an_independent_program(folders, probe, tm
         assert torch.equal(rows.to(torch.float32), codes), (point, layer)
     assert torch.equal(states, expected)
     assert torch.equal(logits[:3], reference.logits(expected[:3]))
+
+
+def test_the_extremes_are_extreme(folders):
+    reference = Engine(folders("extremes"), base_of)
+    reference.states(torch.tensor(ids_of(40)))
+    zeros = torch.stack(reference.value_zeros)
+    assert zeros.min() < -1e5 and zeros.max() > 1e5
+    keys = [codes.view(40, reference.kv_heads, -1) for point, _, codes in reference.codes if point == "key"]
+    assert all((codes[:, 0] == codes[:, 0, :1]).all() for codes in keys)
 
 
 def by_token(rows, heads, tokens):

@@ -252,6 +252,33 @@ def test_every_header_is_guarded_by_pragma_once(repo_root):
     assert not missing
 
 
+def types_of(text):
+    """The classes and structs that a header defines outside of others, with their namespaces."""
+    found, space = set(), ""
+    for line in strip_comments(text).splitlines():
+        if match := re.match(r"namespace ([\w:]+) \{", line):
+            space = match[1]
+        elif match := re.match(r"(?:class|struct)(?: alignas\([^)]*\))? (\w+)[^;]*$", line):
+            found.add(f"{space}::{match[1]}")
+    return found
+
+
+def test_no_type_has_the_name_of_another(repo_root):
+    """The linker would take one destructor for both, whichever it finds first."""
+    files = {}
+    for path in sources(repo_root, ["osp"]):
+        if path.suffix in HEADERS:
+            for name in types_of(path.read_text()):
+                files.setdefault(name, []).append(path.relative_to(repo_root).as_posix())
+    assert len(files) > 400
+    assert not {name: twice for name, twice in files.items() if len(twice) > 1}
+
+
+def test_types_are_told_from_declarations():
+    text = "namespace osp {\nclass A;\nstruct B {\n  struct C {};\n};\nclass alignas(64) D\n    : E {\n}\n"
+    assert types_of(text) == {"osp::B", "osp::D"}
+
+
 def test_no_build_file_asks_for_fast_math(repo_root):
     files = [*repo_root.glob("CMake*"), *(repo_root / "cmake").glob("*"), *sources(repo_root)]
     assert any(f.name == "CMakeLists.txt" for f in files)

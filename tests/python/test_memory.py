@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from ranks_fixture import finished, settings
+from serve_fixture import LLAMA
 from train_fixture import metrics, one_thread, write_recipe
 
 
@@ -111,6 +112,26 @@ def test_memory_that_ends_while_training_is_a_sentence(osp_build, train_tokens, 
     ]
     words = [osp_build / "osp", "train", recipe, "--out", tmp_path / "run", "--quiet", *size]
     check_sentence(limited(words, room_mb * 10**6))
+
+
+@pytest.mark.parametrize("engine", ["integer", "simulated"])
+def test_a_context_beyond_memory_is_refused_before_the_first_token(
+    osp_build, run_program, serve_folder, tmp_path, engine
+):
+    """A model whose keys and values take 1.2 GB at its longest in 4 bits, 8.6 GB simulated."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    wide = dict(hidden_size=64, num_attention_heads=16, num_key_value_heads=16, head_dim=128)
+    config = LlamaConfig(**{**LLAMA, **wide, "max_position_embeddings": 1 << 18})
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "source")
+    tokenizer = serve_folder / "tokenizer.json"
+    (tmp_path / "source" / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    run_program(["osp", "quantize", tmp_path / "source", "--method", "rtn", "--out", tmp_path / "tiny"])
+    words = [osp_build / "osp", "generate", tmp_path / "tiny", "--prompt", "The word", "--engine", engine]
+    short, long = (limited([*words, "--max-tokens", n], 900 * 10**6) for n in (8, 10**9))
+    assert short.returncode == 0 and short.stdout, short.stderr
+    line = check_sentence(long)
+    assert "262144 tokens" in line and "--max-tokens" in line and not long.stdout
 
 
 @pytest.mark.parametrize("name", ["eval", "quantize", "generate"])

@@ -54,6 +54,19 @@ BLOCKS = (
         needs_bench=True,
     ),
     Block(
+        "build/release/osp quantize runs/demo/osp-1/model",
+        replaced=(
+            # Any free port in place of 8080, and the end of the server.
+            ("serve w4a4kv4 &", "serve w4a4kv4 --port 0 > serving & server=$!"),
+            (
+                "curl --retry",
+                "trap 'kill $server; wait $server' EXIT; until grep -q http serving; do sleep 0.1; done\n"
+                "curl --fail --retry",
+            ),
+            ("http://127.0.0.1:8080/", "$(grep -o 'http://[0-9.:]*/' serving | head -n 1)"),
+        ),
+    ),
+    Block(
         "model=$(ls",
         replaced=(
             # The published model takes minutes; a finished tiny run has the same commands.

@@ -42,6 +42,16 @@ def perplexity(osp, model):
     return json.loads(osp("eval", model, "--data", "tokens", "--json"))["results"][0]["perplexity"]
 
 
+def test_perplexity_of_an_osp_model_is_near_the_simulations(osp):
+    """Trained with OSP's recipe it has no outliers, so that a code that flips changes little."""
+    integer, simulated = (
+        json.loads(osp("eval", "w4a4kv4", "--data", "tokens", "--engine", engine, "--json"))["results"][0]
+        for engine in ("integer", "simulated")
+    )
+    assert integer["tokens"] == simulated["tokens"]
+    assert 0 < abs(integer["perplexity"] / simulated["perplexity"] - 1) < 1e-3
+
+
 @pytest.mark.parametrize("name", [f"run-{precision}" for precision in RUNS])
 def test_a_run_goes_on_with_the_losses_that_it_had(name, recorded, osp):
     folder, expected = recorded

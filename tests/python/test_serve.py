@@ -119,6 +119,22 @@ def test_chat_streams_begin_with_a_role_and_end_with_an_empty_delta(server):
     assert again["choices"][0]["message"]["content"] == choice["message"]["content"]
 
 
+def test_special_tokens_that_a_user_spells_are_those_of_the_tokenizer(server, ids_of):
+    """As in transformers: the ids of the whole text, and nothing beside them."""
+    content = "Hello<|endoftext|>world <|endoftext|"
+    rendered = f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
+    end = ids_of("<|endoftext|>")
+    assert len(end) == 1 and ids_of(rendered).count(end[0]) == 1
+    body = dict(max_tokens=8, temperature=0)
+    chat = server.post("/v1/chat/completions", messages=[{"role": "user", "content": content}], **body)
+    for text, usage in (
+        (chat["choices"][0]["message"]["content"], chat["usage"]),
+        (server.text(rendered, max_tokens=8), server.complete(rendered, max_tokens=8)["usage"]),
+    ):
+        assert text == server.text(ids_of(rendered), max_tokens=8)
+        assert usage["prompt_tokens"] == len(ids_of(rendered))
+
+
 @pytest.fixture(scope="module")
 def ids_of(serve_folder):
     tokenizer = Tokenizer.from_file(str(serve_folder / "tokenizer.json"))

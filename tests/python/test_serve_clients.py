@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import os
+import shutil
 import time
 
 import openai
@@ -34,6 +35,19 @@ def client(server):
 def test_openai_lists_the_model(client):
     assert [model.id for model in client.models.list()] == ["tiny"]
     assert client.models.retrieve("tiny").owned_by == "osp"
+
+
+def test_openai_finds_a_model_whose_name_is_no_plain_word(start_server, serve_folder, tmp_path):
+    name = "Größe 1/2 %20?".replace("/", "-")
+    shutil.copytree(serve_folder, tmp_path / name)
+    named = start_server(tmp_path / name, "--threads", "1")
+    with openai.OpenAI(base_url=address(named), api_key="any", max_retries=0) as client:
+        assert [model.id for model in client.models.list()] == [name]
+        assert client.models.retrieve(name).id == name
+        assert client.completions.create(**{**TEXT, "model": name}).model == name
+        with pytest.raises(openai.NotFoundError, match="other one"):
+            client.models.retrieve("other one")
+    assert named.stop() == 0
 
 
 def test_openai_completion_whole_and_streamed(client, server):

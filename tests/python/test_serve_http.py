@@ -111,6 +111,15 @@ def test_models_health_and_metrics(server):
     assert after["osp_texts_total"] - before["osp_texts_total"] == 1
 
 
+def test_a_cache_beyond_the_machine_is_refused_before_it_serves(run_program, serve_folder):
+    words = ["osp", "serve", serve_folder, "--port", "0", "--cache-mb", str(1 << 24)]
+    refused = run_program(words, check=False)
+    assert refused.returncode == 5 and not refused.stdout
+    assert (
+        "--cache-mb 16777216 needs about 17.59 TB" in refused.stderr and "this machine has" in refused.stderr
+    )
+
+
 def test_a_key_is_asked_for_everywhere_but_at_health(start_server, serve_folder, tmp_path):
     file = tmp_path / "keys"
     file.write_text("first-key\nsecond-key\n")
