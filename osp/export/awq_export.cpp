@@ -51,7 +51,7 @@ void add_awq_layer(TensorBuffers& buffers, const CodedTensor& tensor, const std:
   if (tensor.column_group.defined()) {
     refuse_export(where, name +
                              " has its columns in another order than its groups (act-order), which "
-                             "the AWQ layout cannot say; --format gptq and compressed-tensors can");
+                             "the AWQ layout cannot say; --format gptq can");
   }
   if (layer.rows() % 8 != 0) {
     refuse_export(where, fmt::format("{} has {} outputs: the AWQ layout packs eight in a word",

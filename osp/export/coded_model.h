@@ -42,7 +42,8 @@ class CodedModel {
 // GGUF file), Error(unsupported) if they are no integers and another program's.
 std::unique_ptr<CodedModel> open_coded_model(const std::string& dir);
 
-// True for a folder whose codes another program made and open_coded_model reads; opens nothing else.
+// True for a folder whose codes another program made and open_coded_model reads; opens nothing
+// else.
 bool has_foreign_codes(const std::string& dir);
 
 }  // namespace osp

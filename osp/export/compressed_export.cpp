@@ -31,23 +31,20 @@ CodedExport export_compressed(const std::string& model, const std::string& path,
   // Tensors by the names of the layout.
   CodedExport report;
   TensorBuffers buffers;
-  bool reordered = false;
   source->each([&](const CodedTensor& tensor) {
     const std::string& name = tensor.stored.name;
     if (tensor.layer == nullptr) {
       return add_plain(buffers, name, tensor.numbers, plain, dir, report);
     }
-    add_quantized(buffers, name, *tensor.layer);
+    if (tensor.column_group.defined()) {
+      refuse_export(dir, name +
+                             " has its columns in another order than its groups (act-order), which "
+                             "compressed-tensors no longer reads; --format gptq can say it");
+    }
+    add_quantized(buffers, name, *tensor.layer, true);
     ++report.num_layers;
-    if (!tensor.column_group.defined()) return;
-    buffers.add(name + "_g_idx", "I32", tensor.column_group);
-    reordered = true;
   });
-  // Their description.
-  Json quantization = compressed_tensors_config(info, source->config());
-  if (reordered) {
-    for (Json& group : quantization["config_groups"]) group["weights"]["actorder"] = "group";
-  }
+  const Json quantization = compressed_tensors_config(info, source->config());
   write_coded_folder(dir, path, buffers, *source, quantization, plain);
   return report;
 }

@@ -68,8 +68,8 @@ void add_tokenizer(const std::string& dir, GgufExportOptions& options, GgufConve
   }
 }
 
-// Writes a folder whose codes another program made from them, where the type that is asked for holds
-// them; false if it does not, or none was asked for that does: the numbers are left.
+// Writes a folder whose codes another program made from them, where the type that is asked for
+// holds them; false if it does not, or none was asked for that does: the numbers are left.
 bool export_foreign_codes(const std::string& dir, const std::string& path, const std::string& dtype,
                           GgufExportOptions& options, GgufConversion& result) {
   std::unique_ptr<CodedModel> model;

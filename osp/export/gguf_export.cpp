@@ -70,8 +70,8 @@ const QuantizedLinear* any_codes_of(const ParameterSpec& spec, const GgufExportO
   return found == options.quantized->end() ? nullptr : &found->second;
 }
 
-// Why the codes of a layer are not written as they are: a half-sentence behind the layer's name. Empty
-// if they are.
+// Why the codes of a layer are not written as they are: a half-sentence behind the layer's name.
+// Empty if they are.
 std::string why_not_codes(const ParameterSpec& spec, const QuantizedLinear& layer,
                           const GgufExportOptions& options) {
   if (options.online.down_hadamard && spec.role == ParameterRole::down) {

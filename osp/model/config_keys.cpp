@@ -55,8 +55,8 @@ constexpr std::array<std::string_view, 8> kAboutExperts = {
     "expert", "moe_",   "scoring_func",   "n_group",
     "topk_",  "top_k_", "routed_scaling", "first_k_dense"};
 
-// A factor of 1, one group or an expert a token changes nothing; one shared expert is one, and so is
-// one block without experts.
+// A factor of 1, one group or an expert a token changes nothing; one shared expert is one, and so
+// is one block without experts.
 bool changes_nothing(const std::string& key, const Json& value) {
   const bool counts = key.find("shared_expert") != std::string::npos ||
                       key.find("first_k_dense") != std::string::npos;

@@ -234,9 +234,10 @@ DirConfig read_dir_config(const std::string& dir) {
   Json json = read_json_file(file, kMaxConfigBytes);
   std::optional<PackedLayout> layout = packed_layout(json, file);
   if (layout) json.erase("quantization_config");
+  const Json before = json.is_object() ? json.value(kRoundedBeforeKey, Json()) : Json();
+  if (!before.is_null()) json.erase(kRoundedBeforeKey);
   HfConfig config = parse_hf_config(json, file);
-  const auto before = json.find(kRoundedBeforeKey);
-  if (before != json.end() && before->is_string()) config.rounded_before = *before;
+  if (before.is_string()) config.rounded_before = before.get<std::string>();
   if (layout) {
     const std::string& earlier = config.rounded_before;
     config.rounded_before =

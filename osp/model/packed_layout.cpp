@@ -164,29 +164,44 @@ PackedKind compressed_kind(const std::string& format, const std::string& type,
               "mxfp4-pack-quantized and nvfp4-pack-quantized");
 }
 
+// A description of weights without the size of blocks of one row, [1, columns].
+Json without_row_block(Json weights) {
+  const Json* size = first_of(weights, {"block_structure"});
+  if (size != nullptr && size->is_array() && size->size() == 2 && (*size)[0] == 1) {
+    weights["block_structure"] = nullptr;
+  }
+  return weights;
+}
+
 // The one description of weights that all config groups share.
-const Json& weights_of_groups(const Json& json, const std::string& where) {
+struct GroupWeights {
+  Json weights;
+  bool whole_rows = false;  // blocks of one row whose sizes differ by group: those of whole rows
+};
+GroupWeights weights_of_groups(const Json& json, const std::string& where) {
   const Json* groups = first_of(json, {"config_groups"});
   if (groups == nullptr || !groups->is_object() || groups->empty()) {
     unsupported(where, "config_groups", groups == nullptr ? "missing" : groups->dump(),
                 "groups with weights");
   }
-  const Json* all = nullptr;
+  const Json* first = nullptr;
+  bool same = true;
   for (const Json& group : *groups) {
     const Json* weights = group.is_object() ? first_of(group, {"weights"}) : nullptr;
     if (weights == nullptr || !weights->is_object()) {
       fail(ErrorCode::damaged, "{}: {}.config_groups has no weights", where, kKey);
     }
-    if (all != nullptr && *all != *weights) {
+    if (first == nullptr) first = weights;
+    if (without_row_block(*first) != without_row_block(*weights)) {
       unsupported(where, "config_groups", "several with different weights", "one kind of weights");
     }
-    all = weights;
+    same = same && *first == *weights;
   }
-  return *all;
+  return {*first, !same};
 }
 
 PackedLayout compressed_layout(const Json& json, const std::string& where) {
-  const Json& weights = weights_of_groups(json, where);
+  const auto [weights, whole_rows] = weights_of_groups(json, where);
   // The format, which newer files also give by group.
   std::string format = text_of(json, "format", "");
   for (const Json& group : json["config_groups"]) {
@@ -210,17 +225,22 @@ PackedLayout compressed_layout(const Json& json, const std::string& where) {
   layout.bits = whole(weights, {"num_bits"}, where);
   const bool four = layout.kind == PackedKind::mxfp4 || layout.kind == PackedKind::nvfp4;
   const bool packed = layout.kind == PackedKind::packed_integers;
-  if (packed ? layout.bits != 4 && layout.bits != 8 : layout.bits != (four ? 4 : 8)) {
+  if (packed ? layout.bits < 2 || layout.bits > 8 : layout.bits != (four ? 4 : 8)) {
     unsupported(where, "weights.num_bits", std::to_string(layout.bits),
-                packed ? "4 and 8" : fmt::format("{} of {}", four ? 4 : 8, format));
+                packed ? "2 to 8" : fmt::format("{} of {}", four ? 4 : 8, format));
   }
   take_strategy(weights, where, layout);
+  if (whole_rows) layout.group = 0;
   const int64_t block = layout.kind == PackedKind::mxfp4 ? 32 : 16;
   if (four && layout.group != block) {
     fail(ErrorCode::damaged, "{}: {}.weights has groups of {}, expected {} of {}", where, kKey,
          layout.group, block, format);
   }
   layout.symmetric = truth(weights, "symmetric", true);
+  if (packed && !layout.symmetric && layout.packed_zeros && 32 % layout.bits != 0) {
+    unsupported(where, "weights.num_bits", std::to_string(layout.bits),
+                "2, 4 and 8 with packed zero points");
+  }
   layout.act_order = first_of(weights, {"actorder"}) != nullptr;
   // What else is rounded when other programs run it.
   for (const Json& group : json["config_groups"]) {

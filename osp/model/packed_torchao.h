@@ -9,8 +9,8 @@
 //   IntxUnpackedToInt8Tensor  I8 [out, in], 1-8 bit  the same
 //   Float8Tensor              F8_E4M3 [out, in]      s q
 //
-// The four-bit types (Int4Tensor and its packed relatives) are refused by name: their order of codes
-// is that of a kernel, and torchao itself cannot turn them back into numbers.
+// The four-bit types (Int4Tensor and its packed relatives) are refused by name: their order of
+// codes is that of a kernel, and torchao itself cannot turn them back into numbers.
 //
 // Tested by tests/python/test_packed_torchao.py, against torchao's own numbers.
 #pragma once
@@ -23,8 +23,9 @@
 
 namespace osp {
 
-// The layout of a tensor by its entry in the metadata; none for a plain tensor and for one that the
-// metadata do not name. Error(damaged) or Error(unsupported) begin with `where` and name the tensor.
+// The layout of a tensor by its entry in the metadata; none for a plain tensor and for one that
+// the metadata do not name. Error(damaged) or Error(unsupported) begin with `where` and name the
+// tensor.
 std::optional<PackedLayout> torchao_layout(const std::map<std::string, std::string>& metadata,
                                            const std::string& tensor, const std::string& where);
 

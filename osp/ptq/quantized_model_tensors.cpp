@@ -153,11 +153,12 @@ QuantizedLinear read_floats(const std::map<std::string, TensorView>& tensors,
 
 }  // namespace
 
-void add_quantized(TensorBuffers& buffers, const std::string& name, const QuantizedLinear& layer) {
+void add_quantized(TensorBuffers& buffers, const std::string& name, const QuantizedLinear& layer,
+                   bool wide_scales) {
   if (!layer.is_integer()) return add_floats(buffers, name, layer);
   buffers.add(name + "_packed", "I32", packed_rows(layer.codes, layer.bits));
   const at::Tensor half = layer.scale.to(at::kHalf);
-  const bool exact = half.to(at::kFloat).equal(layer.scale);
+  const bool exact = !wide_scales && half.to(at::kFloat).equal(layer.scale);
   buffers.add(name + "_scale", exact ? "F16" : "F32", exact ? half : layer.scale);
   at::Tensor shape = at::empty({2}, at::kLong);
   shape[0] = layer.rows();

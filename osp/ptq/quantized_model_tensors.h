@@ -63,8 +63,10 @@ std::optional<QuantizedLinear> joined_layer(const StoredTensor& stored, const Pa
 std::vector<QuantizedLinear> split_layer(const ModelConfig& config, const StoredTensor& stored,
                                          const QuantizedLinear& layer);
 
-// Adds a quantized layer under the name of its weight, as above.
-void add_quantized(TensorBuffers& buffers, const std::string& name, const QuantizedLinear& layer);
+// Adds a quantized layer under the name of its weight, as above; with `wide_scales` those of
+// integers are F32, in whose type other programs multiply.
+void add_quantized(TensorBuffers& buffers, const std::string& name, const QuantizedLinear& layer,
+                   bool wide_scales = false);
 
 // Adds all parameters of a part: quantized layers and integer tables as above (scales of integers
 // as F16 if all of them are fp16 numbers), bf16 tables, which hold bf16 numbers, as BF16, the

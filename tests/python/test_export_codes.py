@@ -98,7 +98,7 @@ def refusal(source, target):
     """The reason for which a pair is refused, None where it is not."""
     if target == "awq" and source in EIGHT_BITS:
         return "the AWQ layout holds integers of 4 bits, these weights are 8 bits"
-    if target == "awq" and "act-order" in source:
+    if target in ("awq", "compressed-tensors") and "act-order" in source:
         return r"q_proj\.weight has its columns in another order than its groups \(act-order\)"
     return None
 

@@ -180,7 +180,7 @@ def test_one_shared_expert_or_dense_block_is_refused_in_every_family(family, run
     """Where 1 is a number of parts, not a factor that changes nothing."""
     name, options = (EXPERT_FAMILIES[family], {}) if family in EXPERT_FAMILIES else CASES[family]
     config = json.loads(getattr(transformers, name)(**options).to_json_string())
-    config["architectures"] = [name.removesuffix("Config") + "ForCausalLM"]
+    config["architectures"] = [name.removesuffix("Config").removesuffix("Text") + "ForCausalLM"]
     for key in ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "first_k_dense_replace"):
         for count, refused in ((1, True), (0, False)):
             (tmp_path / "config.json").write_text(json.dumps(config | {key: count}))
