@@ -106,6 +106,8 @@ int run(const AnalyzeCommand& options) {
                    "the cost of few bits is not measured (" + reason + ")");
     }
   }
+  const std::string before = rounded_before(dir);
+  note_rounded_before(options.model, before, console);
   const ParameterStore& store = loaded->model.store;
   TokenSource source = read_token_source(options.data, dir, options.data_tokens);
   if (!source.warning.empty()) console.warn("{}", source.warning);
@@ -147,6 +149,7 @@ int run(const AnalyzeCommand& options) {
     record_origin(json);
     json["model"] = options.model;
     json["data"] = options.data;
+    add_rounded_before(json, before);
     json["bits"] = loaded->bits.text();
     json.update(outlier_json(report, tokenizer));
     const SpelledData data{source.tokens, tokens_BT.size(1), tokenizer};

@@ -149,11 +149,12 @@ std::vector<Row> measure_widths(const std::string& dir, const Measure& measure) 
   return rows;
 }
 
-Json rows_json(const EvalCommand& options, const TokenSource& source,
-               const std::vector<Row>& rows) {
+Json rows_json(const EvalCommand& options, const TokenSource& source, const std::vector<Row>& rows,
+               const std::string& before) {
   Json json;
   record_origin(json);
   json["model"] = options.models.front();
+  add_rounded_before(json, before);
   json["data"] = options.data;
   json["precision"] = options.precision;
   if (options.tasks == "wikitext2") {
@@ -243,12 +244,15 @@ int run_eval_perplexity(const EvalCommand& options) {
     original.emplace(load_model_dir(from));
   }
   std::vector<at::Tensor> states;
+  const std::string before = rounded_before(dir);
+  note_rounded_before(options.models.front(), before, console);
   const Measure measure{options, source, original ? &*original : nullptr, console, states};
   std::vector<Row> rows =
       is_quantized_model_dir(dir) ? measure_quantized(dir, measure) : measure_widths(dir, measure);
   if (options.tax) measure_taxes(dir, measure, rows);
   print_result(
-      options.common, [&] { return rows_json(options, source, rows); }, [&] { print_rows(rows); });
+      options.common, [&] { return rows_json(options, source, rows, before); },
+      [&] { print_rows(rows); });
   return 0;
 }
 

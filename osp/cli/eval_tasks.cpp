@@ -116,7 +116,10 @@ class TaskRunner {
       set_compute_type(*plain, options_.precision == "bf16");
     }
     const ParameterStore& store = loaded ? loaded->model.store : *plain;
-    results_.add_model(subject.name, count_parameters(store.config), tokens_of_run(subject.dir));
+    const std::string before = rounded_before(subject.dir);
+    note_rounded_before(subject.name, before, console_);
+    results_.add_model(subject.name, count_parameters(store.config), tokens_of_run(subject.dir),
+                       before);
     for (const BitWidths& bits : subject.widths) {
       const auto emulation = loaded ? nullptr : std::make_unique<FakeQuantTap>(store, bits);
       Tap& tap = loaded ? *loaded->tap : *emulation;

@@ -13,6 +13,8 @@
 #include "osp/base/sha256.h"
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"
+#include "osp/export/awq_export.h"
+#include "osp/export/compressed_export.h"
 #include "osp/export/gguf_convert.h"
 #include "osp/export/gptq_export.h"
 #include "osp/model/fuse.h"
@@ -37,19 +39,21 @@ struct ExportCommand {
   static void fields(Visitor& visit, Self& self) {
     visit_model(visit, self.model);
     visit.group("Output");
-    visit("format", self.format, Choices{{"hf", "gguf", "gptq", "panels"}},
-          "format to write; hf = a folder for transformers, gguf = a file for llama.cpp, gptq = "
-          "the codes of a quantized model for GPTQModel, vLLM and transformers, panels = a folder "
-          "from which osp generate, serve, score and eval start at once",
+    visit("format", self.format,
+          Choices{{"hf", "gguf", "gptq", "awq", "compressed-tensors", "panels"}},
+          "format to write; hf = a folder for transformers, gguf = a file for llama.cpp, gptq, awq "
+          "and compressed-tensors = the codes of a quantized model, of osp or of another program, "
+          "for GPTQModel, vLLM and transformers, panels = a folder from which osp generate, serve, "
+          "score and eval start at once",
           {.required = true});
-    visit("out", self.out, "folder (hf, gptq, panels) or file (gguf) to create",
-          {.value = "PATH", .required = true});
+    visit("out", self.out, "folder or file (gguf) to create", {.value = "PATH", .required = true});
     visit("dtype", self.dtype,
           Choices{{"auto", "fp32", "bf16", "f16", "q8_0", "q6_k", "q5_0", "q5_1", "q4_0", "q4_1",
                    "q4_k", "mxfp4"}},
-          "hf, gptq: type of what is not quantized (fp32, bf16; gptq also f16); gguf: type of the "
-          "linear layers; auto = fp32 for hf, f16 for gptq and gguf, and for gguf of a quantized "
-          "model the type that holds its codes exactly");
+          "type of what is not quantized (fp32, bf16; of gptq, awq and compressed-tensors also "
+          "f16); gguf: type of the linear layers; auto = fp32 for hf, f16 for gptq, awq and gguf, "
+          "bf16 for compressed-tensors, and for gguf of a quantized model the type that holds its "
+          "codes exactly");
     visit("tables", self.tables,
           Choices{{"auto", "fp32", "bf16", "f16", "q8_0", "q6_k", "q5_0", "q5_1", "q4_0", "q4_1",
                    "q4_k"}},
@@ -90,6 +94,12 @@ ParameterStore load_plain(const std::string& dir, Console& console) {
   return model.plain_store();
 }
 
+// Says how the weights were rounded before what the export is made from.
+void note_source(const ExportCommand& options, Console& console) {
+  const std::string before = rounded_before(find_model_dir(options.model));
+  if (!before.empty()) console.line("{}: weights rounded before: {}", options.model, before);
+}
+
 // Refuses a fused model with norms that no family of transformers can say.
 void check_family(const ModelConfig& config, const std::string& dir) {
   if (architecture_name(config) != "OspForCausalLM") return;
@@ -106,6 +116,7 @@ uint64_t split_bytes(const std::string& size) {
 
 int run_gguf(const ExportCommand& options, const std::string& out) {
   Console console(options.common.quiet);
+  note_source(options, console);
   // Convert; everything is written when this returns.
   const GgufConversion result = convert_to_gguf(options.model, out, options.dtype, options.tables,
                                                 split_bytes(options.split_size));
@@ -168,7 +179,12 @@ int run_hf(const ExportCommand& options, const std::string& out) {
   Console console(options.common.quiet);
   // Read the model; refuse what no family of transformers can say.
   const std::string dir = find_model_dir(options.model);
+  note_source(options, console);
   const ParameterStore store = load_plain(dir, console);
+  // Whoever reads the folder cannot see from plain numbers that they were rounded.
+  const std::string rounded = is_quantized_model_dir(dir)
+                                  ? quantization_text(load_quantized_config(dir).info)
+                                  : rounded_before(dir);
   const bool has_norms = store.config.norm != "none";
   if (has_norms) check_family(fused_config(store.config), dir);
   // Fuse, and compare the logits with the original ones.
@@ -196,7 +212,8 @@ int run_hf(const ExportCommand& options, const std::string& out) {
     save_model_dir(fused, temporary, has_tokenizer ? Tokenizer::from_file(dir).json() : "",
                    {.bf16 = dtype == "bf16",
                     .end_tokens = load_end_tokens(dir),
-                    .outer_tokens = load_outer_tokens(dir)});
+                    .outer_tokens = load_outer_tokens(dir),
+                    .rounded_before = rounded});
   });
   if (!has_tokenizer) console.warn("{} has no tokenizer: exported without it", dir);
   console.line("wrote {} ({}, {} parameters, {})", out, architecture_name(fused.config),
@@ -210,15 +227,21 @@ int run_hf(const ExportCommand& options, const std::string& out) {
     json["dtype"] = dtype;
     json["architecture"] = architecture_name(fused.config);
     json["parameters"] = fused.num_parameters();
+    add_rounded_before(json, rounded);
     json["logit_difference"] = {{"largest", difference.largest}, {"relative", difference.relative}};
     print_json(json);
   }
   return 0;
 }
 
-int run_gptq(const ExportCommand& options, const std::string& out) {
+// The formats that carry codes.
+using CodedExporter = CodedExport (*)(const std::string& model, const std::string& path,
+                                      const std::string& dtype);
+
+int run_codes(const ExportCommand& options, const std::string& out, CodedExporter exporter) {
   Console console(options.common.quiet);
-  const GptqExport result = export_gptq(options.model, out, options.dtype);
+  note_source(options, console);
+  const CodedExport result = exporter(options.model, out, options.dtype);
   for (const std::string& lost : result.lost_rows) console.warn("{}", lost);
   if (result.scale_rounding > 0) {
     console.line(
@@ -229,11 +252,13 @@ int run_gptq(const ExportCommand& options, const std::string& out) {
   console.line("wrote {} ({} layers; activations and cache run in 16 bits there)", out,
                result.num_layers);
   if (options.common.json) {
-    print_json({{"model", options.model},
-                {"out", out},
-                {"format", options.format},
-                {"layers", result.num_layers},
-                {"scale_rounding", result.scale_rounding}});
+    Json json = {{"model", options.model},
+                 {"out", out},
+                 {"format", options.format},
+                 {"layers", result.num_layers},
+                 {"scale_rounding", result.scale_rounding}};
+    add_rounded_before(json, rounded_before(find_model_dir(options.model)));
+    print_json(json);
   }
   return 0;
 }
@@ -278,7 +303,9 @@ int run(const ExportCommand& options) {
                  "is for --format gguf, and --format " + options.format + " has one type for all");
   }
   if (is_file) return run_gguf(options, out);
-  if (options.format == "gptq") return run_gptq(options, out);
+  if (options.format == "gptq") return run_codes(options, out, export_gptq);
+  if (options.format == "awq") return run_codes(options, out, export_awq);
+  if (options.format == "compressed-tensors") return run_codes(options, out, export_compressed);
   if (options.format == "panels") return run_panels(options, out);
   return run_hf(options, out);
 }

@@ -103,6 +103,18 @@ void refuse_bits(const std::string& asked, const std::string& dir, const BitWidt
        asked, dir, own.text());
 }
 
+void note_rounded_before(const std::string& model, const std::string& before, Console& console) {
+  if (before.empty()) return;
+  console.warn(
+      "{}: its weights were rounded before ({}); do not compare its numbers with those of a model "
+      "that was rounded once",
+      model, before);
+}
+
+void add_rounded_before(Json& results, const std::string& before) {
+  if (!before.empty()) results["rounded_before"] = before;
+}
+
 void use_precision(const std::string& precision, LoadedModel& loaded) {
   if (precision == "fp32") return;
   if (loaded.integer) {

@@ -81,6 +81,11 @@ void check_head_applies(const CommonOptions& common, const LoadedModel& loaded);
 // Products of a loaded store in the type of `--precision`. Error(usage) on the integer engine.
 void use_precision(const std::string& precision, LoadedModel& loaded);
 
+// Warns where a model's weights had been rounded before (rounded_before of
+// osp/ptq/quantized_model_dir.h), and adds that to results as "rounded_before".
+void note_rounded_before(const std::string& model, const std::string& before, Console& console);
+void add_rounded_before(Json& results, const std::string& before);
+
 // Error(usage): the model in `dir` has its own widths, and others were given.
 [[noreturn]] void refuse_bits(const std::string& asked, const std::string& dir,
                               const BitWidths& own);

@@ -13,6 +13,7 @@
 #include "osp/base/output.h"
 #include "osp/base/temporary_folder.h"
 #include "osp/cli/command.h"
+#include "osp/cli/loaded_model.h"
 #include "osp/cli/quantize_runs.h"
 #include "osp/eval/divergence.h"
 #include "osp/eval/token_source.h"
@@ -61,6 +62,7 @@ struct QuantizeCommand {
 // One model, opened and prepared for every method.
 struct Subject {
   std::string name, dir;
+  std::string before;                           // how its weights had been rounded before
   std::map<std::string, std::string> refusals;  // of --method all: the method, and why
   std::unique_ptr<ModelSource> source;
   TokenSource text;                     // of --data; empty without it
@@ -87,6 +89,7 @@ Subject open_subject(const std::string& path, const std::vector<QuantizeRequest>
          subject.dir);
   }
   subject.source = fused_source(open_model(subject.dir));
+  subject.before = subject.source->rounded_before();
   for (const QuantizeRequest& request : requests) {
     try {
       check_method_serves(request, subject.source->config());
@@ -209,6 +212,7 @@ void run_seed(Work& work, Subject& subject, const std::string& method, int64_t i
               {"method", request.method.name},
               {"seed", request.seed},
               {"report", outcome.report}};
+  add_rounded_before(run, subject.before);
   if (subject.whole) {
     work.table.entries.push_back(measure(subject, request.out, options, work.console));
     run["measured"] = table_entry_json(work.table.entries.back());
@@ -363,6 +367,7 @@ int run(const QuantizeCommand& given) {
   Work work{options, console, runs, table};
   try {
     for (Subject& subject : subjects) {
+      note_rounded_before(subject.name, subject.before, console);
       read_measured(subject, options, console);
       for (const std::string& method : methods) run_method(work, subject, method);
       subject = {};  // one whole model in memory at a time

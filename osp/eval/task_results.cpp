@@ -70,7 +70,8 @@ TaskResults TaskResults::resume(const TaskResultsHeader& header, const std::stri
   return results;
 }
 
-void TaskResults::add_model(const std::string& model, int64_t parameters, int64_t tokens) {
+void TaskResults::add_model(const std::string& model, int64_t parameters, int64_t tokens,
+                            const std::string& rounded_before) {
   if (const Json* known = find_by(json_["models"], "model", model)) {
     const int64_t before = json_int(*known, "parameters", path_);
     if (before == parameters) return;
@@ -81,6 +82,7 @@ void TaskResults::add_model(const std::string& model, int64_t parameters, int64_
                              {"parameters", parameters},
                              {"tokens", tokens > 0 ? Json(tokens) : Json(nullptr)},
                              {"results", Json::array()}});
+  if (!rounded_before.empty()) json_["models"].back()["rounded_before"] = rounded_before;
 }
 
 Json& TaskResults::widths(const std::string& model, const std::string& bits) {

@@ -26,9 +26,11 @@ class TaskResults {
   // version differ, Error(damaged) if it is not such a document.
   static TaskResults resume(const TaskResultsHeader& header, const std::string& path);
 
-  // Adds a model; `tokens` it was trained on, 0 if unknown. Error(usage) if the document has it
-  // with another number of parameters.
-  void add_model(const std::string& model, int64_t parameters, int64_t tokens);
+  // Adds a model; `tokens` it was trained on, 0 if unknown; `rounded_before`: how its weights had
+  // been rounded before, "" if they had not. Error(usage) if the document has it with another
+  // number of parameters.
+  void add_model(const std::string& model, int64_t parameters, int64_t tokens,
+                 const std::string& rounded_before = "");
   // True if the task is finished. Error(usage) if it was finished with other prompts.
   bool finished(const std::string& model, const std::string& bits, const TaskPrompts& prompts);
   // The answers so far to an unfinished task, and saving them.

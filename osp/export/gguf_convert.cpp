@@ -7,12 +7,14 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/export/coded_model.h"
 #include "osp/export/gguf_codes.h"
 #include "osp/formats/gguf_quantize.h"
 #include "osp/formats/gguf_split.h"
 #include "osp/model/fuse.h"
 #include "osp/model/model_dir.h"
 #include "osp/ptq/quantized_model_dir.h"
+#include "osp/ptq/quantized_model_tensors.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
@@ -66,6 +68,48 @@ void add_tokenizer(const std::string& dir, GgufExportOptions& options, GgufConve
   }
 }
 
+// Writes a folder whose codes another program made from them, where the type that is asked for
+// holds them; false if it does not, or none was asked for that does: the numbers are left.
+bool export_foreign_codes(const std::string& dir, const std::string& path, const std::string& dtype,
+                          GgufExportOptions& options, GgufConversion& result) {
+  std::unique_ptr<CodedModel> model;
+  try {
+    model = open_coded_model(dir);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::unsupported) throw;
+    return false;
+  }
+  const WeightGrid& grid = model->info().grid;
+  const auto type = gguf_type_of_codes(grid.kind, grid.bits, grid.symmetric);
+  const GgufTensorType wanted = dtype == "auto" && type ? *type : options.type;
+  if (gguf_type_info(wanted).block_size == 1) return false;
+  // The codes by parameter, if all fit.
+  const ParameterStore store = load_model_dir(dir);
+  QuantizedWeights codes;
+  bool all_fit = true;
+  model->each([&](const CodedTensor& tensor) {
+    if (tensor.layer == nullptr) return;
+    all_fit = all_fit && !tensor.column_group.defined() &&
+              why_codes_do_not_fit(*tensor.layer, wanted).empty();
+    const std::vector<QuantizedLinear> parts =
+        split_layer(model->config(), tensor.stored, *tensor.layer);
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const auto parameter = static_cast<size_t>(tensor.stored.parameters[i]);
+      codes[tensor.part.specs[parameter].name] = parts[i];
+    }
+  });
+  if (!all_fit) return false;
+  options.type = wanted;
+  options.exact = true;
+  options.quantized = &codes;
+  result.parameters = store.num_parameters();
+  result.dtype = name_of(options.type);
+  result.tables = name_of(options.tables.value_or(GgufTensorType::f16));
+  result.report = export_gguf(store, path, options);
+  options.quantized = nullptr;
+  return true;
+}
+
 }  // namespace
 
 GgufConversion convert_to_gguf(const std::string& model, const std::string& path,
@@ -91,6 +135,10 @@ GgufConversion convert_to_gguf(const std::string& model, const std::string& path
            "{}: --dtype mxfp4 takes the codes of a model quantized to mxfp4; choose another type",
            dir);
     }
+    if (has_foreign_codes(dir) && export_foreign_codes(dir, path, dtype, options, result)) {
+      return result;
+    }
+    options.rounded_before = rounded_before(dir);
     const ParameterStore store = fuse(load_model_dir(dir));
     result.parameters = store.num_parameters();
     result.dtype = name_of(options.type);
@@ -112,6 +160,7 @@ GgufConversion convert_to_gguf(const std::string& model, const std::string& path
   }
   options.exact = automatic;
   options.quantized = &codes;
+  options.rounded_before = automatic ? source.info.rounded_before : quantization_text(source.info);
   if (!options.tables) {
     options.tables = source.info.tables == TableType::int8   ? GgufTensorType::q8_0
                      : source.info.tables == TableType::int4 ? GgufTensorType::q4_0

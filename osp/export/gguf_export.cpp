@@ -15,6 +15,7 @@
 #include "osp/formats/gguf_split.h"
 #include "osp/formats/gguf_writer.h"
 #include "osp/model/gguf_names.h"
+#include "osp/model/hf_config.h"
 #include "osp/ops/parallel.h"
 #include "osp/quant/tables.h"
 
@@ -69,8 +70,8 @@ const QuantizedLinear* any_codes_of(const ParameterSpec& spec, const GgufExportO
   return found == options.quantized->end() ? nullptr : &found->second;
 }
 
-// Why the codes of a layer are not written as they are: a half-sentence behind the layer's name. Empty
-// if they are.
+// Why the codes of a layer are not written as they are: a half-sentence behind the layer's name.
+// Empty if they are.
 std::string why_not_codes(const ParameterSpec& spec, const QuantizedLinear& layer,
                           const GgufExportOptions& options) {
   if (options.online.down_hadamard && spec.role == ParameterRole::down) {
@@ -253,6 +254,9 @@ GgufExportReport export_gguf(const ParameterStore& store, const std::string& pat
   // Metadata: sizes and tokenizer.
   GgufMetadataWriter metadata;
   add_model_metadata(store.config, file_type(options.type), options.name, metadata);
+  if (!options.rounded_before.empty()) {
+    metadata.text(kGgufRoundedBeforeKey, options.rounded_before);
+  }
   if (!options.tokenizer_json.empty()) {
     add_gguf_tokenizer(options.tokenizer_json, store.config.vocabulary, options.end_tokens,
                        options.where, metadata);

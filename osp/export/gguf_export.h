@@ -34,7 +34,9 @@ struct GgufExportOptions {
   std::string chat_template = {};
   // Files of at most so many bytes of tensors (at least one tensor each); 0: one file.
   uint64_t split_bytes = 0;
-  std::string name = {};   // general.name
+  std::string name = {};  // general.name
+  // How the numbers had been rounded, where the file's types do not say it (hf_config.h).
+  std::string rounded_before = {};
   std::string where = {};  // begins the messages
 };
 

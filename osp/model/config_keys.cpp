@@ -55,11 +55,13 @@ constexpr std::array<std::string_view, 8> kAboutExperts = {
     "expert", "moe_",   "scoring_func",   "n_group",
     "topk_",  "top_k_", "routed_scaling", "first_k_dense"};
 
-// A factor of 1, one group or an expert a token changes nothing; one shared expert is one.
+// A factor of 1, one group or an expert a token changes nothing; one shared expert is one, and so
+// is one block without experts.
 bool changes_nothing(const std::string& key, const Json& value) {
-  const bool is_one = value.is_number() && value == 1;
+  const bool counts = key.find("shared_expert") != std::string::npos ||
+                      key.find("first_k_dense") != std::string::npos;
   return value.is_null() || value == false || (value.is_structured() && value.empty()) ||
-         (is_one && key.find("shared_expert") == std::string::npos);
+         (value.is_number() && value == 1 && !counts);
 }
 
 bool present(const Json& object, const std::string& key) {

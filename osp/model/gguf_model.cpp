@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <map>
 #include <set>
 
@@ -246,14 +247,43 @@ GgufTensor rows_of(const GgufTensor& tensor, int64_t first, int64_t count) {
                               static_cast<size_t>(count) * row_bytes)};
 }
 
+// How the file's tensors are rounded, the type of most numbers first: "GGUF, Q4_K and Q6_K".
+std::string rounded_text(const GgufFile& file) {
+  std::map<std::string_view, size_t> numbers;
+  for (const auto& [name, tensor] : file.tensors()) {
+    const GgufTypeInfo& info = gguf_type_info(tensor.type);
+    if (info.block_size > 1) {
+      numbers[info.name] += tensor.data.size() / info.block_bytes * info.block_size;
+    }
+  }
+  std::vector<std::pair<size_t, std::string_view>> types;
+  for (const auto& [name, count] : numbers) types.emplace_back(count, name);
+  std::ranges::sort(types, std::greater<>());
+  std::string text;
+  for (size_t i = 0; i < types.size(); ++i) {
+    text += i == 0 ? "GGUF, " : i + 1 == types.size() ? " and " : ", ";
+    text += types[i].second;
+  }
+  if (!file.metadata().has(kGgufRoundedBeforeKey)) return text;
+  const std::string before(file.metadata().text(kGgufRoundedBeforeKey));
+  return text.empty() ? before : fmt::format("{}; before that {}", text, before);
+}
+
+HfConfig config_of(const GgufFile& file, const std::string& path) {
+  HfConfig config = parse_hf_config(gguf_config_json(file), path);
+  config.rounded_before = rounded_text(file);
+  return config;
+}
+
 // A GGUF file that stays mapped.
 class GgufSource : public ModelSource {
  public:
   explicit GgufSource(const std::string& path)
-      : file_(GgufFile::open(path)), config_(parse_hf_config(gguf_config_json(file_), path).model) {
+      : file_(GgufFile::open(path)), read_(config_of(file_, path)), config_(read_.model) {
     check_tensors(file_, config_);
   }
   const ModelConfig& config() const override { return config_; }
+  std::string rounded_before() const override { return read_.rounded_before; }
   ParameterStore read(Part part, StoreOptions options) const override {
     options.part = part;
     ParameterStore store = make_parameters(config_, options);
@@ -278,7 +308,8 @@ class GgufSource : public ModelSource {
 
  private:
   GgufFile file_;
-  ModelConfig config_;
+  HfConfig read_;
+  const ModelConfig& config_;
 };
 
 }  // namespace
@@ -326,9 +357,7 @@ Json gguf_config_json(const GgufFile& file) {
   return json;
 }
 
-HfConfig load_gguf_config(const std::string& path) {
-  return parse_hf_config(gguf_config_json(GgufFile::open(path)), path);
-}
+HfConfig load_gguf_config(const std::string& path) { return config_of(GgufFile::open(path), path); }
 
 std::unique_ptr<ModelSource> open_gguf_model(const std::string& path) {
   return std::make_unique<GgufSource>(path);

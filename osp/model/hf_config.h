@@ -20,7 +20,16 @@ namespace osp {
 struct HfConfig {
   ModelConfig model;                // resolved
   std::vector<int64_t> end_tokens;  // eos_token_id: none, one or several
+  // How the weights had been rounded by whoever wrote the file, for results and messages: "GPTQ, 4
+  // bits, groups of 128"; "" where they had not, as far as the file says. Set by load_model_config
+  // (osp/model/model_dir.h), once for all commands.
+  std::string rounded_before = {};
 };
+
+// The key of config.json, and of results, with HfConfig::rounded_before of plain weights; in a GGUF
+// file it is osp.rounded_before.
+inline constexpr const char* kRoundedBeforeKey = "osp_rounded_before";
+inline constexpr const char* kGgufRoundedBeforeKey = "osp.rounded_before";
 
 // True for a model of ours that is written as LlamaForCausalLM.
 bool is_plain_llama(const ModelConfig& config);

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -19,127 +20,16 @@
 #include "osp/model/hf_family.h"
 #include "osp/model/joined_experts.h"
 #include "osp/model/packed_experts.h"
+#include "osp/model/packed_torchao.h"
 #include "osp/model/packed_weights.h"
 #include "osp/model/tensor_values.h"
+#include "osp/model/weight_files.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
 namespace {
 
-constexpr const char* kWeights = "model.safetensors";
-constexpr const char* kIndex = "model.safetensors.index.json";
 constexpr size_t kMaxConfigBytes = 1 << 20;
-constexpr size_t kMaxIndexBytes = 64 << 20;
-
-// A name from a file for a one-line message: quoted, ASCII, cut.
-std::string shown(const std::string& name) {
-  constexpr size_t kLongest = 120;
-  std::string text = Json(name).dump(-1, ' ', true);
-  if (text.size() > kLongest) text = text.substr(0, kLongest) + "...";
-  return text;
-}
-
-std::string shown(const std::vector<int64_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
-// The tensors of one or several files, and where each was found.
-struct TensorSource {
-  const TensorView* view;
-  std::string file;
-};
-struct WeightFiles {
-  std::string where;  // the file to blame for a tensor that is nowhere
-  std::vector<SafetensorsFile> files;
-  std::map<std::string, TensorSource> tensors;
-};
-
-// Opens a file and takes every tensor of it; the same name in two files is an error.
-void add_file(WeightFiles& weights, const std::string& path) {
-  weights.files.push_back(SafetensorsFile::open(path));
-  for (const auto& [name, view] : weights.files.back().tensors()) {
-    const auto [place, is_new] = weights.tensors.try_emplace(name, TensorSource{&view, path});
-    if (!is_new) {
-      fail(ErrorCode::damaged, "{}: tensor {} is also in {}", path, shown(name),
-           place->second.file);
-    }
-  }
-}
-
-// The index's weight_map, tensor → file. A file's name must be a plain name: it never leads out of
-// the folder.
-std::map<std::string, std::string> read_weight_map(const std::string& path) {
-  const Json index = read_json_file(path, kMaxIndexBytes);
-  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
-    fail(ErrorCode::damaged, "{}: no object weight_map", path);
-  }
-  std::map<std::string, std::string> map;
-  for (const auto& [tensor, file] : index["weight_map"].items()) {
-    if (!file.is_string()) {
-      fail(ErrorCode::damaged, "{}: the file of tensor {} is not a string", path, shown(tensor));
-    }
-    const std::string name = file.get<std::string>();
-    const bool plain = name.find_first_of(std::string("/\\\0", 3)) == std::string::npos &&
-                       name.find("..") == std::string::npos && name.ends_with(".safetensors");
-    if (!plain) {
-      fail(ErrorCode::damaged,
-           "{}: tensor {} points to {}, expected the name of a .safetensors file in the folder",
-           path, shown(tensor), shown(name));
-    }
-    map[tensor] = name;
-  }
-  return map;
-}
-
-WeightFiles open_sharded(const std::string& dir, const std::string& index_path) {
-  // Open every file that the index names, each once.
-  const std::map<std::string, std::string> map = read_weight_map(index_path);
-  std::set<std::string> names;
-  for (const auto& [tensor, file] : map) names.insert(file);
-  WeightFiles weights;
-  weights.where = index_path;
-  weights.files.reserve(names.size());
-  for (const std::string& name : names) {
-    if (!path_exists(dir + "/" + name)) {
-      fail(ErrorCode::damaged, "{}: file {} does not exist in the folder", index_path, shown(name));
-    }
-    add_file(weights, dir + "/" + name);
-  }
-  // Check that index and files say the same about every tensor.
-  for (const auto& [tensor, file] : map) {
-    const auto found = weights.tensors.find(tensor);
-    if (found == weights.tensors.end() || found->second.file != dir + "/" + file) {
-      fail(ErrorCode::damaged, "{}: tensor {} is not in {}", index_path, shown(tensor),
-           shown(file));
-    }
-  }
-  for (const auto& [tensor, source] : weights.tensors) {
-    if (!map.contains(tensor)) {
-      fail(ErrorCode::damaged, "{}: tensor {} is not in the index", source.file, shown(tensor));
-    }
-  }
-  return weights;
-}
-
-WeightFiles open_weights(const std::string& dir) {
-  const std::string single = dir + "/" + kWeights;
-  const std::string index = dir + "/" + kIndex;
-  if (path_exists(single)) {
-    WeightFiles weights;
-    weights.where = single;
-    add_file(weights, single);
-    return weights;
-  }
-  if (path_exists(index)) return open_sharded(dir, index);
-  if (path_exists(dir + "/pytorch_model.bin")) {
-    fail(ErrorCode::unsupported,
-         "{}/pytorch_model.bin: pickled weights run code when they are read; save the model as "
-         "safetensors",
-         dir);
-  }
-  if (path_exists(dir + "/" + kPanelFile)) refuse_panels(dir);
-  fail(ErrorCode::damaged, "{}: neither {} nor {} is there", dir, kWeights, kIndex);
-}
 
 // How the files hold experts.
 ExpertLayout expert_layout(const WeightFiles& weights, const ModelConfig& config) {
@@ -183,17 +73,35 @@ std::string part_name(const std::string& weight, const std::string& ending) {
   return weight.substr(0, weight.size() - std::strlen("weight")) + ending;
 }
 
+// True if a tensor holds codes by its type: those of FP8 and int8 have the name of plain weights.
+bool holds_codes(const WeightFiles& weights, const std::string& name) {
+  const auto found = weights.tensors.find(name);
+  return found != weights.tensors.end() && !is_read_as_fp32(found->second.view->dtype);
+}
+
+// The layout of a tensor; none if it cannot be packed.
+std::optional<PackedLayout> layout_of(const WeightFiles& weights,
+                                      const std::optional<PackedLayout>& layout,
+                                      const std::string& tensor) {
+  if (!layout || layout->kind != PackedKind::torchao) return layout;
+  return torchao_layout(weights.metadata, tensor, weights.where);
+}
+
 // True if the files have a matrix packed; then its parts are expected.
-bool find_packed(const WeightFiles& weights, const std::optional<PackedLayout>& layout,
+bool find_packed(const WeightFiles& weights, const std::optional<PackedLayout>& all,
                  const StoredTensor& tensor, std::set<std::string>& expected) {
+  const std::optional<PackedLayout> layout = layout_of(weights, all, tensor.name);
   if (!layout) return false;
-  const bool of_experts = layout->kind == PackedKind::mxfp4;
+  const bool of_experts = layout->kind == PackedKind::mxfp4_experts;
   if (of_experts ? tensor.order != StoredOrder::interleaved || tensor.shape.size() != 3
                  : tensor.shape.size() != 2 || !tensor.name.ends_with(".weight")) {
     return false;
   }
   const PackedParts parts = packed_parts(*layout);
-  if (!weights.tensors.contains(part_name(tensor.name, parts.needed.front()))) return false;
+  const std::string first = part_name(tensor.name, parts.needed.front());
+  if (first == tensor.name ? !holds_codes(weights, first) : !weights.tensors.contains(first)) {
+    return false;
+  }
   for (const std::string& ending : parts.needed) {
     const std::string name = part_name(tensor.name, ending);
     if (!weights.tensors.contains(name)) {
@@ -205,6 +113,16 @@ bool find_packed(const WeightFiles& weights, const std::optional<PackedLayout>& 
     expected.insert(part_name(tensor.name, ending));
   }
   return true;
+}
+
+// True for a scale of keys and values that the layout's program rounds and osp does not.
+bool is_cache_scale(const std::string& name, const std::optional<PackedLayout>& layout) {
+  if (!layout || !layout->rounds_cache) return false;
+  for (const char* ending : {".k_scale", ".v_scale", ".q_scale", ".k_zero_point", ".v_zero_point",
+                             "_proj.output_scale", "_proj.output_zero_point"}) {
+    if (name.ends_with(ending)) return true;
+  }
+  return false;
 }
 
 // The place of each tensor of the model, without a view where it is packed. Checks that every one
@@ -244,6 +162,7 @@ std::vector<TensorSource> find_tensors(const WeightFiles& weights, const ModelCo
   const std::set<std::string> heads = {head, stored_name(config, head)};
   for (const auto& [name, source] : weights.tensors) {
     if (expected.contains(name) || is_ignored(name, *find_family(config.family))) continue;
+    if (is_cache_scale(name, layout)) continue;
     if (config.tied && heads.contains(name)) {
       check_tied_copy(source, sources.front());  // the embedding is the first tensor of a model
       continue;
@@ -254,16 +173,40 @@ std::vector<TensorSource> find_tensors(const WeightFiles& weights, const ModelCo
   return sources;
 }
 
+// A packed matrix: what finds its parts, and what begins the messages.
+struct PackedTensor {
+  FindPart find;
+  std::string where;
+};
+PackedTensor packed_tensor(const WeightFiles& weights, const StoredTensor& tensor) {
+  return {[&](const std::string& ending) -> const TensorView* {
+            const auto found = weights.tensors.find(part_name(tensor.name, ending));
+            return found == weights.tensors.end() ? nullptr : found->second.view;
+          },
+          fmt::format("{}: {}", weights.where, shown(tensor.name))};
+}
+
 // The numbers of a packed matrix. Error(damaged) as read_fp32.
-at::Tensor read_packed(const WeightFiles& weights, const PackedLayout& layout,
+at::Tensor read_packed(const WeightFiles& weights, const PackedLayout& all,
                        const StoredTensor& tensor) {
-  const auto find = [&](const std::string& ending) -> const TensorView* {
-    const auto found = weights.tensors.find(part_name(tensor.name, ending));
-    return found == weights.tensors.end() ? nullptr : found->second.view;
-  };
-  const std::string where = fmt::format("{}: {}", weights.where, shown(tensor.name));
-  if (layout.kind == PackedKind::mxfp4) return unpack_mxfp4_experts(tensor.shape, find, where);
+  const PackedLayout layout = *layout_of(weights, all, tensor.name);
+  const auto [find, where] = packed_tensor(weights, tensor);
+  if (layout.kind == PackedKind::mxfp4_experts) {
+    return unpack_mxfp4_experts(tensor.shape, find, where);
+  }
   return unpack_weight(layout, tensor.shape[0], tensor.shape[1], find, where);
+}
+
+// A configuration that says codes where the files have none: neither can be believed.
+void check_packed(const std::optional<PackedLayout>& layout,
+                  const std::vector<TensorSource>& sources, const std::string& where) {
+  if (!layout || std::ranges::any_of(sources, [](const auto& s) { return s.view == nullptr; })) {
+    return;
+  }
+  fail(ErrorCode::damaged,
+       "{}: no tensor holds codes, but quantization_config of config.json says {}; remove the key "
+       "if the weights are plain",
+       where, packed_text(*layout));
 }
 
 // A stored tensor in fp32. Error(damaged) at the first element that is NaN or infinite.
@@ -291,7 +234,16 @@ DirConfig read_dir_config(const std::string& dir) {
   Json json = read_json_file(file, kMaxConfigBytes);
   std::optional<PackedLayout> layout = packed_layout(json, file);
   if (layout) json.erase("quantization_config");
-  return {parse_hf_config(json, file), layout};
+  const Json before = json.is_object() ? json.value(kRoundedBeforeKey, Json()) : Json();
+  if (!before.is_null()) json.erase(kRoundedBeforeKey);
+  HfConfig config = parse_hf_config(json, file);
+  if (before.is_string()) config.rounded_before = before.get<std::string>();
+  if (layout) {
+    const std::string& earlier = config.rounded_before;
+    config.rounded_before =
+        packed_text(*layout) + (earlier.empty() ? "" : "; before that " + earlier);
+  }
+  return {config, layout};
 }
 
 // A model dir whose files stay mapped.
@@ -299,6 +251,14 @@ class ModelDirSource : public ModelSource {
  public:
   explicit ModelDirSource(const std::string& dir) : ModelDirSource(dir, read_dir_config(dir)) {}
   const ModelConfig& config() const override { return config_; }
+  std::string rounded_before() const override { return rounded_before_; }
+  std::optional<PackedCodes> codes(const StoredTensor& stored) const override {
+    const auto found = sources_.find(stored.name);
+    if (found == sources_.end() || found->second.view != nullptr) return std::nullopt;
+    const auto [find, where] = packed_tensor(weights_, stored);
+    return unpack_codes_of(*layout_of(weights_, layout_, stored.name), stored.shape[0],
+                           stored.shape[1], find, where);
+  }
   ParameterStore read(Part part, StoreOptions options) const override {
     options.part = part;
     ParameterStore store = make_parameters(config_, options);
@@ -317,15 +277,20 @@ class ModelDirSource : public ModelSource {
 
  private:
   ModelDirSource(const std::string& dir, const DirConfig& read)
-      : config_(read.config.model), layout_(read.layout), weights_(open_weights(dir)) {
+      : config_(read.config.model),
+        rounded_before_(read.config.rounded_before),
+        layout_(read.layout),
+        weights_(open_weights(dir)) {
     if (config_.experts > 0) experts_ = expert_layout(weights_, config_);
     const std::vector<StoredTensor> stored =
         stored_tensors(config_, parameter_specs(config_), experts_);
     const std::vector<TensorSource> sources = find_tensors(weights_, config_, stored, layout_);
+    check_packed(layout_, sources, weights_.where);
     for (size_t i = 0; i < stored.size(); ++i) sources_[stored[i].name] = sources[i];
   }
 
   ModelConfig config_;
+  std::string rounded_before_;
   std::optional<PackedLayout> layout_;
   WeightFiles weights_;
   ExpertLayout experts_ = ExpertLayout::apart;
@@ -410,7 +375,7 @@ void save_model_dir(const ParameterStore& store, const std::string& path,
                        stored.shape,
                        {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}});
   }
-  write_safetensors(path + "/" + kWeights, entries, {{"format", "pt"}});
+  write_safetensors(path + "/" + kWeightsFile, entries, {{"format", "pt"}});
 
   // Write the tokenizer and what transformers wants beside it.
   std::vector<int64_t> end_tokens = options.end_tokens;
@@ -425,9 +390,14 @@ void save_model_dir(const ParameterStore& store, const std::string& path,
     }
   }
   // Write config.json last: a folder that has one is whole.
-  write_file_atomic(path + "/config.json",
-                    model_config_json(store.config, options.bf16 ? "bfloat16" : "float32",
-                                      end_tokens, options.outer_tokens));
+  std::string config = model_config_json(store.config, options.bf16 ? "bfloat16" : "float32",
+                                         end_tokens, options.outer_tokens);
+  if (!options.rounded_before.empty()) {
+    Json more = parse_json(config, "config.json");
+    more[kRoundedBeforeKey] = options.rounded_before;
+    config = json_text(more, 2) + "\n";
+  }
+  write_file_atomic(path + "/config.json", config);
   fsync_directory(path);
 }
 

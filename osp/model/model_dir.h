@@ -42,6 +42,7 @@ struct SaveOptions {
   bool bf16 = false;                     // rounded to nearest even; otherwise fp32
   std::vector<int64_t> end_tokens = {};  // none: the tokenizer's end-of-document token
   OuterTokens outer_tokens = {};         // bos_token_id and pad_token_id of config.json
+  std::string rounded_before = {};       // see HfConfig::rounded_before
 };
 
 // Writes model.safetensors, then tokenizer files, then config.json, so that a folder with a

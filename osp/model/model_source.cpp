@@ -7,6 +7,7 @@
 
 #include "osp/base/error.h"
 #include "osp/model/fuse.h"
+#include "osp/model/packed_weights.h"
 
 namespace osp {
 namespace {
@@ -21,6 +22,7 @@ class FusedSource : public ModelSource {
     OSP_CHECK(!options.bf16 && !options.gradients, "a fused part is read in fp32");
     return fuse(source_->read(part));
   }
+  std::string rounded_before() const override { return source_->rounded_before(); }
 
  private:
   std::unique_ptr<ModelSource> source_;
@@ -48,6 +50,10 @@ class StoreSource : public ModelSource {
 };
 
 }  // namespace
+
+std::optional<PackedCodes> ModelSource::codes(const StoredTensor& /*stored*/) const {
+  return std::nullopt;
+}
 
 std::unique_ptr<ModelSource> fused_source(std::unique_ptr<ModelSource> source) {
   if (!needs_fusing(source->config())) return source;

@@ -6,11 +6,15 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "osp/model/parameters.h"
 
 namespace osp {
+
+struct PackedCodes;   // osp/model/packed_weights.h
+struct StoredTensor;  // osp/model/hf_family.h
 
 class ModelSource {
  public:
@@ -19,6 +23,10 @@ class ModelSource {
   // The parameters of a part, fp32 masters and compute tensors as `options` say (its part and group
   // are not used). Errors as load_model_dir for values that are not finite.
   virtual ParameterStore read(Part part, StoreOptions options = {}) const = 0;
+  // How the weights had been rounded before they were read, HfConfig::rounded_before.
+  virtual std::string rounded_before() const { return ""; }
+  // The integers of a tensor of the files that another program packed; none where it holds numbers.
+  virtual std::optional<PackedCodes> codes(const StoredTensor& stored) const;
 };
 
 // The source of the same model as a plain Llama: fuse() of osp/model/fuse.h, part by part. Returns

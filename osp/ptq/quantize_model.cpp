@@ -245,7 +245,8 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
                              .mean_offset = request.mean_offset,
                              .tables = request.tables,
                              .method = request.method.name,
-                             .profile = profile_name(request.profile)};
+                             .profile = profile_name(request.profile),
+                             .rounded_before = source.rounded_before()};
   const std::string work = request.out + ".work";
   const PartFolder parts(
       work,

@@ -378,7 +378,19 @@ Json quantization_info_json(const QuantizedModelInfo& info) {
   if (has_offsets) json["mean_offset"] = mean_offset_name(info.mean_offset);
   if (has_tables) json["tables"] = table_type_name(info.tables);
   json["static_scales"] = activation_scales_json(info.scales);
+  if (!info.rounded_before.empty()) json["rounded_before"] = info.rounded_before;
   return json;
+}
+
+std::string quantization_text(const QuantizedModelInfo& info) {
+  const bool integer = info.grid.is_integer();
+  std::string text = fmt::format("osp quantize, {}, {}", info.method, info.bits.weights.text());
+  if (integer) {
+    text += info.grid.group > 0 ? fmt::format(" bits, groups of {}", info.grid.group)
+                                : " bits, one scale per row";
+  }
+  if (!info.rounded_before.empty()) text += "; before that " + info.rounded_before;
+  return text;
 }
 
 QuantizedModelInfo parse_quantization_info(const Json& json, const std::string& where) {
@@ -440,6 +452,9 @@ QuantizedModelInfo parse_quantization_info(const Json& json, const std::string& 
     } catch (const Error& error) {
       fail(ErrorCode::damaged, "{}: {}", place, error.what());
     }
+  }
+  if (json.contains("rounded_before")) {
+    info.rounded_before = json_string(json, "rounded_before", place);
   }
   // Scales that calibration found.
   if (!json.contains("static_scales")) fail(ErrorCode::damaged, "{}: no static_scales", place);

@@ -39,7 +39,13 @@ struct QuantizedModelInfo {
   TableType tables = TableType::fp32;  // integers or not: bf16 and fp32 are told by the tensors
   std::string method = "";             // "quarot+gptq"
   std::string profile = "";            // "osp-paper" or "best"
+  // How the weights had been rounded before this method rounded them (HfConfig::rounded_before).
+  std::string rounded_before = "";
 };
+
+// How osp rounded the weights, for people and results: "osp quantize, gptq, 4 bits, groups of 128;
+// before that …".
+std::string quantization_text(const QuantizedModelInfo& info);
 
 // The part of the model for which it runs in osp alone, for a message ("its queries and keys …");
 // "" if other programs compute the same.

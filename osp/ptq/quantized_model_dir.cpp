@@ -155,6 +155,11 @@ bool is_quantized_model_dir(const std::string& path) {
   return config.is_object() && config.contains(kInfoKey);
 }
 
+std::string rounded_before(const std::string& path) {
+  if (is_quantized_model_dir(path)) return load_quantized_config(path).info.rounded_before;
+  return load_model_config(path).rounded_before;
+}
+
 QuantizedConfig load_quantized_config(const std::string& path) {
   const std::string file = path + "/config.json";
   const Json with = read_json_file(file, kMaxConfigBytes);

@@ -44,6 +44,11 @@ void check_output_dir(const std::string& path);
 // True if the folder's config.json has "osp_quantization".
 bool is_quantized_model_dir(const std::string& path);
 
+// How the weights of a model of any kind had been rounded before the rounding that results of it
+// are about: HfConfig::rounded_before of a plain model, QuantizedModelInfo::rounded_before of a
+// quantized one; "" if they had not.
+std::string rounded_before(const std::string& path);
+
 // config.json of a quantized model dir. Errors as load_model_config.
 struct QuantizedConfig {
   QuantizedModelInfo info;

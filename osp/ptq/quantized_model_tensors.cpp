@@ -151,11 +151,14 @@ QuantizedLinear read_floats(const std::map<std::string, TensorView>& tensors,
   return layer;
 }
 
-void add_quantized(TensorBuffers& buffers, const std::string& name, const QuantizedLinear& layer) {
+}  // namespace
+
+void add_quantized(TensorBuffers& buffers, const std::string& name, const QuantizedLinear& layer,
+                   bool wide_scales) {
   if (!layer.is_integer()) return add_floats(buffers, name, layer);
   buffers.add(name + "_packed", "I32", packed_rows(layer.codes, layer.bits));
   const at::Tensor half = layer.scale.to(at::kHalf);
-  const bool exact = half.to(at::kFloat).equal(layer.scale);
+  const bool exact = !wide_scales && half.to(at::kFloat).equal(layer.scale);
   buffers.add(name + "_scale", exact ? "F16" : "F32", exact ? half : layer.scale);
   at::Tensor shape = at::empty({2}, at::kLong);
   shape[0] = layer.rows();
@@ -165,6 +168,8 @@ void add_quantized(TensorBuffers& buffers, const std::string& name, const Quanti
     buffers.add(name + "_zero_point", "I8", layer.zero);
   }
 }
+
+namespace {
 
 QuantizedLinear read_quantized(const std::map<std::string, TensorView>& tensors,
                                const std::string& name, const WeightGrid& grid,
@@ -219,8 +224,10 @@ QuantizedLinear joined(const ModelConfig& config, const StoredTensor& stored,
   return layer;
 }
 
-std::vector<QuantizedLinear> split(const ModelConfig& config, const StoredTensor& stored,
-                                   const QuantizedLinear& layer) {
+}  // namespace
+
+std::vector<QuantizedLinear> split_layer(const ModelConfig& config, const StoredTensor& stored,
+                                         const QuantizedLinear& layer) {
   const auto codes = split_rows(config, stored, layer.codes);
   const auto scales = split_rows(config, stored, layer.scale);
   std::vector<QuantizedLinear> parts(codes.size(), layer);
@@ -231,6 +238,8 @@ std::vector<QuantizedLinear> split(const ModelConfig& config, const StoredTensor
   }
   return parts;
 }
+
+namespace {
 
 // The numbers where they lie in the file, to be copied from; in memory of their own if another
 // program has moved them off their alignment.
@@ -392,7 +401,7 @@ QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, Par
       continue;
     }
     // A stored tensor may hold several layers of the model.
-    const std::vector<QuantizedLinear> layers = split(part.config, stored, layer);
+    const std::vector<QuantizedLinear> layers = split_layer(part.config, stored, layer);
     for (size_t i = 0; i < layers.size(); ++i) {
       weights[part.specs[static_cast<size_t>(stored.parameters[i])].name] = layers[i];
     }

@@ -59,6 +59,15 @@ ModelConfig stored_config(ModelConfig config);
 std::optional<QuantizedLinear> joined_layer(const StoredTensor& stored, const ParameterStore& part,
                                             const QuantizedWeights& weights);
 
+// The reverse of joining: the layers of the parameters that a stored tensor holds.
+std::vector<QuantizedLinear> split_layer(const ModelConfig& config, const StoredTensor& stored,
+                                         const QuantizedLinear& layer);
+
+// Adds a quantized layer under the name of its weight, as above; with `wide_scales` those of
+// integers are F32, in whose type other programs multiply.
+void add_quantized(TensorBuffers& buffers, const std::string& name, const QuantizedLinear& layer,
+                   bool wide_scales = false);
+
 // Adds all parameters of a part: quantized layers and integer tables as above (scales of integers
 // as F16 if all of them are fp16 numbers), bf16 tables, which hold bf16 numbers, as BF16, the
 // others in fp32, and beside weights whose input has a static scale of `activations` input_scale

@@ -5,7 +5,8 @@ import json
 import family_cases
 import pytest
 import torch
-from family_cases import LONGROPE, TWO_ROPES, YARN, assert_refused, random_model
+import transformers
+from family_cases import CASES, FAMILIES, LONGROPE, TWO_ROPES, YARN, assert_refused, random_model
 from safetensors.torch import load_file, save_file
 
 probe = family_cases.probe
@@ -169,3 +170,22 @@ def test_index_that_names_no_file_of_the_folder_is_refused(outside, probe, tmp_p
     result = probe(folder, check=False)
     assert result.returncode == 3 and shard in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+EXPERT_FAMILIES = {"Qwen3Moe": "Qwen3MoeConfig", "Olmoe": "OlmoeConfig", "GptOss": "GptOssConfig"}
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *EXPERT_FAMILIES])
+def test_one_shared_expert_or_dense_block_is_refused_in_every_family(family, run_program, tmp_path):
+    """Where 1 is a number of parts, not a factor that changes nothing."""
+    name, options = (EXPERT_FAMILIES[family], {}) if family in EXPERT_FAMILIES else CASES[family]
+    config = json.loads(getattr(transformers, name)(**options).to_json_string())
+    config["architectures"] = [name.removesuffix("Config").removesuffix("Text") + "ForCausalLM"]
+    for key in ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "first_k_dense_replace"):
+        for count, refused in ((1, True), (0, False)):
+            (tmp_path / "config.json").write_text(json.dumps(config | {key: count}))
+            command = ["osp", "export", tmp_path, "--format", "hf", "--out", tmp_path / "out"]
+            stderr = run_program(command, check=False).stderr
+            # Without that key the folder lacks its weights alone.
+            assert (f'"{key}" = 1 is not supported' in stderr) == refused, (key, stderr)
+            assert refused or "neither model.safetensors nor" in stderr, (key, stderr)
