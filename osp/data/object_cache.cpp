@@ -31,6 +31,8 @@ constexpr const char* kPart = ".part";
 constexpr const char* kRoomLock = "room.lock";
 // A signal leaves what is being fetched this long: a training run would lose the step otherwise.
 constexpr double kPatienceWithSignal_s = 20;
+// Others that use files are waited for so long.
+constexpr double kPatienceWithOthers_s = 2;
 
 std::string reason(int error) { return std::generic_category().message(error); }
 
@@ -183,15 +185,9 @@ int ObjectCache::lock_part(const std::string& part) const {
   return file.release();
 }
 
-// Makes room and takes it: the file has its final size from the beginning.
-void ObjectCache::reserve(int descriptor, const std::string& part, const CacheEntry& entry,
-                          const std::string& what) const {
-  if (entry.num_bytes > options_.max_bytes) {
-    fail(ErrorCode::usage, "{}: {} do not fit into the cache of {} at {}: raise {}", what,
-         format_bytes(static_cast<double>(entry.num_bytes)),
-         format_bytes(static_cast<double>(options_.max_bytes)), options_.folder,
-         kCacheSizeVariable);
-  }
+// Removes unused copies until there is room beside them, and takes it: the file has its final size
+// from the beginning. Returns the bytes that are in the way, 0 if none.
+uint64_t ObjectCache::take_room(int descriptor, const std::string& part, uint64_t num_bytes) const {
   const std::string lock_path = options_.folder + "/" + kRoomLock;
   const OpenFile lock(lock_path, O_RDWR | O_CREAT);
   if (lock.get() < 0 || ::flock(lock.get(), LOCK_EX) != 0) {
@@ -199,26 +195,36 @@ void ObjectCache::reserve(int descriptor, const std::string& part, const CacheEn
   }
   if (::ftruncate(descriptor, 0) != 0) fail(ErrorCode::io, "{}: {}", part, reason(errno));
   const std::vector<Candidate> files = files_of(options_.folder);
-  uint64_t total = entry.num_bytes;
-  for (const Candidate& file : files) total += file.path == part ? 0 : file.num_bytes;
+  uint64_t others = 0;
+  for (const Candidate& file : files) others += file.path == part ? 0 : file.num_bytes;
   for (const Candidate& file : files) {
-    if (total <= options_.max_bytes) break;
-    if (file.path != part && remove_unused(file.path)) total -= file.num_bytes;
+    if (others + num_bytes <= options_.max_bytes) break;
+    if (file.path != part && remove_unused(file.path)) others -= file.num_bytes;
   }
-  if (total > options_.max_bytes) {
-    fail(ErrorCode::usage,
-         "{}: {} do not fit into the cache of {} at {} beside the {} that are in use: raise {}",
-         what, format_bytes(static_cast<double>(entry.num_bytes)),
-         format_bytes(static_cast<double>(options_.max_bytes)), options_.folder,
-         format_bytes(static_cast<double>(total - entry.num_bytes)), kCacheSizeVariable);
-  }
-  const int error = entry.num_bytes == 0
-                        ? 0
-                        : ::posix_fallocate(descriptor, 0, static_cast<off_t>(entry.num_bytes));
-  if (error != 0) {
-    ::unlink(part.c_str());
-    fail(ErrorCode::io, "{}: no room for {} ({}): free space, or name another folder with {}", part,
-         format_bytes(static_cast<double>(entry.num_bytes)), reason(error), kCacheVariable);
+  if (others + num_bytes > options_.max_bytes) return others;
+  const int error =
+      num_bytes == 0 ? 0 : ::posix_fallocate(descriptor, 0, static_cast<off_t>(num_bytes));
+  if (error == 0) return 0;
+  fail(ErrorCode::io, "{}: no room for {} ({}): free space, or name another folder with {}", part,
+       format_bytes(static_cast<double>(num_bytes)), reason(error), kCacheVariable);
+}
+
+void ObjectCache::reserve(int descriptor, const std::string& part, const CacheEntry& entry,
+                          const std::string& what) const {
+  const auto refuse = [&](const std::string& where) {
+    fail(ErrorCode::usage, "{}: {} do not fit into the cache of {} at {}{}: raise {}", what,
+         format_bytes(static_cast<double>(entry.num_bytes)),
+         format_bytes(static_cast<double>(options_.max_bytes)), options_.folder, where,
+         kCacheSizeVariable);
+  };
+  if (entry.num_bytes > options_.max_bytes) refuse("");
+  // Files are in use for moments only.
+  const auto start = std::chrono::steady_clock::now();
+  while (const uint64_t others = take_room(descriptor, part, entry.num_bytes)) {
+    if (seconds_since(start) > kPatienceWithOthers_s) {
+      refuse(fmt::format(" beside {} that are in use", format_bytes(static_cast<double>(others))));
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
 }
 

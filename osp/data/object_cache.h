@@ -85,6 +85,7 @@ class ObjectCache {
   }
   std::unique_ptr<CachedFile> open_copy(const CacheEntry& entry) const;
   int lock_part(const std::string& part) const;
+  uint64_t take_room(int descriptor, const std::string& part, uint64_t num_bytes) const;
   void reserve(int descriptor, const std::string& part, const CacheEntry& entry,
                const std::string& what) const;
   void fetch_into(int descriptor, const CacheEntry& entry, const std::string& what,

@@ -24,12 +24,12 @@
 namespace osp {
 namespace {
 
-constexpr size_t kStoreMessageBytes = 300;  // longest quotation of a store's message
+constexpr size_t kStoreMessageBytes = 200;  // longest quotation of a store's message
 // Each piece is a request of its own: large enough that the way there and back does not matter.
 constexpr int64_t kPieceBytes = 8 << 20;
 constexpr size_t kPiecesAhead = 4;
 constexpr int64_t kAttempts = 4;
-constexpr const char* kGcsRetrySeconds = "15";
+constexpr const char* kGcsRetrySeconds = "10";
 constexpr const char* kPlugInVariable = "OSP_ARROW_S3";
 
 // The parts of scheme://authority/path?query.
@@ -109,6 +109,11 @@ bool has_any(std::string_view text, std::initializer_list<std::string_view> word
   });
 }
 
+bool is_absent(const arrow::Status& status) {
+  return has_any(status.message(),
+                 {"Path does not exist", "NO_SUCH_KEY", "NOT_FOUND", "No such file or directory"});
+}
+
 // A failure of the store in one sentence: what it was about, what happened, what to do.
 [[noreturn]] void fail_store(const arrow::Status& status, const std::string& uri) {
   const std::string message = status.message();
@@ -117,13 +122,13 @@ bool has_any(std::string_view text, std::initializer_list<std::string_view> word
   if (has_any(message, {"NO_SUCH_BUCKET", "The specified bucket does not exist"})) {
     fail(ErrorCode::usage, "{}: no such bucket; check its name and the endpoint", uri);
   }
-  if (has_any(message, {"Path does not exist", "NO_SUCH_KEY", "NOT_FOUND", "RESOURCE_NOT_FOUND"})) {
+  if (is_absent(status)) {
     fail(ErrorCode::usage, "{}: nothing has that name in the bucket; check the URI", uri);
   }
   if (has_any(message, {"ACCESS_DENIED", "Access Denied", "PERMISSION_DENIED", "UNAUTHENTICATED",
                         "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "INVALID_CLIENT_TOKEN",
                         "INVALID_SIGNATURE", "EXPIRED_TOKEN", "ExpiredToken", "HTTP 403",
-                        "HTTP 401", "credentials"})) {
+                        "HTTP 401", "credentials", "to authenticate"})) {
     fail(ErrorCode::usage, "{}: the store refuses access ({}); {}", uri, quoted,
          s3 ? "give credentials that may list and read the bucket: AWS_ACCESS_KEY_ID and "
               "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
@@ -227,7 +232,7 @@ std::string uri_without_query(const std::string& uri) {
 std::string join_uri(const std::string& uri, const std::string& name) {
   std::string path = uri_without_query(uri);
   const std::string query = uri.substr(path.size());
-  while (path.ends_with('/')) path.pop_back();
+  while (path.ends_with('/') && !path.ends_with("://")) path.pop_back();
   return path + (name.empty() ? "" : "/") + name + query;
 }
 
@@ -289,11 +294,12 @@ std::vector<StoredFile> ObjectStore::list() const {
       files.push_back({info.path().substr(prefix), static_cast<uint64_t>(info.size())});
     }
   }
+  if (!found.ok() && !is_absent(found.status())) fail_store(found.status(), uri_);
   if (files.empty()) {
     // One file has the name, or nothing.
     const arrow::fs::FileInfo info = stored_value(state_->files->GetFileInfo(state_->path), uri_);
     if (!info.IsFile()) {
-      fail_store(found.ok() ? arrow::Status::IOError("Path does not exist") : found.status(), uri_);
+      fail_store(arrow::Status::IOError("Path does not exist"), uri_);
     }
     files.push_back({"", static_cast<uint64_t>(info.size())});
   }
