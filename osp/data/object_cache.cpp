@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <optional>
@@ -96,8 +97,12 @@ bool remove_unused(const std::string& path) {
   return try_lock(file.get(), LOCK_EX) && ::unlink(path.c_str()) == 0;
 }
 
-// Marks a file as used now. Its content stays as old as it is.
-void touch(int descriptor) {
+// Marks a file as used now, unless it was a moment ago. Its content stays as old as it is.
+void touch(int descriptor, const struct stat& status) {
+  constexpr double kMoment_s = 0.01;
+  const double used = static_cast<double>(status.st_atim.tv_sec) +
+                      1e-9 * static_cast<double>(status.st_atim.tv_nsec);
+  if (std::abs(wall_clock_seconds() - used) < kMoment_s) return;
   const timespec times[2] = {{0, UTIME_NOW}, {0, UTIME_OMIT}};
   ::futimens(descriptor, times);  // who may only read the folder leaves the order as it is
 }
@@ -163,7 +168,7 @@ std::unique_ptr<CachedFile> ObjectCache::open_copy(const CacheEntry& entry) cons
     discard(entry);
     return nullptr;
   }
-  touch(file.get());
+  touch(file.get(), status);
   MappedFile mapped(path);
   return std::make_unique<CachedFile>(std::move(mapped), file.release(), false);
 }

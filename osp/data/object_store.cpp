@@ -110,8 +110,8 @@ bool has_any(std::string_view text, std::initializer_list<std::string_view> word
 }
 
 bool is_absent(const arrow::Status& status) {
-  return has_any(status.message(),
-                 {"Path does not exist", "NO_SUCH_KEY", "NOT_FOUND", "No such file or directory"});
+  return has_any(status.message(), {"Path does not exist", "NO_SUCH_KEY", "NOT_FOUND",
+                                    "No such file or directory", "as a directory"});
 }
 
 // A failure of the store in one sentence: what it was about, what happened, what to do.

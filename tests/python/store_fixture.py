@@ -1,6 +1,7 @@
-"""Object stores for the tests: moto's server (S3) and gcp-storage-emulator (Google Cloud Storage), and a proxy
-before them that counts, spoils, slows down and stops answers."""
+"""Object stores for the tests: moto's server (S3) and gcp-storage-emulator (Google Cloud Storage), and a
+proxy before them that counts, spoils, slows down and stops answers."""
 
+import contextlib
 import http.client
 import os
 import socket
@@ -16,9 +17,7 @@ import pytest
 
 BUCKET = "osp-test"
 # The servers look for a name, not at the signature.
-SIGNED = (
-    "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
-)
+SIGNED = "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 
 
 def store_python(module: str) -> str:
@@ -65,10 +64,8 @@ class Proxy:
                 pass
 
             def handle(self):
-                try:
+                with contextlib.suppress(ConnectionError):  # the other side has ended
                     super().handle()
-                except ConnectionError:
-                    pass  # the other side has ended
 
             def answer(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -164,7 +161,9 @@ class Store:
         if self.scheme == "s3":
             self.request("PUT", f"/{BUCKET}")
         else:
-            self.request("POST", "/storage/v1/b?project=test", b'{"name": "%s"}' % BUCKET.encode(), "application/json")
+            self.request(
+                "POST", "/storage/v1/b?project=test", b'{"name": "%s"}' % BUCKET.encode(), "application/json"
+            )
 
     def put(self, key: str, content: bytes) -> None:
         if self.scheme == "s3":

@@ -1,11 +1,10 @@
-"""Token shards and texts in object stores (`s3://`, `gs://`): the same results as from local files, each shard
-fetched once into a cache of limited size, and one sentence for each way in which it can fail."""
+"""Token shards and texts in object stores (`s3://`, `gs://`): the same results as from local files, each
+shard fetched once into a cache of limited size, and one sentence for each way in which it can fail."""
 
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -206,7 +205,9 @@ def test_the_cache_stays_below_its_limit(s3, train, local_tokens, osp_build, tmp
     )
     largest = 0
     while process.poll() is None:
-        sizes = [os.stat(path).st_size for path in (cache.iterdir() if cache.exists() else []) if path.exists()]
+        sizes = [
+            os.stat(path).st_size for path in (cache.iterdir() if cache.exists() else []) if path.exists()
+        ]
         largest = max(largest, sum(sizes))
         time.sleep(0.002)
     assert process.returncode == 0
@@ -331,7 +332,9 @@ def test_texts_of_a_store_are_tokenized_as_those_of_a_folder(store, run_program,
     (folder / "more").mkdir(parents=True)
     write_text(folder / "a.txt")
     lines = [f"line {i} of a file" for i in range(1000)]
-    (folder / "b.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps({"text": t}) + "\n" for t in lines).encode()))
+    (folder / "b.jsonl.gz").write_bytes(
+        gzip.compress("".join(json.dumps({"text": t}) + "\n" for t in lines).encode())
+    )
     pyarrow.parquet.write_table(pyarrow.table({"text": lines[::-1]}), folder / "more" / "c.parquet")
     (folder / "more" / "picture.png").write_bytes(b"no text")
     (folder / ".hidden.txt").write_text("not read")
@@ -381,7 +384,8 @@ def test_perplexity_and_calibration_read_from_a_store(s3, run_program, tiny_run,
 
     def perplexity(data):
         words = ["osp", "eval", tiny_run / "model", "--data", data, "--json", "--quiet"]
-        return json.loads(run_program(words, **environment).stdout)["perplexity"]
+        [result] = json.loads(run_program(words, **environment).stdout)["results"]
+        return result["perplexity"]
 
     assert perplexity(uri) == perplexity(train_tokens)
     assert perplexity(uri.replace("held-out", "held-out/index.json")) == perplexity(train_tokens)
@@ -389,7 +393,7 @@ def test_perplexity_and_calibration_read_from_a_store(s3, run_program, tiny_run,
     assert perplexity(s3.uri("text/a.txt")) == perplexity(tmp_path / "a.txt")
 
     def quantized(data, name):
-        words = ["--method", "gptq", "--bits", "4-16-16", "--calibration", data, "--samples", "4", "--quiet"]
+        words = ["--method", "gptq", "--bits", "4-16-16", "--calibration", data, "--windows", "4", "--quiet"]
         command = ["osp", "quantize", tiny_run / "model", *words, "--length", "32", "--out", tmp_path / name]
         run_program(command, **environment)
         return (tmp_path / name / "model.safetensors").read_bytes()
@@ -411,3 +415,26 @@ def test_sources_of_a_mixture_may_lie_in_stores(s3, gs_server, train, local_toke
     # Equal shards of two stores are one copy.
     fetched = [path.rsplit("/", 1)[1] for path in s3.proxy.gets(".u16") + gs_server.proxy.gets(".u16")]
     assert len(fetched) == len(set(fetched))
+
+
+def test_training_does_not_wait_for_shards_that_come_in_time(s3, train, local_tokens, tmp_path):
+    uri = s3.put_folder("ahead", local_tokens)
+    s3.proxy.bytes_per_s = 60_000  # a tenth of a second per shard, which lasts for 23 steps
+    words = settings(
+        "data.shuffle_tokens=3000",
+        "train.steps=160",
+        "train.checkpoint_every=0",
+        "train.validate_every=0",
+        "train.sample_every=0",
+    )
+    words += settings("model.layers=4", "model.width=64", "model.inner=256")
+    train(uri, tmp_path / "run", *words)
+    steps = [line for line in metrics(tmp_path / "run") if line["kind"] == "step"]
+    fetched = s3.proxy.gets("train-00003.u16")
+    assert len(steps) == 160 and len(fetched) == 1
+    # The wire needed a large part of the run's time, reading none of it.
+    wire = sum(path.stat().st_size for path in local_tokens.glob("train-*")) / s3.proxy.bytes_per_s
+    waited = [line["data_share"] for line in steps]
+    assert wire > 0.08 * steps[-1]["seconds"]
+    # Of steps of some hundredths of a second, reading local files takes half a percent.
+    assert sum(waited) / len(waited) < 0.02
