@@ -100,6 +100,13 @@ int lock_removable_file(const std::string& lock, const std::string& path,
 std::string resolved_output(const std::string& path, const std::string& option) {
   constexpr int kMostLinks = 40;  // as Linux follows
   std::string resolved = path;
+  for (const char* scheme : {"s3://", "gs://"}) {
+    if (!path.starts_with(scheme)) continue;
+    fail(ErrorCode::usage,
+         "{} {}: results are written to a local folder or file only; name one, and copy it there "
+         "afterwards (aws s3 cp --recursive, gcloud storage cp -r)",
+         option, path);
+  }
   for (int links = 0;; ++links) {
     while (resolved.size() > 1 && resolved.back() == '/') resolved.pop_back();
     if (resolved.empty()) fail(ErrorCode::usage, "{}: the name is empty", option);

@@ -13,7 +13,7 @@ namespace osp {
 
 // The path that is filled when `path` is written: without slashes at the end, and with a link at
 // its end followed, also where that leads to nothing yet. Error(usage) that begins with `option`:
-// an empty name, "." or "..", a loop of links.
+// an empty name, "." or "..", a loop of links, a URI of an object store.
 std::string resolved_output(const std::string& path, const std::string& option = "--out");
 
 enum class OutputKind {

@@ -40,7 +40,7 @@ struct TokenizeCommand {
   static void fields(Visitor& visit, Self& self) {
     visit("inputs", self.inputs,
           "text files, folders or globs to read: .txt, .md, .dict, .jsonl and .parquet, each also "
-          "as .gz or .zst",
+          "as .gz or .zst; s3://BUCKET/KEY and gs://BUCKET/KEY name those of an object store",
           {.positional = true});
     visit.group("Input");
     visit("format", self.format,

@@ -39,6 +39,20 @@ void check_source(const MixtureSource& source, int64_t context, bool with_docume
   }
 }
 
+// The window that is the `visit`-th of an epoch of `all`.
+uint64_t window_of_epoch(const BatchPlan& plan, uint64_t visit, uint64_t all,
+                         const std::string& stream, uint64_t epoch) {
+  const uint64_t block = plan.block_windows;
+  if (block == 0 || block >= all) return shuffled_index(visit, all, plan.seed, stream, epoch);
+  const uint64_t whole = all / block, turn = visit / block;
+  const uint64_t number =
+      turn < whole ? shuffled_index(turn, whole, plan.seed, stream + ".blocks", epoch) : whole;
+  const uint64_t first = number * block, size = std::min(block, all - first);
+  // Every block of every epoch has its own order.
+  return first + shuffled_index(visit % block, size, plan.seed, stream + ".in_block",
+                                epoch * (whole + 1) + number);
+}
+
 }  // namespace
 
 uint64_t num_windows(const TokenDataset& data, int64_t context) {
@@ -50,16 +64,30 @@ std::string window_stream(size_t source) {
   return source == 0 ? "data.windows" : "data.windows." + std::to_string(source);
 }
 
+WindowPlace window_place(const Mixture& mixture, const BatchPlan& plan, int64_t step,
+                         int64_t sequence) {
+  const Mixture::Visit visit =
+      mixture.at(static_cast<uint64_t>(step) * static_cast<uint64_t>(plan.sequences_per_step) +
+                     static_cast<uint64_t>(sequence),
+                 plan.seed);
+  const uint64_t all = num_windows(*mixture.sources()[visit.source].data, plan.context);
+  const uint64_t window = window_of_epoch(plan, visit.number % all, all,
+                                          window_stream(visit.source), visit.number / all);
+  return {visit.source, window * static_cast<uint64_t>(plan.context)};
+}
+
+void check_sources(const Mixture& mixture, const BatchPlan& plan, bool with_documents) {
+  for (const MixtureSource& source : mixture.sources()) {
+    check_source(source, plan.context, with_documents);
+  }
+}
+
 Batch read_batch(const Mixture& mixture, const BatchPlan& plan, int64_t step, int64_t first,
                  int64_t count, bool with_documents) {
   OSP_CHECK(step >= 0 && first >= 0 && count >= 0 && first + count <= plan.sequences_per_step,
             "sequences {} to {} of {} in step {}", first, first + count, plan.sequences_per_step,
             step);
-  std::vector<uint64_t> windows;
-  for (const MixtureSource& source : mixture.sources()) {
-    check_source(source, plan.context, with_documents);
-    windows.push_back(num_windows(*source.data, plan.context));
-  }
+  check_sources(mixture, plan, with_documents);
   const auto context = static_cast<size_t>(plan.context);
   const size_t num_positions = static_cast<size_t>(count) * context;
   Batch batch;
@@ -68,15 +96,9 @@ Batch read_batch(const Mixture& mixture, const BatchPlan& plan, int64_t step, in
   if (with_documents) batch.documents.resize(num_positions);
   std::vector<int64_t> window(context + 1);
   for (int64_t i = 0; i < count; ++i) {
-    const Mixture::Visit visit =
-        mixture.at(static_cast<uint64_t>(step) * static_cast<uint64_t>(plan.sequences_per_step) +
-                       static_cast<uint64_t>(first + i),
-                   plan.seed);
-    const TokenDataset& data = *mixture.sources()[visit.source].data;
-    const uint64_t all = windows[visit.source];
-    const uint64_t place = shuffled_index(visit.number % all, all, plan.seed,
-                                          window_stream(visit.source), visit.number / all);
-    data.copy(place * context, window);
+    const WindowPlace place = window_place(mixture, plan, step, first + i);
+    const TokenDataset& data = *mixture.sources()[place.source].data;
+    data.copy(place.begin, window);
     const size_t row = static_cast<size_t>(i) * context;
     std::copy(window.begin(), window.end() - 1, batch.tokens.begin() + row);
     std::copy(window.begin() + 1, window.end(), batch.targets.begin() + row);

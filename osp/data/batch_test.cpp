@@ -45,6 +45,48 @@ TEST(ReadBatch, AnEpochVisitsEveryWindowOnceInAnotherOrderThanTheNext) {
   EXPECT_NE(epochs[1], epochs[2]);
 }
 
+TEST(ReadBatch, AnEpochInBlocksFinishesOneBlockBeforeTheNext) {
+  TestFolder folder;
+  const TokenDataset data = TokenDataset::open(write_set(folder, "set", 200, 103, 10), "train");
+  const Mixture mixture(data);
+  // 20 windows of 5 tokens: six blocks of three, and two windows behind them.
+  const BatchPlan plan{.seed = 7, .context = 5, .sequences_per_step = 4, .block_windows = 3};
+  std::vector<std::vector<uint64_t>> epochs(3);
+  for (uint64_t visit = 0; visit < 60; ++visit) {
+    const WindowPlace place = window_place(mixture, plan, static_cast<int64_t>(visit / 4),
+                                           static_cast<int64_t>(visit % 4));
+    EXPECT_EQ(read_batch(mixture, plan, static_cast<int64_t>(visit / 4),
+                         static_cast<int64_t>(visit % 4), 1, false)
+                  .tokens[0],
+              static_cast<int64_t>(place.begin));
+    epochs[visit / 20].push_back(place.begin / 5);
+  }
+  std::vector<std::vector<uint64_t>> orders;
+  bool any_unsorted = false;
+  for (const std::vector<uint64_t>& epoch : epochs) {
+    std::vector<uint64_t> sorted = epoch, order;
+    std::sort(sorted.begin(), sorted.end());
+    for (uint64_t i = 0; i < 20; ++i) EXPECT_EQ(sorted[i], i);
+    for (size_t visit = 0; visit < 20; ++visit) {
+      if (visit % 3 == 0) order.push_back(epoch[visit] / 3);
+      EXPECT_EQ(epoch[visit] / 3, order.back()) << "visit " << visit;
+      if (visit % 3 != 0) any_unsorted = any_unsorted || epoch[visit] < epoch[visit - 1];
+    }
+    EXPECT_EQ(order.back(), 6u);  // the windows behind the last whole block
+    EXPECT_FALSE(std::is_sorted(order.begin(), order.end()));
+    orders.push_back(order);
+  }
+  EXPECT_TRUE(any_unsorted);
+  EXPECT_NE(orders[0], orders[1]);
+  // A block of everything is the order without blocks.
+  BatchPlan one = plan, all = plan;
+  one.block_windows = 0;
+  all.block_windows = 20;
+  for (int64_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(window_place(mixture, one, 6, i).begin, window_place(mixture, all, 6, i).begin);
+  }
+}
+
 TEST(ReadBatch, IsAPureFunctionThatDoesNotDependOnHowAStepIsCut) {
   TestFolder folder;
   const std::string path = write_set(folder, "set", 200, 103, 10);

@@ -1,6 +1,7 @@
 #include "osp/data/dataset.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -13,6 +14,8 @@
 #include "osp/base/sha256.h"
 #include "osp/data/shards.h"
 #include "osp/data/shards_bin.h"
+#include "osp/data/stored_shards.h"
+#include "osp/data/text_reader_inputs.h"
 
 namespace osp {
 namespace {
@@ -64,7 +67,7 @@ std::string bin_signature(std::span<const std::byte> bytes) {
 
 }  // namespace
 
-// One mapped file of ids, or ids in memory, and their place in the stream.
+// One mapped file of ids, or ids in memory or in a store, and their place in the stream.
 struct MappedShard {
   std::optional<MappedFile> file = {};
   size_t header_bytes = 0;
@@ -73,6 +76,10 @@ struct MappedShard {
   uint64_t num_tokens = 0;
   std::string sha256 = {};  // "": not checked
   std::unique_ptr<std::once_flag> checked = std::make_unique<std::once_flag>();
+  // In a store: its copy is opened for each use, and checked where it is another than before.
+  std::unique_ptr<ShardEntry> stored = {};
+  std::unique_ptr<std::mutex> checking = std::make_unique<std::mutex>();
+  mutable uint64_t checked_inode = 0;
 
   const std::byte* ids() const {
     return file ? file->bytes().data() + header_bytes
@@ -101,6 +108,9 @@ struct MappedShard {
 
 struct TokenDataset::State {
   std::vector<MappedShard> shards;
+  std::optional<StoredShards> store;
+  bool verify = true;
+  std::atomic<int64_t> id_limit = 0;  // ids of stored shards are below it; 0: any
   int token_bytes = 2;
   uint64_t num_tokens = 0;
   int64_t vocabulary = 0;
@@ -113,15 +123,21 @@ struct TokenDataset::State {
     num_tokens += shard.num_tokens;
     if (shard.num_tokens > 0) shards.push_back(std::move(shard));
   }
-  void open_folder(const std::string& folder, const std::string& split, bool verify);
+  void open_folder(const std::string& folder, const std::string& split);
+  void open_store(const std::string& uri, const std::string& split);
+  // Takes from the index what holds for all shards, and returns those of the split.
+  const std::vector<ShardEntry>& use_index(const ShardIndex& index, const std::string& index_path,
+                                           const std::string& split);
+  std::unique_ptr<CachedFile> open_stored(const MappedShard& shard) const;
+  void check_ids_of(const MappedShard& shard, const std::byte* ids, const std::string& where,
+                    int64_t vocabulary_size) const;
   void open_bin(const std::string& path, const std::string& split);
 };
 
-void TokenDataset::State::open_folder(const std::string& folder, const std::string& split,
-                                      bool verify) {
+const std::vector<ShardEntry>& TokenDataset::State::use_index(const ShardIndex& index,
+                                                              const std::string& index_path,
+                                                              const std::string& split) {
   // Find the split in the index.
-  const std::string index_path = folder + "/" + kIndexFileName;
-  const ShardIndex index = parse_shard_index(read_file(index_path, kMaxIndexBytes), index_path);
   const auto found = index.splits.find(split);
   if (found == index.splits.end()) {
     std::string names;
@@ -130,13 +146,46 @@ void TokenDataset::State::open_folder(const std::string& folder, const std::stri
          "{}: no split \"{}\"; it has: {} (see `osp tokenize --validation-fraction`)", index_path,
          split, printable(names, 200));
   }
-  // Map the shards; their sizes must be those of the index.
   token_bytes = index.token_bytes;
   vocabulary = index.vocabulary;
   end_of_document = index.end_of_document;
   std::string signature =
       fmt::format("{} {} {} {}\n", split, token_bytes, vocabulary, end_of_document);
-  for (const ShardEntry& entry : found->second.shards) {
+  for (const ShardEntry& entry : found->second.shards) signature += entry.sha256 + "\n";
+  fingerprint = sha256_hex(signature);
+  return found->second.shards;
+}
+
+void TokenDataset::State::open_store(const std::string& uri, const std::string& split) {
+  store.emplace(uri);
+  for (const ShardEntry& entry : use_index(store->index(), store->index_uri(), split)) {
+    store->check(entry);
+    MappedShard shard{.num_tokens = entry.num_tokens};
+    shard.stored = std::make_unique<ShardEntry>(entry);
+    add(std::move(shard));
+  }
+  tokenizer_json = store->tokenizer_json();
+}
+
+std::unique_ptr<CachedFile> TokenDataset::State::open_stored(const MappedShard& shard) const {
+  const std::lock_guard lock(*shard.checking);
+  auto file = store->get(*shard.stored, verify && shard.checked_inode == 0);
+  if (file->inode() == shard.checked_inode) return file;
+  if (verify && shard.checked_inode != 0 && !file->is_fresh()) {
+    file = store->get(*shard.stored, true);  // another process has fetched it again meanwhile
+  }
+  if (const int64_t limit = id_limit; limit > 0) {
+    check_ids_of(shard, file->bytes().data(), join_uri(store->uri(), shard.stored->file), limit);
+  }
+  shard.checked_inode = file->inode();
+  return file;
+}
+
+void TokenDataset::State::open_folder(const std::string& folder, const std::string& split) {
+  const std::string index_path = folder + "/" + kIndexFileName;
+  const ShardIndex index = parse_shard_index(read_file(index_path, kMaxIndexBytes), index_path);
+  // Map the shards; their sizes must be those of the index.
+  for (const ShardEntry& entry : use_index(index, index_path, split)) {
     const std::string path = folder + "/" + entry.file;
     if (!path_exists(path)) {
       fail(ErrorCode::damaged, "{}: the file is missing; {} lists it with {} tokens", path,
@@ -152,10 +201,8 @@ void TokenDataset::State::open_folder(const std::string& folder, const std::stri
            size < expected ? "truncated file" : "bytes after the last token");
     }
     if (verify) shard.sha256 = entry.sha256;
-    signature += entry.sha256 + "\n";
     add(std::move(shard));
   }
-  fingerprint = sha256_hex(signature);
   // Read the tokenizer that made the shards, if they have one.
   if (index.tokenizer_sha256.empty()) return;
   const std::string tokenizer_path = folder + "/" + kTokenizerFileName;
@@ -180,8 +227,11 @@ void TokenDataset::State::open_bin(const std::string& path, const std::string& s
 
 TokenDataset TokenDataset::open(const std::string& path, const std::string& split, bool verify) {
   auto state = std::make_unique<State>();
-  if (is_directory(path) && path_exists(path + "/" + kIndexFileName)) {
-    state->open_folder(path, split, verify);
+  state->verify = verify;
+  if (is_store_uri(path)) {
+    state->open_store(path, split);
+  } else if (is_directory(path) && path_exists(path + "/" + kIndexFileName)) {
+    state->open_folder(path, split);
   } else {
     state->open_bin(path, split);
   }
@@ -224,42 +274,102 @@ std::string TokenDataset::fingerprint() const { return state_->fingerprint; }
 void TokenDataset::copy(uint64_t begin, std::span<int64_t> out) const {
   OSP_CHECK(begin <= state_->num_tokens && out.size() <= state_->num_tokens - begin,
             "tokens {} to {} of {}", begin, begin + out.size(), state_->num_tokens);
-  const auto after = std::upper_bound(
-      state_->shards.begin(), state_->shards.end(), begin,
-      [](uint64_t position, const MappedShard& shard) { return position < shard.begin; });
-  for (auto shard = after - 1; !out.empty(); ++shard) {
-    shard->verify();
-    const uint64_t first = begin - shard->begin;
-    const size_t count = std::min<uint64_t>(out.size(), shard->num_tokens - first);
+  for (size_t number = shard_at(begin); !out.empty(); ++number) {
+    const MappedShard& shard = state_->shards[number];
+    const auto copy = shard.stored ? state_->open_stored(shard) : nullptr;
+    if (!copy) shard.verify();
+    const std::byte* ids = copy ? copy->bytes().data() : shard.ids();
+    const uint64_t first = begin - shard.begin;
+    const size_t count = std::min<uint64_t>(out.size(), shard.num_tokens - first);
     if (state_->token_bytes == 2) {
-      copy_ids<uint16_t>(shard->ids(), first, out.first(count));
+      copy_ids<uint16_t>(ids, first, out.first(count));
     } else {
-      copy_ids<uint32_t>(shard->ids(), first, out.first(count));
+      copy_ids<uint32_t>(ids, first, out.first(count));
     }
     out = out.subspan(count);
     begin += count;
   }
 }
 
-void TokenDataset::check_ids(int64_t vocabulary) const {
-  for (const MappedShard& shard : state_->shards) {
-    if (&shard != &state_->shards.front()) leave_if_stopped("the data was checked");
-    const uint64_t bad = state_->token_bytes == 2
-                             ? first_bad_id<uint16_t>(shard.ids(), shard.num_tokens, vocabulary)
-                             : first_bad_id<uint32_t>(shard.ids(), shard.num_tokens, vocabulary);
-    if (bad == shard.num_tokens) {
-      shard.verify();
-      continue;
-    }
-    const int64_t id = state_->token_bytes == 2 ? load_id<uint16_t>(shard.ids(), bad)
-                                                : load_id<uint32_t>(shard.ids(), bad);
-    fail(
-        ErrorCode::damaged,
-        "{}: token {} (byte {}) has id {}, beyond the vocabulary of {}: wrong tokenizer or damaged "
-        "file",
-        shard.file ? shard.file->path() : "tokens in memory", bad,
-        shard.header_bytes + bad * static_cast<uint64_t>(state_->token_bytes), id, vocabulary);
+std::vector<int64_t> TokenDataset::first_tokens(uint64_t count) const {
+  constexpr uint64_t kPiece = uint64_t{1} << 24;
+  std::vector<int64_t> tokens(count == 0 ? num_tokens() : std::min(count, num_tokens()));
+  for (uint64_t begin = 0; begin < tokens.size(); begin += kPiece) {
+    if (begin > 0) leave_if_stopped("tokens were read");
+    copy(begin, std::span(tokens).subspan(begin, std::min(kPiece, tokens.size() - begin)));
   }
+  return tokens;
+}
+
+void TokenDataset::State::check_ids_of(const MappedShard& shard, const std::byte* ids,
+                                       const std::string& where, int64_t vocabulary_size) const {
+  const uint64_t bad = token_bytes == 2
+                           ? first_bad_id<uint16_t>(ids, shard.num_tokens, vocabulary_size)
+                           : first_bad_id<uint32_t>(ids, shard.num_tokens, vocabulary_size);
+  if (bad == shard.num_tokens) return;
+  const int64_t id = token_bytes == 2 ? load_id<uint16_t>(ids, bad) : load_id<uint32_t>(ids, bad);
+  fail(ErrorCode::damaged,
+       "{}: token {} (byte {}) has id {}, beyond the vocabulary of {}: wrong tokenizer or damaged "
+       "file",
+       where, bad, shard.header_bytes + bad * static_cast<uint64_t>(token_bytes), id,
+       vocabulary_size);
+}
+
+void TokenDataset::check_ids(int64_t vocabulary) const {
+  state_->id_limit = vocabulary;
+  for (const MappedShard& shard : state_->shards) {
+    if (shard.stored) continue;
+    if (&shard != &state_->shards.front()) leave_if_stopped("the data was checked");
+    state_->check_ids_of(shard, shard.ids(), shard.file ? shard.file->path() : "tokens in memory",
+                         vocabulary);
+    shard.verify();
+  }
+}
+
+size_t TokenDataset::num_shards() const { return state_->shards.size(); }
+
+size_t TokenDataset::shard_at(uint64_t token) const {
+  const auto after = std::upper_bound(
+      state_->shards.begin(), state_->shards.end(), token,
+      [](uint64_t position, const MappedShard& shard) { return position < shard.begin; });
+  return static_cast<size_t>(after - state_->shards.begin()) - 1;
+}
+
+uint64_t TokenDataset::shard_begin(size_t shard) const { return state_->shards[shard].begin; }
+
+uint64_t TokenDataset::shard_bytes(size_t shard) const {
+  return state_->shards[shard].num_tokens * static_cast<uint64_t>(state_->token_bytes);
+}
+
+void TokenDataset::fetch_shard(size_t shard) const {
+  if (state_->shards[shard].stored) state_->open_stored(state_->shards[shard]);
+}
+
+bool TokenDataset::is_stored() const { return state_->store.has_value(); }
+
+CacheLimit TokenDataset::cache_limit() const {
+  if (!is_stored()) return {};
+  const CacheOptions& options = state_->store->cache().options();
+  return {options.folder, options.max_bytes};
+}
+
+StoredState TokenDataset::stored_state() const {
+  StoredState found;
+  if (!is_stored()) return found;
+  for (size_t i = 0; i < num_shards(); ++i) {
+    const uint64_t bytes = shard_bytes(i);
+    const bool here = state_->store->is_here(*state_->shards[i].stored);
+    found.shards += 1;
+    found.num_bytes += bytes;
+    found.shards_here += here ? 1 : 0;
+    found.bytes_here += here ? bytes : 0;
+  }
+  return found;
+}
+
+bool names_token_shards(const std::string& path) {
+  if (is_store_uri(path)) return !has_text_name(uri_without_query(path));
+  return is_directory(path) || path.ends_with(".bin") || path.ends_with(kIndexFileName);
 }
 
 }  // namespace osp

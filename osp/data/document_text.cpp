@@ -4,12 +4,14 @@
 #include <vector>
 
 #include "osp/base/file.h"
+#include "osp/data/object_store.h"
 #include "osp/data/text_reader.h"
 #include "osp/data/text_reader_jsonl.h"
 
 namespace osp {
 
-bool has_documents(const std::string& path) {
+bool has_documents(const std::string& path_or_uri) {
+  const std::string path = uri_without_query(path_or_uri);
   for (const char* ending : {".jsonl", ".ndjson", ".parquet"}) {
     for (const char* packed : {"", ".gz", ".zst"}) {
       if (path.ends_with(std::string(ending) + packed)) return true;
@@ -20,7 +22,9 @@ bool has_documents(const std::string& path) {
 
 std::string read_document_text(const std::string& path, const std::string& field,
                                uint64_t max_bytes) {
-  if (!has_documents(path)) return read_file(path);
+  if (!has_documents(path)) {
+    return is_store_uri(path) ? ObjectStore(path).read("", size_t{1} << 40) : read_file(path);
+  }
   std::string text;
   bool first = true;
   const std::vector<TextInput> files = find_text_inputs({path}, "").files;

@@ -12,6 +12,8 @@
 #include <system_error>
 #include <vector>
 
+#include "osp/data/object_store.h"
+
 namespace osp::parquet_file {
 namespace {
 
@@ -40,7 +42,8 @@ RandomAccessFile unpack(const std::string& path, Compression compression) {
 }
 
 RandomAccessFile open_file(const std::string& path, Compression compression) {
-  if (compression != Compression::none) return unpack(path, compression);
+  // Its columns are read in small pieces, each of which would be a request to a store.
+  if (compression != Compression::none || is_store_uri(path)) return unpack(path, compression);
   auto opened = arrow::io::ReadableFile::Open(path);
   if (!opened.ok()) fail(ErrorCode::io, "{}: {}", path, opened.status().message());
   return std::move(opened).ValueUnsafe();

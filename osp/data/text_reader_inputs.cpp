@@ -12,6 +12,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/data/object_store.h"
 
 namespace osp {
 namespace {
@@ -47,7 +48,7 @@ bool strip_suffix(std::string& name, std::string_view suffix) {
 
 // Format and compression from a file's name; nothing if it has no known format and none is forced.
 std::optional<TextInput> classify(const std::string& path, std::optional<TextFormat> forced) {
-  std::string name = fs::path(path).filename().string();
+  std::string name = fs::path(uri_without_query(path)).filename().string();
   std::transform(name.begin(), name.end(), name.begin(), [](char c) {
     return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   });
@@ -61,7 +62,6 @@ std::optional<TextInput> classify(const std::string& path, std::optional<TextFor
                                   [&](const auto& entry) { return name.ends_with(entry.first); });
   if (!forced && found == kFormats.end()) return std::nullopt;
   input.format = forced ? *forced : found->second;
-  input.file_bytes = fs::file_size(path);
   return input;
 }
 
@@ -94,22 +94,48 @@ class InputCollector {
       }
       return;
     }
-    if (!add_file(path)) {
+    if (!add_file(path)) fail_nameless(path);
+  }
+  // A file of an object store, or all below a prefix.
+  void add_stored(const std::string& uri) {
+    if (uri_without_query(uri).find_first_of("*[") != std::string::npos) {
       fail(ErrorCode::usage,
-           "{}: its name says no format (.txt, .md, .dict, .jsonl, .ndjson, .parquet, each also "
-           "with "
-           ".gz, .dz or .zst): pass --format text, jsonl or parquet",
-           path);
+           "{}: patterns are for local files; name a file or a folder of the store", uri);
+    }
+    for (const StoredFile& file : ObjectStore(uri).list()) {
+      const std::string path = join_uri(uri, file.name);
+      if (("/" + file.name).find("/.") != std::string::npos) continue;
+      if (add_file(path, file.num_bytes)) continue;
+      if (file.name.empty()) fail_nameless(path);
+      result_.ignored.push_back(path);
     }
   }
   TextInputs take() { return std::move(result_); }
 
  private:
+  [[noreturn]] static void fail_nameless(const std::string& path) {
+    fail(ErrorCode::usage,
+         "{}: its name says no format (.txt, .md, .dict, .jsonl, .ndjson, .parquet, each also "
+         "with "
+         ".gz, .dz or .zst): pass --format text, jsonl or parquet",
+         path);
+  }
   bool add_file(const std::string& path) {
-    const std::optional<TextInput> input = classify(path, forced_);
+    std::optional<TextInput> input = classify(path, forced_);
     if (!input) return false;
-    if (seen_.insert(fs::canonical(path).string()).second) result_.files.push_back(*input);
+    input->file_bytes = fs::file_size(path);
+    add(*input, fs::canonical(path).string());
     return true;
+  }
+  bool add_file(const std::string& uri, uint64_t num_bytes) {
+    std::optional<TextInput> input = classify(uri, forced_);
+    if (!input) return false;
+    input->file_bytes = num_bytes;
+    add(*input, uri);
+    return true;
+  }
+  void add(const TextInput& input, const std::string& identity) {
+    if (seen_.insert(identity).second) result_.files.push_back(input);
   }
 
   std::optional<TextFormat> forced_;
@@ -118,6 +144,7 @@ class InputCollector {
 };
 
 void add_argument(const std::string& argument, InputCollector& collector) {
+  if (is_store_uri(argument)) return collector.add_stored(argument);
   if (path_exists(argument)) return collector.add_named(argument);
   const std::vector<std::string> matches = sorted_glob(argument);
   if (matches.empty()) {
@@ -138,6 +165,8 @@ std::vector<std::string> sorted_glob(const std::string& pattern) {
   std::sort(paths.begin(), paths.end());
   return paths;
 }
+
+bool has_text_name(const std::string& path) { return classify(path, std::nullopt).has_value(); }
 
 TextInputs find_text_inputs(const std::vector<std::string>& arguments, const std::string& format) {
   InputCollector collector(forced_format(format));

@@ -28,13 +28,17 @@ struct TextInputs {
 // Paths that match a pattern of * ? [ ], in the order of their bytes.
 std::vector<std::string> sorted_glob(const std::string& pattern);
 
+// True if the end of a file's name says a format (below).
+bool has_text_name(const std::string& path);
+
 // Expands files, folders (recursively, in the order of their paths' bytes) and globs, in the order
 // of `arguments`; a file that several of them name is read once. `format` is "text", "jsonl",
 // "parquet", or "" to choose by the name of each file:
 //   text       .txt .text .md .markdown .dict
 //   jsonl      .jsonl .ndjson
 //   parquet    .parquet
-// each also with .gz, .dz or .zst. Hidden files in folders and links to folders are omitted.
+// each also with .gz, .dz or .zst. Hidden files in folders and links to folders are omitted. A file
+// or folder may lie in an object store (s3://BUCKET/KEY, osp/data/object_store.h).
 // Error(io) for a link in a folder that leads nowhere.
 // Error(usage) if an argument stands for no file, or if a file named by itself has a name without a
 // known format.

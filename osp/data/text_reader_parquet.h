@@ -20,8 +20,9 @@ struct ParquetSink {
 };
 
 // Reads column `field` (string, large string, string view, binary, or a dictionary of one of them)
-// in batches of rows, so memory does not grow with the file. A compressed .parquet.gz is unpacked
-// into an unnamed temporary file first, since Parquet is read from its end. Error(damaged) naming
+// in batches of rows, so memory does not grow with the file. A compressed .parquet.gz and a
+// file of an object store are copied into an unnamed temporary file first, since Parquet is read
+// from its end. Error(damaged) naming
 // the file for files that Arrow refuses, Error(usage) naming the columns if there is no such one or
 // it is not text.
 void read_parquet(const std::string& path, Compression compression, const std::string& field,

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/data/object_store.h"
 
 namespace osp {
 namespace {
@@ -43,23 +44,28 @@ class PlainStream final : public ByteStream {
   uint64_t position_ = 0;
 };
 
+std::unique_ptr<ByteStream> open_plain(const std::string& path) {
+  if (is_store_uri(path)) return ObjectStore(path).open("");
+  return std::make_unique<PlainStream>(path);
+}
+
 // A piece of the packed file that the decompressor works on.
 class Input {
  public:
-  explicit Input(const std::string& path) : file_(path), buffer_(kInputBytes) {}
+  explicit Input(const std::string& path) : file_(open_plain(path)), buffer_(kInputBytes) {}
   // False at the end of the file.
   bool refill() {
-    size_ = file_.read(buffer_.data(), buffer_.size());
+    size_ = file_->read(buffer_.data(), buffer_.size());
     used_ = 0;
     return size_ > 0;
   }
   const char* data() const { return buffer_.data() + used_; }
   size_t available() const { return size_ - used_; }
   void use(size_t count) { used_ += count; }
-  uint64_t position() const { return file_.file_bytes_read() - available(); }
+  uint64_t position() const { return file_->file_bytes_read() - available(); }
 
  private:
-  PlainStream file_;
+  std::unique_ptr<ByteStream> file_;
   std::vector<char> buffer_;
   size_t size_ = 0, used_ = 0;
 };
@@ -168,7 +174,7 @@ std::unique_ptr<ByteStream> open_byte_stream(const std::string& path, Compressio
     case Compression::none:
       break;
   }
-  return std::make_unique<PlainStream>(path);
+  return open_plain(path);
 }
 
 }  // namespace osp

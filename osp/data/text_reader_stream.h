@@ -24,6 +24,7 @@ class ByteStream {
   virtual uint64_t file_bytes_read() const = 0;
 };
 
+// `path` is a file, or one of an object store (osp/data/object_store.h).
 std::unique_ptr<ByteStream> open_byte_stream(const std::string& path, Compression compression);
 
 }  // namespace osp

@@ -9,6 +9,7 @@
 #include "osp/base/file.h"
 #include "osp/data/dataset.h"
 #include "osp/data/document_text.h"
+#include "osp/data/object_store.h"
 
 namespace osp {
 namespace {
@@ -22,20 +23,21 @@ int64_t num_code_points(std::string_view text) {
 }
 
 bool has_shards(const std::string& data) {
-  return is_directory(data) || data.ends_with(".bin") || data.ends_with("index.json") ||
-         data.find_first_of("*?") != std::string::npos;
+  return names_token_shards(data) ||
+         (!is_store_uri(data) && data.find_first_of("*?") != std::string::npos);
 }
 
 TokenDataset open_held_out(const std::string& data) {
   const std::string index = "index.json";
   std::string folder = data;
-  if (data.ends_with(index)) folder = data.substr(0, data.size() - index.size()) + ".";
+  if (!is_store_uri(data) && data.ends_with(index))
+    folder = data.substr(0, data.size() - index.size()) + ".";
   return TokenDataset::open(folder, "validation");
 }
 
 void check_text_readable(const TokenSource& source, const std::string& data,
                          const std::string& model_dir) {
-  if (!path_exists(data)) {
+  if (!is_store_uri(data) && !path_exists(data)) {
     fail(ErrorCode::usage,
          "{}: no such file; --data takes token shards, or a file of text, JSON lines or Parquet",
          data);
@@ -61,10 +63,7 @@ void encode_text(TokenSource& source, const std::string& text, const std::string
 
 void read_shards(TokenSource& source, const std::string& data, int64_t max_tokens) {
   const TokenDataset dataset = open_held_out(data);
-  uint64_t count = dataset.num_tokens();
-  if (max_tokens > 0) count = std::min(count, static_cast<uint64_t>(max_tokens));
-  source.tokens.resize(count);
-  dataset.copy(0, source.tokens);
+  source.tokens = dataset.first_tokens(static_cast<uint64_t>(max_tokens));
   if (source.tokenizer && !dataset.tokenizer_json().empty() &&
       dataset.tokenizer_json() != source.tokenizer->json()) {
     source.warning =

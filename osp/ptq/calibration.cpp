@@ -12,6 +12,7 @@
 #include "osp/base/philox.h"
 #include "osp/data/dataset.h"
 #include "osp/data/document_text.h"
+#include "osp/data/object_store.h"
 #include "osp/ptq/python_random.h"
 #include "osp/tokenizer/tokenizer.h"
 
@@ -21,17 +22,13 @@ namespace {
 // The most that is read of JSON lines and Parquet: 128 windows of 2048 tokens need a tenth of it.
 constexpr size_t kMaxTextBytes = size_t{16} << 20;
 
-bool names_shards(const std::string& source) {
-  return is_directory(source) || source.ends_with(".bin") || source.ends_with("index.json");
-}
-
 std::vector<int64_t> read_shards(std::string source, const std::string& model_dir,
                                  std::string& warning) {
   const std::string index = "index.json";
-  if (source.ends_with(index)) source = source.substr(0, source.size() - index.size()) + ".";
+  if (!is_store_uri(source) && source.ends_with(index))
+    source = source.substr(0, source.size() - index.size()) + ".";
   const TokenDataset dataset = TokenDataset::open(source, "train");
-  std::vector<int64_t> tokens(dataset.num_tokens());
-  dataset.copy(0, tokens);
+  std::vector<int64_t> tokens = dataset.first_tokens(0);
   if (Tokenizer::exists(model_dir) && !dataset.tokenizer_json().empty() &&
       dataset.tokenizer_json() != Tokenizer::from_file(model_dir).json()) {
     warning = source +
@@ -42,7 +39,7 @@ std::vector<int64_t> read_shards(std::string source, const std::string& model_di
 
 std::vector<int64_t> encode_text(const std::string& source, const std::string& model_dir,
                                  const std::string& field) {
-  if (!path_exists(source)) {
+  if (!is_store_uri(source) && !path_exists(source)) {
     fail(ErrorCode::usage,
          "{}: no such file; --calibration takes token shards, or a file of text, JSON lines or "
          "Parquet",
@@ -95,7 +92,7 @@ Calibration read_calibration(const std::string& source, const std::string& model
                              const CalibrationOptions& options) {
   const int64_t length = std::min(options.length, context);
   std::string warning;
-  const std::vector<int64_t> tokens = names_shards(source)
+  const std::vector<int64_t> tokens = names_token_shards(source)
                                           ? read_shards(source, model_dir, warning)
                                           : encode_text(source, model_dir, options.text_field);
   const int64_t count = static_cast<int64_t>(tokens.size());

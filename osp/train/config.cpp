@@ -7,6 +7,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/json_text.h"
+#include "osp/data/object_store.h"
 #include "osp/ops/hadamard.h"
 #include "osp/optim/schedule.h"
 #include "osp/quant/bits.h"
@@ -39,6 +40,7 @@ Json without_paths(const FieldRef& field, Json value) {
 
 // "runs/wiki/" → "wiki".
 std::string last_part(std::string path) {
+  path = uri_without_query(path);
   while (path.size() > 1 && path.ends_with('/')) path.pop_back();
   return path.substr(path.rfind('/') + 1);
 }

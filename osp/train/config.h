@@ -33,8 +33,10 @@ struct DataSource {
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
     visit("name", self.name, "name in logs; the last part of the path if omitted");
-    visit("path", self.path, "folder written by `osp tokenize`, or .bin shards",
-          {.affects_results = false});
+    visit(
+        "path", self.path,
+        "folder written by `osp tokenize`, also s3:// or gs:// in an object store, or .bin shards",
+        {.affects_results = false});
     visit("weight", self.weight, Range{},
           "part of all sequences that is taken from here, relative to the other sources");
   }
@@ -45,17 +47,23 @@ struct DataConfig {
   std::vector<DataSource> sources;
   bool document_mask = false;
   bool verify = true;
+  int64_t shuffle_tokens = 0;
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
-    visit("path", self.path, "folder written by `osp tokenize`, or .bin shards",
-          {.affects_results = false});
+    visit(
+        "path", self.path,
+        "folder written by `osp tokenize`, also s3:// or gs:// in an object store, or .bin shards",
+        {.affects_results = false});
     visit("source", table_list(self.sources, "data.source"),
           "corpora to mix instead of data.path, each with path, weight and optionally name; "
           "[[data.source]] in the recipe");
     visit("document_mask", self.document_mask, "keep attention within a document");
     visit("verify", self.verify, "check the SHA-256 of every shard before it is used",
           {.affects_results = false});
+    visit("shuffle_tokens", self.shuffle_tokens, Range{0, 1e15},
+          "visit the data in blocks of so many consecutive tokens, shuffled inside and among each "
+          "other, so that few shards are in use at a time; 0 = shuffle all tokens as one block");
   }
 };
 

@@ -16,6 +16,8 @@
 #include "osp/base/memory.h"
 #include "osp/base/timing.h"
 #include "osp/data/batch.h"
+#include "osp/data/object_store.h"
+#include "osp/data/prefetch.h"
 #include "osp/ops/result_origin.h"
 #include "osp/optim/routing.h"
 #include "osp/optim/schedule.h"
@@ -172,6 +174,9 @@ class Run {
     TrainState& state = *state_;
     const TrainConfig& train = state.recipe.train;
     bool save_is_due = false;
+    const Slice own = own_sequences(state);
+    Prefetcher prefetcher(data_.train, batch_plan(state.recipe), own.first, own.count, state.step,
+                          train.steps);
     for (;;) {
       leave_if_asked();
       if (validate_if_due()) leave_if_asked(kPatience_s);
@@ -183,6 +188,7 @@ class Run {
       }
       const bool logged = due(state.step + 1, train.log_every) || state.step + 1 == train.steps;
       const StepReport report = train_step(state, data_.train, logged);
+      prefetcher.reached(state.step);
       if (log_) log_->step(report);
       ending_.reached(state.step);
     }
@@ -411,7 +417,7 @@ Recipe complete_recipe(const Recipe& recipe, Console& console) {
     return scheduled_recipe(recipe, TrainingData(recipe.data, false).vocabulary());
   }
   for (const DataSource& source : sources_of(recipe.data)) {
-    if (path_exists(source.path)) continue;
+    if (is_store_uri(source.path) || path_exists(source.path)) continue;
     console.warn(
         "data.{} {} does not exist: the vocabulary is the recipe's, and nothing is known "
         "of the data",
@@ -439,7 +445,7 @@ Json dry_run(const Recipe& recipe, int64_t ranks, Console& console) {
   TrainingData data(recipe.data, recipe.train.validation_tokens > 0);
   const Recipe complete = scheduled_recipe(recipe, data.vocabulary());
   const Routing routing = routing_of(complete);
-  data.check(complete);
+  data.check(complete, false);
   check_ranks(ranks, complete, routing);
   check_memory(complete, routing, ranks, console);
   Json described = describe_run(complete, ranks);

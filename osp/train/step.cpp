@@ -69,14 +69,6 @@ double run_micro_batches(TrainState& state, const BatchTensors& batch, Slice sli
   return loss_sum.item<double>();
 }
 
-// The sequences of the groups that this rank has.
-Slice own_sequences(const TrainState& state, int64_t num_sequences) {
-  const GroupRun own = state.own_groups();
-  const Slice head = group_slice(num_sequences, own.first, state.groups()),
-              last = group_slice(num_sequences, own.first + own.count - 1, state.groups());
-  return {head.first, last.first + last.count - head.first};
-}
-
 // Adds one number per group of all ranks in the order of the groups.
 double sum_of_groups(const TrainState& state, std::vector<double> of_own) {
   const int64_t ranks = state.ranks.size(), groups = state.groups();
@@ -106,7 +98,7 @@ std::optional<double> accumulate_gradients(TrainState& state, const Mixture& dat
   const Recipe& recipe = state.recipe;
   const BatchPlan plan = batch_plan(recipe);
   const GroupRun own = state.own_groups();
-  const Slice share = own_sequences(state, plan.sequences_per_step);
+  const Slice share = own_sequences(state);
 
   // Clear the gradients of the last step; let optimizers and quantizers attach to this
   // one's passes.
@@ -119,7 +111,11 @@ std::optional<double> accumulate_gradients(TrainState& state, const Mixture& dat
   const Batch batch =
       read_batch(data, plan, state.step, share.first, share.count, recipe.data.document_mask);
   report.data_seconds = seconds_since(start);
-  const int64_t scored = state.ranks.sum(num_scored(batch));
+  // Another rank may have to fetch a shard first.
+  const bool fetches = std::ranges::any_of(
+      data.sources(), [](const MixtureSource& source) { return source.data->is_stored(); });
+  const Ranks patient = fetches ? state.ranks.patient(kPatience_s) : state.ranks;
+  const int64_t scored = patient.sum(num_scored(batch));
   if (scored == 0) return std::nullopt;
 
   // Run the groups one after the other, and add their gradients in the fixed tree. In the last
@@ -326,10 +322,21 @@ void update_weights(TrainState& state, const ValuesOf& values_of, bool measure,
 
 }  // namespace
 
+Slice own_sequences(const TrainState& state) {
+  const int64_t num_sequences = sequences_per_step(state.recipe);
+  const GroupRun own = state.own_groups();
+  const Slice head = group_slice(num_sequences, own.first, state.groups()),
+              last = group_slice(num_sequences, own.first + own.count - 1, state.groups());
+  return {head.first, last.first + last.count - head.first};
+}
+
 BatchPlan batch_plan(const Recipe& recipe) {
+  // A block is whole windows, at least one.
+  const int64_t tokens = recipe.data.shuffle_tokens, context = recipe.model.context;
   return {.seed = uint64_t(recipe.run.seed),
-          .context = recipe.model.context,
-          .sequences_per_step = sequences_per_step(recipe)};
+          .context = context,
+          .sequences_per_step = sequences_per_step(recipe),
+          .block_windows = uint64_t(tokens == 0 ? 0 : std::max<int64_t>(tokens / context, 1))};
 }
 
 StepReport train_step(TrainState& state, const Mixture& data, bool measure) {

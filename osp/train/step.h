@@ -32,6 +32,9 @@ struct Slice {
 };
 Slice group_slice(int64_t num_sequences, int64_t group, int64_t num_groups);
 
+// The sequences of the groups that this rank has.
+Slice own_sequences(const TrainState& state);
+
 // The order in which the recipe's run visits its data.
 BatchPlan batch_plan(const Recipe& recipe);
 

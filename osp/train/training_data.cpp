@@ -7,6 +7,8 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/sha256.h"
+#include "osp/data/object_cache.h"
+#include "osp/data/object_store.h"
 #include "osp/train/step.h"
 #include "osp/train/validation.h"
 
@@ -53,6 +55,37 @@ void check_tokenizers(const DataConfig& config, const std::vector<TokenDataset>&
   }
 }
 
+// Bytes of the shards that are in use at the same time: those of a block and of the next, or all.
+uint64_t bytes_in_use(const TokenDataset& data, const BatchPlan& plan) {
+  uint64_t largest = 0;
+  for (size_t shard = 0; shard < data.num_shards(); ++shard) {
+    largest = std::max(largest, data.shard_bytes(shard));
+  }
+  const double of_block =
+      static_cast<double>(plan.block_windows) * static_cast<double>(plan.context) *
+      static_cast<double>(data.num_bytes()) / static_cast<double>(data.num_tokens());
+  const double of_all = static_cast<double>(data.num_bytes());
+  if (plan.block_windows == 0) return data.num_bytes();
+  return static_cast<uint64_t>(std::min(of_all, of_block + 2 * static_cast<double>(largest)));
+}
+
+// A cache that is too small would fetch the same shards again and again.
+void check_cache(const std::vector<TokenDataset>& sets, const BatchPlan& plan) {
+  uint64_t needed = 0;
+  CacheLimit limit;
+  for (const TokenDataset& set : sets) {
+    if (!set.is_stored()) continue;
+    needed += bytes_in_use(set, plan);
+    limit = set.cache_limit();
+  }
+  if (needed <= limit.max_bytes) return;
+  fail(ErrorCode::usage,
+       "training takes its sequences from {} of shards at a time, and the cache at {} may hold {}: "
+       "raise {}, or set data.shuffle_tokens, so that fewer shards are in use at a time",
+       format_bytes(static_cast<double>(needed)), limit.folder,
+       format_bytes(static_cast<double>(limit.max_bytes)), kCacheSizeVariable);
+}
+
 }  // namespace
 
 TrainingData::TrainingData(const DataConfig& config, bool with_validation)
@@ -81,14 +114,20 @@ std::string TrainingData::fingerprint() const {
   return sha256_hex(all);
 }
 
-void TrainingData::check(const Recipe& recipe) {
+void TrainingData::check(const Recipe& recipe, bool fetch) {
+  const BatchPlan plan = batch_plan(recipe);
+  const auto is_stored = [](const TokenDataset& set) { return set.is_stored(); };
+  const bool any_stored = std::ranges::any_of(train_sets, is_stored);
   for (const TokenDataset& set : train_sets) set.check_ids(recipe.model.vocabulary);
   // Names a source that is too small before there is a run.
-  read_batch(train, batch_plan(recipe), 0, 0, 1, recipe.data.document_mask);
+  check_sources(train, plan, recipe.data.document_mask);
+  check_cache(train_sets, plan);
   if (validation) {
     for (const TokenDataset& set : validation_sets) set.check_ids(recipe.model.vocabulary);
-    validation_slice = read_validation(recipe, *validation);
+    if (fetch || !any_stored) validation_slice = read_validation(recipe, *validation);
   }
+  // A store that gives no shard is met before there is a run.
+  if (fetch && any_stored) read_batch(train, plan, 0, 0, 1, recipe.data.document_mask);
   if (recipe.train.sample_every > 0 && !tokenizer) {
     fail(ErrorCode::usage,
          "train.sample_every needs a tokenizer, and the data at {} has none: set it to 0",
@@ -97,8 +136,9 @@ void TrainingData::check(const Recipe& recipe) {
 }
 
 bool data_exists(const DataConfig& config) {
-  return std::ranges::all_of(sources_of(config),
-                             [](const DataSource& source) { return path_exists(source.path); });
+  return std::ranges::all_of(sources_of(config), [](const DataSource& source) {
+    return is_store_uri(source.path) || path_exists(source.path);
+  });
 }
 
 Json describe_sources(const TrainingData& data, const Recipe& recipe) {
@@ -118,6 +158,20 @@ Json describe_sources(const TrainingData& data, const Recipe& recipe) {
          {"share", data.train.share(k)},
          {"tokens_taken", taken[k] * static_cast<uint64_t>(recipe.model.context)},
          {"epochs", windows > 0 ? Json(static_cast<double>(taken[k]) / windows) : Json()}});
+    if (!data.train_sets[k].is_stored()) continue;
+    StoredState stored = data.train_sets[k].stored_state();
+    if (!data.validation_sets.empty()) {
+      const StoredState held_out = data.validation_sets[k].stored_state();
+      stored.shards += held_out.shards;
+      stored.num_bytes += held_out.num_bytes;
+      stored.shards_here += held_out.shards_here;
+      stored.bytes_here += held_out.bytes_here;
+    }
+    described.back()["stored"] = {{"shards", stored.shards},
+                                  {"bytes", stored.num_bytes},
+                                  {"shards_to_fetch", stored.shards - stored.shards_here},
+                                  {"bytes_to_fetch", stored.num_bytes - stored.bytes_here},
+                                  {"cache", data.train_sets[k].cache_limit().folder}};
   }
   return described;
 }
@@ -134,6 +188,13 @@ std::string sources_text(const Json& sources) {
                         name.empty() ? ""
                                      : fmt::format(" ({}, {:.1f} % of the sequences)", name,
                                                    100 * source["share"].get<double>()));
+    if (!source.contains("stored")) continue;
+    const Json& stored = source["stored"];
+    text += fmt::format("{:<20}{} of {} shards, {} of {}, into {}\n", "to fetch",
+                        stored["shards_to_fetch"].get<int64_t>(), stored["shards"].get<int64_t>(),
+                        format_bytes(stored["bytes_to_fetch"].get<double>()),
+                        format_bytes(stored["bytes"].get<double>()),
+                        stored["cache"].get<std::string>());
   }
   return text;
 }
