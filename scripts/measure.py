@@ -172,9 +172,8 @@ def peak_of(words: list[str]) -> int:
     """Most bytes of memory that a command, or one of the processes that it starts, has held."""
     print("measure:", " ".join(words), file=sys.stderr, flush=True)
     with open(os.devnull, "w") as nowhere:
-        process = subprocess.Popen(
-            words, cwd=ROOT, stdout=nowhere, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "python")}
+        process = subprocess.Popen(words, cwd=ROOT, stdout=nowhere, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
