@@ -9,8 +9,8 @@
 
 namespace osp {
 
-// True if `path` names token shards and not a text: a folder, also in an object store, a .bin file or
-// index.json.
+// True if `path` names token shards and not a text: a folder, also in an object store, a .bin file
+// or index.json.
 bool names_token_shards(const std::string& path);
 
 // What a data set that lies in an object store has in this machine's cache.

@@ -266,7 +266,8 @@ bool write_part(int descriptor, const std::string& part, const CacheEntry& entry
 
 }  // namespace
 
-// Fills the locked file: twice, if need be, since what comes over a network may be damaged on its way.
+// Fills the locked file: twice, if need be, since what comes over a network may be damaged on its
+// way.
 void ObjectCache::fetch_into(int descriptor, const CacheEntry& entry, const std::string& what,
                              const Fetch& fetch) const {
   const std::string part = path_of(entry) + kPart;

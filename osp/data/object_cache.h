@@ -28,8 +28,8 @@ struct CacheOptions {
   uint64_t max_bytes = 0;
 };
 
-// OSP_CACHE, or osp below XDG_CACHE_HOME or ~/.cache; OSP_CACHE_SIZE ("20GB"), or 50 GB. Error(usage)
-// for a size that is none, or if no folder can be told.
+// OSP_CACHE, or osp below XDG_CACHE_HOME or ~/.cache; OSP_CACHE_SIZE ("20GB"), or 50 GB.
+// Error(usage) for a size that is none, or if no folder can be told.
 CacheOptions cache_options();
 
 // The content that a copy must have.
@@ -71,8 +71,8 @@ class ObjectCache {
 
   const CacheOptions& options() const { return options_; }
   bool has(const CacheEntry& entry) const;
-  // The copy, fetched by `fetch` unless it is there; `what` is its name in errors. Error(damaged) if
-  // what was fetched twice does not have the hash; Error(usage) if the limit has no room for it
+  // The copy, fetched by `fetch` unless it is there; `what` is its name in errors. Error(damaged)
+  // if what was fetched twice does not have the hash; Error(usage) if the limit has no room for it
   // beside what other processes have open; Error(io) where the disk has none. Thread-safe.
   std::unique_ptr<CachedFile> get(const CacheEntry& entry, const std::string& what,
                                   const Fetch& fetch) const;

@@ -14,7 +14,6 @@
 #include "osp/base/sha256.h"
 #include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
-#include "osp/data/object_store.h"
 
 namespace osp {
 namespace {
@@ -202,16 +201,6 @@ TEST(CacheOptions, ComeFromTheEnvironment) {
   setenv("XDG_CACHE_HOME", "/caches", 1);
   EXPECT_EQ(cache_options().folder, "/caches/osp");
   unsetenv("XDG_CACHE_HOME");
-}
-
-TEST(StoreUri, NamesAreJoinedBeforeTheQuery) {
-  EXPECT_TRUE(is_store_uri("s3://b/x") && is_store_uri("gs://b/x"));
-  EXPECT_FALSE(is_store_uri("/s3://b") || is_store_uri("s3/b") || is_store_uri("https://b"));
-  EXPECT_EQ(join_uri("s3://b/tokens/?region=x", "a.u16"), "s3://b/tokens/a.u16?region=x");
-  EXPECT_EQ(join_uri("gs://b", "a"), "gs://b/a");
-  EXPECT_EQ(join_uri("s3://", ""), "s3://");
-  EXPECT_EQ(uri_without_query("s3://b/a.txt?x=/y"), "s3://b/a.txt");
-  EXPECT_EQ(uri_without_query("what?.txt"), "what?.txt");
 }
 
 }  // namespace

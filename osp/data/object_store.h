@@ -1,6 +1,6 @@
 // Files in an object store (S3 and what speaks its protocol, Google Cloud Storage): the names below
-// a URI, and their bytes. What is wrong with a store becomes an Error in one sentence; every request
-// ends after a bounded time.
+// a URI, and their bytes. What is wrong with a store becomes an Error in one sentence; every
+// request ends after a bounded time.
 //
 //   s3://BUCKET/KEY?region=us-east-1&endpoint_override=HOST:PORT&scheme=http
 //   gs://BUCKET/KEY, gs://anonymous@BUCKET/KEY

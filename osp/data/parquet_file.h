@@ -45,8 +45,9 @@ Value value_or_fail(arrow::Result<Value> result, const std::string& path) {
   return std::move(result).ValueUnsafe();
 }
 
-// A reader in batches of few rows, so that memory does not grow with the file. A compressed file, or
-// one of an object store, is copied into an unnamed temporary file first. May throw Arrow's exceptions (see guarded).
+// A reader in batches of few rows, so that memory does not grow with the file. A compressed file,
+// or one of an object store, is copied into an unnamed temporary file first. May throw Arrow's
+// exceptions (see guarded).
 std::unique_ptr<parquet::arrow::FileReader> open(const std::string& path, Compression compression);
 
 // The text of row `row` of an array of any text type; false for null. Throws Arrow's exceptions.

@@ -1,5 +1,5 @@
-// Token shards in an object store (osp/data/object_store.h): the folder's index, and its shards, each
-// of which is fetched whole into the cache of this machine (osp/data/object_cache.h).
+// Token shards in an object store (osp/data/object_store.h): the folder's index, and its shards,
+// each of which is fetched whole into the cache of this machine (osp/data/object_cache.h).
 //
 // Tested by tests/python/test_object_stores.py.
 #pragma once
@@ -17,8 +17,8 @@ namespace osp {
 
 class StoredShards {
  public:
-  // `uri` is a folder with index.json, or that file. Lists the folder and reads the index; errors as
-  // ObjectStore's and parse_shard_index()'s, Error(usage) if there is no index.
+  // `uri` is a folder with index.json, or that file. Lists the folder and reads the index; errors
+  // as ObjectStore's and parse_shard_index()'s, Error(usage) if there is no index.
   explicit StoredShards(const std::string& uri);
 
   const std::string& uri() const { return store_.uri(); }

@@ -37,8 +37,8 @@ struct TrainingData {
   std::string fingerprint() const;
 
   // Looks at all ids, and reads the validation slice. Error(usage) for a source that is too small
-  // for the recipe's context, samples without a tokenizer, or a cache (osp/data/object_cache.h) that
-  // holds less than is shuffled together; Error(damaged) from TokenDataset::check_ids(). With
+  // for the recipe's context, samples without a tokenizer, or a cache (osp/data/object_cache.h)
+  // that holds less than is shuffled together; Error(damaged) from TokenDataset::check_ids(). With
   // fetch = false nothing is fetched from object stores: there is no validation slice then.
   void check(const Recipe& recipe, bool fetch = true);
 };
@@ -48,8 +48,8 @@ struct TrainingData {
 bool data_exists(const DataConfig& config);
 
 // Per source: name, path, its tokens, share of the sequences, and the tokens and epochs that a run
-// of `recipe` (resolved) takes of it; of one in an object store, how many bytes of its shards are to
-// be fetched.
+// of `recipe` (resolved) takes of it; of one in an object store, how many bytes of its shards are
+// to be fetched.
 Json describe_sources(const TrainingData& data, const Recipe& recipe);
 // describe_sources() as lines of text, one per source.
 std::string sources_text(const Json& sources);
