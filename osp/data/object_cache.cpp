@@ -62,6 +62,22 @@ struct stat status_of_open(int descriptor, const std::string& path) {
   return status;
 }
 
+// Holds the lock of the cache's room: while one lives, no other process takes room or gives a file
+// its final name, so that a list of the files is complete.
+class RoomLock {
+ public:
+  explicit RoomLock(const std::string& folder)
+      : RoomLock(folder + "/" + kRoomLock, O_RDWR | O_CREAT) {}
+
+ private:
+  RoomLock(const std::string& path, int flags) : file_(path, flags) {
+    if (file_.get() < 0 || ::flock(file_.get(), LOCK_EX) != 0) {
+      fail(ErrorCode::io, "{}: cannot lock: {}", path, reason(errno));
+    }
+  }
+  OpenFile file_;
+};
+
 bool try_lock(int descriptor, int kind) { return ::flock(descriptor, kind | LOCK_NB) == 0; }
 
 // A file of the cache's folder that may be removed.
@@ -193,11 +209,7 @@ int ObjectCache::lock_part(const std::string& part) const {
 // Removes unused copies until there is room beside them, and takes it: the file has its final size
 // from the beginning. Returns the bytes that are in the way, 0 if none.
 uint64_t ObjectCache::take_room(int descriptor, const std::string& part, uint64_t num_bytes) const {
-  const std::string lock_path = options_.folder + "/" + kRoomLock;
-  const OpenFile lock(lock_path, O_RDWR | O_CREAT);
-  if (lock.get() < 0 || ::flock(lock.get(), LOCK_EX) != 0) {
-    fail(ErrorCode::io, "{}: cannot lock: {}", lock_path, reason(errno));
-  }
+  const RoomLock lock(options_.folder);
   if (::ftruncate(descriptor, 0) != 0) fail(ErrorCode::io, "{}: {}", part, reason(errno));
   const std::vector<Candidate> files = files_of(options_.folder);
   uint64_t others = 0;
@@ -299,6 +311,7 @@ std::unique_ptr<CachedFile> ObjectCache::get(const CacheEntry& entry, const std:
       }
       try {
         fetch_into(file.get(), entry, what, fetch);
+        const RoomLock lock(options_.folder);
         rename_path(part, path);
       } catch (...) {
         ::unlink(part.c_str());

@@ -1,7 +1,9 @@
 // The cache of files from object stores: what is believed, what is removed, and who fetches.
 #include "osp/data/object_cache.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -164,13 +166,18 @@ TEST_F(Cache, ManyInASmallCacheAllGetWhatTheyNeedAndTheLimitHolds) {
   uint64_t largest = 0;
   std::thread watcher([&] {
     while (!done) {
+      // As who takes room does: with the lock, so that what is listed was there at one time.
       uint64_t sum = 0;
       std::error_code error;
+      const int lock = ::open((folder / "cache/room.lock").c_str(), O_RDWR | O_CREAT, 0644);
+      if (lock < 0 || ::flock(lock, LOCK_EX) != 0) continue;  // the cache is not made yet
       for (const auto& entry : std::filesystem::directory_iterator(folder / "cache", error)) {
         const uint64_t size = entry.file_size(error);
         if (!error) sum += size;
       }
+      ::close(lock);
       largest = std::max(largest, sum);
+      std::this_thread::sleep_for(1ms);  // the others want the lock, too
     }
   });
   for (int i = 0; i < 4; ++i) {
