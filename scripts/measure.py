@@ -114,6 +114,44 @@ def engine(options: argparse.Namespace) -> dict:
     return {"rounds": rounds}
 
 
+# Ways to run the demo's models with few bits: words for `osp quantize`.
+FEW_BITS = {
+    "W4A4KV4, rtn": ["--method", "rtn", "--bits", "4-4-4"],
+    "W4A4KV4, quarot+gptq": ["--method", "quarot+gptq", "--bits", "4-4-4", "--calibration", "TOKENS"],
+    "W4A8KV4, rtn": ["--method", "rtn", "--bits", "4-8-4"],
+}
+
+
+def engine_quality(_: argparse.Namespace) -> dict:
+    """Perplexity and bits per byte of the demo's models in integers, beside 16 bits and Q4_0."""
+    tokens = ROOT / "runs" / "demo" / "tokens"
+    rows, machine = [], {}
+    for title, name in (("OSP", "osp-1"), ("Adam", "adam-1")):
+        model = ROOT / "runs" / "demo" / name / "model"
+        if not (model / "config.json").exists():
+            sys.exit("measure: engine-quality needs the demo's models: run scripts/demo.sh first")
+        with tempfile.TemporaryDirectory() as temporary:
+            half = Path(temporary) / "q4_0.gguf"
+            run(OSP, "export", model, "--format", "gguf", "--dtype", "q4_0", "--out", half, "--quiet")
+            ways = {"16 bits": model, "Q4_0, its weights alone": half}
+            for way, words in FEW_BITS.items():
+                ways[way] = Path(temporary) / way.replace(", ", "-")
+                words = [str(tokens) if word == "TOKENS" else word for word in words]
+                run(OSP, "quantize", model, *words, "--out", ways[way], "--quiet")
+            for way, file in ways.items():
+                found = run_json(OSP, "eval", file, "--data", tokens, "--json", "--quiet")
+                one = found["results"][0]
+                rows.append([title, way, one["perplexity"], one["bits_per_byte"]])
+                machine = {key: found[key] for key in ("machine", "instruction_set", "tensor_library")}
+    columns = [
+        {"title": "model"},
+        {"title": "numbers"},
+        {"title": "perplexity", "align": "right", "format": "{:.2f}"},
+        {"title": "bits per byte", "align": "right", "format": "{:.3f}"},
+    ]
+    return {"columns": columns, "rows": rows, **machine}
+
+
 TASKS = ("arc_easy,arc_challenge,commonsense_qa,hellaswag,mmlu,openbookqa,piqa,siqa,winogrande,"
          "trivia_qa,gsm8k")  # fmt: skip
 
@@ -183,7 +221,7 @@ def peak_of(words: list[str]) -> int:
 
 def planned_memory(_: argparse.Namespace) -> dict:
     """The estimate of a dry run beside the peak of a process in three steps that save a checkpoint."""
-    runs, machine = [], {}
+    rows, machine = [], {}
     for name, ranks in PLANNED:
         settings = {**PLANNED_SETTINGS, "train.reduction_groups": ranks}
         words = ["train", f"recipes/{name}.toml", "--ranks", str(ranks), "--quiet"]
@@ -199,8 +237,18 @@ def planned_memory(_: argparse.Namespace) -> dict:
                 start = json.loads(log.readline())
         machine = {key: start[key] for key in ("machine", "instruction_set", "tensor_library")}
         estimate = described["memory_bytes"]
-        runs.append({"recipe": name, "ranks": ranks, "estimate": estimate, "peak_memory_bytes": peak})
-    return {"runs": runs, "settings": PLANNED_SETTINGS, **machine}
+        saved, total = estimate["snapshot"] / 1e6, estimate["total"] / 1e6
+        rows.append([f"`recipes/{name}.toml`", ranks, total, saved, peak / 1e6, 1e6 * total / peak])
+    number = {"align": "right", "format": "{:,.0f}"}
+    columns = [
+        {"title": "recipe"},
+        {"title": "ranks", "align": "right", "format": "{}"},
+        {"title": "estimate, MB", **number},
+        {"title": "of it a save, MB", **number},
+        {"title": "peak of a process, MB", **number},
+        {"title": "ratio", "align": "right", "format": "{:.2f}"},
+    ]
+    return {"columns": columns, "rows": rows, "settings": PLANNED_SETTINGS, **machine}
 
 
 FLOAT_BITS = "16-16-16,4-4-16,mxfp4-mxfp4-16,nvfp4-nvfp4-16,4-4-4,nvfp4-nvfp4-fp8"
@@ -233,6 +281,7 @@ MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "optim-125m": ("a step of every optimizer on 125M parameters beside PyTorch's", optimizers),
     "ranks": ("two ranks that train the demo's model beside PyTorch's; limited networks need root", ranks),
     "engine": ("SmolLM2 quantized, in integers, beside llama.cpp, ik_llama.cpp and OpenVINO", engine),
+    "engine-quality": ("what few bits cost the demo's models on the integer engine", engine_quality),
     "float-formats": ("the demo's models in MXFP4, NVFP4 and INT4, and their outlier tax", float_formats),
     "memory": ("the memory that a dry run estimates beside the peak of twelve runs", planned_memory),
     "watching": ("what watching outliers costs during training", watching),

@@ -5,8 +5,9 @@
 
 A table stands between the lines `<!-- measured: NAME -->` and `<!-- end of measured -->`. NAME is one of
 TABLES below, which are made of the results of scripts/measure.sh, of the demo and of the races, or a file
-docs/measured/NAME.json that holds the table itself: numbers as its command printed them, before results were
-kept whole (`stated`). --check changes nothing and ends with status 1 if a table is not that of its file.
+docs/measured/NAME.json that holds the table itself (`stated`): as a measurement has made it, or numbers as
+their command printed them, before results were kept whole. --check changes nothing and ends with status 1 if
+a table is not that of its file.
 """
 
 import argparse
@@ -230,26 +231,6 @@ def gptq() -> str:
     return table(header, rows) + "\n\n" + provenance([one], one["result"])
 
 
-def planned_memory() -> str:
-    one = load("memory")
-    rows = []
-    for run in one["result"]["runs"]:
-        estimate, peak = run["estimate"]["total"], run["peak_memory_bytes"]
-        saved = run["estimate"]["snapshot"]
-        rows.append(
-            [
-                f"`recipes/{run['recipe']}.toml`",
-                str(run["ranks"]),
-                f"{estimate / 1e6:,.0f}",
-                f"{saved / 1e6:,.0f}",
-                f"{peak / 1e6:,.0f}",
-                f"{estimate / peak:.2f}",
-            ]
-        )
-    header = ["recipe", "ranks", "estimate, MB", "of it a save, MB", "peak of a process, MB", "ratio"]
-    return table(header, rows) + "\n\n" + provenance([one], one["result"])
-
-
 def float_formats() -> str:
     one = load("float-formats")
     models = one["result"]["models"]
@@ -447,7 +428,6 @@ TABLES = {
     "gptq": gptq,
     "ranks": ranks,
     "float-formats": float_formats,
-    "memory": planned_memory,
     "watching": watching,
     "equality": equality,
     "equality-texts": equality_texts,
@@ -464,6 +444,8 @@ def table_of(name: str, path: Path) -> str:
     if name in TABLES:
         return TABLES[name]()
     one = load(name) or {}
+    if "columns" in one.get("result", {}):
+        return stated(one["result"]) + "\n\n" + provenance([one], one["result"])
     if "columns" not in one:
         names = [*TABLES, *(file.stem for file in sorted(MEASURED.glob("*.json")))]
         sys.exit(f"{path}: {name} is no table; known are {', '.join(names)}")
