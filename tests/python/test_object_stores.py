@@ -432,9 +432,11 @@ def test_training_does_not_wait_for_shards_that_come_in_time(s3, train, local_to
     steps = [line for line in metrics(tmp_path / "run") if line["kind"] == "step"]
     fetched = s3.proxy.gets("train-00003.u16")
     assert len(steps) == 160 and len(fetched) == 1
-    # The wire needed a large part of the run's time, reading none of it.
-    wire = sum(path.stat().st_size for path in local_tokens.glob("train-*")) / s3.proxy.bytes_per_s
-    waited = [line["data_share"] for line in steps]
-    assert wire > 0.08 * steps[-1]["seconds"]
-    # Steps take some hundredths of a second here; without what is fetched ahead the share is 4.7 %.
-    assert sum(waited) / len(waited) < 0.02
+    # A step that finds its shard missing waits for the wire, a tenth of a second, whatever else the machine
+    # does: one for each of the shards, if none were fetched ahead.
+    wire = [path.stat().st_size / s3.proxy.bytes_per_s for path in local_tokens.glob("train-*")]
+    times = [0.0, *(line["seconds"] for line in steps)]
+    waits = [
+        line["data_share"] * (line["seconds"] - before) for line, before in zip(steps, times, strict=False)
+    ]
+    assert len(wire) > 6 and sum(wait > 0.5 * max(wire) for wait in waits) < len(wire) / 2
