@@ -56,16 +56,21 @@ def ranks(options: argparse.Namespace) -> dict:
     return run_json(OSP, "bench", "ranks", "--model", "demo", "--repetitions", options.rounds + 1, "--json")
 
 
-def engine_folders(scratch: Path) -> dict:
-    """Folders of SmolLM2 by name, and llama.cpp's file of it."""
+def plain_folder(scratch: Path) -> Path:
+    """SmolLM2 as a plain model folder."""
+    plain = scratch / "smollm2"
+    run(OSP, "export", smollm2_file(), "--format", "hf", "--out", plain, "--quiet")
+    return plain
+
+
+ENGINE_BITS = {"W4A4KV4": "4-4-4", "W4A8KV4": "4-8-4", "W4A16KV16": "4-16-16", "W8A8KV8": "8-8-8"}
+
+
+def engine_folders(scratch: Path, bits_by_name: dict) -> dict:
+    """Panels of SmolLM2 at these bits by name."""
     model = smollm2_file()
     folders = {}
-    for name, bits in (
-        ("W4A4KV4", "4-4-4"),
-        ("W4A8KV4", "4-8-4"),
-        ("W4A16KV16", "4-16-16"),
-        ("W8A8KV8", "8-8-8"),
-    ):
+    for name, bits in bits_by_name.items():
         method = "quarot+rtn" if bits == "4-4-4" else "rtn"
         run(OSP, "quantize", model, "--method", method, "--bits", bits, "--out", scratch / name, "--quiet")
         panels = scratch / (name + "-panels")
@@ -74,11 +79,26 @@ def engine_folders(scratch: Path) -> dict:
     return folders
 
 
+def engine_rounds(folders: dict, peers: dict, rounds: int) -> dict:
+    """osp on each folder and the peers in turn, with one and two threads."""
+    rows = []
+    for number in range(rounds):
+        for threads in (1, 2):
+            row = {"round": number + 1, "threads": threads, "sides": {}}
+            for name, folder in folders.items():
+                row["sides"][f"osp {name}"] = run_json(
+                    OSP, "bench", "run", folder, "--threads", threads, "--sequences", "4,8", "--json"
+                )
+            for name, words in peers.items():
+                row["sides"][name] = run_json(*words, "--threads", threads)
+            rows.append(row)
+    return {"rounds": rows}
+
+
 def engine(options: argparse.Namespace) -> dict:
-    """osp and its peers in turn, with one and two threads."""
+    """osp beside llama.cpp, its fork and OpenVINO, from the GGUF file that osp writes."""
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
-        folders = engine_folders(scratch)
         peers = {}
         if options.peers:
             peer = [options.peers, "bench/peers/run_peer.py", "--engine"]
@@ -91,27 +111,21 @@ def engine(options: argparse.Namespace) -> dict:
                 "ik_llama.cpp": [*peer, "ik_llama_cpp", file],
                 "OpenVINO": [*peer, "openvino", file],
             }
-        if options.onnxruntime:
-            plain, built = scratch / "plain", scratch / "onnx"
-            run(OSP, "export", smollm2_file(), "--format", "hf", "--out", plain, "--quiet")
-            run(options.onnxruntime, "-m", "onnxruntime_genai.models.builder", "-i", plain, "-o", built,
-                "-p", "int4", "-e", "cpu", "-c", scratch, "--extra_options", "int4_accuracy_level=4",
-                "int4_block_size=32")  # fmt: skip
-            peers["ONNX Runtime"] = [
-                options.onnxruntime, "bench/peers/run_peer.py", "--engine", "onnxruntime", built,
-            ]  # fmt: skip
-        rounds = []
-        for number in range(options.rounds):
-            for threads in (1, 2):
-                row = {"round": number + 1, "threads": threads, "sides": {}}
-                for name, folder in folders.items():
-                    row["sides"][f"osp {name}"] = run_json(
-                        OSP, "bench", "run", folder, "--threads", threads, "--sequences", "4,8", "--json"
-                    )
-                for name, words in peers.items():
-                    row["sides"][name] = run_json(*words, "--threads", threads)
-                rounds.append(row)
-    return {"rounds": rounds}
+        return engine_rounds(engine_folders(scratch, ENGINE_BITS), peers, options.rounds)
+
+
+def engine_onnxruntime(options: argparse.Namespace) -> dict:
+    """osp beside ONNX Runtime GenAI, whose builder reads the plain folder that osp writes."""
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        plain, built = plain_folder(scratch), scratch / "onnx"
+        python = options.onnxruntime
+        run(python, "-m", "onnxruntime_genai.models.builder", "-i", plain, "-o", built, "-e", "cpu",
+            "-p", "int4", "-c", scratch,
+            "--extra_options", "int4_accuracy_level=4", "int4_block_size=32")  # fmt: skip
+        peers = {"ONNX Runtime": [python, "bench/peers/run_peer.py", "--engine", "onnxruntime", built]}
+        folders = engine_folders(scratch, {"W4A4KV4": "4-4-4", "W4A8KV4": "4-8-4"})
+        return engine_rounds(folders, peers, options.rounds)
 
 
 # Ways to run the demo's models with few bits: words for `osp quantize`.
@@ -154,13 +168,6 @@ def engine_quality(_: argparse.Namespace) -> dict:
 
 TASKS = ("arc_easy,arc_challenge,commonsense_qa,hellaswag,mmlu,openbookqa,piqa,siqa,winogrande,"
          "trivia_qa,gsm8k")  # fmt: skip
-
-
-def plain_folder(scratch: Path) -> Path:
-    """SmolLM2 as a plain model folder."""
-    plain = scratch / "smollm2"
-    run(OSP, "export", smollm2_file(), "--format", "hf", "--out", plain, "--quiet")
-    return plain
 
 
 def benchmarks(options: argparse.Namespace) -> dict:
@@ -273,6 +280,7 @@ def float_formats(_: argparse.Namespace) -> dict:
 NEEDS = {
     "eval": ("benchmarks", "the folder with the benchmarks' files"),
     "quantize": ("gptqmodel", "the interpreter of the environment with GPTQModel"),
+    "engine-onnxruntime": ("onnxruntime", "the interpreter of the environment with ONNX Runtime GenAI"),
 }
 MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "train-demo": ("a training step of 7M parameters beside PyTorch", training("demo")),
@@ -281,6 +289,7 @@ MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "optim-125m": ("a step of every optimizer on 125M parameters beside PyTorch's", optimizers),
     "ranks": ("two ranks that train the demo's model beside PyTorch's; limited networks need root", ranks),
     "engine": ("SmolLM2 quantized, in integers, beside llama.cpp, ik_llama.cpp and OpenVINO", engine),
+    "engine-onnxruntime": ("the same beside ONNX Runtime GenAI", engine_onnxruntime),
     "engine-quality": ("what few bits cost the demo's models on the integer engine", engine_quality),
     "float-formats": ("the demo's models in MXFP4, NVFP4 and INT4, and their outlier tax", float_formats),
     "memory": ("the memory that a dry run estimates beside the peak of twelve runs", planned_memory),
@@ -303,7 +312,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.list:
         for name, (text, _) in MEASUREMENTS.items():
-            print(f"{name:<12} {text}")
+            print(f"{name:<19} {text}")
         return
     for name in options.names:
         if name not in MEASUREMENTS:

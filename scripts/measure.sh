@@ -5,7 +5,8 @@
 #   NAME…           these measurements alone (--list names them); without one all of them, some hours
 #   --peers PYTHON  interpreter of the environment with llama.cpp, ik_llama.cpp and OpenVINO
 #                   (bench/peers/run_peer.py says how to make it); without it osp's engine is timed alone
-#   --onnxruntime PYTHON  that of the environment with ONNX Runtime GenAI
+#   --onnxruntime PYTHON    that of the environment with ONNX Runtime GenAI (same file); without it
+#                           engine-onnxruntime is left out
 #   --benchmarks FOLDER     the benchmarks' files (README, "Benchmarks"); without it eval is left out
 #   --gptqmodel PYTHON      that of the environment with GPTQModel (bench/peers/gptqmodel_peer.py says how to
 #                           make it); without it quantize is left out

@@ -163,8 +163,8 @@ def engine_rates(rounds: list[dict], threads: int, side: str, kind: str, n: str)
     return statistics.mean(rates) if rates and None not in rates else None
 
 
-def engine() -> str:
-    one = load("engine")
+def engine(name: str) -> str:
+    one = load(name)
     rounds = one["result"]["rounds"]
     sides = list(rounds[0]["sides"])
     ours, peers = [s for s in sides if s.startswith("osp")], [s for s in sides if not s.startswith("osp")]
@@ -423,7 +423,8 @@ TABLES = {
     "training": training,
     "training-trials": training_trials,
     "optimizers": optimizers,
-    "engine": engine,
+    "engine": lambda: engine("engine"),
+    "engine-onnxruntime": lambda: engine("engine-onnxruntime"),
     "benchmarks": benchmarks,
     "gptq": gptq,
     "ranks": ranks,

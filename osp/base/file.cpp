@@ -239,11 +239,12 @@ void release_pages(std::span<const std::byte> mapped) {
   ::madvise(whole_pages, end - first, MADV_DONTNEED);
 }
 
-FileLock::FileLock(const std::string& path) {
+FileLock::FileLock(const std::string& path, bool wait) {
   descriptor_ =
       uninterrupted([&] { return ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644); });
   if (descriptor_ < 0) fail_errno(path, "create the lock file", errno);
-  if (uninterrupted([&] { return ::flock(descriptor_, LOCK_EX | LOCK_NB); }) == 0) return;
+  const int kind = wait ? LOCK_EX : LOCK_EX | LOCK_NB;
+  if (uninterrupted([&] { return ::flock(descriptor_, kind); }) == 0) return;
   const int error = errno;
   ::close(descriptor_);
   if (error == EWOULDBLOCK) {

@@ -88,11 +88,11 @@ class MappedFile {
 // file again when they are touched. For who reads a large file part by part.
 void release_pages(std::span<const std::byte> mapped);
 
-// An exclusive advisory lock (flock) held for the object's life. Error(usage) naming the file if
-// another process holds it.
+// An exclusive advisory lock (flock) held for the object's life. Where another process holds it:
+// Error(usage) naming the file, or with `wait` the end of that.
 class FileLock {
  public:
-  explicit FileLock(const std::string& path);
+  explicit FileLock(const std::string& path, bool wait = false);
   ~FileLock();
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;

@@ -46,8 +46,8 @@ struct AnalyzeCommand {
     visit.group("Data");
     visit("data", self.data,
           "token shards (their validation split), or a file of text, JSON lines or Parquet, read "
-          "in windows of the model's "
-          "context, at most 2048 tokens",
+          "in windows of the model's context, at most 2048 tokens; s3://BUCKET/KEY and "
+          "gs://BUCKET/KEY name those of an object store",
           {.value = "PATH", .required = true});
     visit("data_tokens", self.data_tokens, Range{0, 1099511627776.0},
           "number of tokens at the start of --data to read, in whole windows; 0 = all",

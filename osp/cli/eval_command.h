@@ -43,7 +43,8 @@ struct EvalCommand {
     visit.group("Measurement");
     visit("data", self.data,
           "data to measure on; for perplexity token shards (their validation split), or a file of "
-          "text, JSON lines or Parquet, for benchmarks the folder that holds their files",
+          "text, JSON lines or Parquet, which may be in an object store (s3://BUCKET/KEY, "
+          "gs://BUCKET/KEY), for benchmarks the folder that holds their files",
           {.value = "PATH", .required = true});
     visit("tasks", self.tasks,
           "perplexity of --data, wikitext2 = perplexity of WikiText-2's test text cut as the "

@@ -1,5 +1,6 @@
 // osp export: writes a model in the format of other programs.
 #include <ATen/ops/tensor.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -94,10 +95,11 @@ ParameterStore load_plain(const std::string& dir, Console& console) {
   return model.plain_store();
 }
 
-// Says how the weights were rounded before what the export is made from.
-void note_source(const ExportCommand& options, Console& console) {
-  const std::string before = rounded_before(find_model_dir(options.model));
+// How the weights were rounded before what the export is made from, which is also said.
+std::string note_source(const ExportCommand& options, Console& console) {
+  std::string before = rounded_before(find_model_dir(options.model));
   if (!before.empty()) console.line("{}: weights rounded before: {}", options.model, before);
+  return before;
 }
 
 // Refuses a fused model with norms that no family of transformers can say.
@@ -179,12 +181,11 @@ int run_hf(const ExportCommand& options, const std::string& out) {
   Console console(options.common.quiet);
   // Read the model; refuse what no family of transformers can say.
   const std::string dir = find_model_dir(options.model);
-  note_source(options, console);
+  const std::string before = note_source(options, console);
   const ParameterStore store = load_plain(dir, console);
   // Whoever reads the folder cannot see from plain numbers that they were rounded.
-  const std::string rounded = is_quantized_model_dir(dir)
-                                  ? quantization_text(load_quantized_config(dir).info)
-                                  : rounded_before(dir);
+  const std::string rounded =
+      is_quantized_model_dir(dir) ? quantization_text(load_quantized_config(dir).info) : before;
   const bool has_norms = store.config.norm != "none";
   if (has_norms) check_family(fused_config(store.config), dir);
   // Fuse, and compare the logits with the original ones.
@@ -240,9 +241,19 @@ using CodedExporter = CodedExport (*)(const std::string& model, const std::strin
 
 int run_codes(const ExportCommand& options, const std::string& out, CodedExporter exporter) {
   Console console(options.common.quiet);
-  note_source(options, console);
+  const std::string before = note_source(options, console);
   const CodedExport result = exporter(options.model, out, options.dtype);
   for (const std::string& lost : result.lost_rows) console.warn("{}", lost);
+  if (!result.plain_layers.empty()) {
+    console.warn(
+        "{} linear layers have no codes in {} and are written as numbers, named in the folder's "
+        "configuration; the first: {}",
+        result.plain_layers.size(), options.model, result.plain_layers.front());
+  }
+  if (!result.decoded.empty()) {
+    console.line("written as the numbers that their codes stand for: {}",
+                 fmt::join(result.decoded, ", "));
+  }
   if (result.scale_rounding > 0) {
     console.line(
         "scales were rounded to fp16, by at most {:.2e} of their size; --profile best "
@@ -256,8 +267,9 @@ int run_codes(const ExportCommand& options, const std::string& out, CodedExporte
                  {"out", out},
                  {"format", options.format},
                  {"layers", result.num_layers},
+                 {"plain_layers", result.plain_layers},
                  {"scale_rounding", result.scale_rounding}};
-    add_rounded_before(json, rounded_before(find_model_dir(options.model)));
+    add_rounded_before(json, before);
     print_json(json);
   }
   return 0;

@@ -46,7 +46,8 @@ struct QuantizeCommand {
     visit("report", self.report, "measure perplexity and divergence on --data and print a table");
     visit("data", self.data,
           "token shards (their validation split), or a file of text, JSON lines or Parquet, to "
-          "measure the quantized model on",
+          "measure the quantized model on; s3://BUCKET/KEY and gs://BUCKET/KEY name those of an "
+          "object store",
           {.value = "PATH"});
     visit("data_tokens", self.data_tokens, Range{0, 1099511627776.0},
           "number of tokens at the start of --data to measure on, in whole windows; 0 = all",

@@ -6,7 +6,10 @@
 
 #include "osp/base/error.h"
 #include "osp/cli/command.h"
+#include "osp/cli/loaded_model.h"
 #include "osp/cli/opened_model.h"
+#include "osp/model/model_dir.h"
+#include "osp/ptq/quantized_model_dir.h"
 
 namespace osp {
 namespace {
@@ -39,6 +42,7 @@ int run(const ScoreCommand& options) {
   }
   OpenedModel model(options.model, options.open, options.common);
   Console console(options.common.quiet);
+  note_rounded_before(options.model, rounded_before(find_model_dir(options.model)), console);
   model.show_progress(progress_line(console, "score", "requests"));
   answer_lines(
       from_stdin ? std::cin : file, from_stdin ? "stdin" : options.requests, model,

@@ -347,10 +347,8 @@ void TokenDataset::fetch_shard(size_t shard) const {
 
 bool TokenDataset::is_stored() const { return state_->store.has_value(); }
 
-CacheLimit TokenDataset::cache_limit() const {
-  if (!is_stored()) return {};
-  const CacheOptions& options = state_->store->cache().options();
-  return {options.folder, options.max_bytes};
+CacheOptions TokenDataset::cache_limit() const {
+  return is_stored() ? state_->store->cache().options() : CacheOptions{};
 }
 
 StoredState TokenDataset::stored_state() const {

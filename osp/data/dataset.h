@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "osp/data/object_cache.h"
+
 namespace osp {
 
 // True if `path` names token shards and not a text: a folder, also in an object store, a .bin file
@@ -17,12 +19,6 @@ bool names_token_shards(const std::string& path);
 struct StoredState {
   uint64_t shards = 0, num_bytes = 0;
   uint64_t shards_here = 0, bytes_here = 0;
-};
-
-// The cache that the shards of a data set are fetched into.
-struct CacheLimit {
-  std::string folder;
-  uint64_t max_bytes = 0;
 };
 
 // Read-only view of all tokens of a split. Opening checks index and sizes, and the first use of
@@ -66,7 +62,7 @@ class TokenDataset {
   void fetch_shard(size_t shard) const;
   bool is_stored() const;
   StoredState stored_state() const;  // all 0 for local files
-  CacheLimit cache_limit() const;
+  CacheOptions cache_limit() const;  // of the cache that its shards are fetched into
 
  private:
   struct State;

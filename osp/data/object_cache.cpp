@@ -28,8 +28,9 @@ namespace {
 
 constexpr uint64_t kDefaultCacheBytes = 50'000'000'000;
 constexpr const char* kPart = ".part";
-// Its lock is held while copies are removed and room is taken.
-constexpr const char* kRoomLock = "room.lock";
+// Its lock is held while room is taken and while a file gets its final name, so that who takes room
+// has a complete list of the files.
+constexpr const char* kRoomLock = "/room.lock";
 // A signal leaves what is being fetched this long: a training run would lose the step otherwise.
 constexpr double kPatienceWithSignal_s = 20;
 // Others that use files are waited for so long.
@@ -61,22 +62,6 @@ struct stat status_of_open(int descriptor, const std::string& path) {
   if (::fstat(descriptor, &status) != 0) fail(ErrorCode::io, "{}: {}", path, reason(errno));
   return status;
 }
-
-// Holds the lock of the cache's room: while one lives, no other process takes room or gives a file
-// its final name, so that a list of the files is complete.
-class RoomLock {
- public:
-  explicit RoomLock(const std::string& folder)
-      : RoomLock(folder + "/" + kRoomLock, O_RDWR | O_CREAT) {}
-
- private:
-  RoomLock(const std::string& path, int flags) : file_(path, flags) {
-    if (file_.get() < 0 || ::flock(file_.get(), LOCK_EX) != 0) {
-      fail(ErrorCode::io, "{}: cannot lock: {}", path, reason(errno));
-    }
-  }
-  OpenFile file_;
-};
 
 bool try_lock(int descriptor, int kind) { return ::flock(descriptor, kind | LOCK_NB) == 0; }
 
@@ -209,7 +194,7 @@ int ObjectCache::lock_part(const std::string& part) const {
 // Removes unused copies until there is room beside them, and takes it: the file has its final size
 // from the beginning. Returns the bytes that are in the way, 0 if none.
 uint64_t ObjectCache::take_room(int descriptor, const std::string& part, uint64_t num_bytes) const {
-  const RoomLock lock(options_.folder);
+  const FileLock lock(options_.folder + kRoomLock, /*wait=*/true);
   if (::ftruncate(descriptor, 0) != 0) fail(ErrorCode::io, "{}: {}", part, reason(errno));
   const std::vector<Candidate> files = files_of(options_.folder);
   uint64_t others = 0;
@@ -311,7 +296,7 @@ std::unique_ptr<CachedFile> ObjectCache::get(const CacheEntry& entry, const std:
       }
       try {
         fetch_into(file.get(), entry, what, fetch);
-        const RoomLock lock(options_.folder);
+        const FileLock lock(options_.folder + kRoomLock, /*wait=*/true);
         rename_path(part, path);
       } catch (...) {
         ::unlink(part.c_str());

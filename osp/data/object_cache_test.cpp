@@ -145,6 +145,7 @@ TEST_F(Cache, AFailureOfTheFetchLeavesNothing) {
 TEST_F(Cache, ManyWhoNeedAFileFetchItOnce) {
   const std::string content(100'000, 'z');
   std::vector<std::thread> threads;
+  threads.reserve(8);
   for (int i = 0; i < 8; ++i) {
     threads.emplace_back([&] {
       const ObjectCache cache = of(1'000'000);
@@ -180,6 +181,7 @@ TEST_F(Cache, ManyInASmallCacheAllGetWhatTheyNeedAndTheLimitHolds) {
       std::this_thread::sleep_for(1ms);  // the others want the lock, too
     }
   });
+  threads.reserve(4);
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&, i] {
       const ObjectCache cache = of(50'000);  // of 10 files of 10,000 bytes, at most 4 in use

@@ -116,7 +116,7 @@ bool is_absent(const arrow::Status& status) {
 
 // A failure of the store in one sentence: what it was about, what happened, what to do.
 [[noreturn]] void fail_store(const arrow::Status& status, const std::string& uri) {
-  const std::string message = status.message();
+  const std::string& message = status.message();
   const std::string quoted = printable(message, kStoreMessageBytes);
   const bool s3 = uri.starts_with("s3:");
   if (has_any(message, {"NO_SUCH_BUCKET", "The specified bucket does not exist"})) {

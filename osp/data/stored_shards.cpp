@@ -20,15 +20,8 @@ std::string shard_folder(const std::string& uri) {
   return path.substr(0, path.size() - index.size()) + uri.substr(path.size());
 }
 
-bool has_hash(const CachedFile& file, const std::string& sha256) {
-  constexpr size_t kPiece = size_t{64} << 20;
-  Sha256 hash;
-  for (std::span<const std::byte> rest = file.bytes(); !rest.empty();) {
-    const auto piece = rest.first(std::min(rest.size(), kPiece));
-    hash.update(piece.data(), piece.size());
-    rest = rest.subspan(piece.size());
-  }
-  return hash.hex() == sha256;
+std::string_view text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 }  // namespace
@@ -92,7 +85,8 @@ std::unique_ptr<CachedFile> StoredShards::get(const std::string& name, const Cac
   };
   const std::string where = join_uri(uri(), name);
   auto file = cache_.get(entry, where, fetch);
-  if (!verify || file->is_fresh() || has_hash(*file, entry.sha256)) return file;
+  if (!verify || file->is_fresh() || sha256_hex(text_of(file->bytes())) == entry.sha256)
+    return file;
   // The disk has changed it since it was fetched.
   cache_.discard(entry);
   return cache_.get(entry, where, fetch);
@@ -103,8 +97,7 @@ std::string StoredShards::tokenizer_json() const {
   const auto file =
       get(kTokenizerFileName,
           {.sha256 = index_.tokenizer_sha256, .num_bytes = listed_bytes(kTokenizerFileName)}, true);
-  const std::span<const std::byte> bytes = file->bytes();
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  return std::string(text_of(file->bytes()));
 }
 
 }  // namespace osp

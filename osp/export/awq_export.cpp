@@ -4,16 +4,12 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
-#include <array>
-
 #include "osp/base/error.h"
 #include "osp/model/model_dir.h"
+#include "osp/model/packed_layout.h"
 
 namespace osp {
 namespace {
-
-// The output whose code stands at a place of a word.
-constexpr std::array<int64_t, 8> kOutputs = {0, 2, 4, 6, 1, 3, 5, 7};
 
 // Codes [rows, out] from −8 to 7 as words [rows, out / 8].
 at::Tensor awq_words(const at::Tensor& codes) {
@@ -24,8 +20,8 @@ at::Tensor awq_words(const at::Tensor& codes) {
   const int8_t* const in = c.const_data_ptr<int8_t>();
   for (int64_t i = 0; i < rows * words; ++i) {
     uint32_t word = 0;
-    for (size_t place = 0; place < kOutputs.size(); ++place) {
-      word |= static_cast<uint32_t>(in[i * 8 + kOutputs[place]] + 8) << (4 * place);
+    for (size_t place = 0; place < kAwqOutputs.size(); ++place) {
+      word |= static_cast<uint32_t>(in[i * 8 + kAwqOutputs[place]] + 8) << (4 * place);
     }
     out[i] = static_cast<int32_t>(word);
   }
@@ -88,9 +84,15 @@ CodedExport export_awq(const std::string& model, const std::string& path,
   TensorBuffers buffers;
   source->each([&](const CodedTensor& tensor) {
     if (tensor.layer != nullptr) return add_awq_layer(buffers, tensor, dir, report);
-    add_plain(buffers, tensor.stored.name, tensor.numbers, plain, dir, report);
+    add_plain(buffers, tensor, plain, dir, report);
   });
-  write_coded_folder(dir, path, buffers, *source, awq_config(source->info()), plain);
+  Json config = awq_config(source->info());
+  if (!report.plain_layers.empty()) {
+    config["modules_to_not_convert"] = report.plain_layers;
+    config["modules_to_not_convert"].push_back(
+        layer_name(stored_name(source->config(), parameter_name(ParameterRole::head))));
+  }
+  write_coded_folder(dir, path, buffers, *source, config, plain);
   return report;
 }
 

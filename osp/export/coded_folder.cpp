@@ -40,9 +40,10 @@ void check_coded_model(const CodedModel& model, const std::string& layout,
   }
 }
 
-void add_plain(TensorBuffers& buffers, const std::string& name, const at::Tensor& values,
-               const PlainType& type, const std::string& where, CodedExport& report) {
-  const at::Tensor rounded = values.to(type.type);
+void add_plain(TensorBuffers& buffers, const CodedTensor& tensor, const PlainType& type,
+               const std::string& where, CodedExport& report) {
+  const std::string& name = tensor.stored.name;
+  const at::Tensor &values = tensor.numbers, rounded = values.to(type.type);
   if (!rounded.isfinite().all().item<bool>()) {
     refuse_export(
         where, fmt::format("{} holds numbers beyond {}; choose --dtype bf16", name, type.config));
@@ -51,12 +52,15 @@ void add_plain(TensorBuffers& buffers, const std::string& name, const at::Tensor
     std::string lost = lost_rows_text(name, values, kLargestLostInHalf);
     if (!lost.empty()) report.lost_rows.push_back(std::move(lost));
   }
+  if (is_block_layer(tensor)) report.plain_layers.push_back(layer_name(name));
+  if (tensor.decoded) report.decoded.push_back(name);
   buffers.add(name, type.file, rounded);
 }
 
 at::Tensor half_scale(const QuantizedLinear& layer, const std::string& name,
                       const std::string& where, CodedExport& report) {
-  const at::Tensor half = layer.scale.to(at::kHalf), back = half.to(at::kFloat);
+  at::Tensor half = layer.scale.to(at::kHalf);
+  const at::Tensor back = half.to(at::kFloat);
   if (!back.isfinite().logical_and(back.gt(0.0)).all().item<bool>()) {
     refuse_export(where, name +
                              " has a scale that fp16 cannot hold, and the layout has no other; "

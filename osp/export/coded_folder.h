@@ -19,6 +19,8 @@ struct CodedExport {
   int64_t num_layers = 0;
   // A sentence for each tensor with live rows that became zeros.
   std::vector<std::string> lost_rows;
+  std::vector<std::string> plain_layers;  // linear layers of blocks that have no codes
+  std::vector<std::string> decoded;       // other tensors whose codes became numbers
 };
 
 // The type of tensors that are no codes: in safetensors files, in config.json and in ATen.
@@ -39,8 +41,8 @@ void check_coded_model(const CodedModel& model, const std::string& layout,
                        const std::string& where);
 
 // Adds a tensor of numbers in a type. Error(unsupported) if it cannot hold them.
-void add_plain(TensorBuffers& buffers, const std::string& name, const at::Tensor& values,
-               const PlainType& type, const std::string& where, CodedExport& report);
+void add_plain(TensorBuffers& buffers, const CodedTensor& tensor, const PlainType& type,
+               const std::string& where, CodedExport& report);
 
 // A scale in fp16, in the report. Error(unsupported) if fp16 has no positive finite number for it.
 at::Tensor half_scale(const QuantizedLinear& layer, const std::string& name,

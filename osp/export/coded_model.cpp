@@ -4,6 +4,7 @@
 #include "osp/base/file.h"
 #include "osp/formats/gguf.h"
 #include "osp/model/model_dir.h"
+#include "osp/model/model_files.h"
 #include "osp/model/packed_weights.h"
 #include "osp/ptq/quantized_model_dir.h"
 #include "osp/ptq/quantized_model_tensors.h"
@@ -12,6 +13,10 @@ namespace osp {
 namespace {
 
 constexpr size_t kMaxConfigBytes = 1 << 20;
+
+[[noreturn]] void refuse_plain(const std::string& dir) {
+  fail(ErrorCode::usage, "{}: not quantized; run osp quantize first", dir);
+}
 
 // A folder of `osp quantize`.
 class OwnCodes : public CodedModel {
@@ -41,6 +46,10 @@ class OwnCodes : public CodedModel {
   ModelConfig config_;
 };
 
+bool is_block_layer(const StoredTensor& stored, const std::vector<ParameterSpec>& specs) {
+  return specs[static_cast<size_t>(stored.parameters.front())].kind == ParameterKind::matrix;
+}
+
 // Codes as osp has them; zero points that are all 0 are none.
 QuantizedLinear layer_of(const PackedCodes& packed, bool symmetric) {
   QuantizedLinear layer;
@@ -52,17 +61,19 @@ QuantizedLinear layer_of(const PackedCodes& packed, bool symmetric) {
   return layer;
 }
 
-// A folder of another program.
+// A folder of another program, or a GGUF file.
 class ForeignCodes : public CodedModel {
  public:
   explicit ForeignCodes(const std::string& dir)
-      : file_(dir + "/config.json"), source_(open_model(dir)), config_(source_->config()) {
+      : dir_(dir), source_(open_model(dir)), config_(source_->config()) {
     // Bits and groups are those of the first layer, and of all.
     bool found = false;
     info_.grid.symmetric = true;
-    for_each_stored([&](const StoredTensor& stored, const ParameterStore&) {
+    const std::vector<ParameterSpec> specs = parameter_specs(config_);
+    for (const StoredTensor& stored : stored_tensors(config_, specs)) {
+      if (!is_block_layer(stored, specs)) continue;
       const auto codes = source_->codes(stored);
-      if (!codes) return;
+      if (!codes) continue;
       const QuantizedLinear layer = layer_of(*codes, true);
       if (!found) {
         info_.grid.bits = layer.bits;
@@ -75,10 +86,11 @@ class ForeignCodes : public CodedModel {
       }
       found = true;
       if (codes->zero.ne(0).any().item<bool>()) info_.grid.symmetric = false;
-    });
+    }
     info_.bits = {info_.grid.bits, 16, 16};
     info_.online.query_key_hadamard = false;
     info_.method = source_->rounded_before();
+    if (!found && info_.method.empty()) refuse_plain(dir);
     if (!found) {
       fail(ErrorCode::unsupported,
            "{}: its codes are no integers with a scale for columns of a row ({}); --format hf "
@@ -89,30 +101,33 @@ class ForeignCodes : public CodedModel {
   const QuantizedModelInfo& info() const override { return info_; }
   const ModelConfig& config() const override { return config_; }
   Json config_json() const override {
-    Json json = read_json_file(file_, kMaxConfigBytes);
+    if (is_gguf_path(dir_)) {
+      return parse_json(
+          model_config_json(config_, "float32", load_end_tokens(dir_), load_outer_tokens(dir_)),
+          dir_);
+    }
+    Json json = read_json_file(dir_ + "/config.json", kMaxConfigBytes);
     json.erase("quantization_config");
     return json;
   }
   void each(const std::function<void(const CodedTensor&)>& take) const override {
-    for_each_stored([&](const StoredTensor& stored, const ParameterStore& store) {
-      const auto codes = source_->codes(stored);
-      if (!codes) return take({store, stored, nullptr, {}, gather_stored(stored, store)});
-      const QuantizedLinear layer = layer_of(*codes, info_.grid.symmetric);
-      take({store, stored, &layer, codes->column_group, {}});
-    });
-  }
-
- private:
-  // Calls `use` with every tensor of the files and the part that holds its numbers.
-  void for_each_stored(
-      const std::function<void(const StoredTensor&, const ParameterStore&)>& use) const {
     for (int64_t part = kNoLayer; part < config_.layers; ++part) {
       const ParameterStore store = source_->read(part);
-      for (const StoredTensor& stored : stored_tensors(config_, store.specs)) use(stored, store);
+      for (const StoredTensor& stored : stored_tensors(config_, store.specs)) {
+        const auto codes = source_->codes(stored);
+        const bool has_layer = codes && is_block_layer(stored, store.specs);
+        if (!has_layer) {
+          take({store, stored, nullptr, {}, gather_stored(stored, store), codes.has_value()});
+          continue;
+        }
+        const QuantizedLinear layer = layer_of(*codes, info_.grid.symmetric);
+        take({store, stored, &layer, codes->column_group, {}});
+      }
     }
   }
 
-  std::string file_;
+ private:
+  std::string dir_;
   std::unique_ptr<ModelSource> source_;
   ModelConfig config_;
   QuantizedModelInfo info_;
@@ -128,14 +143,12 @@ bool has_foreign_codes(const std::string& dir) {
 
 std::unique_ptr<CodedModel> open_coded_model(const std::string& dir) {
   if (is_quantized_model_dir(dir)) return std::make_unique<OwnCodes>(dir);
-  if (has_foreign_codes(dir)) return std::make_unique<ForeignCodes>(dir);
-  if (is_gguf_path(dir)) {
-    fail(ErrorCode::usage,
-         "{}: osp reads the blocks of a GGUF file as numbers and has no codes of them; run osp "
-         "quantize first, which rounds them once more",
-         dir);
-  }
-  fail(ErrorCode::usage, "{}: not quantized; run osp quantize first", dir);
+  if (is_gguf_path(dir) || has_foreign_codes(dir)) return std::make_unique<ForeignCodes>(dir);
+  refuse_plain(dir);
+}
+
+bool is_block_layer(const CodedTensor& tensor) {
+  return is_block_layer(tensor.stored, tensor.part.specs);
 }
 
 }  // namespace osp

@@ -1,5 +1,6 @@
 // The codes of a model for the formats that carry codes, whoever quantized it: a folder of `osp
-// quantize`, or one of GPTQ, AWQ, compressed-tensors or torchao with integers.
+// quantize`, one of GPTQ, AWQ, compressed-tensors or torchao with integers, or a GGUF file whose
+// blocks are integers with a scale and a zero point.
 //
 // Tested by tests/python/test_export_codes.py.
 #pragma once
@@ -24,6 +25,7 @@ struct CodedTensor {
   const QuantizedLinear* layer;  // null: numbers
   at::Tensor column_group;       // int32 [in], with codes in act-order; undefined otherwise
   at::Tensor numbers;            // without a layer
+  bool decoded = false;          // these stand for codes of what is no linear layer of a block
 };
 
 class CodedModel {
@@ -38,8 +40,11 @@ class CodedModel {
   virtual void each(const std::function<void(const CodedTensor&)>& take) const = 0;
 };
 
-// Opens a folder with codes. Error(usage) with what to do if the model has none (plain weights, a
-// GGUF file), Error(unsupported) if they are no integers and another program's.
+// True for a linear layer of a block, which formats of codes expect to have codes.
+bool is_block_layer(const CodedTensor& tensor);
+
+// Opens a model with codes. Error(usage) with what to do if it has plain weights,
+// Error(unsupported) if another program's codes are no integers.
 std::unique_ptr<CodedModel> open_coded_model(const std::string& dir);
 
 // True for a folder whose codes another program made and open_coded_model reads; opens nothing

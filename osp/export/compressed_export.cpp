@@ -34,7 +34,7 @@ CodedExport export_compressed(const std::string& model, const std::string& path,
   source->each([&](const CodedTensor& tensor) {
     const std::string& name = tensor.stored.name;
     if (tensor.layer == nullptr) {
-      return add_plain(buffers, name, tensor.numbers, plain, dir, report);
+      return add_plain(buffers, tensor, plain, dir, report);
     }
     if (tensor.column_group.defined()) {
       refuse_export(dir, name +
@@ -44,7 +44,8 @@ CodedExport export_compressed(const std::string& model, const std::string& path,
     add_quantized(buffers, name, *tensor.layer, true);
     ++report.num_layers;
   });
-  const Json quantization = compressed_tensors_config(info, source->config());
+  Json quantization = compressed_tensors_config(info, source->config());
+  for (const std::string& layer : report.plain_layers) quantization["ignore"].push_back(layer);
   write_coded_folder(dir, path, buffers, *source, quantization, plain);
   return report;
 }

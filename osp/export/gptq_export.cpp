@@ -89,8 +89,12 @@ CodedExport export_gptq(const std::string& model, const std::string& path,
   bool reordered = false;
   source->each([&](const CodedTensor& tensor) {
     if (tensor.layer == nullptr) {
-      add_plain(buffers, tensor.stored.name, tensor.numbers, plain, dir, report);
-      return;
+      add_plain(buffers, tensor, plain, dir, report);
+      if (report.plain_layers.empty()) return;
+      refuse_export(dir,
+                    report.plain_layers.front() +
+                        " has no codes, and the GPTQ layout expects them in every linear layer "
+                        "of a block; --format compressed-tensors can leave some out");
     }
     add_gptq_layer(buffers, tensor, dir, report);
     reordered = reordered || tensor.column_group.defined();

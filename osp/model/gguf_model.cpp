@@ -11,9 +11,12 @@
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/printable.h"
+#include "osp/formats/gguf_integers.h"
 #include "osp/model/gguf_family_keys.h"
 #include "osp/model/gguf_names.h"
 #include "osp/model/gguf_rope.h"
+#include "osp/model/hf_family.h"
+#include "osp/model/packed_weights.h"
 
 namespace osp {
 namespace {
@@ -247,6 +250,33 @@ GgufTensor rows_of(const GgufTensor& tensor, int64_t first, int64_t count) {
                               static_cast<size_t>(count) * row_bytes)};
 }
 
+// The integers of a matrix, row r of the file at row order[r]; none where its type has none.
+std::optional<PackedCodes> codes_of(const GgufTensor& tensor, const std::vector<int64_t>& order) {
+  const int64_t bits = gguf_integer_bits(tensor.type);
+  if (bits == 0 || tensor.shape.size() != 2) return std::nullopt;
+  const int64_t rows = tensor.shape[0], columns = tensor.shape[1];
+  const int64_t group = gguf_type_info(tensor.type).block_size, groups = columns / group;
+  PackedCodes result{.codes = at::empty({rows, columns}, at::kChar),
+                     .scale = at::empty({rows, groups}, at::kFloat),
+                     .zero = at::empty({rows, groups}, at::kChar),
+                     .column_group = {},
+                     .bits = bits,
+                     .group = group};
+  if (!gguf_integers(
+          tensor.type, tensor.data,
+          {result.codes.mutable_data_ptr<int8_t>(), static_cast<size_t>(rows * columns)},
+          {result.scale.mutable_data_ptr<float>(), static_cast<size_t>(rows * groups)},
+          {result.zero.mutable_data_ptr<int8_t>(), static_cast<size_t>(rows * groups)})) {
+    return std::nullopt;
+  }
+  if (order.empty()) return result;
+  const at::Tensor places = at::tensor(order, at::kLong);
+  for (at::Tensor* part : {&result.codes, &result.scale, &result.zero}) {
+    *part = at::empty_like(*part).index_copy_(0, places, *part);
+  }
+  return result;
+}
+
 // How the file's tensors are rounded, the type of most numbers first: "GGUF, Q4_K and Q6_K".
 std::string rounded_text(const GgufFile& file) {
   std::map<std::string_view, size_t> numbers;
@@ -279,25 +309,37 @@ HfConfig config_of(const GgufFile& file, const std::string& path) {
 class GgufSource : public ModelSource {
  public:
   explicit GgufSource(const std::string& path)
-      : file_(GgufFile::open(path)), read_(config_of(file_, path)), config_(read_.model) {
-    check_tensors(file_, config_);
+      : file_(GgufFile::open(path)), config_(config_of(file_, path)) {
+    check_tensors(file_, config_.model);
+    // Where the rows of each parameter stand, and which a folder's tensor would hold.
+    const std::vector<ParameterSpec> specs = parameter_specs(config());
+    std::vector<Place> places(specs.size());
+    for (const GgufStoredTensor& stored : gguf_stored_tensors(specs, config())) {
+      int64_t first = 0;
+      for (const int64_t parameter : stored.parameters) {
+        const auto i = static_cast<size_t>(parameter);
+        places[i] = {specs[i], stored.name, first};
+        first += specs[i].shape[0];
+      }
+    }
+    for (const StoredTensor& stored : stored_tensors(config(), specs)) {
+      for (const int64_t parameter : stored.parameters) {
+        places_[stored.name].push_back(places[static_cast<size_t>(parameter)]);
+      }
+    }
   }
-  const ModelConfig& config() const override { return config_; }
-  std::string rounded_before() const override { return read_.rounded_before; }
+  const ModelConfig& config() const override { return config_.model; }
+  std::string rounded_before() const override { return config_.rounded_before; }
   ParameterStore read(Part part, StoreOptions options) const override {
     options.part = part;
-    ParameterStore store = make_parameters(config_, options);
-    for (const GgufStoredTensor& stored : gguf_stored_tensors(store.specs, config_)) {
+    ParameterStore store = make_parameters(config(), options);
+    for (const GgufStoredTensor& stored : gguf_stored_tensors(store.specs, config())) {
       const GgufTensor& tensor = tensor_at(file_, stored.name);
       int64_t first = 0;
       for (const int64_t parameter : stored.parameters) {
         const ParameterSpec& spec = store.specs[static_cast<size_t>(parameter)];
-        const int64_t heads = gguf_permuted_heads(spec, config_);
-        const std::vector<int64_t> order =
-            heads > 0 ? gguf_row_order(spec.shape[0], heads, config_.rotary_size)
-                      : std::vector<int64_t>{};
         at::Tensor master = store.master(parameter);
-        read_rows(rows_of(tensor, first, spec.shape[0]), order, master.data_ptr<float>());
+        read_rows(rows_of(tensor, first, spec.shape[0]), order_of(spec), master.data_ptr<float>());
         first += spec.shape[0];
       }
       release_pages(tensor.data);
@@ -305,11 +347,44 @@ class GgufSource : public ModelSource {
     sync_compute(store);
     return store;
   }
+  std::optional<PackedCodes> codes(const StoredTensor& stored) const override {
+    std::optional<PackedCodes> result;
+    std::vector<at::Tensor> codes, scales, zeros;
+    for (const auto& [spec, tensor, first] : places_.at(stored.name)) {
+      // Embedding and head stay numbers.
+      if (spec.kind != ParameterKind::matrix || spec.expert != kNoExpert) return std::nullopt;
+      std::optional<PackedCodes> one =
+          codes_of(rows_of(tensor_at(file_, tensor), first, spec.shape[0]), order_of(spec));
+      if (!one || (result && one->bits != result->bits)) return std::nullopt;
+      codes.push_back(one->codes);
+      scales.push_back(one->scale);
+      zeros.push_back(one->zero);
+      if (!result) result = std::move(one);
+    }
+    result->codes = join_rows(config(), stored, codes);
+    result->scale = join_rows(config(), stored, scales);
+    result->zero = join_rows(config(), stored, zeros);
+    return result;
+  }
 
  private:
+  // The rows of a parameter, and where they stand.
+  struct Place {
+    ParameterSpec spec;
+    std::string tensor;
+    int64_t first = 0;
+  };
+
+  // For each row of the file the row of ours.
+  std::vector<int64_t> order_of(const ParameterSpec& spec) const {
+    const int64_t heads = gguf_permuted_heads(spec, config());
+    if (heads == 0) return {};
+    return gguf_row_order(spec.shape[0], heads, config().rotary_size);
+  }
+
   GgufFile file_;
-  HfConfig read_;
-  const ModelConfig& config_;
+  HfConfig config_;
+  std::map<std::string, std::vector<Place>> places_;  // by the tensor of a folder
 };
 
 }  // namespace

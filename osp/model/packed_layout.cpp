@@ -81,27 +81,13 @@ PackedLayout awq_layout(const Json& json, const std::string& where) {
   return layout;
 }
 
-// The two sizes of a block of numbers with one scale.
-void take_block(const Json& size, const std::string& key, const std::string& where,
-                PackedLayout& layout) {
-  const auto good = [](const Json& number) {
-    return number.is_number_integer() && number.get<int64_t>() >= 1 &&
-           number.get<int64_t>() <= kLargestGroup;
-  };
-  if (!size.is_array() || size.size() != 2 || !good(size[0]) || !good(size[1])) {
-    fail(ErrorCode::damaged, "{}: {}.{} is {}, expected two sizes", where, kKey, key, size.dump());
-  }
-  layout.block_rows = size[0].get<int64_t>();
-  layout.group = size[1].get<int64_t>();
-}
-
 // Fine-grained FP8 of transformers.
 PackedLayout fp8_layout(const Json& json, const std::string& where) {
   PackedLayout layout{.kind = PackedKind::fp8, .program = "FP8", .bits = 8};
   layout.scale = "weight_scale_inv";
   layout.rounds_activations = true;
   if (const Json* size = first_of(json, {"weight_block_size"})) {
-    take_block(*size, "weight_block_size", where, layout);
+    take_block(*size, fmt::format("{}: {}.weight_block_size", where, kKey), kLargestGroup, layout);
   } else {
     layout.block_rows = 0;
   }
@@ -127,7 +113,8 @@ void take_strategy(const Json& weights, const std::string& where, PackedLayout& 
     layout.group = group_of(whole(weights, {"group_size"}, where), where);
   } else if (strategy == "block") {
     const Json* size = first_of(weights, {"block_structure"});
-    take_block(size == nullptr ? Json() : *size, "weights.block_structure", where, layout);
+    take_block(size == nullptr ? Json() : *size,
+               fmt::format("{}: {}.weights.block_structure", where, kKey), kLargestGroup, layout);
     layout.packed_zeros = false;
     if (packed && layout.block_rows != 1) {
       unsupported(where, "weights.block_structure", size->dump(),
@@ -254,6 +241,19 @@ PackedLayout compressed_layout(const Json& json, const std::string& where) {
 }
 
 }  // namespace
+
+void take_block(const Json& sizes, const std::string& where, int64_t largest,
+                PackedLayout& layout) {
+  const auto good = [&](const Json& number) {
+    return number.is_number_integer() && number.get<int64_t>() >= 1 &&
+           number.get<int64_t>() <= largest;
+  };
+  if (!sizes.is_array() || sizes.size() != 2 || !good(sizes[0]) || !good(sizes[1])) {
+    fail(ErrorCode::damaged, "{} is {}, expected two sizes", where, sizes.dump().substr(0, 60));
+  }
+  layout.block_rows = sizes[0].get<int64_t>();
+  layout.group = sizes[1].get<int64_t>();
+}
 
 std::optional<PackedLayout> packed_layout(const Json& config, const std::string& where) {
   if (!config.is_object() || !config.contains(kKey) || config[kKey].is_null()) return std::nullopt;

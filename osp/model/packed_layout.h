@@ -26,6 +26,7 @@
 // Tested by tests/python/test_packed_weights.py and tests/python/test_packed_floats.py.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -34,6 +35,9 @@
 #include "osp/base/json.h"
 
 namespace osp {
+
+// The output whose code stands at each place of an int32 of AWQ.
+inline constexpr std::array<int64_t, 8> kAwqOutputs = {0, 2, 4, 6, 1, 3, 5, 7};
 
 enum class PackedKind {
   gptq,
@@ -67,6 +71,10 @@ struct PackedLayout {
 // The layout that a config.json names, nullopt without quantization_config. Error(unsupported)
 // names the key of what osp does not read, Error(damaged) one that is missing or of another type.
 std::optional<PackedLayout> packed_layout(const Json& config, const std::string& where);
+
+// Takes the two sizes, rows and columns, of a block of numbers with one scale. Error(damaged),
+// which begins with `where`, for anything but two whole numbers from 1 to `largest`.
+void take_block(const Json& sizes, const std::string& where, int64_t largest, PackedLayout& layout);
 
 // The endings of the tensors that together are NAME.weight; those that may be absent come last.
 // A layer that has the first is packed; of fp8 and integers the first may be NAME.weight itself,

@@ -8,6 +8,8 @@
 namespace osp {
 namespace {
 
+constexpr int64_t kLargestBlock = int64_t{1} << 24;
+
 // The bits of a torch type by its name: "int4" has 4.
 int64_t bits_of(const Json& dtype, const std::string& where) {
   const Json name = dtype.is_object() ? dtype.value("_data", Json()) : Json();
@@ -17,19 +19,6 @@ int64_t bits_of(const Json& dtype, const std::string& where) {
   }
   fail(ErrorCode::unsupported, "{}: target_dtype is {}; osp reads int1 to int8", where,
        dtype.dump().substr(0, 60));
-}
-
-void take_block_size(const Json& size, const std::string& where, PackedLayout& layout) {
-  const auto good = [](const Json& number) {
-    return number.is_number_integer() && number.get<int64_t>() >= 1 &&
-           number.get<int64_t>() <= int64_t{1} << 24;
-  };
-  if (!size.is_array() || size.size() != 2 || !good(size[0]) || !good(size[1])) {
-    fail(ErrorCode::damaged, "{}: block_size is {}, expected two sizes", where,
-         size.dump().substr(0, 60));
-  }
-  layout.block_rows = size[0].get<int64_t>();
-  layout.group = size[1].get<int64_t>();
 }
 
 }  // namespace
@@ -59,7 +48,7 @@ std::optional<PackedLayout> torchao_layout(const std::map<std::string, std::stri
   PackedLayout layout{
       .kind = is_float ? PackedKind::fp8 : PackedKind::integers, .program = "torchao", .bits = 8};
   if (intx) layout.bits = bits_of(data.value("target_dtype", Json()), place);
-  take_block_size(data.value("block_size", Json()), place, layout);
+  take_block(data.value("block_size", Json()), place + ": block_size", kLargestBlock, layout);
   layout.weight = "_weight_qdata";
   layout.scale = "_weight_scale";
   layout.zero = "_weight_zero_point";

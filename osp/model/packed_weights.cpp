@@ -11,9 +11,6 @@
 namespace osp {
 namespace {
 
-// The column whose code stands at a place of an int32 of AWQ.
-constexpr std::array<int64_t, 8> kAwqColumns = {0, 2, 4, 6, 1, 3, 5, 7};
-
 // Code `place` of int32 words with `bits` each.
 int64_t code_at(const std::vector<int32_t>& words, int64_t word, int64_t place, int64_t bits) {
   const auto value = static_cast<uint32_t>(words[static_cast<size_t>(word)]);
@@ -136,7 +133,7 @@ PackedCodes codes_of_gptq(const PackedLayout& layout, int64_t rows, int64_t colu
   // The place in an int32 of each of its columns.
   std::array<int64_t, 16> place{};
   for (int64_t p = 0; p < per_word; ++p) {
-    place[static_cast<size_t>(awq ? kAwqColumns[static_cast<size_t>(p)] : p)] = p;
+    place[static_cast<size_t>(awq ? kAwqOutputs[static_cast<size_t>(p)] : p)] = p;
   }
   int8_t* const codes = result.codes.mutable_data_ptr<int8_t>();
   int8_t* const zeros = result.zero.mutable_data_ptr<int8_t>();

@@ -93,7 +93,8 @@ struct QuantizeRequest {
           "0 = one block");
     visit.group("Calibration");
     visit("calibration", self.calibration,
-          "calibration text: token shards, or a file of text, JSON lines or Parquet",
+          "calibration text: token shards, or a file of text, JSON lines or Parquet; "
+          "s3://BUCKET/KEY and gs://BUCKET/KEY name those of an object store",
           {.value = "PATH"});
     visit("windows", self.windows, Range{1, 1 << 20}, "number of calibration windows",
           {.formerly = "samples"});

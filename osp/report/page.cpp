@@ -213,6 +213,14 @@ std::string results_html(const std::vector<RunData>& runs, const std::vector<Run
         runs.size(), models.size(),
         render_table(without_empty_columns(summary_table(runs)), "Results of every run"));
   }
+  for (const RunData& run : runs) {
+    if (run.rounded_before.empty()) continue;
+    out += fmt::format(
+        "<p class=\"caution\">{}: its weights were rounded before ({}), so that its numbers are "
+        "not "
+        "those of a model that was rounded once.</p>\n",
+        escape_html(run.label), escape_html(run.rounded_before));
+  }
   return out + kLegend;
 }
 

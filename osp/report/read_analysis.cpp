@@ -175,7 +175,8 @@ Outliers read_outliers(const Json& object, const std::string& where) {
 }
 
 ModelResults read_analysis(const Json& file, const std::string& where) {
-  ModelResults model{.model = string_or_empty(file, "model", where)};
+  ModelResults model{.model = string_or_empty(file, "model", where),
+                     .rounded_before = string_or_empty(file, "rounded_before", where)};
   model.analysis = read_outliers(file, where);
   model.has_analysis = true;
   for (const Json& item : objects_or_none(file, "histograms", where)) {

@@ -78,7 +78,8 @@ EvalResult read_eval_result(const Json& item, const Json& file, const std::strin
 
 // The output of osp eval for one model: perplexities, or the entry of one model of benchmarks.
 ModelResults read_evaluation(const Json& model_json, const Json& file, const std::string& where) {
-  ModelResults model{.model = string_or_empty(model_json, "model", where)};
+  ModelResults model{.model = string_or_empty(model_json, "model", where),
+                     .rounded_before = string_or_empty(model_json, "rounded_before", where)};
   std::string bits, tasks;
   for (const Json& item : objects_member(model_json, "results", where)) {
     model.evaluation.push_back(read_eval_result(item, file, where));
@@ -153,6 +154,7 @@ std::vector<ModelResults> read_quantize_runs(const Json& file, const std::string
     auto model = std::find_if(models.begin(), models.end(),
                               [&](const ModelResults& known) { return known.model == name; });
     if (model == models.end()) model = models.insert(models.end(), ModelResults{.model = name});
+    model->rounded_before = string_or_empty(item, "rounded_before", where);
     QuantizedResult result = read_quantization(object_member(item, "report", where), where);
     if (has_value(item, "measured")) {
       read_measured(object_member(item, "measured", where), measured_text(file, where), where,
@@ -179,6 +181,8 @@ std::vector<ModelResults> read_quantize_runs(const Json& file, const std::string
 // The quantize.json of a quantized model dir.
 ModelResults read_quantize_json(const Json& file, const std::string& where) {
   ModelResults model{.model = string_or_empty(file, "model", where)};
+  model.rounded_before =
+      string_or_empty(object_member(file, "settings", where), "rounded_before", where);
   model.quantized.push_back(read_quantization(file, where));
   const QuantizedResult& result = model.quantized[0];
   ModelResults::Source source{

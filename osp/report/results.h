@@ -153,7 +153,8 @@ struct ReportedCost {
 
 // The results for one model in one file.
 struct ModelResults {
-  std::string model = {};  // its path as given to the command
+  std::string model = {};           // its path as given to the command
+  std::string rounded_before = {};  // how its weights had been rounded before, "" if not
   std::vector<EvalResult> evaluation = {};
   Outliers analysis = {};  // the finished model's
   bool has_analysis = false;

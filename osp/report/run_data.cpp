@@ -184,6 +184,7 @@ void set_name(const std::string& name, RunData& run) {
 
 void add_results(ModelResults results, RunData& run) {
   if (run.model.empty()) run.model = results.model;
+  if (run.rounded_before.empty()) run.rounded_before = results.rounded_before;
   for (EvalResult& result : results.evaluation) add_evaluation(std::move(result), run.evaluation);
   if (results.has_analysis) {
     run.has_analysis = true;

@@ -18,6 +18,8 @@ constexpr size_t kMostPrompts = 2048;   // of one request
 constexpr size_t kMostStops = 32;       // lm-eval's tasks have up to a dozen; OpenAI takes 4
 constexpr int64_t kDefaultTokens = 16;  // of /v1/completions, as OpenAI's
 constexpr int64_t kMostTokens = int64_t{1} << 40;
+// Log-probabilities of one answer: half a gigabyte of memory.
+constexpr int64_t kMostLogprobs = 4'000'000;
 
 std::vector<int32_t> ids_of_list(const Json& list, const ServedModel& model) {
   std::vector<int32_t> ids;
@@ -160,6 +162,25 @@ void check_lengths(const CompletionRequest& request, const ServedModel& model) {
   }
 }
 
+// That the log-probabilities that are asked for can be held until they are sent.
+void check_logprobs(const CompletionRequest& request, const ServedModel& model) {
+  if (!request.logprobs) return;
+  int64_t tokens = 0;
+  for (const Prompt& prompt : request.prompts) {
+    const auto echoed = request.echo ? static_cast<int64_t>(prompt.ids.size()) : 0;
+    tokens += request.n * (echoed + request.most_tokens(prompt, model.context));
+  }
+  const int64_t listed = tokens * (1 + request.alternatives);
+  if (listed <= kMostLogprobs) return;
+  throw ApiError(
+      400,
+      fmt::format("the answer may have {} tokens, with {} log-probabilities each; at most {} "
+                  "log-probabilities are given at once: ask for fewer tokens, texts or "
+                  "alternatives",
+                  tokens, 1 + request.alternatives, kMostLogprobs),
+      "logprobs");
+}
+
 }  // namespace
 
 int64_t CompletionRequest::most_tokens(const Prompt& prompt, int64_t context) const {
@@ -182,6 +203,7 @@ CompletionRequest parse_completion(const Json& body, const ServedModel& model) {
   fields.refuse("best_of", {1, request.n});
   fields.finish();
   check_lengths(request, model);
+  check_logprobs(request, model);
   return request;
 }
 
@@ -218,6 +240,7 @@ CompletionRequest parse_chat(const Json& body, const ServedModel& model) {
   fields.ignore({"parallel_tool_calls"});
   fields.finish();
   check_lengths(request, model);
+  check_logprobs(request, model);
   return request;
 }
 

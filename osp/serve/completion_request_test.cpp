@@ -82,6 +82,36 @@ TEST_F(Parsed, UnknownParametersAreNamedAndThoseWithoutEffectAccepted) {
   }
 }
 
+TEST_F(Parsed, LogprobsThatWouldNotFitInMemoryAreRefused) {
+  // 2,048 texts of 1 token, each written 128 times: 262,144 choices.
+  Json all;
+  all["prompt"] = std::vector<std::vector<int32_t>>(2048, {5});
+  all["n"] = 128;
+  const auto with = [&](const std::string& more) {
+    Json json = all;
+    json.update(body(more));
+    return error_of([&] { parse_completion(json, model_); });
+  };
+  EXPECT_EQ(with(R"({"max_tokens": 16})"), "none");
+  EXPECT_EQ(with(R"({"max_tokens": 15, "logprobs": 0})"), "none");  // 3,932,160
+  EXPECT_EQ(with(R"({"max_tokens": 16, "logprobs": 0})"), "400 logprobs");
+  EXPECT_EQ(with(R"({"max_tokens": 8, "logprobs": 1})"), "400 logprobs");
+  EXPECT_EQ(with(R"({"max_tokens": 14, "logprobs": 0, "echo": true})"), "none");
+  EXPECT_EQ(with(R"({"max_tokens": 15, "logprobs": 0, "echo": true})"), "400 logprobs");
+  // A chat's answer may take the whole context.
+  Json chat = body(R"({"messages": [{"role": "user", "content": "a"}], "logprobs": true,
+                       "top_logprobs": 20, "n": 128})");
+  const ChatPrompt prompt;
+  ServedModel model = model_;
+  model.chat = &prompt;
+  const auto error_at = [&](int64_t context) {
+    model.context = context;
+    return error_of([&] { parse_chat(chat, model); });
+  };
+  EXPECT_EQ(error_at(1400), "none");
+  EXPECT_EQ(error_at(1600), "400 logprobs");
+}
+
 const char* kMessages =
     R"([{"role": "developer", "content": "Be kind."},
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}])";

@@ -72,7 +72,7 @@ uint64_t bytes_in_use(const TokenDataset& data, const BatchPlan& plan) {
 // A cache that is too small would fetch the same shards again and again.
 void check_cache(const std::vector<TokenDataset>& sets, const BatchPlan& plan) {
   uint64_t needed = 0;
-  CacheLimit limit;
+  CacheOptions limit;
   for (const TokenDataset& set : sets) {
     if (!set.is_stored()) continue;
     needed += bytes_in_use(set, plan);

@@ -127,8 +127,10 @@ FORMATS = {
 }
 
 
-def write_folder(folder, name, changed_config=None, changed_parts=None):
-    """A Llama in the format; returns transformers' model with the weights that the codes stand for."""
+def write_folder(folder, name, changed_config=None, changed_parts=None, plain=(), coded=()):
+    """A Llama in the format; returns transformers' model with the weights that the codes stand for. The
+    layers `plain` have none, those of `coded` (the head) have some beside the blocks' linear layers.
+    """
     make, config = FORMATS[name]
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
@@ -136,12 +138,12 @@ def write_folder(folder, name, changed_config=None, changed_parts=None):
     tensors = {}
     with torch.no_grad():
         for key, weight in model.named_parameters():
-            if "proj" not in key:
+            stem = key.removesuffix("weight")
+            if stem[:-1] in plain or ("proj" not in key and stem[:-1] not in coded):
                 tensors[key] = weight.detach().numpy()
                 continue
             values, parts = make(rng, *weight.shape)
             weight.copy_(torch.from_numpy(values))
-            stem = key.removesuffix("weight")
             tensors |= {stem + ending: part for ending, part in parts.items()}
     folder.mkdir()
     for key, value in (changed_parts or {}).items():
@@ -150,8 +152,16 @@ def write_folder(folder, name, changed_config=None, changed_parts=None):
         else:
             tensors[key] = value(tensors[key]) if callable(value) else value
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    plain = json.loads(model.config.to_json_string()) | {"architectures": ["LlamaForCausalLM"]}
-    plain["quantization_config"] = config | (changed_config or {})
-    (folder / "config.json").write_text(json.dumps(plain))
+    written = json.loads(model.config.to_json_string()) | {"architectures": ["LlamaForCausalLM"]}
+    written["quantization_config"] = config | (changed_config or {})
+    (folder / "config.json").write_text(json.dumps(written))
     (folder / "tokenizer.json").write_text(json.dumps(letter_tokenizer()))
     return model
+
+
+def assert_refused(run_program, tmp_path, reason):
+    """The folder tmp_path/model is refused as damaged or unsupported, by name, before anything is written."""
+    command = ["osp", "export", tmp_path / "model", "--format", "hf", "--out", tmp_path / "out"]
+    result = run_program(command, check=False)
+    assert result.returncode == 3 and reason in result.stderr, result.stderr
+    assert not (tmp_path / "out").exists()

@@ -52,6 +52,30 @@ def test_eval_analyze_and_quantize_name_the_first_rounding(name, text, run_progr
     assert results_of(run_program, "eval", tmp_path / "again", *data)[0]["rounded_before"] == wanted
 
 
+def test_score_and_the_page_say_it_too(text, run_program, tmp_path):
+    write_folder(tmp_path / "model", "awq")
+    requests = tmp_path / "requests.jsonl"
+    requests.write_text('{"context": "some", "continuation": " letters"}\n')
+    words = [tmp_path / "model", "--data", text]
+    made = tmp_path / "again"
+    said = run_program(["osp", "score", tmp_path / "model", "--requests", requests]).stderr
+    assert f"its weights were rounded before ({NAMES['awq']})" in said
+    for command in (
+        ["eval", *words],
+        ["analyze", *words],
+        ["quantize", *words, "--method", "rtn", "--bits", "4-16-16", "--report", "--out", made],
+    ):
+        results_file = tmp_path / "results.json"
+        results_file.write_text(run_program(["osp", *command, "--json"]).stdout)
+        for file in (results_file, made / "quantize.json"):
+            if not file.exists():
+                continue
+            run_program(["osp", "report", file, "--out", tmp_path / "page.html"])
+            page = (tmp_path / "page.html").read_text()
+            assert page.count(f"its weights were rounded before ({NAMES['awq']}), so that") == 1, command
+            (tmp_path / "page.html").unlink()
+
+
 def test_plain_copies_of_rounded_weights_say_it_too(text, run_program, tmp_path):
     write_folder(tmp_path / "model", "awq")
     wanted, data = NAMES["awq"], ["--data", text]
