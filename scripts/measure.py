@@ -95,23 +95,40 @@ def engine_rounds(folders: dict, peers: dict, rounds: int) -> dict:
     return {"rounds": rows}
 
 
+PEER = "bench/peers/run_peer.py"
+BESIDE = {"W4A4KV4": "4-4-4", "W4A8KV4": "4-8-4"}  # what is timed beside a single peer
+
+
+def half_file(scratch: Path) -> Path:
+    file = scratch / "f16.gguf"
+    run(OSP, "export", smollm2_file(), "--format", "gguf", "--dtype", "f16", "--out", file, "--quiet")
+    return file
+
+
 def engine(options: argparse.Namespace) -> dict:
-    """osp beside llama.cpp, its fork and OpenVINO, from the GGUF file that osp writes."""
+    """osp beside llama.cpp and OpenVINO, from the GGUF file that osp writes."""
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         peers = {}
         if options.peers:
-            peer = [options.peers, "bench/peers/run_peer.py", "--engine"]
-            half = scratch / "f16.gguf"
-            run(OSP, "export", smollm2_file(), "--format", "gguf", "--dtype", "f16", "--out", half, "--quiet")
             file = scratch / "q4_0.gguf"
-            run(*peer, "llama_cpp", half, "--quantize", "Q4_0", "--out", file)
+            run(options.peers, PEER, half_file(scratch), "--quantize", "Q4_0", "--out", file)
             peers = {
-                "llama.cpp": [*peer, "llama_cpp", file, "--sequences", "4,8"],
-                "ik_llama.cpp": [*peer, "ik_llama_cpp", file],
-                "OpenVINO": [*peer, "openvino", file],
+                "llama.cpp": [options.peers, PEER, file, "--sequences", "4,8"],
+                "OpenVINO": [options.peers, PEER, "--engine", "openvino", file],
             }
         return engine_rounds(engine_folders(scratch, ENGINE_BITS), peers, options.rounds)
+
+
+def engine_ik(options: argparse.Namespace) -> dict:
+    """osp beside ik_llama.cpp, whose own quantizer reads the GGUF file that osp writes."""
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        quantizer = run(options.ik, "-c", "import ik_llama_cpp as m; print(m.__path__[0])").strip()
+        half, file = half_file(scratch), scratch / "q4_0.gguf"
+        run(f"{quantizer}/bin/llama-quantize", half, file, "Q4_0")
+        peers = {"ik_llama.cpp": [options.ik, PEER, "--engine", "ik_llama_cpp", file]}
+        return engine_rounds(engine_folders(scratch, BESIDE), peers, options.rounds)
 
 
 def engine_onnxruntime(options: argparse.Namespace) -> dict:
@@ -123,9 +140,8 @@ def engine_onnxruntime(options: argparse.Namespace) -> dict:
         run(python, "-m", "onnxruntime_genai.models.builder", "-i", plain, "-o", built, "-e", "cpu",
             "-p", "int4", "-c", scratch,
             "--extra_options", "int4_accuracy_level=4", "int4_block_size=32")  # fmt: skip
-        peers = {"ONNX Runtime": [python, "bench/peers/run_peer.py", "--engine", "onnxruntime", built]}
-        folders = engine_folders(scratch, {"W4A4KV4": "4-4-4", "W4A8KV4": "4-8-4"})
-        return engine_rounds(folders, peers, options.rounds)
+        peers = {"ONNX Runtime": [python, PEER, "--engine", "onnxruntime", built]}
+        return engine_rounds(engine_folders(scratch, BESIDE), peers, options.rounds)
 
 
 # Ways to run the demo's models with few bits: words for `osp quantize`.
@@ -280,6 +296,7 @@ def float_formats(_: argparse.Namespace) -> dict:
 NEEDS = {
     "eval": ("benchmarks", "the folder with the benchmarks' files"),
     "quantize": ("gptqmodel", "the interpreter of the environment with GPTQModel"),
+    "engine-ik": ("ik", "the interpreter of the environment with ik_llama.cpp"),
     "engine-onnxruntime": ("onnxruntime", "the interpreter of the environment with ONNX Runtime GenAI"),
 }
 MEASUREMENTS: dict[str, tuple[str, Callable]] = {
@@ -288,7 +305,8 @@ MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "train-125m": ("the same with 125M", training("125m")),
     "optim-125m": ("a step of every optimizer on 125M parameters beside PyTorch's", optimizers),
     "ranks": ("two ranks that train the demo's model beside PyTorch's; limited networks need root", ranks),
-    "engine": ("SmolLM2 quantized, in integers, beside llama.cpp, ik_llama.cpp and OpenVINO", engine),
+    "engine": ("SmolLM2 quantized, in integers, beside llama.cpp and OpenVINO", engine),
+    "engine-ik": ("the same beside ik_llama.cpp", engine_ik),
     "engine-onnxruntime": ("the same beside ONNX Runtime GenAI", engine_onnxruntime),
     "engine-quality": ("what few bits cost the demo's models on the integer engine", engine_quality),
     "float-formats": ("the demo's models in MXFP4, NVFP4 and INT4, and their outlier tax", float_formats),
@@ -304,6 +322,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--peers", metavar="PYTHON")
+    parser.add_argument("--ik", metavar="PYTHON")
     parser.add_argument("--onnxruntime", metavar="PYTHON")
     parser.add_argument("--benchmarks", metavar="FOLDER")
     parser.add_argument("--gptqmodel", metavar="PYTHON")

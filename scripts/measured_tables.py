@@ -424,6 +424,7 @@ TABLES = {
     "training-trials": training_trials,
     "optimizers": optimizers,
     "engine": lambda: engine("engine"),
+    "engine-ik": lambda: engine("engine-ik"),
     "engine-onnxruntime": lambda: engine("engine-onnxruntime"),
     "benchmarks": benchmarks,
     "gptq": gptq,

@@ -9,12 +9,13 @@
 
 Measures what `osp bench run --json` does: tokens a second of a prompt that is read at once and of decoding
 behind so many tokens, as the median of the repetitions; with one thread in CPU time of the process, with more
-in time of the clock. Prints one JSON object. Flash attention is on unless --no-flash-attention; the weights
-are repacked for the CPU where the engine does so by itself.
+in time of the clock. Prints one JSON object. Flash attention is on unless --no-flash-attention; llama.cpp
+repacks the weights for the CPU by itself, ik_llama.cpp is asked to unless --no-repack.
 
-Environments, each of its own, all from PyPI: `pip install openvino-genai==2026.4.1.0`,
-`pip install ik-llama-cpp-python==0.1.5`, and llama.cpp, built for
-this CPU: `CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36`.
+Environments, each of its own, all from PyPI: `pip install openvino-genai==2026.4.1.0`, and built for this
+CPU: `CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36`,
+`CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary ik-llama-cpp-python ik-llama-cpp-python==0.1.5`, whose
+wheel has AVX2 alone.
 ONNX Runtime GenAI: `pip install onnxruntime-genai==0.18.0 onnx onnx-ir torch transformers`, and FOLDER is
 what `python -m onnxruntime_genai.models.builder -i MODEL_DIR -o FOLDER -p int4 -e cpu -c CACHE
 --extra_options int4_accuracy_level=4 int4_block_size=32` writes: 4-bit weights, 8-bit activations.
@@ -72,15 +73,35 @@ def numpy_tokens(count: int):
 
 
 class IkModel:
-    """ik_llama.cpp's wheel with the two calls of llama-cpp-python that are timed."""
+    """ik_llama.cpp's package with the two calls of llama-cpp-python that are timed."""
 
     def __init__(self, options: argparse.Namespace, context: int):
         import ik_llama_cpp
-        from ik_llama_cpp import _internals
+        from ik_llama_cpp import _ctypes_api, _internals, llama
 
         self.internals = _internals
         self.position = 0
         flash = not options.no_flash_attention
+        # The package turns flash attention off where it does not see AVX-VNNI, as on every CPU that has VNNI
+        # in its AVX-512 form alone; the engine itself runs it there.
+        llama._cpu_has_avx_vnni = lambda: flash
+        # It has no words for these settings of the engine.
+        model_settings = _ctypes_api.llama_model_default_params
+        context_settings = _ctypes_api.llama_context_default_params
+        cache = {"f16": 1, "q8_0": 8, "q4_0": 2}[options.cache]
+
+        def of_model():
+            settings = model_settings()
+            settings.repack_tensors = not options.no_repack
+            return settings
+
+        def of_context():
+            settings = context_settings()
+            settings.type_k = settings.type_v = cache
+            return settings
+
+        _ctypes_api.llama_model_default_params = of_model
+        _ctypes_api.llama_context_default_params = of_context
         self.model = ik_llama_cpp.IkLlama(
             options.model, n_ctx=context, n_threads=options.threads, flash_attn=flash, verbose=False
         )
@@ -127,6 +148,8 @@ def measure_llama(options: argparse.Namespace) -> dict:
     clock = Clock(options.threads)
     result = {"engine": options.engine, "version": version, "cache": options.cache}
     result["flash_attention"] = not options.no_flash_attention
+    if options.engine == "ik_llama_cpp":
+        result["repacked"] = not options.no_repack
     result["prefill"], result["decode"] = {}, {}
     for n in options.prefill:
         result["prefill"][n] = clock.rate(
@@ -322,6 +345,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cache", choices=["f16", "q8_0", "q4_0"], default="f16")
     parser.add_argument("--no-flash-attention", action="store_true")
+    parser.add_argument("--no-repack", action="store_true", help="ik_llama.cpp alone")
     parser.add_argument("--quantize", choices=list(FILE_TYPES))
     parser.add_argument("--out", help="file to write with --quantize")
     parser.add_argument("--verbose", action="store_true")
