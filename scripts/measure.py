@@ -79,7 +79,7 @@ def engine_folders(scratch: Path, bits_by_name: dict) -> dict:
     return folders
 
 
-def engine_rounds(folders: dict, peers: dict, rounds: int) -> dict:
+def engine_rounds(folders: dict, peers: dict, rounds: int, environment: dict | None = None) -> dict:
     """osp on each folder and the peers in turn, with one and two threads."""
     rows = []
     for number in range(rounds):
@@ -90,7 +90,7 @@ def engine_rounds(folders: dict, peers: dict, rounds: int) -> dict:
                     OSP, "bench", "run", folder, "--threads", threads, "--sequences", "4,8", "--json"
                 )
             for name, words in peers.items():
-                row["sides"][name] = run_json(*words, "--threads", threads)
+                row["sides"][name] = run_json(*words, "--threads", threads, environment=environment)
             rows.append(row)
     return {"rounds": rows}
 
@@ -124,11 +124,13 @@ def engine_ik(options: argparse.Namespace) -> dict:
     """osp beside ik_llama.cpp, whose own quantizer reads the GGUF file that osp writes."""
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
-        quantizer = run(options.ik, "-c", "import ik_llama_cpp as m; print(m.__path__[0])").strip()
+        find = "from importlib.util import find_spec as f; print(f('ik_llama_cpp').origin)"
+        package = Path(run(options.ik, "-c", find).strip()).parent
         half, file = half_file(scratch), scratch / "q4_0.gguf"
-        run(f"{quantizer}/bin/llama-quantize", half, file, "Q4_0")
+        libraries = {"LD_LIBRARY_PATH": f"{package}/lib"}
+        run(f"{package}/bin/llama-quantize", half, file, "Q4_0", environment=libraries)
         peers = {"ik_llama.cpp": [options.ik, PEER, "--engine", "ik_llama_cpp", file]}
-        return engine_rounds(engine_folders(scratch, BESIDE), peers, options.rounds)
+        return engine_rounds(engine_folders(scratch, BESIDE), peers, options.rounds, libraries)
 
 
 def engine_onnxruntime(options: argparse.Namespace) -> dict:

@@ -13,9 +13,9 @@ in time of the clock. Prints one JSON object. Flash attention is on unless --no-
 repacks the weights for the CPU by itself, ik_llama.cpp is asked to unless --no-repack.
 
 Environments, each of its own, all from PyPI: `pip install openvino-genai==2026.4.1.0`, and built for this
-CPU: `CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36`,
-`CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary ik-llama-cpp-python ik-llama-cpp-python==0.1.5`, whose
-wheel has AVX2 alone.
+CPU: `CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36`, and
+`bench/peers/build_ik.sh ENVIRONMENT` for ik_llama.cpp, which runs with LD_LIBRARY_PATH set to the folder lib
+of its package, where its libraries look for each other.
 ONNX Runtime GenAI: `pip install onnxruntime-genai==0.18.0 onnx onnx-ir torch transformers`, and FOLDER is
 what `python -m onnxruntime_genai.models.builder -i MODEL_DIR -o FOLDER -p int4 -e cpu -c CACHE
 --extra_options int4_accuracy_level=4 int4_block_size=32` writes: 4-bit weights, 8-bit activations.
