@@ -134,3 +134,71 @@ def test_the_peer_of_the_engine_times_the_work_and_says_how(repo_root, tmp_path)
     assert (found["version"], found["cache"], found["flash_attention"]) == ("7", "q8_0", True)
     assert found["threads"] == 2 and found["peak_memory_bytes"] > 0
     assert found["command"] == f"run_peer.py a.gguf {' '.join(options)} --cache q8_0"
+
+
+IK_LLAMA_CPP = {
+    "__init__": """
+import json, os, time
+from pathlib import Path
+from . import _ctypes_api, llama
+
+__version__ = "5"
+
+
+class Context:
+    def decode(self, batch):
+        time.sleep(0.001)
+        return 0
+
+    def kv_cache_clear(self):
+        pass
+
+
+class IkLlama:
+    def __init__(self, model, n_ctx, n_threads, flash_attn, verbose):
+        settings, cache = _ctypes_api.llama_model_default_params(), _ctypes_api.llama_context_default_params()
+        flash = flash_attn and llama._cpu_has_avx_vnni()
+        seen = [settings.repack_tensors, cache.type_k, cache.type_v, flash]
+        Path(os.environ["SEEN"]).write_text(json.dumps(seen))
+        self._context = Context()
+""",
+    "_ctypes_api": """
+from types import SimpleNamespace
+
+
+def llama_model_default_params():
+    return SimpleNamespace(repack_tensors=False)
+
+
+def llama_context_default_params():
+    return SimpleNamespace(type_k=1, type_v=1)
+""",
+    "_internals": "def make_batch_range(part, pos_start, logits_last):\n    return part\n",
+    "llama": "def _cpu_has_avx_vnni():\n    return False\n",
+}
+
+
+@pytest.mark.parametrize(
+    "options, seen",
+    [
+        ([], [True, 1, 1, True]),
+        (["--no-repack", "--cache", "q8_0"], [False, 8, 8, True]),
+        (["--no-flash-attention"], [True, 1, 1, False]),
+    ],
+)
+def test_ik_is_run_with_the_engines_best_settings(options, seen, repo_root, tmp_path):
+    """Its package repacks nothing and turns flash attention off where it sees no AVX-VNNI."""
+    (tmp_path / "ik_llama_cpp").mkdir()
+    for name, text in IK_LLAMA_CPP.items():
+        (tmp_path / "ik_llama_cpp" / f"{name}.py").write_text(text)
+    words = ["--engine", "ik_llama_cpp", "a.gguf", "--prefill", "8", "--depths", "0", "--decode-tokens", "2"]
+    result = subprocess.run(
+        [sys.executable, repo_root / "bench/peers/run_peer.py", *words, *options],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "SEEN": str(tmp_path / "seen.json")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads((tmp_path / "seen.json").read_text()) == seen
+    found = json.loads(result.stdout)
+    assert (found["repacked"], found["flash_attention"]) == (seen[0], seen[3])
