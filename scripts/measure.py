@@ -63,87 +63,105 @@ def plain_folder(scratch: Path) -> Path:
     return plain
 
 
-ENGINE_BITS = {"W4A4KV4": "4-4-4", "W4A8KV4": "4-8-4", "W4A16KV16": "4-16-16", "W8A8KV8": "8-8-8"}
+CALIBRATED = ["--profile", "best", "--calibration", "docs/numerics.md", "--windows", 16, "--length", 512]
+# The folders that are timed, by words for `osp quantize`.
+ENGINE_FOLDERS = {
+    "W4A4KV4": ["--bits", "4-4-4", "--method", "quarot+gptq", *CALIBRATED],
+    "W4A8KV4": ["--bits", "4-8-4", "--method", "quarot+gptq", *CALIBRATED],
+    "W4A16KV16": ["--bits", "4-16-16", "--method", "gptq", *CALIBRATED, "--group", 64, "--asymmetric"],
+    "W8A8KV8": ["--bits", "8-8-8", "--method", "rtn"],
+}
 
 
-def engine_folders(scratch: Path, bits_by_name: dict) -> dict:
-    """Panels of SmolLM2 at these bits by name."""
+def engine_folders(scratch: Path) -> dict:
+    """Panels of SmolLM2 by their bits."""
     model = smollm2_file()
     folders = {}
-    for name, bits in bits_by_name.items():
-        method = "quarot+rtn" if bits == "4-4-4" else "rtn"
-        run(OSP, "quantize", model, "--method", method, "--bits", bits, "--out", scratch / name, "--quiet")
+    for name, words in ENGINE_FOLDERS.items():
+        run(OSP, "quantize", model, *words, "--out", scratch / name, "--quiet")
         panels = scratch / (name + "-panels")
         run(OSP, "export", scratch / name, "--format", "panels", "--out", panels, "--quiet")
         folders[name] = panels
     return folders
 
 
-def engine_rounds(folders: dict, peers: dict, rounds: int, environment: dict | None = None) -> dict:
-    """osp on each folder and the peers in turn, with one and two threads."""
+def quality(models: dict) -> list:
+    """Perplexity and bits per byte of each on README.md."""
     rows = []
-    for number in range(rounds):
-        for threads in (1, 2):
-            row = {"round": number + 1, "threads": threads, "sides": {}}
-            for name, folder in folders.items():
-                row["sides"][f"osp {name}"] = run_json(
-                    OSP, "bench", "run", folder, "--threads", threads, "--sequences", "4,8", "--json"
-                )
-            for name, words in peers.items():
-                row["sides"][name] = run_json(*words, "--threads", threads, environment=environment)
-            rows.append(row)
-    return {"rounds": rows}
+    for name, model in models.items():
+        found = run_json(OSP, "eval", model, "--data", "README.md", "--json", "--quiet")["results"][0]
+        rows.append([name, found["tokens"], found["perplexity"], found["bits_per_byte"]])
+    return rows
 
 
 PEER = "bench/peers/run_peer.py"
-BESIDE = {"W4A4KV4": "4-4-4", "W4A8KV4": "4-8-4"}  # what is timed beside a single peer
+# glibc asks for huge pages, as osp does for its own large blocks.
+PEER_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+NO_FLASH = ["--no-flash-attention", "--prefill", "512,2048", "--depths", "512,2048"]
 
 
-def half_file(scratch: Path) -> Path:
-    file = scratch / "f16.gguf"
-    run(OSP, "export", smollm2_file(), "--format", "gguf", "--dtype", "f16", "--out", file, "--quiet")
-    return file
+def llama_peers(options: argparse.Namespace, half: Path, scratch: Path) -> dict:
+    """llama.cpp and OpenVINO, from the GGUF file that osp writes."""
+    file = scratch / "q4_0.gguf"
+    run(options.peers, PEER, half, "--quantize", "Q4_0", "--out", file)
+    return {
+        "llama.cpp": ([options.peers, PEER, file, "--sequences", "4,8"], {}),
+        "llama.cpp, no flash attention": ([options.peers, PEER, file, *NO_FLASH], {}),
+        "OpenVINO": ([options.peers, PEER, "--engine", "openvino", file], {}),
+    }
+
+
+def ik_peers(options: argparse.Namespace, half: Path, scratch: Path) -> dict:
+    """ik_llama.cpp, from what its own quantizer makes of that file."""
+    find = "from importlib.util import find_spec as f; print(f('ik_llama_cpp').origin)"
+    package = Path(run(options.ik, "-c", find).strip()).parent
+    libraries = {"LD_LIBRARY_PATH": f"{package}/lib"}
+    file = scratch / "ik-q4_0.gguf"
+    run(f"{package}/bin/llama-quantize", half, file, "Q4_0", environment=libraries)
+    words = [options.ik, PEER, "--engine", "ik_llama_cpp", file]
+    return {
+        "ik_llama.cpp": (words, libraries),
+        "ik_llama.cpp, no flash attention": ([*words, *NO_FLASH], libraries),
+    }
+
+
+def onnxruntime_peers(options: argparse.Namespace, scratch: Path) -> dict:
+    """ONNX Runtime GenAI, from what its builder makes of the plain folder that osp writes."""
+    plain, built = plain_folder(scratch), scratch / "onnx"
+    run(options.onnxruntime, "-m", "onnxruntime_genai.models.builder", "-i", plain, "-o", built, "-e", "cpu",
+        "-p", "int4", "-c", scratch,
+        "--extra_options", "int4_accuracy_level=4", "int4_block_size=32", "prune_lm_head=true")  # fmt: skip
+    return {"ONNX Runtime": ([options.onnxruntime, PEER, "--engine", "onnxruntime", built], {})}
 
 
 def engine(options: argparse.Namespace) -> dict:
-    """osp beside llama.cpp and OpenVINO, from the GGUF file that osp writes."""
+    """osp's folders and the peers in turn, with one and two threads."""
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
-        peers = {}
-        if options.peers:
-            file = scratch / "q4_0.gguf"
-            run(options.peers, PEER, half_file(scratch), "--quantize", "Q4_0", "--out", file)
-            peers = {
-                "llama.cpp": [options.peers, PEER, file, "--sequences", "4,8"],
-                "OpenVINO": [options.peers, PEER, "--engine", "openvino", file],
-            }
-        return engine_rounds(engine_folders(scratch, ENGINE_BITS), peers, options.rounds)
-
-
-def engine_ik(options: argparse.Namespace) -> dict:
-    """osp beside ik_llama.cpp, whose own quantizer reads the GGUF file that osp writes."""
-    with tempfile.TemporaryDirectory() as temporary:
-        scratch = Path(temporary)
-        find = "from importlib.util import find_spec as f; print(f('ik_llama_cpp').origin)"
-        package = Path(run(options.ik, "-c", find).strip()).parent
-        half, file = half_file(scratch), scratch / "q4_0.gguf"
-        libraries = {"LD_LIBRARY_PATH": f"{package}/lib"}
-        run(f"{package}/bin/llama-quantize", half, file, "Q4_0", environment=libraries)
-        peers = {"ik_llama.cpp": [options.ik, PEER, "--engine", "ik_llama_cpp", file]}
-        return engine_rounds(engine_folders(scratch, BESIDE), peers, options.rounds, libraries)
-
-
-def engine_onnxruntime(options: argparse.Namespace) -> dict:
-    """osp beside ONNX Runtime GenAI, whose builder reads the plain folder that osp writes."""
-    with tempfile.TemporaryDirectory() as temporary:
-        scratch = Path(temporary)
-        plain, built = plain_folder(scratch), scratch / "onnx"
-        python = options.onnxruntime
-        run(python, "-m", "onnxruntime_genai.models.builder", "-i", plain, "-o", built, "-e", "cpu",
-            "-p", "int4", "-c", scratch,
-            "--extra_options", "int4_accuracy_level=4", "int4_block_size=32")  # fmt: skip
-        peers = {"ONNX Runtime": [python, PEER, "--engine", "onnxruntime", built]}
-        return engine_rounds(engine_folders(scratch, BESIDE), peers, options.rounds)
+        half = scratch / "f16.gguf"
+        run(OSP, "export", smollm2_file(), "--format", "gguf", "--dtype", "f16", "--out", half, "--quiet")
+        peers = llama_peers(options, half, scratch) if options.peers else {}
+        peers |= ik_peers(options, half, scratch) if options.ik else {}
+        peers |= onnxruntime_peers(options, scratch) if options.onnxruntime else {}
+        folders = engine_folders(scratch)
+        models = {"16 bits": smollm2_file(), **{f"osp {name}": folder for name, folder in folders.items()}}
+        if (scratch / "q4_0.gguf").exists():
+            models["llama.cpp's Q4_0, its weights alone, run by osp"] = scratch / "q4_0.gguf"
+        measured = quality(models)
+        for number in range(options.rounds):
+            for threads in (1, 2):
+                row = {"round": number + 1, "threads": threads, "sides": {}}
+                for name, folder in folders.items():
+                    row["sides"][f"osp {name}"] = run_json(
+                        OSP, "bench", "run", folder, "--threads", threads, "--sequences", "4,8", "--json"
+                    )
+                for name, (words, more) in peers.items():
+                    row["sides"][name] = run_json(
+                        *words, "--threads", threads, environment={**PEER_ENVIRONMENT, **more}
+                    )
+                rows.append(row)
+    return {"rounds": rows, "quality": measured}
 
 
 # Ways to run the demo's models with few bits: words for `osp quantize`.
@@ -298,8 +316,6 @@ def float_formats(_: argparse.Namespace) -> dict:
 NEEDS = {
     "eval": ("benchmarks", "the folder with the benchmarks' files"),
     "quantize": ("gptqmodel", "the interpreter of the environment with GPTQModel"),
-    "engine-ik": ("ik", "the interpreter of the environment with ik_llama.cpp"),
-    "engine-onnxruntime": ("onnxruntime", "the interpreter of the environment with ONNX Runtime GenAI"),
 }
 MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "train-demo": ("a training step of 7M parameters beside PyTorch", training("demo")),
@@ -307,9 +323,7 @@ MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "train-125m": ("the same with 125M", training("125m")),
     "optim-125m": ("a step of every optimizer on 125M parameters beside PyTorch's", optimizers),
     "ranks": ("two ranks that train the demo's model beside PyTorch's; limited networks need root", ranks),
-    "engine": ("SmolLM2 quantized, in integers, beside llama.cpp and OpenVINO", engine),
-    "engine-ik": ("the same beside ik_llama.cpp", engine_ik),
-    "engine-onnxruntime": ("the same beside ONNX Runtime GenAI", engine_onnxruntime),
+    "engine": ("SmolLM2 quantized, in integers, beside the peers whose environments are given", engine),
     "engine-quality": ("what few bits cost the demo's models on the integer engine", engine_quality),
     "float-formats": ("the demo's models in MXFP4, NVFP4 and INT4, and their outlier tax", float_formats),
     "memory": ("the memory that a dry run estimates beside the peak of twelve runs", planned_memory),

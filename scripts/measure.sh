@@ -4,10 +4,9 @@
 #                           [--benchmarks FOLDER] [--gptqmodel PYTHON --calibration PATH] [NAME…]
 #   NAME…           these measurements alone (--list names them); without one all of them, some hours
 #   --peers PYTHON  interpreter of the environment with llama.cpp and OpenVINO (bench/peers/run_peer.py
-#                   says how to make it); without it osp's engine is timed alone
-#   --ik PYTHON     that of the environment with ik_llama.cpp; without it engine-ik is left out
-#   --onnxruntime PYTHON    that of the environment with ONNX Runtime GenAI; without it engine-onnxruntime
-#                           is left out
+#                   says how to make it), for engine; without any peer osp's engine is timed alone
+#   --ik PYTHON     that of the environment with ik_llama.cpp
+#   --onnxruntime PYTHON    that of the environment with ONNX Runtime GenAI
 #   --benchmarks FOLDER     the benchmarks' files (README, "Benchmarks"); without it eval is left out
 #   --gptqmodel PYTHON      that of the environment with GPTQModel (bench/peers/gptqmodel_peer.py says how to
 #                           make it); without it quantize is left out

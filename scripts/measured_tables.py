@@ -163,29 +163,46 @@ def engine_rates(rounds: list[dict], threads: int, side: str, kind: str, n: str)
     return statistics.mean(rates) if rates and None not in rates else None
 
 
-def engine(name: str) -> str:
-    one = load(name)
+def engine() -> str:
+    """Of a peer that ran in several ways, "NAME" and "NAME, how", a row shows the fastest."""
+    one = load("engine")
     rounds = one["result"]["rounds"]
     sides = list(rounds[0]["sides"])
-    ours, peers = [s for s in sides if s.startswith("osp")], [s for s in sides if not s.startswith("osp")]
+    ours = [side for side in sides if side.startswith("osp")]
+    peers = [side for side in sides if side not in ours and "," not in side]
+    first, last = ours[0], ours[-1]
     rows = []
+
+    def best(threads: int, side: str, kind: str, n: str) -> float | None:
+        ways = [other for other in sides if other.split(",")[0] == side]
+        rates = [engine_rates(rounds, threads, way, kind, n) for way in ways]
+        return max((rate for rate in rates if rate), default=None)
+
     for threads in sorted({r["threads"] for r in rounds}):
         for kind, title in (
             ("prefill", "prompt of {}"),
             ("decode", "decoding behind {}"),
             ("batch", "{} texts"),
         ):
-            for n in rounds[0]["sides"][ours[0]][kind]:
+            for n in rounds[0]["sides"][first][kind]:
                 row = [str(threads), title.format(f"{int(n):,}")]
-                rates = {side: engine_rates(rounds, threads, side, kind, n) for side in sides}
-                row += [f"{rates[s]:,.0f}" if rates[s] else "" for s in sides]
-                row += [f"{rates[ours[0]] / rates[s]:.2f}" if rates[s] else "" for s in peers]
+                rates = {side: best(threads, side, kind, n) for side in [*ours, *peers]}
+                row += [f"{rate:,.0f}" if rate else "" for rate in rates.values()]
+                row += [f"{rates[first] / rates[s]:.2f}" if rates[s] else "" for s in peers]
+                row.append(f"{rates[last] / rates[peers[0]]:.2f}" if peers and rates[peers[0]] else "")
                 rows.append(row)
     memory = ["1", "peak memory, MB"]
-    first = next(r for r in rounds if r["threads"] == 1)["sides"]
-    memory += [f"{first[s]['peak_memory_bytes'] / 1e6:.0f}" for s in sides] + [""] * len(peers)
-    header = ["threads", "", *sides, *(f"{ours[0]} / {s}" for s in peers)]
-    return table(header, [*rows, memory], left=2) + "\n\n" + provenance([one], first[ours[0]])
+    once = next(r for r in rounds if r["threads"] == 1)["sides"]
+    memory += [f"{once[s]['peak_memory_bytes'] / 1e6:.0f}" for s in [*ours, *peers]]
+    memory += [""] * (len(peers) + 1)
+    header = ["threads", "", *ours, *peers, *(f"{first} / {s}" for s in peers)]
+    header.append(f"{last} / {peers[0]}" if peers else "")
+    return table(header, [*rows, memory], left=2) + "\n\n" + provenance([one], once[first])
+
+
+def engine_perplexity() -> str:
+    rows = [[name, f"{ppl:.1f}", f"{bits:.3f}"] for name, _, ppl, bits in load("engine")["result"]["quality"]]
+    return table(["", "perplexity", "bits per byte"], rows)
 
 
 def benchmarks() -> str:
@@ -423,9 +440,8 @@ TABLES = {
     "training": training,
     "training-trials": training_trials,
     "optimizers": optimizers,
-    "engine": lambda: engine("engine"),
-    "engine-ik": lambda: engine("engine-ik"),
-    "engine-onnxruntime": lambda: engine("engine-onnxruntime"),
+    "engine": engine,
+    "engine-perplexity": engine_perplexity,
     "benchmarks": benchmarks,
     "gptq": gptq,
     "ranks": ranks,

@@ -18,7 +18,8 @@ CPU: `CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama
 of its package, where its libraries look for each other.
 ONNX Runtime GenAI: `pip install onnxruntime-genai==0.18.0 onnx onnx-ir torch transformers`, and FOLDER is
 what `python -m onnxruntime_genai.models.builder -i MODEL_DIR -o FOLDER -p int4 -e cpu -c CACHE
---extra_options int4_accuracy_level=4 int4_block_size=32` writes: 4-bit weights, 8-bit activations.
+--extra_options int4_accuracy_level=4 int4_block_size=32 prune_lm_head=true` writes: 4-bit weights, 8-bit
+activations, logits of the last token alone.
 """
 
 import argparse
@@ -93,6 +94,7 @@ class IkModel:
         def of_model():
             settings = model_settings()
             settings.repack_tensors = not options.no_repack
+            settings.merge_qkv = options.merge_qkv
             return settings
 
         def of_context():
@@ -214,7 +216,12 @@ def measure_llama_together(options: argparse.Namespace, count: int) -> float:
             decode([(s, depth + i, tokens[i * count + s], True) for s in range(count)])
 
     clock = Clock(options.threads)
-    return clock.rate(count * options.decode_tokens, options.repetitions, prepare, work)
+    rate = clock.rate(count * options.decode_tokens, options.repetitions, prepare, work)
+    # Two of these at a time would count as peak memory.
+    llama_cpp.llama_batch_free(batch)
+    llama_cpp.llama_free(context)
+    llama_cpp.llama_model_free(model)
+    return rate
 
 
 def measure_openvino(options: argparse.Namespace) -> dict:
@@ -346,6 +353,7 @@ def main() -> None:
     parser.add_argument("--cache", choices=["f16", "q8_0", "q4_0"], default="f16")
     parser.add_argument("--no-flash-attention", action="store_true")
     parser.add_argument("--no-repack", action="store_true", help="ik_llama.cpp alone")
+    parser.add_argument("--merge-qkv", action="store_true", help="ik_llama.cpp alone")
     parser.add_argument("--quantize", choices=list(FILE_TYPES))
     parser.add_argument("--out", help="file to write with --quantize")
     parser.add_argument("--verbose", action="store_true")

@@ -35,14 +35,22 @@ std::string process_command() {
 }
 
 std::string machine_text() {
-  std::string processor, line;
+  // The name of a virtual machine's processor may fit several makes, which its numbers tell apart.
+  std::string name, family, model, line;
   std::ifstream file("/proc/cpuinfo");
-  while (processor.empty() && std::getline(file, line)) {
+  while (std::getline(file, line) && !line.empty()) {
     const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) {
-      processor = line.substr(colon + 2) + ", ";
-    }
+    if (colon == std::string::npos) continue;
+    const std::string value = line.substr(colon + 2);
+    if (line.starts_with("model name")) name = value;
+    if (line.starts_with("cpu family")) family = value;
+    if (line.starts_with("model\t")) model = value;
   }
+  std::string processor = name;
+  if (!family.empty() && !model.empty()) {
+    processor += fmt::format(" (family {}, model {})", family, model);
+  }
+  if (!processor.empty()) processor += ", ";
   utsname system{};
   const bool known = uname(&system) == 0;
   return fmt::format("{}{} threads{}", processor, std::thread::hardware_concurrency(),

@@ -126,6 +126,10 @@ int run_gguf(const ExportCommand& options, const std::string& out) {
   if (!result.has_tokenizer) {
     console.warn("{} has no tokenizer: exported without it", options.model);
   }
+  if (!result.report.plain_layers.empty()) {
+    console.warn("{} linear layers have no codes in {} and are written in f16, the first is {}",
+                 result.report.plain_layers.size(), options.model, result.report.plain_layers[0]);
+  }
   if (!result.report.kept_f16.empty()) {
     console.warn("{} tensors whose rows are no multiple of 32 were kept in f16, the first is {}",
                  result.report.kept_f16.size(), result.report.kept_f16[0]);
@@ -163,6 +167,7 @@ int run_gguf(const ExportCommand& options, const std::string& out) {
     json["files"] = files;
     json["parameters"] = result.parameters;
     json["kept_f16"] = result.report.kept_f16;
+    json["plain_layers"] = result.report.plain_layers;
     json["substituted"] = result.report.substituted;
     json["layers_of_codes"] = result.report.layers_of_codes;
     json["rounded_again"] = result.report.rounded_again;

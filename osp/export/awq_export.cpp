@@ -30,6 +30,12 @@ at::Tensor awq_words(const at::Tensor& codes) {
 
 void check_awq(const CodedModel& model, const std::string& where) {
   check_coded_model(model, "the AWQ layout", where);
+  if (model.config().family == "GPTNeoXForCausalLM") {
+    refuse_export(where,
+                  "transformers divides the activations of GPT-NeoX by scales of its own in AWQ "
+                  "folders, which this model does not have; --format gptq and compressed-tensors "
+                  "have no such scales");
+  }
   const QuantizedModelInfo& info = model.info();
   if (info.grid.is_integer() && info.grid.bits <= 4) return;
   refuse_export(where,

@@ -101,6 +101,7 @@ bool export_foreign_codes(const std::string& dir, const std::string& path, const
   if (!all_fit) return false;
   options.type = wanted;
   options.exact = true;
+  options.keep_numbers = dtype == "auto";
   options.quantized = &codes;
   result.parameters = store.num_parameters();
   result.dtype = name_of(options.type);

@@ -54,9 +54,14 @@ uint32_t file_type(GgufTensorType type) {
   }
 }
 
+bool keeps_numbers(const ParameterSpec& spec, const GgufExportOptions& options) {
+  return options.keep_numbers && options.quantized != nullptr && !is_table(spec) &&
+         !options.quantized->contains(spec.name);
+}
+
 // The type that the options ask for.
 GgufTensorType wanted_type(const ParameterSpec& spec, const GgufExportOptions& options) {
-  if (!is_table(spec)) return options.type;
+  if (!is_table(spec)) return keeps_numbers(spec, options) ? GgufTensorType::f16 : options.type;
   if (options.tables) return *options.tables;
   return options.quantized != nullptr ? GgufTensorType::f16 : options.type;
 }
@@ -190,6 +195,9 @@ void note_type(const ParameterSpec& spec, GgufTensorType type, const GgufExportO
                GgufExportReport& report) {
   if (spec.shape.size() < 2) return;
   const GgufTensorType wanted = wanted_type(spec, options);
+  if (spec.kind == ParameterKind::matrix && keeps_numbers(spec, options)) {
+    report.plain_layers.push_back(spec.name);
+  }
   if (type == GgufTensorType::f16 && wanted != type) {
     report.kept_f16.push_back(spec.name);
   } else if (type != wanted) {

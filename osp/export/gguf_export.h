@@ -25,6 +25,8 @@ struct GgufExportOptions {
   // Refuses codes of linear layers that do not fit; else they are rounded once more, and the
   // report says so.
   bool exact = true;
+  // Writes linear layers that have no codes beside others that do as F16; else as `type`.
+  bool keep_numbers = false;
   // What the codes' inputs pass through. Codes behind a Hadamard transform count as codes that do
   // not fit: the store's numbers need none.
   OnlineTransforms online = {.query_key_hadamard = false};
@@ -44,6 +46,7 @@ struct GgufExportReport {
   std::vector<std::string> kept_f16;       // tensors whose rows are not whole blocks of the type
   std::vector<std::string> substituted;    // the same in other types: "NAME as Q5_0"
   std::vector<std::string> rounded_again;  // layers whose codes did not fit: "NAME has zero points"
+  std::vector<std::string> plain_layers;   // linear layers without codes beside others, as F16
   int64_t layers_of_codes = 0;             // layers and tables written from their codes
   double scale_rounding = 0;               // of codes: largest relative change of a scale by fp16
   std::vector<std::string> files;          // that were written, in order

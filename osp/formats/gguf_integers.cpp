@@ -32,7 +32,7 @@ int zero_point(float scale, float minimum) {
   return zero >= 0 && zero <= 15 && scale * zero == -minimum ? static_cast<int>(zero) : -1;
 }
 
-// One block: codes from 0 on, and the zero point among them. False if it has none.
+// One block: its scale, codes and zero point from −2^(bits − 1) on. False if it has none.
 bool read_block(GgufTensorType type, const std::byte* block, int8_t* codes, float& scale,
                 int& zero) {
   const bool bytes = type == GgufTensorType::q8_0;

@@ -28,9 +28,9 @@ constexpr std::array<std::string_view, 13> kWeightEndings = {
     ".safetensors", ".bin",    ".pt", ".pth",     ".ckpt",      ".gguf", ".h5",
     ".onnx",        ".tflite", ".ot", ".msgpack", ".onnx_data", ".npz"};
 // Files about the form of the weights, and those of a training checkpoint.
-constexpr std::array<std::string_view, 6> kOwnFiles = {"config.json",          "quantize.json",
-                                                       "quantize_config.json", "trainer.json",
-                                                       "recipe.json",          "manifest.json"};
+constexpr std::array<std::string_view, 8> kOwnFiles = {
+    "config.json",          "quantize.json", "quantize_config.json", "quant_config.json",
+    "hf_quant_config.json", "trainer.json",  "recipe.json",          "manifest.json"};
 
 // The ids under a key: none, one or a list.
 std::vector<int64_t> ids_of(const Json& json, const char* key, const std::string& where) {

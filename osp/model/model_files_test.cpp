@@ -68,7 +68,8 @@ TEST(ModelFiles, EverythingBesideTheWeightsIsCarriedOverWhateverItsName) {
   }
   for (const char* name :
        {"config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
-        "quantize.json", ".hidden", "trainer.json", "other/config.json", "other/notes.txt"}) {
+        "quantize.json", "quant_config.json", "hf_quant_config.json", ".hidden", "trainer.json",
+        "other/config.json", "other/notes.txt"}) {
     write_file_atomic(source + "/" + name, "{}");
   }
   copy_model_files(source, target, target);

@@ -53,6 +53,16 @@ std::string text_of(const Json& json, const char* key, const char* absent) {
   return json.contains(key) && json[key].is_string() ? json[key].get<std::string>() : absent;
 }
 
+// A text by its key, or by the key "format", which transformers and GPTQModel take as well; in
+// small letters, which they do not tell from capital ones.
+std::string format_text(const Json& json, const char* key, const char* absent) {
+  std::string text = text_of(json, key, text_of(json, "format", absent).c_str());
+  std::ranges::transform(text, text.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+  });
+  return text;
+}
+
 PackedLayout gptq_layout(const Json& json, const std::string& where) {
   PackedLayout layout;
   layout.bits = whole(json, {"bits"}, where);
@@ -60,7 +70,7 @@ PackedLayout gptq_layout(const Json& json, const std::string& where) {
     unsupported(where, "bits", std::to_string(layout.bits), "2, 4 and 8 of gptq");
   }
   layout.group = group_of(whole(json, {"group_size"}, where), where);
-  const std::string format = text_of(json, "checkpoint_format", "gptq");
+  const std::string format = format_text(json, "checkpoint_format", "gptq");
   if (format != "gptq" && format != "gptq_v2") {
     unsupported(where, "checkpoint_format", Json(format).dump(), "gptq and gptq_v2");
   }
@@ -74,8 +84,8 @@ PackedLayout awq_layout(const Json& json, const std::string& where) {
   layout.bits = whole(json, {"bits", "w_bit"}, where);
   if (layout.bits != 4) unsupported(where, "bits", std::to_string(layout.bits), "4 of awq");
   layout.group = group_of(whole(json, {"group_size", "q_group_size"}, where), where);
-  const std::string version = text_of(json, "version", "gemm");
-  if (version != "gemm" && version != "GEMM") {
+  const std::string version = format_text(json, "version", "gemm");
+  if (version != "gemm") {
     unsupported(where, "version", Json(version).dump(), "gemm");
   }
   return layout;

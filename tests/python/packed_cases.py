@@ -111,6 +111,10 @@ FORMATS = {
         lambda r, o, i: gptq(r, o, i, version=2),
         gptq_config(checkpoint_format="gptq_v2"),
     ),
+    "gptq, version 2, new key": (
+        lambda r, o, i: gptq(r, o, i, version=2),
+        gptq_config(format="GPTQ_V2"),
+    ),
     "gptq, one group": (lambda r, o, i: gptq(r, o, i, group=-1), gptq_config(group=-1)),
     "gptq, 8 bits": (lambda r, o, i: gptq(r, o, i, bits=8), gptq_config(8)),
     "gptq, 2 bits": (lambda r, o, i: gptq(r, o, i, bits=2), gptq_config(2)),

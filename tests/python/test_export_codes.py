@@ -10,7 +10,14 @@ import torch
 from gguf import GGUFReader, dequantize
 from packed_cases import AWQ_ORDER, FORMATS, SIZES, TOKENS, write_folder
 from safetensors.numpy import load_file
-from transformers import AutoModelForCausalLM, CompressedTensorsConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    CompressedTensorsConfig,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 OURS = {
     "osp": ["--bits", "4-16-16", "--group", 32],
@@ -265,6 +272,40 @@ def test_a_layer_without_codes_is_named_in_the_configuration(source, target, run
         with torch.no_grad():
             tokens = torch.from_numpy(TOKENS)
             assert torch.equal(loaded(tokens).logits, model(tokens).logits)
+
+
+@pytest.mark.parametrize("source", ["awq", "compressed-tensors"])
+def test_a_layer_without_codes_is_not_rounded_in_a_gguf_file(source, run_program, tmp_path):
+    model = write_folder(tmp_path / "model", source, plain=[LEFT_OUT])
+    file = tmp_path / "model.gguf"
+    command = ["osp", "export", tmp_path / "model", "--format", "gguf", "--out", file, "--json"]
+    result = run_program(command)
+    assert json.loads(result.stdout)["plain_layers"] == [f"{LEFT_OUT}.weight"]
+    assert f"1 linear layers have no codes in {tmp_path / 'model'} and are written in f16" in result.stderr
+    types = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(file).tensors}
+    assert types["blk.1.ffn_down.weight"] == "F16" and types["blk.0.ffn_down.weight"] in ("Q4_0", "Q4_1")
+    back = numbers_of(run_program, file, tmp_path / "back")[f"{LEFT_OUT}.weight"]
+    weight = model.get_submodule(LEFT_OUT).weight.detach().numpy()
+    assert np.array_equal(back, weight.astype(np.float16).astype(np.float32))
+    # A type by its name is for every linear layer.
+    run_program([*command[:-3], "--out", tmp_path / "named.gguf", "--dtype", "q8_0"])
+    types = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(tmp_path / "named.gguf").tensors}
+    assert types["blk.1.ffn_down.weight"] == "Q8_0"
+
+
+def test_gpt_neox_is_refused_in_the_awq_layout(run_program, tmp_path):
+    """transformers divides its activations there by scales, which it makes up where there are none."""
+    torch.manual_seed(6)
+    sizes = dict(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_hidden_layers=1,
+                 vocab_size=96, max_position_embeddings=48)  # fmt: skip
+    GPTNeoXForCausalLM(GPTNeoXConfig(**sizes)).save_pretrained(tmp_path / "model")
+    run_program(["osp", "quantize", tmp_path / "model", "--method", "rtn", "--bits", "4-16-16",
+                 "--out", tmp_path / "w4"])  # fmt: skip
+    for target, status in (("awq", 3), ("compressed-tensors", 0)):
+        command = ["osp", "export", tmp_path / "w4", "--format", target, "--out", tmp_path / target]
+        result = run_program(command, check=False)
+        assert result.returncode == status, result.stderr
+        assert (status == 3) == ("transformers divides the activations of GPT-NeoX" in result.stderr)
 
 
 @pytest.mark.parametrize("target", ["gptq", "awq", "compressed-tensors"])
