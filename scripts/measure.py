@@ -118,7 +118,7 @@ def ik_peers(options: argparse.Namespace, half: Path, scratch: Path) -> dict:
     libraries = {"LD_LIBRARY_PATH": f"{package}/lib"}
     file = scratch / "ik-q4_0.gguf"
     run(f"{package}/bin/llama-quantize", half, file, "Q4_0", environment=libraries)
-    words = [options.ik, PEER, "--engine", "ik_llama_cpp", file]
+    words = [options.ik, PEER, "--engine", "ik_llama_cpp", file, "--merge-qkv"]
     return {
         "ik_llama.cpp": (words, libraries),
         "ik_llama.cpp, no flash attention": ([*words, *NO_FLASH], libraries),

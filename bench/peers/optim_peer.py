@@ -3,8 +3,8 @@
     optim_peer.py torch-muon|batched-muon|fused-adamw 12x768x768,… --steps N [--updates FILE]
 
 Banks are COUNTxROWSxCOLS; every matrix is a parameter of its own, fp32, as in a model. `torch-muon` is
-torch.optim.Muon, which works matrix by matrix; `batched-muon` is a faster version of the same algorithm:
-matrices of one shape are stacked and orthogonalised together by batched bf16 products; `fused-adamw` is
+torch.optim.Muon, which works matrix by matrix; `batched-muon` is the same with all matrices at once:
+those of one shape are stacked and orthogonalised together by batched bf16 products; `fused-adamw` is
 torch.optim.AdamW(fused=True).
 
 `--updates` is a file of osp bench optim --updates: this program takes the same first step from its gradients.

@@ -81,6 +81,7 @@ class IkModel:
         from ik_llama_cpp import _ctypes_api, _internals, llama
 
         self.internals = _internals
+        self.free_batch = _ctypes_api.llama_batch_free
         self.position = 0
         flash = not options.no_flash_attention
         # The package turns flash attention off where it does not see AVX-VNNI, as on every CPU that has VNNI
@@ -121,6 +122,7 @@ class IkModel:
             batch = self.internals.make_batch_range(part, pos_start=self.position, logits_last=True)
             if self.model._context.decode(batch) != 0:
                 raise SystemExit("run_peer: ik_llama.cpp failed")
+            self.free_batch(batch)
             self.position += len(part)
 
 

@@ -172,6 +172,10 @@ def llama_model_default_params():
 
 def llama_context_default_params():
     return SimpleNamespace(type_k=1, type_v=1)
+
+
+def llama_batch_free(batch):
+    pass
 """,
     "_internals": "def make_batch_range(part, pos_start, logits_last):\n    return part\n",
     "llama": "def _cpu_has_avx_vnni():\n    return False\n",
