@@ -62,7 +62,7 @@ else
   skip "node --check" "no node"
 fi
 if command -v shellcheck >/dev/null; then
-  check shellcheck shellcheck .ci/run scripts/*.sh
+  check shellcheck shellcheck .ci/run scripts/*.sh bench/peers/*.sh
 else
   skip shellcheck "no shellcheck"
 fi
