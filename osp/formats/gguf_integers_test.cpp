@@ -68,13 +68,14 @@ TEST(GgufIntegers, StandForTheVeryValuesOfTheBlocks) {
     ASSERT_TRUE(integers.found);
     std::vector<float> values(count * kPerScale);
     gguf_dequantize(type, blocks, values);
-    const auto half_range = int64_t{1} << (gguf_integer_bits(type) - 1);
+    const auto half_range = static_cast<float>(int64_t{1} << (gguf_integer_bits(type) - 1));
     for (size_t i = 0; i < values.size(); ++i) {
-      const int code = integers.codes[i], zero = integers.zeros[i / kPerScale];
+      const auto code = static_cast<float>(integers.codes[i]);
+      const auto zero = static_cast<float>(integers.zeros[i / kPerScale]);
       ASSERT_GT(integers.scales[i / kPerScale], 0.0F);
       ASSERT_TRUE(code >= -half_range && code < half_range && zero >= -half_range &&
                   zero < half_range);
-      ASSERT_EQ(integers.scales[i / kPerScale] * static_cast<float>(code - zero), values[i]) << i;
+      ASSERT_EQ(integers.scales[i / kPerScale] * (code - zero), values[i]) << i;
     }
   }
 }

@@ -1,5 +1,8 @@
 #include "osp/model/gguf_model.h"
 
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/tensor.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
