@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <iterator>
+
 #include "osp/base/version.h"
 
 namespace osp {
@@ -17,6 +20,14 @@ TEST(ShellWord, QuotesOnlyWhatAShellWouldChange) {
 TEST(ProcessCommand, BeginsWithTheProgramsName) {
   const std::string command = process_command();
   EXPECT_TRUE(command.starts_with("osp_base_test")) << command;
+}
+
+TEST(MachineText, TellsMakesOfOneNameApartWhereTheSystemDoes) {
+  std::ifstream file("/proc/cpuinfo");
+  const std::string all{std::istreambuf_iterator<char>(file), {}};
+  const bool numbered = all.find("cpu family") != std::string::npos;
+  EXPECT_EQ(machine_text().find(" (family ") != std::string::npos, numbered) << machine_text();
+  EXPECT_EQ(machine_text().find(", model ") != std::string::npos, numbered) << machine_text();
 }
 
 TEST(MachineText, NamesThreadsAndSystem) {

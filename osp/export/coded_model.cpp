@@ -72,7 +72,7 @@ class ForeignCodes : public CodedModel {
     const std::vector<ParameterSpec> specs = parameter_specs(config_);
     for (const StoredTensor& stored : stored_tensors(config_, specs)) {
       if (!is_block_layer(stored, specs)) continue;
-      const auto codes = source_->codes(stored);
+      const auto codes = source_->codes(stored, specs);
       if (!codes) continue;
       const QuantizedLinear layer = layer_of(*codes, true);
       if (!found) {
@@ -114,7 +114,7 @@ class ForeignCodes : public CodedModel {
     for (int64_t part = kNoLayer; part < config_.layers; ++part) {
       const ParameterStore store = source_->read(part);
       for (const StoredTensor& stored : stored_tensors(config_, store.specs)) {
-        const auto codes = source_->codes(stored);
+        const auto codes = source_->codes(stored, store.specs);
         const bool has_layer = codes && is_block_layer(stored, store.specs);
         if (!has_layer) {
           take({store, stored, nullptr, {}, gather_stored(stored, store), codes.has_value()});

@@ -314,50 +314,30 @@ class GgufSource : public ModelSource {
   explicit GgufSource(const std::string& path)
       : file_(GgufFile::open(path)), config_(config_of(file_, path)) {
     check_tensors(file_, config_.model);
-    // Where the rows of each parameter stand, and which a folder's tensor would hold.
-    const std::vector<ParameterSpec> specs = parameter_specs(config());
-    std::vector<Place> places(specs.size());
-    for (const GgufStoredTensor& stored : gguf_stored_tensors(specs, config())) {
-      int64_t first = 0;
-      for (const int64_t parameter : stored.parameters) {
-        const auto i = static_cast<size_t>(parameter);
-        places[i] = {specs[i], stored.name, first};
-        first += specs[i].shape[0];
-      }
-    }
-    for (const StoredTensor& stored : stored_tensors(config(), specs)) {
-      for (const int64_t parameter : stored.parameters) {
-        places_[stored.name].push_back(places[static_cast<size_t>(parameter)]);
-      }
-    }
   }
   const ModelConfig& config() const override { return config_.model; }
   std::string rounded_before() const override { return config_.rounded_before; }
   ParameterStore read(Part part, StoreOptions options) const override {
     options.part = part;
     ParameterStore store = make_parameters(config(), options);
-    for (const GgufStoredTensor& stored : gguf_stored_tensors(store.specs, config())) {
-      const GgufTensor& tensor = tensor_at(file_, stored.name);
-      int64_t first = 0;
-      for (const int64_t parameter : stored.parameters) {
-        const ParameterSpec& spec = store.specs[static_cast<size_t>(parameter)];
-        at::Tensor master = store.master(parameter);
-        read_rows(rows_of(tensor, first, spec.shape[0]), order_of(spec), master.data_ptr<float>());
-        first += spec.shape[0];
-      }
-      release_pages(tensor.data);
+    for (size_t i = 0; i < store.specs.size(); ++i) {
+      const ParameterSpec& spec = store.specs[i];
+      const GgufTensor rows = rows_of_parameter(spec, store.specs);
+      read_rows(rows, order_of(spec), store.master(static_cast<int64_t>(i)).data_ptr<float>());
+      release_pages(rows.data);
     }
     sync_compute(store);
     return store;
   }
-  std::optional<PackedCodes> codes(const StoredTensor& stored) const override {
+  std::optional<PackedCodes> codes(const StoredTensor& stored,
+                                   const std::vector<ParameterSpec>& specs) const override {
     std::optional<PackedCodes> result;
     std::vector<at::Tensor> codes, scales, zeros;
-    for (const auto& [spec, tensor, first] : places_.at(stored.name)) {
+    for (const int64_t parameter : stored.parameters) {
+      const ParameterSpec& spec = specs[static_cast<size_t>(parameter)];
       // Embedding and head stay numbers.
       if (spec.kind != ParameterKind::matrix || spec.expert != kNoExpert) return std::nullopt;
-      std::optional<PackedCodes> one =
-          codes_of(rows_of(tensor_at(file_, tensor), first, spec.shape[0]), order_of(spec));
+      std::optional<PackedCodes> one = codes_of(rows_of_parameter(spec, specs), order_of(spec));
       if (!one || (result && one->bits != result->bits)) return std::nullopt;
       codes.push_back(one->codes);
       scales.push_back(one->scale);
@@ -371,12 +351,19 @@ class GgufSource : public ModelSource {
   }
 
  private:
-  // The rows of a parameter, and where they stand.
-  struct Place {
-    ParameterSpec spec;
-    std::string tensor;
+  // The rows of a parameter, one of `specs`; those before it may stand in the same tensor.
+  GgufTensor rows_of_parameter(const ParameterSpec& spec,
+                               const std::vector<ParameterSpec>& specs) const {
+    const std::string name = gguf_tensor_name(spec, config());
     int64_t first = 0;
-  };
+    for (const ParameterSpec& other : specs) {
+      if (&other == &spec) break;
+      if (other.layer == spec.layer && gguf_tensor_name(other, config()) == name) {
+        first += other.shape[0];
+      }
+    }
+    return rows_of(tensor_at(file_, name), first, spec.shape[0]);
+  }
 
   // For each row of the file the row of ours.
   std::vector<int64_t> order_of(const ParameterSpec& spec) const {
@@ -387,7 +374,6 @@ class GgufSource : public ModelSource {
 
   GgufFile file_;
   HfConfig config_;
-  std::map<std::string, std::vector<Place>> places_;  // by the tensor of a folder
 };
 
 }  // namespace

@@ -252,7 +252,8 @@ class ModelDirSource : public ModelSource {
   explicit ModelDirSource(const std::string& dir) : ModelDirSource(dir, read_dir_config(dir)) {}
   const ModelConfig& config() const override { return config_; }
   std::string rounded_before() const override { return rounded_before_; }
-  std::optional<PackedCodes> codes(const StoredTensor& stored) const override {
+  std::optional<PackedCodes> codes(const StoredTensor& stored,
+                                   const std::vector<ParameterSpec>& /*specs*/) const override {
     const auto found = sources_.find(stored.name);
     if (found == sources_.end() || found->second.view != nullptr) return std::nullopt;
     const auto [find, where] = packed_tensor(weights_, stored);

@@ -51,7 +51,8 @@ class StoreSource : public ModelSource {
 
 }  // namespace
 
-std::optional<PackedCodes> ModelSource::codes(const StoredTensor& /*stored*/) const {
+std::optional<PackedCodes> ModelSource::codes(const StoredTensor& /*stored*/,
+                                              const std::vector<ParameterSpec>& /*specs*/) const {
   return std::nullopt;
 }
 

@@ -25,8 +25,10 @@ class ModelSource {
   virtual ParameterStore read(Part part, StoreOptions options = {}) const = 0;
   // How the weights had been rounded before they were read, HfConfig::rounded_before.
   virtual std::string rounded_before() const { return ""; }
-  // The integers of a tensor of the files that another program packed; none where it holds numbers.
-  virtual std::optional<PackedCodes> codes(const StoredTensor& stored) const;
+  // The integers of a tensor of the files that another program packed, whose parameters are indices
+  // of `specs`; none where it holds numbers.
+  virtual std::optional<PackedCodes> codes(const StoredTensor& stored,
+                                           const std::vector<ParameterSpec>& specs) const;
 };
 
 // The source of the same model as a plain Llama: fuse() of osp/model/fuse.h, part by part. Returns

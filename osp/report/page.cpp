@@ -217,8 +217,7 @@ std::string results_html(const std::vector<RunData>& runs, const std::vector<Run
     if (run.rounded_before.empty()) continue;
     out += fmt::format(
         "<p class=\"caution\">{}: its weights were rounded before ({}), so that its numbers are "
-        "not "
-        "those of a model that was rounded once.</p>\n",
+        "not those of a model that was rounded once.</p>\n",
         escape_html(run.label), escape_html(run.rounded_before));
   }
   return out + kLegend;
