@@ -5,7 +5,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
+#include <future>
+#include <memory>
 #include <numeric>
 #include <stdexcept>
 
@@ -247,6 +250,16 @@ TEST(FileLock, ASecondHolderIsRefusedUntilTheFirstLetsGo) {
                  [&] { FileLock second(folder / "lock"); });
   }
   EXPECT_NO_THROW(FileLock third(folder / "lock"));
+}
+
+TEST(FileLock, ASecondHolderWaitsForTheFirstWhereAskedTo) {
+  const TestFolder folder;
+  auto first = std::make_unique<FileLock>(folder / "lock");
+  std::future<void> second = std::async(
+      std::launch::async, [&] { const FileLock waiting(folder / "lock", /*wait=*/true); });
+  EXPECT_EQ(second.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+  first.reset();
+  EXPECT_NO_THROW(second.get());
 }
 
 TEST(Folders, AreMadeSyncedRenamedAndRemoved) {
