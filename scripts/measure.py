@@ -218,7 +218,8 @@ def gptq(options: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as temporary:
         plain = plain_folder(Path(temporary))
         result = run_json(OSP, "bench", "quantize", plain, "--calibration", options.calibration,
-                          "--python", options.gptqmodel, "--json")  # fmt: skip
+                          "--python", options.gptqmodel, "--repetitions", options.rounds,
+                          "--json")  # fmt: skip
     return {**result, "model": "SmolLM2-135M-Instruct"}
 
 
@@ -343,7 +344,7 @@ def main() -> None:
     parser.add_argument("--benchmarks", metavar="FOLDER")
     parser.add_argument("--gptqmodel", metavar="PYTHON")
     parser.add_argument("--calibration", metavar="PATH")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if options.list:
         for name, (text, _) in MEASUREMENTS.items():

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 # Work offline: never ask the hub.
@@ -89,7 +90,11 @@ def main() -> None:
         tasks.setdefault(sample["task"], []).append(sample)
     model = HFLM(pretrained=options.model, device="cpu", dtype="float32")
     results = {name: run_task(model, lines, options) for name, lines in tasks.items()}
-    versions = {"transformers": transformers.__version__, "torch": torch.__version__}
+    versions = {
+        "lm_eval": version("lm_eval"),
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+    }
     print(json.dumps({"tasks": results, "threads": torch.get_num_threads(), "versions": versions}))
 
 

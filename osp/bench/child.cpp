@@ -3,16 +3,20 @@
 #include <fcntl.h>
 #include <fmt/ranges.h>
 #include <spawn.h>
+#include <sys/resource.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <iterator>
 
 #include "osp/base/error.h"
+#include "osp/base/timing.h"
 
 namespace osp {
 namespace {
@@ -57,6 +61,7 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
 std::string own_program() { return std::filesystem::read_symlink("/proc/self/exe").string(); }
 
 Json run_child(const std::vector<std::string>& command, const Environment& changes) {
+  const auto start = std::chrono::steady_clock::now();
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) fail(ErrorCode::io, "pipe: {}", std::strerror(errno));
   posix_spawn_file_actions_t actions;
@@ -72,13 +77,22 @@ Json run_child(const std::vector<std::string>& command, const Environment& chang
   close(ends[0]);
   if (error != 0) fail(ErrorCode::io, "cannot start {}: {}", command[0], std::strerror(error));
   int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  rusage used = {};
+  while (wait4(child, &status, 0, &used) < 0 && errno == EINTR) {
   }
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
     fail(ErrorCode::unsupported, "{} did not finish (status {}); its own messages are above",
          fmt::join(command, " "), status);
   }
-  return parse_json(output, command[0]);
+  Json result = parse_json(output, command[0]);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+  };
+  if (result.is_object()) {
+    result[kProcess] = {{"cpu_seconds", seconds(used.ru_utime) + seconds(used.ru_stime)},
+                        {"wall_seconds", seconds_since(start)}};
+  }
+  return result;
 }
 
 }  // namespace osp

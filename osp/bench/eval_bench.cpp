@@ -15,19 +15,20 @@ namespace osp {
 
 namespace {
 
-// Our results by task; writes the requests that the peer answers to `samples`.
-Json run_our_eval(const EvalBench& bench, int64_t limit, const std::string& samples) {
+// Our results by task, and the process's; writes the requests that the peer answers to `samples`.
+EvalRun run_our_eval(const EvalBench& bench, int64_t limit, const std::string& samples) {
   const Json ours = run_child({own_program(), "eval", find_model_dir(bench.model), "--data",
                                bench.data, "--tasks", bench.tasks, "--limit", std::to_string(limit),
                                "--save-items", samples, "--json", "--quiet"});
-  return ours["models"][0]["results"][0]["tasks"];
+  return {ours["models"][0]["results"][0]["tasks"], ours[kProcess]};
 }
 
-Json run_peer_eval(const EvalBench& bench, const std::string& samples,
-                   const PeerSettings& settings) {
-  return run_child({bench.python, bench.peer, find_model_dir(bench.model), samples, "--threads",
-                    std::to_string(at::get_num_threads())},
-                   settings.environment)["tasks"];
+EvalRun run_peer_eval(const EvalBench& bench, const std::string& samples,
+                      const PeerSettings& settings) {
+  const Json peer = run_child({bench.python, bench.peer, find_model_dir(bench.model), samples,
+                               "--threads", std::to_string(at::get_num_threads())},
+                              settings.environment);
+  return {peer["tasks"], peer[kProcess], peer.value("versions", Json::object())};
 }
 
 }  // namespace
@@ -47,8 +48,8 @@ PeerSettings tune_eval_peer(const EvalBench& bench, Json& trials) {
   run_our_eval(bench, bench.limit == 0 ? 10 : std::min<int64_t>(bench.limit, 10), samples);
   const auto items_per_s = [&](const PeerSettings& settings) {
     double items = 0, seconds = 0;
-    const Json tasks = run_peer_eval(bench, samples, settings);
-    for (const auto& [task, result] : tasks.items()) {
+    const EvalRun run = run_peer_eval(bench, samples, settings);
+    for (const auto& [task, result] : run.tasks.items()) {
       items += result["items"].get<double>();
       seconds += result["seconds"].get<double>();
     }
@@ -60,8 +61,8 @@ PeerSettings tune_eval_peer(const EvalBench& bench, Json& trials) {
 Json summarize_task(const std::string& task, const std::vector<EvalRuns>& pairs) {
   std::vector<Json> ours, peer;
   for (const EvalRuns& pair : pairs) {
-    ours.push_back(pair.ours[task]);
-    peer.push_back(pair.peer[task]);
+    ours.push_back(pair.ours.tasks[task]);
+    peer.push_back(pair.peer.tasks[task]);
   }
   const Json& last = peer.back();
   const double items = last["items"];
@@ -81,13 +82,28 @@ double ratio_of_all_tasks(const std::vector<EvalRuns>& pairs) {
   std::vector<double> ratios;
   for (const EvalRuns& pair : pairs) {
     double ours = 0, peer = 0;
-    for (const auto& [task, result] : pair.ours.items()) {
+    for (const auto& [task, result] : pair.ours.tasks.items()) {
       ours += result["seconds"].get<double>();
-      peer += pair.peer[task]["seconds"].get<double>();
+      peer += pair.peer.tasks[task]["seconds"].get<double>();
     }
     ratios.push_back(peer / ours);
   }
   return median(ratios);
+}
+
+Json process_summary(const std::vector<EvalRuns>& pairs) {
+  std::vector<Json> ours, peer;
+  for (const EvalRuns& pair : pairs) {
+    ours.push_back(pair.ours.process);
+    peer.push_back(pair.peer.process);
+  }
+  Json summary = Json::object();
+  for (const char* key : {"cpu_seconds", "wall_seconds"}) {
+    summary[key] = {{"osp", median_of(ours, key)},
+                    {"peer", median_of(peer, key)},
+                    {"ratio", median_ratio(peer, ours, key)}};
+  }
+  return summary;
 }
 
 std::string items_per_s_table(const Json& tasks, double ratio) {

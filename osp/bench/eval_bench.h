@@ -35,9 +35,14 @@ struct EvalBench {
   }
 };
 
-// One run of each side, by task.
+// One run: results by task, what the process took (kProcess), and versions of a peer's packages.
+struct EvalRun {
+  Json tasks = {}, process = {}, versions = {};
+};
+
+// One run of each side.
 struct EvalRuns {
-  Json ours, peer;
+  EvalRun ours, peer;
 };
 
 // Runs osp and the peer, one after the other, each in a process of its own.
@@ -51,6 +56,10 @@ Json summarize_task(const std::string& task, const std::vector<EvalRuns>& pairs)
 
 // The peer's seconds for all tasks together over ours, the median of the pairs.
 double ratio_of_all_tasks(const std::vector<EvalRuns>& pairs);
+
+// {"cpu_seconds", "wall_seconds"}, each {"osp", "peer", "ratio"}: of whole processes, loading and
+// the peer's search for its batch size included; medians over the pairs.
+Json process_summary(const std::vector<EvalRuns>& pairs);
 
 // One line per task of {task: summary}, and the ratio of all.
 std::string items_per_s_table(const Json& tasks, double ratio);

@@ -21,10 +21,20 @@ TEST(PeerSettings, TheFastestIsTakenAndEachIsTold) {
 
 // OMP_WAIT_POLICY and the memory's settings as a program sees them.
 Json seen(const Environment& environment) {
-  return run_child({"/bin/sh", "-c",
-                    R"(printf '{"wait": "%s", "top": "%s"}' "${OMP_WAIT_POLICY-none}" )"
-                    R"("${MALLOC_TOP_PAD_-none}")"},
-                   environment);
+  Json result = run_child({"/bin/sh", "-c",
+                           R"(printf '{"wait": "%s", "top": "%s"}' "${OMP_WAIT_POLICY-none}" )"
+                           R"("${MALLOC_TOP_PAD_-none}")"},
+                          environment);
+  result.erase(kProcess);
+  return result;
+}
+
+TEST(PeerSettings, TheTimeOfAWholeProcessIsKept) {
+  const Json result = run_child({"/bin/sh", "-c",
+                                 "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done;"
+                                 "sleep 0.2; echo '{}'"});
+  EXPECT_GT(result[kProcess]["cpu_seconds"], 0.0);
+  EXPECT_GT(result[kProcess]["wall_seconds"], 0.2);
 }
 
 TEST(PeerSettings, AProgramGetsItsSettingsAndNotOurs) {

@@ -17,14 +17,22 @@
 namespace osp {
 namespace {
 
-// By how much osp is faster than the peer, and the share of its memory that it takes.
+// By how much osp is faster than the peer, and the shares of its memory and CPU time that it takes.
 struct PeerRatios {
-  double speed, memory;
+  std::vector<double> speed = {}, memory = {}, cpu = {};
 };
 
-PeerRatios ratios_to_peer(const QuantizeRun& ours, const Json& peer) {
-  return {peer["seconds"].get<double>() / ours.seconds,
-          ours.peak_memory_bytes / peer["peak_memory_bytes"].get<double>()};
+PeerRatios ratios_to_peer(const QuantizeComparison& compared) {
+  PeerRatios ratios;
+  const size_t first = compared.runs.size() - compared.peers.size();
+  for (size_t i = 0; i < compared.peers.size(); ++i) {
+    const QuantizeRun& ours = compared.runs[first + i];
+    const Json& peer = compared.peers[i];
+    ratios.speed.push_back(peer["seconds"].get<double>() / ours.seconds);
+    ratios.memory.push_back(ours.peak_memory_bytes / peer["peak_memory_bytes"].get<double>());
+    ratios.cpu.push_back(ours.cpu_seconds / peer[kProcess]["cpu_seconds"].get<double>());
+  }
+  return ratios;
 }
 
 }  // namespace
@@ -46,7 +54,8 @@ QuantizeRun run_our_quantize(const QuantizeBench& bench, const std::string& prec
   return {.windows = windows,
           .seconds = totals["wall_seconds"],
           .peak_memory_bytes = totals["peak_memory_bytes"],
-          .blocks = totals["block_seconds"].get<std::vector<double>>()};
+          .blocks = totals["block_seconds"].get<std::vector<double>>(),
+          .cpu_seconds = json[kProcess]["cpu_seconds"]};
 }
 
 Json calibration_windows(const QuantizeBench& bench) {
@@ -90,19 +99,22 @@ Json quantize_bench_json(const std::string& model,
   record_timed_origin(result);
   for (const QuantizeComparison& compared : comparisons) {
     Json entry = {
-        {"precision", compared.precision}, {"runs", Json::array()}, {"peer", compared.peer}};
+        {"precision", compared.precision}, {"runs", Json::array()}, {"peers", compared.peers}};
     for (const QuantizeRun& run : compared.runs) {
       entry["runs"].push_back({{"windows", run.windows},
                                {"seconds", run.seconds},
+                               {"process_cpu_seconds", run.cpu_seconds},
                                {"peak_memory_bytes", run.peak_memory_bytes},
                                {"block_seconds", run.blocks}});
     }
-    if (!compared.peer.is_null()) {
-      const PeerRatios ratios = ratios_to_peer(compared.runs.back(), compared.peer);
+    if (!compared.peers.empty()) {
+      const PeerRatios ratios = ratios_to_peer(compared);
       entry["peer_settings"] = compared.settings;
       entry["peer_trials"] = compared.trials;
-      entry["ratio"] = ratios.speed;
-      entry["peak_memory_ratio"] = ratios.memory;
+      entry["ratios"] = ratios.speed;
+      entry["ratio"] = median(ratios.speed);
+      entry["peak_memory_ratio"] = median(ratios.memory);
+      entry["cpu_ratio"] = median(ratios.cpu);
     }
     result["comparisons"].push_back(entry);
   }
@@ -121,15 +133,16 @@ std::string quantize_bench_table(const std::vector<QuantizeComparison>& comparis
                            run.seconds / static_cast<double>(run.windows), *least,
                            median(run.blocks), *most, format_bytes(run.peak_memory_bytes));
     }
-    if (compared.peer.is_null()) continue;
-    const Json& peer = compared.peer;
-    const PeerRatios ratios = ratios_to_peer(compared.runs.back(), peer);
+    if (compared.peers.empty()) continue;
+    const Json& peer = compared.peers.back();
+    const PeerRatios ratios = ratios_to_peer(compared);
     table += fmt::format(
-        "GPTQModel {} in {}: {:.1f} s, peak {}; osp is {:.2f} times as fast at {:.2f} of its "
-        "memory\n",
+        "GPTQModel {} in {}: {:.1f} s, peak {}; osp is {:.2f} times as fast (median of {} pairs) "
+        "at "
+        "{:.2f} of its memory and {:.2f} of its CPU time\n",
         peer["versions"]["gptqmodel"].get<std::string>(), compared.precision,
         peer["seconds"].get<double>(), format_bytes(peer["peak_memory_bytes"].get<double>()),
-        ratios.speed, ratios.memory);
+        median(ratios.speed), ratios.speed.size(), median(ratios.memory), median(ratios.cpu));
   }
   return table;
 }

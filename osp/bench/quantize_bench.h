@@ -50,13 +50,14 @@ struct QuantizeRun {
   double seconds = 0.0;  // all blocks, without reading the calibration text
   double peak_memory_bytes = 0.0;
   std::vector<double> blocks = {};  // seconds of each
+  double cpu_seconds = 0.0;         // of the whole process
 };
 
 // Runs of both sides at one precision of the forward pass.
 struct QuantizeComparison {
   std::string precision;          // "fp32" or "bf16"
-  std::vector<QuantizeRun> runs;  // ours, the last on all windows
-  Json peer;                      // the peer's on all windows; null without one
+  std::vector<QuantizeRun> runs;  // ours, the last ones on all windows
+  std::vector<Json> peers = {};   // the peer's on all windows, each behind one of these; or none
   std::string settings = {};      // the peer's
   Json trials = Json::array();    // of the peer's settings
 };
@@ -80,12 +81,12 @@ Json run_peer_quantize(const QuantizeBench& bench, const std::string& precision,
 PeerSettings tune_quantize_peer(const QuantizeBench& bench, const std::string& precision,
                                 const Json& windows, Json& trials);
 
-// {"model", "comparisons": [{"precision", "runs", "peer"} and, unless the peer is null, its ratios
-// to the last run]}.
+// {"model", "comparisons": [{"precision", "runs", "peers"} and, unless there is no peer, medians of
+// its ratios to the run in front of each]}.
 Json quantize_bench_json(const std::string& model,
                          const std::vector<QuantizeComparison>& comparisons);
 
-// One line per run and, unless the peer is null, one that compares it with the last.
+// One line per run and, unless there is no peer, one that compares it with ours.
 std::string quantize_bench_table(const std::vector<QuantizeComparison>& comparisons);
 
 }  // namespace osp

@@ -46,6 +46,8 @@ int run_bench_eval(const BenchEvalCommand& options) {
                  {"ratio", ratio_of_all_tasks(pairs)},
                  {"peer_settings", settings.name},
                  {"peer_trials", trials},
+                 {"peer_versions", pairs.back().peer.versions},
+                 {"processes", process_summary(pairs)},
                  {"tasks", Json::object()}};
   for (const TaskDescription* task : tasks) {
     result["tasks"][task->name] = summarize_task(task->name, pairs);

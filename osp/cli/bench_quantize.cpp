@@ -1,6 +1,6 @@
 // osp bench quantize: GPTQ of a model folder beside GPTQModel (bench/peers/gptqmodel_peer.py) on
-// the same calibration windows at the same precision, one after the other, each in a process of its
-// own (osp/bench/quantize_bench.h).
+// the same calibration windows at the same precision, in turn, each in a process of its own
+// (osp/bench/quantize_bench.h).
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -16,11 +16,14 @@ namespace {
 struct BenchQuantizeCommand {
   CommonOptions common;
   QuantizeBench bench;
+  int64_t repetitions = 3;
   bool alone = false;
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
     QuantizeBench::fields(visit, self.bench);
+    visit("repetitions", self.repetitions, Range{1, 1000},
+          "number of runs of each side on all windows");
     visit("alone", self.alone, "time osp alone, without the peer");
     CommonOptions::fields(visit, self.common);
   }
@@ -37,19 +40,25 @@ int run_bench_quantize(const BenchQuantizeCommand& options) {
   const Json windows = options.alone ? Json() : calibration_windows(bench);
   std::vector<QuantizeComparison> comparisons;
   for (const std::string& precision : compared_precisions(bench)) {
-    QuantizeComparison compared{
-        .precision = precision, .runs = {}, .peer = nullptr, .settings = {}};
-    for (const int64_t part : {4, 2, 1}) {
-      compared.runs.push_back(
-          run_our_quantize(bench, precision, std::max<int64_t>(1, bench.windows / part)));
+    QuantizeComparison compared{.precision = precision, .runs = {}, .settings = {}};
+    const auto run_ours = [&](int64_t count) {
+      compared.runs.push_back(run_our_quantize(bench, precision, std::max<int64_t>(1, count)));
       console.line("osp, {}, {} windows: {:.1f} s", precision, compared.runs.back().windows,
                    compared.runs.back().seconds);
-    }
+    };
+    PeerSettings settings;
     if (!options.alone) {
-      const PeerSettings settings = tune_quantize_peer(bench, precision, windows, compared.trials);
+      settings = tune_quantize_peer(bench, precision, windows, compared.trials);
       console.line("peer, {}: {}", precision, settings.name);
       compared.settings = settings.name;
-      compared.peer = run_peer_quantize(bench, precision, settings, windows);
+    }
+    // Few windows first, then all of them in turn with the peer.
+    for (const int64_t part : {4, 2}) run_ours(bench.windows / part);
+    for (int64_t i = 0; i < options.repetitions; ++i) {
+      run_ours(bench.windows);
+      if (options.alone) continue;
+      compared.peers.push_back(run_peer_quantize(bench, precision, settings, windows));
+      console.line("peer, {}: {:.1f} s", precision, compared.peers.back()["seconds"].get<double>());
     }
     comparisons.push_back(std::move(compared));
   }

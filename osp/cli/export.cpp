@@ -147,6 +147,7 @@ int run_gguf(const ExportCommand& options, const std::string& out) {
         result.report.rounded_again.size(), result.report.rounded_again[0]);
   }
   for (const std::string& lost : result.report.lost_rows) console.warn("{}", lost);
+  for (const std::string& cut : result.report.tokenizer_warnings) console.warn("{}", cut);
   if (result.report.end_tokens_lost > 0) {
     console.warn(
         "the format has keys for 3 tokens that end a text: {} more of the model's are not written",

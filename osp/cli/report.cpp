@@ -10,6 +10,7 @@
 #include "osp/base/provenance.h"
 #include "osp/base/version.h"
 #include "osp/cli/command.h"
+#include "osp/report/common_measurements.h"
 #include "osp/report/inputs.h"
 #include "osp/report/live_page.h"
 #include "osp/report/page.h"
@@ -116,7 +117,10 @@ int run_report(const ReportCommand& options) {
   console.line("report: {} ({})", options.out, format_bytes(static_cast<double>(page.size())));
   print_result(
       options.common, [&] { return summary; },
-      [&] { print_out("{}", to_markdown(summary_table(runs))); });
+      [&] {
+        print_out("{}", to_markdown(summary_table(runs)));
+        for (const std::string& note : measurement_notes(runs)) print_out("\n{}\n", note);
+      });
   return 0;
 }
 

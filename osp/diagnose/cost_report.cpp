@@ -173,6 +173,7 @@ Json tax_json(const OutlierTax& tax) {
   Json json;
   json["bits"] = tax.bits.text();
   json["tokens"] = tax.tokens;
+  json["window"] = tax.window;
   json["kl"] = finite_or_null(tax.kl);
   json["added_nats"] = finite_or_null(tax.added_nats);
   json["wide_bits"] = tax.wide.text();

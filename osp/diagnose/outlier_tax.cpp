@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "osp/base/error.h"
+#include "osp/eval/perplexity.h"
 
 namespace osp {
 namespace {
@@ -79,6 +80,7 @@ OutlierTax measure_outlier_tax(TurnedModel& model, std::span<const int64_t> toke
   std::vector<at::Tensor> states;
   const DivergenceResult plain = measure(options.bits, every_site, states);
   tax.tokens = plain.tokens;
+  tax.window = perplexity_window(model.store().config.context);
   tax.kl = plain.divergence;
   tax.added_nats = plain.changed_loss - plain.original_loss;
   tax.wide_kl = measure(options.wide, every_site, states).divergence;

@@ -52,6 +52,7 @@ struct OutlierTax {
   std::string refusal;  // why it was not measured; "" where it was
   BitWidths bits, wide;
   int64_t tokens = 0;         // scored
+  int64_t window = 0;         // tokens of a window
   int64_t down_block = 0;     // of R4; 0: one block
   double added_nats = 0;      // of loss, own basis without R4
   double kl = 0;              // own basis without R4

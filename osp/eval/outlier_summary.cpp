@@ -1,5 +1,6 @@
 #include "osp/eval/outlier_summary.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "osp/base/console.h"
@@ -80,6 +81,16 @@ std::string tap_point_name(TapPoint point) {
   OSP_CHECK(false, "unknown tap point {}", static_cast<int>(point));
 }
 
+std::string tap_point_words(TapPoint point) {
+  std::string words = tap_point_name(point);
+  std::replace(words.begin(), words.end(), '_', ' ');
+  return words.starts_with("mlp") ? "MLP" + words.substr(3) : words;
+}
+
+std::string state_words(int64_t layer) {
+  return layer == 0 ? "behind the embedding" : fmt::format("behind block {}", layer);
+}
+
 Json outlier_json(const OutlierReport& report, const Tokenizer* tokenizer) {
   Json json;
   json["tokens"] = report.tokens;
@@ -99,8 +110,8 @@ Json outlier_json(const OutlierReport& report, const Tokenizer* tokenizer) {
 
 std::string outlier_verdict(const OutlierReport& report) {
   const std::string place = fmt::format(
-      "the largest activation is {:.4g} (state {}, position {}, channel {})", report.largest.value,
-      report.largest.layer, report.largest.position, report.largest.channel);
+      "the largest activation is {:.4g} ({}, position {}, channel {})", report.largest.value,
+      state_words(report.largest.layer), report.largest.position, report.largest.channel);
   if (!std::isfinite(report.mean) || !std::isfinite(report.largest.value)) {
     return fmt::format(
         "Verdict: cannot be judged: activations are not finite or have no spread; {}.", place);
@@ -129,14 +140,14 @@ std::string outlier_text(const OutlierReport& report, const Tokenizer* tokenizer
   }
   text += fmt::format("{:<10} {:>17.3f} {:>27.3f}\n\n", "mean", report.mean, report.clipped_mean);
   const LargestActivation& largest = report.largest;
-  text += fmt::format(
-      "largest activation       {:.4g}: state {}, position {}, channel {}, token {}{}\n",
-      largest.value, largest.layer, largest.position, largest.channel, largest.token,
-      tokenizer ? " " + json_text(spelled(largest.token, *tokenizer)) : "");
+  text += fmt::format("largest activation       {:.4g}: {}, position {}, channel {}, token {}{}\n",
+                      largest.value, state_words(largest.layer), largest.position, largest.channel,
+                      largest.token,
+                      tokenizer ? " " + json_text(spelled(largest.token, *tokenizer)) : "");
   if (report.attention_layer >= 0) {
-    text +=
-        fmt::format("largest attention logit  {:.4g}: layer {}, head {}\n",
-                    report.largest_attention_logit, report.attention_layer, report.attention_head);
+    text += fmt::format("largest attention logit  {:.4g}: block {}, head {}\n",
+                        report.largest_attention_logit, report.attention_layer + 1,
+                        report.attention_head + 1);
   }
   return text + "\n" + outlier_verdict(report) + "\n";
 }

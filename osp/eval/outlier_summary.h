@@ -24,5 +24,8 @@ std::string outlier_verdict(const OutlierReport& report);
 
 // The name in the JSON: "residual", "query", …
 std::string tap_point_name(TapPoint point);
+// The same in words, "MLP product", and the place of a residual state, "behind block 3".
+std::string tap_point_words(TapPoint point);
+std::string state_words(int64_t layer);
 
 }  // namespace osp

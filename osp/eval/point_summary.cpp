@@ -147,8 +147,8 @@ std::string point_verdict(const NoiseByPoint& noise) {
   const auto& [key, worst] = places.front();
   return fmt::format(
       "At 4 bits: {} of {} quantized tensors have an SQNR per token below {:.0f} dB; the worst is "
-      "{} of layer {} with {:.1f} dB, the median {:.1f} dB.",
-      hurt, places.size(), kHurtSqnrDb, tap_point_name(key.first), key.second, worst,
+      "the {} of block {} with {:.1f} dB, the median {:.1f} dB.",
+      hurt, places.size(), kHurtSqnrDb, tap_point_words(key.first), key.second + 1, worst,
       places[places.size() / 2].second);
 }
 

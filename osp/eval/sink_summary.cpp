@@ -219,12 +219,18 @@ std::string sink_verdict(const AttentionSinks& sinks) {
       "{} give it to some token",
       t.first_heads, t.heads, 100 * kSinkShare, 100 * t.first_share, t.strongest_heads);
   const double down = t.pushed_down();
+  if (t.strongest_heads == 0) {
+    return fmt::format(
+        "No attention sinks: none of {} heads gives one token more than {:.0f} % of its attention "
+        "(to the first token {:.1f} % in the mean).",
+        t.heads, 100 * kSinkShare, 100 * t.first_share);
+  }
   if (!std::isfinite(down)) return "Attention sinks: " + shares + ".";
   return fmt::format(
-      "Attention sinks: {}; {} sink logits average {:+.2f} and the others {:+.2f}, so {:.0f} % of "
-      "the distance comes from logits below zero; values there have {:.2f} times the others' norm.",
-      shares, t.strongest_heads > 0 ? "there" : "over all heads, whose strongest token is taken,",
-      t.sink_logit, t.other_logit, 100 * down, t.value_ratio);
+      "Attention sinks: {}; there sink logits average {:+.2f} and the others {:+.2f}, so {:.0f} % "
+      "of the distance comes from logits below zero; values there have {:.2f} times the others' "
+      "norm.",
+      shares, t.sink_logit, t.other_logit, 100 * down, t.value_ratio);
 }
 
 std::string sink_text(const AttentionSinks& sinks) {

@@ -260,20 +260,20 @@ GgufExportReport export_gguf(const ParameterStore& store, const std::string& pat
                              const GgufExportOptions& options) {
   check_gguf_export(store, options);
   // Metadata: sizes and tokenizer.
+  GgufExportReport report;
   GgufMetadataWriter metadata;
   add_model_metadata(store.config, file_type(options.type), options.name, metadata);
   if (!options.rounded_before.empty()) {
     metadata.text(kGgufRoundedBeforeKey, options.rounded_before);
   }
   if (!options.tokenizer_json.empty()) {
-    add_gguf_tokenizer(options.tokenizer_json, store.config.vocabulary, options.end_tokens,
-                       options.where, metadata);
+    report.tokenizer_warnings = add_gguf_tokenizer(options.tokenizer_json, store.config.vocabulary,
+                                                   options.end_tokens, options.where, metadata);
     if (!options.chat_template.empty()) {
       metadata.text("tokenizer.chat_template", options.chat_template);
     }
   }
   // Tensors, which are packed while the file is written.
-  GgufExportReport report;
   report.end_tokens_lost =
       std::max<int64_t>(0, static_cast<int64_t>(options.end_tokens.size()) - kGgufEndTokens);
   std::vector<GgufTensorEntry> entries;

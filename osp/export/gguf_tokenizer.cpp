@@ -6,19 +6,11 @@
 #include "osp/base/error.h"
 #include "osp/base/json.h"
 #include "osp/base/printable.h"
+#include "osp/export/gguf_sentencepiece.h"
 #include "osp/tokenizer/gguf.h"
 
 namespace osp {
 namespace {
-
-constexpr int32_t kNormal = 1, kControl = 3, kUserDefined = 4, kUnused = 5;
-
-[[noreturn]] void no_equivalent(const std::string& where, const std::string& what) {
-  fail(ErrorCode::unsupported,
-       "{}: the tokenizer has {}, for which llama.cpp has no name: it would cut text into other "
-       "tokens than the model knows; export with --format hf instead",
-       where, what);
-}
 
 [[noreturn]] void no_keys(const std::string& where, const std::string& what) {
   fail(ErrorCode::unsupported,
@@ -53,15 +45,15 @@ void place(Tokens& tokens, const Json& id, const std::string& text, int32_t type
 Tokens read_tokens(const Json& json, int64_t vocabulary, const std::string& where) {
   Tokens tokens;
   for (int64_t id = 0; id < vocabulary; ++id) tokens.texts.push_back(fmt::format("[PAD{}]", id));
-  tokens.types.assign(tokens.texts.size(), kUnused);
+  tokens.types.assign(tokens.texts.size(), kGgufUnused);
   for (const auto& [text, id] : json.at("model").at("vocab").items()) {
-    place(tokens, id, text, kNormal, where);
+    place(tokens, id, text, kGgufNormal, where);
   }
   if (has_value(json, "added_tokens")) {
     for (const Json& added : json.at("added_tokens")) {
       const bool special = added.value("special", false);
       place(tokens, added.at("id"), added.at("content").get<std::string>(),
-            special ? kControl : kUserDefined, where);
+            special ? kGgufControl : kGgufUserDefined, where);
     }
   }
   return tokens;
@@ -74,28 +66,32 @@ std::vector<std::string> read_merges(const Json& model, const std::string& where
                          ? merge.get<std::string>()
                          : merge.at(0).get<std::string>() + " " + merge.at(1).get<std::string>());
     if (std::count(merges.back().begin(), merges.back().end(), ' ') != 1) {
-      no_equivalent(where, "the merge " + shown(merge) + " of tokens with spaces");
+      no_gguf_equivalent(where, "the merge " + shown(merge) + " of tokens with spaces");
     }
   }
   return merges;
 }
 
 // llama.cpp's name for the way text is cut and words become tokens.
-std::string pre_tokenizer_name(const Json& json, const std::string& where) {
+std::string pre_tokenizer_name(const Json& json, const std::string& where,
+                               std::vector<std::string>& warnings) {
   const Json& model = json.at("model");
-  if (model.value("byte_fallback", false)) {
-    no_equivalent(where, "a model with byte fallback (SentencePiece)");
-  }
   if (has_value(json, "normalizer")) {
-    no_equivalent(where, "the normalizer " + shown(json.at("normalizer")));
+    const Json& normalizer = json.at("normalizer");
+    if (normalizer.value("type", "") != "NFC") {
+      no_gguf_equivalent(where, "the normalizer " + shown(normalizer));
+    }
+    warnings.push_back(
+        "llama.cpp does not bring text into the normal form NFC, as this tokenizer does: text that "
+        "is in another form (letters with separate accents) is cut into other tokens there");
   }
   const Json pre = json.contains("pre_tokenizer") ? json.at("pre_tokenizer") : Json();
   std::string name(gguf_pre_tokenizer_name(pre));
-  if (name.empty()) no_equivalent(where, "the pre-tokenizer " + shown(pre));
+  if (name.empty()) no_gguf_equivalent(where, "the pre-tokenizer " + shown(pre));
   const bool ignore_merges = model.value("ignore_merges", false);
   if (name == "llama-bpe" && !ignore_merges) return "smaug-bpe";  // the same but for that
   if (name != "llama-bpe" && ignore_merges) {
-    no_equivalent(where, "ignore_merges with words cut as in " + name);
+    no_gguf_equivalent(where, "ignore_merges with words cut as in " + name);
   }
   return name;
 }
@@ -134,32 +130,70 @@ Around read_post_processor(const Json& json, const std::string& where) {
   return around;
 }
 
+// The keys of one of the two models; the first token of a text without one of its own.
+struct Written {
+  std::vector<std::string> warnings = {};
+  int64_t first = -1;
+};
+
+Written write_byte_level(const Json& json, const Tokens& tokens, const std::string& where,
+                         GgufMetadataWriter& metadata) {
+  Written written;
+  const std::string pre = pre_tokenizer_name(json, where, written.warnings);
+  metadata.text("tokenizer.ggml.model", "gpt2");
+  metadata.text("tokenizer.ggml.pre", pre);
+  metadata.texts("tokenizer.ggml.tokens", tokens.texts);
+  metadata.i32s("tokenizer.ggml.token_type", tokens.types);
+  metadata.texts("tokenizer.ggml.merges", read_merges(json.at("model"), where));
+  metadata.flag("tokenizer.ggml.add_space_prefix", false);
+  return written;
+}
+
+Written write_sentencepiece(const Json& json, const Tokens& tokens, const std::string& where,
+                            GgufMetadataWriter& metadata) {
+  const SentencePiece pieces = sentencepiece_of(json, tokens.texts, tokens.types, where);
+  metadata.text("tokenizer.ggml.model", "llama");
+  metadata.text("tokenizer.ggml.pre", "default");
+  metadata.texts("tokenizer.ggml.tokens", tokens.texts);
+  metadata.f32s("tokenizer.ggml.scores", pieces.scores);
+  metadata.i32s("tokenizer.ggml.token_type", pieces.types);
+  metadata.flag("tokenizer.ggml.add_space_prefix", pieces.space_prefix);
+  if (pieces.unknown >= 0) {
+    metadata.u32("tokenizer.ggml.unknown_token_id", static_cast<uint32_t>(pieces.unknown));
+  }
+  const auto begin = std::find(tokens.texts.begin(), tokens.texts.end(), "<s>");
+  return {pieces.warnings,
+          begin == tokens.texts.end() ? -1 : int64_t(begin - tokens.texts.begin())};
+}
+
 }  // namespace
 
-void add_gguf_tokenizer(std::string_view tokenizer_json, int64_t vocabulary,
-                        const std::vector<int64_t>& end_tokens, const std::string& where,
-                        GgufMetadataWriter& metadata) {
+void no_gguf_equivalent(const std::string& where, const std::string& what) {
+  fail(ErrorCode::unsupported,
+       "{}: the tokenizer has {}, for which llama.cpp has no name: it would cut text into other "
+       "tokens than the model knows; export with --format hf instead",
+       where, what);
+}
+
+std::vector<std::string> add_gguf_tokenizer(std::string_view tokenizer_json, int64_t vocabulary,
+                                            const std::vector<int64_t>& end_tokens,
+                                            const std::string& where,
+                                            GgufMetadataWriter& metadata) {
   const Json json = parse_json(tokenizer_json, where);
   try {
-    const std::string pre = pre_tokenizer_name(json, where);
     const Tokens tokens = read_tokens(json, vocabulary, where);
     const Around around = read_post_processor(json, where);
+    const auto write = is_sentencepiece(json) ? write_sentencepiece : write_byte_level;
+    const Written written = write(json, tokens, where, metadata);
     const int64_t first = end_tokens.empty() ? -1 : end_tokens[0];
     const int64_t end = around.after >= 0 ? around.after : first;
-    metadata.text("tokenizer.ggml.model", "gpt2");
-    metadata.text("tokenizer.ggml.pre", pre);
-    metadata.texts("tokenizer.ggml.tokens", tokens.texts);
-    metadata.i32s("tokenizer.ggml.token_type", tokens.types);
-    metadata.texts("tokenizer.ggml.merges", read_merges(json.at("model"), where));
     metadata.flag("tokenizer.ggml.add_bos_token", around.before >= 0);
     metadata.flag("tokenizer.ggml.add_eos_token", around.after >= 0);
-    metadata.flag("tokenizer.ggml.add_space_prefix", false);
-    if (around.before >= 0) {
-      metadata.u32("tokenizer.ggml.bos_token_id", static_cast<uint32_t>(around.before));
-    } else if (end >= 0) {
-      // Readers that find no first token invent one; a text without any begins like a new document.
-      metadata.u32("tokenizer.ggml.bos_token_id", static_cast<uint32_t>(end));
-    }
+    // Readers that find no first token invent one; a text without any begins like a new document.
+    const int64_t begin = around.before >= 0   ? around.before
+                          : written.first >= 0 ? written.first
+                                               : end;
+    if (begin >= 0) metadata.u32("tokenizer.ggml.bos_token_id", static_cast<uint32_t>(begin));
     if (end >= 0) metadata.u32("tokenizer.ggml.eos_token_id", static_cast<uint32_t>(end));
     // Other tokens that end a text have keys of their own.
     std::vector<const char*> names = {"eom_token_id", "eot_token_id"};
@@ -168,6 +202,7 @@ void add_gguf_tokenizer(std::string_view tokenizer_json, int64_t vocabulary,
       metadata.u32(std::string("tokenizer.ggml.") + names.back(), static_cast<uint32_t>(id));
       names.pop_back();
     }
+    return written.warnings;
   } catch (const Json::exception& error) {
     fail(ErrorCode::damaged, "{}: {}", where, printable(error.what(), 200));
   }

@@ -139,13 +139,13 @@ struct ModelConfig {
           "a multiple of 128");
     visit("vocabulary", self.vocabulary, Range{0, 1 << 24},
           "number of tokens in the vocabulary; 0 = the tokenizer's");
-    visit("context", self.context, Range{2, 1 << 20}, "length of a training sequence in tokens");
+    visit("context", self.context, Range{2, 1 << 28}, "length of a training sequence in tokens");
     visit("norm", self.norm, Choices{{"rms", "single-scale", "simple", "none"}},
           "kind of norm: rms = RMSNorm with a weight per channel, single-scale = "
           "with one scalar (SSNorm), simple = with neither, none = no norms in the "
           "blocks and one scalar elsewhere");
     visit("norm_eps", self.norm_eps, Range{0, 1}, "number added to the mean square in norms");
-    visit("rope_theta", self.rope_theta, Range{1, 1e9}, "base of the rotary embedding");
+    visit("rope_theta", self.rope_theta, Range{1, 1e15}, "base of the rotary embedding");
     visit("tied", self.tied, "share the embedding's matrix with the head");
     visit("qk_norm", self.qk_norm,
           "apply RMSNorm to each query and key head before the rotary embedding");

@@ -51,6 +51,16 @@ TEST(HfConfig, EveryFieldSurvivesWritingAndReading) {
   }
 }
 
+TEST(HfConfig, ContextsOfMillionsAreRead) {
+  ModelConfig config = small();
+  config.norm = "rms";
+  config.context = 10'485'760;
+  config.rope_theta = 3'580'165'449.0;
+  const ModelConfig read = parse(model_config_json(config)).model;
+  EXPECT_EQ(read.context, 10'485'760);
+  EXPECT_EQ(read.rope_theta, 3'580'165'449.0);
+}
+
 TEST(HfConfig, OnlyAPlainLlamaIsCalledOne) {
   ModelConfig config = small();
   config.norm = "rms";

@@ -13,6 +13,7 @@
 #include "osp/base/error.h"
 #include "osp/base/timing.h"
 #include "osp/ptq/hessian.h"
+#include "osp/quant/joined_layers.h"
 
 namespace osp {
 namespace {
@@ -133,8 +134,9 @@ class BlockQuantizer {
     const RoundingRow& rounding = report.rounded_to_nearest ? kRtn : *settings_.rounding;
     OSP_CHECK(hessian.defined() || !rounding.needs_calibration(), "{} needs calibration",
               rounding.name);
-    RoundedLayer rounded = rounding.round(
-        {weight, hessian, hessians.difference, settings_.grid, settings_.gptq, name});
+    RoundedLayer rounded =
+        rounding.round({weight, hessian, hessians.difference,
+                        grid_of_layer(settings_.grid, block_, parameter), settings_.gptq, name});
     report.damping = rounded.damping;
     report.num_attempts = rounded.num_attempts;
     report.num_dead = rounded.num_dead;

@@ -52,6 +52,8 @@ Json fingerprint_json(const ModelSource& source, const std::string& model_dir,
   settings["request"] = request_json(request);
   settings["model"] = model_dir;
   settings["weights_sha256"] = weights_sha256(source);
+  // Parts of a version that gave every layer a constant of its own do not go with those of this one.
+  if (request.bits.weights.kind == NumberKind::nvfp4) settings["joined_constants"] = true;
   return settings;
 }
 
@@ -121,20 +123,6 @@ void check_float_options(const QuantizeRequest& request) {
   }
 }
 
-// NVFP4 has one global scale for each stored tensor.
-void check_one_tensor_per_layer(const QuantizeRequest& request, const ModelConfig& config) {
-  if (request.bits.weights.kind != NumberKind::nvfp4) return;
-  const std::vector<ParameterSpec> specs = parameter_specs(config);
-  for (const StoredTensor& stored : stored_tensors(stored_config(config), specs)) {
-    const ParameterSpec& first = specs[static_cast<size_t>(stored.parameters[0])];
-    if (first.kind != ParameterKind::matrix || stored.parameters.size() < 2) continue;
-    fail(ErrorCode::unsupported,
-         "--bits {}: NVFP4 has one global scale for each stored tensor, and this family stores "
-         "several layers as {}; use mxfp4 or integers",
-         request.bits.text(), stored.name);
-  }
-}
-
 // Groups and offsets that contradict each other or would do nothing.
 void check_activation_options(const QuantizeRequest& request) {
   const bool has_offsets = request.mean_offset != MeanOffset::none;
@@ -199,7 +187,6 @@ void check_method_serves(const QuantizeRequest& request, const ModelConfig& conf
     if (spec.kind == ParameterKind::matrix) check_group(request.group, spec.shape[1], spec.name);
   }
   check_float_blocks(request.bits, config);
-  check_one_tensor_per_layer(request, config);
   if (request.bits.turns_keys()) check_hadamard_size(config.head_size, "head size");
   check_activation_groups(request.groups, config);
   if (request.bits.quantizes_activations() && request.activations == ActivationMode::after_norm) {

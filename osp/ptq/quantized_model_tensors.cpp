@@ -217,7 +217,10 @@ QuantizedLinear joined(const ModelConfig& config, const StoredTensor& stored,
     return join_rows(config, stored, tensors);
   };
   QuantizedLinear layer = parts[0];
-  OSP_CHECK(parts.size() == 1 || !layer.global.defined(), "one global scale for several layers");
+  for (const QuantizedLinear& part : parts) {
+    OSP_CHECK(!layer.global.defined() || part.global.equal(layer.global),
+              "{}: its layers have several global scales", stored.name);
+  }
   layer.codes = rows(&QuantizedLinear::codes);
   layer.scale = rows(&QuantizedLinear::scale);
   layer.zero = rows(&QuantizedLinear::zero);

@@ -4,6 +4,7 @@
 #include "osp/ops/hadamard.h"
 #include "osp/quant/float_grid.h"
 #include "osp/quant/grid.h"
+#include "osp/quant/joined_layers.h"
 #include "osp/quant/weight_quantizer.h"
 
 namespace osp {
@@ -99,7 +100,9 @@ at::Tensor FakeQuantTap::weight(int64_t parameter, const at::Tensor& w) {
   at::Tensor& cached = weights_[parameter];
   if (!cached.defined()) {
     cached = bits_.weights.is_float()
-                 ? round_to_nearest(w, float_weight_grid(bits_.weights.kind), spec.name)
+                 ? round_to_nearest(
+                       w, grid_of_layer(float_weight_grid(bits_.weights.kind), store_, parameter),
+                       spec.name)
                        .dequantized()
                        .to(w.scalar_type())
                  : quantized_weight(w);

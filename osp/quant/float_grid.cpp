@@ -139,7 +139,7 @@ float float_constant(float absmax, NumberKind kind) {
 
 at::Tensor FloatScales::effective() const { return global.defined() ? scale.div(global) : scale; }
 
-FloatScales float_scales(const at::Tensor& x, NumberKind kind) {
+FloatScales float_scales(const at::Tensor& x, NumberKind kind, float shared_largest) {
   check_float(kind);
   OSP_CHECK(x.dim() == 2 && x.scalar_type() == at::kFloat, "a matrix in fp32 expected");
   const at::Tensor from = x.contiguous();
@@ -150,7 +150,7 @@ FloatScales float_scales(const at::Tensor& x, NumberKind kind) {
   const kernels::FloatGridKernels k = active_float_grid();
   float global = 1.0f;
   if (kind == NumberKind::nvfp4) {
-    global = float_constant(k.absmax(source, from.numel()), kind);
+    global = float_constant(std::max(shared_largest, k.absmax(source, from.numel())), kind);
     result.global = at::full({1}, global, at::kFloat);
   }
   for_rows(x.size(0), columns, [&](int64_t row) {

@@ -37,14 +37,15 @@ int64_t block_size(NumberKind kind);
 float float_constant(float absmax, NumberKind kind);
 
 // Scales of a matrix [rows, columns]: fp32 [rows, blocks] as they are stored, and g, fp32 [1], of
-// NVFP4, undefined otherwise.
+// NVFP4, undefined otherwise. g is that of the largest magnitude in x and of `shared_largest`, which
+// is that of other matrices under the same g.
 struct FloatScales {
   at::Tensor scale, global;
 
   // The divisors of numbers: s / g, or s.
   at::Tensor effective() const;
 };
-FloatScales float_scales(const at::Tensor& x, NumberKind kind);
+FloatScales float_scales(const at::Tensor& x, NumberKind kind, float shared_largest = 0.0f);
 
 // The numbers c for x [rows, columns] on effective scales [rows, blocks], as fp32.
 at::Tensor float_values(const at::Tensor& x, NumberKind kind, const at::Tensor& effective);

@@ -70,8 +70,9 @@ at::Tensor grouped(const at::Tensor& weight, int64_t group) {
 }
 
 // Scales of a finite floating-point grid.
-GridParameters float_grid_of(const at::Tensor& w, NumberKind kind, const std::string& what) {
-  const FloatScales scales = float_scales(w, kind);
+GridParameters float_grid_of(const at::Tensor& w, const WeightGrid& grid, const std::string& what) {
+  const NumberKind kind = grid.kind;
+  const FloatScales scales = float_scales(w, kind, grid.shared_largest);
   const GridParameters result{.scale = scales.scale, .zero = {}, .global = scales.global};
   // The largest number times the scale must be finite as well.
   const double most = kind == NumberKind::fp8 ? 448.0 : 6.0;
@@ -102,7 +103,7 @@ GridParameters find_grid(const at::Tensor& weight, const WeightGrid& grid,
   if (!at::isfinite(w).all().item<bool>()) {
     fail(ErrorCode::damaged, "{}: a weight is NaN or infinite; the model file is damaged", what);
   }
-  if (!grid.is_integer()) return float_grid_of(w, grid.kind, what);
+  if (!grid.is_integer()) return float_grid_of(w, grid, what);
   const at::Tensor x = grouped(w, grid.group);
   GridParameters result;
   if (grid.symmetric) {

@@ -157,6 +157,14 @@ bool add_once(const std::string& text, std::vector<std::string>& list) {
   return true;
 }
 
+void set_shared(std::string& cell, const std::string& value) {
+  if (cell == "–") {
+    cell = value;
+  } else if (("; " + cell + "; ").find("; " + value + "; ") == std::string::npos) {
+    cell += "; " + value;
+  }
+}
+
 std::vector<std::string> escaped_list(const std::vector<std::string>& texts) {
   std::vector<std::string> out;
   for (const std::string& text : texts) out.push_back(escape_html(text));

@@ -44,6 +44,10 @@ std::vector<size_t> spread_indices(size_t size, size_t count);
 // Appends `text` unless the list has it; true if it was appended.
 bool add_once(const std::string& text, std::vector<std::string>& list);
 
+// Adds to a cell that all models share: their one value, or every value that one of them has ("300;
+// 1,319"). "–" is none.
+void set_shared(std::string& cell, const std::string& value);
+
 // The texts with markup escaped, for plotly's names and categories.
 std::vector<std::string> escaped_list(const std::vector<std::string>& texts);
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "osp/base/error.h"
+#include "osp/report/common_measurements.h"
 #include "osp/report/page_assets.h"
 #include "osp/report/recipe_kind.h"
 #include "osp/report/summary.h"
@@ -21,9 +22,20 @@ struct Rule {
   std::string kind, number, of, against;
   double limit = kNan, factor = kNan, floor = 0;
   bool same_rate = false, same_machine = false;
-  // Compared models must be measured on one text; a model by itself as well, for the same table.
-  bool about_text() const {
-    return number.starts_with("perplexity") || number.starts_with("damage at");
+  // Compared models must be measured on one thing; a model by itself as well, for the same table.
+  bool about_average() const { return number.starts_with("average"); }
+  bool about_cost() const {
+    return number == "damage with FFN Hadamard" || number.starts_with("outlier tax");
+  }
+  bool about_perplexity() const {
+    return number.starts_with("perplexity") || number == "damage at 4-4-4";
+  }
+  // "" for numbers that are compared whatever they were measured on.
+  std::string measured_on(const CommonMeasurements& at) const {
+    return about_average()      ? at.benchmarks.phrase()
+           : about_cost()       ? at.cost.phrase()
+           : about_perplexity() ? at.perplexity.phrase()
+                                : "";
   }
 };
 
@@ -43,27 +55,31 @@ Rule read_rule(const Json& claim) {
   return rule;
 }
 
-double average_at_four_bits(const RunData& run) {
-  double average = kNan;
-  for (const EvalResult& result : run.evaluation) {
-    if (result.bits == kFourBits && std::isfinite(result.average)) average = result.average;
-  }
-  return average;
-}
+// A number of a model with its standard error; 0 for those that have none.
+struct Found {
+  double value;
+  double error = 0;
+};
 
-// The number of a model that a rule is about; perplexities are those measured at `at`.
-double number_of(const RunData& run, const std::string& number, const Measurement& at) {
-  const double full = perplexity_on(run, at, kFullBits), four = perplexity_on(run, at, kFourBits);
-  if (number == "excess kurtosis") return run.outliers().kurtosis;
-  if (number == "damage at 4-4-4") return four / full - 1;
-  if (number == "damage with FFN Hadamard") return std::expm1(run.cost.own_added_nats);
-  if (number == "perplexity at 4-4-4") return four;
-  if (number == "perplexity at 16-16-16") return full;
-  if (number == "average of ten tasks at 4-4-4") return average_at_four_bits(run);
-  if (number == "outlier tax, share") return run.cost.share;
-  if (number == "sink heads") return run.sinks.strongest_sink_heads;
+// The number of a model that a rule is about, as measured on what the models have in common.
+Found number_of(const RunData& run, const std::string& number, const CommonMeasurements& at) {
+  const double full = perplexity_on(run, at.perplexity, kFullBits);
+  const double four = perplexity_on(run, at.perplexity, kFourBits);
+  if (number == "excess kurtosis") return {run.outliers().kurtosis};
+  if (number == "damage at 4-4-4") return {four / full - 1};
+  if (number == "damage with FFN Hadamard") {
+    return {std::expm1(cost_on(run, at.cost).own_added_nats)};
+  }
+  if (number == "perplexity at 4-4-4") return {four};
+  if (number == "perplexity at 16-16-16") return {full};
+  if (number == "average of ten tasks at 4-4-4") {
+    const AverageScore average = average_on(run, at.benchmarks);
+    return {average.value, average.error};
+  }
+  if (number == "outlier tax, share") return {cost_on(run, at.cost).share};
+  if (number == "sink heads") return {run.sinks.strongest_sink_heads};
   OSP_CHECK(number == "tokens per second", "claims.json: no number is called {}", number);
-  return median_of(run.tokens_per_s.values);
+  return {median_of(run.tokens_per_s.values)};
 }
 
 std::string number_text(const std::string& number, double value) {
@@ -95,14 +111,18 @@ std::string rule_text(const Rule& rule) {
                        against);
   }
   return fmt::format("{} of {} {} than that of {}{}", rule.number, every, rule.kind, against,
-                     rule.about_text() ? ", on the same text" : "");
+                     rule.about_average() ? " by two standard errors, on the same items"
+                     : rule.about_perplexity() || rule.about_cost() ? ", on the same text"
+                                                                    : "");
 }
 
-bool holds(const Rule& rule, double of, double against) {
+bool holds(const Rule& rule, const Found& found, const Found& other) {
+  const double of = found.value, against = other.value;
+  const double margin = 2 * std::hypot(found.error, other.error);
   if (rule.kind == "size below") return std::abs(of) < rule.limit;
   if (rule.kind == "at least") return of >= rule.limit;
-  if (rule.kind == "less") return of < against;
-  if (rule.kind == "more") return of > against;
+  if (rule.kind == "less") return of < against - margin;
+  if (rule.kind == "more") return of > against + margin;
   if (rule.kind == "share") return of >= rule.factor * against;
   OSP_CHECK(rule.kind == "times", "claims.json: no rule is called {}", rule.kind);
   return against >= rule.factor * std::max(std::abs(of), rule.floor);
@@ -112,12 +132,12 @@ bool holds(const Rule& rule, double of, double against) {
 struct Side {
   std::string name;
   std::vector<const RunData*> runs = {};
-  std::vector<double> values = {};
+  std::vector<Found> values = {};
   size_t without = 0;
 };
 
 Side side_of(const std::vector<RunData>& runs, const std::string& name, const std::string& number,
-             const Measurement& at) {
+             const CommonMeasurements& at) {
   Side side{.name = name};
   const Json& wanted = claims_file()["models"][name];
   for (const RunData& run : runs) {
@@ -126,8 +146,8 @@ Side side_of(const std::vector<RunData>& runs, const std::string& name, const st
         kind.projection != wanted["projection"].get<bool>() || !kind.training_bits.empty()) {
       continue;
     }
-    const double value = number_of(run, number, at);
-    if (!std::isfinite(value)) {
+    const Found value = number_of(run, number, at);
+    if (!std::isfinite(value.value)) {
       ++side.without;
       continue;
     }
@@ -146,10 +166,16 @@ std::string side_text(const Side& side, const std::string& number) {
   if (side.values.empty()) {
     return side.without == 0 ? "no " + side.name + " model here" : side.name + ": not measured";
   }
-  const auto [low, high] = std::minmax_element(side.values.begin(), side.values.end());
-  if (side.values.size() == 1) return side.name + " " + number_text(number, *low) + missing;
-  return fmt::format("{} {} to {} ({} models){}", side.name, number_text(number, *low),
-                     number_text(number, *high), side.values.size(), missing);
+  const auto [low, high] =
+      std::minmax_element(side.values.begin(), side.values.end(),
+                          [](const Found& a, const Found& b) { return a.value < b.value; });
+  if (side.values.size() == 1) {
+    const std::string error =
+        low->error > 0 ? " ± " + number_text(number, low->error) : std::string();
+    return side.name + " " + number_text(number, low->value) + error + missing;
+  }
+  return fmt::format("{} {} to {} ({} models){}", side.name, number_text(number, low->value),
+                     number_text(number, high->value), side.values.size(), missing);
 }
 
 // The models of "against" that may be compared with this one.
@@ -160,19 +186,19 @@ bool comparable(const Rule& rule, const RunData& of, const RunData& against) {
   return !machine.empty() && machine == against.start.value("machine", "");
 }
 
-Claim judge(const Json& json, const std::vector<RunData>& runs, const Measurement& at) {
+Claim judge(const Json& json, const std::vector<RunData>& runs, const CommonMeasurements& at) {
   const Rule rule = read_rule(json);
   Claim claim{.says = json["says"], .reference = json["reference"], .judged = rule_text(rule)};
   const Side of = side_of(runs, rule.of, rule.number, at);
   claim.found = side_text(of, rule.number);
   size_t checked = 0, held = 0;
-  const auto check = [&](double value, double other) {
+  const auto check = [&](const Found& value, const Found& other) {
     ++checked;
     held += holds(rule, value, other) ? 1 : 0;
   };
   // Hold the models of one side to the limit, or against those of the other.
   if (rule.against.empty()) {
-    for (const double value : of.values) check(value, kNan);
+    for (const Found& value : of.values) check(value, {kNan});
   } else {
     const Side against = side_of(runs, rule.against, rule.number, at);
     claim.found += "; " + side_text(against, rule.number);
@@ -185,7 +211,7 @@ Claim judge(const Json& json, const std::vector<RunData>& runs, const Measuremen
       claim.found += rule.same_rate ? "; none at the same rate" : "; none on the same machine";
     }
   }
-  if (rule.about_text()) claim.found += " (" + at.phrase() + ")";
+  if (const std::string on = rule.measured_on(at); !on.empty()) claim.found += " (" + on + ")";
   if (checked == 0) return claim;
   claim.state = held == checked ? ClaimState::shown : ClaimState::not_shown;
   return claim;
@@ -194,7 +220,7 @@ Claim judge(const Json& json, const std::vector<RunData>& runs, const Measuremen
 }  // namespace
 
 std::vector<Claim> judge_claims(const std::vector<RunData>& runs) {
-  const Measurement at = common_measurement(perplexities_of(runs));
+  const CommonMeasurements at = common_measurements(runs);
   std::vector<Claim> claims;
   for (const Json& json : claims_file()["claims"]) claims.push_back(judge(json, runs, at));
   return claims;
@@ -206,7 +232,7 @@ std::string published_section(const std::vector<RunData>& runs) {
                    "PPL 4-4-4, published", "PPL 4-4-4, here", "damage, published", "damage, here",
                    "damage with FFN Hadamard, published", "damage with FFN Hadamard, here"},
                   {}};
-  const Measurement at = common_measurement(perplexities_of(runs));
+  const CommonMeasurements at = common_measurements(runs);
   bool any = false;
   for (const Json& row : claims_file()["published"]) {
     const std::string model = row["model"];
@@ -215,8 +241,8 @@ std::string published_section(const std::vector<RunData>& runs) {
       any = any || !side.runs.empty();
       if (side.values.empty()) return std::string("–");
       double mean = 0;
-      for (const double value : side.values)
-        mean += value / static_cast<double>(side.values.size());
+      for (const Found& found : side.values)
+        mean += found.value / static_cast<double>(side.values.size());
       return number_text(number, mean);
     };
     const double full = row["full"], four = row["four"], hadamard = row["hadamard"];
@@ -233,8 +259,8 @@ std::string published_section(const std::vector<RunData>& runs) {
       "measured by this program ({}). Here: means over this page's models of that recipe, of "
       "another "
       "size and on another text ({}): directions can be compared, sizes cannot.</p>\n{}",
-      escape_html(claims_file()["published_on"].get<std::string>()), escape_html(at.phrase()),
-      render_table(table, "The paper's numbers beside ours"));
+      escape_html(claims_file()["published_on"].get<std::string>()),
+      escape_html(at.perplexity.phrase()), render_table(table, "The paper's numbers beside ours"));
 }
 
 std::string claims_source() { return claims_file()["source"]; }

@@ -1,6 +1,8 @@
 #include "osp/report/cost_charts.h"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "osp/report/chart_parts.h"
 #include "osp/report/plain_names.h"
@@ -14,6 +16,22 @@ std::string nats(double value) {
   return std::isfinite(value) ? with_minus(fmt::format("{:.4f}", value)) : "–";
 }
 
+// One measurement at a time: each text, with its bits, is a choice of the chart.
+size_t choice_of(const ReportedCost& cost, Chart& chart) {
+  const std::string name = fmt::format("on {}, at {}", cost.at.phrase(), cost.bits);
+  add_once(name, chart.choices);
+  return static_cast<size_t>(std::find(chart.choices.begin(), chart.choices.end(), name) -
+                             chart.choices.begin());
+}
+
+// A choice of one is none.
+Chart without_single_choice(Chart chart) {
+  if (chart.choices.size() != 1) return chart;
+  chart.choices.clear();
+  for (Json& trace : chart.traces) trace["meta"].erase("choice");
+  return chart;
+}
+
 // Divergence in the own basis and in random ones.
 Chart tax_chart(const std::vector<RunData>& runs) {
   Chart chart{.id = "outlier-tax",
@@ -21,10 +39,12 @@ Chart tax_chart(const std::vector<RunData>& runs) {
               .caption =
                   "Divergence from the model at 16 bits when it is rounded to nearest, with a "
                   "Hadamard in front of the down projection, in its own basis and after random "
-                  "rotations of the residual stream (bars: standard deviation over rotations). "
-                  "The difference is what outliers cost; nats per token, lower is better."};
+                  "rotations of the residual stream (bars: standard deviation over rotations, of a "
+                  "model that stands for several seeds over these). The difference is what "
+                  "outliers cost; nats per token, lower is better."};
   const std::vector<std::string> bases = {"own basis", "rotated"};
-  chart.table.header = {"", "own basis", "rotated", "outlier tax", "share", "share of readers"};
+  chart.table.header = {"",      "measured on",     "own basis", "rotated", "outlier tax",
+                        "share", "share of readers"};
   for (size_t r = 0; r < runs.size(); ++r) {
     const ReportedCost& cost = runs[r].cost;
     if (!std::isfinite(cost.tax)) continue;
@@ -37,8 +57,8 @@ Chart tax_chart(const std::vector<RunData>& runs) {
          {"error_y",
           {{"type", "data"}, {"array", to_json_array(std::vector<double>{0, cost.deviation})}}},
          {"hovertemplate", "%{y:.4f}"},
-         {"meta", {{"run", r}, {"role", "points"}}}});
-    chart.table.rows.push_back({runs[r].label, nats(cost.own),
+         {"meta", {{"run", r}, {"role", "points"}, {"choice", choice_of(cost, chart)}}}});
+    chart.table.rows.push_back({runs[r].label, cost.at.phrase(), nats(cost.own),
                                 fmt::format("{} ± {}", nats(cost.rotated), nats(cost.deviation)),
                                 fmt::format("{} ± {}", nats(cost.tax), nats(cost.error)),
                                 with_minus(fmt::format("{:.1f} %", 100 * cost.share)),
@@ -72,13 +92,14 @@ Chart site_chart(const std::vector<RunData>& runs) {
     }
     chart.table.header.push_back(runs[r].label + ", only this");
     chart.table.header.push_back(runs[r].label + ", all but this");
-    chart.traces.push_back({{"type", "scatter"},
-                            {"mode", "markers"},
-                            {"name", escape_html(runs[r].label)},
-                            {"x", escaped_list(names)},
-                            {"y", to_json_array(values)},
-                            {"hovertemplate", "%{y:.4f}"},
-                            {"meta", {{"run", r}, {"role", "marks"}}}});
+    chart.traces.push_back(
+        {{"type", "scatter"},
+         {"mode", "markers"},
+         {"name", escape_html(runs[r].label)},
+         {"x", escaped_list(names)},
+         {"y", to_json_array(values)},
+         {"hovertemplate", "%{y:.4f}"},
+         {"meta", {{"run", r}, {"role", "marks"}, {"choice", choice_of(runs[r].cost, chart)}}}});
   }
   for (const std::string& name : sites) {
     std::vector<std::string> row = {plain_name(name)};
@@ -122,14 +143,15 @@ Chart basis_chart(const std::vector<RunData>& runs) {
     }
     chart.table.header.push_back(runs[r].label + ", kurtosis");
     chart.table.header.push_back(runs[r].label + ", divergence");
-    chart.traces.push_back({{"type", "scatter"},
-                            {"mode", "markers"},
-                            {"name", escape_html(runs[r].label)},
-                            {"x", to_json_array(x)},
-                            {"y", to_json_array(y)},
-                            {"text", escaped_list(texts)},
-                            {"hovertemplate", "%{text}: %{y:.4f}"},
-                            {"meta", {{"run", r}, {"role", "marks"}}}});
+    chart.traces.push_back(
+        {{"type", "scatter"},
+         {"mode", "markers"},
+         {"name", escape_html(runs[r].label)},
+         {"x", to_json_array(x)},
+         {"y", to_json_array(y)},
+         {"text", escaped_list(texts)},
+         {"hovertemplate", "%{text}: %{y:.4f}"},
+         {"meta", {{"run", r}, {"role", "marks"}, {"choice", choice_of(runs[r].cost, chart)}}}});
   }
   for (const std::string& name : names) {
     std::vector<std::string> row = {name};
@@ -154,7 +176,7 @@ Chart basis_chart(const std::vector<RunData>& runs) {
 std::vector<Chart> cost_charts(const std::vector<RunData>& runs) {
   std::vector<Chart> charts;
   for (Chart& chart : std::vector<Chart>{tax_chart(runs), basis_chart(runs), site_chart(runs)}) {
-    if (!chart.traces.empty()) charts.push_back(std::move(chart));
+    if (!chart.traces.empty()) charts.push_back(without_single_choice(std::move(chart)));
   }
   return charts;
 }

@@ -18,14 +18,18 @@ struct Damage {
   size_t run;
   Measurement at;
   std::string way;
-  double full;
-  std::vector<double> quantized;  // one per seed
-  double mean() const {
+  // One per seed of the training or of the rotation: each against its own model at 16 bits.
+  std::vector<double> full, quantized;
+  static double mean_of(const std::vector<double>& values) {
     double sum = 0;
-    for (const double value : quantized) sum += value;
-    return sum / static_cast<double>(quantized.size());
+    for (const double value : values) sum += value;
+    return sum / static_cast<double>(values.size());
   }
-  double percent() const { return 100 * (mean() / full - 1); }
+  double percent() const {
+    std::vector<double> damages;
+    for (size_t i = 0; i < full.size(); ++i) damages.push_back(100 * (quantized[i] / full[i] - 1));
+    return mean_of(damages);
+  }
 };
 
 // A model's damages, by the measurement and the way.
@@ -36,7 +40,7 @@ std::vector<Damage> damages_of(const RunData& run, size_t index) {
     if (result.bits == kFullBits || !std::isfinite(full) || !std::isfinite(result.perplexity)) {
       continue;
     }
-    all.push_back({index, result.at, "nearest, " + result.bits, full, {result.perplexity}});
+    all.push_back({index, result.at, "nearest, " + result.bits, {full}, {result.perplexity}});
   }
   for (const QuantizedResult& result : run.quantized) {
     if (!std::isfinite(result.perplexity) || !std::isfinite(result.perplexity_16)) continue;
@@ -45,9 +49,10 @@ std::vector<Damage> damages_of(const RunData& run, size_t index) {
       return known.way == way && known.at.key() == result.at.key();
     });
     if (same != all.end()) {
+      same->full.push_back(result.perplexity_16);
       same->quantized.push_back(result.perplexity);
     } else {
-      all.push_back({index, result.at, way, result.perplexity_16, {result.perplexity}});
+      all.push_back({index, result.at, way, {result.perplexity_16}, {result.perplexity}});
     }
   }
   return all;
@@ -95,8 +100,9 @@ std::vector<Chart> damage_charts(const std::vector<RunData>& runs) {
       by_choice[static_cast<size_t>(at)].push_back(&damage);
       extent.include(damage.percent());
       chart.table.rows.push_back({runs[r].label, damage.at.phrase(), damage.way,
-                                  format_number(damage.full), format_number(damage.mean()),
-                                  format_damage(damage.full, damage.mean())});
+                                  format_number(Damage::mean_of(damage.full)),
+                                  format_number(Damage::mean_of(damage.quantized)),
+                                  format_damage(1, 1 + damage.percent() / 100)});
     }
     for (const auto& [choice, list] : by_choice) {
       chart.traces.push_back(damage_trace(runs[r].label, r, choice, list));

@@ -131,7 +131,7 @@ std::string subject_section(const std::vector<RunData>& runs) {
     for (const TaskResult* task : columns) {
       const auto found = find(*task, name);
       const bool known = found != task->subjects.end();
-      if (known) row[1] = format_count(std::llround(found->items));
+      if (known) set_shared(row[1], format_count(std::llround(found->items)));
       row.push_back(known ? share_text(found->score, found->items) : "–");
     }
     table.rows.push_back(row);

@@ -9,6 +9,7 @@
 #include "osp/base/error.h"
 #include "osp/report/chart_parts.h"
 #include "osp/report/heat_map.h"
+#include "osp/report/plain_names.h"
 #include "osp/report/summary.h"
 
 namespace osp {
@@ -111,7 +112,7 @@ bool is_state(const ReportedHistogram& histogram) { return histogram.point == "r
 std::string histogram_name(const ReportedHistogram& histogram) {
   const auto layer = static_cast<size_t>(std::max<int64_t>(histogram.layer, 0));
   if (is_state(histogram)) return "hidden state: " + layer_name(layer);
-  return fmt::format("{}, block {}", shorten(histogram.point, 60), layer + 1);
+  return fmt::format("{}, block {}", shorten(plain_name(histogram.point), 60), layer + 1);
 }
 
 // The largest distance from the mean of a non-empty bin, in standard deviations.

@@ -33,8 +33,20 @@ std::string text_around(const ReportedActivation& largest) {
                                                          : shorten(text, 3 * kMaxContextBytes);
 }
 
+// Also true where their number was not recorded.
 bool has_sink(const ReportedSinks& sinks) {
   return !(sinks.strongest_sink_heads == 0 && sinks.first_sink_heads == 0);
+}
+
+// Minus signs in place of the hyphens in front of numbers: of " -0.05", not of "4-4-4" or "1e-05".
+std::string with_minus_signs(const std::string& text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool begins = i == 0 || text[i - 1] == ' ' || text[i - 1] == '(';
+    const bool number = i + 1 < text.size() && text[i + 1] >= '0' && text[i + 1] <= '9';
+    out += text[i] == '-' && begins && number ? std::string("−") : std::string(1, text[i]);
+  }
+  return out;
 }
 
 // The sentence without its prefix: "Verdict: the model has …" becomes "The model has …".
@@ -80,6 +92,12 @@ std::string activation_section(const std::vector<RunData>& runs) {
   return out;
 }
 
+bool any_sink(const std::vector<RunData>& runs) {
+  return std::any_of(runs.begin(), runs.end(), [](const RunData& run) {
+    return !run.sinks.first_share.empty() && has_sink(run.sinks);
+  });
+}
+
 std::string sink_section(const std::vector<RunData>& runs) {
   HtmlTable table{{"", "heads", "sink heads, first token", "sink heads, any token", "sink's logit",
                    "other logits", "key norm", "value norm"},
@@ -99,7 +117,7 @@ std::string sink_section(const std::vector<RunData>& runs) {
                           only_of_sink(sinks.value_norm_ratio)});
   }
   if (table.rows.empty()) return "";
-  return "<h3>Sinks in numbers</h3>\n" + render_table(table, "Attention sinks") +
+  return "<h3>Attention in numbers</h3>\n" + render_table(table, "Attention in numbers") +
          fmt::format(
              "<p class=\"soft\">A sink head gives more than {} of its attention to one token. "
              "Logits are means at the sink and at the other keys, over the sink heads; norms are "
@@ -114,7 +132,8 @@ std::string verdict_section(const std::vector<RunData>& runs) {
     if (run.verdicts.empty()) continue;
     out += "<li><b>" + escape_html(run.label) + "</b><ul class=\"notes\">\n";
     for (const std::string& sentence : run.verdicts) {
-      out += "<li>" + escape_html(shorten(without_prefix(sentence), 600)) + "</li>\n";
+      out += "<li>" + escape_html(with_minus_signs(shorten(without_prefix(sentence), 600))) +
+             "</li>\n";
     }
     out += "</ul></li>\n";
   }

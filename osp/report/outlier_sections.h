@@ -16,6 +16,8 @@ namespace osp {
 std::string largest_section(const std::vector<RunData>& runs);
 // The largest activations with their text, folded up, one list per model.
 std::string activation_section(const std::vector<RunData>& runs);
+// Whether any model has a head that is a sink, or may have one.
+bool any_sink(const std::vector<RunData>& runs);
 // Attention sinks in numbers.
 std::string sink_section(const std::vector<RunData>& runs);
 // The conclusions of the analyses, as sentences.

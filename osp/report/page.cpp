@@ -12,6 +12,7 @@
 #include "osp/http/content_policy.h"
 #include "osp/report/chart_parts.h"
 #include "osp/report/claims.h"
+#include "osp/report/common_measurements.h"
 #include "osp/report/cost_charts.h"
 #include "osp/report/curve_charts.h"
 #include "osp/report/damage_chart.h"
@@ -213,6 +214,9 @@ std::string results_html(const std::vector<RunData>& runs, const std::vector<Run
         runs.size(), models.size(),
         render_table(without_empty_columns(summary_table(runs)), "Results of every run"));
   }
+  for (const std::string& note : measurement_notes(runs)) {
+    out += "<p class=\"soft\">" + escape_html(note) + "</p>\n";
+  }
   for (const RunData& run : runs) {
     if (run.rounded_before.empty()) continue;
     out += fmt::format(
@@ -259,7 +263,9 @@ std::string render_main(const std::vector<RunData>& runs, const PageOptions& opt
   outliers.insert(outliers.end(), finished.begin(), finished.end());
   out += sections.section("Outliers", outliers) + largest_section(models) +
          activation_section(models) + verdict_section(models);
-  out += sections.section("Attention sinks", sink_charts(models, bins)) + sink_section(models);
+  out += sections.section(any_sink(models) ? "Attention sinks" : "Where attention goes",
+                          sink_charts(models, bins)) +
+         sink_section(models);
   out += sections.section("What outliers cost", cost_charts(models));
   out += sections.section("Quantization", quantization(models));
   out += sections.section("Benchmarks", task_charts(models));

@@ -128,13 +128,16 @@ std::string basis_name(const Json& item, const std::string& where) {
   return fmt::format("{} axes mixed", int_or(item, "block", 0, where));
 }
 
-ReportedCost read_cost(const Json& object, const std::string& where) {
+ReportedCost read_cost(const Json& object, const std::string& text, const std::string& where) {
   ReportedCost cost;
+  cost.at = {.text = text, .file = where};
   // The tax.
   if (has_value(object, "outlier_tax")) {
     const Json& tax = object_member(object, "outlier_tax", where);
     const auto number = [&](const char* key) { return number_or_nan(tax, key, where); };
     cost.bits = string_or_empty(tax, "bits", where);
+    cost.at.tokens = int_or(tax, "tokens", 0, where);
+    cost.at.window = cost.at.stride = int_or(tax, "window", 0, where);
     cost.own = number("own");
     cost.rotated = number("rotated");
     cost.deviation = number("rotated_deviation");
@@ -178,6 +181,9 @@ ModelResults read_analysis(const Json& file, const std::string& where) {
   ModelResults model{.model = string_or_empty(file, "model", where),
                      .rounded_before = string_or_empty(file, "rounded_before", where)};
   model.analysis = read_outliers(file, where);
+  model.analysis.at = {.text = string_or_empty(file, "data", where),
+                       .tokens = int_or(file, "tokens", 0, where),
+                       .file = where};
   model.has_analysis = true;
   for (const Json& item : objects_or_none(file, "histograms", where)) {
     model.histograms.push_back(read_histogram(item, where));
@@ -196,7 +202,7 @@ ModelResults read_analysis(const Json& file, const std::string& where) {
   }
   if (has_value(file, "cost")) {
     const Json& cost = object_member(file, "cost", where);
-    model.cost = read_cost(cost, where);
+    model.cost = read_cost(cost, string_or_empty(file, "data", where), where);
     if (has_value(cost, "verdict")) {
       for (const Json& sentence : array_member(cost, "verdict", where)) {
         if (sentence.is_string()) model.verdicts.push_back(sentence);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <utility>
 
 #include "osp/base/error.h"
 #include "osp/base/json_text.h"
@@ -46,9 +47,10 @@ Measurement read_measurement(const Json& item, const Json& file, const std::stri
                  .window = int_or(item, "window", 0, where),
                  .file = where};
   at.stride = int_or(item, "stride", at.window, where);
-  for (const char* key : {"activation_group", "down_group"}) {
+  for (const auto& [key, what] : {std::pair{"activation_group", "inputs of linear layers"},
+                                  std::pair{"down_group", "inputs of down projections"}}) {
     const int64_t size = int_or(file, key, 0, where);
-    if (size > 0) at.settings += fmt::format("; {} {}", key, size);
+    if (size > 0) at.settings += fmt::format("; {} in groups of {}", what, size);
   }
   if (has_value(item, "tasks")) {
     at.benchmarks = true;

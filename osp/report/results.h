@@ -33,6 +33,7 @@ struct Outliers {
   double clipped_kurtosis = std::numeric_limits<double>::quiet_NaN();  // the reference's way
   std::vector<double> kurtosis_per_layer;                              // embedding, then each block
   ReportedActivation largest;
+  Measurement at = {};
 };
 
 // Counts of the entries of one hidden state, or of attention logits, over equal bins of
@@ -138,6 +139,7 @@ struct ReportedCost {
     double without = std::numeric_limits<double>::quiet_NaN();  // all but this one
   };
   std::string bits = {};
+  Measurement at = {};
   double own = std::numeric_limits<double>::quiet_NaN();  // own basis, Hadamard in front of down
   double rotated = std::numeric_limits<double>::quiet_NaN();  // the same in random bases, the mean
   double deviation = std::numeric_limits<double>::quiet_NaN();

@@ -34,6 +34,7 @@ void read_step(const Json& record, const std::string& where, RunData& run) {
 void read_validation(const Json& record, const std::string& where, RunData& run) {
   const double tokens = json_number(record, "tokens", where);
   run.last_validation = read_outliers(record, where);
+  run.last_validation.at.text = "the held-out text of its training";
   run.validation_loss.add(tokens, number_or_nan(record, "loss", where, Presence::required));
   run.kurtosis.add(tokens, run.last_validation.kurtosis);
   run.largest.add(tokens, run.last_validation.largest.value);

@@ -35,6 +35,7 @@ struct RunData : ModelResults {
   std::vector<TextSample> samples;
   Outliers last_validation;
   size_t seeds = 1;  // the runs that this is the mean of (seed_groups.h)
+  size_t distinct_seeds = 1;
   int64_t step = 0;
   double tokens = 0;
   double seconds = 0;

@@ -84,6 +84,7 @@ Outliers join_outliers(const Members& members, Outliers RunData::*which) {
     const Outliers& outliers = member->*which;
     layers.push_back(&outliers.kurtosis_per_layer);
     if (outliers.largest.value > joined.largest.value) joined.largest = outliers.largest;
+    if (outliers.at.phrase() != joined.at.phrase()) joined.at.text = "texts that differ";
   }
   joined.kurtosis = mean_of(members, [&](const RunData& run) { return (run.*which).kurtosis; });
   joined.kurtosis_per_layer = mean_list(layers);
@@ -114,20 +115,40 @@ const EvalResult* like(const EvalResult& wanted, const RunData& run) {
   return nullptr;
 }
 
+// The mean scores of the subjects, as of one seed's items; none where a seed lacks a subject.
+std::vector<SubjectScore> join_subjects(const std::vector<const TaskResult*>& tasks) {
+  std::vector<SubjectScore> joined = tasks.front()->subjects;
+  for (SubjectScore& subject : joined) {
+    double sum = 0;
+    for (const TaskResult* task : tasks) {
+      const auto found =
+          std::find_if(task->subjects.begin(), task->subjects.end(),
+                       [&](const SubjectScore& other) { return other.name == subject.name; });
+      if (found == task->subjects.end()) return {};
+      sum += found->score;
+    }
+    subject.score = sum / static_cast<double>(tasks.size());
+  }
+  return joined;
+}
+
 // The mean score of a task over results; its error is that of the mean.
 TaskResult join_task(const TaskResult& task, const std::vector<const EvalResult*>& results) {
   TaskResult joined = task;
   double sum = 0, squares = 0;
+  std::vector<const TaskResult*> all;
   for (const EvalResult* result : results) {
     const auto found =
         std::find_if(result->tasks.begin(), result->tasks.end(),
                      [&](const TaskResult& other) { return other.task == task.task; });
     sum += found == result->tasks.end() ? kNan : found->value;
     squares += found == result->tasks.end() ? kNan : std::pow(found->standard_error, 2);
+    if (found != result->tasks.end()) all.push_back(&*found);
   }
   const auto count = static_cast<double>(results.size());
   joined.value = sum / count;
   joined.standard_error = std::sqrt(squares) / count;
+  joined.subjects = all.size() == results.size() ? join_subjects(all) : std::vector<SubjectScore>{};
   return joined;
 }
 
@@ -151,20 +172,74 @@ std::vector<EvalResult> join_evaluations(const Members& members) {
   return joined;
 }
 
+// The means of a list that every member has, item by item; none where one has other items.
+template <class Item>
+std::vector<Item> join_items(const Members& members, std::vector<Item> ReportedCost::*which,
+                             const std::vector<double Item::*>& numbers) {
+  std::vector<Item> joined = members.front()->cost.*which;
+  for (size_t i = 0; i < joined.size(); ++i) {
+    for (double Item::*number : numbers) joined[i].*number = 0;
+    for (const RunData* member : members) {
+      const std::vector<Item>& items = member->cost.*which;
+      if (items.size() != joined.size() || items[i].name != joined[i].name) return {};
+      for (double Item::*number : numbers) {
+        joined[i].*number += items[i].*number / static_cast<double>(members.size());
+      }
+    }
+  }
+  return joined;
+}
+
+// The standard deviation of a number over the members.
+double deviation_over(const Members& members, double ReportedCost::*number) {
+  const double mean = mean_of(members, [&](const RunData& run) { return run.cost.*number; });
+  double squares = 0;
+  for (const RunData* member : members) squares += std::pow(member->cost.*number - mean, 2);
+  return std::sqrt(squares / static_cast<double>(members.size() - 1));
+}
+
+// Means over the members, with their deviations over seeds in place of those over rotations.
+// Nothing where they were measured at other bits or on other texts.
 ReportedCost join_cost(const Members& members) {
   ReportedCost cost = members.front()->cost;
+  for (const RunData* member : members) {
+    const ReportedCost& other = member->cost;
+    // A file per seed is no other text.
+    Measurement at = other.at;
+    at.file = cost.at.file;
+    if (other.bits != cost.bits || at.key() != cost.at.key()) return {};
+  }
   for (double ReportedCost::*number :
        {&ReportedCost::own, &ReportedCost::rotated, &ReportedCost::tax, &ReportedCost::share,
-        &ReportedCost::readers_share, &ReportedCost::own_added_nats, &ReportedCost::deviation,
-        &ReportedCost::error}) {
+        &ReportedCost::readers_share, &ReportedCost::own_added_nats, &ReportedCost::all_sites}) {
     cost.*number = mean_of(members, [&](const RunData& run) { return run.cost.*number; });
   }
+  cost.deviation = deviation_over(members, &ReportedCost::rotated);
+  cost.error = deviation_over(members, &ReportedCost::tax);
+  using Basis = ReportedCost::Basis;
+  using Site = ReportedCost::Site;
+  cost.bases =
+      join_items<Basis>(members, &ReportedCost::bases, {&Basis::kurtosis, &Basis::divergence});
+  cost.sites = join_items<Site>(members, &ReportedCost::sites, {&Site::only, &Site::without});
   return cost;
+}
+
+// "3 seeds", or "4 runs of 3 seeds" where one seed stands twice.
+std::string seeds_text(const RunData& model) {
+  if (model.distinct_seeds == model.seeds) return fmt::format("{} seeds", model.seeds);
+  return fmt::format("{} runs of {} seed{}", model.seeds, model.distinct_seeds,
+                     model.distinct_seeds == 1 ? "" : "s");
 }
 
 RunData join(const Members& members) {
   RunData joined = *members.front();
   joined.seeds = members.size();
+  std::set<std::string> seeds;
+  for (const RunData* member : members) {
+    const Json* run = member->recipe.contains("run") ? &member->recipe["run"] : nullptr;
+    seeds.insert(run && run->contains("seed") ? json_text((*run)["seed"]) : "");
+  }
+  joined.distinct_seeds = seeds.size();
   // Curves.
   for (Series RunData::*which :
        {&RunData::loss, &RunData::learning_rate, &RunData::gradient_norm, &RunData::tokens_per_s,
@@ -205,7 +280,7 @@ void name_groups(std::vector<RunData>& models) {
     if (std::count(labels.begin(), labels.end(), label) > 1) {
       label += ", rate " + format_number(models[i].peak_learning_rate());
     }
-    label += fmt::format(" ({} seeds)", models[i].seeds);
+    label += " (" + seeds_text(models[i]) + ")";
     models[i].label = count_named(label) == 0 ? label : label + ", " + models[i].name;
   }
 }

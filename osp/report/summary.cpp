@@ -53,9 +53,10 @@ std::string tax_cell(const ReportedCost& cost) {
                      with_minus(fmt::format("{:.0f} %", 100 * cost.share)));
 }
 
-// The cost of the outliers of both; "" where it was not measured.
+// The cost of the outliers of both; "" where it was not measured, or not on the same text.
 std::string tax_sentence(const RunData& other, const RunData& osp) {
   if (!std::isfinite(other.cost.share) || !std::isfinite(osp.cost.share)) return "";
+  if (other.cost.bits != osp.cost.bits || other.cost.at.key() != osp.cost.at.key()) return "";
   const auto percent = [](double share) {
     return with_minus(fmt::format("{:.1f} %", 100 * share));
   };
@@ -68,9 +69,10 @@ std::string tax_sentence(const RunData& other, const RunData& osp) {
   }
   return fmt::format(
       "Rounded to {}, “{}” pays {} nats a token for its outliers, {} of its loss of precision, "
-      "“{}” {} ({}): so much a rotation gives back that changes nothing but the basis{} ",
+      "“{}” {} ({}; {}): so much a rotation gives back that changes nothing but the basis{} ",
       other.cost.bits, other.label, format_fixed(other.cost.tax, 4), percent(other.cost.share),
-      osp.label, format_fixed(osp.cost.tax, 4), percent(osp.cost.share), readers);
+      osp.label, format_fixed(osp.cost.tax, 4), percent(osp.cost.share), osp.cost.at.phrase(),
+      readers);
 }
 
 std::string outlier_sentence(const RunData& other, const RunData& osp) {
@@ -362,8 +364,11 @@ Json summary_json(const std::vector<RunData>& runs) {
                         {"loss", finite_or_null(run.final_validation_loss())},
                         {"excess_kurtosis", finite_or_null(run.outliers().kurtosis)},
                         {"largest_activation", finite_or_null(run.outliers().largest.value)},
+                        {"outliers_measured_on", measurement_json(run.outliers().at)},
                         {"outlier_tax",
-                         {{"nats", finite_or_null(run.cost.tax)},
+                         {{"bits", run.cost.bits.empty() ? Json() : Json(run.cost.bits)},
+                          {"measured_on", measurement_json(run.cost.at)},
+                          {"nats", finite_or_null(run.cost.tax)},
                           {"error", finite_or_null(run.cost.error)},
                           {"share", finite_or_null(run.cost.share)},
                           {"readers_share", finite_or_null(run.cost.readers_share)}}},

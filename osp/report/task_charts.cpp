@@ -6,6 +6,7 @@
 #include "osp/base/console.h"
 #include "osp/base/error.h"
 #include "osp/report/chart_parts.h"
+#include "osp/report/common_measurements.h"
 #include "osp/report/plain_names.h"
 #include "osp/report/summary.h"
 
@@ -20,17 +21,6 @@ const TaskResult* find_task(const EvalResult& result, const std::string& task) {
     if (found.task == task) return &found;
   }
   return nullptr;
-}
-
-// The standard error of the paper's average of ten scores: ARC's two count as one.
-double average_error(const EvalResult& result) {
-  double squares = 0, weights = 0;
-  for (const TaskResult& task : result.tasks) {
-    const double weight = task.task.starts_with("arc_") ? 0.5 : 1;
-    squares += std::pow(weight * task.standard_error, 2);
-    weights += weight;
-  }
-  return std::sqrt(squares) / weights;
 }
 
 double percent(double share) { return 100 * share; }
@@ -89,7 +79,8 @@ std::vector<Chart> task_charts(const std::vector<RunData>& runs) {
               .caption =
                   "Score of each task in percent with its standard error, every model at "
                   "each number of bits (weights-activations-cache; striped: fewer than 16); "
-                  "higher is better. Dashes: the score of guessing.",
+                  "higher is better. Dashes: the score of guessing. Scores of other items or by "
+                  "another metric, which the table lists, cannot be compared.",
               .wide = true};
   chart.pixels_per_category = kPixelsPerTask;
   // All tasks, and their rows in the table.
@@ -125,8 +116,10 @@ std::vector<Chart> task_charts(const std::vector<RunData>& runs) {
         row.push_back(found ? score_text(found->value, found->standard_error) : "–");
         if (!found) continue;
         if (found->cut > 0) row.back() += fmt::format(" ({:.0f} prompts cut)", found->cut);
-        if (!found->metric.empty()) row[1] = plain_name(found->metric);
-        if (std::isfinite(found->items)) row[2] = format_count(std::llround(found->items));
+        if (!found->metric.empty()) set_shared(row[1], plain_name(found->metric));
+        if (std::isfinite(found->items)) {
+          set_shared(row[2], format_count(std::llround(found->items)));
+        }
       }
       if (averages)
         chart.table.rows.back().push_back(score_text(result.average, average_error(result)));

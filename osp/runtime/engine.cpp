@@ -17,6 +17,9 @@ using kernels::kTileQueries;
 constexpr int64_t kPassRows = 64;
 // Tokens of a text whose keys and values one thread writes: whole lines of the panels of values.
 constexpr int64_t kPieceTokens = 16;
+// Positions for which the angles of the rotary embedding are computed at once, at least: a context
+// may be millions of tokens long, and texts seldom are.
+constexpr int64_t kFewestRotated = 4096;
 
 // Gains and offsets as kernels take them: null where a model has none.
 const float* data_or_null(const std::vector<float>& x) { return x.empty() ? nullptr : x.data(); }
@@ -41,16 +44,7 @@ Engine::Engine(std::unique_ptr<const RuntimeModel> model, const EngineOptions& o
       head_(model_->head_table(), model_->config.vocabulary, model_->config.width,
             options.head_bits, kernels_, products_, model_->packed_head),
       pages_(std::make_shared<KvPagePool>(kv_shape())),
-      codes_(products_.wide != nullptr) {
-  const ModelConfig& config = model_->config;
-  const RopeTables tables =
-      make_rope_tables(config.context, config.rotary_size, config.rope_theta, config.rope_scaling);
-  const auto copy = [](const at::Tensor& x) {
-    return std::vector<float>(x.const_data_ptr<float>(), x.const_data_ptr<float>() + x.numel());
-  };
-  cos_ = copy(tables.cos);
-  sin_ = copy(tables.sin);
-}
+      codes_(products_.wide != nullptr) {}
 
 Engine::~Engine() = default;
 
@@ -63,13 +57,27 @@ KvShape Engine::kv_shape() const {
   return {config.layers, config.kv_heads, config.head_size, model_->cache_bits};
 }
 
+void Engine::rotate_up_to(int64_t positions) {
+  if (positions <= rotated_) return;
+  const ModelConfig& config = model_->config;
+  rotated_ = std::min(config.context, std::max({positions, 2 * rotated_, kFewestRotated}));
+  const RopeTables tables =
+      make_rope_tables(rotated_, config.rotary_size, config.rope_theta, config.rope_scaling);
+  const auto copy = [](const at::Tensor& x) {
+    return std::vector<float>(x.const_data_ptr<float>(), x.const_data_ptr<float>() + x.numel());
+  };
+  cos_ = copy(tables.cos);
+  sin_ = copy(tables.sin);
+}
+
 std::span<const float> Engine::read(std::span<const EngineRun> runs) {
   const ModelConfig& config = model_->config;
   // Refuse what does not fit, and ids outside of the vocabulary.
-  int64_t total = 0;
+  int64_t total = 0, longest = 0;
   for (const EngineRun& run : runs) {
     const auto count = static_cast<int64_t>(run.tokens.size());
     total += count;
+    longest = std::max(longest, run.sequence->length() + count);
     if (run.sequence->length() + count > config.context) {
       const bool longrope = config.rope_scaling.type == "longrope";
       fail(ErrorCode::unsupported, "{} tokens do not fit {} {}{}", run.sequence->length() + count,
@@ -85,6 +93,7 @@ std::span<const float> Engine::read(std::span<const EngineRun> runs) {
       }
     }
   }
+  rotate_up_to(longest);
   // Make pages and list all rows.
   std::vector<Row> all;
   all.reserve(static_cast<size_t>(total));

@@ -68,6 +68,7 @@ class Engine {
     int32_t token;
   };
 
+  void rotate_up_to(int64_t positions);
   void pass(int64_t first, int64_t rows);
   void block(int64_t layer);
   void norm_to_codes(int64_t layer, TapPoint point, const std::vector<float>& gain,
@@ -88,7 +89,8 @@ class Engine {
   WorkerPool pool_;
   Head head_;
   std::shared_ptr<KvPagePool> pages_;
-  std::vector<float> cos_, sin_;  // [context, pairs]
+  std::vector<float> cos_, sin_;  // [rotated_, pairs]
+  int64_t rotated_ = 0;           // positions whose angles are known
 
   // Of the pass in progress.
   std::vector<Row> rows_;

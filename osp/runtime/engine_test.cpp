@@ -161,6 +161,17 @@ TEST(Engine, TheSameBitsHoweverATextIsCut) {
   }
 }
 
+TEST(Engine, AContextOfMillionsCostsNothingUntilATextIsThatLong) {
+  TestModel model;
+  model.config.layers = 1;
+  model.config.context = int64_t{1} << 28;
+  model.config.rope_theta = 3.6e9;
+  const auto engine = model.engine();  // whole tables would take 17 GB
+  // The angles behind the first 4,096 positions are those of one large table.
+  const std::vector<int32_t> tokens = test_tokens(4200);
+  EXPECT_EQ(read_in_chunks(*engine, tokens, 1050), read_in_chunks(*model.engine(), tokens, 4200));
+}
+
 TEST(Engine, TheSameBitsBesideOtherTextsAndBehindASharedBeginning) {
   const auto engine = TestModel().engine({.threads = 2});
   const std::vector<int32_t> tokens = test_tokens(180);

@@ -40,7 +40,7 @@ def cost(own, rotated):
             "tax": own - rotated, "error": 1e-4, "share": (own - rotated) / own}  # fmt: skip
     sites = ["attention_input", "mlp_input", "attention_output", "mlp_product", "cache", "weights"]
     return {
-        "outlier_tax": {"bits": "4-4-4", "tokens": 8128, "kl": 2 * own, "added_nats": 0.03,
+        "outlier_tax": {"bits": "4-4-4", "tokens": 8128, "window": 256, "kl": 2 * own, "added_nats": 0.03,
                         "own_added_nats": 0.02, "readers": part, "generators": part, **part},
         "attribution": {"tokens": 1024, "all": 2 * own, "layers": [],
                         "sites": [{"site": site, "only": own / (i + 1), "without": own}

@@ -30,7 +30,7 @@ else:
     for line in map(json.loads, text.splitlines()):
         task = tasks.setdefault(line["task"], {{"items": 0, "seconds": seconds, "batch_size": 1}})
         task["items"] += 1
-    print(json.dumps({{"tasks": tasks}}))
+    print(json.dumps({{"tasks": tasks, "versions": {{"lm_eval": "1"}}}}))
 """
 
 
@@ -69,6 +69,9 @@ def test_eval_takes_the_fastest_settings_and_the_same_items(run_program, place):
     assert len(set(calls[:4])) == 1
     assert result["tasks"]["piqa"]["items"] == 14 and result["tasks"]["piqa"]["peer_items_per_s"] == 14
     assert result["instruction_set"] and result["load_average"] >= 0
+    assert result["peer_versions"] == {"lm_eval": "1"}
+    cpu, wall = result["processes"]["cpu_seconds"], result["processes"]["wall_seconds"]
+    assert min(cpu["peer"], wall["osp"], wall["ratio"]) > 0
 
 
 def test_quantize_takes_the_fastest_settings_and_the_first_windows(run_program, place):
@@ -82,13 +85,17 @@ def test_quantize_takes_the_fastest_settings_and_the_first_windows(run_program, 
         "--length",
         16,
     ]
-    result, calls = bench(run_program, place, *words, "--calibration-type", "fp32")
+    words += ["--calibration-type", "fp32", "--repetitions", 2]
+    result, calls = bench(run_program, place, *words)
     (compared,) = result["comparisons"]
     check_trials(compared["peer_settings"], compared["peer_trials"], "windows_per_s")
     windows = [json.loads(call)["windows"] for call in calls]
-    assert [len(each) for each in windows] == [2] * 4 + [32]
+    assert [len(each) for each in windows] == [2] * 4 + [32] * 2
     assert all(each == windows[-1][:2] for each in windows[:4])
-    assert len(windows[-1][0]) == 16 and compared["peer"]["seconds"] == 1
+    assert len(windows[-1][0]) == 16 and [peer["seconds"] for peer in compared["peers"]] == [1, 1]
+    assert [run["windows"] for run in compared["runs"]] == [8, 16, 32, 32]
+    assert all(run["process_cpu_seconds"] > 0 for run in compared["runs"])
+    assert len(compared["ratios"]) == 2 and compared["cpu_ratio"] > 0
 
 
 LLAMA_CPP = """

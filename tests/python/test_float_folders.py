@@ -129,6 +129,15 @@ def test_transformers_runs_the_folder_without_any_option(kind, quantize, osp_log
         assert torch.equal(dict(model.named_modules())[name].weight.float(), weight), name
 
 
+def joined_constant(name, weights):
+    """The global scale of NVFP4 that llm-compressor gives to layers that vLLM joins: the smallest."""
+    joined = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+    own = next(part for part in name.split(".") if part.endswith("_proj"))
+    with_it = next((parts for parts in joined if own in parts), (own,))
+    scales = [generate_gparam(w.min(), w.max()) for w in (weights[name.replace(own, p)] for p in with_it)]
+    return torch.stack(scales).amin(0)
+
+
 @pytest.mark.parametrize("kind", SCHEMES)
 def test_rounding_to_nearest_stores_the_bytes_that_compressed_tensors_would(kind, quantize, source):
     weights = load_file(source / "model" / "model.safetensors")
@@ -140,7 +149,7 @@ def test_rounding_to_nearest_stores_the_bytes_that_compressed_tensors_would(kind
     for name in names:
         w = weights[name]
         blocks = w.unflatten(-1, (-1, scheme.weights.group_size))
-        overall = generate_gparam(w.min(), w.max()) if kind == "nvfp4" else None
+        overall = joined_constant(name, weights) if kind == "nvfp4" else None
         scale, _ = calculate_qparams(blocks.amin(-1), blocks.amax(-1), scheme.weights, global_scale=overall)
         state = {"weight": w, "weight_scale": scale}
         if overall is not None:
@@ -287,7 +296,7 @@ def test_options_that_a_format_does_not_have_are_refused_before_any_work(
     assert "quantizing" not in result.stderr and not (tmp_path / "q").exists()
 
 
-def test_blocks_that_do_not_divide_and_joined_layers_are_refused(tmp_path, source, run_program):
+def test_blocks_that_do_not_divide_are_refused(tmp_path, source, run_program):
     shape = Shape(width=48, heads=3, kv_heads=3, head_size=16, inner=128, layers=1, context=32)
     write_model_dir(tmp_path / "m", shape, random_weights(shape))
     shutil.copy(source / "model" / "tokenizer.json", tmp_path / "m")
@@ -302,15 +311,32 @@ def test_blocks_that_do_not_divide_and_joined_layers_are_refused(tmp_path, sourc
         ):
             result = run_program(["osp", *command, "--bits", bits], check=False)
             assert result.returncode == 2 and part in result.stderr, result.stderr
-    config = AutoConfig.for_model("gpt_neox", hidden_size=64, num_attention_heads=4, num_hidden_layers=1,
-                                  vocab_size=96, max_position_embeddings=32, intermediate_size=128,
-                                  bos_token_id=None, eos_token_id=None)  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "neox")
-    for kind, code in (("nvfp4", 3), ("mxfp4", 0), ("fp8", 0)):
-        result = run_program(["osp", "quantize", tmp_path / "neox", "--method", "rtn", "--out",
-                              tmp_path / kind, "--bits", f"{kind}-16-16"], check=False)  # fmt: skip
-        assert result.returncode == code, result.stderr
-        assert code == 0 or "stores several layers as" in result.stderr
+
+
+JOINED = {
+    "gpt_neox": {"num_attention_heads": 4, "vocab_size": 96},
+    "phi3": {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 96, "pad_token_id": 0},
+}
+
+
+@pytest.mark.parametrize("bits", ["nvfp4-16-16", "mxfp4-16-16"])
+@pytest.mark.parametrize("family", JOINED)
+def test_layers_that_a_file_joins_have_one_constant(family, bits, tmp_path, run_program, osp_logits):
+    """q, k, v (and gate, up) are one tensor with one global scale in the files of these families."""
+    config = AutoConfig.for_model(family, hidden_size=64, num_hidden_layers=2, intermediate_size=128,
+                                  max_position_embeddings=32, bos_token_id=None, eos_token_id=None,
+                                  **JOINED[family])  # fmt: skip
+    torch.manual_seed(4)
+    model = AutoModelForCausalLM.from_config(config)
+    for name, weight in model.named_parameters():
+        if "query_key_value" in name or "qkv_proj" in name:
+            weight.data[:16] *= 7  # queries are larger than keys and values
+    model.save_pretrained(tmp_path / "model")
+    out, tokens = tmp_path / "out", some_tokens()
+    run_program(["osp", "quantize", tmp_path / "model", "--method", "rtn", "--out", out, "--bits", bits])
+    wanted = osp_logits(out, tokens)
+    assert distance(logits_of(unpacked(out), tokens), wanted) < SAME
+    assert distance(logits_of(model, tokens), wanted) > 100 * SAME
 
 
 def test_a_weight_that_no_format_holds_is_refused(tmp_path, run_program):

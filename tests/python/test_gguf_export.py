@@ -198,9 +198,18 @@ SPACES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "
 REFUSED = {
     "pre-tokenizer": (dict(pre_tokenizer={"type": "Metaspace", "replacement": "▁"}), "the pre-tokenizer"),
     "prefix space": (dict(pre_tokenizer=SPACES), "the pre-tokenizer"),
-    "normalizer": (dict(normalizer={"type": "NFC"}), "the normalizer"),
-    "byte fallback": (dict(byte_fallback=True), "byte fallback"),
+    "normalizer": (dict(normalizer={"type": "NFKC"}), "the normalizer"),
+    "byte fallback without bytes": (dict(byte_fallback=True), "the pre-tokenizer"),
 }
+
+
+def test_nfc_is_written_with_a_warning(model_dir, tmp_path, run_program):
+    """Qwen's tokenizers have it, and llama.cpp leaves it out for every file of theirs."""
+    source, _ = model_dir
+    edited(source, normalizer={"type": "NFC"})
+    result = export(run_program, source, tmp_path / "m.gguf", "f16")
+    assert "does not bring text into the normal form NFC" in result.stderr
+    assert (tmp_path / "m.gguf").exists()
 
 
 @pytest.mark.parametrize("case", REFUSED.keys())

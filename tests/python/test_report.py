@@ -32,7 +32,7 @@ def test_table_summary_and_json_agree(run_program, demo, tmp_path):
     assert list(written) == ["adam", "adam_best", "osp"]
     assert written["adam"]["perplexity"] == {"16-16-16": 28.4, "4-4-4": 29.0}
     assert set(written["osp"]) == {"tokens", "loss", "excess_kurtosis", "largest_activation", "outlier_tax",
-                                   "perplexity", "measured_on"}  # fmt: skip
+                                   "perplexity", "measured_on", "outliers_measured_on"}  # fmt: skip
     assert written["osp"]["outlier_tax"]["nats"] is None and "outlier tax" not in table
     assert json.loads(run_program([*args, "--json"]).stdout) == written
     assert page.stat().st_size < 10_000_000
@@ -54,7 +54,11 @@ def test_the_outlier_tax_is_in_table_headline_and_claims(run_program, tmp_path):
     text = page.read_text()
     assert re.search(r"“adam” pays 0\.0050 nats a token for its outliers, 31\.[23] %", text)
     assert "Shown.</b> A rotation gives a model trained with Adam much of its precision back" in text
-    assert "Found: Adam +31.2 %. Judged by: outlier tax, share of every Adam model at least +15.0 %" in text
+    on = "a word, 8,128 tokens, window 256"
+    assert f"Found: Adam +31.2 % ({on}). Judged by: outlier tax, share of every Adam model at least" in text
+    assert f"Outlier tax, and what is measured with it: on {on}, at 4-4-4." in text
+    assert "Excess kurtosis and largest activation: on a word, 65,536 tokens." in text
+    assert table.count("Outlier tax, and what is measured with it") == 1
     assert "Found: OSP +0.7 %. Judged by: outlier tax, share of every OSP model below +5.0 % in size" in text
     assert "nothing &lt;b&gt;here&lt;/b&gt;" in text  # the verdict of osp analyze, as text
 
