@@ -3,8 +3,8 @@
 //
 // llama.cpp joins any two neighbours that make a token, the pair with the largest score first.
 // Scores can say the order of merges if all cuts of a token into two others are merges, one behind
-// the other: the score of a token is then minus the place of its merges. That is how merges are made
-// from SentencePiece's own files.
+// the other: the score of a token is then minus the place of its merges. That is how merges are
+// made from SentencePiece's own files.
 //
 // Tested by tests/python/test_gguf_sentencepiece.py.
 #pragma once

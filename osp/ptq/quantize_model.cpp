@@ -52,7 +52,7 @@ Json fingerprint_json(const ModelSource& source, const std::string& model_dir,
   settings["request"] = request_json(request);
   settings["model"] = model_dir;
   settings["weights_sha256"] = weights_sha256(source);
-  // Parts of a version that gave every layer a constant of its own do not go with those of this one.
+  // Parts of a version that gave every layer a constant of its own do not go with those of this.
   if (request.bits.weights.kind == NumberKind::nvfp4) settings["joined_constants"] = true;
   return settings;
 }

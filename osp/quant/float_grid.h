@@ -37,8 +37,8 @@ int64_t block_size(NumberKind kind);
 float float_constant(float absmax, NumberKind kind);
 
 // Scales of a matrix [rows, columns]: fp32 [rows, blocks] as they are stored, and g, fp32 [1], of
-// NVFP4, undefined otherwise. g is that of the largest magnitude in x and of `shared_largest`, which
-// is that of other matrices under the same g.
+// NVFP4, undefined otherwise. g is that of the largest magnitude in x and of `shared_largest`,
+// which is that of other matrices under the same g.
 struct FloatScales {
   at::Tensor scale, global;
 

@@ -27,8 +27,8 @@ struct WeightGrid {
   bool fp16_scales = false;  // scales rounded to fp16 before the codes are chosen
   // Floating-point kinds: symmetric, and `group` is the block of the format.
   NumberKind kind = NumberKind::integer;
-  // NVFP4: the largest magnitude of the weights under the same constant (osp/quant/joined_layers.h);
-  // 0: the weight has a constant of its own.
+  // NVFP4: the largest magnitude of the weights under the same constant
+  // (osp/quant/joined_layers.h); 0: the weight has a constant of its own.
   float shared_largest = 0.0f;
 
   bool is_integer() const { return kind == NumberKind::integer; }

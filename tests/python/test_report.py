@@ -59,7 +59,7 @@ def test_the_outlier_tax_is_in_table_headline_and_claims(run_program, tmp_path):
     assert f"Outlier tax, and what is measured with it: on {on}, at 4-4-4." in text
     assert "Excess kurtosis and largest activation: on a word, 65,536 tokens." in text
     assert table.count("Outlier tax, and what is measured with it") == 1
-    assert "Found: OSP +0.7 %. Judged by: outlier tax, share of every OSP model below +5.0 % in size" in text
+    assert f"Found: OSP +0.7 % ({on}). Judged by: outlier tax, share of every OSP model below +5.0 %" in text
     assert "nothing &lt;b&gt;here&lt;/b&gt;" in text  # the verdict of osp analyze, as text
 
 
