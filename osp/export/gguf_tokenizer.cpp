@@ -86,12 +86,19 @@ std::string pre_tokenizer_name(const Json& json, const std::string& where,
         "is in another form (letters with separate accents) is cut into other tokens there");
   }
   const Json pre = json.contains("pre_tokenizer") ? json.at("pre_tokenizer") : Json();
-  std::string name(gguf_pre_tokenizer_name(pre));
-  if (name.empty()) no_gguf_equivalent(where, "the pre-tokenizer " + shown(pre));
-  const bool ignore_merges = model.value("ignore_merges", false);
-  if (name == "llama-bpe" && !ignore_merges) return "smaug-bpe";  // the same but for that
-  if (name != "llama-bpe" && ignore_merges) {
-    no_gguf_equivalent(where, "ignore_merges with words cut as in " + name);
+  const bool whole_words = model.value("ignore_merges", false);
+  const std::string name(gguf_pre_tokenizer_name(pre, whole_words));
+  if (name.empty()) {
+    const bool known = !gguf_pre_tokenizer_name(pre, !whole_words).empty();
+    no_gguf_equivalent(where, !known ? "the pre-tokenizer " + shown(pre)
+                                     : fmt::format("ignore_merges = {} with the pre-tokenizer {}",
+                                                   whole_words, shown(pre)));
+  }
+  if (name == "tekken" || name == "gpt-4o") {
+    warnings.push_back(
+        "llama.cpp takes letters outside of a-z and A-Z for capital and small ones alike, which "
+        "this tokenizer tells apart: some words of other alphabets, and accented letters, are cut "
+        "elsewhere there");
   }
   return name;
 }

@@ -131,23 +131,21 @@ Json byte_level_tokenizer(const GgufMetadata& metadata, const Vocabulary& vocabu
            metadata.where(), id, place.first.value().dump(), printable(token));
     }
   }
-  // llama.cpp takes a whole word that is a token, and adds the first token, under these names.
-  const bool like_llama3 =
-      gguf_pre_tokenizer("llama-bpe") == pre_tokenizer && pre != "dbrx" && pre != "smaug-bpe";
+  const bool whole_words = gguf_takes_whole_words(pre);
   Json json;
   json["version"] = "1.0";
   json["added_tokens"] = added_tokens(vocabulary);
   json["normalizer"] = nullptr;
   json["pre_tokenizer"] = pre_tokenizer;
   json["post_processor"] =
-      post_processor(metadata, vocabulary, flag(metadata, "add_bos_token", like_llama3));
+      post_processor(metadata, vocabulary, flag(metadata, "add_bos_token", whole_words));
   json["decoder"] = {{"type", "ByteLevel"},
                      {"add_prefix_space", true},
                      {"trim_offsets", true},
                      {"use_regex", true}};
   json["model"] = {{"type", "BPE"},
                    {"byte_fallback", false},
-                   {"ignore_merges", like_llama3},
+                   {"ignore_merges", whole_words},
                    {"vocab", std::move(vocab)},
                    {"merges", metadata.texts(key("merges"))}};
   return json;

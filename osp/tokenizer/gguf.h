@@ -24,9 +24,12 @@ std::string gguf_tokenizer_json(const GgufMetadata& metadata);
 
 // The "pre_tokenizer" of tokenizer.json for a name in tokenizer.ggml.pre, null for an unknown name.
 Json gguf_pre_tokenizer(std::string_view name);
-// The name under which llama.cpp cuts text as this "pre_tokenizer" of tokenizer.json does; "" if
-// there is none.
-std::string_view gguf_pre_tokenizer_name(const Json& pre_tokenizer);
+// Whether llama.cpp, under this name, takes a word that is a token without merging
+// (ignore_merges), and puts the first token in front of texts where the file does not say.
+bool gguf_takes_whole_words(std::string_view name);
+// The name under which llama.cpp cuts text as this "pre_tokenizer" of tokenizer.json does, with or
+// without ignore_merges; "" if there is none.
+std::string_view gguf_pre_tokenizer_name(const Json& pre_tokenizer, bool whole_words);
 // All names, for messages.
 std::string gguf_pre_tokenizer_names();
 

@@ -1,4 +1,5 @@
 // Rules for cutting text into words, under llama.cpp's names for them.
+#include <algorithm>
 #include <array>
 
 #include "osp/tokenizer/gguf.h"
@@ -7,21 +8,29 @@ namespace osp {
 namespace {
 
 // A published way of cutting text; several names stand for the same one.
-enum class Cut { gpt2, digits_gpt2, llama3, qwen2, fallback };
+enum class Cut { gpt2, digits_gpt2, llama3, qwen2, tekken, gpt4o, seed, fallback };
 
 struct Name {
   std::string_view name;
   Cut cut;
+  bool whole_words = false;  // see gguf_takes_whole_words()
 };
 
-// The first name of each cut is the one that osp writes.
-constexpr std::array<Name, 27> kNames = {{
+// The first name of each cut, of those that take whole words and of those that do not, is the one
+// that osp writes.
+constexpr std::array<Name, 43> kNames = {{
     {"gpt-2", Cut::gpt2},
     {"phi-2", Cut::gpt2},
     {"mpt", Cut::gpt2},
     {"olmo", Cut::gpt2},
     {"jais", Cut::gpt2},
     {"trillion", Cut::gpt2},
+    {"granite-docling", Cut::gpt2},
+    {"exaone4", Cut::gpt2},
+    {"gigachat", Cut::gpt2},
+    {"a.x-4.0", Cut::gpt2},
+    {"mellum", Cut::gpt2},
+    {"modern-bert", Cut::gpt2},
     {"smollm", Cut::digits_gpt2},
     {"starcoder", Cut::digits_gpt2},
     {"refact", Cut::digits_gpt2},
@@ -29,19 +38,29 @@ constexpr std::array<Name, 27> kNames = {{
     {"codeshell", Cut::digits_gpt2},
     {"exaone", Cut::digits_gpt2},
     {"minerva-7b", Cut::digits_gpt2},
-    {"llama-bpe", Cut::llama3},
-    {"llama3", Cut::llama3},
-    {"llama-v3", Cut::llama3},
-    {"falcon3", Cut::llama3},
-    {"pixtral", Cut::llama3},
-    {"lfm2", Cut::llama3},
-    {"dbrx", Cut::llama3},
+    {"llama-bpe", Cut::llama3, true},
+    {"llama3", Cut::llama3, true},
+    {"llama-v3", Cut::llama3, true},
+    {"falcon3", Cut::llama3, true},
+    {"falcon-h1", Cut::llama3, true},
+    {"pixtral", Cut::llama3, true},
+    {"midm-2.0", Cut::llama3, true},
+    {"lfm2", Cut::llama3, true},
     {"smaug-bpe", Cut::llama3},
+    {"dbrx", Cut::llama3},
+    {"chatglm-bpe", Cut::llama3},
+    {"glm4", Cut::llama3},
     {"qwen2", Cut::qwen2},
     {"deepseek-r1-qwen", Cut::qwen2},
     {"megrez", Cut::qwen2},
     {"stablelm2", Cut::qwen2},
     {"hunyuan", Cut::qwen2},
+    {"kormo", Cut::qwen2},
+    {"tekken", Cut::tekken, true},
+    {"gpt-4o", Cut::gpt4o},
+    {"llama4", Cut::gpt4o},
+    {"kanana2", Cut::gpt4o},
+    {"seed-coder", Cut::seed},
     {"default", Cut::fallback},
 }};
 
@@ -51,6 +70,20 @@ constexpr const char* kLlama3 =
 constexpr const char* kQwen2 =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
     "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+// Words begin with a capital letter; o200k has the English contractions behind them.
+constexpr const char* kTekken =
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+"
+    "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
+    "|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+constexpr const char* kGpt4o =
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+"
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    "|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+constexpr const char* kSeed =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1}"
+    "| ?[^\\s\\p{L}\\p{N}\\r\\n]+|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 constexpr const char* kGpt2 =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
@@ -81,6 +114,12 @@ Json pre_tokenizer_of(Cut cut) {
       return sequence(Json::array({split(kLlama3), byte_level(false)}));
     case Cut::qwen2:
       return sequence(Json::array({split(kQwen2), byte_level(false)}));
+    case Cut::tekken:
+      return sequence(Json::array({split(kTekken), byte_level(false)}));
+    case Cut::gpt4o:
+      return sequence(Json::array({split(kGpt4o), byte_level(false)}));
+    case Cut::seed:
+      return sequence(Json::array({split(kSeed), byte_level(false)}));
     case Cut::fallback:
       break;
   }
@@ -117,9 +156,15 @@ Json gguf_pre_tokenizer(std::string_view name) {
   return nullptr;
 }
 
-std::string_view gguf_pre_tokenizer_name(const Json& pre_tokenizer) {
+bool gguf_takes_whole_words(std::string_view name) {
+  return std::ranges::any_of(
+      kNames, [&](const Name& known) { return known.name == name && known.whole_words; });
+}
+
+std::string_view gguf_pre_tokenizer_name(const Json& pre_tokenizer, bool whole_words) {
   const Json wanted = essence(pre_tokenizer);
   for (const Name& known : kNames) {
+    if (known.whole_words != whole_words) continue;
     if (essence(pre_tokenizer_of(known.cut)) == wanted) return known.name;
   }
   return "";

@@ -16,15 +16,19 @@ TEST(GgufTokenizer, EveryNameHasAPreTokenizerThatFindsANameOfTheSame) {
     if (name.starts_with(' ')) name.erase(0, 1);
     const Json pre = gguf_pre_tokenizer(name);
     ASSERT_FALSE(pre.is_null()) << name;
-    const std::string_view first = gguf_pre_tokenizer_name(pre);
+    const bool whole_words = gguf_takes_whole_words(name);
+    const std::string_view first = gguf_pre_tokenizer_name(pre, whole_words);
     EXPECT_EQ(gguf_pre_tokenizer(first), pre) << name;
+    EXPECT_EQ(gguf_takes_whole_words(first), whole_words) << name;
     ++count;
   }
-  EXPECT_EQ(count, 27);
+  EXPECT_EQ(count, 43);
 }
 
 TEST(GgufTokenizer, SpellingThatChangesNoWordChangesNoName) {
-  const auto name_of = [](const char* json) { return gguf_pre_tokenizer_name(Json::parse(json)); };
+  const auto name_of = [](const char* json) {
+    return gguf_pre_tokenizer_name(Json::parse(json), /*whole_words=*/false);
+  };
   EXPECT_EQ(name_of(R"({"type": "ByteLevel", "add_prefix_space": false})"), "gpt-2");
   EXPECT_EQ(name_of(R"({"use_regex": true, "type": "ByteLevel", "trim_offsets": false,
                         "add_prefix_space": false})"),
@@ -46,7 +50,9 @@ TEST(GgufTokenizer, OtherWordsHaveNoName) {
         R"({"type": "Sequence", "pretokenizers": [
             {"type": "Digits", "individual_digits": false},
             {"type": "ByteLevel", "add_prefix_space": false}]})"}) {
-    EXPECT_EQ(gguf_pre_tokenizer_name(Json::parse(json)), "") << json;
+    for (const bool whole_words : {false, true}) {
+      EXPECT_EQ(gguf_pre_tokenizer_name(Json::parse(json), whole_words), "") << json;
+    }
   }
 }
 

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_gguf_model import gguf_name, heads_of, permuted, random_llama
+from test_gguf_tokenizer import GPT_4O, LLAMA_3, SEED, TEKKEN
 
 
 @pytest.fixture
@@ -210,6 +211,29 @@ def test_nfc_is_written_with_a_warning(model_dir, tmp_path, run_program):
     result = export(run_program, source, tmp_path / "m.gguf", "f16")
     assert "does not bring text into the normal form NFC" in result.stderr
     assert (tmp_path / "m.gguf").exists()
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+WRITTEN = [("tekken", TEKKEN, True), ("gpt-4o", GPT_4O, False), ("seed-coder", SEED, False),
+           ("llama-bpe", LLAMA_3, True), ("smaug-bpe", LLAMA_3, False)]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, expression, whole", WRITTEN)
+def test_cuts_are_written_under_llama_cpps_names(name, expression, whole, model_dir, tmp_path, run_program):
+    source, _ = model_dir
+    split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
+    cut = {"type": "Sequence", "pretokenizers": [split, BYTES]}
+    edited(source, pre_tokenizer=cut, ignore_merges=whole)
+    result = export(run_program, source, tmp_path / "m.gguf", "f16")
+    keys = gguf.GGUFReader(tmp_path / "m.gguf").fields
+    assert keys["tokenizer.ggml.pre"].contents() == name
+    assert ("capital and small ones alike" in result.stderr) == (name in ("tekken", "gpt-4o"))
+    # What llama.cpp has under no name: the other choice about whole words.
+    if name in ("tekken", "gpt-4o", "seed-coder"):
+        edited(source, ignore_merges=not whole)
+        result = export(run_program, source, tmp_path / "other.gguf", "f16", check=False)
+        assert result.returncode == 3
+        assert f"ignore_merges = {str(not whole).lower()} with the pre-tokenizer" in result.stderr
 
 
 @pytest.mark.parametrize("case", REFUSED.keys())

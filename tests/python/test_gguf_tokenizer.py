@@ -181,12 +181,33 @@ LLAMA_3 = (
 QWEN_2 = LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
-@pytest.mark.parametrize("pre, expression", [("llama-bpe", LLAMA_3), ("qwen2", QWEN_2)])
+CAPITALS, SMALL = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+ENDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+
+
+def words_by_case(ends: str, digits: str) -> str:
+    first = r"[^\r\n\p{L}\p{N}]?"
+    return (
+        f"{first}{CAPITALS}*{SMALL}+{ends}|{first}{CAPITALS}+{SMALL}*{ends}|{digits}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+
+
+TEKKEN, GPT_4O = words_by_case("", r"\p{N}"), words_by_case(ENDS, r"\p{N}{1,3}")
+SEED = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}"
+    r"| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CUTS = [("llama-bpe", LLAMA_3), ("glm4", LLAMA_3), ("qwen2", QWEN_2), ("tekken", TEKKEN), ("gpt-4o", GPT_4O),
+        ("seed-coder", SEED)]  # fmt: skip
+
+
+@pytest.mark.parametrize("pre, expression", CUTS)
 def test_words_are_cut_as_the_named_models_cut_them(pre, expression, shared_data, tmp_path, encode):
     source = tokenizer_json(shared_data, "gpt2")
     path = write_byte_level(tmp_path / "m.gguf", source, pre, add_bos_token=False)
     merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in source["model"]["merges"]]
-    ignore = pre == "llama-bpe"
+    ignore = pre in ("llama-bpe", "tekken")
     peer = Tokenizer(models.BPE(vocab=source["model"]["vocab"], merges=merges, ignore_merges=ignore))
     split = pre_tokenizers.Split(Regex(expression), "isolated")
     last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -194,6 +215,7 @@ def test_words_are_cut_as_the_named_models_cut_them(pre, expression, shared_data
     peer.decoder = decoders.ByteLevel()
     texts = vectors(shared_data, "gpt2")[0]
     texts += [t.decode("utf-8", errors="replace") for t in random_texts(500, 4, [])]
+    texts += ["HTTPServer's ÉCOLEs don'T /a//b\n", "ǅungla ÄÖü straße 12345 ἈΘῆναι XMLÀpi"]
     expected = [peer.encode(t).ids for t in texts]
     found = encode(path, texts)
     for text, ours, theirs in zip(texts, found, expected, strict=True):
