@@ -1,5 +1,5 @@
-"""Prints what ik_llama.cpp computes from a GGUF file, as JSON: for tests, which run it in a process of its own
-(the library ends the process where it finds an error).
+"""Prints what ik_llama.cpp computes from a GGUF file, as JSON: for tests, which run it in a process of its
+own (the library ends the process where it finds an error).
 
     llama_cpp_logits.py FILE.gguf '{"tokens": [[…], …]}'     logits of every position of every text
     llama_cpp_logits.py FILE.gguf '{"texts": ["…", …]}'      ids of each text, special tokens recognised
@@ -13,7 +13,7 @@ from ik_llama_cpp._internals import IkModel, make_batch_range
 
 
 def context_of(model: IkModel, length: int):
-    """One thread; keys and values in fp16, which is the library's most precise cache without flash attention."""
+    """One thread; keys and values in fp16, the most precise cache that there is without flash attention."""
     settings = api.llama_context_default_params()
     settings.n_ctx = settings.n_batch = settings.n_ubatch = max(length, 32)
     settings.n_threads = settings.n_threads_batch = 1

@@ -18,10 +18,10 @@ from test_gguf_tokenizer import GPT_4O, LLAMA_3, QWEN_2, SEED, TEKKEN, tokenizer
 from tokenizer_cases import random_texts
 
 SAME = 2e-3  # of the largest logit: the fork keeps keys and values in fp16
-# Not compared: olmo2 and arcee, which the fork does not know; phi3, whose tokenizer it takes for SentencePiece
-# alone; gemma2, which it runs with flash attention alone; granite and Llama 3's scaled rotary embedding: it
-# reads residual_scale and rope_freqs, and computes as if they were 1 (transformers without them has its
-# logits).
+# Not compared: olmo2 and arcee, which the fork does not know; phi3, whose tokenizer it takes for
+# SentencePiece alone; gemma2, which it runs with flash attention alone; granite and Llama 3's scaled rotary
+# embedding: it reads residual_scale and rope_freqs, and computes as if they were 1 (so does transformers
+# without rope_freqs).
 COMPARED = ["qwen2", "qwen2, tied", "qwen3", "smollm3", "mistral", "llama with biases", "glm4", "seed_oss",
             "ernie4_5"]  # fmt: skip
 
