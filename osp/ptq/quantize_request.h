@@ -33,8 +33,9 @@ struct QuantizeRequest {
   int64_t group = 0;
   bool asymmetric = false;
   ActivationMode activations = ActivationMode::per_token;
-  int64_t down_block = 0;  // of the Hadamard before the down projection; 0: one for all of it
-  ClipRatios clips = {};   // of dynamic activation and cache grids
+  int64_t down_block = 0;      // of the Hadamard before the down projection; 0: one for all of it
+  int64_t rotation_block = 0;  // of QuaRot's rotation of the residual stream; 0: one
+  ClipRatios clips = {};       // of dynamic activation and cache grids
   ActivationGroups groups = {};
   MeanOffset mean_offset = MeanOffset::none;
   std::string calibration;  // shards or a file; "": none, where the method needs none
@@ -91,6 +92,9 @@ struct QuantizeRequest {
     visit("hadamard_block", self.down_block, Range{0, 1 << 20},
           "size of the diagonal blocks of the Hadamard transform in front of the down projection; "
           "0 = one block");
+    visit("rotation_block", self.rotation_block, Range{0, 65536},
+          "size of the diagonal blocks of quarot's rotation of the residual stream, such as the 32 "
+          "numbers that share a scale in mxfp4; 0 = one block");
     visit.group("Calibration");
     visit("calibration", self.calibration,
           "calibration text: token shards, or a file of text, JSON lines or Parquet; "

@@ -16,13 +16,14 @@ QuantizeRequest gptq_request() {
 }
 
 TEST(RequestJson, IsCanonicalTextOfTheFieldsThatAffectResults) {
-  EXPECT_EQ(request_json(gptq_request()).dump(),
-            R"({"activation_clip":1.0,"activation_group":0,"activation_scales":"per-token",)"
-            R"("asymmetric":false,"bits":"4-4-4","cache_clip":1.0,"calibration":"",)"
-            R"("calibration_type":"fp32","down_group":0,"group":0,"hadamard_block":0,)"
-            R"("length":2048,"mean_offset":"none","profile":"osp-paper","seed":0,)"
-            R"("spin_batch":8,"spin_length":0,"spin_steps":100,"tables":"bf16",)"
-            R"("windows":128,"method":"gptq"})");
+  EXPECT_EQ(
+      request_json(gptq_request()).dump(),
+      R"({"activation_clip":1.0,"activation_group":0,"activation_scales":"per-token",)"
+      R"("asymmetric":false,"bits":"4-4-4","cache_clip":1.0,"calibration":"",)"
+      R"("calibration_type":"fp32","down_group":0,"group":0,"hadamard_block":0,)"
+      R"("length":2048,"mean_offset":"none","profile":"osp-paper","rotation_block":0,"seed":0,)"
+      R"("spin_batch":8,"spin_length":0,"spin_steps":100,"tables":"bf16",)"
+      R"("windows":128,"method":"gptq"})");
 }
 
 TEST(RequestJson, DoesNotDependOnWhereAndHowTheModelIsWritten) {

@@ -12,7 +12,9 @@ namespace osp {
 namespace {
 
 RotationPlan requested_quarot_plan(const ModelConfig& config, const QuantizeRequest& request) {
-  return quarot_plan(config, {.seed = request.seed, .down_block = request.down_block});
+  return quarot_plan(config, {.seed = request.seed,
+                              .down_block = request.down_block,
+                              .residual_block = request.rotation_block});
 }
 
 }  // namespace
@@ -20,8 +22,8 @@ RotationPlan requested_quarot_plan(const ModelConfig& config, const QuantizeRequ
 RotationPlan quarot_plan(const ModelConfig& config, const QuaRotOptions& options) {
   RotationPlan plan{.fold_norms = true, .down = true, .down_block = options.down_block};
   const std::string name = "R1 (residual stream): the width";
-  plan.residual = config.layer_norm() ? random_mean_keeping(config.width, options.seed, name)
-                                      : random_hadamard(config.width, options.seed, name);
+  const auto random = config.layer_norm() ? random_mean_keeping : random_hadamard;
+  plan.residual = random(config.width, options.seed, name, options.residual_block);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     plan.values.push_back(
         random_hadamard(config.head_size, options.seed,
@@ -36,6 +38,8 @@ constexpr TransformRow kQuaRot = {
     .sentence = "random rotations of the residual stream and the values",
     .default_rounding = "gptq",
     .table_roundings = {"gptq"},
+    .own_options = {"rotation_block"},
+    .own_options_are_for = "the random rotation of the residual stream (quarot)",
     .leaves_down_hadamard = true,
     .check_serves =
         [](const ModelConfig& config, const QuantizeRequest& request) {

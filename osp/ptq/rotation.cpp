@@ -106,22 +106,30 @@ at::Tensor Rotation::apply(const at::Tensor& x) const {
   OSP_CHECK(x.scalar_type() == at::kDouble && x.size(-1) == size(), "rows of {} fp64 numbers, {}",
             size(), x.size(-1));
   if (!signs.defined()) return at::matmul(x, matrix);
-  return hadamard_transform((keeps_mean ? hadamard_transform(x, {.transposed = true}) : x) * signs);
+  const at::Tensor turned =
+      keeps_mean ? hadamard_transform(x, {.block = block, .transposed = true}) : x;
+  return hadamard_transform(turned * signs, {.block = block});
 }
 
 at::Tensor Rotation::dense() const {
   return signs.defined() ? apply(at::eye(size(), at::kDouble)) : matrix;
 }
 
-Rotation random_hadamard(int64_t size, uint64_t seed, const std::string& name) {
-  check_hadamard_size(size, name);
-  return {.signs = random_signs(size, seed, name)};
+Rotation random_hadamard(int64_t size, uint64_t seed, const std::string& name, int64_t block) {
+  if (block != 0 && size % block != 0) {
+    fail(ErrorCode::usage, "{} {} is no multiple of blocks of {}", name, size, block);
+  }
+  check_hadamard_size(block == 0 ? size : block, block == 0 ? name : name + "'s block");
+  Rotation q;
+  q.signs = random_signs(size, seed, name);
+  q.block = block;
+  return q;
 }
 
-Rotation random_mean_keeping(int64_t size, uint64_t seed, const std::string& name) {
-  Rotation q = random_hadamard(size, seed, name);
+Rotation random_mean_keeping(int64_t size, uint64_t seed, const std::string& name, int64_t block) {
+  Rotation q = random_hadamard(size, seed, name, block);
   q.keeps_mean = true;
-  q.signs[0].fill_(1.0);
+  q.signs.view({-1, block == 0 ? size : block}).select(1, 0).fill_(1.0);
   return q;
 }
 

@@ -34,6 +34,7 @@ struct Rotation {
   at::Tensor signs = {};
   at::Tensor matrix = {};
   bool keeps_mean = false;
+  int64_t block = 0;  // size of H, which then stands along a diagonal; 0: n
 
   int64_t size() const { return signs.defined() ? signs.numel() : matrix.size(0); }
   // x · Q over the last dimension of x, which must be fp64.
@@ -41,14 +42,17 @@ struct Rotation {
   at::Tensor dense() const;
 };
 
-// Random signs, a pure function of (size, seed, name). Error(unsupported) naming `name` if no
-// Hadamard matrix of the size is known.
-Rotation random_hadamard(int64_t size, uint64_t seed, const std::string& name);
+// Random signs, a pure function of (size, seed, name), and H in blocks of `block` (0: one).
+// Error(usage) naming `name` if they do not divide the size, Error(unsupported) if no Hadamard
+// matrix of their size is known.
+Rotation random_hadamard(int64_t size, uint64_t seed, const std::string& name, int64_t block = 0);
 
 // A random Hadamard matrix made to satisfy 1ᵀ Q = 1ᵀ, for LayerNorm: subtracting the mean over
 // channels commutes with such rotations. The first row of H is all ones, so 1 Hᵀ is a multiple of
-// the first unit vector, whose sign is +; entries are about normal with variance 1/n.
-Rotation random_mean_keeping(int64_t size, uint64_t seed, const std::string& name);
+// the first unit vector, whose sign is +; entries are about normal with variance 1/n. In blocks
+// every block keeps its own mean.
+Rotation random_mean_keeping(int64_t size, uint64_t seed, const std::string& name,
+                             int64_t block = 0);
 
 // The largest entry of Q Qᵀ − I that a learned matrix may have.
 inline constexpr double kLargestOrthogonalityError = 1e-6;

@@ -1,13 +1,17 @@
 #include "osp/ptq/rotation.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/block_diag.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/linalg_qr.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include "osp/base/error.h"
 #include "osp/base/philox.h"
+#include "osp/base/test_error.h"
 #include "osp/model/fuse.h"
 #include "osp/ptq/ffn_hadamard.h"
 #include "osp/ptq/quarot.h"
@@ -91,6 +95,26 @@ TEST(Rotation, RandomHadamardIsOrthogonalSeededAndFlat) {
     EXPECT_FALSE(q.signs.equal(random_hadamard(size, 2, "R1").signs));
     EXPECT_FALSE(q.signs.equal(random_hadamard(size, 1, "R2").signs));
   }
+}
+
+TEST(Rotation, BlocksStayApart) {
+  for (const bool keeps_mean : {false, true}) {
+    const auto random = keeps_mean ? random_mean_keeping : random_hadamard;
+    const at::Tensor q = random(48, 7, "R1", 12).dense();
+    EXPECT_LT(orthogonality_error(q), 1e-14);
+    const at::Tensor inside = at::block_diag(
+        {at::ones({12, 12}), at::ones({12, 12}), at::ones({12, 12}), at::ones({12, 12})});
+    EXPECT_TRUE(q.ne(0).to(at::kFloat).mul(1 - inside).eq(0).all().item<bool>());
+    EXPECT_FALSE(q.narrow(0, 0, 12).narrow(1, 0, 12).equal(
+        q.narrow(0, 12, 12).narrow(1, 12, 12)));  // signs of its own
+    if (keeps_mean) {
+      EXPECT_LT(q.sum(0).sub(1.0).abs().max().item<double>(), 1e-14);
+    }
+  }
+  expect_error(ErrorCode::usage, {"R1", "48", "blocks of 36"},
+               [] { random_hadamard(48, 1, "R1", 36); });
+  const ParameterStore store = wide_model();
+  EXPECT_LT(change_by(store, quarot_plan(store.config, {.seed = 5, .residual_block = 12})), kExact);
 }
 
 TEST(Rotation, MeanKeepingRotationIsOrthogonalAndKeepsTheMean) {

@@ -168,7 +168,13 @@ def test_table_has_a_row_per_method_and_the_spread_of_seeds(quantize, small_mode
 def test_block_hadamards_and_clips_are_applied_and_stored(quantize, run_program, small_model):
     """Inner size 128 has a Hadamard matrix in blocks of 16 as well; each choice gives another model."""
     text, perplexities = small_model / "text.txt", set()
-    for choice in ([], ["--hadamard-block", 16], ["--activation-clip", 0.9], ["--cache-clip", 0.95]):
+    for choice in (
+        [],
+        ["--hadamard-block", 16],
+        ["--rotation-block", 16],
+        ["--activation-clip", 0.9],
+        ["--cache-clip", 0.95],
+    ):
         out = small_model / ("choice" + "".join(map(str, choice)))
         result = quantize(
             "--method", "quarot+rtn", "--report", "--data", text, "--out", out, "--json", "--quiet", *choice
@@ -179,7 +185,11 @@ def test_block_hadamards_and_clips_are_applied_and_stored(quantize, run_program,
         )
         assert math.isclose(json.loads(evaluated.stdout)["results"][0]["perplexity"], measured, rel_tol=1e-5)
         perplexities.add(round(measured, 6))
-    assert len(perplexities) == 4
+    assert len(perplexities) == 5
+    result = quantize(
+        "--method", "quarot+rtn", "--rotation-block", 24, "--out", small_model / "no", check=False
+    )
+    assert result.returncode == 2 and "is no multiple of blocks of 24" in result.stderr
     result = quantize(
         "--method", "quarot+rtn", "--hadamard-block", 24, "--out", small_model / "no", check=False
     )
