@@ -313,6 +313,47 @@ def float_formats(_: argparse.Namespace) -> dict:
     return {"models": [{**model, "run": name} for name, model in zip(names, models, strict=True)]}
 
 
+# Blocks of a rotation are those of the numbers that share a scale.
+SCALE_BLOCKS = {"mxfp4": 32, "nvfp4": 16}
+FLOAT_METHODS = [
+    ("rtn",),
+    ("rtn", "--weight-scales", "mse"),
+    ("gptq",),
+    ("ffn-hadamard+rtn",),
+    ("quarot+rtn",),
+    ("quarot+rtn", "blocks"),
+    ("quarot+gptq",),
+    ("quarot+gptq", "blocks"),
+]
+
+
+def float_methods(options: argparse.Namespace) -> dict:
+    """What the methods leave of the loss in four-bit floating point: divergence from the model at 16 bits."""
+    demo = ROOT / "runs" / "demo"
+    models = {name: (demo / name / "model", demo / "tokens") for name in ("adam-1", "osp-1")}
+    for folder in sorted((ROOT / "runs" / "race" / "tiny-100000").glob("*/model")):
+        models[f"{folder.parent.name}, 100,000 steps"] = (folder, demo / "tokens")
+    if options.calibration:
+        models["SmolLM2-135M"] = (smollm2_file(), options.calibration)
+    rows, machine = [], {}
+    for kind, block in SCALE_BLOCKS.items():
+        for method, *more in FLOAT_METHODS:
+            cells = []
+            for name, (model, text) in models.items():
+                tokens = 4096 if name.startswith("SmolLM2") else 32768
+                words = ["--rotation-block", block, "--hadamard-block", block] if more == ["blocks"] else more
+                found = run_json(OSP, "quantize", model, "--method", method, *words, "--bits",
+                                 f"{kind}-{kind}-16", "--calibration", text, "--windows", 32, "--report",
+                                 "--data", text, "--data-tokens", tokens, "--json", "--quiet")  # fmt: skip
+                cells.append(found["runs"][0]["measured"]["kl_divergence"])
+                machine = {key: found[key] for key in ("machine", "instruction_set", "tensor_library")}
+            label = method + (f", blocks of {block}" if more == ["blocks"] else " ".join(["", *more]))
+            rows.append([kind, label, *cells])
+    columns = [{"title": "format"}, {"title": "method"}]
+    columns += [{"title": name, "align": "right", "format": "{:.4f}"} for name in models]
+    return {"columns": columns, "rows": rows, **machine}
+
+
 # What a measurement cannot do without, by its option.
 NEEDS = {
     "eval": ("benchmarks", "the folder with the benchmarks' files"),
@@ -327,6 +368,10 @@ MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "engine": ("SmolLM2 quantized, in integers, beside the peers whose environments are given", engine),
     "engine-quality": ("what few bits cost the demo's models on the integer engine", engine_quality),
     "float-formats": ("the demo's models in MXFP4, NVFP4 and INT4, and their outlier tax", float_formats),
+    "float-methods": (
+        "methods in MXFP4 and NVFP4 on these, the race's and, with --calibration, SmolLM2",
+        float_methods,
+    ),
     "memory": ("the memory that a dry run estimates beside the peak of twelve runs", planned_memory),
     "watching": ("what watching outliers costs during training", watching),
     "eval": ("benchmarks of SmolLM2 beside lm-eval on transformers", benchmarks),

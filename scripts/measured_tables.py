@@ -260,13 +260,12 @@ def float_formats() -> str:
             if tax:
                 cells = [
                     f"{tax['kl']:.4f}",
-                    f"{tax['tax']:.4f} ± {tax['error']:.4f}",
-                    f"{100 * tax['share']:.1f} %",
+                    f"{round(tax['tax'], 4) + 0.0:.4f} ± {tax['error']:.4f}",
+                    f"{round(100 * tax['share'], 1) + 0.0:.1f} %",
                 ]
             added = f"{result['loss'] - loss:.4f}" if i else ""
-            rows.append(
-                [model["run"] if i == 0 else "", result["bits"], f"{result['loss']:.4f}", added, *cells]
-            )
+            numbers = [cell.replace("-", "−") for cell in (f"{result['loss']:.4f}", added, *cells)]
+            rows.append([model["run"] if i == 0 else "", result["bits"], *numbers])
     header = ["run", "bits", "loss", "added nats", "KL", "tax, nats", "share"]
     return table(header, rows, left=2) + "\n\n" + provenance([one], models[0])
 

@@ -99,6 +99,7 @@ ParameterStore load_plain(const std::string& dir, Console& console) {
 std::string note_source(const ExportCommand& options, Console& console) {
   std::string before = rounded_before(find_model_dir(options.model));
   if (!before.empty()) console.line("{}: weights rounded before: {}", options.model, before);
+  note_text_part(options.model, console);
   return before;
 }
 

@@ -103,6 +103,13 @@ void refuse_bits(const std::string& asked, const std::string& dir, const BitWidt
        asked, dir, own.text());
 }
 
+void note_text_part(const std::string& model, Console& console) {
+  if (!holds_more_than_text(model)) return;
+  console.warn(
+      "{}: osp reads the text model alone; the image encoder is left out of what is written",
+      model);
+}
+
 void note_rounded_before(const std::string& model, const std::string& before, Console& console) {
   if (before.empty()) return;
   console.warn(

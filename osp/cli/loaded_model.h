@@ -81,6 +81,9 @@ void check_head_applies(const CommonOptions& common, const LoadedModel& loaded);
 // Products of a loaded store in the type of `--precision`. Error(usage) on the integer engine.
 void use_precision(const std::string& precision, LoadedModel& loaded);
 
+// Warns where a model is the text part of a checkpoint that has more.
+void note_text_part(const std::string& model, Console& console);
+
 // Warns where a model's weights had been rounded before (rounded_before of
 // osp/ptq/quantized_model_dir.h), and adds that to results as "rounded_before".
 void note_rounded_before(const std::string& model, const std::string& before, Console& console);

@@ -271,6 +271,10 @@ void check_method_options(const QuantizeCommand& options) {
     refuse_given(options.common, {"activation_clip", "activation_scales"},
                  "is for rounded activations, which keep 16 bits at --bits " + bits.text());
   }
+  if (!bits.weights.is_float()) {
+    refuse_given(options.common, {"weight_scales"},
+                 "is for weights in mxfp4, nvfp4 or fp8; those of integers are always searched");
+  }
   if (!bits.quantizes_kv_cache()) {
     refuse_given(options.common, {"cache_clip"},
                  "is for a rounded cache, which keeps 16 bits at --bits " + bits.text());
@@ -369,6 +373,7 @@ int run(const QuantizeCommand& given) {
   try {
     for (Subject& subject : subjects) {
       note_rounded_before(subject.name, subject.before, console);
+      note_text_part(subject.dir, console);
       read_measured(subject, options, console);
       for (const std::string& method : methods) run_method(work, subject, method);
       subject = {};  // one whole model in memory at a time

@@ -56,8 +56,9 @@ constexpr std::array<std::string_view, 8> kAboutExperts = {
     "topk_",  "top_k_", "routed_scaling", "first_k_dense"};
 
 // A factor of 1, one group or an expert a token changes nothing; one shared expert is one, and so
-// is one block without experts.
+// is one block without experts. A feed-forward network in pieces is the same network.
 bool changes_nothing(const std::string& key, const Json& value) {
+  if (key == "chunk_size_feed_forward") return true;
   const bool counts = key.find("shared_expert") != std::string::npos ||
                       key.find("first_k_dense") != std::string::npos;
   return value.is_null() || value == false || (value.is_structured() && value.empty()) ||

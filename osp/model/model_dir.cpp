@@ -24,6 +24,7 @@
 #include "osp/model/packed_weights.h"
 #include "osp/model/tensor_values.h"
 #include "osp/model/weight_files.h"
+#include "osp/model/wrapped_model.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
@@ -227,6 +228,7 @@ at::Tensor read_fp32(const TensorSource& source, const std::string& name) {
 struct DirConfig {
   HfConfig config;
   std::optional<PackedLayout> layout;
+  bool is_wrapped = false;  // the text model of a checkpoint that has more
 };
 
 DirConfig read_dir_config(const std::string& dir) {
@@ -236,6 +238,8 @@ DirConfig read_dir_config(const std::string& dir) {
   if (layout) json.erase("quantization_config");
   const Json before = json.is_object() ? json.value(kRoundedBeforeKey, Json()) : Json();
   if (!before.is_null()) json.erase(kRoundedBeforeKey);
+  const bool is_wrapped = wraps_text_model(json);
+  if (is_wrapped) json = text_model_config(json, file);
   HfConfig config = parse_hf_config(json, file);
   if (before.is_string()) config.rounded_before = before.get<std::string>();
   if (layout) {
@@ -243,7 +247,7 @@ DirConfig read_dir_config(const std::string& dir) {
     config.rounded_before =
         packed_text(*layout) + (earlier.empty() ? "" : "; before that " + earlier);
   }
-  return {config, layout};
+  return {config, layout, is_wrapped};
 }
 
 // A model dir whose files stay mapped.
@@ -282,6 +286,7 @@ class ModelDirSource : public ModelSource {
         rounded_before_(read.config.rounded_before),
         layout_(read.layout),
         weights_(open_weights(dir)) {
+    if (read.is_wrapped) keep_text_tensors(weights_);
     if (config_.experts > 0) experts_ = expert_layout(weights_, config_);
     const std::vector<StoredTensor> stored =
         stored_tensors(config_, parameter_specs(config_), experts_);
@@ -322,6 +327,12 @@ std::string find_model_dir(const std::string& path) {
 HfConfig load_model_config(const std::string& path) {
   if (is_gguf_path(path)) return load_gguf_config(path);
   return read_dir_config(find_model_dir(path)).config;
+}
+
+bool holds_more_than_text(const std::string& path) {
+  const std::string dir = find_model_dir(path);
+  return !is_gguf_path(dir) &&
+         wraps_text_model(read_json_file(dir + "/config.json", kMaxConfigBytes));
 }
 
 std::unique_ptr<ModelSource> open_model(const std::string& path) {

@@ -26,6 +26,8 @@ std::string find_model_dir(const std::string& path);
 
 // config.json of a model dir (also `path`/model, see find_model_dir). Error as parse_hf_config.
 HfConfig load_model_config(const std::string& path);
+// True if the checkpoint has more than the text model that osp reads of it (wrapped_model.h).
+bool holds_more_than_text(const std::string& path);
 
 // Opens a model of any family of hf_family.h. Missing or extra tensors, wrong shapes, types other
 // than F32/BF16/F16: Error(damaged/unsupported) naming tensor and file, before anything is

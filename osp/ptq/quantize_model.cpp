@@ -225,6 +225,9 @@ QuantizeOutcome quantize_model(const ModelSource& source, const std::string& mod
   BlockByBlockOptions options;
   options.weights = weight_settings(request.method, request.profile, request.bits, request.group,
                                     !request.asymmetric);
+  if (request.bits.weights.is_float()) {
+    options.weights.grid.clipping_search = request.weight_scales == "mse";
+  }
   QuantizedModelInfo info = {.bits = request.bits,
                              .grid = options.weights.grid,
                              .clips = request.clips,

@@ -32,6 +32,7 @@ struct QuantizeRequest {
   BitWidths bits = {4, 4, 4};
   int64_t group = 0;
   bool asymmetric = false;
+  std::string weight_scales = "absmax";  // or "mse", of floating-point weights
   ActivationMode activations = ActivationMode::per_token;
   int64_t down_block = 0;      // of the Hadamard before the down projection; 0: one for all of it
   int64_t rotation_block = 0;  // of QuaRot's rotation of the residual stream; 0: one
@@ -69,6 +70,9 @@ struct QuantizeRequest {
     visit("group", self.group, Range{0, 65536},
           "columns of a weight matrix that share one scale; 0 = a whole row");
     visit("asymmetric", self.asymmetric, "give the grids of the weights a zero point");
+    visit("weight_scales", self.weight_scales, Choices{{"absmax", "mse"}},
+          "scales of mxfp4, nvfp4 and fp8 weights; absmax = from the largest number under each, as "
+          "compressed-tensors has them, mse = those with the least error, as integers always have");
     visit("profile", parsed_text(self.profile, parse_profile, profile_name),
           "settings of grids and GPTQ; osp-paper = those of the paper's reference code, best = "
           "fp16 scales, act-order and Hessians of quantized inputs",

@@ -23,7 +23,7 @@ TEST(RequestJson, IsCanonicalTextOfTheFieldsThatAffectResults) {
       R"("calibration_type":"fp32","down_group":0,"group":0,"hadamard_block":0,)"
       R"("length":2048,"mean_offset":"none","profile":"osp-paper","rotation_block":0,"seed":0,)"
       R"("spin_batch":8,"spin_length":0,"spin_steps":100,"tables":"bf16",)"
-      R"("windows":128,"method":"gptq"})");
+      R"("weight_scales":"absmax","windows":128,"method":"gptq"})");
 }
 
 TEST(RequestJson, DoesNotDependOnWhereAndHowTheModelIsWritten) {

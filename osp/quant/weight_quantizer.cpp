@@ -4,6 +4,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <cmath>
@@ -69,10 +70,36 @@ at::Tensor grouped(const at::Tensor& weight, int64_t group) {
   return weight.reshape({-1, group == 0 ? weight.size(1) : group});
 }
 
+// Σ |quantized − w|^2.4 of each block, fp64 [rows, blocks].
+at::Tensor block_errors(const at::Tensor& w, const FloatScales& scales, const WeightGrid& grid) {
+  const GridParameters parameters{.scale = scales.scale, .zero = {}, .global = scales.global};
+  const at::Tensor difference = nearest_codes(w, parameters, grid).dequantized().sub_(w);
+  const int64_t blocks = scales.scale.size(1);
+  return difference.to(at::kDouble).abs_().pow_(kErrorPower).view({w.size(0), blocks, -1}).sum(-1);
+}
+
+// The scales of the p with the least error in each block.
+FloatScales searched_scales(const at::Tensor& w, const WeightGrid& grid) {
+  FloatScales best = float_scales(w, grid.kind, grid.shared_largest);
+  const float largest = std::max(grid.shared_largest, w.abs().max().item<float>());
+  at::Tensor least = block_errors(w, best, grid), last = best.scale;
+  for (int64_t i = 1; i < kSearchSteps; ++i) {
+    const FloatScales now = float_scales(w.mul(search_ratio(i)), grid.kind, largest);
+    if (now.scale.equal(last)) continue;  // a power of two stands for many p
+    last = now.scale;
+    const at::Tensor errors = block_errors(w, now, grid);
+    const at::Tensor better = errors.lt(least);
+    best.scale = at::where(better, now.scale, best.scale);
+    least = at::where(better, errors, least);
+  }
+  return best;
+}
+
 // Scales of a finite floating-point grid.
 GridParameters float_grid_of(const at::Tensor& w, const WeightGrid& grid, const std::string& what) {
   const NumberKind kind = grid.kind;
-  const FloatScales scales = float_scales(w, kind, grid.shared_largest);
+  const FloatScales scales =
+      grid.clipping_search ? searched_scales(w, grid) : float_scales(w, kind, grid.shared_largest);
   const GridParameters result{.scale = scales.scale, .zero = {}, .global = scales.global};
   // The largest number times the scale must be finite as well.
   const double most = kind == NumberKind::fp8 ? 448.0 : 6.0;

@@ -1,13 +1,14 @@
 // Grids for weights and round-to-nearest onto them: integers of 2 to 8 bits, one scale per output
 // channel or per group of columns, symmetric or asymmetric, with or without a clipping search; or
-// floating-point numbers with the scales of osp/quant/float_grid.h, without a search.
+// floating-point numbers with the scales of osp/quant/float_grid.h, with the same search or without.
 //
 //   symmetric    scale = p · absmax / (2^(b−1) − 1)
 //   asymmetric   scale = p · (high − low) / (2^b − 1), zero = round(−p · low / scale),
 //                low = min(0, smallest), high = max(0, largest)
 //
 // p = 1, or with the search the one of 1 − i/100, i = 0 … 79, with the least Σ |quantized − w|^2.4
-// of the group; among equals the largest.
+// of the group; among equals the largest. Of floating-point numbers p multiplies what the scale of
+// a block or row is made from, and leaves NVFP4's constant as it is.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -34,7 +35,7 @@ struct WeightGrid {
   bool is_integer() const { return kind == NumberKind::integer; }
 };
 
-// The grid of a floating-point format, the only one it has.
+// The grid of a floating-point format, without a search.
 WeightGrid float_weight_grid(NumberKind kind);
 
 // Scales and zeros [out, groups], fp32 whole numbers for zeros in the range of the codes; zero is

@@ -132,6 +132,54 @@ TEST(WeightQuantizer, AFactorThatMovesBetweenLayersChangesNoCode) {
   EXPECT_GT(zeros.scale.min().item<float>(), 0x1p-24f);
 }
 
+// Every p of a block by itself, in plain loops.
+at::Tensor best_of_all_scales(const at::Tensor& w, const WeightGrid& plain) {
+  const QuantizedLinear whole = round_to_nearest(w, plain, "w");
+  const float largest = w.abs().max().item<float>();
+  at::Tensor best = whole.dequantized();
+  const int64_t block = plain.group == 0 ? w.size(1) : plain.group;
+  const auto error_of = [](const at::Tensor& a, const at::Tensor& b) {
+    return a.sub(b).to(at::kDouble).abs().pow(2.4).sum().item<double>();
+  };
+  for (int64_t row = 0; row < w.size(0); ++row) {
+    for (int64_t begin = 0; begin < w.size(1); begin += block) {
+      const at::Tensor x = w.narrow(0, row, 1).narrow(1, begin, block);
+      at::Tensor out = best.narrow(0, row, 1).narrow(1, begin, block);
+      for (int i = 1; i < 80; ++i) {
+        WeightGrid shrunk = plain;
+        shrunk.shared_largest = largest;
+        const GridParameters grid = find_grid(x.mul(1.0 - i / 100.0), shrunk, "w");
+        const at::Tensor now = nearest_codes(x, grid, plain).dequantized();
+        if (error_of(now, x) < error_of(out, x)) out.copy_(now);
+      }
+    }
+  }
+  return best;
+}
+
+TEST(WeightQuantizer, ScalesOfFloatsAreThoseOfTheLeastErrorInEachBlock) {
+  const at::Tensor w = gaussian(12, 64, "weight").pow(3);  // heavy tails, which clipping helps
+  w[2].mul_(1e-3);
+  w[3].zero_();
+  for (const NumberKind kind : {NumberKind::mxfp4, NumberKind::nvfp4, NumberKind::fp8}) {
+    const WeightGrid plain = float_weight_grid(kind);
+    WeightGrid searched = plain;
+    searched.clipping_search = true;
+    const QuantizedLinear q = round_to_nearest(w, searched, "w");
+    EXPECT_TRUE(q.dequantized().equal(best_of_all_scales(w, plain))) << number_kind_name(kind);
+    const auto error_of = [&](const WeightGrid& grid) {
+      const at::Tensor difference = round_to_nearest(w, grid, "w").dequantized().sub(w);
+      return difference.to(at::kDouble).abs().pow(2.4).sum().item<double>();
+    };
+    EXPECT_LT(error_of(searched), error_of(plain)) << number_kind_name(kind);
+    // NVFP4's constant stays that of the largest weight.
+    if (q.global.defined()) {
+      EXPECT_TRUE(q.global.equal(round_to_nearest(w, plain, "w").global));
+    }
+    check_quantized(q, "w");
+  }
+}
+
 TEST(WeightQuantizer, SignalToNoiseIsInDecibels) {
   const at::Tensor w = at::tensor({10.0f, 0.0f});
   EXPECT_NEAR(signal_to_noise_db(w, at::tensor({9.0f, 0.0f})), 20.0, 1e-12);  // 100 to 1

@@ -92,7 +92,14 @@ def plain_weights(run_program, folder, out):
     return load_file(out / "model.safetensors")
 
 
-METHODS = [("rtn",), ("gptq",), ("gptq", "--profile", "best"), ("awq",), ("qronos",)]
+METHODS = [
+    ("rtn",),
+    ("rtn", "--weight-scales", "mse"),
+    ("gptq",),
+    ("gptq", "--profile", "best"),
+    ("awq",),
+    ("qronos",),
+]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: "-".join(m))

@@ -94,6 +94,7 @@ REFUSED = [
     (f"{QUANTIZE} --spin-steps 5", "--spin-steps", "is for the rotations that spinquant learns"),
     (f"{QUANTIZE} --spin-batch 5 --spin-length 64", "--spin-batch, --spin-length", "not for --method rtn"),
     (f"{QUANTIZE} --hadamard-block 16", "--hadamard-block", "not for --method rtn"),
+    (f"{QUANTIZE} --weight-scales mse", "--weight-scales", "is for weights in mxfp4, nvfp4 or fp8"),
     (f"{QUANTIZE} --rotation-block 16", "--rotation-block", "is for the random rotation of the residual"),
     (f"{QUANTIZE} --windows 5", "--windows", "--calibration is not given"),
     (f"{QUANTIZE} --samples 5", "--windows", "--calibration is not given"),
