@@ -1,6 +1,6 @@
 // Grids for weights and round-to-nearest onto them: integers of 2 to 8 bits, one scale per output
 // channel or per group of columns, symmetric or asymmetric, with or without a clipping search; or
-// floating-point numbers with the scales of osp/quant/float_grid.h, with the same search or without.
+// floating-point numbers with the scales of osp/quant/float_grid.h, with or without that search.
 //
 //   symmetric    scale = p · absmax / (2^(b−1) − 1)
 //   asymmetric   scale = p · (high − low) / (2^b − 1), zero = round(−p · low / scale),

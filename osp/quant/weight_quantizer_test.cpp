@@ -161,6 +161,9 @@ TEST(WeightQuantizer, ScalesOfFloatsAreThoseOfTheLeastErrorInEachBlock) {
   const at::Tensor w = gaussian(12, 64, "weight").pow(3);  // heavy tails, which clipping helps
   w[2].mul_(1e-3);
   w[3].zero_();
+  // The scale that holds 1.76 loses the others, the next smaller one holds them exactly.
+  w[4].fill_(0.125);
+  for (const int64_t i : {0, 32}) w[4][i] = 1.76;
   for (const NumberKind kind : {NumberKind::mxfp4, NumberKind::nvfp4, NumberKind::fp8}) {
     const WeightGrid plain = float_weight_grid(kind);
     WeightGrid searched = plain;
