@@ -3,6 +3,7 @@
 #include "osp/base/file.h"
 #include "osp/base/output.h"
 #include "osp/cli/command.h"
+#include "osp/cli/loaded_model.h"
 #include "osp/model/model_dir.h"
 #include "osp/model/model_files.h"
 #include "osp/tokenizer/tokenizer.h"
@@ -30,6 +31,7 @@ int run(const AverageCommand& options) {
   const ParameterStore mean = average_models(options.models);
   const std::string dir = find_model_dir(options.models.front());
   const std::string tokenizer = Tokenizer::exists(dir) ? Tokenizer::from_file(dir).json() : "";
+  note_text_part(dir, console);
   if (tokenizer.empty()) console.warn("{} has no tokenizer: averaged without it", dir);
   write_folder_atomic(place.path(), [&](const std::string& temporary) {
     copy_model_files(dir, temporary, place.path());

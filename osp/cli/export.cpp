@@ -175,6 +175,7 @@ int run_gguf(const ExportCommand& options, const std::string& out) {
     json["rounded_again"] = result.report.rounded_again;
     json["scale_rounding"] = result.report.scale_rounding;
     json["lost_rows"] = result.report.lost_rows;
+    json["tokenizer_warnings"] = result.report.tokenizer_warnings;
     print_json(json);
   }
   return 0;

@@ -272,8 +272,9 @@ void check_method_options(const QuantizeCommand& options) {
                  "is for rounded activations, which keep 16 bits at --bits " + bits.text());
   }
   if (!bits.weights.is_float()) {
-    refuse_given(options.common, {"weight_scales"},
-                 "is for weights in mxfp4, nvfp4 or fp8; those of integers are always searched");
+    refuse_given(
+        options.common, {"weight_scales"},
+        "is for weights in mxfp4, nvfp4 or fp8; the scales of integers are searched anyway");
   }
   if (!bits.quantizes_kv_cache()) {
     refuse_given(options.common, {"cache_clip"},
@@ -373,7 +374,7 @@ int run(const QuantizeCommand& given) {
   try {
     for (Subject& subject : subjects) {
       note_rounded_before(subject.name, subject.before, console);
-      note_text_part(subject.dir, console);
+      if (place) note_text_part(subject.dir, console);
       read_measured(subject, options, console);
       for (const std::string& method : methods) run_method(work, subject, method);
       subject = {};  // one whole model in memory at a time

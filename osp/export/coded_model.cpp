@@ -6,6 +6,7 @@
 #include "osp/model/model_dir.h"
 #include "osp/model/model_files.h"
 #include "osp/model/packed_weights.h"
+#include "osp/model/wrapped_model.h"
 #include "osp/ptq/quantized_model_dir.h"
 #include "osp/ptq/quantized_model_tensors.h"
 
@@ -108,7 +109,7 @@ class ForeignCodes : public CodedModel {
     }
     Json json = read_json_file(dir_ + "/config.json", kMaxConfigBytes);
     json.erase("quantization_config");
-    return json;
+    return wraps_text_model(json) ? text_model_config(json, dir_) : json;
   }
   void each(const std::function<void(const CodedTensor&)>& take) const override {
     for (int64_t part = kNoLayer; part < config_.layers; ++part) {

@@ -16,6 +16,8 @@ constexpr const char* kSpaceMark = "\u2581";
 // Behind the scores of all tokens that merges make.
 constexpr float kLowestScore = -1e9f;
 constexpr int64_t kBytes = 256;
+// Longer tokens are refused in GGUF files; the cuts of one take the square of its length.
+constexpr size_t kMostTokenBytes = 512;
 
 bool is_given(const Json& json, const char* key) {
   return json.contains(key) && !json.at(key).is_null();
@@ -60,7 +62,8 @@ Spaces spaces_of(const Json& json, const std::string& where) {
     // Cutting at spaces does nothing where all of them are marks.
     if (type == "Split" && marked && step.at("pattern").value("String", "") == " ") continue;
     const bool cuts = step.value("split", true);
-    if (type != "Metaspace" || marked || cuts || step.at("replacement") != kSpaceMark) {
+    if (type != "Metaspace" || marked || spaces.prefix || cuts ||
+        step.at("replacement") != kSpaceMark) {
       no_gguf_equivalent(where, "the pre-tokenizer " + printable(step.dump(), 200));
     }
     marked = true;
@@ -135,6 +138,9 @@ class Scores {
   // llama.cpp makes a token of any two others, so all such pairs must be merges.
   void check_cuts(size_t id) const {
     const std::string_view token = tokens_[id];
+    if (token.size() > kMostTokenBytes) {
+      no_gguf_equivalent(where_, fmt::format("a token of {} bytes", token.size()));
+    }
     int64_t cuts = 0;
     for (size_t at = 1; at < token.size(); ++at) {
       if (!begins_character(token[at])) continue;

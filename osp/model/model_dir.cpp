@@ -231,6 +231,13 @@ struct DirConfig {
   bool is_wrapped = false;  // the text model of a checkpoint that has more
 };
 
+// Whether the files of a wrapped text model have a head of their own.
+bool has_head(const std::string& dir) {
+  WeightFiles weights = open_weights(dir);
+  keep_text_tensors(weights);
+  return weights.tensors.contains("lm_head.weight");
+}
+
 DirConfig read_dir_config(const std::string& dir) {
   const std::string file = dir + "/config.json";
   Json json = read_json_file(file, kMaxConfigBytes);
@@ -239,7 +246,11 @@ DirConfig read_dir_config(const std::string& dir) {
   const Json before = json.is_object() ? json.value(kRoundedBeforeKey, Json()) : Json();
   if (!before.is_null()) json.erase(kRoundedBeforeKey);
   const bool is_wrapped = wraps_text_model(json);
-  if (is_wrapped) json = text_model_config(json, file);
+  if (is_wrapped) {
+    const bool contradicts = contradicts_itself_on_tying(json);
+    json = text_model_config(json, file);
+    if (contradicts) json["tie_word_embeddings"] = !has_head(dir);
+  }
   HfConfig config = parse_hf_config(json, file);
   if (before.is_string()) config.rounded_before = before.get<std::string>();
   if (layout) {

@@ -11,6 +11,7 @@
 #include "osp/formats/gguf.h"
 #include "osp/model/gguf_model.h"
 #include "osp/model/model_dir.h"
+#include "osp/model/wrapped_model.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
@@ -54,6 +55,12 @@ Json read_object(const std::string& file, size_t max_bytes = kMaxJsonBytes) {
   return json;
 }
 
+// config.json, of a text model inside another that which it would have alone.
+Json read_config(const std::string& file) {
+  Json json = read_object(file);
+  return wraps_text_model(json) ? text_model_config(json, file) : json;
+}
+
 bool is_own_file(const std::string& name) {
   if (name.starts_with(".") || name.ends_with(".index.json")) return true;
   if (std::ranges::find(kOwnFiles, name) != kOwnFiles.end()) return true;
@@ -95,7 +102,9 @@ std::vector<int64_t> load_end_tokens(const std::string& path) {
   for (const char* name : {"config.json", "generation_config.json"}) {
     const std::string file = path + "/" + name;
     if (!path_exists(file)) continue;
-    for (const int64_t id : ids_of(read_object(file), "eos_token_id", file)) {
+    const bool is_config = file.ends_with("/config.json");
+    const Json json = is_config ? read_config(file) : read_object(file);
+    for (const int64_t id : ids_of(json, "eos_token_id", file)) {
       if (std::ranges::find(ids, id) == ids.end()) ids.push_back(id);
     }
   }
@@ -105,7 +114,7 @@ std::vector<int64_t> load_end_tokens(const std::string& path) {
 OuterTokens load_outer_tokens(const std::string& path) {
   const std::string file = path + "/config.json";
   if (is_gguf_path(path) || !path_exists(file)) return {};
-  const Json config = read_object(file);
+  const Json config = read_config(file);
   const auto one = [&](const char* key) {
     const std::vector<int64_t> ids = ids_of(config, key, file);
     return ids.empty() ? -1 : ids.front();

@@ -1,6 +1,7 @@
 #include "osp/model/wrapped_model.h"
 
 #include <array>
+#include <map>
 #include <string_view>
 #include <utility>
 
@@ -43,6 +44,16 @@ std::string architecture_of(const Json& json) {
   return (*list)[0].is_string() ? (*list)[0].get<std::string>() : "";
 }
 
+constexpr const char* kTied = "tie_word_embeddings";
+
+// The name that a tensor of the text model would have alone, "" for other tensors.
+std::string text_name(const std::string& name) {
+  for (const auto& [prefix, alone] : kPrefixes) {
+    if (name.starts_with(prefix)) return std::string(alone) + name.substr(prefix.size());
+  }
+  return name == "lm_head.weight" ? name : "";
+}
+
 }  // namespace
 
 bool wraps_text_model(const Json& config_json) {
@@ -71,27 +82,43 @@ Json text_model_config(const Json& config_json, const std::string& where) {
     }
     alone.update(text);
     alone["architectures"] = Json::array({wrapped.inside});
-    for (const char* key :
-         {"eos_token_id", "bos_token_id", "pad_token_id", "tie_word_embeddings"}) {
-      if (config_json.contains(key)) alone[key] = config_json[key];
+    const auto outside = [&](const char* key) { return config_json.value(key, Json()); };
+    for (const char* key : {"eos_token_id", "bos_token_id", "pad_token_id"}) {
+      if (!outside(key).is_null()) alone[key] = outside(key);
     }
+    const Json inside = text.value(kTied, Json());
+    alone[kTied] = !inside.is_null()           ? inside
+                   : !outside(kTied).is_null() ? outside(kTied)
+                                               : alone.value(kTied, Json(false));
     return alone;
   }
   fail(ErrorCode::unsupported, "{}: text_config.model_type is {}, which osp does not read in a {}",
        where, shown_json(type), name);
 }
 
+bool contradicts_itself_on_tying(const Json& config_json) {
+  const Json text = config_json.value("text_config", Json());
+  const Json inside = text.is_object() ? text.value(kTied, Json()) : Json();
+  const Json outside = config_json.value(kTied, Json());
+  return inside.is_boolean() && outside.is_boolean() && inside != outside;
+}
+
 void keep_text_tensors(WeightFiles& weights) {
   std::map<std::string, TensorSource> kept;
   for (const auto& [name, source] : weights.tensors) {
-    if (name == "lm_head.weight") kept.emplace(name, source);
-    for (const auto& [prefix, alone] : kPrefixes) {
-      if (name.starts_with(prefix)) {
-        kept.emplace(std::string(alone) + name.substr(prefix.size()), source);
-      }
+    const std::string alone = text_name(name);
+    if (alone.empty()) continue;
+    if (!kept.emplace(alone, source).second) {
+      fail(ErrorCode::damaged, "{}: tensor {} stands under two names", source.file, shown(alone));
     }
   }
   weights.tensors = std::move(kept);
+  std::map<std::string, std::string> metadata;
+  for (const auto& [name, value] : weights.metadata) {
+    const std::string alone = text_name(name);
+    metadata.emplace(alone.empty() ? name : alone, value);
+  }
+  weights.metadata = std::move(metadata);
 }
 
 }  // namespace osp

@@ -21,7 +21,12 @@ bool wraps_text_model(const Json& config_json);
 // kind; `where` begins the message.
 Json text_model_config(const Json& config_json, const std::string& where);
 
-// Leaves the tensors of the text model, under the names that they would have alone.
+// True if text_config and what stands beside it say different things about a tied head: versions of
+// transformers write a default beside what the model has. The head is tied where files have none.
+bool contradicts_itself_on_tying(const Json& config_json);
+
+// Leaves the tensors of the text model, under the names that they would have alone. Error(damaged)
+// for two tensors of one name.
 void keep_text_tensors(WeightFiles& weights);
 
 }  // namespace osp

@@ -80,6 +80,12 @@ void check_float_options(const QuantizeRequest& request) {
   if (bits.weights.is_float()) {
     const std::string name = bits.weights.text();
     const int64_t block = block_size(bits.weights.kind);
+    const TransformRow* transform = request.method.transform;
+    if (request.weight_scales == "mse" && transform != nullptr && transform->clips_weights) {
+      refuse("--weight-scales mse", std::string(transform->name) +
+                                        " clips the weights itself, so that their scales are not "
+                                        "searched; leave the option out");
+    }
     if (request.group > 0) {
       refuse("--group", block > 0
                             ? fmt::format("a scale of {} belongs to {} columns, no more and no "

@@ -41,6 +41,10 @@ Json request_json(const QuantizeRequest& request) {
   table.add("", described);
   Json json = results_json(table);
   json["method"] = request.method.name;
+  // Options of later versions are left out where they are as before, so that what an earlier one
+  // began can be resumed.
+  if (request.rotation_block == 0) json.erase("rotation_block");
+  if (request.weight_scales == "absmax") json.erase("weight_scales");
   return json;
 }
 

@@ -70,9 +70,10 @@ struct QuantizeRequest {
     visit("group", self.group, Range{0, 65536},
           "columns of a weight matrix that share one scale; 0 = a whole row");
     visit("asymmetric", self.asymmetric, "give the grids of the weights a zero point");
-    visit("weight_scales", self.weight_scales, Choices{{"absmax", "mse"}},
-          "scales of mxfp4, nvfp4 and fp8 weights; absmax = from the largest number under each, as "
-          "compressed-tensors has them, mse = those with the least error, as integers always have");
+    visit(
+        "weight_scales", self.weight_scales, Choices{{"absmax", "mse"}},
+        "scales of mxfp4, nvfp4 and fp8 weights; absmax = from the largest number under each, as "
+        "compressed-tensors has them, mse = those with the least error, searched as for integers");
     visit("profile", parsed_text(self.profile, parse_profile, profile_name),
           "settings of grids and GPTQ; osp-paper = those of the paper's reference code, best = "
           "fp16 scales, act-order and Hessians of quantized inputs",

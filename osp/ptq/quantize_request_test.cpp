@@ -16,14 +16,13 @@ QuantizeRequest gptq_request() {
 }
 
 TEST(RequestJson, IsCanonicalTextOfTheFieldsThatAffectResults) {
-  EXPECT_EQ(
-      request_json(gptq_request()).dump(),
-      R"({"activation_clip":1.0,"activation_group":0,"activation_scales":"per-token",)"
-      R"("asymmetric":false,"bits":"4-4-4","cache_clip":1.0,"calibration":"",)"
-      R"("calibration_type":"fp32","down_group":0,"group":0,"hadamard_block":0,)"
-      R"("length":2048,"mean_offset":"none","profile":"osp-paper","rotation_block":0,"seed":0,)"
-      R"("spin_batch":8,"spin_length":0,"spin_steps":100,"tables":"bf16",)"
-      R"("weight_scales":"absmax","windows":128,"method":"gptq"})");
+  EXPECT_EQ(request_json(gptq_request()).dump(),
+            R"({"activation_clip":1.0,"activation_group":0,"activation_scales":"per-token",)"
+            R"("asymmetric":false,"bits":"4-4-4","cache_clip":1.0,"calibration":"",)"
+            R"("calibration_type":"fp32","down_group":0,"group":0,"hadamard_block":0,)"
+            R"("length":2048,"mean_offset":"none","profile":"osp-paper","seed":0,)"
+            R"("spin_batch":8,"spin_length":0,"spin_steps":100,"tables":"bf16",)"
+            R"("windows":128,"method":"gptq"})");
 }
 
 TEST(RequestJson, DoesNotDependOnWhereAndHowTheModelIsWritten) {
@@ -34,6 +33,15 @@ TEST(RequestJson, DoesNotDependOnWhereAndHowTheModelIsWritten) {
   EXPECT_EQ(request_json(request), request_json(gptq_request()));
   request.spin.steps = 99;
   EXPECT_NE(request_json(request), request_json(gptq_request()));
+}
+
+TEST(RequestJson, HasOptionsOfLaterVersionsWhereTheyChangeSomething) {
+  QuantizeRequest request = gptq_request();
+  request.rotation_block = 32;
+  request.weight_scales = "mse";
+  const Json json = request_json(request);
+  EXPECT_EQ(json["rotation_block"], 32);
+  EXPECT_EQ(json["weight_scales"], "mse");
 }
 
 TEST(RequestJson, NamesTheTypeThatAutoStandsForOnThisMachine) {

@@ -74,7 +74,7 @@ Found number_of(const RunData& run, const std::string& number, const CommonMeasu
   if (number == "perplexity at 16-16-16") return {full};
   if (number == "average of ten tasks at 4-4-4") {
     const AverageScore average = average_on(run, at.benchmarks);
-    return {average.value, average.error};
+    return {std::isfinite(average.error) ? average.value : kNan, average.error};
   }
   if (number == "outlier tax, share") return {cost_on(run, at.cost).share};
   if (number == "sink heads") return {run.sinks.strongest_sink_heads};
@@ -158,13 +158,14 @@ Side side_of(const std::vector<RunData>& runs, const std::string& name, const st
 }
 
 // "Adam 3.56 to 4.25 (3 models)", or what is missing.
-std::string side_text(const Side& side, const std::string& number) {
+std::string side_text(const Side& side, const std::string& number, bool on_one) {
   const std::string missing =
       side.without == 0
           ? ""
           : fmt::format(", {} model{} without it", side.without, side.without == 1 ? "" : "s");
   if (side.values.empty()) {
-    return side.without == 0 ? "no " + side.name + " model here" : side.name + ": not measured";
+    return side.without == 0 ? "no " + side.name + " model here"
+                             : side.name + ": not measured" + (on_one ? " on the same" : "");
   }
   const auto [low, high] =
       std::minmax_element(side.values.begin(), side.values.end(),
@@ -190,7 +191,8 @@ Claim judge(const Json& json, const std::vector<RunData>& runs, const CommonMeas
   const Rule rule = read_rule(json);
   Claim claim{.says = json["says"], .reference = json["reference"], .judged = rule_text(rule)};
   const Side of = side_of(runs, rule.of, rule.number, at);
-  claim.found = side_text(of, rule.number);
+  const std::string on = rule.measured_on(at);
+  claim.found = side_text(of, rule.number, !on.empty());
   size_t checked = 0, held = 0;
   const auto check = [&](const Found& value, const Found& other) {
     ++checked;
@@ -201,7 +203,7 @@ Claim judge(const Json& json, const std::vector<RunData>& runs, const CommonMeas
     for (const Found& value : of.values) check(value, {kNan});
   } else {
     const Side against = side_of(runs, rule.against, rule.number, at);
-    claim.found += "; " + side_text(against, rule.number);
+    claim.found += "; " + side_text(against, rule.number, !on.empty());
     for (size_t i = 0; i < of.runs.size(); ++i) {
       for (size_t j = 0; j < against.runs.size(); ++j) {
         if (comparable(rule, *of.runs[i], *against.runs[j])) check(of.values[i], against.values[j]);
@@ -211,7 +213,7 @@ Claim judge(const Json& json, const std::vector<RunData>& runs, const CommonMeas
       claim.found += rule.same_rate ? "; none at the same rate" : "; none on the same machine";
     }
   }
-  if (const std::string on = rule.measured_on(at); !on.empty()) claim.found += " (" + on + ")";
+  if (!on.empty()) claim.found += " (" + on + ")";
   if (checked == 0) return claim;
   claim.state = held == checked ? ClaimState::shown : ClaimState::not_shown;
   return claim;
@@ -258,9 +260,11 @@ std::string published_section(const std::vector<RunData>& runs) {
       "<h3>The paper's numbers beside ours</h3>\n<p class=\"soft\">Published: from the paper, not "
       "measured by this program ({}). Here: means over this page's models of that recipe, of "
       "another "
-      "size and on another text ({}): directions can be compared, sizes cannot.</p>\n{}",
+      "size and on another text (perplexity and damage: {}; with the FFN Hadamard: {}; averages: "
+      "{}): directions can be compared, sizes cannot.</p>\n{}",
       escape_html(claims_file()["published_on"].get<std::string>()),
-      escape_html(at.perplexity.phrase()), render_table(table, "The paper's numbers beside ours"));
+      escape_html(at.perplexity.phrase()), escape_html(at.cost.phrase()),
+      escape_html(at.benchmarks.phrase()), render_table(table, "The paper's numbers beside ours"));
 }
 
 std::string claims_source() { return claims_file()["source"]; }

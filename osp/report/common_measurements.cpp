@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -106,7 +107,10 @@ std::vector<std::string> measurement_notes(const std::vector<RunData>& runs) {
         return fmt::format("{}, at {}", run.cost.at.phrase(), run.cost.bits);
       })};
   std::vector<std::string> notes;
-  for (const std::string& one : all) {
+  for (std::string one : all) {
+    // Labels and names of texts come from files, and a note is one line of a terminal.
+    std::replace_if(
+        one.begin(), one.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; }, ' ');
     if (!one.empty()) notes.push_back(one);
   }
   return notes;

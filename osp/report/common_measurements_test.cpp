@@ -2,12 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
 
 #include "osp/report/claims.h"
 #include "osp/report/seed_groups.h"
+#include "osp/report/summary.h"
 
 namespace osp {
 namespace {
@@ -122,6 +124,46 @@ TEST(CommonMeasurements, SeedsAreJoinedWithTheirSpread) {
   EXPECT_TRUE(joined.cost.bases.empty());
   runs[2].cost.at.text = "c4";
   EXPECT_FALSE(std::isfinite(join_seeds(runs).at(0).cost.tax));
+}
+
+TEST(CommonMeasurements, SeedsOnOtherTextsHaveNoMeans) {
+  std::vector<RunData> runs = {reported("a", "adam", "wiki"), reported("b", "adam", "wiki")};
+  for (size_t i = 0; i < runs.size(); ++i) {
+    runs[i].recipe["run"]["seed"] = i;
+    runs[i].last_validation.kurtosis = 1 + 2 * static_cast<double>(i);
+    runs[i].last_validation.at.text = "held out";
+    runs[i].cost.sites = {{"weights", 1, 2}};
+    add_average(runs[i], 0.3, 0.01, "");
+    runs[i].evaluation[0].at.file = "";
+    runs[i].evaluation[0].perplexity = 10 + static_cast<double>(i);
+  }
+  RunData joined = join_seeds(runs).at(0);
+  EXPECT_DOUBLE_EQ(joined.last_validation.kurtosis, 2);
+  EXPECT_EQ(joined.cost.sites.size(), 1u);
+  EXPECT_EQ(joined.evaluation.at(0).of_seeds, (std::vector<double>{10, 11}));
+  runs[1].last_validation.at.text = "another";
+  runs[1].cost.sites_at.tokens = 64;
+  joined = join_seeds(runs).at(0);
+  EXPECT_FALSE(std::isfinite(joined.last_validation.kurtosis));
+  EXPECT_TRUE(joined.cost.sites.empty());
+  // A cell of the table that no joined cost stands behind is empty.
+  const auto hadamard = [&] {
+    const HtmlTable table = summary_table(runs, true);
+    const auto column = std::find(table.header.begin(), table.header.end(), "with FFN Hadamard");
+    return table.rows.at(0).at(static_cast<size_t>(column - table.header.begin()));
+  };
+  EXPECT_EQ(hadamard(), "+3.0 %");
+  runs[1].cost.at.text = "c4";
+  EXPECT_EQ(hadamard(), "–");
+}
+
+TEST(CommonMeasurements, ANumberWithoutItsErrorIsNotMeasured) {
+  std::vector<RunData> runs = {reported("a", "adam", "wiki"), reported("o", "osp", "wiki")};
+  add_average(runs[0], 0.30, 0.01, "");
+  add_average(runs[1], 0.90, std::nan(""), "");
+  const Claim claim = judged(runs, "At four bits OSP scores higher");
+  EXPECT_EQ(claim.state, ClaimState::not_measured);
+  EXPECT_NE(claim.found.find("OSP: not measured on the same"), std::string::npos) << claim.found;
 }
 
 TEST(CommonMeasurements, SubjectsOfSeedsAreMeans) {

@@ -17,8 +17,8 @@ std::string nats(double value) {
 }
 
 // One measurement at a time: each text, with its bits, is a choice of the chart.
-size_t choice_of(const ReportedCost& cost, Chart& chart) {
-  const std::string name = fmt::format("on {}, at {}", cost.at.phrase(), cost.bits);
+size_t choice_of(const Measurement& at, const std::string& bits, Chart& chart) {
+  const std::string name = fmt::format("on {}, at {}", at.phrase(), bits);
   add_once(name, chart.choices);
   return static_cast<size_t>(std::find(chart.choices.begin(), chart.choices.end(), name) -
                              chart.choices.begin());
@@ -57,7 +57,8 @@ Chart tax_chart(const std::vector<RunData>& runs) {
          {"error_y",
           {{"type", "data"}, {"array", to_json_array(std::vector<double>{0, cost.deviation})}}},
          {"hovertemplate", "%{y:.4f}"},
-         {"meta", {{"run", r}, {"role", "points"}, {"choice", choice_of(cost, chart)}}}});
+         {"meta",
+          {{"run", r}, {"role", "points"}, {"choice", choice_of(cost.at, cost.bits, chart)}}}});
     chart.table.rows.push_back({runs[r].label, cost.at.phrase(), nats(cost.own),
                                 fmt::format("{} ± {}", nats(cost.rotated), nats(cost.deviation)),
                                 fmt::format("{} ± {}", nats(cost.tax), nats(cost.error)),
@@ -99,7 +100,10 @@ Chart site_chart(const std::vector<RunData>& runs) {
          {"x", escaped_list(names)},
          {"y", to_json_array(values)},
          {"hovertemplate", "%{y:.4f}"},
-         {"meta", {{"run", r}, {"role", "marks"}, {"choice", choice_of(runs[r].cost, chart)}}}});
+         {"meta",
+          {{"run", r},
+           {"role", "marks"},
+           {"choice", choice_of(runs[r].cost.sites_at, runs[r].cost.bits, chart)}}}});
   }
   for (const std::string& name : sites) {
     std::vector<std::string> row = {plain_name(name)};
@@ -143,15 +147,17 @@ Chart basis_chart(const std::vector<RunData>& runs) {
     }
     chart.table.header.push_back(runs[r].label + ", kurtosis");
     chart.table.header.push_back(runs[r].label + ", divergence");
-    chart.traces.push_back(
-        {{"type", "scatter"},
-         {"mode", "markers"},
-         {"name", escape_html(runs[r].label)},
-         {"x", to_json_array(x)},
-         {"y", to_json_array(y)},
-         {"text", escaped_list(texts)},
-         {"hovertemplate", "%{text}: %{y:.4f}"},
-         {"meta", {{"run", r}, {"role", "marks"}, {"choice", choice_of(runs[r].cost, chart)}}}});
+    chart.traces.push_back({{"type", "scatter"},
+                            {"mode", "markers"},
+                            {"name", escape_html(runs[r].label)},
+                            {"x", to_json_array(x)},
+                            {"y", to_json_array(y)},
+                            {"text", escaped_list(texts)},
+                            {"hovertemplate", "%{text}: %{y:.4f}"},
+                            {"meta",
+                             {{"run", r},
+                              {"role", "marks"},
+                              {"choice", choice_of(runs[r].cost.at, runs[r].cost.bits, chart)}}}});
   }
   for (const std::string& name : names) {
     std::vector<std::string> row = {name};

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "osp/base/error.h"
 #include "osp/report/chart_parts.h"
@@ -32,6 +33,14 @@ struct Damage {
   }
 };
 
+// The perplexities at 16 bits of a model that stands for several seeds.
+std::vector<double> seeds_at_full_bits(const RunData& run, const Measurement& at) {
+  for (const EvalResult& result : run.evaluation) {
+    if (result.bits == kFullBits && result.at.key() == at.key()) return result.of_seeds;
+  }
+  return {};
+}
+
 // A model's damages, by the measurement and the way.
 std::vector<Damage> damages_of(const RunData& run, size_t index) {
   std::vector<Damage> all;
@@ -40,7 +49,13 @@ std::vector<Damage> damages_of(const RunData& run, size_t index) {
     if (result.bits == kFullBits || !std::isfinite(full) || !std::isfinite(result.perplexity)) {
       continue;
     }
-    all.push_back({index, result.at, "nearest, " + result.bits, {full}, {result.perplexity}});
+    const std::vector<double> of_seeds = seeds_at_full_bits(run, result.at);
+    Damage damage{index, result.at, "nearest, " + result.bits, {full}, {result.perplexity}};
+    if (result.of_seeds.size() > 1 && of_seeds.size() == result.of_seeds.size()) {
+      damage.full = of_seeds;
+      damage.quantized = result.of_seeds;
+    }
+    all.push_back(std::move(damage));
   }
   for (const QuantizedResult& result : run.quantized) {
     if (!std::isfinite(result.perplexity) || !std::isfinite(result.perplexity_16)) continue;

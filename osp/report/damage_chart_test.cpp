@@ -21,5 +21,17 @@ TEST(DamageChart, EverySeedIsHeldAgainstItsOwnModel) {
   EXPECT_NEAR(charts[0].traces[0]["y"][0].get<double>(), 15.0, 1e-9);
 }
 
+TEST(DamageChart, SoIsRoundingToNearestOfSeedsThatAreJoined) {
+  RunData run;
+  run.label = "Adam (2 seeds)";
+  const Measurement at{.text = "wiki", .tokens = 1000, .window = 256, .stride = 256};
+  EvalResult full{.bits = kFullBits, .perplexity = 15, .at = at};
+  EvalResult four{.bits = kFourBits, .perplexity = 17.5, .at = at};
+  full.of_seeds = {10, 20};
+  four.of_seeds = {11, 24};
+  run.evaluation = {full, four};
+  EXPECT_NEAR(damage_charts({run}).at(0).traces[0]["y"][0].get<double>(), 15.0, 1e-9);
+}
+
 }  // namespace
 }  // namespace osp

@@ -153,6 +153,8 @@ ReportedCost read_cost(const Json& object, const std::string& text, const std::s
   if (has_value(object, "attribution")) {
     const Json& attribution = object_member(object, "attribution", where);
     cost.all_sites = number_or_nan(attribution, "all", where);
+    cost.sites_at = cost.at;
+    cost.sites_at.tokens = int_or(attribution, "tokens", 0, where);
     for (const Json& item : objects_or_none(attribution, "sites", where)) {
       cost.sites.push_back({json_string(item, "site", where), number_or_nan(item, "only", where),
                             number_or_nan(item, "without", where)});

@@ -74,6 +74,7 @@ struct EvalResult {
   Measurement at = {};
   std::vector<TaskResult> tasks = {};
   double average = std::numeric_limits<double>::quiet_NaN();  // of the tasks
+  std::vector<double> of_seeds = {};  // perplexities, where this is a mean over seeds
 };
 
 // Noise of one tensor after rounding; the source determines which of the two numbers is known.
@@ -151,6 +152,7 @@ struct ReportedCost {
   double all_sites = std::numeric_limits<double>::quiet_NaN();       // every quantizer, no Hadamard
   std::vector<Basis> bases = {};
   std::vector<Site> sites = {};
+  Measurement sites_at = {};  // of `sites` and all_sites, on fewer tokens
 };
 
 // The results for one model in one file.

@@ -80,14 +80,20 @@ std::vector<double> mean_list(const std::vector<const std::vector<double>*>& lis
 Outliers join_outliers(const Members& members, Outliers RunData::*which) {
   Outliers joined = members.front()->*which;
   std::vector<const std::vector<double>*> layers;
+  bool on_other_texts = false;
   for (const RunData* member : members) {
     const Outliers& outliers = member->*which;
     layers.push_back(&outliers.kurtosis_per_layer);
     if (outliers.largest.value > joined.largest.value) joined.largest = outliers.largest;
-    if (outliers.at.phrase() != joined.at.phrase()) joined.at.text = "texts that differ";
+    on_other_texts = on_other_texts || outliers.at.phrase() != joined.at.phrase();
   }
   joined.kurtosis = mean_of(members, [&](const RunData& run) { return (run.*which).kurtosis; });
   joined.kurtosis_per_layer = mean_list(layers);
+  if (on_other_texts) {
+    joined.kurtosis = joined.largest.value = kNan;
+    joined.kurtosis_per_layer.clear();
+    joined.at = {};
+  }
   return joined;
 }
 
@@ -164,6 +170,7 @@ std::vector<EvalResult> join_evaluations(const Members& members) {
     mean.perplexity = mean.average = 0;
     for (const EvalResult* result : results) {
       mean.perplexity += result->perplexity / static_cast<double>(results.size());
+      mean.of_seeds.push_back(result->perplexity);
       mean.average += result->average / static_cast<double>(results.size());
     }
     for (TaskResult& task : mean.tasks) task = join_task(task, results);
@@ -220,7 +227,12 @@ ReportedCost join_cost(const Members& members) {
   using Site = ReportedCost::Site;
   cost.bases =
       join_items<Basis>(members, &ReportedCost::bases, {&Basis::kurtosis, &Basis::divergence});
-  cost.sites = join_items<Site>(members, &ReportedCost::sites, {&Site::only, &Site::without});
+  const bool same_sites = std::all_of(members.begin(), members.end(), [&](const RunData* member) {
+    return member->cost.sites_at.phrase() == cost.sites_at.phrase();
+  });
+  cost.sites = !same_sites
+                   ? std::vector<Site>{}
+                   : join_items<Site>(members, &ReportedCost::sites, {&Site::only, &Site::without});
   return cost;
 }
 

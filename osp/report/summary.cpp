@@ -275,7 +275,9 @@ std::vector<std::string> summary_cells(const std::string& label,
       together ? seeds_cell(rows, &SummaryRow::four, fixed(2)) : "–",
       gap.empty() ? seeds_cell(rows, &SummaryRow::damage, damage) : "– (" + gap + ")"};
   if (!taxed) return cells;
-  cells.push_back(seeds_cell(rows, &SummaryRow::hadamard, damage));
+  // Of seeds that were measured alike; otherwise the joined cost has no numbers.
+  cells.push_back(
+      std::isfinite(cost.own_added_nats) ? seeds_cell(rows, &SummaryRow::hadamard, damage) : "–");
   cells.push_back(rows.size() == 1 ? rows.front().tax : tax_cell(cost));
   return cells;
 }

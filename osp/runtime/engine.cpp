@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "osp/base/error.h"
 #include "osp/base/interrupt.h"
@@ -60,14 +61,18 @@ KvShape Engine::kv_shape() const {
 void Engine::rotate_up_to(int64_t positions) {
   if (positions <= rotated_) return;
   const ModelConfig& config = model_->config;
-  rotated_ = std::min(config.context, std::max({positions, 2 * rotated_, kFewestRotated}));
+  const int64_t count =
+      std::min(config.context, std::max({positions, 2 * rotated_, kFewestRotated}));
   const RopeTables tables =
-      make_rope_tables(rotated_, config.rotary_size, config.rope_theta, config.rope_scaling);
+      make_rope_tables(count, config.rotary_size, config.rope_theta, config.rope_scaling);
   const auto copy = [](const at::Tensor& x) {
     return std::vector<float>(x.const_data_ptr<float>(), x.const_data_ptr<float>() + x.numel());
   };
-  cos_ = copy(tables.cos);
-  sin_ = copy(tables.sin);
+  std::vector<float> cos = copy(tables.cos), sin = copy(tables.sin);
+  // From here on nothing fails: a table is never shorter than rotated_ says.
+  cos_ = std::move(cos);
+  sin_ = std::move(sin);
+  rotated_ = count;
 }
 
 std::span<const float> Engine::read(std::span<const EngineRun> runs) {

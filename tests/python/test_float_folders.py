@@ -276,6 +276,7 @@ def test_eval_with_bits_measures_what_the_folder_of_rtn_does(bits, quantize, sou
 
 
 REFUSED = [
+    (["--bits", "mxfp4-16-16", "--method", "awq", "--weight-scales", "mse"], "awq clips the weights itself"),
     (["--bits", "nvfp4-16-16", "--group", 32], "a scale of nvfp4 belongs to 16 columns"),
     (["--bits", "fp8-16-16", "--group", 32], "one scale per output channel"),
     (["--bits", "mxfp4-16-16", "--asymmetric"], "have no zero point"),

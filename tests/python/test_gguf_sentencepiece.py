@@ -160,6 +160,13 @@ REFUSED = {
     "words are cut": (lambda t, m: t.update(metaspace("always", split=True)), "the pre-tokenizer"),
     "spaces stay": (lambda t, m: t.update(normalizer=None), "no U+2581"),
     "another normalizer": (lambda t, m: t["normalizer"]["normalizers"].append({"type": "NFKC"}), "NFKC"),
+    "a prefix twice": (
+        lambda t, m: t.update(
+            pre_tokenizer=metaspace("never")["pre_tokenizer"], normalizer={"type": "Prepend", "prepend": MARK}
+        ),
+        "the pre-tokenizer",
+    ),
+    "a very long token": (lambda t, m: m["vocab"].update({"a" * 600: 290}), "a token of 600 bytes"),
     "whole words": (lambda t, m: m.update(ignore_merges=True), "ignore_merges"),
 }
 

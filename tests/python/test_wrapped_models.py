@@ -137,6 +137,45 @@ def test_what_is_written_is_the_text_model_alone(source, run_program, tmp_path, 
 
 
 @pytest.mark.parametrize("source", ["Mistral3"], indirect=True)
+def test_ids_and_the_head_follow_the_text_model(source, logits, run_program, tmp_path):  # noqa: F811
+    """transformers 5 writes the ids in text_config alone, and a default about the head beside it."""
+    model, folder = source
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("eos_token_id", "bos_token_id", "pad_token_id"):
+        config.pop(key, None)
+    text = config["text_config"] | {"eos_token_id": 2, "bos_token_id": 1, "pad_token_id": 5}
+    text["tie_word_embeddings"] = False
+    config |= {"text_config": text, "tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    # With a head of its own the model is not tied, whatever the default says; without one it is.
+    weights = load_file(folder / "model.safetensors")
+    table = next(x for name, x in weights.items() if name.endswith("embed_tokens.weight"))
+    head = next((name for name in weights if name.endswith("lm_head.weight")), None)
+    for with_head in (True, False):
+        changed = {name: x for name, x in weights.items() if name != head}
+        if with_head:
+            changed["lm_head.weight"] = torch.roll(table, 7, 0).clone()
+        save_file(changed, folder / "model.safetensors", {"format": "pt"})
+        model.lm_head.weight = torch.nn.Parameter(changed["lm_head.weight"] if with_head else table)
+        assert_logits_equal(logits(folder, TOKENS), model, TOKENS)
+    run_program(["osp", "export", folder, "--format", "hf", "--out", tmp_path / "hf"])
+    written = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert [written[f"{key}_token_id"] for key in ("eos", "bos", "pad")] == [2, 1, 5]
+
+
+@pytest.mark.parametrize("source", ["Gemma3"], indirect=True)
+def test_a_tensor_under_two_names_is_refused(source, run_program):
+    _, folder = source
+    weights = load_file(folder / "model.safetensors")
+    for name in ("model.language_model.norm.weight", "language_model.model.norm.weight"):
+        weights[name] = torch.ones(64)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    result = run_program(["osp", "generate", folder, "--prompt", "a"], check=False)
+    assert result.returncode == 3 and "stands under two names" in result.stderr
+
+
+@pytest.mark.parametrize("source", ["Mistral3"], indirect=True)
 def test_other_text_models_and_damaged_configurations_are_refused(source, run_program):
     _, folder = source
     config = json.loads((folder / "config.json").read_text())
