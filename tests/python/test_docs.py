@@ -396,3 +396,22 @@ def test_the_rows_of_the_evidence_are_those_of_its_file(repo_root):
     ]
     assert len(rows) > 10 and all(row["command"].startswith("osp ") for row in measured)
     assert [row for row in rows if row not in printed] == []
+
+
+def test_the_worked_example_of_a_family_is_the_source(repo_root):
+    """The code that docs/extending.md quotes for SmolLM3, but for its comments."""
+    text = (repo_root / "docs" / "extending.md").read_text()
+
+    def lines(code):
+        without = (re.sub(r" *//.*", "", line).strip() for line in code.splitlines())
+        return [line for line in without if line]
+
+    function = r"void smollm3\(.*?\n *\}\n"
+    quoted = re.search(function, text, re.S)[0]
+    source = re.search(function, (repo_root / "osp/model/family_keys.cpp").read_text(), re.S)[0]
+    assert lines(quoted) == lines(source) and len(lines(quoted)) > 10
+    for file, row in (
+        ("hf_family.cpp", '{"SmolLM3ForCausalLM", "smollm3", smollm3, {}, rotary},'),
+        ("gguf_names.cpp", '{"smollm3", "SmolLM3ForCausalLM", true},'),
+    ):
+        assert row in text and row in (repo_root / "osp/model" / file).read_text()
