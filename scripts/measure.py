@@ -330,9 +330,11 @@ FLOAT_METHODS = [
 def float_methods(options: argparse.Namespace) -> dict:
     """What the methods leave of the loss in four-bit floating point: divergence from the model at 16 bits."""
     demo = ROOT / "runs" / "demo"
-    models = {name: (demo / name / "model", demo / "tokens") for name in ("adam-1", "osp-1")}
+    label = {"adam": "Adam", "osp": "OSP"}
+    models = {f"{label[name]}, demo": (demo / f"{name}-1" / "model", demo / "tokens") for name in label}
     for folder in sorted((ROOT / "runs" / "race" / "tiny-100000").glob("*/model")):
-        models[f"{folder.parent.name}, 100,000 steps"] = (folder, demo / "tokens")
+        optimizer, _, seed = folder.parent.name.split("-")
+        models[f"{label[optimizer]}, 100,000 steps, {seed}"] = (folder, demo / "tokens")
     if options.calibration:
         models["SmolLM2-135M"] = (smollm2_file(), options.calibration)
     rows, machine = [], {}
