@@ -392,18 +392,19 @@ print(json.dumps({"seconds": 50.0, "peak_memory_bytes": 1, "shape": [len(given),
     result = json.loads(run_program([*arguments, "--json"]).stdout)
     compared = result["comparisons"]
     # Never our bf16 beside the peer's fp32.
-    assert [(one["precision"], one["peer"]["dtype"]) for one in compared] == [
-        ("fp32", "float32"),
-        ("bf16", "bfloat16"),
+    assert [(one["precision"], {peer["dtype"] for peer in one["peers"]}) for one in compared] == [
+        ("fp32", {"float32"}),
+        ("bf16", {"bfloat16"}),
     ]
     for one in compared:
-        assert [run["windows"] for run in one["runs"]] == [2, 4, 8]
+        assert [run["windows"] for run in one["runs"]] == [2, 4, 8, 8, 8] and len(one["peers"]) == 3
         assert all(len(run["block_seconds"]) == 2 and run["peak_memory_bytes"] > 1e6 for run in one["runs"])
-        assert one["peer"]["shape"] == [8, 32]
-        assert math.isclose(one["ratio"], 50.0 / one["runs"][2]["seconds"])
+        assert all(peer["shape"] == [8, 32] for peer in one["peers"])
+        ratios = [50.0 / run["seconds"] for run in one["runs"][2:]]
+        assert one["ratios"] == pytest.approx(ratios) and math.isclose(one["ratio"], sorted(ratios)[1])
     # The first window begins where the reference's does: randint(0, n - 33) after seed(0), here of 4,000
     # characters.
     start = Random(0).randint(0, 4000 - 33)
-    assert compared[0]["peer"]["first"] == [ord(c) - 33 for c in text.read_text()[start : start + 32]]
+    assert compared[0]["peers"][0]["first"] == [ord(c) - 33 for c in text.read_text()[start : start + 32]]
     table = run_program([*arguments, "--calibration-type", "fp32"]).stdout
     assert "in fp32: 50.0 s" in table and "bf16" not in table
