@@ -87,7 +87,7 @@ std::string pre_tokenizer_name(const Json& json, const std::string& where,
   }
   const Json pre = json.contains("pre_tokenizer") ? json.at("pre_tokenizer") : Json();
   const bool whole_words = model.value("ignore_merges", false);
-  const std::string name(gguf_pre_tokenizer_name(pre, whole_words));
+  std::string name(gguf_pre_tokenizer_name(pre, whole_words));
   if (name.empty()) {
     const bool known = !gguf_pre_tokenizer_name(pre, !whole_words).empty();
     no_gguf_equivalent(where, !known ? "the pre-tokenizer " + shown(pre)

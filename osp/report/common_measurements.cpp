@@ -51,6 +51,7 @@ std::string note(const std::string& what, const std::vector<RunData>& runs,
   if (groups.empty()) return "";
   if (groups.size() == 1) return fmt::format("{}: on {}.", what, groups.front().first);
   std::vector<std::string> parts;
+  parts.reserve(groups.size());
   for (const auto& [on, labels] : groups) {
     parts.push_back(fmt::format("of {} on {}", fmt::join(labels, ", "), on));
   }

@@ -1,5 +1,7 @@
 #include "osp/report/cost_charts.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
