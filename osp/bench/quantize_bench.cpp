@@ -138,8 +138,7 @@ std::string quantize_bench_table(const std::vector<QuantizeComparison>& comparis
     const PeerRatios ratios = ratios_to_peer(compared);
     table += fmt::format(
         "GPTQModel {} in {}: {:.1f} s, peak {}; osp is {:.2f} times as fast (median of {} pairs) "
-        "at "
-        "{:.2f} of its memory and {:.2f} of its CPU time\n",
+        "at {:.2f} of its memory and {:.2f} of its CPU time\n",
         peer["versions"]["gptqmodel"].get<std::string>(), compared.precision,
         peer["seconds"].get<double>(), format_bytes(peer["peak_memory_bytes"].get<double>()),
         median(ratios.speed), ratios.speed.size(), median(ratios.memory), median(ratios.cpu));

@@ -157,6 +157,22 @@ bool add_once(const std::string& text, std::vector<std::string>& list) {
   return true;
 }
 
+size_t index_in(const std::string& text, std::vector<std::string>& list) {
+  add_once(text, list);
+  return static_cast<size_t>(std::find(list.begin(), list.end(), text) - list.begin());
+}
+
+Json marks_trace(const std::string& label, const Json& x, const std::vector<double>& y,
+                 const std::string& hover, size_t run, size_t choice) {
+  return {{"type", "scatter"},
+          {"mode", "markers"},
+          {"name", escape_html(label)},
+          {"x", x},
+          {"y", to_json_array(y)},
+          {"hovertemplate", hover},
+          {"meta", {{"run", run}, {"role", "marks"}, {"choice", choice}}}};
+}
+
 void set_shared(std::string& cell, const std::string& value) {
   if (cell == "–") {
     cell = value;

@@ -44,6 +44,14 @@ std::vector<size_t> spread_indices(size_t size, size_t count);
 // Appends `text` unless the list has it; true if it was appended.
 bool add_once(const std::string& text, std::vector<std::string>& list);
 
+// The index of a text in a list, to which it is appended unless the list has it.
+size_t index_in(const std::string& text, std::vector<std::string>& list);
+
+// Marks of a run at x (categories or numbers), shown at one choice of the chart; the label is
+// escaped for HTML.
+Json marks_trace(const std::string& label, const Json& x, const std::vector<double>& y,
+                 const std::string& hover, size_t run, size_t choice);
+
 // Adds to a cell that all models share: their one value, or every value that one of them has ("300;
 // 1,319"). "–" is none.
 void set_shared(std::string& cell, const std::string& value);

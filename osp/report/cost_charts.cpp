@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -20,10 +19,7 @@ std::string nats(double value) {
 
 // One measurement at a time: each text, with its bits, is a choice of the chart.
 size_t choice_of(const Measurement& at, const std::string& bits, Chart& chart) {
-  const std::string name = fmt::format("on {}, at {}", at.phrase(), bits);
-  add_once(name, chart.choices);
-  return static_cast<size_t>(std::find(chart.choices.begin(), chart.choices.end(), name) -
-                             chart.choices.begin());
+  return index_in(fmt::format("on {}, at {}", at.phrase(), bits), chart.choices);
 }
 
 // A choice of one is none.
@@ -95,17 +91,9 @@ Chart site_chart(const std::vector<RunData>& runs) {
     }
     chart.table.header.push_back(runs[r].label + ", only this");
     chart.table.header.push_back(runs[r].label + ", all but this");
+    const size_t choice = choice_of(runs[r].cost.sites_at, runs[r].cost.bits, chart);
     chart.traces.push_back(
-        {{"type", "scatter"},
-         {"mode", "markers"},
-         {"name", escape_html(runs[r].label)},
-         {"x", escaped_list(names)},
-         {"y", to_json_array(values)},
-         {"hovertemplate", "%{y:.4f}"},
-         {"meta",
-          {{"run", r},
-           {"role", "marks"},
-           {"choice", choice_of(runs[r].cost.sites_at, runs[r].cost.bits, chart)}}}});
+        marks_trace(runs[r].label, escaped_list(names), values, "%{y:.4f}", r, choice));
   }
   for (const std::string& name : sites) {
     std::vector<std::string> row = {plain_name(name)};
@@ -149,17 +137,10 @@ Chart basis_chart(const std::vector<RunData>& runs) {
     }
     chart.table.header.push_back(runs[r].label + ", kurtosis");
     chart.table.header.push_back(runs[r].label + ", divergence");
-    chart.traces.push_back({{"type", "scatter"},
-                            {"mode", "markers"},
-                            {"name", escape_html(runs[r].label)},
-                            {"x", to_json_array(x)},
-                            {"y", to_json_array(y)},
-                            {"text", escaped_list(texts)},
-                            {"hovertemplate", "%{text}: %{y:.4f}"},
-                            {"meta",
-                             {{"run", r},
-                              {"role", "marks"},
-                              {"choice", choice_of(runs[r].cost.at, runs[r].cost.bits, chart)}}}});
+    const size_t choice = choice_of(runs[r].cost.at, runs[r].cost.bits, chart);
+    chart.traces.push_back(
+        marks_trace(runs[r].label, to_json_array(x), y, "%{text}: %{y:.4f}", r, choice));
+    chart.traces.back()["text"] = escaped_list(texts);
   }
   for (const std::string& name : names) {
     std::vector<std::string> row = {name};

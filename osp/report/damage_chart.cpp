@@ -81,13 +81,7 @@ Json damage_trace(const std::string& name, size_t run, size_t choice,
     ways.push_back(damage->way);
     values.push_back(damage->percent());
   }
-  return {{"type", "scatter"},
-          {"mode", "markers"},
-          {"name", escape_html(name)},
-          {"x", escaped_list(ways)},
-          {"y", to_json_array(values)},
-          {"hovertemplate", "%{y:.3g} %"},
-          {"meta", {{"run", run}, {"role", "marks"}, {"choice", choice}}}};
+  return marks_trace(name, escaped_list(ways), values, "%{y:.3g} %", run, choice);
 }
 
 }  // namespace

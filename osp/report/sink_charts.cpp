@@ -139,9 +139,7 @@ Chart logit_chart(const std::vector<RunData>& runs, size_t max_bins) {
   for (size_t r = 0; r < runs.size(); ++r) {
     for (const LogitHistograms& block : runs[r].sinks.logits) {
       const std::string name = fmt::format("block {}", block.layer + 1);
-      add_once(name, chart.choices);
-      const auto choice = static_cast<size_t>(
-          std::find(chart.choices.begin(), chart.choices.end(), name) - chart.choices.begin());
+      const size_t choice = index_in(name, chart.choices);
       const auto add = [&](const ReportedHistogram& histogram, const char* towards,
                            const char* role) {
         const std::string label = runs[r].label + ": " + towards;
