@@ -1,6 +1,7 @@
-"""Parameter groups of Muon: their options, their checks, the state of their parameters, and the scale."""
+"""Parameter groups of Muon: options, checks, what a step needs of a parameter, its state, the scale."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -34,6 +35,17 @@ OPTIONS = (
     "fused",
     *REFUSED,
 )
+
+
+@dataclass
+class Task:
+    """A parameter with a gradient, and what its step needs."""
+
+    parameter: Tensor
+    gradient: Tensor  # this rank's piece
+    name: str
+    group: dict
+    state: dict
 
 
 def hash_of(name: str, shape: tuple) -> int:
@@ -80,7 +92,7 @@ def check_group(group: dict, index: int) -> None:
         refuse(name, group.get(name))
     lr = group["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError(f"{where}: lr has {lr.numel()} elements; one is needed")
+        raise ValueError(f"{where}: Tensor lr must be 1-element, not of {lr.numel()} elements")
     for name in ("lr", "weight_decay", "momentum", "eps", "adam_eps"):
         if not float(group[name]) >= 0:
             raise ValueError(f"{where}: {name} = {group[name]}; 0 or more is needed")

@@ -13,18 +13,18 @@ arXiv 2506.19697).
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
-from torch.optim.adamw import adamw
 from torch.optim.optimizer import Optimizer
 
 from osp.optim import sharing
+from osp.optim.adamw import step_adamw
 from osp.optim.groups import (
     REFUSED,
+    Task,
     check_group,
     checked_state,
     from_torch_muon,
@@ -41,17 +41,6 @@ from osp.optim.newton_schulz import iterate, normalised, squared_norms
 
 # The largest number of a gradient: its square must fit into fp32, as the limit of the program does.
 LARGEST_GRADIENT = 1e18
-
-
-@dataclass
-class Task:
-    """A parameter with a gradient, and what its step needs."""
-
-    parameter: Tensor
-    gradient: Tensor  # this rank's piece
-    name: str
-    group: dict
-    state: dict
 
 
 class Muon(Optimizer):
@@ -163,7 +152,7 @@ class Muon(Optimizer):
             elif task.group["optimizer"] == "gain":
                 _step_gain(task)
         self._step_matrices(matrices)
-        _step_adamw([task for task in tasks if task.group["optimizer"] == "adamw"])
+        step_adamw([task for task in tasks if task.group["optimizer"] == "adamw"])
         return loss
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -187,7 +176,9 @@ class Muon(Optimizer):
             parameters = [p for group in self.param_groups for p in group["params"]]
             for key, parameter in zip(keys, parameters, strict=True):
                 for name, value in loaded["state"].get(key, {}).items():
-                    if isinstance(value, Tensor) and name != "step":
+                    if name == "step":  # a plain number in the checkpoints of others
+                        self.state[parameter][name] = torch.as_tensor(value, dtype=torch.float32).clone()
+                    elif isinstance(value, Tensor):
                         kept = value.to(device=parameter.device, dtype=state_type(parameter))
                         self.state[parameter][name] = kept
 
@@ -432,52 +423,3 @@ def _step_gain(task: Task) -> None:
         dist.all_reduce(square, group=group)
     length = task.parameter.numel()
     _move(task, update / (square.sqrt() + 1e-8).to(update.dtype), 0.2 * math.sqrt(length))
-
-
-def _step_adamw(tasks: list[Task]) -> None:
-    parts: dict[tuple, list[Task]] = {}
-    for task in tasks:
-        if task.gradient.numel() == 0:
-            task.state["step"] += 1
-            continue
-        parts.setdefault((id(task.group), _may_be_fused(task)), []).append(task)
-    for (_, fused), members in parts.items():
-        group = members[0].group
-        own = [sharing.local(task.parameter) for task in members]
-        weights = [weight.to(state_type(weight)) for weight in own]
-        adamw(
-            weights,
-            [task.gradient.to(weight.dtype) for task, weight in zip(members, weights, strict=True)],
-            [sharing.local(task.state["exp_avg"]) for task in members],
-            [sharing.local(task.state["exp_avg_sq"]) for task in members],
-            [],
-            [task.state["step"] for task in members],
-            foreach=False,
-            fused=fused,
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=float(group["lr"]),
-            weight_decay=float(group["weight_decay"]),
-            eps=group["adam_eps"],
-            maximize=False,
-        )
-        for old, new in zip(own, weights, strict=True):
-            if old.data_ptr() != new.data_ptr():
-                old.copy_(new)
-
-
-def _may_be_fused(task: Task) -> bool:
-    """Whether the CPU's fused kernel, which reads memory in its order, finds equal elements at equal places.
-
-    Moments are dense, so a weight of their strides is dense too.
-    """
-    weight = sharing.local(task.parameter)
-    if weight.device.type != "cpu":
-        return False
-    pieces = (task.gradient, sharing.local(task.state["exp_avg"]), sharing.local(task.state["exp_avg_sq"]))
-    return all(_layout(piece) == _layout(weight) for piece in pieces)
-
-
-def _layout(tensor: Tensor) -> list[int]:
-    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]

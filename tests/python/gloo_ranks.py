@@ -1,6 +1,9 @@
-"""Functions that two Gloo ranks run, as a program: two_ranks.py FUNCTION RANK PORT-FILE OUT."""
+"""Functions that Gloo ranks run, and how they are started: gloo_ranks.py FUNCTION RANK RANKS STORE OUT."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import osp.nn
 import torch
@@ -116,15 +119,36 @@ def different_weights():
     raise AssertionError("ranks of different weights shared their work")
 
 
-def main():
-    name, rank, file, out = sys.argv[1:]
+def start(program, name, folder, ranks=2):
+    """What the function `name` of the file `program` returns on each of so many ranks."""
+    path = os.pathsep.join([os.path.dirname(osp.__path__[0]), os.path.dirname(__file__)])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    out = Path(folder) / f"{name}-{ranks}"
+    words = [str(ranks), f"{out}.store", str(out)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, program, name, str(rank), *words],
+            env=environment,
+            cwd=folder,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    errors = [rank.communicate(timeout=300)[1] for rank in running]
+    assert [rank.returncode for rank in running] == [0] * ranks, "\n".join(errors)
+    return [torch.load(f"{out}.{rank}") for rank in range(ranks)]
+
+
+def main(functions):
+    name, rank, ranks, store, out = sys.argv[1:]
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=int(rank), world_size=2)
-    result = globals()[name]()
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=int(ranks))
+    result = functions[name]()
     torch.save(result, f"{out}.{rank}")
     dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    main(globals())
