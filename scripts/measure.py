@@ -10,10 +10,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from measure_causes import causes
 from measuring import ROOT, commit, smollm2_file
 
 MEASURED = ROOT / "docs" / "measured"
-OSP = "build/release/osp"
+OSP = os.environ.get("OSP", "build/release/osp")  # a copy can be measured while the project is rebuilt
 
 
 def run(*words: object, environment: dict | None = None) -> str:
@@ -374,6 +375,10 @@ MEASUREMENTS: dict[str, tuple[str, Callable]] = {
         "methods in MXFP4 and NVFP4 on these, the race's and, with --calibration, SmolLM2",
         float_methods,
     ),
+    "causes": (
+        "what 4 bits cost, by cause: the demo's models and SmolLM2, or the files of --witness",
+        lambda options: causes(options, run_json, OSP),
+    ),
     "memory": ("the memory that a dry run estimates beside the peak of twelve runs", planned_memory),
     "watching": ("what watching outliers costs during training", watching),
     "eval": ("benchmarks of SmolLM2 beside lm-eval on transformers", benchmarks),
@@ -391,6 +396,7 @@ def main() -> None:
     parser.add_argument("--benchmarks", metavar="FOLDER")
     parser.add_argument("--gptqmodel", metavar="PYTHON")
     parser.add_argument("--calibration", metavar="PATH")
+    parser.add_argument("--witness", metavar="NAME=FILE", action="append")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if options.list:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures what the documents say about speed, on this machine, and writes docs/measured/NAME.json.
 # Usage: scripts/measure.sh [--list] [--peers PYTHON] [--ik PYTHON] [--onnxruntime PYTHON]
-#                           [--benchmarks FOLDER] [--gptqmodel PYTHON --calibration PATH] [NAME…]
+#                           [--benchmarks FOLDER] [--gptqmodel PYTHON --calibration PATH]
+#                           [--witness NAME=FILE]… [NAME…]
 #   NAME…           these measurements alone (--list names them); without one all of them, some hours
 #   --peers PYTHON  interpreter of the environment with llama.cpp and OpenVINO (bench/peers/run_peer.py
 #                   says how to make it), for engine; without any peer osp's engine is timed alone
@@ -11,6 +12,8 @@
 #   --gptqmodel PYTHON      that of the environment with GPTQModel (bench/peers/gptqmodel_peer.py says how to
 #                           make it); without it quantize is left out
 #   --calibration PATH      text for GPTQ's calibration windows
+#   --witness NAME=FILE     for causes, and as often as you like: a model that other people trained; models
+#                           measured before keep their numbers
 #   --list          print the names and what they measure
 # Afterwards scripts/measured_tables.py writes the tables of README.md and docs/ anew from these files. The
 # machine should have nothing else to do: its load is kept in each file.

@@ -19,8 +19,7 @@ import textwrap
 import tomllib
 from pathlib import Path
 
-import demo_table
-import race
+import measured_evidence
 from measuring import table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -362,54 +361,6 @@ def equality_texts() -> str:
     return table(header, rows, left={0, 5}) + "\n\n" + equality_line(one, tasks)
 
 
-# ---- the demo and the races ----------------------------------------------------------------------
-
-
-def demo_runs() -> dict[str, list[dict]]:
-    return json.loads((ROOT / "docs" / "evidence-demo.json").read_text())["runs"]
-
-
-def demo() -> str:
-    """README's table: means over the seeds."""
-    return demo_table.arms_table(demo_runs())
-
-
-def demo_seeds() -> str:
-    runs = demo_runs()
-    rows = []
-    for i, (adam, osp) in enumerate(zip(runs["adam"], runs["osp"], strict=True)):
-        for label, row in (("Adam", adam), ("OSP", osp)):
-            ratio = f"{adam['added nats'] / osp['added nats']:.2f}" if row is adam else ""
-            cells = [f"{row['added nats']:.4f}", ratio, f"{row['outlier tax']:.4f}"]
-            cells += [f"{100 * row[key]:.1f} %" for key in ("share", "share of readers")]
-            rows.append([label, str(i + 1), *(cell.replace("-", "−") for cell in cells)])
-    header = ["", "seed", "loss added at 4-4-4", "R", "tax, nats", "share", "share of readers"]
-    return table(header, rows)
-
-
-def race_rows(stages: list[str], which: str) -> str:
-    """Rows of docs/evidence.jsonl: "all" of these stages, those of rates with several "seeds", or those of
-    the "best" rates, by the loss of the first seed."""
-    lines = (ROOT / "docs" / "evidence.jsonl").read_text().splitlines()
-    found = [row for row in map(json.loads, lines) if row["stage"] in stages]
-
-    def arm(row: dict) -> tuple:
-        return row["stage"], row["optimizer"]
-
-    def wanted(row: dict) -> bool:
-        same = [other for other in found if arm(other) == arm(row)]
-        if which == "seeds":
-            return sum(other["rate"] == row["rate"] for other in same) > 1
-        first = min((other for other in same if other["seed"] == 1), key=lambda other: other["loss"])
-        return which == "all" or row["rate"] == first["rate"]
-
-    def order(row: dict) -> tuple:
-        return stages.index(row["stage"]), row["optimizer"], row["rate"], row["seed"]
-
-    rows = [race.table_row(row) for row in sorted(filter(wanted, found), key=order)]
-    return "\n".join([table(race.COLUMNS, [], left=2), *rows])
-
-
 # ---- numbers that a document stated --------------------------------------------------------------
 
 
@@ -448,12 +399,7 @@ TABLES = {
     "watching": watching,
     "equality": equality,
     "equality-texts": equality_texts,
-    "demo": demo,
-    "demo-seeds": demo_seeds,
-    "race-2000": lambda: race_rows(["tiny-2000", "tiny-2000-decay"], "best"),
-    "race-10000": lambda: race_rows(["tiny-10000"], "seeds"),
-    "race-50000": lambda: race_rows(["tiny-50000"], "all"),
-    "race-100000": lambda: race_rows(["tiny-100000"], "all"),
+    **measured_evidence.TABLES,
 }
 
 

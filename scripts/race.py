@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the races of docs/evidence.md one after the other, and prints their table.
+"""Runs the races of docs/evidence-rows.md one after the other, and prints their table.
 
     scripts/race.py [--jobs N] [--stage NAME] [--out FOLDER] [--table | --export FILE | --dry-run]
 
@@ -234,7 +234,7 @@ COLUMNS += ["KL, rotated", "tax", "share", "share of readers"]
 
 
 def table_row(row: dict) -> str:
-    """A measured run as a line of the table in docs/evidence.md."""
+    """A measured run as a line of the tables in docs/evidence-rows.md."""
     readers = f"{100 * row['readers']['share']:.1f} %" if "readers" in row else "–"
     return (
         f"| {row['stage']} | {row['optimizer']} | {row['rate']:g} | {row['seed']} | {row['loss']:.3f}"
