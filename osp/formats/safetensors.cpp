@@ -16,6 +16,7 @@
 #include "osp/base/error.h"
 #include "osp/base/json.h"
 #include "osp/base/json_text.h"
+#include "osp/formats/safetensors_layout.h"
 
 namespace osp {
 namespace {
@@ -210,15 +211,15 @@ std::string encode_header(const std::vector<TensorEntry>& tensors,
     OSP_CHECK(names.insert(tensor.name).second, "tensor name \"{}\" is taken", tensor.name);
     const auto bits = static_cast<uint64_t>(safetensors_dtype_bits(tensor.dtype));
     OSP_CHECK(bits > 0, "tensor \"{}\": unknown dtype {}", tensor.name, tensor.dtype);
-    OSP_CHECK(num_bytes(tensor.shape, bits) == tensor.data.size(),
-              "tensor \"{}\": shape {} of {} does not take {} bytes", tensor.name,
-              shape_text(tensor.shape), tensor.dtype, tensor.data.size());
+    const std::optional<uint64_t> size = num_bytes(tensor.shape, bits);
+    OSP_CHECK(size, "tensor \"{}\": shape {} of {} has no size in whole bytes", tensor.name,
+              shape_text(tensor.shape), tensor.dtype);
     Json fields = Json::object();
     fields["dtype"] = tensor.dtype;
     fields["shape"] = tensor.shape;
-    fields["data_offsets"] = {offset, offset + tensor.data.size()};
+    fields["data_offsets"] = {offset, offset + *size};
     header += (names.size() == 2 ? "" : ",") + Json(tensor.name).dump() + ":" + fields.dump();
-    offset += tensor.data.size();
+    offset += *size;
   }
   header += "}";
   const size_t begin = (kLengthBytes + header.size() + alignment - 1) / alignment * alignment;
@@ -278,17 +279,40 @@ const TensorView& SafetensorsFile::at(const std::string& name) const {
   return found->second;
 }
 
-void write_safetensors(const std::string& path, const std::vector<TensorEntry>& tensors,
-                       const std::map<std::string, std::string>& metadata, size_t alignment) {
+SafetensorsLayout safetensors_layout(const std::string& path,
+                                     const std::vector<TensorEntry>& tensors,
+                                     const std::map<std::string, std::string>& metadata,
+                                     size_t alignment) {
   const std::string header = encode_header(tensors, metadata, alignment);
   if (header.size() > kMaxHeaderBytes) {
     fail(ErrorCode::unsupported, "{}: {} tensors need a header of {} bytes, the limit is {}", path,
          tensors.size(), header.size(), kMaxHeaderBytes);
   }
   const uint64_t length = header.size();
+  SafetensorsLayout layout;
+  layout.head.assign(reinterpret_cast<const char*>(&length), sizeof(length));
+  layout.head += header;
+  layout.file_bytes = layout.head.size();
+  for (const TensorEntry& tensor : tensors) {
+    layout.offsets.push_back(layout.file_bytes);
+    const auto bits = static_cast<uint64_t>(safetensors_dtype_bits(tensor.dtype));
+    layout.file_bytes += *num_bytes(tensor.shape, bits);
+  }
+  return layout;
+}
+
+void write_safetensors(const std::string& path, const std::vector<TensorEntry>& tensors,
+                       const std::map<std::string, std::string>& metadata, size_t alignment) {
+  const SafetensorsLayout layout = safetensors_layout(path, tensors, metadata, alignment);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const TensorEntry& tensor = tensors[i];
+    const uint64_t end = i + 1 < tensors.size() ? layout.offsets[i + 1] : layout.file_bytes;
+    OSP_CHECK(end - layout.offsets[i] == tensor.data.size(),
+              "tensor \"{}\": shape {} of {} does not take {} bytes", tensor.name,
+              shape_text(tensor.shape), tensor.dtype, tensor.data.size());
+  }
   FileWriter file(path);
-  file.write(&length, sizeof(length));
-  file.write(header.data(), header.size());
+  file.write(layout.head.data(), layout.head.size());
   for (const TensorEntry& tensor : tensors) file.write(tensor.data.data(), tensor.data.size());
   file.close();
 }

@@ -19,6 +19,7 @@
 #include "osp/model/gguf_model.h"
 #include "osp/model/hf_family.h"
 #include "osp/model/joined_experts.h"
+#include "osp/model/model_description.h"
 #include "osp/model/packed_experts.h"
 #include "osp/model/packed_torchao.h"
 #include "osp/model/packed_weights.h"
@@ -386,11 +387,7 @@ void save_model_dir(const ParameterStore& store, const std::string& path,
   const at::ScalarType type = options.bf16 ? at::kBFloat16 : at::kFloat;
   std::vector<at::Tensor> held;  // keeps converted tensors alive until they are written
   std::vector<TensorEntry> entries;
-  // Names as in the family that config.json will name.
-  ModelConfig written = store.config;
-  if (architecture_name(written) == "OspForCausalLM") written.family = "";
-  for (const StoredTensor& stored :
-       stored_tensors(written, store.specs, written_experts(written))) {
+  for (const StoredTensor& stored : written_tensors(store)) {
     held.push_back(gather_stored(stored, store).to(at::kCPU, type).contiguous());
     const at::Tensor& tensor = held.back();
     entries.push_back({stored.name,
@@ -398,23 +395,35 @@ void save_model_dir(const ParameterStore& store, const std::string& path,
                        stored.shape,
                        {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}});
   }
-  write_safetensors(path + "/" + kWeightsFile, entries, {{"format", "pt"}});
+  write_safetensors(path + "/" + kWeightsFile, entries, written_metadata());
+  save_model_description(store.config, path, tokenizer_json, options);
+}
 
+std::vector<StoredTensor> written_tensors(const ParameterStore& store) {
+  ModelConfig written = store.config;
+  if (architecture_name(written) == "OspForCausalLM") written.family = "";
+  return stored_tensors(written, store.specs, written_experts(written));
+}
+
+std::map<std::string, std::string> written_metadata() { return {{"format", "pt"}}; }
+
+void save_model_description(const ModelConfig& model, const std::string& path,
+                            const std::string& tokenizer_json, const SaveOptions& options) {
   // Write the tokenizer and what transformers wants beside it.
   std::vector<int64_t> end_tokens = options.end_tokens;
   if (!tokenizer_json.empty()) {
     const int32_t end =
         Tokenizer::from_json(tokenizer_json, path + "/tokenizer.json").end_of_document();
     if (end_tokens.empty() && end >= 0) end_tokens.push_back(end);
-    if (is_plain_llama(store.config)) {
-      save_tokenizer_files(path, tokenizer_json, store.config.context, end_tokens);
+    if (is_plain_llama(model)) {
+      save_tokenizer_files(path, tokenizer_json, model.context, end_tokens);
     } else {
       write_file_atomic(path + "/tokenizer.json", tokenizer_json);
     }
   }
   // Write config.json last: a folder that has one is whole.
-  std::string config = model_config_json(store.config, options.bf16 ? "bfloat16" : "float32",
-                                         end_tokens, options.outer_tokens);
+  std::string config = model_config_json(model, options.bf16 ? "bfloat16" : "float32", end_tokens,
+                                         options.outer_tokens);
   if (!options.rounded_before.empty()) {
     Json more = parse_json(config, "config.json");
     more[kRoundedBeforeKey] = options.rounded_before;

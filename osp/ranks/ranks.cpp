@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <thread>
 #include <torch/csrc/distributed/c10d/GroupRegistry.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <utility>
@@ -30,6 +31,8 @@ struct Ranks::Group {
 namespace {
 
 constexpr const char* kGroupVariable = "OSP_PROCESS_GROUP";
+constexpr const char* kSaveGroupVariable = "OSP_SAVE_GROUP";
+constexpr std::chrono::milliseconds kBetweenLooks{2};
 constexpr int64_t kMostStatements = 16;
 constexpr int64_t kStatementBytes = 160;
 
@@ -74,10 +77,27 @@ void finish(c10d::Work& work) {
   });
 }
 
-// Starts an operation and waits for it.
+// Starts an operation and waits for it, or until it is given up; then the library goes on with
+// it alone.
 template <class Start>
-void run(const Start& start) {
-  finish(*or_lost(start));
+void run(const Start& start, const std::atomic<bool>* given_up = nullptr) {
+  const auto work = or_lost(start);
+  while (given_up != nullptr && !work->isCompleted()) {
+    if (*given_up) throw LostRank("another rank has ended or does not answer");
+    std::this_thread::sleep_for(kBetweenLooks);
+  }
+  finish(*work);
+}
+
+// The group that a variable names.
+c10::intrusive_ptr<c10d::ProcessGroup> group_of(const char* variable, const char* name) {
+  if (name == nullptr || !c10d::is_process_group_registered(name)) {
+    fail(ErrorCode::usage,
+         "{} names the process group {}, which does not exist here: it is set by `python -m osp "
+         "train` alone",
+         variable, name == nullptr ? "(none)" : name);
+  }
+  return c10d::resolve_process_group(name);
 }
 
 }  // namespace
@@ -92,16 +112,26 @@ Ranks Ranks::of_process() {
   Ranks ranks;
   const char* name = std::getenv(kGroupVariable);
   if (name == nullptr) return ranks;
-  if (!c10d::is_process_group_registered(name)) {
-    fail(ErrorCode::usage,
-         "{} names the process group {}, which does not exist here: it is set by `python -m osp "
-         "train` alone",
-         kGroupVariable, name);
-  }
-  ranks.group_ = std::make_shared<Group>(Group{c10d::resolve_process_group(name)});
+  ranks.group_ = std::make_shared<Group>(Group{group_of(kGroupVariable, name)});
   ranks.rank_ = ranks.group_->group->getRank();
   ranks.size_ = ranks.group_->group->getSize();
   return ranks;
+}
+
+Ranks Ranks::for_other_thread() const {
+  if (alone()) return *this;
+  Ranks copy = *this;
+  copy.group_ =
+      std::make_shared<Group>(Group{group_of(kSaveGroupVariable, std::getenv(kSaveGroupVariable))});
+  OSP_CHECK(copy.group_->group->getRank() == rank_ && copy.group_->group->getSize() == size_,
+            "{} has other ranks", kSaveGroupVariable);
+  return copy;
+}
+
+Ranks Ranks::until(std::shared_ptr<const std::atomic<bool>> given_up) const {
+  Ranks copy = *this;
+  copy.given_up_ = std::move(given_up);
+  return copy;
 }
 
 Ranks Ranks::patient(double seconds) const {
@@ -142,7 +172,7 @@ at::Tensor Ranks::all_gather(const at::Tensor& own) const {
   at::Tensor out = at::empty({size_ * in.numel()}, in.options());
   c10d::AllgatherOptions options;
   options.timeout = timeout_;
-  run([&] { return group_->group->all_gather_single(out, in, options); });
+  run([&] { return group_->group->all_gather_single(out, in, options); }, given_up_.get());
   return out.view(shape);
 }
 
@@ -173,6 +203,22 @@ std::string Ranks::text_of_first(const std::string& text, double patience_s) con
   from_first(at::from_blob(received.data(), {static_cast<int64_t>(received.size())},
                            at::TensorOptions().dtype(at::kByte)));
   return received;
+}
+
+std::vector<std::string> Ranks::texts_of_all(const std::string& own) const {
+  if (alone()) return {own};
+  const at::Tensor lengths = all_gather(at::tensor({static_cast<int64_t>(own.size())}, at::kLong));
+  // All send as much as the longest; what is sent may outlive this call (until()).
+  const at::Tensor padded =
+      at::zeros({std::max<int64_t>(lengths.max().item<int64_t>(), 1)}, at::kByte);
+  std::memcpy(padded.mutable_data_ptr<uint8_t>(), own.data(), own.size());
+  const at::Tensor all = all_gather(padded);
+  std::vector<std::string> texts;
+  for (int64_t rank = 0; rank < size_; ++rank) {
+    texts.emplace_back(reinterpret_cast<const char*>(all[rank].const_data_ptr<uint8_t>()),
+                       static_cast<size_t>(lengths[rank].item<int64_t>()));
+  }
+  return texts;
 }
 
 std::vector<std::string> disagreements(const Ranks& ranks,

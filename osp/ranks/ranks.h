@@ -8,6 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -47,6 +48,10 @@ class Ranks {
   // The group that OSP_PROCESS_GROUP names in this process; alone where it is not set.
   static Ranks of_process();
 
+  // The same ranks in a group of their own (OSP_SAVE_GROUP), for another thread: exchanges of the
+  // two groups may be under way at the same time.
+  Ranks for_other_thread() const;
+
   int64_t rank() const { return rank_; }
   int64_t size() const { return size_; }
   bool alone() const { return size_ == 1; }
@@ -57,6 +62,9 @@ class Ranks {
   // This group with more time: for the meeting after work that may take one rank much longer
   // than another, such as reading files.
   Ranks patient(double seconds) const;
+  // This group, whose all_gather() and texts_of_all() wait no longer once `given_up` is true:
+  // LostRank.
+  Ranks until(std::shared_ptr<const std::atomic<bool>> given_up) const;
 
   // In all of the following a rank that is gone, or does not answer in time, is a LostRank.
 
@@ -78,6 +86,8 @@ class Ranks {
   int64_t sum(int64_t value) const;
   // The text that the first rank gives; waits as long as it works at it, at most `patience_s`.
   std::string text_of_first(const std::string& text, double patience_s) const;
+  // The texts of all ranks, on every rank.
+  std::vector<std::string> texts_of_all(const std::string& own) const;
 
  private:
   struct Group;  // keeps the library's headers out of here
@@ -85,6 +95,7 @@ class Ranks {
   int64_t rank_ = 0;
   int64_t size_ = 1;
   std::chrono::milliseconds timeout_{120000};
+  std::shared_ptr<const std::atomic<bool>> given_up_;  // null: nobody can
 };
 
 // A statement of a rank before the first step, to be compared: "recipe", its hash.

@@ -3,16 +3,39 @@
 #include <fmt/ranges.h>
 #include <torch/headeronly/version.h>
 
+#include <chrono>
+#include <functional>
 #include <optional>
+#include <random>
+#include <thread>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/json_text.h"
+#include "osp/base/range_writer.h"
 #include "osp/base/sha256.h"
 #include "osp/base/version.h"
 #include "osp/optim/optimizers.h"
+#include "osp/ranks/all_do.h"
+#include "osp/train/checkpoint.h"
 
 namespace osp {
+namespace {
+
+// File systems over a network may show what another machine has written after a while.
+constexpr std::chrono::seconds kMostDelay{5};
+constexpr std::chrono::milliseconds kBetweenLooks{50};
+
+bool comes_true(const std::function<bool()>& condition) {
+  const auto until = std::chrono::steady_clock::now() + kMostDelay;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > until) return false;
+    std::this_thread::sleep_for(kBetweenLooks);
+  }
+  return true;
+}
+
+}  // namespace
 
 void check_ranks(int64_t ranks, const Recipe& recipe, const Routing& routing) {
   if (ranks == 1) return;
@@ -98,6 +121,41 @@ RunFolder open_folder_of_first(const Ranks& ranks, const std::string& path, Star
   folder.checkpoint.step = heard["step"].get<int64_t>();
   start = {heard["init_from"].get<std::string>(), heard["with_optimizer"].get<bool>()};
   return folder;
+}
+
+void check_folder_is_shared(const Ranks& ranks, const std::string& run) {
+  if (ranks.alone()) return;
+  const std::string proof = run + "/" + kSharingProof;
+  const Ranks patient = ranks.patient(kPatience_s);
+  all_do(patient, [&]() -> Json {
+    if (ranks.is_first()) write_file_durable(proof, "");
+    return {};
+  });
+  // Write, and read what all have written.
+  std::random_device random;
+  const std::string number = fmt::format("{:08x}{:08x}", random(), random());
+  const std::vector<Json> numbers = all_do(patient, [&]() -> Json {
+    if (comes_true([&] { return path_exists(proof); })) {
+      RangeWriter writer(proof);
+      writer.write(static_cast<uint64_t>(ranks.rank()) * number.size(), number.data(),
+                   number.size());
+      writer.close();
+    }
+    return number;
+  });
+  std::string expected;
+  for (const Json& one : numbers) expected += one.get<std::string>();
+  const std::vector<Json> seen = all_do(patient, [&]() -> Json {
+    return comes_true([&] { return path_exists(proof) && read_file(proof) == expected; });
+  });
+  if (ranks.is_first()) remove_tree(proof);
+  for (size_t rank = 0; rank < seen.size(); ++rank) {
+    if (seen[rank].get<bool>()) continue;
+    fail(ErrorCode::usage,
+         "{}: rank {} does not see there what the others write; the run folder must be the same "
+         "for all ranks, on a file system that their machines share",
+         run, rank);
+  }
 }
 
 void check_shared(const Ranks& ranks, const std::string& checkpoint) {

@@ -29,6 +29,11 @@ void check_agreement(const Ranks& ranks, const Recipe& resolved_recipe,
 RunFolder open_folder_of_first(const Ranks& ranks, const std::string& path, StartingWeights& start,
                                const std::function<RunFolder()>& open);
 
+// Error(usage), on all ranks, if they do not see one and the same run folder, which the first one
+// holds; Error(io) if one cannot write there. Every rank writes a random number of its own into a
+// file that the first has made, as they write checkpoints, and looks for those of all.
+void check_folder_is_shared(const Ranks& ranks, const std::string& run);
+
 // Error(usage) if a rank does not see the checkpoint that the first one has chosen.
 void check_shared(const Ranks& ranks, const std::string& checkpoint);
 

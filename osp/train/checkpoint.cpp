@@ -46,15 +46,6 @@ std::vector<std::string> entries(const std::string& folder) {
   return names;
 }
 
-Json describe_files(const std::string& folder) {
-  Json files = Json::object();
-  for (const std::string& name : entries(folder)) {
-    const std::string path = folder + "/" + name;
-    files[name] = {{"bytes", uint64_t(fs::file_size(path))}, {"sha256", sha256_file(path)}};
-  }
-  return files;
-}
-
 }  // namespace
 
 std::string checkpoint_path(const std::string& run, int64_t step) {
@@ -67,14 +58,20 @@ void write_file_durable(const std::string& path, const std::string& bytes) {
   writer.close();
 }
 
+Json describe_file(const std::string& path) {
+  // Opened first: a file system over a network may know an older size until then.
+  const std::string hash = sha256_file(path);
+  return {{"bytes", uint64_t(fs::file_size(path))}, {"sha256", hash}};
+}
+
 void commit_checkpoint(const std::string& run, int64_t step, const Json& manifest,
-                       const std::function<void(const std::string& folder)>& write_files) {
+                       const std::function<Json(const std::string& folder)>& write_files) {
   const auto write_all = [&](const std::string& temporary) {
-    write_files(temporary);
+    const Json files = write_files(temporary);
     Json complete = manifest;
     complete["format"] = kCheckpointFormat;
     complete["step"] = step;
-    complete["files"] = describe_files(temporary);
+    complete["files"] = files;
     complete["sha256"] = sha256_hex(json_text(complete));
     write_file_durable(temporary + "/" + kManifest, json_text(complete, 1) + "\n");
   };

@@ -25,12 +25,15 @@ inline constexpr int64_t kCheckpointFormat = 1;
 // Path of the committed checkpoint of a step.
 std::string checkpoint_path(const std::string& run, int64_t step);
 
-// Writes RUN/step-N: `write_files` fills the temporary folder (every file fsynced by its writer),
-// then manifest.json = `manifest` plus format and files, fsync, rename, fsync. Any failure is an
-// Error(io) and leaves no RUN/step-N of this attempt; nothing is tried again. The steps are those
-// of write_folder_atomic.
+// Size and SHA-256 of a file as a manifest has them, read from the disk.
+Json describe_file(const std::string& path);
+
+// Writes RUN/step-N: `write_files` fills the temporary folder (every file fsynced by its writer)
+// and returns describe_file() of each by its name, then manifest.json = `manifest` plus format and
+// files, fsync, rename, fsync. Any failure is an Error(io) and leaves no RUN/step-N of this
+// attempt; nothing is tried again. The steps are those of write_folder_atomic.
 void commit_checkpoint(const std::string& run, int64_t step, const Json& manifest,
-                       const std::function<void(const std::string& folder)>& write_files);
+                       const std::function<Json(const std::string& folder)>& write_files);
 
 // The manifest of a checkpoint folder after comparing every file with it. Error(damaged) that names
 // file and difference.

@@ -25,6 +25,8 @@ struct Checkpoint : ::testing::Test {
     commit_checkpoint(run, step, {{"config", "abc"}}, [&](const std::string& folder) {
       write_file_durable(folder + "/a.json", "{\"step\":" + std::to_string(step) + "}");
       write_file_durable(folder + "/b.bin", std::string(1000, 'b'));
+      return Json{{"a.json", describe_file(folder + "/a.json")},
+                  {"b.bin", describe_file(folder + "/b.bin")}};
     });
   }
 
@@ -85,7 +87,7 @@ TEST_F(Checkpoint, NoneValidIsAnErrorAndNoneAtAllIsNot) {
 TEST_F(Checkpoint, AFailedSaveLeavesNothingBehindAndKeepsTheOldOnes) {
   commit(10);
   const auto failing = [&] {
-    commit_checkpoint(run, 20, {}, [](const std::string& folder) {
+    commit_checkpoint(run, 20, {}, [](const std::string& folder) -> Json {
       write_file_durable(folder + "/a.json", "{}");
       fail(ErrorCode::io, "the disk is full");
     });

@@ -365,39 +365,31 @@ StatePlace place_of_state(const TrainState& state, const std::string& name,
   return place;
 }
 
-std::vector<std::pair<std::string, at::Tensor>> gather_optimizer_state(const TrainState& state) {
-  const at::NoGradGuard no_grad;
-  const auto ranks = static_cast<size_t>(state.ranks.size());
-  std::vector<std::pair<std::string, at::Tensor>> whole;
+std::vector<WholeState> whole_optimizer_state(const TrainState& state) {
+  std::vector<WholeState> all;
+  std::vector<int64_t> lengths;
   for (const auto& optimizer : state.optimizers) {
     for (const auto& [name, tensor] : optimizer->state()) {
-      if (state.ranks.alone()) {
-        whole.emplace_back(name, tensor);
-        continue;
-      }
-      // A count is the same everywhere.
-      const int64_t bank = bank_of_state(state, name);
-      if (bank < 0) {
-        if (state.ranks.is_first()) whole.emplace_back(name, tensor.clone());
-        continue;
-      }
-      // The others send what they have to the first rank, whose share comes from itself.
-      const at::Tensor lengths = state.ranks.all_gather(at::tensor({tensor.size(0)}, at::kLong));
-      std::vector<int64_t> shape = tensor.sizes().vec();
-      shape[0] = state.ranks.is_first() ? lengths.sum().item<int64_t>() : 0;
-      const at::Tensor out = at::empty(shape, tensor.options());
-      std::vector<int64_t> sent(ranks, 0), received(ranks, 0);
-      sent[0] = tensor.numel();
-      const int64_t numbers_of_entry =
-          std::accumulate(shape.begin() + 1, shape.end(), int64_t{1}, std::multiplies<>());
-      for (size_t r = 0; r < ranks && state.ranks.is_first(); ++r) {
-        received[r] = lengths[static_cast<int64_t>(r)][0].item<int64_t>() * numbers_of_entry;
-      }
-      state.ranks.all_to_all(out, tensor.contiguous(), received, sent);
-      if (state.ranks.is_first()) whole.emplace_back(name, out);
+      all.push_back({.name = name, .own = tensor, .shape = tensor.sizes().vec()});
+      lengths.push_back(tensor.size(0));
     }
   }
-  return whole;
+  if (state.ranks.alone() || all.empty()) return all;
+  const at::Tensor of_ranks = state.ranks.all_gather(at::tensor(lengths, at::kLong));
+  for (size_t i = 0; i < all.size(); ++i) {
+    WholeState& one = all[i];
+    if (bank_of_state(state, one.name) < 0) {
+      one.is_written_here = state.ranks.is_first();
+      continue;
+    }
+    const at::Tensor of_one = of_ranks.select(1, static_cast<int64_t>(i));
+    one.shape[0] = of_one.sum().item<int64_t>();
+    const int64_t before = of_one.narrow(0, 0, state.ranks.rank()).sum().item<int64_t>();
+    const int64_t entry = std::accumulate(one.shape.begin() + 1, one.shape.end(),
+                                          one.own.element_size(), std::multiplies<>());
+    one.first_byte = static_cast<uint64_t>(before * entry);
+  }
+  return all;
 }
 
 }  // namespace osp

@@ -1,6 +1,6 @@
-// The exchange between the ranks of a run: gradients to the owners of matrices, weights back,
-// optimizer state for checkpoints. All of it does nothing for a rank that is alone. Every rank must
-// call these functions in the same order.
+// The exchange between the ranks of a run: gradients to the owners of matrices, weights back, and
+// where a rank's optimizer state lies in a checkpoint. All of it does nothing for a rank that is
+// alone. Every rank must call these functions in the same order.
 //
 // Tested by tests/python/test_ranks.py.
 #pragma once
@@ -82,7 +82,7 @@ class WeightExchange {
   std::vector<Pending> under_way_;
 };
 
-// Gathers all masters on the first rank, up to date, for checkpoints and the model.
+// Gathers all masters on the first rank, up to date, for the model.
 void masters_to_first_rank(TrainState& state);
 
 // One number per matrix of all banks, in the order of banks, from each rank's numbers
@@ -99,7 +99,15 @@ struct StatePlace {
 StatePlace place_of_state(const TrainState& state, const std::string& name,
                           const at::Tensor& tensor);
 
-// The state of all optimizers, whole on the first rank, nothing on the others.
-std::vector<std::pair<std::string, at::Tensor>> gather_optimizer_state(const TrainState& state);
+// A state tensor of an optimizer, and where this rank's part of it lies in that of one process.
+struct WholeState {
+  std::string name;
+  at::Tensor own;               // contiguous part of the whole one
+  std::vector<int64_t> shape;   // of the whole one
+  uint64_t first_byte = 0;      // of `own` in it
+  bool is_written_here = true;  // false for a count, which all ranks have, but on the first
+};
+// Those of all optimizers, in their order. All ranks must call it; nothing large travels.
+std::vector<WholeState> whole_optimizer_state(const TrainState& state);
 
 }  // namespace osp

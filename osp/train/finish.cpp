@@ -45,7 +45,7 @@ at::Tensor first_sequences(const TrainState& state, const TokenDataset& data) {
 
 FinishedModel write_model(const TrainState& state, const std::string& run,
                           const std::string& tokenizer_json, const at::Tensor& tokens_BT) {
-  const ParameterStore unfused = master_weights(state, false);
+  const ParameterStore unfused = master_weights(state);
   const ParameterStore fused = fuse(unfused);
   FinishedModel model{.path = run + "/model",
                       .difference = compare_logits(unfused, fused, tokens_BT)};

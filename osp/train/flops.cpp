@@ -153,17 +153,13 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing, int
   const std::vector<BankWork> banks = work_of_banks(specs, routing, recipe.optim);
   const Owners owners = assign_owners(banks, ranks);
   Owned most;
-  double state_bytes = 0;
   for (int64_t rank = 0; rank < ranks; ++rank) {
     const Owned owned =
         owned_by(rank, owners, banks, specs, routing, recipe.optim, groups.subtrees);
-    state_bytes += owned.state_bytes;
     most = {std::max(most.scalars, owned.scalars), std::max(most.adam_scalars, owned.adam_scalars),
             std::max(most.state_bytes, owned.state_bytes),
             std::max(most.received_bytes, owned.received_bytes)};
   }
-  // Masters beside bf16 copies are their owner's alone.
-  const bool shares_masters = ranks > 1 && train.precision == "bf16";
   memory.weights = scalars * 4;
   if (train.precision == "bf16") memory.weights = scalars * 2 + 4 * most.scalars;
   memory.gradients = scalars * 4;
@@ -174,8 +170,7 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const Routing& routing, int
   // The weights before an update whose norm is measured: Adam's, or with groups all that a rank
   // owns. Half of them find room in what the backward pass has freed.
   memory.temporaries = 2 * (step_groups > 1 ? most.scalars : most.adam_scalars);
-  if (saves_meanwhile || shares_masters) memory.snapshot += scalars * 4;
-  if (saves_meanwhile || ranks > 1) memory.snapshot += state_bytes;
+  if (saves_meanwhile) memory.snapshot = 4 * most.scalars + most.state_bytes;
   const int64_t of_group = (sequences_per_step(recipe) + step_groups - 1) / step_groups;
   memory.activations = activation_bytes_per_sequence(recipe) *
                        static_cast<double>(std::min(train.micro_batch_sequences, of_group));

@@ -47,8 +47,7 @@ double program_bytes(int64_t ranks);
 // weights (fp32, and bf16 copies), gradients, optimizer state, sums of gradients that wait for
 // those of other groups (GroupSums), what is received from other ranks at a time, what the
 // backward pass of a micro-batch keeps, what comes and goes meanwhile, and the copy that a
-// background save makes. With several ranks those of the first, which also gathers the optimizer
-// state that it saves.
+// background save makes. With several ranks those of the one that owns most.
 struct MemoryEstimate {
   double program = 0;
   double weights = 0;

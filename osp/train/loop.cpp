@@ -32,6 +32,7 @@
 #include "osp/train/run_folder.h"
 #include "osp/train/run_log.h"
 #include "osp/train/saver.h"
+#include "osp/train/snapshot.h"
 #include "osp/train/state.h"
 #include "osp/train/step.h"
 #include "osp/train/training_data.h"
@@ -55,13 +56,11 @@ int64_t ranks_here(int64_t ranks) {
 // Compares the estimate with the machine: Error(memory) if it cannot fit, a warning if only other
 // programs are in the way. Returns the estimate of a rank in bytes.
 double check_memory(const Recipe& recipe, const Routing& routing, int64_t ranks, Console& console) {
-  const MemoryEstimate estimate = estimate_memory(recipe, routing, ranks);
-  const double each = estimate.total();
+  const double each = estimate_memory(recipe, routing, ranks).total();
   if (recipe.train.device != "cpu") return each;
   require_memory(each, "training this recipe", kMemoryAdvice);
-  // Only the first rank gathers what it saves.
   const int64_t here = ranks_here(ranks);
-  const double needed = each + static_cast<double>(here - 1) * (each - estimate.snapshot);
+  const double needed = each * static_cast<double>(here);
   const std::string work =
       here == 1
           ? "training this recipe"
@@ -102,6 +101,13 @@ class Run {
         state_(make_state(recipe, ranks)) {
     start_or_resume(folder, start);
     ending_.reached(state_->step);
+    saver_.emplace(SaverOptions{.run = folder.path,
+                                .tokenizer_json = data.tokenizer_json(),
+                                .manifest = run_manifest(recipe, data.fingerprint(), ranks.size()),
+                                .keep = recipe.train.keep_checkpoints,
+                                .max_failures = recipe.train.max_failed_saves,
+                                .ranks = ranks.for_other_thread()},
+                   folder.checkpoint, console);
     if (!ranks.is_first()) return;
     write_run_recipe(folder.path, recipe, start);
     const TrainConfig& train = recipe.train;
@@ -111,12 +117,6 @@ class Run {
     });
     log_.emplace(folder.path, metrics_bytes_, *state_, data.train, std::move(peak), console);
     if (folder.steps_before > 0) log_->extended(folder.steps_before);
-    saver_.emplace(SaverOptions{.run = folder.path,
-                                .tokenizer_json = data.tokenizer_json(),
-                                .manifest = run_manifest(recipe, data.fingerprint(), ranks.size()),
-                                .keep = recipe.train.keep_checkpoints,
-                                .max_failures = recipe.train.max_failed_saves},
-                   folder.checkpoint, console);
   }
 
   // Between two steps, in this order:
@@ -129,6 +129,9 @@ class Run {
   void loop() {
     try {
       run_steps();
+    } catch (const LostRank&) {
+      saver_->give_up();
+      throw;
     } catch (const Error& error) {
       if (error.code() == ErrorCode::diverged) explain_divergence(error);
       throw;
@@ -140,6 +143,7 @@ class Run {
   Json finish() {
     // Save the last checkpoint; without it the run is not finished.
     save(false);
+    masters_to_first_rank(*state_);
     if (!state_->ranks.is_first()) return {};
     if (saver_->last_committed() != state_->step) {
       fail(ErrorCode::io, "{}: the last checkpoint could not be saved; free space and add --resume",
@@ -196,10 +200,6 @@ class Run {
 
   // Says from where the run can go on. A save that is running is completed first.
   [[noreturn]] void explain_divergence(const Error& error) {
-    if (!saver_) {
-      wait_for_first(state_->ranks);
-      throw Error(error);
-    }
     console_.end_status();
     try {
       saver_->wait();
@@ -207,6 +207,7 @@ class Run {
       console_.warn("{}", failed.what());
     }
     wait_for_first(state_->ranks);
+    if (!state_->ranks.is_first()) throw Error(error);
     const int64_t step = saver_->last_healthy();
     if (step < 0) fail(ErrorCode::diverged, "{}; no checkpoint was saved before", error.what());
     fail(ErrorCode::diverged,
@@ -258,46 +259,37 @@ class Run {
     return validates || samples;
   }
 
-  // Saves unless this step is saved already. In the foreground the save is over on return. All
-  // ranks give the first one what they own, which writes it.
+  // Saves unless this step is saved already: all ranks together, each what it owns. In the
+  // foreground the save is over on return.
   void save(bool background) {
     const Ranks& ranks = state_->ranks;
-    if (saver_) saver_->wait();
-    const bool saved = saver_ && saver_->last_committed() == state_->step;
-    if (ranks.text_of_first(saved ? "saved" : "", kPatience_s) == "saved") {
-      masters_to_first_rank(*state_);
-      return;
-    }
+    saver_->wait();
+    const bool saved = saver_->last_committed() == state_->step;
+    if (ranks.text_of_first(saved ? "saved" : "", kPatience_s) == "saved") return;
     const std::string lost = first_not_finite(*state_);
     if (ranks.largest(lost.empty() ? 0 : 1) > 0) {
       fail(ErrorCode::diverged, "step {}: {} holds numbers that are not finite; it is not saved",
            state_->step, lost.empty() ? "what another rank owns" : lost);
     }
-    masters_to_first_rank(*state_);
-    if (!ranks.is_first()) {
-      take_snapshot(*state_, 0, false);
-      if (!background) wait_for_first(ranks);
+    const std::string failure = sync_log();
+    if (!ranks.text_of_first(failure, kPatience_s).empty()) {
+      if (ranks.is_first()) saver_->count_failure(failure);
       return;
     }
-    write_checkpoint(background);
+    saver_->save(take_snapshot(*state_, log_ ? log_->metrics_bytes() : 0, background), background);
     if (!background) wait_for_first(ranks);
   }
 
-  // The first rank's part of save().
-  void write_checkpoint(bool background) {
-    std::string failure;
+  // Brings the log to the disk before a checkpoint that counts its bytes. Returns why it could not.
+  std::string sync_log() {
+    if (!log_) return "";
     try {
       log_->sync();
     } catch (const Error& error) {
-      failure = error.what();
+      return error.what();
     }
-    if (failure.empty()) log_->count_time();
-    // The other ranks send their part in any case.
-    if (failure.empty() || !state_->ranks.alone()) {
-      Snapshot snapshot = take_snapshot(*state_, log_->metrics_bytes(), background);
-      if (failure.empty()) return saver_->save(std::move(snapshot), background);
-    }
-    saver_->count_failure(failure);
+    log_->count_time();
+    return "";
   }
 
   // Leaves if a signal has asked any rank to, which all learn here. A rank that was asked while it
@@ -307,7 +299,7 @@ class Run {
     if (ranks.patient(patience_s).largest(stop_requested()) == 0) return;
     const std::string signal = stop_requested() != 0 ? stop_signal_name() : "a signal to a rank";
     save(false);
-    const bool saved = saver_ && saver_->last_committed() == state_->step;
+    const bool saved = saver_->last_committed() == state_->step;
     if (ranks.text_of_first(saved ? "saved" : "failed", kPatience_s) != "saved") {
       fail(ErrorCode::io, "{}: stopped by {} at step {}, and saving failed", options_.out, signal,
            state_->step);
@@ -372,6 +364,7 @@ Json train_as(const Ranks& ranks, const Recipe& recipe, const TrainOptions& opti
       ending.take_folder();
       return opened;
     });
+    check_folder_is_shared(ranks, folder.path);
     ending.begin(folder.checkpoint.step);
     console.line("{} threads, instruction set {}, PyTorch {}", at::get_num_threads(),
                  instruction_set_text(), TORCH_VERSION);

@@ -14,6 +14,7 @@
 #include "osp/model/model_dir.h"
 #include "osp/optim/optimizers.h"
 #include "osp/train/checkpoint.h"
+#include "osp/train/snapshot.h"
 #include "osp/train/state.h"
 #include "osp/train/step.h"
 #include "osp/train/test_run.h"
@@ -152,9 +153,11 @@ TEST_F(Loop, ASaveFromACopyHasTheSameBytesAsOneInTheForeground) {
   train_step(*state, data, false);
   const Snapshot copy = take_snapshot(*state, 10, true);
   for (const char* name : {"foreground", "background"}) fs::create_directories(folder / name);
-  write_snapshot(take_snapshot(*state, 10, false), folder / "foreground", "");
+  write_frame(take_snapshot(*state, 10, false), folder / "foreground", "");
+  write_ranges(take_snapshot(*state, 10, false), folder / "foreground");
   train_step(*state, data, false);
-  write_snapshot(copy, folder / "background", "");
+  write_frame(copy, folder / "background", "");
+  write_ranges(copy, folder / "background");
   int files = 0;
   for (const auto& entry : fs::directory_iterator(folder / "foreground")) {
     const std::string name = entry.path().filename().string();
@@ -174,7 +177,8 @@ TEST_F(Loop, EverythingOfASnapshotIsRestored) {
   saved->seconds = 1234.5;
   saved->watched = true;
   fs::create_directories(folder / "saved");
-  write_snapshot(take_snapshot(*saved, 77, false), folder / "saved", "");
+  write_frame(take_snapshot(*saved, 77, false), folder / "saved", "");
+  write_ranges(take_snapshot(*saved, 77, false), folder / "saved");
   EXPECT_EQ(load_snapshot(*loaded, folder / "saved"), 77u);
   EXPECT_EQ(loaded->step, 3);
   EXPECT_EQ(loaded->seconds, 1234.5);

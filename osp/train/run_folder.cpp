@@ -69,15 +69,16 @@ Json recipe_of_run(const std::string& path) {
       path);
 }
 
-// Removes what a process that was killed left of writing recipe.json and exit.json. No one else
-// writes them: the caller holds the lock.
+// Removes what a process that was killed left of writing recipe.json, exit.json and the proof that
+// ranks share the folder. No one else writes them: the caller holds the lock.
 void remove_half_written_files(const std::string& path) {
   std::vector<std::string> left;
   std::error_code error;
   for (std::filesystem::directory_iterator it(path, error), end; !error && it != end;
        it.increment(error)) {
     const std::string name = it->path().filename().string();
-    if (name.starts_with("recipe.json.tmp-") || name.starts_with("exit.json.tmp-")) {
+    if (name.starts_with("recipe.json.tmp-") || name.starts_with("exit.json.tmp-") ||
+        name == kSharingProof) {
       left.push_back(it->path().string());
     }
   }

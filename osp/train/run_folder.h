@@ -13,6 +13,9 @@
 
 namespace osp {
 
+// Where ranks prove that they share a run folder (check_folder_is_shared()).
+inline constexpr const char* kSharingProof = "ranks.tmp";
+
 // A run folder held by this process.
 struct RunFolder {
   std::string path;

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "osp/base/error.h"
-#include "osp/train/checkpoint.h"
 
 namespace osp {
 
@@ -12,7 +11,9 @@ Saver::Saver(const SaverOptions& options, const FoundCheckpoint& found, Console&
       console_(console),
       healthy_(found.healthy),
       in_streak_(found.in_streak),
-      last_committed_(found.step) {}
+      last_committed_(found.step) {
+  options_.ranks = options_.ranks.patient(kPatience_s).until(given_up_);
+}
 
 Saver::~Saver() {
   if (thread_.joinable()) thread_.join();
@@ -20,12 +21,13 @@ Saver::~Saver() {
 
 void Saver::commit(const Snapshot& snapshot) {
   try {
-    commit_checkpoint(options_.run, snapshot.step, options_.manifest,
-                      [&](const std::string& folder) {
-                        write_snapshot(snapshot, folder, options_.tokenizer_json);
-                      });
+    save_together(options_.ranks, options_.run, options_.manifest, snapshot,
+                  options_.tokenizer_json);
     saved_step_ = snapshot.step;
     saved_healthy_ = snapshot.healthy;
+  } catch (const LostRank& error) {
+    error_ = error.what();
+    is_lost_ = true;
   } catch (const std::exception& error) {
     error_ = error.what();
   }
@@ -48,6 +50,11 @@ void Saver::wait() {
 }
 
 void Saver::take_result() {
+  if (is_lost_) throw LostRank(error_);
+  if (!options_.ranks.is_first()) {
+    error_.clear();
+    return;
+  }
   if (!error_.empty()) {
     count_failure(std::exchange(error_, {}));
     return;

@@ -11,6 +11,7 @@
 #include "osp/base/file.h"
 #include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
+#include "osp/train/snapshot.h"
 #include "osp/train/state.h"
 #include "osp/train/test_run.h"
 

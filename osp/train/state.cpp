@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
-#include <span>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
@@ -17,44 +16,11 @@
 #include "osp/train/checkpoint.h"
 #include "osp/train/device.h"
 #include "osp/train/exchange.h"
+#include "osp/train/snapshot.h"
 #include "osp/train/step.h"
 
 namespace osp {
 namespace {
-
-constexpr const char* kOptimizerFile = "optimizer.safetensors";
-constexpr const char* kTrainerFile = "trainer.json";
-constexpr const char* kRecipeFile = "recipe.json";
-
-struct DtypeName {
-  at::ScalarType type;
-  const char* name;
-};
-constexpr DtypeName kDtypes[] = {{at::kFloat, "F32"},  {at::kBFloat16, "BF16"}, {at::kHalf, "F16"},
-                                 {at::kDouble, "F64"}, {at::kLong, "I64"},      {at::kInt, "I32"},
-                                 {at::kChar, "I8"}};
-
-const char* dtype_name(at::ScalarType type) {
-  for (const DtypeName& entry : kDtypes) {
-    if (entry.type == type) return entry.name;
-  }
-  OSP_CHECK(false, "optimizer state of type {}", at::toString(type));
-}
-
-void write_tensors(const std::vector<std::pair<std::string, at::Tensor>>& tensors,
-                   const std::string& path) {
-  std::vector<TensorEntry> entries;
-  std::vector<at::Tensor> alive;  // contiguous CPU versions
-  for (const auto& [name, tensor] : tensors) {
-    alive.push_back(tensor.cpu().contiguous());
-    const at::Tensor& t = alive.back();
-    entries.push_back({name,
-                       dtype_name(t.scalar_type()),
-                       t.sizes().vec(),
-                       {static_cast<const std::byte*>(t.data_ptr()), t.nbytes()}});
-  }
-  write_safetensors(path, entries);
-}
 
 // Copies the tensors of a file into optimizer states of the same names, types and shapes.
 void read_optimizers(TrainState& state, const std::string& path) {
@@ -178,44 +144,14 @@ std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe, const Rank
   return state;
 }
 
-namespace {
-
-at::Tensor on_cpu(const at::Tensor& t, bool copy) {
-  return t.is_cpu() && copy ? t.clone() : t.cpu();  // cpu() of a CPU tensor is that tensor
-}
-
-}  // namespace
-
-ParameterStore master_weights(const TrainState& state, bool copy) {
+ParameterStore master_weights(const TrainState& state) {
   ParameterStore store = state.store;
   for (Bank& bank : store.banks) {
-    // Weights that were gathered from owners are replaced by the next update, never changed.
-    bank.master = on_cpu(bank.master, copy && !only_owners_keep(state, bank));
+    bank.master = bank.master.cpu();
     bank.compute = bank.master;
     bank.gradient = at::Tensor();
   }
   return store;
-}
-
-Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool copy) {
-  Snapshot snapshot;
-  const auto whole_state = gather_optimizer_state(state);
-  if (!state.ranks.is_first()) return snapshot;
-  snapshot.step = state.step;
-  snapshot.healthy = state.guard.consecutive() == 0;
-  snapshot.store = master_weights(state, copy);
-  for (const auto& [name, tensor] : whole_state) {
-    // State that was gathered is nobody else's.
-    snapshot.optimizer.emplace_back(name, on_cpu(tensor, copy && state.ranks.alone()));
-  }
-  snapshot.trainer = {{"step", state.step},
-                      {"tokens", state.step * state.recipe.train.batch_tokens},
-                      {"watched", state.watched},
-                      {"seconds", state.seconds},
-                      {"metrics_bytes", metrics_bytes},
-                      {"guard", state.guard.to_json()}};
-  snapshot.recipe = recipe_json(state.recipe);
-  return snapshot;
 }
 
 std::string first_not_finite(const TrainState& state) {
@@ -236,14 +172,6 @@ std::string first_not_finite(const TrainState& state) {
     }
   }
   return "";
-}
-
-void write_snapshot(const Snapshot& snapshot, const std::string& folder,
-                    const std::string& tokenizer_json) {
-  save_model_dir(snapshot.store, folder, tokenizer_json);
-  write_tensors(snapshot.optimizer, folder + "/" + kOptimizerFile);
-  write_file_durable(folder + "/" + kTrainerFile, json_text(snapshot.trainer, 1) + "\n");
-  write_file_durable(folder + "/" + kRecipeFile, json_text(snapshot.recipe, 1) + "\n");
 }
 
 uint64_t load_snapshot(TrainState& state, const std::string& folder) {

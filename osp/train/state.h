@@ -1,9 +1,4 @@
-// The state of a run, and its files in a checkpoint folder.
-//
-//   config.json, model.safetensors, tokenizer.json   master weights in fp32: a model dir, unfused
-//   optimizer.safetensors                            every optimizer's state under its own names
-//   trainer.json                                     step, tokens, guard, length of the log
-//   recipe.json                                      the resolved recipe
+// The state of a run, and how it is read from a checkpoint (osp/train/snapshot.h).
 //
 // The loader needs no state of its own: batches are a pure function of (seed, step).
 //
@@ -63,30 +58,13 @@ struct TrainState {
 // except activations.
 std::unique_ptr<TrainState> make_state(const Recipe& resolved_recipe, const Ranks& ranks = {});
 
-// The content of a checkpoint, whole on the first rank; all ranks must call it. As tensors that
-// nothing changes any more (copy = true) or as views of the state (copy = false, for a save that
-// ends before training continues).
-struct Snapshot {
-  int64_t step = 0;
-  bool healthy = true;  // the last step was not skipped
-  ParameterStore store;
-  std::vector<std::pair<std::string, at::Tensor>> optimizer;
-  Json trainer;
-  Json recipe;
-};
-Snapshot take_snapshot(const TrainState& state, uint64_t metrics_bytes, bool copy);
-
-// The weights alone: masters on the CPU, in fp32, with these as compute copies; see
-// masters_to_first_rank().
-ParameterStore master_weights(const TrainState& state, bool copy);
+// The weights alone: masters on the CPU, in fp32, with these as compute copies; on the first rank
+// after masters_to_first_rank(). Views of the state where that is on the CPU.
+ParameterStore master_weights(const TrainState& state);
 
 // The name of the first tensor of a rank's own weights or optimizer state with a number that is not
 // finite, "".
 std::string first_not_finite(const TrainState& state);
-
-// Writes all files of a checkpoint but its manifest into an existing folder, each fsynced.
-void write_snapshot(const Snapshot& snapshot, const std::string& folder,
-                    const std::string& tokenizer_json);
 
 // Restores weights, optimizer state, guard and counters from a verified checkpoint of the same
 // recipe, and returns the length of metrics.jsonl at that time. Error(damaged) names file

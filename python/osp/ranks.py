@@ -1,9 +1,10 @@
 """Many processes that train one model: the start of each (a rank), and a launcher for one machine.
 
 A rank starts with the variables that torchrun sets (RANK, WORLD_SIZE, LOCAL_WORLD_SIZE and where to meet),
-makes torch.distributed's process group and hands its name to the program (OSP_PROCESS_GROUP), which does the
-rest. The launcher, `python -m osp train --ranks N …`, starts N of them here, passes on the exit status of the
-one that failed first, and completes RUN/exit.json (osp/train/ending.h) where a rank could not.
+makes torch.distributed's process group and hands its name to the program (OSP_PROCESS_GROUP), and that of a
+second group for saving while training goes on (OSP_SAVE_GROUP); the program does the rest. The launcher,
+`python -m osp train --ranks N …`, starts N of them here, passes on the exit status of the one that failed
+first, and completes RUN/exit.json (osp/train/ending.h) where a rank could not.
 """
 
 import contextlib
@@ -108,10 +109,12 @@ def run_rank(words):
             world_size=size,
             timeout=datetime.timedelta(seconds=MEETING_S),
         )
+        saves = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=MEETING_S))
     except Exception as error:
         print(f"error: rank {rank}: the ranks did not meet: {error}", file=sys.stderr)
         leave(5)
     os.environ["OSP_PROCESS_GROUP"] = dist.group.WORLD.group_name
+    os.environ["OSP_SAVE_GROUP"] = saves.group_name
     status = engine.load().main(["osp", *words])
     if status in SETTLED:
         wait_for_others(store, size)

@@ -11,7 +11,7 @@ from probe_fixture import osp_logits, osp_outputs  # noqa: F401 (fixtures)
 from ranks_fixture import start_ranks  # noqa: F401 (a fixture)
 from serve_fixture import serve_folder, server, simulated_folder, start_server  # noqa: F401 (fixtures)
 from store_fixture import gs_server, s3_server  # noqa: F401 (fixtures)
-from train_fixture import one_thread, write_recipe, write_text
+from train_fixture import one_thread, strace, write_recipe, write_text  # noqa: F401 (strace: a fixture)
 
 ROOT = Path(__file__).resolve().parents[2]
 

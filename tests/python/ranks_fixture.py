@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from train_fixture import one_thread, write_recipe
 
+GROUPS = "train.reduction_groups=4"
+
 
 def settings(*assignments):
     return [word for assignment in assignments for word in ("--set", assignment)]
@@ -74,3 +76,35 @@ def begun(start_ranks, out, *words, ranks=2, checkpoint=5):
     process = start_ranks(ranks, out, *LONG, *words)
     wait_for(lambda: (out / f"step-{checkpoint}").exists(), process)
     return process
+
+
+def environment_of_rank(repo_root, osp_build, folder, rank, ranks):
+    return {
+        **one_thread(),
+        "PYTHONPATH": str(repo_root / "python"),
+        "OSP_BUILD": str(osp_build),
+        "OSP_MEETING": str(folder / "store"),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+    }
+
+
+def two_ranks(repo_root, osp_build, folder, recipe, own=(), around=(), both=(), around_first=()):
+    """Starts two ranks by hand; `own` are the words of the second alone, `around` those in front of it,
+    `both` those of both, `around_first` those in front of the first."""
+    processes = []
+    for rank in range(2):
+        command = [*(around if rank == 1 else around_first), sys.executable, "-m", "osp", "train", recipe]
+        words = ["--out", folder / "run", *settings(GROUPS), *both, *(own if rank == 1 else [])]
+        processes.append(
+            subprocess.Popen(
+                [*command, *words],
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment_of_rank(repo_root, osp_build, folder, rank, 2),
+            )
+        )
+    return processes

@@ -13,18 +13,6 @@ from train_fixture import checkpoints, metrics, one_thread, state_hash, timeless
 
 
 @pytest.fixture(scope="module")
-def strace():
-    """The path of a strace that may trace here, or a visible skip."""
-    path = shutil.which("strace")
-    if path is None:
-        pytest.skip("strace is not installed")
-    probe = subprocess.run([path, "-f", "-o", "/dev/null", "true"], capture_output=True, text=True)
-    if probe.returncode != 0:
-        pytest.skip(f"strace may not trace here (ptrace is forbidden): {probe.stderr.strip()}")
-    return path
-
-
-@pytest.fixture(scope="module")
 def setup(run_program, train_tokens, tmp_path_factory):
     """(recipe, folder of an undisturbed run)"""
     folder = tmp_path_factory.mktemp("crash")

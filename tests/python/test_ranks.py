@@ -14,10 +14,17 @@ import time
 from pathlib import Path
 
 import pytest
-from ranks_fixture import begun, finished, rank_processes, settings
+from ranks_fixture import (
+    GROUPS,
+    begun,
+    environment_of_rank,
+    finished,
+    rank_processes,
+    settings,
+    two_ranks,
+)
 from train_fixture import checkpoints, one_thread, timeless, write_recipe
 
-GROUPS = "train.reduction_groups=4"
 # Clipping active in all groups, masks of documents, and a last micro-batch of another size.
 HARD = [
     "optim.clip_adam=0.05",
@@ -220,20 +227,6 @@ def test_sigterm_saves_by_agreement(start_ranks, tmp_path, to):
     assert trainer["step"] == step
 
 
-def environment_of_rank(repo_root, osp_build, folder, rank, ranks):
-    return {
-        **one_thread(),
-        "PYTHONPATH": str(repo_root / "python"),
-        "OSP_BUILD": str(osp_build),
-        "OSP_MEETING": str(folder / "store"),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-    }
-
-
 def test_ranks_that_disagree_say_in_what(run_program, repo_root, osp_build, train_tokens, tmp_path):
     other = tmp_path / "other-tokens"
     (tmp_path / "other.txt").write_text("".join(f"the dog hears rain {i}.\n" for i in range(900)))
@@ -254,23 +247,6 @@ def test_ranks_that_disagree_say_in_what(run_program, repo_root, osp_build, trai
         err = failed(process, wanted)
     assert "optim.lr (0.003 there, 0.5 here)" in err
     assert not (tmp_path / "run").exists()
-
-
-def two_ranks(repo_root, osp_build, folder, recipe, own, around=()):
-    """Starts two ranks by hand; `own` are the words of the second alone, `around` those in front of it."""
-    processes = []
-    for rank in range(2):
-        command = [*(around if rank == 1 else []), sys.executable, "-m", "osp", "train", recipe]
-        words = ["--out", folder / "run", *settings(GROUPS), *(own if rank == 1 else [])]
-        processes.append(
-            subprocess.Popen(
-                [*command, *words],
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment_of_rank(repo_root, osp_build, folder, rank, 2),
-            )
-        )
-    return processes
 
 
 def failed(process, wanted):
@@ -351,6 +327,9 @@ def test_a_dry_run_checks_the_number_of_ranks_and_counts_what_they_need(run_prog
     assert ranks == 2
     assert two["group_sums"] == 4 * parameters
     assert two["exchange"] > 0 and two["optimizer"] < 0.8 * alone["optimizer"]
+    # A background save copies what a rank owns.
+    assert alone["snapshot"] == 4 * parameters + alone["optimizer"]
+    assert two["optimizer"] + 2 * parameters < two["snapshot"] < 0.8 * alone["snapshot"]
     _, _, four = memory(*settings(GROUPS), "--ranks", "4")
     assert four["group_sums"] == 0
     # With bf16 copies only the owners keep fp32 weights.

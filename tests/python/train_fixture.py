@@ -4,7 +4,11 @@ import hashlib
 import json
 import os
 import random
+import shutil
+import subprocess
 from pathlib import Path
+
+import pytest
 
 CALL_KEYS = ("tokens_per_s", "mfu", "data_share", "peak_memory_bytes", "seconds", "command", "machine")
 
@@ -40,6 +44,18 @@ sample_tokens = 8
 checkpoint_every = 2
 keep_checkpoints = 10
 """
+
+
+@pytest.fixture(scope="session")
+def strace():
+    """The path of a strace that may trace here, or a visible skip."""
+    path = shutil.which("strace")
+    if path is None:
+        pytest.skip("strace is not installed")
+    probe = subprocess.run([path, "-f", "-o", "/dev/null", "true"], capture_output=True, text=True)
+    if probe.returncode != 0:
+        pytest.skip(f"strace may not trace here (ptrace is forbidden): {probe.stderr.strip()}")
+    return path
 
 
 def write_text(path: Path) -> None:
