@@ -205,6 +205,43 @@ def test_check_refuses_what_is_not_muon_on_hidden_matrices_alone(kind):
         osp.optim.check(model, part, batch())
 
 
+class MuonThatIsSGD(osp.optim.Muon):
+    """What a wrapper of mixed precision made of Muon elsewhere: the loss goes down, and nothing is said."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                buffer.mul_(group["momentum"]).add_(p.grad)
+                p.sub_(p.grad + buffer * group["momentum"], alpha=group["lr"])
+
+
+class MuonOfShards(osp.optim.Muon):
+    """What tensor parallelism made of it elsewhere: every rank orthogonalises its rows by themselves."""
+
+    def _orthogonalise(self, task, update):
+        return torch.cat([super(MuonOfShards, self)._orthogonalise(task, half) for half in update.chunk(2)])
+
+
+@pytest.mark.parametrize(
+    "kind, like", [(MuonThatIsSGD, "that of SGD"), (MuonOfShards, "neither SGD nor AdamW")]
+)
+def test_check_refuses_a_muon_that_silently_is_something_else(kind, like):
+    model = llama()
+    optimizer = kind(osp.optim.param_groups(model, lr=0.01))
+    losses = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = model(**batch()).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[2] < losses[0]
+    with pytest.raises(ValueError, match=rf"layers.1.self_attn.q_proj.weight: not orthogonalised .* {like}"):
+        osp.optim.check(model, optimizer, batch())
+
+
 class Rows(torch.utils.data.Dataset):
     def __len__(self):
         return 16
