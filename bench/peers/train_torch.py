@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-BATCH_TOKENS = 8192
 SIZES = {
     "demo": dict(layers=6, width=256, heads=4, context=256, vocabulary=4096),
     "50m": dict(layers=12, width=512, heads=8, context=512, vocabulary=10240),
     "125m": dict(layers=12, width=768, heads=12, context=1024, vocabulary=32768),
+    "1.4b-4-layers": dict(layers=4, width=2048, heads=16, context=2048, vocabulary=32768),
 }
 
 
@@ -112,10 +112,10 @@ def make_optimizers(model):
 def train_step(model, optimizers, clipped, batch, parts):
     total = 0.0
     for part in batch.chunk(parts):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(batch.device.type, dtype=torch.bfloat16):
             loss = model(part[:, :-1].contiguous(), part[:, 1:].contiguous()) / parts
         loss.backward()
-        total += loss.item()
+        total += loss.item()  # waits for the device
     torch.nn.utils.clip_grad_norm_(clipped, 1.0, foreach=True)
     for optimizer in optimizers:
         optimizer.step()
@@ -135,6 +135,8 @@ def main():
     parser.add_argument("--context", type=int, default=0, help="0: the model's own")
     parser.add_argument("--mode", choices=["eager", "compile", "max-autotune"], default="eager")
     parser.add_argument("--micro-batches", type=int, default=1)
+    parser.add_argument("--batch-tokens", type=int, default=8192)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     if options.threads > 0:
         torch.set_num_threads(options.threads)
@@ -142,16 +144,19 @@ def main():
     size = dict(SIZES[options.model])
     if options.context > 0:
         size["context"] = options.context
-    model = Model(**size)
+    model = Model(**size).to(options.device)
     optimizers, clipped = make_optimizers(model)
     if options.mode != "eager":
         model = torch.compile(model, mode="default" if options.mode == "compile" else options.mode)
     seconds, cpu_seconds, faults = [], [], []
     loss = 0.0
     for step in range(options.steps + 1):  # the first is not counted
-        batch = torch.randint(size["vocabulary"], (BATCH_TOKENS // size["context"], size["context"] + 1))
+        shape = (options.batch_tokens // size["context"], size["context"] + 1)
+        batch = torch.randint(size["vocabulary"], shape).to(options.device)
         start, cpu_start, faults_start = time.perf_counter(), time.process_time(), page_faults()
         loss = train_step(model, optimizers, clipped, batch, options.micro_batches)
+        if options.device == "cuda":
+            torch.cuda.synchronize()
         if step > 0:
             seconds.append(time.perf_counter() - start)
             cpu_seconds.append(time.process_time() - cpu_start)
@@ -159,7 +164,7 @@ def main():
     print(
         json.dumps(
             {
-                "tokens_per_s": BATCH_TOKENS / statistics.median(seconds),
+                "tokens_per_s": options.batch_tokens / statistics.median(seconds),
                 "cpu_seconds": statistics.median(cpu_seconds),
                 "page_faults": statistics.median(faults),
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
