@@ -148,6 +148,7 @@ int run_gguf(const ExportCommand& options, const std::string& out) {
         result.report.rounded_again.size(), result.report.rounded_again[0]);
   }
   for (const std::string& lost : result.report.lost_rows) console.warn("{}", lost);
+  for (const std::string& other : result.report.differences) console.warn("{}", other);
   for (const std::string& cut : result.report.tokenizer_warnings) console.warn("{}", cut);
   if (result.report.end_tokens_lost > 0) {
     console.warn(
@@ -175,6 +176,7 @@ int run_gguf(const ExportCommand& options, const std::string& out) {
     json["rounded_again"] = result.report.rounded_again;
     json["scale_rounding"] = result.report.scale_rounding;
     json["lost_rows"] = result.report.lost_rows;
+    json["differences"] = result.report.differences;
     json["tokenizer_warnings"] = result.report.tokenizer_warnings;
     print_json(json);
   }

@@ -136,11 +136,13 @@ class ForeignCodes : public CodedModel {
 
 }  // namespace
 
-bool has_foreign_codes(const std::string& dir) {
-  if (is_gguf_path(dir) || is_quantized_model_dir(dir)) return false;
+std::optional<PackedLayout> foreign_layout(const std::string& dir) {
+  if (is_gguf_path(dir) || is_quantized_model_dir(dir)) return std::nullopt;
   const std::string file = dir + "/config.json";
-  return packed_layout(read_json_file(file, kMaxConfigBytes), file).has_value();
+  return packed_layout(read_json_file(file, kMaxConfigBytes), file);
 }
+
+bool has_foreign_codes(const std::string& dir) { return foreign_layout(dir).has_value(); }
 
 std::unique_ptr<CodedModel> open_coded_model(const std::string& dir) {
   if (is_quantized_model_dir(dir)) return std::make_unique<OwnCodes>(dir);

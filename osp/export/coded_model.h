@@ -9,10 +9,12 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "osp/base/json.h"
 #include "osp/model/hf_family.h"
+#include "osp/model/packed_layout.h"
 #include "osp/ptq/quantized_model_config.h"
 #include "osp/quant/quantized_linear.h"
 
@@ -46,6 +48,9 @@ bool is_block_layer(const CodedTensor& tensor);
 // Opens a model with codes. Error(usage) with what to do if it has plain weights,
 // Error(unsupported) if another program's codes are no integers.
 std::unique_ptr<CodedModel> open_coded_model(const std::string& dir);
+
+// The layout of a folder whose weights another program quantized; none for other folders and files.
+std::optional<PackedLayout> foreign_layout(const std::string& dir);
 
 // True for a folder whose codes another program made and open_coded_model reads; opens nothing
 // else.

@@ -15,6 +15,7 @@
 #include "osp/model/model_dir.h"
 #include "osp/ptq/quantized_model_dir.h"
 #include "osp/ptq/quantized_model_tensors.h"
+#include "osp/quant/float_grid.h"
 #include "osp/tokenizer/tokenizer.h"
 
 namespace osp {
@@ -68,37 +69,65 @@ void add_tokenizer(const std::string& dir, GgufExportOptions& options, GgufConve
   }
 }
 
-// Writes a folder whose codes another program made from them, where the type that is asked for
-// holds them; false if it does not, or none was asked for that does: the numbers are left.
-bool export_foreign_codes(const std::string& dir, const std::string& path, const std::string& dtype,
-                          GgufExportOptions& options, GgufConversion& result) {
-  std::unique_ptr<CodedModel> model;
-  try {
-    model = open_coded_model(dir);
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::unsupported) throw;
-    return false;
+// The codes of a folder of MXFP4 weights, found again from the numbers: the layers of which all are
+// numbers of that format.
+QuantizedWeights mxfp4_codes(const ParameterStore& store) {
+  QuantizedWeights codes;
+  for (size_t i = 0; i < store.specs.size(); ++i) {
+    const ParameterSpec& spec = store.specs[i];
+    if (spec.kind != ParameterKind::matrix || spec.shape[1] % block_size(NumberKind::mxfp4) != 0) {
+      continue;
+    }
+    const at::Tensor weight = store.master(static_cast<int64_t>(i));
+    QuantizedLinear layer =
+        round_to_nearest(weight, float_weight_grid(NumberKind::mxfp4), spec.name);
+    if (layer.dequantized().equal(weight)) codes[spec.name] = std::move(layer);
   }
-  const WeightGrid& grid = model->info().grid;
-  const auto type = gguf_type_of_codes(grid.kind, grid.bits, grid.symmetric);
-  const GgufTensorType wanted = dtype == "auto" && type ? *type : options.type;
-  if (gguf_type_info(wanted).block_size == 1) return false;
-  // The codes by parameter, if all fit.
-  const ParameterStore store = load_model_dir(dir);
+  return codes;
+}
+
+// The integers of a folder by parameter, if all are such that `wanted` holds them; else none.
+QuantizedWeights integer_codes(const CodedModel& model, GgufTensorType wanted) {
   QuantizedWeights codes;
   bool all_fit = true;
-  model->each([&](const CodedTensor& tensor) {
+  model.each([&](const CodedTensor& tensor) {
     if (tensor.layer == nullptr) return;
     all_fit = all_fit && !tensor.column_group.defined() &&
               why_codes_do_not_fit(*tensor.layer, wanted).empty();
     const std::vector<QuantizedLinear> parts =
-        split_layer(model->config(), tensor.stored, *tensor.layer);
+        split_layer(model.config(), tensor.stored, *tensor.layer);
     for (size_t i = 0; i < parts.size(); ++i) {
       const auto parameter = static_cast<size_t>(tensor.stored.parameters[i]);
       codes[tensor.part.specs[parameter].name] = parts[i];
     }
   });
-  if (!all_fit) return false;
+  return all_fit ? codes : QuantizedWeights();
+}
+
+// Writes a folder whose codes another program made from them, where the type that is asked for
+// holds them; false if it does not, or none was asked for that does: the numbers are left.
+bool export_foreign_codes(const std::string& dir, const std::string& path, const std::string& dtype,
+                          GgufExportOptions& options, GgufConversion& result) {
+  const std::optional<PackedLayout> layout = foreign_layout(dir);
+  if (!layout) return false;
+  const bool mxfp4 = layout->kind == PackedKind::mxfp4 || layout->kind == PackedKind::mxfp4_experts;
+  std::unique_ptr<CodedModel> model;
+  std::optional<GgufTensorType> type = GgufTensorType::mxfp4;
+  if (!mxfp4) {
+    try {
+      model = open_coded_model(dir);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::unsupported) throw;
+      return false;
+    }
+    const WeightGrid& grid = model->info().grid;
+    type = gguf_type_of_codes(grid.kind, grid.bits, grid.symmetric);
+  }
+  const GgufTensorType wanted = dtype == "auto" && type ? *type : options.type;
+  if (gguf_type_info(wanted).block_size == 1 || (mxfp4 && wanted != *type)) return false;
+  const ParameterStore store = load_model_dir(dir);
+  const QuantizedWeights codes = mxfp4 ? mxfp4_codes(store) : integer_codes(*model, wanted);
+  if (codes.empty()) return false;
   options.type = wanted;
   options.exact = true;
   options.keep_numbers = dtype == "auto";
@@ -131,13 +160,11 @@ GgufConversion convert_to_gguf(const std::string& model, const std::string& path
   add_tokenizer(dir, options, result);
   // A model without codes: the fused weights, rounded.
   if (!is_quantized_model_dir(dir)) {
+    if (export_foreign_codes(dir, path, dtype, options, result)) return result;
     if (options.type == GgufTensorType::mxfp4) {
       fail(ErrorCode::usage,
            "{}: --dtype mxfp4 takes the codes of a model quantized to mxfp4; choose another type",
            dir);
-    }
-    if (has_foreign_codes(dir) && export_foreign_codes(dir, path, dtype, options, result)) {
-      return result;
     }
     options.rounded_before = rounded_before(dir);
     const ParameterStore store = fuse(load_model_dir(dir));

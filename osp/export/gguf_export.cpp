@@ -92,7 +92,8 @@ const QuantizedLinear* codes_of(const ParameterSpec& spec, const GgufExportOptio
 }
 
 GgufTensorType type_of(const ParameterSpec& spec, const GgufExportOptions& options) {
-  if (spec.shape.size() < 2) return GgufTensorType::f32;
+  // The router in F32, as llama.cpp's converter has it.
+  if (spec.shape.size() < 2 || spec.kind == ParameterKind::router) return GgufTensorType::f32;
   return gguf_type_for_rows(wanted_type(spec, options), spec.shape.back());
 }
 
@@ -193,7 +194,7 @@ double checked_rounding(const QuantizedLinear& layer, GgufTensorType type, const
 // Adds to the report what became of a tensor that is written from its numbers.
 void note_type(const ParameterSpec& spec, GgufTensorType type, const GgufExportOptions& options,
                GgufExportReport& report) {
-  if (spec.shape.size() < 2) return;
+  if (spec.shape.size() < 2 || spec.kind == ParameterKind::router) return;
   const GgufTensorType wanted = wanted_type(spec, options);
   if (spec.kind == ParameterKind::matrix && keeps_numbers(spec, options)) {
     report.plain_layers.push_back(spec.name);
@@ -263,6 +264,7 @@ GgufExportReport export_gguf(const ParameterStore& store, const std::string& pat
   GgufExportReport report;
   GgufMetadataWriter metadata;
   add_model_metadata(store.config, file_type(options.type), options.name, metadata);
+  report.differences = gguf_model_differences(store.config);
   if (!options.rounded_before.empty()) {
     metadata.text(kGgufRoundedBeforeKey, options.rounded_before);
   }

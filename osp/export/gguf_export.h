@@ -51,6 +51,7 @@ struct GgufExportReport {
   double scale_rounding = 0;               // of codes: largest relative change of a scale by fp16
   std::vector<std::string> files;          // that were written, in order
   int64_t end_tokens_lost = 0;             // the format has keys for three
+  std::vector<std::string> differences;    // gguf_model_differences
   std::vector<std::string> tokenizer_warnings;  // texts that llama.cpp cuts otherwise
   std::vector<std::string>
       lost_rows;  // a sentence for each tensor with live rows that became zeros

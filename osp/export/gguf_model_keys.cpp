@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "osp/formats/gguf_quantize.h"
+#include "osp/model/gguf_expert_keys.h"
 #include "osp/model/gguf_family_keys.h"
 #include "osp/model/gguf_names.h"
 #include "osp/model/gguf_rope.h"
@@ -48,8 +49,8 @@ std::string wrong_window(const ModelConfig& config, std::string_view architectur
   if (config.window == 0) return "";
   const std::string window = fmt::format("has a sliding window of {}", config.window);
   if (architecture == "phi3") return config.window < config.context ? window : "";
-  const bool olmo3 = config.family == "Olmo3ForCausalLM";
-  if (!olmo3 && !architecture.starts_with("gemma")) return window;
+  const bool every = config.family == "Olmo3ForCausalLM" || architecture == "gpt-oss";
+  if (!every && !architecture.starts_with("gemma")) return window;
   const int64_t interval = gguf_window_interval(architecture);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     if ((config.window_of(layer) == 0) != ((layer + 1) % interval == 0)) {
@@ -60,7 +61,7 @@ std::string wrong_window(const ModelConfig& config, std::string_view architectur
 }
 
 std::string wrong_bias(const ModelConfig& config, std::string_view architecture) {
-  const bool all = architecture == "llama";
+  const bool all = architecture == "llama" || architecture == "gpt-oss";
   const bool first_three =
       all || architecture == "qwen2" || architecture == "glm4" || architecture == "seed_oss";
   const bool lost =
@@ -75,6 +76,11 @@ std::string wrong_rope(const ModelConfig& config, std::string_view architecture)
   }
   if (type == "default") return "";
   if (architecture == "phi3" && type == "longrope") return "";
+  if (architecture == "gpt-oss" && type == "yarn") {
+    const RopeScaling& yarn = config.rope_scaling;
+    const bool own = yarn.attention_factor != 0 || yarn.mscale != 0 || yarn.mscale_all_dim != 0;
+    return own ? "has a YaRN whose queries and keys have a factor of their own" : "";
+  }
   if (!has_llama3_divisors(config.rope_scaling)) {
     return fmt::format(
         "has a rotary embedding that is scaled ({}) in a way that its files cannot say", type);
@@ -105,6 +111,30 @@ std::string wrong_gemma(const ModelConfig& config, std::string_view architecture
   }
   if (config.logit_softcap > 0) return "caps its logits";
   return config.local_rope_theta == 10000.0 ? "" : "has windows with a rotary base of their own";
+}
+
+// Mixtures of experts that llama.cpp routes or computes otherwise.
+std::string wrong_experts(const ModelConfig& config, std::string_view architecture) {
+  const GgufRouting* const routing = find_gguf_routing(architecture);
+  if (routing == nullptr) return "";
+  if (!config.dense_layers.empty()) return "has blocks without experts";
+  if (config.normalized_routing != routing->normalized) {
+    return routing->normalized ? "does not divide the chosen probabilities by their sum"
+                               : "divides the chosen probabilities by their sum";
+  }
+  if (architecture != "qwen3moe" && config.tied) return "shares its head with the embedding";
+  if (architecture == "olmoe") {
+    if (config.clip_qkv > 0) return "clamps queries, keys and values";
+    return config.kv_heads != config.heads ? "has fewer heads of keys than of queries" : "";
+  }
+  if (architecture != "gpt-oss") return "";
+  if (config.window == 0) return "has no sliding window";
+  if (!config.qkv_bias || !config.output_bias) return "has no biases of its attention";
+  if (config.swiglu_limit != kGgufSwigluLimit || config.swiglu_alpha != kGgufSwigluAlpha) {
+    return fmt::format("clamps its experts with other numbers than {} and {}", kGgufSwigluLimit,
+                       kGgufSwigluAlpha);
+  }
+  return "";
 }
 
 // The divisors of the rotary embedding's frequencies, for llama.cpp.
@@ -140,7 +170,8 @@ std::string why_no_gguf(const ModelConfig& config) {
   if (std::string bias = wrong_bias(config, name); !bias.empty()) return bias;
   if (std::string rope = wrong_rope(config, name); !rope.empty()) return rope;
   if (name.starts_with("gemma")) return wrong_gemma(config, name);
-  const bool whole_width = name == "olmo2" || name == "phi3";
+  if (std::string experts = wrong_experts(config, name); !experts.empty()) return experts;
+  const bool whole_width = name == "olmo2" || name == "phi3" || name == "olmoe";
   if (whole_width && config.heads * config.head_size != config.width) {
     return "has heads that are not the width together";
   }
@@ -197,6 +228,23 @@ void add_model_metadata(const ModelConfig& config, uint32_t file_type, const std
     f32("attn_logit_softcapping", config.attention_softcap);
     f32("final_logit_softcapping", config.logit_softcap);
   }
+  if (find_gguf_routing(architecture.name) != nullptr) {
+    u32("expert_count", config.experts);
+    u32("expert_used_count", config.experts_per_token);
+    u32("expert_feed_forward_length", config.expert_inner);
+  }
+  if (architecture.name == "gpt-oss") {
+    u32("attention.sliding_window", config.window);
+    const RopeScaling& yarn = config.rope_scaling;
+    if (yarn.type == "yarn") {
+      metadata.text(full("rope.scaling.type"), "yarn");
+      f32("rope.scaling.factor", yarn.factor);
+      u32("rope.scaling.original_context_length", yarn.original_context);
+      f32("rope.scaling.yarn_beta_fast", yarn.beta_fast);
+      f32("rope.scaling.yarn_beta_slow", yarn.beta_slow);
+      if (yarn.truncate) metadata.flag(kGgufYarnTruncateKey, true);
+    }
+  }
   if (architecture.name == "gemma3") f32("rope.freq_base_swa", config.local_rope_theta);
   if (config.family == "Olmo3ForCausalLM" && config.window > 0) {
     u32("attention.sliding_window", config.window);
@@ -215,9 +263,17 @@ void add_model_metadata(const ModelConfig& config, uint32_t file_type, const std
   }
 }
 
+std::vector<std::string> gguf_model_differences(const ModelConfig& config) {
+  const RopeScaling& scaling = config.rope_scaling;
+  if (scaling.type != "yarn" || scaling.truncate) return {};
+  return {
+      "llama.cpp takes whole channel pairs as the ends of YaRN's ramp, and this model does not "
+      "(truncate = false): logits differ a little there"};
+}
+
 std::vector<GgufTensorEntry> gguf_rope_tensors(const ModelConfig& config) {
   const RopeScaling& scaling = config.rope_scaling;
-  if (scaling.type == "default") return {};
+  if (scaling.type == "default" || scaling.type == "yarn") return {};
   if (scaling.type == "longrope") {
     return {factors_entry(kGgufLongFactors, scaling.long_factor),
             factors_entry(kGgufShortFactors, scaling.short_factor)};

@@ -1,8 +1,10 @@
 #include "osp/export/gguf_sentencepiece.h"
 
 #include <algorithm>
+#include <array>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "osp/base/error.h"
@@ -83,15 +85,73 @@ Spaces spaces_of(const Json& json, const std::string& where) {
   return spaces;
 }
 
+// The texts of added tokens that are cut out of a text before anything else, in llama.cpp as in
+// transformers. No token that contains one is made by merges.
+class CutOut {
+ public:
+  void add(const std::string& text) {
+    begins_[static_cast<unsigned char>(text.front())] = true;
+    longest_ = std::max(longest_, text.size());
+    texts_.insert(text);
+  }
+  bool is_in(std::string_view token) const {
+    for (size_t at = 0; at < token.size(); ++at) {
+      if (!begins_[static_cast<unsigned char>(token[at])]) continue;
+      for (size_t size = 1; size <= std::min(longest_, token.size() - at); ++size) {
+        if (texts_.contains(std::string(token.substr(at, size)))) return true;
+      }
+    }
+    return false;
+  }
+
+ private:
+  std::array<bool, 256> begins_{};
+  size_t longest_ = 0;
+  std::unordered_set<std::string> texts_;
+};
+
+// Sorts the added tokens that are no special ones. Those without a mark are cut out of a text as
+// they are. Those with marks that merges make, as Gemma's runs of spaces, become normal tokens:
+// a text has spaces in the place of marks, so that it is the merges which make them there.
+CutOut sort_added(const Json& json, const std::vector<std::string>& tokens,
+                  std::vector<int32_t>& types, std::vector<std::string>& warnings) {
+  CutOut cut_out;
+  if (!is_given(json, "added_tokens")) return cut_out;
+  const Json& vocabulary = json.at("model").at("vocab");
+  bool marked = false;
+  for (const Json& added : json.at("added_tokens")) {
+    const auto id = added.at("id").get<size_t>();
+    const std::string& text = tokens[id];
+    if (types[id] != kGgufUserDefined || text.empty()) continue;
+    const bool plain = !added.value("single_word", false) && !added.value("lstrip", false) &&
+                       !added.value("rstrip", false);
+    if (plain && text.find(kSpaceMark) == std::string::npos &&
+        text.find(' ') == std::string::npos) {
+      cut_out.add(text);
+    } else if (plain && !added.value("normalized", true) && vocabulary.contains(text)) {
+      types[id] = kGgufNormal;
+      marked = true;
+    }
+  }
+  if (marked) {
+    warnings.push_back(
+        "in llama.cpp a U+2581 in a text is a space; this tokenizer tells some runs of it from "
+        "spaces");
+  }
+  return cut_out;
+}
+
 bool begins_character(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; }
 
 class Scores {
  public:
   Scores(const std::vector<std::string>& tokens, const std::vector<int32_t>& types,
-         const std::string& where)
+         const CutOut& cut_out, const std::string& where)
       : tokens_(tokens), types_(types), where_(where), merges_(tokens.size(), 0) {
     for (size_t id = 0; id < tokens.size(); ++id) {
-      if (types[id] == kGgufNormal || types[id] == kGgufByte) ids_.emplace(tokens[id], id);
+      never_.push_back(cut_out.is_in(tokens[id]));
+      const bool known = types[id] == kGgufNormal || types[id] == kGgufByte;
+      if (known || never_.back()) ids_.emplace(tokens[id], id);
     }
   }
 
@@ -101,6 +161,7 @@ class Scores {
     size_t last = tokens_.size();
     for (const Json& merge : merges) {
       const size_t made = made_by(merge);
+      if (never_[made]) continue;
       if (made != last && merges_[made] > 0) {
         no_gguf_equivalent(where_, "merges that make \"" + printable(tokens_[made]) +
                                        "\" at two places of their order");
@@ -110,7 +171,7 @@ class Scores {
       last = made;
     }
     for (size_t id = 0; id < tokens_.size(); ++id) {
-      if (types_[id] == kGgufNormal) check_cuts(id);
+      if (types_[id] == kGgufNormal && !never_[id]) check_cuts(id);
     }
     return scores;
   }
@@ -161,6 +222,7 @@ class Scores {
   const std::vector<std::string>& tokens_;
   const std::vector<int32_t>& types_;
   const std::string& where_;
+  std::vector<bool> never_;      // tokens that no text makes: a part is cut out of it before
   std::vector<int64_t> merges_;  // that make a token
   std::unordered_map<std::string, size_t> ids_;
 };
@@ -186,8 +248,15 @@ SentencePiece sentencepiece_of(const Json& tokenizer_json, const std::vector<std
   for (int64_t byte = 0; byte < kBytes; ++byte) {
     const std::string name = fmt::format("<0x{:02X}>", byte);
     const auto found = ids.find(name);
-    if (found == ids.end()) no_gguf_equivalent(where, "no token for the byte " + name);
-    result.types[found->second] = kGgufByte;
+    if (found != ids.end()) {
+      result.types[found->second] = kGgufByte;
+      continue;
+    }
+    // As in Gemma, whose tab is a token of its own: llama.cpp then takes the character.
+    const std::string character(1, static_cast<char>(byte));
+    if (byte >= 0x80 || !ids.contains(character)) {
+      no_gguf_equivalent(where, "no token for the byte " + name);
+    }
   }
   if (is_given(model, "unk_token")) {
     const auto found = ids.find(model.at("unk_token").get<std::string>());
@@ -196,7 +265,8 @@ SentencePiece sentencepiece_of(const Json& tokenizer_json, const std::vector<std
       result.types[found->second] = kGgufUnknown;
     }
   }
-  result.scores = Scores(tokens, result.types, where).of(model.at("merges"));
+  const CutOut cut_out = sort_added(tokenizer_json, tokens, result.types, result.warnings);
+  result.scores = Scores(tokens, result.types, cut_out, where).of(model.at("merges"));
   return result;
 }
 

@@ -6,6 +6,10 @@
 // the other: the score of a token is then minus the place of its merges. That is how merges are
 // made from SentencePiece's own files.
 //
+// Added tokens that merges make are those of SentencePiece's user-defined symbols, as in Gemma:
+// line breaks and tags are cut out of a text in front of all merges in both programs, so that the
+// merges of tokens with them are never asked for; runs of U+2581 are made by merges.
+//
 // Tested by tests/python/test_gguf_sentencepiece.py.
 #pragma once
 

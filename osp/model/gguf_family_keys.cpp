@@ -9,6 +9,9 @@
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/base/printable.h"
+#include "osp/model/gguf_expert_keys.h"
+#include "osp/model/gguf_keys.h"
 #include "osp/ops/rope_scaling.h"
 
 namespace osp {
@@ -16,9 +19,9 @@ namespace {
 
 struct FamilyKeys {
   std::string_view architecture;
-  std::array<std::string_view, 5> keys;  // "" where there are fewer
+  std::array<std::string_view, 6> keys;  // "" where there are fewer
 };
-constexpr std::array<FamilyKeys, 5> kFamilyKeys = {{
+constexpr std::array<FamilyKeys, 6> kFamilyKeys = {{
     {"gemma2",
      {"attention.sliding_window", "attn_logit_softcapping", "final_logit_softcapping",
       "attention.sliding_window_pattern", "rope.freq_base_swa"}},
@@ -28,34 +31,14 @@ constexpr std::array<FamilyKeys, 5> kFamilyKeys = {{
     {"olmo2", {"attention.sliding_window", "attention.sliding_window_pattern", "", "", ""}},
     {"phi3", {"attention.sliding_window", "rope.scaling.attn_factor", "", "", ""}},
     {"granite", {"attention.scale", "embedding_scale", "residual_scale", "logit_scale", ""}},
+    {"gpt-oss",
+     {"attention.sliding_window", "attention.sliding_window_pattern", "rope.scaling.type",
+      "rope.scaling.factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"}},
 }};
-
-// Access to the keys of one architecture.
-class Keys {
- public:
-  Keys(const GgufFile& file, std::string_view architecture)
-      : metadata_(file.metadata()), architecture_(architecture) {}
-
-  std::string full(std::string_view name) const {
-    return fmt::format("{}.{}", architecture_, name);
-  }
-  bool has(std::string_view name) const { return metadata_.has(full(name)); }
-  double number(std::string_view name, double absent) const {
-    return has(name) ? metadata_.number(full(name)) : absent;
-  }
-  int64_t integer(std::string_view name, int64_t absent) const {
-    return has(name) ? metadata_.integer(full(name)) : absent;
-  }
-  const GgufMetadata& metadata() const { return metadata_; }
-
- private:
-  const GgufMetadata& metadata_;
-  std::string_view architecture_;
-};
 
 // "layer_types" of windows that a file has in all but every n-th layer (the key is a number or
 // absent), or in the layers that a list names.
-Json layer_types(const Keys& keys, int64_t layers, int64_t absent_interval) {
+Json layer_types(const GgufKeys& keys, int64_t layers, int64_t absent_interval) {
   constexpr std::string_view kPattern = "attention.sliding_window_pattern";
   Json types = Json::array();
   const auto found = keys.metadata().values().find(keys.full(kPattern));
@@ -82,7 +65,7 @@ Json layer_types(const Keys& keys, int64_t layers, int64_t absent_interval) {
   return types;
 }
 
-void add_gemma(const Keys& keys, std::string_view architecture, Json& json) {
+void add_gemma(const GgufKeys& keys, std::string_view architecture, Json& json) {
   const bool second = architecture == "gemma2";
   const int64_t layers = json["num_hidden_layers"];
   const bool has_window = keys.has("attention.sliding_window") || !second;
@@ -126,7 +109,7 @@ std::vector<float> factors(const GgufFile& file, const char* name) {
   return values;
 }
 
-void add_phi3(const GgufFile& file, const Keys& keys, Json& json) {
+void add_phi3(const GgufFile& file, const GgufKeys& keys, Json& json) {
   const int64_t window = keys.integer("attention.sliding_window", 0);
   json["sliding_window"] = window > 0 ? Json(window) : Json(nullptr);
   const int64_t context = json["max_position_embeddings"];
@@ -147,7 +130,7 @@ void add_phi3(const GgufFile& file, const Keys& keys, Json& json) {
                           {"attention_factor", keys.number("rope.scaling.attn_factor", 1.0)}};
 }
 
-void add_granite(const Keys& keys, Json& json) {
+void add_granite(const GgufKeys& keys, Json& json) {
   const double size = json["head_dim"].get<double>(), scale = keys.number("attention.scale", 0.0);
   json["attention_multiplier"] = scale > 0 ? scale : 1.0 / std::sqrt(size);
   json["embedding_multiplier"] = keys.number("embedding_scale", 1.0);
@@ -156,7 +139,7 @@ void add_granite(const Keys& keys, Json& json) {
 }
 
 // With a window, an OLMo 3.
-void add_olmo(const Keys& keys, Json& json) {
+void add_olmo(const GgufKeys& keys, Json& json) {
   const int64_t window = keys.integer("attention.sliding_window", 0);
   if (window == 0) return;
   json["architectures"] = {"Olmo3ForCausalLM"};
@@ -169,9 +152,37 @@ void add_olmo(const Keys& keys, Json& json) {
   json.erase("rope_theta");
 }
 
+// YaRN as the family has it; without a type the rotary embedding is unscaled.
+void add_gpt_oss(const GgufKeys& keys, Json& json) {
+  json["sliding_window"] = keys.metadata().integer(keys.full("attention.sliding_window"));
+  json["layer_types"] =
+      layer_types(keys, json["num_hidden_layers"], gguf_window_interval("gpt-oss"));
+  const std::string type = keys.full("rope.scaling.type");
+  const std::string scaling =
+      keys.metadata().has(type) ? std::string(keys.metadata().text(type)) : "none";
+  if (scaling == "none") {
+    json["rope_scaling"] = {{"rope_type", "default"}};
+    return;
+  }
+  if (scaling != "yarn") {
+    fail(ErrorCode::unsupported, "{}: {} is \"{}\", and osp computes a gpt-oss with yarn or none",
+         keys.metadata().where(), type, printable(scaling));
+  }
+  const GgufMetadata& metadata = keys.metadata();
+  json["rope_scaling"] = {
+      {"rope_type", "yarn"},
+      {"factor", metadata.number(keys.full("rope.scaling.factor"))},
+      {"original_max_position_embeddings",
+       metadata.integer(keys.full("rope.scaling.original_context_length"))},
+      {"beta_fast", keys.number("rope.scaling.yarn_beta_fast", 32.0)},
+      {"beta_slow", keys.number("rope.scaling.yarn_beta_slow", 1.0)},
+      {"truncate", metadata.has(kGgufYarnTruncateKey) && metadata.flag(kGgufYarnTruncateKey)}};
+}
+
 }  // namespace
 
 bool is_gguf_family_key(std::string_view architecture, std::string_view key) {
+  if (is_gguf_expert_key(architecture, key)) return true;
   const auto* found = std::ranges::find(kFamilyKeys, architecture, &FamilyKeys::architecture);
   return found != kFamilyKeys.end() && !key.empty() &&
          std::ranges::find(found->keys, key) != found->keys.end();
@@ -182,7 +193,7 @@ bool rotates_a_part(std::string_view architecture) {
 }
 
 void add_gguf_family_keys(const GgufFile& file, std::string_view architecture, Json& json) {
-  const Keys keys(file, architecture);
+  const GgufKeys keys(file, architecture);
   if (rotates_a_part(architecture) && keys.has("rope.dimension_count")) {
     json["partial_rotary_factor"] =
         rotary_fraction(keys.integer("rope.dimension_count", 0), json["head_dim"].get<int64_t>());
@@ -191,6 +202,8 @@ void add_gguf_family_keys(const GgufFile& file, std::string_view architecture, J
   if (architecture == "phi3") add_phi3(file, keys, json);
   if (architecture == "granite") add_granite(keys, json);
   if (architecture == "olmo2") add_olmo(keys, json);
+  if (architecture == "gpt-oss") add_gpt_oss(keys, json);
+  add_gguf_expert_keys(file, architecture, json);
   if (architecture == "arcee") json["hidden_act"] = "relu2";
   if (architecture == "glm4" && !keys.has("rope.dimension_count")) {
     json["partial_rotary_factor"] = 1.0;
@@ -198,7 +211,7 @@ void add_gguf_family_keys(const GgufFile& file, std::string_view architecture, J
 }
 
 int64_t gguf_window_interval(std::string_view architecture) {
-  if (architecture == "gemma2") return 2;
+  if (architecture == "gemma2" || architecture == "gpt-oss") return 2;
   return architecture == "gemma3" ? 6 : 4;
 }
 

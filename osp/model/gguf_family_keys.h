@@ -1,5 +1,6 @@
 // Keys that GGUF files of some architectures have beside a Llama's: windows, constant factors,
-// capped logits, rotary embeddings of parts of heads or with factors for long texts.
+// capped logits, rotary embeddings of parts of heads or with factors for long texts, experts
+// (gguf_expert_keys.h).
 //
 // Tested by tests/python/test_gguf_architectures.py.
 #pragma once
@@ -17,6 +18,10 @@ namespace osp {
 inline constexpr const char* kGgufLongFactors = "rope_factors_long.weight";
 inline constexpr const char* kGgufShortFactors = "rope_factors_short.weight";
 
+// True in files of a gpt-oss whose YaRN takes whole channel pairs, as llama.cpp computes it; absent
+// for the family's own, whatever llama.cpp computes.
+inline constexpr const char* kGgufYarnTruncateKey = "osp.yarn_truncate";
+
 // True if a key of the architecture (without its first word) is read by add_gguf_family_keys().
 bool is_gguf_family_key(std::string_view architecture, std::string_view key);
 
@@ -28,7 +33,7 @@ bool rotates_a_part(std::string_view architecture);
 void add_gguf_family_keys(const GgufFile& file, std::string_view architecture, Json& json);
 
 // The window layers of a family by their order, as llama.cpp derives them without a key: all but
-// every second (gemma2), fourth (OLMo 3), sixth (gemma3).
+// every second (gemma2, gpt-oss), fourth (OLMo 3), sixth (gemma3).
 int64_t gguf_window_interval(std::string_view architecture);
 
 // Layers of a Gemma whose queries are scaled by the width of a head as width / heads says, not by

@@ -242,14 +242,18 @@ void read_rows(const GgufTensor& tensor, const std::vector<int64_t>& order, floa
   }
 }
 
-// `count` rows of a tensor; all of one of one dimension, whose blocks may span them.
-GgufTensor rows_of(const GgufTensor& tensor, int64_t first, int64_t count) {
-  if (count == tensor.shape[0]) return tensor;
-  OSP_CHECK(tensor.shape.size() == 2, "a part of a tensor of one dimension");
-  const size_t row_bytes = tensor.data.size() / static_cast<size_t>(tensor.shape[0]);
-  return {tensor.type,
-          {count, tensor.shape[1]},
-          tensor.data.subspan(static_cast<size_t>(first) * row_bytes,
+// A parameter of a tensor that holds others beside it: a matrix whose rows begin at row `first` of
+// all, or the vector of an expert, whose numbers do; the tensor itself where it holds one alone.
+GgufTensor part_of(const GgufTensor& tensor, int64_t first, const std::vector<int64_t>& shape) {
+  if (tensor.shape == shape) return tensor;
+  OSP_CHECK(tensor.shape.back() == shape.back(), "a part of rows");
+  int64_t rows = 1;  // of the last dimension, each of whole blocks
+  for (size_t i = 0; i + 1 < tensor.shape.size(); ++i) rows *= tensor.shape[i];
+  const size_t row_bytes = tensor.data.size() / static_cast<size_t>(rows);
+  const int64_t begin = shape.size() == 2 ? first : first / shape[0];
+  const int64_t count = shape.size() == 2 ? shape[0] : 1;
+  return {tensor.type, shape,
+          tensor.data.subspan(static_cast<size_t>(begin) * row_bytes,
                               static_cast<size_t>(count) * row_bytes)};
 }
 
@@ -362,7 +366,7 @@ class GgufSource : public ModelSource {
         first += other.shape[0];
       }
     }
-    return rows_of(tensor_at(file_, name), first, spec.shape[0]);
+    return part_of(tensor_at(file_, name), first, spec.shape);
   }
 
   // For each row of the file the row of ours.

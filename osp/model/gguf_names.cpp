@@ -11,7 +11,7 @@ namespace osp {
 namespace {
 
 // An OLMo 3 is an olmo2 with windows.
-constexpr std::array<GgufArchitecture, 14> kArchitectures = {{
+constexpr std::array<GgufArchitecture, 17> kArchitectures = {{
     {"llama", "LlamaForCausalLM", true},
     {"qwen2", "Qwen2ForCausalLM", false},
     {"qwen3", "Qwen3ForCausalLM", false},
@@ -26,15 +26,19 @@ constexpr std::array<GgufArchitecture, 14> kArchitectures = {{
     {"seed_oss", "SeedOssForCausalLM", false},
     {"arcee", "ArceeForCausalLM", true},
     {"ernie4_5", "Ernie4_5ForCausalLM", true},
+    {"qwen3moe", "Qwen3MoeForCausalLM", false},
+    {"olmoe", "OlmoeForCausalLM", false},
+    {"gpt-oss", "GptOssForCausalLM", false},
 }};
 
 // llama.cpp's name of a role, in a block behind "blk.N." and in front of ".weight" or ".bias";
 // "": no architecture here has such a tensor.
-std::string_view gguf_stem(ParameterRole role, const ModelConfig& config) {
+std::string_view gguf_stem(const ParameterSpec& spec, const ModelConfig& config) {
   const GgufArchitecture* architecture = gguf_architecture_of(config);
   const bool joined_qkv = architecture != nullptr && architecture->joined_qkv;
   const bool joined_gate_up = architecture != nullptr && architecture->joined_gate_up;
-  switch (role) {
+  const bool expert = spec.expert != kNoExpert;
+  switch (spec.role) {
     case ParameterRole::embedding:
       return "token_embd";
     case ParameterRole::input_norm:
@@ -53,17 +57,23 @@ std::string_view gguf_stem(ParameterRole role, const ModelConfig& config) {
       return "attn_output";
     case ParameterRole::attention_end_norm:
       return "post_attention_norm";
-    // In front of the feed-forward network, or behind attention; seed_oss calls the first
-    // the second.
-    case ParameterRole::post_attention_norm:
-      return config.norm_after || config.family == "SeedOssForCausalLM" ? "post_attention_norm"
-                                                                        : "ffn_norm";
+    case ParameterRole::attention_sink:
+      return "attn_sinks";
+    // In front of the feed-forward network, or behind attention; seed_oss and gpt-oss call the
+    // first the second.
+    case ParameterRole::post_attention_norm: {
+      const bool other =
+          config.family == "SeedOssForCausalLM" || config.family == "GptOssForCausalLM";
+      return config.norm_after || other ? "post_attention_norm" : "ffn_norm";
+    }
+    case ParameterRole::router:
+      return "ffn_gate_inp";
     case ParameterRole::gate:
-      return joined_gate_up ? "ffn_up" : "ffn_gate";
+      return expert ? "ffn_gate_exps" : joined_gate_up ? "ffn_up" : "ffn_gate";
     case ParameterRole::up:
-      return "ffn_up";
+      return expert ? "ffn_up_exps" : "ffn_up";
     case ParameterRole::down:
-      return "ffn_down";
+      return expert ? "ffn_down_exps" : "ffn_down";
     case ParameterRole::post_feedforward_norm:
       return "post_ffw_norm";
     case ParameterRole::final_norm:
@@ -73,14 +83,12 @@ std::string_view gguf_stem(ParameterRole role, const ModelConfig& config) {
     case ParameterRole::position_embedding:
     case ParameterRole::embedding_projection:
     case ParameterRole::embedding_norm:
-    case ParameterRole::attention_sink:
     case ParameterRole::attention_branch_scale:
-    case ParameterRole::router:
     case ParameterRole::mlp_branch_scale:
     case ParameterRole::head_projection:
       return "";
   }
-  OSP_CHECK(false, "unknown parameter role {}", static_cast<int>(role));
+  OSP_CHECK(false, "unknown parameter role {}", static_cast<int>(spec.role));
 }
 
 }  // namespace
@@ -107,7 +115,7 @@ const GgufArchitecture* gguf_architecture_of(const ModelConfig& config) {
 }
 
 std::string gguf_tensor_name(const ParameterSpec& spec, const ModelConfig& config) {
-  const std::string_view stem = gguf_stem(spec.role, config);
+  const std::string_view stem = gguf_stem(spec, config);
   if (stem.empty()) return "";
   const char* end = spec.kind == ParameterKind::bias ? "bias" : "weight";
   return spec.layer < 0 ? fmt::format("{}.{}", stem, end)
@@ -141,13 +149,18 @@ std::vector<GgufStoredTensor> gguf_stored_tensors(const std::vector<ParameterSpe
   for (size_t i = 0; i < specs.size(); ++i) {
     const std::string name = gguf_tensor_name(specs[i], config);
     OSP_CHECK(!name.empty(), "{} has no name in a GGUF file", specs[i].name);
-    auto found = std::ranges::find(tensors, name, &GgufStoredTensor::name);
-    if (found == tensors.end()) {
-      tensors.push_back({name, {static_cast<int64_t>(i)}, specs[i].shape});
+    const bool expert = specs[i].expert != kNoExpert;
+    // Parameters that share a tensor are of one block: look behind the others.
+    const auto last = std::find_if(tensors.rbegin(), tensors.rend(),
+                                   [&](const auto& tensor) { return tensor.name == name; });
+    if (last == tensors.rend()) {
+      GgufStoredTensor tensor{name, {static_cast<int64_t>(i)}, specs[i].shape};
+      if (expert) tensor.shape.insert(tensor.shape.begin(), 1);
+      tensors.push_back(std::move(tensor));
       continue;
     }
-    found->parameters.push_back(static_cast<int64_t>(i));
-    found->shape[0] += specs[i].shape[0];
+    last->parameters.push_back(static_cast<int64_t>(i));
+    last->shape[0] += expert ? 1 : specs[i].shape[0];
   }
   return tensors;
 }

@@ -7,7 +7,7 @@
 //   row h K + 2 i + s of the file is row h K + s R/2 + i of ours
 //   (i < R/2, s = 0, 1; R channels are rotated, the others stand where they are).
 // Phi-3 and GLM-4 have the projections of queries, keys and values (Phi-3), gate and up in one
-// tensor, one behind the other.
+// tensor, one behind the other; experts stand behind each other, too (gguf_expert_keys.h).
 #pragma once
 
 #include <cstdint>
@@ -50,6 +50,8 @@ int64_t gguf_permuted_heads(const ParameterSpec& spec, const ModelConfig& config
 std::vector<int64_t> gguf_row_order(int64_t rows, int64_t heads, int64_t rotated = 0);
 
 // A tensor of a file: the parameters whose rows stand in it, one after the other, by their index.
+// Of the experts of a block one tensor holds a layer of all: [experts, rows, columns], and
+// [experts, rows] of biases.
 struct GgufStoredTensor {
   std::string name;
   std::vector<int64_t> parameters;

@@ -16,7 +16,9 @@ if find_spec("ik_llama_cpp") is None:
     pytest.skip("could not find 'ik_llama_cpp'", allow_module_level=True)
 sys.path.insert(0, str(Path(__file__).parent))
 from test_gguf_architectures import MODELS, MORE, random_model
-from test_gguf_sentencepiece import export  # noqa: F401
+from test_gguf_experts import MODELS as EXPERTS
+from test_gguf_experts import random_model as random_mixture
+from test_gguf_sentencepiece import MARK, export, gemma, gemma_texts  # noqa: F401
 from test_gguf_tokenizer import GPT_4O, LLAMA_3, QWEN_2, SEED, TEKKEN, tokenizer_json, vectors
 from tokenizer_cases import random_texts
 
@@ -36,21 +38,35 @@ def llama_cpp(file: Path, **request) -> list:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", COMPARED)
-def test_logits_are_those_of_transformers(name, tmp_path, run_program, repo_root):
-    _, cls, config, changed = {**MODELS, **MORE}[name][:4]
-    model = random_model(cls, config, {**changed, "vocab_size": 4096})
+def assert_logits_are_those_of(model, tmp_path, run_program, repo_root, routed=False):
+    """With `routed`, of mixtures of experts: by rounded keys logits differ up to 0.015 where tokens meet
+    other experts of nearly equal weight, and rounded weights send some tokens to others."""
     model.save_pretrained(tmp_path / "model")
     vocabulary = repo_root / "recipes" / "gcide-4096" / "tokenizer.json"  # the library wants one
     (tmp_path / "model" / "tokenizer.json").write_bytes(vocabulary.read_bytes())
     tokens = torch.arange(80).reshape(2, 40) * 53 % 4096
     with torch.no_grad():
         wanted = model(tokens).logits
-    for dtype, limit in (("fp32", SAME), ("q8_0", 0.1)):
+    for dtype, limit in (("fp32", 0.03 if routed else SAME), ("q8_0", 0.1)):
         out = tmp_path / f"{dtype}.gguf"
         run_program(["osp", "export", tmp_path / "model", "--format", "gguf", "--dtype", dtype, "--out", out])
         found = torch.tensor(llama_cpp(out, tokens=tokens.tolist()))
-        assert (found - wanted).abs().max() < limit * wanted.abs().max(), dtype
+        same = (found - wanted).abs().amax(-1) < limit * wanted.abs().max()
+        assert same.float().mean() >= (0.7 if routed and dtype == "q8_0" else 1.0), dtype
+
+
+# Not olmoe, which the fork does not know, and of gpt-oss what it computes otherwise (docs/formats.md).
+@pytest.mark.parametrize("name", ["qwen3moe", "qwen3moe, tied", "gpt-oss, whole pairs", "gpt-oss, unscaled"])
+def test_logits_of_mixtures_are_those_of_transformers(name, tmp_path, run_program, repo_root):
+    assert name in EXPERTS
+    assert_logits_are_those_of(random_mixture(name, vocab_size=4096), tmp_path, run_program, repo_root, True)
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_logits_are_those_of_transformers(name, tmp_path, run_program, repo_root):
+    _, cls, config, changed = {**MODELS, **MORE}[name][:4]
+    model = random_model(cls, config, {**changed, "vocab_size": 4096})
+    assert_logits_are_those_of(model, tmp_path, run_program, repo_root)
 
 
 def texts_of(shared_data, name: str) -> list[str]:
@@ -65,6 +81,16 @@ def test_ids_of_the_published_mistral_tokenizer(shared_data, export):  # noqa: F
     texts, peer = texts_of(shared_data, "mistral_v1"), Tokenizer.from_str(json.dumps(source))
     wanted = [peer.encode(t, add_special_tokens=False).ids for t in texts]
     assert llama_cpp(path, texts=texts) == wanted
+
+
+def test_ids_of_a_tokenizer_of_gemma(shared_data, export):  # noqa: F811
+    source = gemma(shared_data)
+    path, _ = export(source, 32100)
+    texts = [t for t in gemma_texts() if t and "\0" not in t and MARK not in t]
+    peer = Tokenizer.from_str(json.dumps(source))
+    found = llama_cpp(path, texts=texts)
+    wanted = [peer.encode(t, add_special_tokens=False).ids for t in texts]
+    assert len(texts) > 800 and found == wanted
 
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}

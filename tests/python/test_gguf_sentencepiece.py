@@ -10,8 +10,8 @@ from pathlib import Path
 
 import gguf
 import pytest
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer
+from tokenizers import AddedToken, Tokenizer
+from transformers import AutoTokenizer, GemmaTokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_gguf_model import random_llama
@@ -105,6 +105,54 @@ def small() -> dict:
     }  # fmt: skip
 
 
+def gemma(shared_data: Path) -> dict:
+    """transformers' tokenizer of Gemma with the published Mistral pieces. In front of them those of Gemma:
+    runs of line breaks and of marks, and tags, which are added tokens and made by merges, and a tab in the
+    place of its byte."""
+    model = (shared_data / "tokenizers" / "mistral_v1" / "tokenizer.model").read_bytes()
+    pieces = [dict(protobuf_fields(value)) for number, value in protobuf_fields(model) if number == 1]
+    scores = {p[1].decode(): struct.unpack("<f", p[2])[0] for p in pieces if p.get(3, 1) == 1}
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>"]
+    lines, runs = (["\n" * n for n in range(1, 32)], [MARK * n for n in range(2, 32)])
+    tags = ["<unused0>", "<unused1>", "<table>", "</td>"]
+    bytes_ = ["\t" if b == 9 else f"<0x{b:02X}>" for b in range(256)]
+    vocab = [*special, *tags, *lines, *runs, *bytes_, *scores]
+    vocab = {token: i for i, token in enumerate(dict.fromkeys(vocab))}
+    # As transformers makes them: all cuts of a token into two, tokens by falling score.
+    by_score = [*lines[1:], *runs, *sorted(set(scores) - {*runs}, key=lambda t: (-scores[t], vocab[t]))]
+    merges = [(t[:i], t[i:]) for t in by_score for i in range(1, len(t)) if t[:i] in vocab and t[i:] in vocab]
+    tokenizer = GemmaTokenizer(vocab=vocab, merges=merges)
+    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in [*tags, *lines, *runs]])
+    tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in special[-2:]])
+    source = json.loads(tokenizer._tokenizer.to_str())
+    assert len(source["added_tokens"]) == len(special) + len(tags) + len(lines) + len(runs)
+    return source
+
+
+GEMMA_TEXTS = ["a\n\n\nb", "a\n\tb", "  two  spaces   and   more    ", "\n" * 70 + "x", " " * 70 + "x",
+               "<start_of_turn>user\nHi  there<end_of_turn>\n", "<unused0><table>  <table>x</td>\n\n</td>",
+               "12 345\t6", "日本語\n\n語", "é\u0300 \U0001f600"]  # fmt: skip
+
+
+def gemma_texts() -> list[str]:
+    texts = random_texts(1000, 9, ["<end_of_turn>", "\n\n", "   ", "<table>", "\t"])
+    return GEMMA_TEXTS + [t.decode("utf-8", errors="replace") for t in texts]
+
+
+def test_a_tokenizer_of_gemma_keeps_its_ids(shared_data, export, encode):  # noqa: F811
+    source = gemma(shared_data)
+    path, result = export(source, 32100)
+    assert "U+2581 in a text is a space" in result.stderr
+    found = metadata(path)
+    assert found["tokenizer.ggml.model"] == "llama" and not found["tokenizer.ggml.add_space_prefix"]
+    types = dict(zip(found["tokenizer.ggml.tokens"], found["tokenizer.ggml.token_type"], strict=True))
+    assert (types["\n\n"], types["<unused0>"], types[MARK * 2], types["\t"]) == (4, 4, 1, 1)
+    assert (types["<end_of_turn>"], types["<unk>"], types["<0x0A>"]) == (3, 2, 6)
+    texts = [t for t in gemma_texts() if MARK not in t]
+    peer = Tokenizer.from_str(json.dumps(source))
+    assert encode(path, texts) == [e.ids for e in peer.encode_batch(texts, add_special_tokens=False)]
+
+
 def metaspace(scheme: str, split=False) -> dict:
     step = {"type": "Metaspace", "replacement": MARK, "prepend_scheme": scheme, "split": split}
     return {"normalizer": None, "pre_tokenizer": step}
@@ -143,9 +191,34 @@ def edited(change) -> dict:
     return tokenizer
 
 
-def mark_added(tokenizer, model):
-    token = {**tokenizer["added_tokens"][0], "id": model["vocab"]["ab"], "content": "ab", "special": False}
-    tokenizer["added_tokens"].append(token)
+def add_token(text, **changed):
+    def add(tokenizer, model):
+        token = {**tokenizer["added_tokens"][0], "id": model["vocab"][text], "content": text}
+        tokenizer["added_tokens"].append({**token, "special": False, **changed})
+
+    return add
+
+
+ADDED = {
+    "cut out of texts": (add_token("ab"), True),
+    "part of many": (add_token("a"), True),
+    "a run of marks": (add_token(MARK * 2), False),
+    "marks in front of letters": (add_token(MARK + "a"), False),
+}
+
+
+@pytest.mark.parametrize("case", ADDED)
+def test_added_tokens_that_merges_make_keep_their_ids(case, export, encode):  # noqa: F811
+    change, user_defined = ADDED[case]
+    source = edited(change)
+    source["normalizer"] = REPLACE
+    path, result = export(source, 300)
+    assert ("U+2581 in a text is a space" in result.stderr) == (not user_defined)
+    token = source["added_tokens"][-1]
+    assert metadata(path)["tokenizer.ggml.token_type"][token["id"]] == (4 if user_defined else 1)
+    peer = Tokenizer.from_str(json.dumps(source))
+    texts = ["abc", "ab abc  a", "a", "cab bc", "é\nabc", "   abcabc", "aabbcc  abab", "    ", " a ab  abc"]
+    assert encode(path, texts) == [peer.encode(t, add_special_tokens=False).ids for t in texts]
 
 
 REFUSED = {
@@ -155,7 +228,9 @@ REFUSED = {
         lambda t, m: m["merges"].insert(0, m["merges"].pop(m["merges"].index(["ab", "c"]))),
         "at two places of their order",
     ),
-    "an added token is made": (mark_added, "an added one"),
+    "a special token is made": (add_token("ab", special=True), "an added one"),
+    "an added token is no whole": (add_token("ab", single_word=True), "an added one"),
+    "a run of marks behind the spaces": (add_token(MARK * 2, normalized=True), "an added one"),
     "a byte is missing": (lambda t, m: m["vocab"].update({"x": m["vocab"].pop("<0x7F>")}), "<0x7F>"),
     "words are cut": (lambda t, m: t.update(metaspace("always", split=True)), "the pre-tokenizer"),
     "spaces stay": (lambda t, m: t.update(normalizer=None), "no U+2581"),
