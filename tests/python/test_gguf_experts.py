@@ -324,14 +324,14 @@ CONTRADICTIONS = {
         ({"expert_weights_scale": 2.5}, "expert_weights_scale = 2.5 is not supported"),
         ({"expert_shared_count": 1}, "expert_shared_count = 1 is not supported"),
         ({"expert_count": 4}, "blk.0.ffn_gate_inp.weight has shape [5, 96], expected [4, 96]"),
-        ({"expert_count": None}, "qwen3moe.expert_count is missing"),
+        ({"expert_count": None}, '"qwen3moe.expert_count" is missing'),
         ({"expert_used_count": 6}, "6 experts per token of 5"),
         ({"expert_feed_forward_length": 32}, "gate_exps.weight has shape [5, 64, 96], expected [5, 32, 96]"),
     ],
     "gpt-oss": [
         ({"rope.scaling.type": "linear"}, 'gpt-oss.rope.scaling.type is "linear"'),
         ({"expert_gating_func": 1}, "gpt-oss.expert_gating_func is 1, and osp computes a gpt-oss with 3"),
-        ({"attention.sliding_window": None}, "gpt-oss.attention.sliding_window is missing"),
+        ({"attention.sliding_window": None}, '"gpt-oss.attention.sliding_window" is missing'),
     ],
 }  # fmt: skip
 
@@ -340,10 +340,10 @@ CONTRADICTIONS = {
 def test_keys_that_contradict_the_architecture_are_refused_by_name(name, tmp_path, run_program):
     model = random_model(name)
     agree = {"expert_gating_func": 3 if name == "gpt-oss" else 1, "expert_weights_norm": name == "qwen3moe"}
-    for changed, reason in [(agree, ""), *CONTRADICTIONS[name]]:
+    for number, (changed, reason) in enumerate([(agree, ""), *CONTRADICTIONS[name]]):
         keys = keys_of(name, model, MODELS[name][4] | changed)
         keys = {key: value for key, value in keys.items() if value is not None}
         write_file(tmp_path / "m.gguf", name, model, keys)
-        command = ["osp", "export", tmp_path / "m.gguf", "--format", "hf", "--out", tmp_path / "x"]
+        command = ["osp", "export", tmp_path / "m.gguf", "--format", "hf", "--out", tmp_path / str(number)]
         result = run_program(command, check=False)
         assert result.returncode == (3 if reason else 0) and reason in result.stderr, (changed, result.stderr)
