@@ -88,7 +88,10 @@ at::Tensor ParameterAccess::linear(const std::vector<ParameterRole>& roles, int6
   std::vector<at::Tensor> biases, outputs;
   for (const ParameterRole role : roles) {
     parameters.push_back(weight_index(role, layer, expert));
-    if (biased) biases.push_back(leaf(bias_index(role, layer, expert)));
+    if (!biased) continue;
+    // A tap that wants weights is offered the bias of a linear layer, too.
+    const int64_t bias = bias_index(role, layer, expert);
+    biases.push_back(taps_weights() ? tap_->weight(bias, leaf(bias)) : leaf(bias));
   }
   // Take one product over all rows where the weights are neighbours and no tap replaces them, or
   // the layers one by one.

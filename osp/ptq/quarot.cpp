@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "osp/base/error.h"
 #include "osp/ptq/quantize_request.h"
 #include "osp/ptq/rotation_family.h"
 #include "osp/ptq/rotation_transform.h"
@@ -20,10 +21,18 @@ RotationPlan requested_quarot_plan(const ModelConfig& config, const QuantizeRequ
 }  // namespace
 
 RotationPlan quarot_plan(const ModelConfig& config, const QuaRotOptions& options) {
-  RotationPlan plan{.fold_norms = true, .down = true, .down_block = options.down_block};
-  const std::string name = "R1 (residual stream): the width";
-  const auto random = config.layer_norm() ? random_mean_keeping : random_hadamard;
-  plan.residual = random(config.width, options.seed, name, options.residual_block);
+  RotationPlan plan{.down = true, .down_block = options.down_block};
+  if (turns_residual(config)) {
+    plan.fold_norms = true;
+    const std::string name = "R1 (residual stream): the width";
+    const auto random = config.layer_norm() ? random_mean_keeping : random_hadamard;
+    plan.residual = random(config.width, options.seed, name, options.residual_block);
+  } else if (options.residual_block != 0) {
+    fail(ErrorCode::usage,
+         "--rotation-block: the norms of this family stand behind its branches, so that its "
+         "residual stream cannot be turned (R1); quarot turns its values and the inputs of its "
+         "down projections");
+  }
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     plan.values.push_back(
         random_hadamard(config.head_size, options.seed,

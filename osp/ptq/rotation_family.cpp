@@ -16,20 +16,22 @@ bool keeps_mean(const Rotation& q) {
 }
 
 void check_residual(const ModelConfig& config, const RotationPlan& plan) {
-  if (config.norm_after || config.norm_around) {
+  if (!turns_residual(config)) {
     fail(ErrorCode::unsupported,
          "R1 (rotation of the residual stream) is not exact for this family: its norms follow the "
-         "blocks, so their weights per channel (post_feedforward_layernorm) act on the rotated "
-         "branch and cannot be folded. Use the FFN Hadamard or GPTQ alone");
+         "branches, so their weights per channel (post_feedforward_layernorm) act on the rotated "
+         "branch and cannot be folded. Use quarot, which leaves it out here, or GPTQ alone");
   }
   if (config.layer_norm() && plan.residual && !keeps_mean(*plan.residual)) {
     fail(ErrorCode::unsupported,
          "R1 (rotation of the residual stream) is not exact for LayerNorm unless it keeps the mean "
-         "over channels, which a learned one does not: use QuaRot, whose R1 does");
+         "over channels: take that of quarot or spinquant, which does");
   }
 }
 
 }  // namespace
+
+bool turns_residual(const ModelConfig& config) { return !config.norm_after && !config.norm_around; }
 
 Sides sides_of(const ModelConfig& config, ParameterRole role) {
   const ParameterRole mlp_norm =

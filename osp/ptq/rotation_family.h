@@ -23,6 +23,9 @@ struct Sides {
 // The sides of a role's weight, and of its bias.
 Sides sides_of(const ModelConfig& config, ParameterRole role);
 
+// False where norms stand behind the branches, whose weights per channel R1 cannot pass.
+bool turns_residual(const ModelConfig& config);
+
 // Error(unsupported) naming the rotation and the reason where the plan would change a model of this
 // configuration: R1 with norms that follow the blocks (OLMo-2) or, unless it keeps the mean, that
 // subtract one (LayerNorm); R2 with clipped values (OLMo). Reads no tensor of the model.

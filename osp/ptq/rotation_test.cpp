@@ -175,16 +175,43 @@ std::vector<std::pair<const char*, ModelConfig>> exact_families() {
   experts.experts_per_token = 2;
   experts.expert_inner = 24;
   experts.dense_layers = {0};
+  ModelConfig olmo2 = config_of({.qk_norm = true});  // without R1
+  olmo2.norm_after = true;
+  ModelConfig gemma = config_of({.tied = true});
+  gemma.norm_around = true;
   ModelConfig no_norms = config_of({.qk_norm = true});  // a fused Outlier Protected model
   no_norms.norm = "none";
-  return {{"Qwen2", qwen2}, {"Pythia", pythia},     {"StableLM", stablelm},
-          {"OPT", opt},     {"Qwen3-MoE", experts}, {"no norms", no_norms}};
+  return {{"Qwen2", qwen2},  {"Pythia", pythia},     {"StableLM", stablelm},
+          {"OPT", opt},      {"Qwen3-MoE", experts}, {"no norms", no_norms},
+          {"OLMo 2", olmo2}, {"Gemma 2", gemma}};
 }
 
 TEST(Rotation, QuaRotLeavesTheLogitsOfOtherFamiliesInFp64) {
   for (const auto& [name, config] : exact_families()) {
     const ParameterStore store = wide_model_of(config);
     EXPECT_LT(change_by(store, quarot_plan(store.config, {.seed = 5})), kExact) << name;
+  }
+}
+
+TEST(Rotation, QuaRotTurnsValuesAndDownAloneWhereNormsFollowTheBranches) {
+  for (const bool around : {false, true}) {
+    ModelConfig config = config_of({});
+    (around ? config.norm_around : config.norm_after) = true;
+    const ParameterStore store = wide_model_of(config);
+    const RotationPlan plan = quarot_plan(store.config, {.seed = 5});
+    EXPECT_FALSE(plan.residual || plan.fold_norms);
+    EXPECT_TRUE(plan.down);
+    ParameterStore after = copy_in_fp64(store);
+    rotate_model(after, plan);
+    const std::string block = "model.layers.1.";
+    for (const char* moved : {"self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj"}) {
+      EXPECT_GT(weight_change(store, after, block + moved + ".weight"), 0.05) << moved;
+    }
+    for (const char* kept : {"self_attn.q_proj", "mlp.up_proj", "post_feedforward_layernorm"}) {
+      EXPECT_EQ(weight_change(store, after, block + kept + ".weight"), 0.0) << kept;
+    }
+    expect_error(ErrorCode::usage, {"--rotation-block", "behind its branches"},
+                 [&] { quarot_plan(store.config, {.residual_block = 12}); });
   }
 }
 
@@ -200,7 +227,7 @@ TEST(Rotation, RotationsThatAreNotExactAreRefusedByName) {
   ModelConfig olmo2 = config_of({});
   olmo2.norm_after = true;
   const ParameterStore after = wide_model_of(olmo2);
-  EXPECT_TRUE(message(after, quarot_plan(after.config)).starts_with("R1")) << "OLMo-2";
+  EXPECT_TRUE(message(after, {.fold_norms = true}).starts_with("R1")) << "OLMo-2";
   EXPECT_LT(change_by(after, ffn_hadamard_plan(after.config)), kExact);
   ModelConfig olmo = config_of({});
   olmo.clip_qkv = 0.5;

@@ -34,11 +34,24 @@ LearnedMatrices random_start(const RotationPlan& plan) {
   return matrices;
 }
 
+// P G P with P = I − 1 1ᵀ / n: a step against it leaves 1ᵀ Q = 1ᵀ, as rotations for LayerNorm must.
+// The direction of the step (cayley.h) is then P W P, which has W 1 = 0.
+at::Tensor centred(const at::Tensor& gradient) {
+  const at::Tensor g = gradient.to(at::kDouble);
+  const at::Tensor rows = g - g.mean(1, /*keepdim=*/true);
+  return rows - rows.mean(0, /*keepdim=*/true);
+}
+
 // Takes Cayley steps and records what they did.
 class Descent {
  public:
-  Descent(const SpinQuantOptions& options, SpinQuantResult& result)
-      : options_(options), result_(result) {}
+  // With `keeps_mean` R1 stays one that keeps the mean over channels.
+  Descent(const SpinQuantOptions& options, bool keeps_mean, SpinQuantResult& result)
+      : options_(options), keeps_mean_(keeps_mean), result_(result) {}
+
+  void step_residual(at::Tensor& x, const at::Tensor& gradient, int64_t index) {
+    step(x, keeps_mean_ ? centred(gradient) : gradient, index);
+  }
 
   void step(at::Tensor& x, const at::Tensor& gradient, int64_t index) {
     leave_if_stopped("rotations were learned");
@@ -58,6 +71,7 @@ class Descent {
 
  private:
   const SpinQuantOptions& options_;
+  bool keeps_mean_;
   SpinQuantResult& result_;
 };
 
@@ -94,7 +108,7 @@ void learn_end_to_end(const ParameterStore& prepared, const OnlineTransforms& on
     descent.record(loss.item<double>() * scale, step);
     // Turn every matrix against its gradient.
     loss.backward();
-    descent.step(matrices.residual, residual.grad(), step);
+    descent.step_residual(matrices.residual, residual.grad(), step);
     for (size_t layer = 0; layer < values.size(); ++layer) {
       descent.step(matrices.values[layer], values[layer].grad(), step);
     }
@@ -146,7 +160,7 @@ void learn_by_kurtosis(const ParameterStore& prepared, const at::Tensor& windows
   for (int64_t step = 0; step < options.steps; ++step) {
     KurtosisObjective objective = rotated_kurtosis(rows.inputs(), matrices.residual);
     double sum = objective.value;
-    descent.step(matrices.residual, objective.gradient, step);
+    descent.step_residual(matrices.residual, objective.gradient, step);
     for (int64_t layer = 0; layer < layers; ++layer) {
       at::Tensor& q = matrices.values[static_cast<size_t>(layer)];
       objective = rotated_kurtosis(rows.values(layer), q);
@@ -183,7 +197,7 @@ SpinQuantResult learn_rotations(const ParameterStore& store, const at::Tensor& w
   rotate_model(prepared, fixed);
   LearnedMatrices matrices = random_start(result.plan);
   // Learn R1 and every R2.
-  Descent descent(options, result);
+  Descent descent(options, store.config.layer_norm(), result);
   if (options.objective == SpinObjective::end_to_end) {
     learn_end_to_end(prepared, fixed.online(), windows_NT, options, matrices, descent);
   } else {

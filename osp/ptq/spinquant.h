@@ -6,6 +6,7 @@
 //                m₄ / m₂² of the rotated inputs of q, k, v and of gate and up, R2 that of the
 //                rotated values of its layer (KurTail)
 //
+// In models with LayerNorm R1 begins as a rotation that keeps the mean over channels and stays one.
 // Both begin with random Hadamard matrices and go 100 steps of Cayley descent (osp/ptq/cayley.h)
 // at a rate of 1.5 that falls to 0 by a half cosine. Sources: Liu et al., "SpinQuant", 2024;
 // Akhondzadeh et al., "KurTail", 2025.

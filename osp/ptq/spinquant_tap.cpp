@@ -5,6 +5,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/interrupt.h"
+#include "osp/ptq/rotation_family.h"
 #include "osp/quant/grid.h"
 
 namespace osp {
@@ -22,53 +23,15 @@ at::Tensor rotate_heads(const at::Tensor& x, const at::Tensor& q) {
   return at::matmul(x.reshape({x.size(0), -1, q.size(0)}), q).reshape(x.sizes());
 }
 
-// True if R1 would have to turn the role's bias: one that is added to the residual
-// stream, or a norm's.
-bool turns_bias(ParameterRole role) {
-  switch (role) {
-    case ParameterRole::attention_output:
-    case ParameterRole::down:
-    case ParameterRole::embedding_norm:
-    case ParameterRole::input_norm:
-    case ParameterRole::query_norm:
-    case ParameterRole::key_norm:
-    case ParameterRole::post_attention_norm:
-    case ParameterRole::attention_end_norm:
-    case ParameterRole::post_feedforward_norm:
-    case ParameterRole::final_norm:
-      return true;
-    case ParameterRole::query:
-    case ParameterRole::key:
-    case ParameterRole::value:
-    case ParameterRole::router:
-    case ParameterRole::gate:
-    case ParameterRole::up:
-      return false;
-    // No biases here.
-    case ParameterRole::embedding:
-    case ParameterRole::position_embedding:
-    case ParameterRole::embedding_projection:
-    case ParameterRole::attention_sink:
-    case ParameterRole::attention_branch_scale:
-    case ParameterRole::mlp_branch_scale:
-    case ParameterRole::head_projection:
-    case ParameterRole::head:
-      break;
-  }
-  OSP_CHECK(false, "role {} with a bias", static_cast<int>(role));
+// The norm whose output a point shows, if it is one that reads the residual stream.
+std::optional<ParameterRole> norm_of(const ModelConfig& config, TapPoint point) {
+  if (point == TapPoint::attention_input) return sides_of(config, ParameterRole::query).norm;
+  if (point == TapPoint::mlp_input) return sides_of(config, ParameterRole::up).norm;
+  if (point == TapPoint::final_state) return sides_of(config, ParameterRole::head).norm;
+  return std::nullopt;
 }
 
 }  // namespace
-
-void check_no_rotated_biases(const std::vector<ParameterSpec>& specs) {
-  for (const ParameterSpec& spec : specs) {
-    if (spec.kind != ParameterKind::bias || !turns_bias(spec.role)) continue;
-    fail(ErrorCode::unsupported,
-         "SpinQuant cannot learn R1 for a model with {}, which R1 would have to turn with every "
-         "step: use QuaRot",
-         spec.name);
-  }
-}
 
 SpinQuantTap::SpinQuantTap(const ParameterStore& store, const BitWidths& bits,
                            const OnlineTransforms& online, const at::Tensor& residual,
@@ -83,16 +46,29 @@ SpinQuantTap::SpinQuantTap(const ParameterStore& store, const BitWidths& bits,
       values_(values) {
   OSP_CHECK(static_cast<int64_t>(values.size()) == store.config.layers, "{} R2 for {} layers",
             values.size(), store.config.layers);
-  check_no_rotated_biases(store.specs);
 }
 
 bool SpinQuantTap::wants(TapPoint point, int64_t layer) const {
-  return point == TapPoint::embedding || point == TapPoint::final_state ||
+  const bool biased_norm = store_.config.norm == "layer" && norm_of(store_.config, point);
+  return point == TapPoint::embedding || point == TapPoint::final_state || biased_norm ||
          point == TapPoint::value || online_.wants(point, layer) || quantizer_.wants(point, layer);
 }
 
-at::Tensor SpinQuantTap::at(TapPoint point, int64_t layer, const at::Tensor& x) {
+// x = n + b, what a norm adds being its bias b: n + b R1.
+at::Tensor SpinQuantTap::with_turned_bias(ParameterRole norm, int64_t layer,
+                                          const at::Tensor& x) const {
+  const int64_t bias = store_.find_bias(norm, layer);
+  if (bias < 0) return x;
+  const at::Tensor b = store_.master(bias);
+  return x + (at::matmul(b, residual_) - b);
+}
+
+at::Tensor SpinQuantTap::at(TapPoint point, int64_t layer, const at::Tensor& input) {
   leave_if_stopped("rotations were learned");
+  at::Tensor x = input;
+  if (const auto norm = norm_of(store_.config, point)) {
+    x = with_turned_bias(*norm, point == TapPoint::final_state ? kNoLayer : layer, x);
+  }
   if (point == TapPoint::embedding) return at::matmul(x, residual_);
   if (point == TapPoint::final_state) return at::matmul(x, residual_.t());
   const at::Tensor y = point == TapPoint::value ? at::matmul(x, values_[static_cast<size_t>(layer)])
@@ -123,6 +99,8 @@ at::Tensor SpinQuantTap::rotated(int64_t parameter) const {
 
 at::Tensor SpinQuantTap::weight(int64_t parameter, const at::Tensor& w) {
   const ParameterSpec& spec = store_.specs[static_cast<size_t>(parameter)];
+  const bool added = sides_of(store_.config, spec.role).output == Basis::residual;
+  if (spec.kind == ParameterKind::bias && added) return at::matmul(w, residual_);
   if (spec.kind != ParameterKind::matrix) return w;
   const at::Tensor turned = rotated(parameter);
   if (!bits_.quantizes_weights()) return turned;

@@ -2,9 +2,10 @@
 // with fake quantization whose rounding passes gradients straight through.
 //
 // The residual stream leaves the embedding as x R1 and is turned back, after the final norm, as
-// y R1ᵀ: the tables need not be rotated. Every weight of a block is given in its rotated form, but
-// for v: values are turned by R2 when they are computed, after their bias. The store must have
-// folded norms and W_down · H already, and no biases on o and down.
+// y R1ᵀ: the tables need not be rotated. Every weight of a block is given in its rotated form, and
+// so are the biases b R1 of o and down, but for v: values are turned by R2 when they are computed,
+// after their bias. What a LayerNorm adds, b, becomes b R1 behind it: x + b (R1 − I). The store
+// must have folded norms and W_down · H already.
 //
 // Tested by spinquant_test.cpp.
 #pragma once
@@ -19,10 +20,6 @@
 
 namespace osp {
 
-// Error(unsupported) naming the first bias that R1 would have to turn with every step: those of o,
-// down and the norms.
-void check_no_rotated_biases(const std::vector<ParameterSpec>& specs);
-
 class SpinQuantTap : public Tap {
  public:
   // R1 [D, D] and one R2 [K, K] per layer, fp32; those that require grad get gradients. `store`
@@ -32,12 +29,13 @@ class SpinQuantTap : public Tap {
                const ActivationGroups& groups = {});
 
   bool wants(TapPoint point, int64_t layer) const override;
-  at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& x) override;
+  at::Tensor at(TapPoint point, int64_t layer, const at::Tensor& input) override;
   bool wants_weights() const override { return true; }
   at::Tensor weight(int64_t parameter, const at::Tensor& w) override;
 
  private:
   at::Tensor rotated(int64_t parameter) const;
+  at::Tensor with_turned_bias(ParameterRole norm, int64_t layer, const at::Tensor& x) const;
 
   const ParameterStore& store_;
   BitWidths bits_;

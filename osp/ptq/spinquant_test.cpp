@@ -53,18 +53,118 @@ double change_by(const RotationPlan& plan) {
   return InvarianceCheck(before, token_chain()).change(after, plan.online());
 }
 
-TEST(SpinQuantTap, RefusesBiasesOfNormsAndOfWhatIsAddedToTheResidualStream) {
-  using Role = ParameterRole;
-  for (const Role role : {Role::query, Role::key, Role::value, Role::gate, Role::up}) {
-    EXPECT_NO_THROW(check_no_rotated_biases({{"b", {8}, role, ParameterKind::bias, 0}}));
+// Models whose biases or means R1 must respect, with biases that are not 0.
+std::vector<std::pair<const char*, ParameterStore>> biased_models() {
+  ModelConfig llama = model().config;
+  llama.qkv_bias = llama.output_bias = llama.mlp_bias = true;
+  ModelConfig pythia = llama;
+  pythia.norm = "layer";
+  pythia.parallel = true;
+  pythia.gated = false;
+  pythia.activation = "gelu";
+  ModelConfig stablelm = model().config;
+  stablelm.norm = "layer";
+  stablelm.parallel = stablelm.shared_norm = true;
+  ModelConfig opt = llama;
+  opt.norm = "layer";
+  opt.gated = false;
+  opt.activation = "relu";
+  opt.learned_positions = true;
+  ModelConfig olmo = model().config;
+  olmo.norm = "layer-plain";
+  std::vector<std::pair<const char*, ParameterStore>> models;
+  for (const auto& [name, config] : {std::pair<const char*, ModelConfig>{"Llama", llama},
+                                     {"Pythia", pythia},
+                                     {"StableLM", stablelm},
+                                     {"OPT", opt},
+                                     {"OLMo", olmo}}) {
+    ParameterStore store = initialized_model(config, 7);
+    for (size_t i = 0; i < store.specs.size(); ++i) {
+      const bool vector = store.specs[i].shape.size() == 1;
+      if (vector)
+        store.master(static_cast<int64_t>(i))
+            .add_(gaussian(1, store.specs[i].shape[0], store.specs[i].name.c_str())[0] * 0.3);
+    }
+    sync_compute(store);
+    models.emplace_back(name, std::move(store));
   }
-  for (const Role role :
-       {Role::attention_output, Role::down, Role::embedding_norm, Role::input_norm,
-        Role::query_norm, Role::key_norm, Role::post_attention_norm, Role::post_feedforward_norm,
-        Role::final_norm}) {
-    EXPECT_THROW(check_no_rotated_biases({{"b", {8}, role, ParameterKind::bias, 0}}), Error)
-        << static_cast<int>(role);
-    EXPECT_NO_THROW(check_no_rotated_biases({{"w", {8}, role, ParameterKind::gain, 0}}));
+  return models;
+}
+
+// A prepared copy of a store, and the tap of QuaRot's rotations on it.
+struct Rotated {
+  ParameterStore prepared;
+  at::Tensor residual;
+  std::vector<at::Tensor> values = {};
+  OnlineTransforms online = {};
+
+  explicit Rotated(const ParameterStore& store) : prepared(copy_in_fp32(store)) {
+    const RotationPlan plan = quarot_plan(store.config, {.seed = 3});
+    rotate_model(prepared, {.fold_norms = true, .down = true});
+    residual = plan.residual->dense().to(at::kFloat);
+    for (const Rotation& q : plan.values) values.push_back(q.dense().to(at::kFloat));
+    online = plan.online();
+  }
+};
+
+TEST(SpinQuantTap, LogitsStayWithBiasesAndWithMeansThatAreSubtracted) {
+  for (const auto& [name, store] : biased_models()) {
+    const Rotated rotated(store);
+    SpinQuantTap tap(rotated.prepared, parse_bits("16-16-16"), rotated.online, rotated.residual,
+                     rotated.values);
+    ForwardOptions options;
+    options.tap = &tap;
+    const at::Tensor expected = forward_logits(store, token_chain());
+    const at::Tensor change = forward_logits(rotated.prepared, token_chain(), options) - expected;
+    // fp32 through two blocks
+    EXPECT_LT(change.abs().max().item<double>(), 1e-4 * expected.abs().max().item<double>())
+        << name;
+  }
+}
+
+TEST(SpinQuantTap, ALossThatNoRotationChangesHasNoGradientAlongOne) {
+  for (const auto& [name, store] : biased_models()) {
+    const Rotated rotated(store);
+    const at::Tensor residual = rotated.residual.clone().requires_grad_(true);
+    SpinQuantTap tap(rotated.prepared, parse_bits("16-16-16"), rotated.online, residual,
+                     rotated.values);
+    ForwardOptions options;
+    options.tap = &tap;
+    options.training = true;
+    const at::Tensor tokens = token_chain();
+    forward_loss_sum(rotated.prepared, tokens.narrow(1, 0, 31).contiguous(),
+                     tokens.narrow(1, 1, 31).contiguous(), options, 1.0 / 248)
+        .backward();
+    // A turn, which keeps the mean: S with S 1 = 0.
+    at::Tensor s = gaussian(32, 32, "s");
+    s = s - s.t();
+    s = s - s.mean(1, true) - s.mean(0, true);
+    const at::Tensor turn = at::matmul(residual.detach(), s), gradient = residual.grad();
+    const double size = (gradient.norm() * turn.norm()).item<double>();
+    EXPECT_GT(gradient.norm().item<double>(), 1e-3) << name;
+    // fp32 sums of terms of both signs; without the gradient of one bias 1e-2 and more.
+    EXPECT_LT(std::abs((gradient * turn).sum().item<double>()), 1e-4 * size) << name;
+  }
+}
+
+TEST(SpinQuant, LearnedRotationsLeaveTheLogitsOfModelsWithBiasesAndMeans) {
+  for (const auto& [name, store] : biased_models()) {
+    for (const SpinObjective objective : {SpinObjective::kurtosis, SpinObjective::end_to_end}) {
+      SpinQuantOptions options;
+      options.objective = objective;
+      options.steps = 6;
+      const SpinQuantResult result = learn_rotations(store, token_chain(), options);
+      const RotationPlan start = quarot_plan(store.config);
+      EXPECT_GT(
+          (result.plan.residual->dense() - start.residual->dense()).abs().max().item<double>(),
+          1e-3)
+          << name;
+      const ParameterStore before = copy_in_fp64(store);
+      ParameterStore after = copy_in_fp64(before);
+      rotate_model(after, result.plan);
+      EXPECT_LT(InvarianceCheck(before, token_chain()).change(after, result.plan.online()), 1e-12)
+          << name;
+    }
   }
 }
 

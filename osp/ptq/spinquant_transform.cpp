@@ -15,7 +15,6 @@
 #include "osp/ptq/rotation_family.h"
 #include "osp/ptq/rotation_transform.h"
 #include "osp/ptq/spinquant.h"
-#include "osp/ptq/spinquant_tap.h"
 
 namespace osp {
 namespace {
@@ -124,10 +123,8 @@ PartTransform learned_transform(const TransformInputs& inputs, SpinObjective obj
   return transform;
 }
 
-// Learned rotations are possible where QuaRot's are, on whose kind of plan learning begins, and
-// where R1 need not keep the mean over channels.
-void check_learnable(const ModelConfig& config, const QuantizeRequest& request,
-                     SpinObjective objective) {
+// Learned rotations are possible where QuaRot's are, R1 among them.
+void check_learnable(const ModelConfig& config, const QuantizeRequest& request) {
   if (config.has_experts()) {
     fail(ErrorCode::unsupported,
          "SpinQuant learns from gradients, which osp does not compute through experts: use QuaRot, "
@@ -140,33 +137,25 @@ void check_learnable(const ModelConfig& config, const QuantizeRequest& request,
         "with floating-point formats",
         request.bits.text());
   }
+  // R1 is what it learns, and QuaRot's plan may lack.
+  check_rotations_exact(config, {.fold_norms = true});
   check_rotations_exact(config, quarot_plan(config, start_of(request)));
-  if (objective == SpinObjective::end_to_end) check_no_rotated_biases(parameter_specs(config));
-  // A random Hadamard matrix stands in for R1 that is not learned yet: neither keeps the mean.
-  RotationPlan learned{.fold_norms = true};
-  learned.residual = random_hadamard(config.width, request.seed, "R1");
-  check_rotations_exact(config, learned);
 }
 
 }  // namespace
 
-constexpr TransformRow kSpinQuant = {
-    .name = "spinquant",
-    .sentence = "rotations like quarot's, learned end to end",
-    .default_rounding = "gptq",
-    .table_roundings = {"gptq"},
-    .needs_calibration = true,
-    .own_options = {"spin_steps", "spin_batch", "spin_length"},
-    .own_options_are_for = "the rotations that spinquant learns",
-    .leaves_down_hadamard = true,
-    .check_serves =
-        [](const ModelConfig& config, const QuantizeRequest& request) {
-          check_learnable(config, request, SpinObjective::end_to_end);
-        },
-    .make =
-        [](const TransformInputs& inputs) {
-          return learned_transform(inputs, SpinObjective::end_to_end);
-        }};
+constexpr TransformRow kSpinQuant = {.name = "spinquant",
+                                     .sentence = "rotations like quarot's, learned end to end",
+                                     .default_rounding = "gptq",
+                                     .table_roundings = {"gptq"},
+                                     .needs_calibration = true,
+                                     .own_options = {"spin_steps", "spin_batch", "spin_length"},
+                                     .own_options_are_for = "the rotations that spinquant learns",
+                                     .leaves_down_hadamard = true,
+                                     .check_serves = check_learnable,
+                                     .make = [](const TransformInputs& inputs) {
+                                       return learned_transform(inputs, SpinObjective::end_to_end);
+                                     }};
 
 constexpr TransformRow kSpinQuantKurtosis = {
     .name = "spinquant-kurtosis",
@@ -174,13 +163,9 @@ constexpr TransformRow kSpinQuantKurtosis = {
     .default_rounding = "gptq",
     .needs_calibration = true,
     .leaves_down_hadamard = true,
-    .check_serves =
-        [](const ModelConfig& config, const QuantizeRequest& request) {
-          check_learnable(config, request, SpinObjective::kurtosis);
-        },
-    .make =
-        [](const TransformInputs& inputs) {
-          return learned_transform(inputs, SpinObjective::kurtosis);
-        }};
+    .check_serves = check_learnable,
+    .make = [](const TransformInputs& inputs) {
+      return learned_transform(inputs, SpinObjective::kurtosis);
+    }};
 
 }  // namespace osp

@@ -116,31 +116,25 @@ def test_what_was_done_is_printed_kept_and_not_done_again(osp_build, unrotatable
 SIZES = dict(vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, pad_token_id=None,
              max_position_embeddings=16, bos_token_id=None, eos_token_id=None)  # fmt: skip
 LLAMA_LIKE = dict(SIZES, intermediate_size=64, num_key_value_heads=2)
-BIAS = "input_layernorm.bias, which R1 would have to turn"
 # Model type -> its options, and which methods are refused, for what.
 FAMILIES = {
     "olmo2": (
         LLAMA_LIKE,
         {
-            "quarot+gptq": "its norms follow the blocks",
-            "spinquant+gptq": "its norms follow the blocks",
+            "spinquant+gptq": "its norms follow the branches",
             "smoothquant+rtn": "in this family the norms follow the blocks",
         },
     ),
-    "gpt_neox": (dict(SIZES, intermediate_size=64), {"spinquant+gptq": BIAS}),
+    "gpt_neox": (dict(SIZES, intermediate_size=64), {}),
     "olmo": (
         LLAMA_LIKE,
         {
-            "spinquant+gptq": "is not exact for LayerNorm unless it keeps the mean over channels",
             "smoothquant+rtn": "in this family the norms have none",
         },
     ),
-    "stablelm": (LLAMA_LIKE, {"spinquant+gptq": BIAS}),
-    "opt": (dict(SIZES, ffn_dim=64, word_embed_proj_dim=32), {"spinquant+gptq": BIAS}),
-    "llama": (
-        dict(LLAMA_LIKE, attention_bias=True),
-        {"spinquant+gptq": "self_attn.o_proj.bias, which R1 would have to turn"},
-    ),
+    "stablelm": (LLAMA_LIKE, {}),
+    "opt": (dict(SIZES, ffn_dim=64, word_embed_proj_dim=32), {}),
+    "llama": (dict(LLAMA_LIKE, attention_bias=True, mlp_bias=True), {}),
 }
 
 
