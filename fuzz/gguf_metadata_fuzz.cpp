@@ -1,6 +1,7 @@
 // Makes a GGUF file of the metadata in a JSON object {"key": value} and of a small model's tensors,
-// and feeds it to the readers of the configuration and of the tokenizer. What they accept must be a
-// configuration that osp reads.
+// of a mixture of experts if the architecture is one, and feeds it to the readers of the
+// configuration, the tokenizer and the weights. What they accept must be a configuration that osp
+// reads.
 #include <cstdint>
 #include <set>
 #include <string>
@@ -37,6 +38,19 @@ constexpr const char* kKeys[] = {"general.architecture",
                                  "llama.attention.sliding_window",
                                  "llama.vocab_size",
                                  "llama.expert_count",
+                                 "qwen3moe.expert_count",
+                                 "qwen3moe.expert_used_count",
+                                 "qwen3moe.expert_feed_forward_length",
+                                 "qwen3moe.expert_gating_func",
+                                 "qwen3moe.expert_weights_norm",
+                                 "gpt-oss.expert_count",
+                                 "gpt-oss.expert_used_count",
+                                 "gpt-oss.expert_feed_forward_length",
+                                 "gpt-oss.attention.sliding_window",
+                                 "gpt-oss.rope.scaling.type",
+                                 "gpt-oss.rope.scaling.factor",
+                                 "gpt-oss.rope.scaling.original_context_length",
+                                 "gpt-oss.rope.scaling.yarn_beta_fast",
                                  "tokenizer.ggml.model",
                                  "tokenizer.ggml.pre",
                                  "tokenizer.ggml.tokens",
@@ -49,6 +63,8 @@ constexpr const char* kKeys[] = {"general.architecture",
                                  "tokenizer.ggml.add_bos_token",
                                  "tokenizer.chat_template",
                                  "llama",
+                                 "qwen3moe",
+                                 "gpt-oss",
                                  "gpt2",
                                  "llama-bpe",
                                  "linear",
@@ -77,7 +93,7 @@ void add(osp::GgufMetadataWriter& metadata, const std::string& key, const osp::J
   }
 }
 
-std::vector<osp::GgufTensorEntry> small_tensors() {
+std::vector<osp::GgufTensorEntry> small_tensors(const std::string& architecture) {
   std::vector<osp::GgufTensorEntry> tensors;
   const auto add_tensor = [&](const std::string& name, std::vector<int64_t> shape) {
     tensors.push_back(
@@ -89,12 +105,33 @@ std::vector<osp::GgufTensorEntry> small_tensors() {
   for (const char* name : {"attn_q", "attn_k", "attn_v", "attn_output"}) {
     add_tensor(std::string("blk.0.") + name + ".weight", {8, 8});
   }
-  for (const char* name : {"ffn_gate", "ffn_up"}) {
-    add_tensor(std::string("blk.0.") + name + ".weight", {16, 8});
-  }
-  add_tensor("blk.0.ffn_down.weight", {8, 16});
   add_tensor("blk.0.attn_norm.weight", {8});
-  add_tensor("blk.0.ffn_norm.weight", {8});
+  // The feed-forward network, or one of three experts.
+  const bool biased = architecture == "gpt-oss";
+  const bool experts = biased || architecture == "qwen3moe" || architecture == "olmoe";
+  const auto add_layer = [&](const std::string& name, int64_t rows, int64_t columns) {
+    if (!experts) return add_tensor(name + ".weight", {rows, columns});
+    add_tensor(name + "_exps.weight", {3, rows, columns});
+    if (biased) add_tensor(name + "_exps.bias", {3, rows});
+  };
+  add_layer("blk.0.ffn_gate", 16, 8);
+  add_layer("blk.0.ffn_up", 16, 8);
+  add_layer("blk.0.ffn_down", 8, 16);
+  add_tensor(biased ? "blk.0.post_attention_norm.weight" : "blk.0.ffn_norm.weight", {8});
+  if (experts) add_tensor("blk.0.ffn_gate_inp.weight", {3, 8});
+  if (biased) {
+    add_tensor("output.weight", {4, 8});
+    add_tensor("blk.0.ffn_gate_inp.bias", {3});
+    add_tensor("blk.0.attn_sinks.weight", {2});
+    for (const char* name : {"attn_q", "attn_k", "attn_v", "attn_output"}) {
+      add_tensor(std::string("blk.0.") + name + ".bias", {8});
+    }
+  } else if (experts) {  // of heads of 4 channels, or of all of an olmoe
+    const int64_t size = architecture == "olmoe" ? 8 : 4;
+    add_tensor("blk.0.attn_q_norm.weight", {size});
+    add_tensor("blk.0.attn_k_norm.weight", {size});
+    add_tensor("output.weight", {4, 8});
+  }
   return tensors;
 }
 
@@ -121,7 +158,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   osp::GgufMetadataWriter metadata;
   for (const auto& [key, value] : input.items()) add(metadata, key, value);
   const std::string path = osp::fuzz::memory_folder() / "model.gguf";
-  osp::write_gguf(path, metadata, small_tensors());
+  const std::string architecture =
+      input.contains("general.architecture") && input["general.architecture"].is_string()
+          ? input["general.architecture"].get<std::string>()
+          : "";
+  osp::write_gguf(path, metadata, small_tensors(architecture));
   tried([&] {
     const osp::GgufFile file = osp::GgufFile::open(path);
     tried([&] {
@@ -133,7 +174,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (osp::gguf_has_tokenizer(file.metadata())) osp::gguf_tokenizer_json(file.metadata());
     });
   });
-  tried([&] { osp::open_gguf_model(path); });
+  tried([&] {
+    const auto model = osp::open_gguf_model(path);
+    for (int64_t part = osp::kNoLayer; part < model->config().layers; ++part) model->read(part);
+  });
   tried([&] { osp::load_end_tokens(path); });
   tried([&] { osp::load_chat_template(path); });
   return 0;

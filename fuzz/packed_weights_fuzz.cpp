@@ -2,7 +2,8 @@
 // torchao weights: two bytes for the size of a layer, a config.json up to a NUL byte, then a
 // safetensors file whose tensors are called as the parts of the layer, and whose metadata describe
 // the layer "weight" if config.json does not. Weights that are accepted have that size, and those
-// of codes are what the codes stand for.
+// of codes are what the codes stand for. Of gpt-oss the layer is that of up to four experts, by the
+// upper half of the first byte.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -13,6 +14,7 @@
 #include "osp/base/error.h"
 #include "osp/base/json.h"
 #include "osp/formats/safetensors.h"
+#include "osp/model/packed_experts.h"
 #include "osp/model/packed_torchao.h"
 #include "osp/model/packed_weights.h"
 
@@ -36,6 +38,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       const auto found = tensors.find(ending);
       return found == tensors.end() ? nullptr : &found->second;
     };
+    if (layout->kind == osp::PackedKind::mxfp4_experts) {
+      const int64_t experts = data[0] / 16 % 4 + 1;
+      const at::Tensor weight = osp::unpack_mxfp4_experts({experts, columns, rows}, find, "input");
+      OSP_CHECK(weight.sizes() == at::IntArrayRef({experts, columns, rows}), "shape");
+      OSP_CHECK(weight.isfinite().all().item<bool>(), "numbers that are not finite");
+      return 0;
+    }
     const at::Tensor weight = osp::unpack_weight(*layout, rows, columns, find, "input");
     OSP_CHECK(weight.dim() == 2 && weight.size(0) == rows && weight.size(1) == columns, "shape");
     const auto codes = osp::unpack_codes_of(*layout, rows, columns, find, "input");
