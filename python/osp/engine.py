@@ -34,13 +34,13 @@ class EngineError(ProgramError):
         return EngineError, (self.sentence, self.status)
 
 
-def find() -> Path | None:
-    """The file of osp._engine: the installed one, else that of $OSP_BUILD, else of build/release, if any."""
+def find(file: str = FILE) -> Path | None:
+    """A file that was built: the installed one, else that of $OSP_BUILD, else of build/release, if any."""
     here = Path(__file__).resolve()
     build = Path(os.environ.get("OSP_BUILD", here.parents[2] / "build" / "release"))
     for folder in (here.parent, build):
-        if (folder / FILE).exists():
-            return folder / FILE
+        if (folder / file).exists():
+            return folder / file
     return None
 
 

@@ -1,0 +1,233 @@
+"""SSNorm by the program's kernels in eager PyTorch (_ops.so) against plain PyTorch; what the file needs."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "python"))
+import osp.nn
+
+from osp import native
+
+SHAPES = [(1, 9), (3, 17), (2, 5, 64), (300, 33), (257, 256)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built(osp_build):
+    if not (osp_build / native.FILE).exists():
+        pytest.skip("_ops.so is not built (target torch_operators)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OSP_BUILD", str(osp_build))
+        patch.delenv("OSP_ISA", raising=False)
+        native.load.cache_clear()
+        assert native.load()
+        yield
+    native.load.cache_clear()
+
+
+def inputs(shape, dtype, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x, dy = torch.randn(2, *shape, generator=generator)
+    return (3 * x).to(dtype), dy.to(dtype)
+
+
+def passes(norm, x, dy, plain=False):
+    """(y, dx, dgain) of a copy of the layer."""
+    norm, x = copy.deepcopy(norm), x.detach().clone().requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        if plain:
+            patch.setattr(native, "serves", lambda x, weight: False)
+        y = norm(x)
+        y.backward(dy)
+    return y.detach(), x.grad, norm.weight.grad
+
+
+def names_of(function):
+    """The operators that a call of the function dispatches to."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        function()
+    return {event.name for event in profile.events()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_forward_and_backward_are_those_of_plain_pytorch_up_to_rounding(shape, dtype):
+    x, dy = inputs(shape, dtype)
+    norm = osp.nn.SSNorm(shape[-1], eps=1e-4, gain=1.25)
+    ours, plain = passes(norm, x, dy), passes(norm, x, dy, plain=True)
+    exact = passes(norm.double(), x.double(), dy.double(), plain=True)
+    # Sums of D numbers in another order; a rounding to bf16 that falls the other way is one of its last bit.
+    limit = 2e-6 if dtype == torch.float32 else 2**-7
+    for mine, theirs, truth in zip(ours, plain, exact, strict=True):
+        assert mine.dtype == theirs.dtype and mine.shape == theirs.shape
+        scale = truth.abs().mean() + truth.abs()
+        assert ((mine.double() - truth).abs() <= limit * scale).all()
+        assert ((mine.double() - theirs.double()).abs() <= 2 * limit * scale).all()
+    # As near as plain PyTorch: both round each number a few times.
+    error = [(way[0].double() - exact[0]).abs().max() for way in (ours, plain)]
+    assert error[0] <= 3 * error[1] + 1e-9
+
+
+def test_layers_take_it_for_eager_tensors_of_the_cpu_alone():
+    x, _ = inputs((4, 8), torch.float32)
+    norm = osp.nn.SSNorm(8)
+    assert "osp::ss_norm" in names_of(lambda: norm(x))
+    assert "osp::ss_norm_backward" in names_of(lambda: norm(x).sum().backward())
+    assert "osp::ss_norm" in names_of(lambda: norm.bfloat16()(x.bfloat16()))
+    others = {
+        "fp64": lambda: osp.nn.SSNorm(8).double()(x.double()),
+        "vmap": lambda: torch.vmap(osp.nn.SSNorm(8))(x),
+        "forward gradient": lambda: torch.func.jvp(osp.nn.SSNorm(8), (x,), (x,)),
+        "compiled": lambda: torch.compile(osp.nn.SSNorm(8), backend="aot_eager")(x),
+        "traced": lambda: torch.jit.trace(osp.nn.SSNorm(8), x, check_trace=False),
+        "no rows": lambda: osp.nn.SSNorm(8)(x[:0]),
+        "subclass": lambda: osp.nn.SSNorm(8)(torch.nn.Parameter(x).as_subclass(Marked)),
+    }
+    for name, call in others.items():
+        assert "osp::ss_norm" not in names_of(call), name
+    assert osp.nn.SSNorm(8, device="meta")(x.to("meta")).device.type == "meta"
+    with pytest.raises(RuntimeError, match="shape"):
+        norm(torch.ones(4, 9))
+
+
+class Marked(torch.Tensor):
+    """A subclass, whose own rules for operators are to be asked."""
+
+
+def test_other_layouts_and_frozen_gains():
+    x, dy = inputs((6, 4, 8), torch.float32)
+    norm = osp.nn.SSNorm(8)
+    turned = x.transpose(0, 1)
+    assert torch.equal(norm(turned), norm(turned.contiguous()))
+    left = turned.detach().requires_grad_()
+    norm(left).backward(dy.transpose(0, 1))
+    right = turned.detach().contiguous().requires_grad_()
+    norm(right).backward(dy.transpose(0, 1).contiguous())
+    assert torch.equal(left.grad, right.grad)
+    # The gradient of a sum has strides of zero.
+    expanded = x.detach().requires_grad_()
+    norm(expanded).sum().backward()
+    assert torch.allclose(expanded.grad, passes(norm, x, torch.ones_like(x), plain=True)[1], atol=1e-6)
+    frozen = osp.nn.SSNorm(8).requires_grad_(False)
+    assert not frozen(x).requires_grad
+    assert torch.equal(passes(frozen.requires_grad_(True), x, dy)[1], passes(osp.nn.SSNorm(8), x, dy)[1])
+
+
+def test_gradients_of_gradients_are_those_of_plain_pytorch():
+    x, dy = inputs((5, 8), torch.float32)
+    results = []
+    for plain in (False, True):
+        norm, given = osp.nn.SSNorm(8, gain=1.5), x.clone().requires_grad_()
+        with pytest.MonkeyPatch.context() as patch:
+            if plain:
+                patch.setattr(native, "serves", lambda x, weight: False)
+            y = norm(given)
+        first = torch.autograd.grad(y, (given, norm.weight), dy, create_graph=True)
+        penalty = first[0].square().sum() + first[1].square().sum()
+        results.append([*first, *torch.autograd.grad(penalty, (given, norm.weight))])
+    for mine, theirs in zip(*results, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-4)  # sums in fp32 of another order
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_operators_keep_pytorchs_rules(dtype):
+    x, dy = inputs((5, 8), dtype)
+    gain = torch.ones(1)
+    operators = torch.ops.osp
+    for leaf in (False, True):
+        arguments = (x.clone().requires_grad_(leaf), gain.clone().requires_grad_(leaf), 1e-5)
+        torch.library.opcheck(operators.ss_norm.default, arguments)
+    _, inverse_rms = operators.ss_norm(x, gain, 1e-5)
+    torch.library.opcheck(operators.ss_norm_backward.default, (dy, x, inverse_rms, gain))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"x": torch.ones(4, 8).t()}, "contiguous"),
+        ({"x": torch.ones(4, 8, dtype=torch.float64)}, "fp32 or bf16"),
+        ({"gain": torch.ones(2)}, "one fp32 number"),
+        ({"gain": torch.ones(1, dtype=torch.float64)}, "one fp32 number"),
+        ({"x": torch.tensor(1.0)}, "contiguous"),
+    ],
+)
+def test_the_operators_refuse_what_they_would_misread(change, message):
+    given = {"x": torch.ones(4, 8), "gain": torch.ones(1), "eps": 1e-5} | change
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.osp.ss_norm(**given)
+    x = torch.ones(4, 8)
+    with pytest.raises(RuntimeError, match="type and size"):
+        torch.ops.osp.ss_norm_backward(torch.ones(4, 9), x, torch.ones(4), torch.ones(1))
+    with pytest.raises(RuntimeError, match="type and size"):
+        torch.ops.osp.ss_norm_backward(x, x, torch.ones(3), torch.ones(1))
+
+
+def test_the_number_of_threads_changes_no_bit():
+    x, dy = inputs((700, 96), torch.float32)
+    norm, threads, results = osp.nn.SSNorm(96), torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(passes(norm, x, dy))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+def test_it_uses_pytorch_through_the_stable_interface_of_2_10_alone(osp_build):
+    file = osp_build / native.FILE
+    listed = subprocess.run(
+        ["nm", "-D", "--undefined-only", file], capture_output=True, text=True, check=True
+    )
+    names = [line.split()[-1].split("@")[0] for line in listed.stdout.splitlines()]
+    ours = [name for name in names if "torch" in name or "c10" in name or "2at" in name]
+    assert ours and all(name.startswith(("aoti_torch_", "torch_")) for name in ours)
+    dynamic = subprocess.run(["readelf", "-d", file], capture_output=True, text=True, check=True).stdout
+    needed = {line.split("[")[1].rstrip("]") for line in dynamic.splitlines() if "(NEEDED)" in line}
+    assert needed <= {"libtorch_cpu.so", "libstdc++.so.6", "libm.so.6", "libgcc_s.so.1", "libc.so.6"}
+    assert "PATH)" not in dynamic
+    # Nothing of it is seen by other libraries of the process.
+    shown = subprocess.run(["nm", "-D", "--defined-only", file], capture_output=True, text=True, check=True)
+    assert not [line for line in shown.stdout.splitlines() if "osp" in line]
+
+
+def test_an_audit_of_the_stable_interface_finds_nothing_newer(osp_build):
+    pytest.importorskip("torch_abi_audit", reason="torch-abi-audit of requirements.txt is missing")
+    command = [sys.executable, "-m", "torch_abi_audit.cli", str(osp_build / native.FILE), "--json"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    [library] = json.loads(result.stdout)["bundled_libs"]
+    found = library["torch"]
+    assert found["stable"] and found["min_torch_version"] == "2.10.0", result.stdout
+    assert not found["unstable_symbols"] and not found["unknown_shim_symbols"]
+
+
+@pytest.mark.parametrize("variables", [{"OSP_BUILD": "/nonexistent"}, {"OSP_ISA": "reference"}])
+def test_without_the_file_layers_are_plain_pytorch(variables, osp_build):
+    code = (
+        "import torch, osp.nn\nfrom osp import native\n"
+        "print(osp.nn.SSNorm(2)(torch.tensor([3.0, 4.0])).tolist(), native.load())"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(osp.__path__[0]).parent), "OSP_BUILD": str(osp_build)}
+    command = [sys.executable, "-W", "error", "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment | variables)
+    assert result.stdout.endswith("False\n") and result.stdout.startswith("[0.848"), result.stderr
+
+
+def test_a_file_that_cannot_be_loaded_is_told_once(tmp_path, monkeypatch):
+    (tmp_path / native.FILE).write_bytes(b"no library")
+    monkeypatch.setenv("OSP_BUILD", str(tmp_path))
+    native.load.cache_clear()
+    with pytest.warns(UserWarning, match="cannot be loaded, so SSNorm is plain PyTorch"):
+        assert not native.load()
+    assert torch.allclose(
+        osp.nn.SSNorm(2)(torch.tensor([3.0, 4.0])), torch.tensor([0.8485, 1.1314]), atol=1e-4
+    )
+    native.load.cache_clear()
+    monkeypatch.undo()
