@@ -51,7 +51,7 @@ PAGES += ["docs/mutation.md", "docs/evidence-rows.md"]
 NOT_MEASURED = {
     ("README.md", "| | osp | torchtitan |"): "what other projects can do, from their documentation",
     ("docs/evidence-rows.md", "| stage | model | steps"): "the plan of the runs, written before them",
-    ("docs/evidence-rows.md", "| package | model | licence"): "sentences on packages, with sizes as published",
+    ("docs/evidence-rows.md", "| package | model | licence"): "sentences on packages, sizes as published",
 }
 REGION = re.compile(r"<!-- (measured: [a-z0-9-]+) -->\n.*?<!-- end of measured -->", re.DOTALL)
 NUMBER = re.compile(r"^[*`+−-]*\d")
