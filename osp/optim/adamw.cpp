@@ -91,7 +91,7 @@ constinit const OptimizerRow kAdamRow{
     .make = make_adamw,
     .state_bytes = adamw_state_bytes,
     .settings = adam_settings,
-    .division = Division::banks,
+    .division = Division::rows,
 };
 
 }  // namespace osp

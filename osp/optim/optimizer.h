@@ -135,6 +135,7 @@ enum class Division {
   none,      // not at all: one rank must have everything
   banks,     // whole banks
   matrices,  // any matrices of a bank: each is updated by itself
+  rows,      // any rows, in runs of a multiple of 16: each number is updated by itself
 };
 
 // Everything that the rest of the program knows about one optimizer. Each is defined in the

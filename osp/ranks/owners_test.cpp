@@ -1,5 +1,6 @@
 #include "osp/ranks/owners.h"
 
+#include <ATen/ops/arange.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -55,6 +56,36 @@ TEST(Owners, WholeBanksGoToDifferentRanks) {
   EXPECT_NE(owners.slice(0, 0).count, owners.slice(1, 0).count);
 }
 
+TEST(Owners, RowsAreSharedInPartsThatNoNumberOfRanksChanges) {
+  // Two matrices of 100 rows in parts of 16: 13 parts, the last of 8 rows.
+  const std::vector<BankWork> banks = {{.count = 2, .cost = 1e3, .rows = 100, .part = 16},
+                                       {.count = 3, .cost = 1e9, .divisible = true}};
+  for (const int64_t ranks : {1, 2, 3, 4, 8, 13, 40}) {
+    const Owners owners = assign_owners(banks, ranks);
+    EXPECT_EQ(owners.units(0), 200);
+    int64_t next = 0, numbers = 0, owning = 0;
+    for (int64_t rank = 0; rank < ranks; ++rank) {
+      const BankSlice slice = owners.slice(0, rank);
+      EXPECT_EQ(slice.first, next);
+      EXPECT_TRUE(slice.count == 0 || slice.first % 16 == 0) << ranks;
+      next += slice.count;
+      numbers += owners.numbers(0, rank);
+      owning += slice.count > 0 ? 1 : 0;
+    }
+    EXPECT_EQ(next, 200);
+    EXPECT_EQ(numbers, 13);
+    EXPECT_EQ(owners.parts, (std::vector<int64_t>{16, 1}));
+    // Three ranks have a costly matrix each and so no row, where there are others.
+    EXPECT_EQ(owning, ranks <= 3 ? ranks == 2 ? 1 : ranks : std::min<int64_t>(ranks - 3, 13));
+  }
+  const at::Tensor bank = at::arange(200 * 5).view({2, 100, 5});
+  const Owners owners = assign_owners({banks[0]}, 2);
+  EXPECT_EQ(owners.counts[0], (std::vector<int64_t>{112, 88}));
+  const at::Tensor second = owners.own(0, 1, bank);
+  EXPECT_EQ(second.sizes(), (std::vector<int64_t>{88, 1, 5}));
+  EXPECT_EQ(second[0][0][0].item<int64_t>(), 112 * 5);
+}
+
 TEST(Owners, MatricesGoTheMostExpensiveFirstToTheRankThatHasLeast) {
   // 7, then 5, then 4 to the rank with 5, then 3 to the one with 7, then 1.
   const std::vector<BankWork> banks = {
@@ -87,6 +118,9 @@ TEST(Owners, TheWorkIsThatOfTheBanksOfAStore) {
     ASSERT_EQ(work.size(), store.banks.size());
     for (size_t i = 0; i < work.size(); ++i) {
       EXPECT_EQ(work[i].count, store.banks[i].master.size(0));
+      const bool is_adam = routing.groups[size_t(store.banks[i].group)].name.starts_with("adam");
+      EXPECT_EQ(work[i].rows, is_adam ? store.banks[i].master.size(1) : 0);
+      EXPECT_EQ(work[i].part % 16, is_adam ? 0 : 1);
       EXPECT_EQ(work[i].member, store.banks[i].members[0]);
     }
   }

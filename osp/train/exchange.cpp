@@ -15,10 +15,15 @@
 namespace osp {
 namespace {
 
-// Elements of a bank's tensor that each rank owns.
-std::vector<int64_t> owned_sizes(const TrainState& state, size_t bank, const at::Tensor& tensor) {
+// Elements of a unit of a bank.
+int64_t unit_size(const TrainState& state, size_t bank) {
+  return state.store.banks[bank].gradient.numel() / state.owners.units(bank);
+}
+
+// Elements of a bank that each rank owns.
+std::vector<int64_t> owned_sizes(const TrainState& state, size_t bank) {
   std::vector<int64_t> sizes = state.owners.counts[bank];
-  for (int64_t& size : sizes) size *= tensor[0].numel();
+  for (int64_t& size : sizes) size *= unit_size(state, bank);
   return sizes;
 }
 
@@ -37,18 +42,17 @@ int64_t own_size(const TrainState& state, const std::vector<int64_t>& sizes) {
 // Starts to send every owner's matrices of a bank's tensor to all ranks, in place.
 Pending start_owned_to_all(const TrainState& state, size_t bank, const at::Tensor& tensor) {
   const int64_t rank = state.ranks.rank(), ranks = state.ranks.size();
-  const std::vector<int64_t> sizes = owned_sizes(state, bank, tensor);
+  const std::vector<int64_t> sizes = owned_sizes(state, bank);
   const int64_t own = own_size(state, sizes);
-  const at::Tensor mine = state.owners.slice(bank, rank).of(tensor).reshape({1, own});
+  const at::Tensor mine = state.owners.own(bank, rank, tensor).reshape({1, own});
   return state.ranks.start_all_to_all(tensor, mine.expand({ranks, own}).contiguous(), sizes,
                                       std::vector(static_cast<size_t>(ranks), own));
 }
 
-// The sum of one of this rank's subtrees: the last is in the gradient banks.
-const at::Tensor& sum_of_subtree(const TrainState& state, size_t bank, size_t number,
-                                 size_t count) {
-  return number + 1 < count ? state.group_sums.of_subtree(number)[bank]
-                            : state.store.banks[bank].gradient;
+// The sum of one of this rank's subtrees, in units: the last is in the gradient banks.
+at::Tensor sum_of_subtree(const TrainState& state, size_t bank, size_t number, size_t count) {
+  return state.owners.in_units(bank, number + 1 < count ? state.group_sums.of_subtree(number)[bank]
+                                                        : state.store.banks[bank].gradient);
 }
 
 // The first parameter of the blocks.
@@ -102,7 +106,7 @@ void weights_of_first_rank(TrainState& state) {
   for (size_t i = 0; i < state.store.banks.size(); ++i) {
     const Bank& bank = state.store.banks[i];
     if (!only_owners_keep(state, bank)) continue;
-    state.owned.banks[i].master.copy_(state.owners.slice(i, state.ranks.rank()).of(bank.master));
+    state.owned.banks[i].master.copy_(state.owners.own(i, state.ranks.rank(), bank.master));
   }
   drop_masters(state);
 }
@@ -110,13 +114,13 @@ void weights_of_first_rank(TrainState& state) {
 // One subtree of every rank that has so many, on its way to the owners.
 struct Round {
   std::vector<size_t> senders;
-  at::Tensor received;  // [senders, own matrices of the part…]
+  at::Tensor received;  // [senders, own units of the part…]
   Pending pending;
 };
 
 struct GradientExchange::Part {
   size_t bank = 0;
-  BankSlice own;  // this rank's matrices of the part
+  BankSlice own;  // this rank's units of the part
   std::vector<Round> rounds;
 };
 
@@ -131,13 +135,13 @@ BankSlice overlap(const BankSlice& one, const BankSlice& other) {
   return {first, std::max(last - first, int64_t{0})};
 }
 
-// Starts to send each owner its matrices of a part of a bank's gradient: one sum per subtree. A
+// Starts to send each owner its units of a part of a bank's gradient: one sum per subtree. A
 // rank has one subtree or a few; in round n all send their n-th.
 std::vector<Round> start_rounds(const TrainState& state, size_t bank, const BankSlice& part,
                                 const std::vector<std::vector<GroupRun>>& trees,
                                 size_t num_rounds) {
   const auto rank = static_cast<size_t>(state.ranks.rank());
-  const at::Tensor& gradient = state.store.banks[bank].gradient;
+  const at::Tensor gradient = state.owners.in_units(bank, state.store.banks[bank].gradient);
   const bool narrow = state.recipe.train.reduce_precision == "bf16";
   const at::TensorOptions options = gradient.options().dtype(narrow ? at::kBFloat16 : at::kFloat);
   std::vector<int64_t> sizes;  // of the part, by owner
@@ -176,7 +180,7 @@ GradientExchange::GradientExchange(TrainState& state) : state_(state) {
     trees_.push_back(subtrees(groups_of_rank(state.groups(), ranks, rank)));
     rounds_ = std::max(rounds_, trees_.back().size());
   }
-  for (const Bank& bank : state.store.banks) unsent_.push_back(bank.master.size(0));
+  for (size_t i = 0; i < state.store.banks.size(); ++i) unsent_.push_back(state.owners.units(i));
 }
 
 GradientExchange::~GradientExchange() = default;
@@ -188,20 +192,21 @@ bool GradientExchange::may_send_early() const {
 void GradientExchange::blocks_done(int64_t layer) {
   // Parameters, and so the members of a bank, are in the order of the forward pass.
   const int64_t first_in_blocks = first_of_blocks(state_.store);
-  std::vector<int64_t> first_slots;
+  std::vector<int64_t> first_units;
   double bytes = 0;
   for (size_t i = 0; i < unsent_.size(); ++i) {
     const Bank& bank = state_.store.banks[i];
-    int64_t slot = unsent_[i];
+    const int64_t units = state_.owners.units(i) / bank.gradient.size(0);  // of a matrix
+    int64_t slot = unsent_[i] / units;
     const auto is_behind = [&](int64_t member) {
       const int64_t of_member = state_.store.specs[static_cast<size_t>(member)].layer;
       return of_member >= layer || (of_member == kNoLayer && member > first_in_blocks);
     };
     while (slot > 0 && is_behind(bank.members[static_cast<size_t>(slot - 1)])) --slot;
-    first_slots.push_back(slot);
-    bytes += 4.0 * static_cast<double>((unsent_[i] - slot) * bank.gradient[0].numel());
+    first_units.push_back(slot * units);
+    bytes += 4.0 * static_cast<double>((unsent_[i] - slot * units) * unit_size(state_, i));
   }
-  if (bytes >= state_.recipe.train.bucket_mb * 1e6) send_from(first_slots);
+  if (bytes >= state_.recipe.train.bucket_mb * 1e6) send_from(first_units);
 }
 
 void GradientExchange::finish() {
@@ -218,19 +223,19 @@ void GradientExchange::finish() {
   while (!under_way_.empty()) receive_oldest();
 }
 
-// Starts to send all of each bank from its slot on.
-void GradientExchange::send_from(const std::vector<int64_t>& first_slots) {
+// Starts to send all of each bank from its unit on.
+void GradientExchange::send_from(const std::vector<int64_t>& first_units) {
   for (size_t i = 0; i < unsent_.size(); ++i) {
-    const BankSlice part{first_slots[i], unsent_[i] - first_slots[i]};
+    const BankSlice part{first_units[i], unsent_[i] - first_units[i]};
     if (part.count == 0) continue;
     if (under_way_.size() >= kMostUnderWay) receive_oldest();
     const BankSlice own = overlap(state_.owners.slice(i, state_.ranks.rank()), part);
     under_way_.push_back({i, own, start_rounds(state_, i, part, trees_, rounds_)});
-    unsent_[i] = first_slots[i];
+    unsent_[i] = first_units[i];
   }
 }
 
-// Waits for the oldest part, and adds what all ranks have of this rank's matrices: the subtrees of
+// Waits for the oldest part, and adds what all ranks have of this rank's units: the subtrees of
 // the first rank first. What this rank has itself was never rounded.
 void GradientExchange::receive_oldest() {
   const at::NoGradGuard no_grad;
@@ -250,7 +255,7 @@ void GradientExchange::receive_oldest() {
     }
   }
   const at::Tensor sum = add_subtrees(joined(trees_), joined(received));
-  part.own.of(state_.store.banks[part.bank].gradient).copy_(sum);
+  part.own.of(state_.owners.in_units(part.bank, state_.store.banks[part.bank].gradient)).copy_(sum);
 }
 
 WeightExchange::WeightExchange(TrainState& state)
@@ -308,7 +313,7 @@ void masters_to_first_rank(TrainState& state) {
     at::Tensor whole = at::empty({0}, own.options());
     if (state.ranks.is_first()) {
       whole = at::empty(bank.master.sizes(), own.options());
-      received = owned_sizes(state, i, whole);
+      received = owned_sizes(state, i);
     }
     state.ranks.all_to_all(whole, own, received, sent);
     if (state.ranks.is_first()) bank.master = whole;
@@ -316,53 +321,65 @@ void masters_to_first_rank(TrainState& state) {
   state.masters_complete = true;
 }
 
-std::vector<double> of_all_matrices(const TrainState& state, const std::vector<double>& of_owned) {
+std::vector<double> of_all_parts(const TrainState& state, const std::vector<double>& of_owned) {
   if (state.ranks.alone()) return of_owned;
   // Fill up to the longest list, so that all ranks send the same number.
-  const auto ranks = static_cast<size_t>(state.ranks.size());
-  std::vector<int64_t> lengths(ranks, 0);
-  for (const std::vector<int64_t>& counts : state.owners.counts) {
-    for (size_t r = 0; r < ranks; ++r) lengths[r] += counts[r];
+  const int64_t ranks = state.ranks.size();
+  const size_t banks = state.owners.counts.size();
+  std::vector<size_t> lengths(static_cast<size_t>(ranks), 0);
+  for (size_t bank = 0; bank < banks; ++bank) {
+    for (int64_t r = 0; r < ranks; ++r) {
+      lengths[static_cast<size_t>(r)] += static_cast<size_t>(state.owners.numbers(bank, r));
+    }
   }
+  const size_t longest = *std::max_element(lengths.begin(), lengths.end());
   std::vector<double> padded = of_owned;
-  padded.resize(static_cast<size_t>(*std::max_element(lengths.begin(), lengths.end())), 0.0);
+  padded.resize(longest, 0.0);
   const at::Tensor all = state.ranks.all_gather(at::tensor(padded, at::kDouble));
   // Put them into the order of banks.
+  const double* numbers = all.const_data_ptr<double>();
   std::vector<double> ordered;
-  std::vector<int64_t> next(ranks, 0);
-  for (const std::vector<int64_t>& counts : state.owners.counts) {
-    for (size_t r = 0; r < ranks; ++r) {
-      const auto row = static_cast<int64_t>(r);
-      for (int64_t i = 0; i < counts[r]; ++i) {
-        ordered.push_back(all[row][next[r]++].item<double>());
+  std::vector<size_t> next(static_cast<size_t>(ranks), 0);
+  for (size_t bank = 0; bank < banks; ++bank) {
+    for (int64_t r = 0; r < ranks; ++r) {
+      const auto rank = static_cast<size_t>(r);
+      for (int64_t i = 0; i < state.owners.numbers(bank, r); ++i) {
+        ordered.push_back(numbers[rank * longest + next[rank]++]);
       }
     }
   }
   return ordered;
 }
 
-bool StatePlace::fits(const std::vector<int64_t>& shape) const {
-  if (shape.size() != whole.size()) return false;
-  const size_t known = whole[0] < 0 ? 1 : 0;
-  return std::equal(whole.begin() + static_cast<long>(known), whole.end(),
-                    shape.begin() + static_cast<long>(known));
-}
-
 StatePlace place_of_state(const TrainState& state, const std::string& name,
                           const at::Tensor& tensor) {
-  StatePlace place{.first = 0, .whole = tensor.sizes().vec()};
-  const int64_t bank = bank_of_state(state, name);
-  if (bank < 0 || state.ranks.alone()) return place;
-  const BankSlice own = state.owners.slice(static_cast<size_t>(bank), state.ranks.rank());
+  StatePlace place{.first = 0, .whole = tensor.sizes().vec(), .is_known = true};
+  const int64_t number = bank_of_state(state, name);
+  if (number < 0) return place;
+  const auto bank = static_cast<size_t>(number);
+  const at::Tensor& master = state.store.banks[bank].master;
+  const BankSlice own = state.owners.slice(bank, state.ranks.rank());
+  if (state.owners.units(bank) != master.size(0)) {
+    // Of rows: a number of state for each weight.
+    place.whole = master.sizes().vec();
+    place.first = own.first * unit_size(state, bank);
+    return place;
+  }
+  if (state.ranks.alone()) return place;
   if (own.count == 0) {
-    place.whole[0] = -1;
+    place.is_known = false;
     return place;
   }
   // A matrix of the bank is one or more (heads) entries of the state.
-  const int64_t entries = tensor.size(0) / own.count;
-  place.first = own.first * entries;
-  place.whole[0] = state.store.banks[static_cast<size_t>(bank)].master.size(0) * entries;
+  place.whole[0] = master.size(0) * (tensor.size(0) / own.count);
+  place.first = own.first * (tensor.numel() / own.count);
   return place;
+}
+
+bool StatePlace::fits(const std::vector<int64_t>& shape) const {
+  if (shape.size() != whole.size()) return false;
+  const long from = is_known ? 0 : 1;
+  return std::equal(whole.begin() + from, whole.end(), shape.begin() + from);
 }
 
 std::vector<WholeState> whole_optimizer_state(const TrainState& state) {
@@ -374,7 +391,7 @@ std::vector<WholeState> whole_optimizer_state(const TrainState& state) {
       lengths.push_back(tensor.size(0));
     }
   }
-  if (state.ranks.alone() || all.empty()) return all;
+  if (all.empty()) return all;
   const at::Tensor of_ranks = state.ranks.all_gather(at::tensor(lengths, at::kLong));
   for (size_t i = 0; i < all.size(); ++i) {
     WholeState& one = all[i];
@@ -382,12 +399,12 @@ std::vector<WholeState> whole_optimizer_state(const TrainState& state) {
       one.is_written_here = state.ranks.is_first();
       continue;
     }
+    const StatePlace place = place_of_state(state, one.name, one.own);
+    one.shape = place.whole;
+    // A rank that has nothing of the bank knows the others' shape by their numbers of entries.
     const at::Tensor of_one = of_ranks.select(1, static_cast<int64_t>(i));
-    one.shape[0] = of_one.sum().item<int64_t>();
-    const int64_t before = of_one.narrow(0, 0, state.ranks.rank()).sum().item<int64_t>();
-    const int64_t entry = std::accumulate(one.shape.begin() + 1, one.shape.end(),
-                                          one.own.element_size(), std::multiplies<>());
-    one.first_byte = static_cast<uint64_t>(before * entry);
+    if (!place.is_known) one.shape[0] = of_one.sum().item<int64_t>();
+    one.first_byte = static_cast<uint64_t>(place.first * one.own.element_size());
   }
   return all;
 }

@@ -49,14 +49,14 @@ class GradientExchange {
   void finish();
 
  private:
-  struct Part;  // matrices of a bank that are under way
-  void send_from(const std::vector<int64_t>& first_slots);
+  struct Part;  // units of a bank that are under way
+  void send_from(const std::vector<int64_t>& first_units);
   void receive_oldest();
 
   TrainState& state_;
   std::vector<std::vector<GroupRun>> trees_;  // [rank]
   size_t rounds_ = 0;
-  std::vector<int64_t> unsent_;  // of each bank: matrices [0, unsent) are still to be sent
+  std::vector<int64_t> unsent_;  // of each bank: units [0, unsent) are still to be sent
   std::vector<Part> under_way_;  // the oldest first
 };
 
@@ -85,14 +85,15 @@ class WeightExchange {
 // Gathers all masters on the first rank, up to date, for the model.
 void masters_to_first_rank(TrainState& state);
 
-// One number per matrix of all banks, in the order of banks, from each rank's numbers
+// One number per part (Owners::parts) of all banks, in the order of banks, from each rank's numbers
 // about its own.
-std::vector<double> of_all_matrices(const TrainState& state, const std::vector<double>& of_owned);
+std::vector<double> of_all_parts(const TrainState& state, const std::vector<double>& of_owned);
 
-// Where a state tensor of an optimizer of `owned` lies in the whole one, along the first dimension.
+// Where a state tensor of an optimizer of `owned` lies in the whole one.
 struct StatePlace {
-  int64_t first = 0;
-  std::vector<int64_t> whole;  // the whole shape; first entry −1: not known, as this rank has none
+  int64_t first = 0;           // its first number, counted in those of the whole one
+  std::vector<int64_t> whole;  // the whole shape
+  bool is_known = true;        // false: not its first entry, as this rank has nothing of it
 
   bool fits(const std::vector<int64_t>& shape) const;
 };

@@ -43,6 +43,13 @@ at::Tensor first_sequences(const TrainState& state, const TokenDataset& data) {
   return tokens_BT;
 }
 
+void forget_training(TrainState& state) {
+  state.optimizers.clear();  // they refer to `owned`
+  state.owned.banks.clear();
+  state.group_sums = {};
+  for (Bank& bank : state.store.banks) bank.gradient = at::Tensor();
+}
+
 FinishedModel write_model(const TrainState& state, const std::string& run,
                           const std::string& tokenizer_json, const at::Tensor& tokens_BT) {
   const ParameterStore unfused = master_weights(state);

@@ -21,6 +21,10 @@ struct FinishedModel {
 // The first tokens of the data, [B, T] with at most 2 sequences, to compare logits on.
 at::Tensor first_sequences(const TrainState& state, const TokenDataset& data);
 
+// Behind the last checkpoint: gives back gradients, optimizer state and what a rank owns of the
+// masters, so that the finished model takes no more memory than training did.
+void forget_training(TrainState& state);
+
 // Fuses EmbProj and norms, compares logits on `tokens_BT`, and writes RUN/model as a whole (over an
 // older one).
 FinishedModel write_model(const TrainState& state, const std::string& run,

@@ -109,7 +109,8 @@ Owned owned_by(int64_t rank, const Owners& owners, const std::vector<BankWork>& 
   for (size_t i = 0; i < banks.size(); ++i) {
     const ParameterSpec& spec = specs[size_t(banks[i].member)];
     const OptimizerGroup& group = routing.groups[size_t(routing.group_of[size_t(banks[i].member)])];
-    const auto number = static_cast<double>(owners.counts[i][size_t(rank)]);
+    const auto number = static_cast<double>(owners.counts[i][size_t(rank)]) /
+                        static_cast<double>(std::max<int64_t>(banks[i].rows, 1));
     owned.scalars += number * count(spec);
     if (group.optimizer == &kAdamRow) owned.adam_scalars += number * count(spec);
     owned.state_bytes += number * optimizer_state_bytes(group, spec.shape, optim);

@@ -151,6 +151,7 @@ class Run {
     }
     log_->end();
     log_->sync();
+    forget_training(*state_);
 
     // Write the fused model, after its logits were compared with the unfused one's.
     const at::Tensor tokens = first_sequences(*state_, data_.first());

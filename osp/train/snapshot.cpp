@@ -1,5 +1,6 @@
 #include "osp/train/snapshot.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "osp/base/error.h"
@@ -52,10 +53,17 @@ TensorFile weights_file(const TrainState& state, bool copy) {
     const BankSlice own = state.owners.slice(b, state.ranks.rank());
     if (own.count == 0) continue;
     const at::Tensor masters = on_cpu(state.owned.banks[b].master, copy);
-    for (int64_t i = 0; i < own.count; ++i) {
-      const auto member = static_cast<size_t>(own.first + i);
-      const auto parameter = static_cast<size_t>(state.store.banks[b].members[member]);
-      add_range(file, layout.offsets[entry_of[parameter]], masters[i]);
+    const std::vector<int64_t>& members = state.store.banks[b].members;
+    const int64_t units = state.owners.units(b) / static_cast<int64_t>(members.size());
+    for (int64_t first = own.first; first < own.first + own.count;) {
+      // The units of one parameter.
+      const auto member = static_cast<size_t>(first / units);
+      const int64_t count = std::min((first / units + 1) * units, own.first + own.count) - first;
+      const at::Tensor part = masters.narrow(0, first - own.first, count);
+      const size_t before = part[0].nbytes() * static_cast<size_t>(first % units);
+      const auto parameter = static_cast<size_t>(members[member]);
+      add_range(file, layout.offsets[entry_of[parameter]] + before, part);
+      first += count;
     }
   }
   return file;

@@ -37,7 +37,7 @@ void read_optimizers(TrainState& state, const std::string& path) {
       }
       void* data = const_cast<std::byte*>(view.data.data());  // only read
       const at::Tensor whole = at::from_blob(data, view.shape, tensor.options().device(at::kCPU));
-      tensor.copy_(whole.narrow(0, place.first, tensor.size(0)));
+      tensor.copy_(whole.view({-1}).narrow(0, place.first, tensor.numel()).view(tensor.sizes()));
     }
   }
   for (const auto& [name, view] : file.tensors()) {

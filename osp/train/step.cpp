@@ -179,29 +179,33 @@ std::vector<at::Tensor> gradients_of_group(const ParameterStore& store, int64_t 
   return gradients;
 }
 
-// With groups of sequences every sum over matrices is made of one number per matrix: whichever rank
-// owns them, the result has the same bits.
-bool by_matrix(const TrainState& state) { return state.groups() > 1; }
+// With groups of sequences every sum over weights is made of one number per matrix, or per some of
+// its rows (Owners::parts): whichever rank owns them, the result has the same bits.
+bool by_part(const TrainState& state) { return state.groups() > 1; }
 
-// Sums one number per matrix of all banks by routing group.
-std::vector<double> sums_by_group(const TrainState& state, const std::vector<double>& of_matrices) {
+// Sums one number per part of all banks by routing group.
+std::vector<double> sums_by_group(const TrainState& state, const std::vector<double>& of_parts) {
   std::vector<double> sums(state.routing.groups.size(), 0.0);
   size_t next = 0;
-  for (const Bank& bank : state.store.banks) {
-    for (int64_t i = 0; i < bank.master.size(0); ++i) {
-      sums[static_cast<size_t>(bank.group)] += of_matrices[next++];
+  for (size_t b = 0; b < state.store.banks.size(); ++b) {
+    for (int64_t rank = 0; rank < state.ranks.size(); ++rank) {
+      for (int64_t i = 0; i < state.owners.numbers(b, rank); ++i) {
+        sums[static_cast<size_t>(state.store.banks[b].group)] += of_parts[next++];
+      }
     }
   }
   return sums;
 }
 
-// `number` of every matrix that this rank owns, in the order of banks: number(bank, matrix).
+// `number` of every part that this rank owns, in the order of banks: number(bank, units of
+// its tensors).
 template <class Number>
-std::vector<double> of_owned_matrices(const TrainState& state, const Number& number) {
+std::vector<double> of_owned_parts(const TrainState& state, const Number& number) {
   std::vector<double> numbers;
   for (size_t b = 0; b < state.owned.banks.size(); ++b) {
-    for (int64_t i = 0; i < state.owned.banks[b].master.size(0); ++i) {
-      numbers.push_back(number(b, i));
+    const int64_t part = state.owners.parts[b], units = state.owned.banks[b].master.size(0);
+    for (int64_t first = 0; first < units; first += part) {
+      numbers.push_back(number(b, BankSlice{first, std::min(part, units - first)}));
     }
   }
   return numbers;
@@ -210,11 +214,11 @@ std::vector<double> of_owned_matrices(const TrainState& state, const Number& num
 // Norms of the groups' gradients.
 std::vector<double> norms_of_groups(const TrainState& state) {
   std::vector<double> norms;
-  if (by_matrix(state)) {
-    const auto square = [&](size_t b, int64_t i) {
-      return sum_of_squares(state.owned.banks[b].gradient[i]);
+  if (by_part(state)) {
+    const auto square = [&](size_t b, const BankSlice& part) {
+      return sum_of_squares(part.of(state.owned.banks[b].gradient));
     };
-    norms = sums_by_group(state, of_all_matrices(state, of_owned_matrices(state, square)));
+    norms = sums_by_group(state, of_all_parts(state, of_owned_parts(state, square)));
     for (double& norm : norms) norm = std::sqrt(norm);
     return norms;
   }
@@ -259,16 +263,16 @@ void check_updated(const TrainState& state, size_t group, const StepReport& repo
 
 // check_updated() of all groups at once, on all ranks. With `before`, the masters of `owned` before
 // the update, also fills in the update norms.
-void check_updated_by_matrix(const TrainState& state, const std::vector<at::Tensor>& before,
-                             StepReport& report) {
-  const auto change = [&](size_t b, int64_t i) {
-    const at::Tensor master = state.owned.banks[b].master[i];
+void check_updated_by_part(const TrainState& state, const std::vector<at::Tensor>& before,
+                           StepReport& report) {
+  const auto change = [&](size_t b, const BankSlice& part) {
+    const at::Tensor master = part.of(state.owned.banks[b].master);
     const double size = sum_of_squares(master);
     if (!std::isfinite(size)) return size;
-    return before.empty() ? 0.0 : sum_of_squares(master - before[b][i]);
+    return before.empty() ? 0.0 : sum_of_squares(master - part.of(before[b]));
   };
   const std::vector<double> sums =
-      sums_by_group(state, of_all_matrices(state, of_owned_matrices(state, change)));
+      sums_by_group(state, of_all_parts(state, of_owned_parts(state, change)));
   for (size_t g = 0; g < sums.size(); ++g) {
     if (!std::isfinite(sums[g])) fail_not_finite(state, g, report);
     if (!before.empty()) report.update_norms.push_back(std::sqrt(sums[g]));
@@ -301,7 +305,7 @@ void update_weights(TrainState& state, const ValuesOf& values_of, bool measure,
                     WeightExchange& weights, StepReport& report) {
   const std::vector<OptimizerGroup>& groups = state.routing.groups;
   std::vector<at::Tensor> before;
-  if (measure && by_matrix(state)) {
+  if (measure && by_part(state)) {
     for (const Bank& bank : state.owned.banks) before.push_back(bank.master.clone());
   }
   for (const size_t g : order_of_updates(state)) {
@@ -309,15 +313,15 @@ void update_weights(TrainState& state, const ValuesOf& values_of, bool measure,
     clip_gradients(state.owned, static_cast<int64_t>(g), groups[g].clip, report.gradient_norms[g]);
     // 5. Update the group's weights at the scheduled rate.
     StepValues values = values_of(groups[g]);
-    values.measure = measure && !by_matrix(state);
+    values.measure = measure && !by_part(state);
     report.optimizer_seconds += timed_step(*state.optimizers[g], values);
     weights.send_group(static_cast<int64_t>(g));
-    if (by_matrix(state)) continue;
+    if (by_part(state)) continue;
     if (measure) report.update_norms.push_back(state.optimizers[g]->last_update_norm());
     // 6. Look at the weights before anything else uses them.
     check_updated(state, g, report);
   }
-  if (by_matrix(state)) check_updated_by_matrix(state, before, report);
+  if (by_part(state)) check_updated_by_part(state, before, report);
 }
 
 }  // namespace
