@@ -21,7 +21,7 @@ std::string why_no_gguf(const ModelConfig& config);
 void add_model_metadata(const ModelConfig& config, uint32_t file_type, const std::string& name,
                         GgufMetadataWriter& metadata);
 
-// Sentences about what llama.cpp computes a little otherwise than the model, whatever the file says.
+// Sentences about what llama.cpp computes a little otherwise than the model, whatever a file says.
 std::vector<std::string> gguf_model_differences(const ModelConfig& config);
 
 // The tensors that describe the rotary embedding; none for one that is not scaled.

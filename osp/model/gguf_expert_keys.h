@@ -6,8 +6,8 @@
 //   blk.N.ffn_up_exps.weight     [E, F, D]
 //   blk.N.ffn_down_exps.weight   [E, D, F]
 //
-// and the keys expert_count (E), expert_used_count, expert_feed_forward_length (F; of an olmoe that
-// is feed_forward_length). How tokens are routed follows from the architecture, in llama.cpp's code:
+// and the keys expert_count (E), expert_used_count, expert_feed_forward_length (F; of an olmoe
+// that is feed_forward_length). How tokens are routed follows from the architecture, in llama.cpp:
 //
 //   qwen3moe   softmax over all experts, the chosen probabilities divided by their sum
 //   olmoe      softmax over all experts
