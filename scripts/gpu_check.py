@@ -12,6 +12,8 @@ import argparse
 import itertools
 import json
 import os
+import re
+import shutil
 import statistics
 import struct
 import subprocess
@@ -28,13 +30,16 @@ OSP = os.environ.get("OSP", str(ROOT / "build" / "release" / "osp"))
 LOSS_TOLERANCE = 0.02  # nats; one step of the demo moves the loss by more
 STEPS = 20
 # Dense bf16 TFLOP/s as the makers state them.
-PEAKS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125, "4090": 165}
+PEAKS = {"H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312}
 # What a model of each size is for osp (`--set`), and for the peer (its --model).
 SIZES = {
-    "125m": {"recipe": "recipes/125m-osp.toml", "set": {"model.vocabulary": 32768}},
+    "125m": {
+        "recipe": "recipes/125m-osp.toml",
+        "set": {"model.vocabulary": 32768, "train.activation_memory_mb": 12000},
+    },
     "1.4b-4-layers": {
         "recipe": "recipes/osp-1.4b.toml",
-        "set": {"model.layers": 4, "model.vocabulary": 32768, "optim.lr": 5e-4},
+        "set": {"model.layers": 4, "model.vocabulary": 32768, "train.activation_memory_mb": 12000},
     },
     "demo": {"recipe": "recipes/demo-7m-osp.toml", "set": {"model.vocabulary": 4096}},
 }
@@ -51,6 +56,7 @@ class Check:
         self.options, self.scratch = options, scratch
         self.end = time.monotonic() + 60 * options.minutes
         self.failed: list[str] = []
+        self.rows: list[list[str]] = []  # of the table, as they are measured
 
     def run(self, *words: object) -> subprocess.CompletedProcess:
         left = self.end - time.monotonic()
@@ -90,6 +96,7 @@ def short_run(steps: int, data: Path) -> dict:
     return {
         "data.path": data,
         "train.steps": steps,
+        "train.tokens": 0,  # recipes of large models have tokens in place of steps
         "schedule.warmup_steps": min(5, steps // 2),
         "train.log_every": 1,
         "train.validate_every": 1_000_000,
@@ -128,15 +135,16 @@ def our_seconds(check: Check, name: str, tokens: int, steps: int, data: Path, **
     optimizer = changed.get("optim.name", "osp")
     out = data.parent / f"{name}-{optimizer}"
     values = {**short_run(steps, data), **size["set"], "train.batch_tokens": tokens, **changed}
-    return seconds_per_step(check.train(size["recipe"], check.options.device, out, values))
+    lines = check.train(size["recipe"], check.options.device, out, values)
+    shutil.rmtree(out)  # gigabytes
+    return seconds_per_step(lines)
 
 
-def check_speed(check: Check) -> list[list[str]]:
+def check_speed(check: Check) -> None:
     """Tokens a second and MFU beside the peer, for the sizes of the call."""
     options = check.options
     sizes = ["demo"] if options.small else ["125m", "1.4b-4-layers"]
     tokens, steps = (2048, 4) if options.small else (65536, 20)
-    rows = []
     for name in sizes:
         vocabulary = SIZES[name]["set"]["model.vocabulary"]
         data = random_tokens(check.scratch / "speed" / f"{name}-tokens", vocabulary, max(1 << 17, 4 * tokens))
@@ -144,19 +152,19 @@ def check_speed(check: Check) -> list[list[str]]:
         flops = flops_per_token(check, SIZES[name], tokens)
         words = ["bench/peers/train_torch.py", "--model", name, "--device", options.device]
         words += ["--mode", "eager" if options.small else "compile", "--steps", steps]
-        words += ["--batch-tokens", tokens]
-        peer = json.loads(check.run(sys.executable, *words).stdout)["tokens_per_s"]
+        words += ["--batch-tokens", tokens, "--micro-batches", 1 if options.small else 4]
 
         def share(per_s: float, flops: float = flops) -> str:
             return f"{100 * per_s * flops / options.peak / 1e12:.1f} %" if options.peak else "no peak known"
 
-        rows.append([f"{name}, {tokens:,} tokens a step: osp", f"{rate:,.0f} tokens/s", f"MFU {share(rate)}"])
-        rows.append([f"{name}: PyTorch", f"{peer:,.0f} tokens/s", f"MFU {share(peer)}"])
-        rows.append([f"{name}: osp / PyTorch", f"{rate / peer:.2f}", ""])
-    return rows
+        what = f"{name}, {tokens:,} tokens a step: osp"
+        check.rows.append([what, f"{rate:,.0f} tokens/s", f"MFU {share(rate)}"])
+        peer = json.loads(check.run(sys.executable, *words).stdout)["tokens_per_s"]
+        check.rows.append([f"{name}: PyTorch", f"{peer:,.0f} tokens/s", f"MFU {share(peer)}"])
+        check.rows.append([f"{name}: osp / PyTorch", f"{rate / peer:.2f}", ""])
 
 
-def check_muon(check: Check) -> list[list[str]]:
+def check_muon(check: Check) -> None:
     """Beside Adam at a batch that is large, as in the paper's run."""
     small = check.options.small
     name, tokens, steps = ("demo", 4096, 4) if small else ("125m", 524_288, 6)
@@ -165,14 +173,13 @@ def check_muon(check: Check) -> list[list[str]]:
     osp = our_seconds(check, name, tokens, steps, data)
     adam = our_seconds(check, name, tokens, steps, data, optim__name="adam")
     what = f"{name}, {tokens:,} tokens a step: OSP's optimizer, Adam's"
-    return [[what, f"{osp:.3f} s, {adam:.3f} s", f"{100 * (osp / adam - 1):+.1f} %"]]
+    check.rows.append([what, f"{osp:.3f} s, {adam:.3f} s", f"{100 * (osp / adam - 1):+.1f} %"])
 
 
-def check_losses(check: Check) -> list[list[str]]:
+def check_losses(check: Check) -> None:
     """Runs of STEPS steps on either, and runs that change the device half way, at a constant rate."""
     device = check.options.device
     data = random_tokens(check.scratch / "losses" / "tokens", 4096, 1 << 16)
-    rows = []
     for recipe in ("demo-adam", "demo-osp"):
         settings = {**short_run(STEPS, data), "schedule.decay_fraction": 0}
 
@@ -185,23 +192,23 @@ def check_losses(check: Check) -> list[list[str]]:
         whole = train("cpu", "cpu", STEPS)
         there = train("device", device, STEPS)
         what = f"{recipe}: losses of {STEPS} steps, {device} beside cpu"
-        rows.append(verdict(check, what, largest_difference(whole, there)))
+        judge(check, what, largest_difference(whole, there))
         for way, (first, second) in {"there": ("cpu", device), "back": (device, "cpu")}.items():
             train(way, first, STEPS // 2)
             changed = train(way, second, STEPS, "--resume")
             what = f"{recipe}: begun on {first}, gone on on {second}"
-            rows.append(verdict(check, what, largest_difference(whole, changed)))
-    return rows
+            judge(check, what, largest_difference(whole, changed))
 
 
-def verdict(check: Check, what: str, difference: float) -> list[str]:
+def judge(check: Check, what: str, difference: float) -> None:
     good = difference <= LOSS_TOLERANCE
     if not good:
         check.failed.append(what)
-    return [what, f"{difference:.1e} nats", "equal enough" if good else f"FAILED: above {LOSS_TOLERANCE}"]
+    said = "equal enough" if good else f"FAILED: above {LOSS_TOLERANCE}"
+    check.rows.append([what, f"{difference:.1e} nats", said])
 
 
-PARTS = {"losses": check_losses, "speed": check_speed, "muon": check_muon}
+PARTS = {"losses": check_losses, "muon": check_muon, "speed": check_speed}  # what compiles comes last
 
 
 def device_name(device: str) -> str:
@@ -229,22 +236,22 @@ def main() -> int:
         sys.exit(f"gpu-check: {OSP} is missing; run scripts/build.sh osp first")
     name = device_name(options.device)
     if options.peak is None:
-        options.peak = next((peak for known, peak in PEAKS.items() if known in name), None)
-    rows, left_out = [], []
+        options.peak = next((peak for known, peak in PEAKS.items() if re.search(rf"\b{known}\b", name)), None)
+    left_out = []
     with tempfile.TemporaryDirectory() as scratch:
         check = Check(options, Path(scratch))
         for part in options.parts or PARTS:
             try:
-                rows += PARTS[part](check)
+                PARTS[part](check)
             except OutOfTime:
                 left_out.append(part)
                 print(f"gpu-check: {part} left out: {options.minutes:g} minutes are over", file=sys.stderr)
-            except RuntimeError as error:
+            except (RuntimeError, ValueError, KeyError) as error:
                 check.failed.append(f"{part}: {error}")
                 print(f"gpu-check: {part} FAILED: {error}", file=sys.stderr)
-    print(table([f"on {name}", "", ""], rows, left=3))
+    print(table([f"on {name}", "", ""], check.rows, left=3))
     if options.out:
-        kept = {"commit": commit(), "device": name, "peak_tflops": options.peak, "rows": rows}
+        kept = {"commit": commit(), "device": name, "peak_tflops": options.peak, "rows": check.rows}
         kept |= {"failed": check.failed, "left_out": left_out}
         options.out.write_text(json.dumps(kept, indent=1) + "\n")
     for what in check.failed:

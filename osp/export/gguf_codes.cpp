@@ -136,6 +136,7 @@ std::optional<double> gguf_scale_rounding(const QuantizedLinear& layer, GgufTens
   if (!layer.is_integer()) return 0.0;
   const at::Tensor scale = layer.scale.contiguous();
   const at::Tensor zero = layer.symmetric() ? at::Tensor() : layer.zero.contiguous();
+  OSP_CHECK(find_code_type(type) != nullptr, "type {} holds no codes", int(type));
   const bool has_minimum = find_code_type(type)->has_minimum;
   double largest = 0;
   const auto add = [&](float value) {

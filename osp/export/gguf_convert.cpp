@@ -9,9 +9,11 @@
 #include "osp/base/file.h"
 #include "osp/export/coded_model.h"
 #include "osp/export/gguf_codes.h"
+#include "osp/export/gguf_model_keys.h"
 #include "osp/formats/gguf_quantize.h"
 #include "osp/formats/gguf_split.h"
 #include "osp/model/fuse.h"
+#include "osp/model/gguf_names.h"
 #include "osp/model/model_dir.h"
 #include "osp/ptq/quantized_model_dir.h"
 #include "osp/ptq/quantized_model_tensors.h"
@@ -104,6 +106,18 @@ QuantizedWeights integer_codes(const CodedModel& model, GgufTensorType wanted) {
   return all_fit ? codes : QuantizedWeights();
 }
 
+// A tensor of the file has one type. Codes of a part of one, such as of some experts of a block,
+// are left out: all of it is written by its numbers.
+void leave_out_parts(const ParameterStore& store, QuantizedWeights& codes) {
+  if (!why_no_gguf(store.config).empty()) return;  // export_gguf() says so
+  for (const GgufStoredTensor& stored : gguf_stored_tensors(store.specs, store.config)) {
+    const auto name_of_part = [&](int64_t i) { return store.specs[static_cast<size_t>(i)].name; };
+    const auto is_coded = [&](int64_t i) { return codes.contains(name_of_part(i)); };
+    if (std::ranges::all_of(stored.parameters, is_coded)) continue;
+    for (const int64_t i : stored.parameters) codes.erase(name_of_part(i));
+  }
+}
+
 // Writes a folder whose codes another program made from them, where the type that is asked for
 // holds them; false if it does not, or none was asked for that does: the numbers are left.
 bool export_foreign_codes(const std::string& dir, const std::string& path, const std::string& dtype,
@@ -126,7 +140,8 @@ bool export_foreign_codes(const std::string& dir, const std::string& path, const
   const GgufTensorType wanted = dtype == "auto" && type ? *type : options.type;
   if (gguf_type_info(wanted).block_size == 1 || (mxfp4 && wanted != *type)) return false;
   const ParameterStore store = load_model_dir(dir);
-  const QuantizedWeights codes = mxfp4 ? mxfp4_codes(store) : integer_codes(*model, wanted);
+  QuantizedWeights codes = mxfp4 ? mxfp4_codes(store) : integer_codes(*model, wanted);
+  leave_out_parts(store, codes);
   if (codes.empty()) return false;
   options.type = wanted;
   options.exact = true;

@@ -286,6 +286,7 @@ GgufExportReport export_gguf(const ParameterStore& store, const std::string& pat
     for (const int64_t parameter : stored.parameters) {
       const ParameterSpec& spec = store.specs[static_cast<size_t>(parameter)];
       const int64_t rows = spec.shape[0];
+      OSP_CHECK(type_of(spec, options) == entry.type, "{}: parts of two types", stored.name);
       if (const QuantizedLinear* layer = codes_of(spec, options)) {
         ++report.layers_of_codes;
         report.scale_rounding = std::max(

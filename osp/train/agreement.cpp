@@ -3,15 +3,14 @@
 #include <fmt/ranges.h>
 #include <torch/headeronly/version.h>
 
-#include <chrono>
 #include <functional>
 #include <optional>
 #include <random>
-#include <thread>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
 #include "osp/base/json_text.h"
+#include "osp/base/patience.h"
 #include "osp/base/range_writer.h"
 #include "osp/base/sha256.h"
 #include "osp/base/version.h"
@@ -20,23 +19,6 @@
 #include "osp/train/checkpoint.h"
 
 namespace osp {
-namespace {
-
-// File systems over a network may show what another machine has written after a while.
-constexpr std::chrono::seconds kMostDelay{5};
-constexpr std::chrono::milliseconds kBetweenLooks{50};
-
-bool comes_true(const std::function<bool()>& condition) {
-  const auto until = std::chrono::steady_clock::now() + kMostDelay;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > until) return false;
-    std::this_thread::sleep_for(kBetweenLooks);
-  }
-  return true;
-}
-
-}  // namespace
-
 void check_ranks(int64_t ranks, const Recipe& recipe, const Routing& routing) {
   if (ranks == 1) return;
   const TrainConfig& train = recipe.train;
@@ -134,28 +116,34 @@ void check_folder_is_shared(const Ranks& ranks, const std::string& run) {
   // Write, and read what all have written.
   std::random_device random;
   const std::string number = fmt::format("{:08x}{:08x}", random(), random());
-  const std::vector<Json> numbers = all_do(patient, [&]() -> Json {
-    if (comes_true([&] { return path_exists(proof); })) {
+  const std::vector<Json> written = all_do(patient, [&]() -> Json {
+    const bool found = comes_true([&] { return path_exists(proof); });
+    if (found) {
       RangeWriter writer(proof);
       writer.write(static_cast<uint64_t>(ranks.rank()) * number.size(), number.data(),
                    number.size());
       writer.close();
     }
-    return number;
+    return {{"number", number}, {"found", found}};
   });
   std::string expected;
-  for (const Json& one : numbers) expected += one.get<std::string>();
+  for (const Json& one : written) expected += one["number"].get<std::string>();
   const std::vector<Json> seen = all_do(patient, [&]() -> Json {
     return comes_true([&] { return path_exists(proof) && read_file(proof) == expected; });
   });
   if (ranks.is_first()) remove_tree(proof);
-  for (size_t rank = 0; rank < seen.size(); ++rank) {
-    if (seen[rank].get<bool>()) continue;
-    fail(ErrorCode::usage,
-         "{}: rank {} does not see there what the others write; the run folder must be the same "
-         "for all ranks, on a file system that their machines share",
-         run, rank);
-  }
+  // Who did not find the file at all is to blame for what the others do not see.
+  const auto refuse_first_without = [&](const auto& is_well) {
+    for (size_t rank = 0; rank < seen.size(); ++rank) {
+      if (is_well(rank)) continue;
+      fail(ErrorCode::usage,
+           "{}: rank {} does not see there what the others write; the run folder must be the same "
+           "for all ranks, on a file system that their machines share",
+           run, rank);
+    }
+  };
+  refuse_first_without([&](size_t rank) { return written[rank]["found"].get<bool>(); });
+  refuse_first_without([&](size_t rank) { return seen[rank].get<bool>(); });
 }
 
 void check_shared(const Ranks& ranks, const std::string& checkpoint) {

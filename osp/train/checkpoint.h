@@ -8,7 +8,7 @@
 //
 // manifest.json is written last and has the size and SHA-256 of every other file and of its own
 // content. This file knows nothing about tensors; the content of a checkpoint is in
-// osp/train/state.h.
+// osp/train/snapshot.h.
 #pragma once
 
 #include <cstdint>

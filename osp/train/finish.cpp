@@ -43,10 +43,14 @@ at::Tensor first_sequences(const TrainState& state, const TokenDataset& data) {
   return tokens_BT;
 }
 
-void forget_training(TrainState& state) {
-  state.optimizers.clear();  // they refer to `owned`
-  state.owned.banks.clear();
+void forget_optimizers(TrainState& state) {
+  state.optimizers.clear();
   state.group_sums = {};
+}
+
+void forget_training(TrainState& state) {
+  forget_optimizers(state);  // they refer to `owned`
+  state.owned.banks.clear();
   for (Bank& bank : state.store.banks) bank.gradient = at::Tensor();
 }
 

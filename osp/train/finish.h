@@ -21,8 +21,12 @@ struct FinishedModel {
 // The first tokens of the data, [B, T] with at most 2 sequences, to compare logits on.
 at::Tensor first_sequences(const TrainState& state, const TokenDataset& data);
 
-// Behind the last checkpoint: gives back gradients, optimizer state and what a rank owns of the
-// masters, so that the finished model takes no more memory than training did.
+// Behind the last checkpoint: gives back the optimizer state and the sums of groups of sequences.
+void forget_optimizers(TrainState& state);
+
+// Then, with all masters on the first rank: gives back gradients and what a rank owns. What follows
+// takes up to 12 bytes a parameter beside the weights of the passes, less than training does on one
+// rank, and more than it may on one of many.
 void forget_training(TrainState& state);
 
 // Fuses EmbProj and norms, compares logits on `tokens_BT`, and writes RUN/model as a whole (over an

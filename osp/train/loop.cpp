@@ -143,6 +143,7 @@ class Run {
   Json finish() {
     // Save the last checkpoint; without it the run is not finished.
     save(false);
+    if (saver_->last_committed() == state_->step) forget_optimizers(*state_);
     masters_to_first_rank(*state_);
     if (!state_->ranks.is_first()) return {};
     if (saver_->last_committed() != state_->step) {

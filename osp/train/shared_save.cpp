@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/base/file.h"
+#include "osp/base/patience.h"
 #include "osp/ranks/all_do.h"
 #include "osp/train/checkpoint.h"
 
@@ -57,6 +59,10 @@ Json write_and_describe(const Ranks& ranks, const Snapshot& snapshot, const std:
   })[0];
   const auto shared = begun["folder"].get<std::string>();
   all_do(ranks, [&]() -> Json {
+    for (const TensorFile& file : snapshot.files) {
+      comes_true(
+          [&] { return path_exists(shared + "/" + file.name); });  // write_ranges() says if not
+    }
     write_ranges(snapshot, shared);
     return {};
   });

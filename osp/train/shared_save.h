@@ -22,7 +22,8 @@ namespace osp {
 // Saves RUN/step-N; all ranks must call it with their parts of one snapshot, in a group that no
 // other thread uses. `manifest` and `tokenizer_json` are those of the first rank. Returns on the
 // first rank when the checkpoint is committed, on the others when their work is done. Error(io) on
-// all of them that names the rank which failed first and why; LostRank. Neither leaves RUN/step-N.
+// all of them that names the rank which failed first and why (of a failure in step 4 the first rank
+// alone knows); LostRank. Neither leaves RUN/step-N.
 void save_together(const Ranks& ranks, const std::string& run, const Json& manifest,
                    const Snapshot& snapshot, const std::string& tokenizer_json);
 

@@ -81,8 +81,11 @@ std::tuple<Tensor, Tensor> ss_norm_backward(const Tensor& dy, const Tensor& x,
                                             const Tensor& inverse_rms, const Tensor& gain) {
   const auto [rows, channels] = rows_of(x, gain);
   STD_TORCH_CHECK(dy.is_cpu() && dy.is_contiguous() && dy.scalar_type() == x.scalar_type() &&
-                      dy.numel() == x.numel() && inverse_rms.numel() == rows,
+                      dy.numel() == x.numel(),
                   "osp::ss_norm_backward: dy must be contiguous and of the type and size of x");
+  STD_TORCH_CHECK(inverse_rms.is_cpu() && inverse_rms.is_contiguous() &&
+                      inverse_rms.scalar_type() == ScalarType::Float && inverse_rms.numel() == rows,
+                  "osp::ss_norm_backward: inverse_rms must be contiguous, fp32, one of each row");
   const Tensor dx = torch::stable::empty_like(x);
   const std::vector<int64_t> size = {1};
   const Tensor d_gain = torch::stable::new_empty(x, size, ScalarType::Float);

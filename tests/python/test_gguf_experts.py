@@ -12,6 +12,7 @@ import torch
 from expert_cases import put_random_weights
 from gguf import GGMLQuantizationType as Type
 from gpt_oss_cases import write_packed
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
@@ -24,6 +25,7 @@ from transformers import (
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
+from packed_cases import FORMATS
 from test_gguf import finish
 from test_gguf_architectures import SIZES, TOKENS
 from test_gguf_model import logits  # noqa: F401
@@ -252,6 +254,44 @@ def test_a_quantized_model_is_written_with_its_codes(tmp_path, logits, run_progr
         for weight in (wanted.model.embed_tokens.weight, wanted.lm_head.weight):
             weight.copy_(weight.half().float())
     assert_logits_equal(logits(tmp_path / "m.gguf", TOKENS), wanted, TOKENS)
+
+
+# A plain expert that is the first of its tensor, and one that is not.
+LEFT_OUT = ["model.layers.0.mlp.experts.0.up_proj", "model.layers.1.mlp.experts.3.down_proj"]
+
+
+def test_experts_of_which_some_have_no_codes_are_written_by_their_numbers(tmp_path, run_program):
+    """A tensor of a file has one type; the others keep their codes."""
+    random_model("qwen3moe").save_pretrained(tmp_path / "model")
+    make, config = FORMATS["compressed-tensors"]
+    rng = np.random.default_rng(1)
+    tensors, wanted = {}, {}
+    for key, weight in load_file(tmp_path / "model" / "model.safetensors").items():
+        stem, weight = key.removesuffix(".weight"), weight.numpy()
+        wanted[key] = weight
+        if "_proj" not in key or stem in LEFT_OUT:
+            tensors[key] = weight
+            continue
+        wanted[key], parts = make(rng, *weight.shape)
+        tensors |= {f"{stem}.{ending}": part for ending, part in parts.items()}
+    save_file(tensors, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    written = json.loads((tmp_path / "model" / "config.json").read_text())
+    routers = [key.removesuffix(".weight") for key in wanted if key.endswith("mlp.gate.weight")]
+    written["quantization_config"] = config | {"ignore": ["lm_head", *routers, *LEFT_OUT]}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(written))
+    export(run_program, tmp_path / "model", tmp_path / "m.gguf")
+    found = tensors_of(tmp_path / "m.gguf")
+    for block in (0, 1, 2):
+        for layer in ("gate", "up", "down"):
+            tensor = found[f"blk.{block}.ffn_{layer}_exps.weight"]
+            plain = (block, layer) in ((0, "up"), (1, "down"))
+            assert tensor.tensor_type == (Type.F16 if plain else Type.Q4_0), tensor.name
+            name = f"model.layers.{block}.mlp.experts.{{}}.{layer}_proj.weight"
+            values = np.stack([wanted[name.format(expert)] for expert in range(5)])
+            if plain:
+                values = values.astype(np.float16).astype(np.float32)
+            numbers = gguf.dequantize(tensor.data, tensor.tensor_type).reshape(values.shape)
+            assert np.allclose(numbers, values, rtol=0 if plain else 1e-3, atol=0), tensor.name
 
 
 def repacked(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:

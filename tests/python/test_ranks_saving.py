@@ -72,6 +72,7 @@ def written(log):
     for line in log.read_text().splitlines():
         if "pwrite64(" not in line or ".safetensors>" not in line:
             continue
+        assert "unfinished" not in line, line
         name = line.split(".tmp/")[1].split(">")[0]
         offset, count = (int(word) for word in line.rsplit(", ", 1)[1].split(") = "))
         ranges.append((name, offset, offset + count))
@@ -227,7 +228,7 @@ def test_a_rank_that_hangs_in_a_save_in_the_background_ends_all_in_time(
 ):
     """The save has an hour; training beside it has not, and gives it up."""
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
-    words = settings("train.collective_timeout_s=2", "train.steps=100000", "train.checkpoint_every=50",
+    words = settings("train.collective_timeout_s=10", "train.steps=100000", "train.checkpoint_every=50",
                      "train.validate_every=0", "train.sample_every=0")  # fmt: skip
     stop = [strace, "-f", "-o", "/dev/null", "-e", "inject=pwrite64:signal=STOP:when=2"]
     first, second = two_ranks(repo_root, osp_build, tmp_path, recipe, around=stop, both=words)
@@ -235,12 +236,12 @@ def test_a_rank_that_hangs_in_a_save_in_the_background_ends_all_in_time(
     wait_for(lambda: (run / "step-50.tmp" / "recipe.json").exists(), first)
     began = time.monotonic()
     try:
-        _, err = finished(first, 5, timeout=60)
+        _, err = finished(first, 5, timeout=90)
     finally:
         for child in rank_processes(second):
             os.kill(child, signal.SIGKILL)
         second.communicate(timeout=30)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     assert "another rank has ended or does not answer" in err
     assert checkpoints(run) == []
 
