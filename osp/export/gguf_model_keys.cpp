@@ -47,7 +47,7 @@ bool near(double a, double b) { return std::fabs(a - b) <= 1e-6 * std::fabs(b); 
 // Windows that stand in other layers than llama.cpp knows, or that it passes over.
 std::string wrong_window(const ModelConfig& config, std::string_view architecture) {
   if (config.window == 0) return "";
-  const std::string window = fmt::format("has a sliding window of {}", config.window);
+  std::string window = fmt::format("has a sliding window of {}", config.window);
   if (architecture == "phi3") return config.window < config.context ? window : "";
   const bool every = config.family == "Olmo3ForCausalLM" || architecture == "gpt-oss";
   if (!every && !architecture.starts_with("gemma")) return window;
