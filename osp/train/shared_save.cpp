@@ -49,15 +49,17 @@ Json hash_share(const Ranks& ranks, const Snapshot& snapshot, const std::string&
   return described;
 }
 
-// Steps 1 to 3, in the folder that the first rank names. Returns the manifest's "files".
-Json write_and_describe(const Ranks& ranks, const Snapshot& snapshot, const std::string& folder,
-                        const std::string& tokenizer_json) {
+// Steps 1 to 3, in the folder of `run` that the first rank names: by its last part alone, since what
+// travels is UTF-8 and the name of a run need not be. Returns the manifest's "files".
+Json write_and_describe(const Ranks& ranks, const std::string& run, const Snapshot& snapshot,
+                        const std::string& folder, const std::string& tokenizer_json) {
   const Json begun = all_do(ranks, [&]() -> Json {
     if (!ranks.is_first()) return {};
     write_frame(snapshot, folder, tokenizer_json);
-    return {{"folder", folder}, {"files", files_by_size(folder, snapshot)}};
+    return {{"name", std::filesystem::path(folder).filename().string()},
+            {"files", files_by_size(folder, snapshot)}};
   })[0];
-  const auto shared = begun["folder"].get<std::string>();
+  const std::string shared = run + "/" + begun["name"].get<std::string>();
   all_do(ranks, [&]() -> Json {
     for (const TensorFile& file : snapshot.files) {
       comes_true(
@@ -93,7 +95,7 @@ void say_failed(const Ranks& ranks, const Error& failure) {
 void save_together(const Ranks& ranks, const std::string& run, const Json& manifest,
                    const Snapshot& snapshot, const std::string& tokenizer_json) {
   if (!ranks.is_first()) {
-    write_and_describe(ranks, snapshot, "", "");
+    write_and_describe(ranks, run, snapshot, "", "");
     return;
   }
   bool met = false;
@@ -101,7 +103,7 @@ void save_together(const Ranks& ranks, const std::string& run, const Json& manif
   const auto write_files = [&](const std::string& folder) {
     met = true;
     try {
-      return write_and_describe(ranks, snapshot, folder, tokenizer_json);
+      return write_and_describe(ranks, run, snapshot, folder, tokenizer_json);
     } catch (const LostRank&) {
       lost = std::current_exception();
       throw;
