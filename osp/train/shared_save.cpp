@@ -49,8 +49,8 @@ Json hash_share(const Ranks& ranks, const Snapshot& snapshot, const std::string&
   return described;
 }
 
-// Steps 1 to 3, in the folder of `run` that the first rank names: by its last part alone, since what
-// travels is UTF-8 and the name of a run need not be. Returns the manifest's "files".
+// Steps 1 to 3, in the folder of `run` that the first rank names: by its last part alone, since
+// what travels is UTF-8 and the name of a run need not be. Returns the manifest's "files".
 Json write_and_describe(const Ranks& ranks, const std::string& run, const Snapshot& snapshot,
                         const std::string& folder, const std::string& tokenizer_json) {
   const Json begun = all_do(ranks, [&]() -> Json {
