@@ -66,8 +66,8 @@ std::tuple<Tensor, Tensor> ss_norm(const Tensor& x, const Tensor& gain, double e
   const std::vector<int64_t> size = {rows};
   const Tensor inverse_rms = torch::stable::new_empty(x, size, ScalarType::Float);
   if (rows == 0) return {y, inverse_rms};
-  with_kernels(x, [&, D = channels]<class T>(const kernels::TypedKernels<T>& k) {
-    torch::stable::parallel_for(0, rows, grain(D), [&](int64_t begin, int64_t end) {
+  with_kernels(x, [&, D = channels, num_rows = rows]<class T>(const kernels::TypedKernels<T>& k) {
+    torch::stable::parallel_for(0, num_rows, grain(D), [&](int64_t begin, int64_t end) {
       k.rms_norm_forward(data<T>(x) + begin * D, nullptr, nullptr, mutable_data<T>(y) + begin * D,
                          mutable_data<float>(inverse_rms) + begin, data<float>(gain), 0,
                          end - begin, D, static_cast<float>(eps));
