@@ -139,7 +139,8 @@ TEST(SpinQuantTap, ALossThatNoRotationChangesHasNoGradientAlongOne) {
     at::Tensor s = gaussian(32, 32, "s");
     s = s - s.t();
     s = s - s.mean(1, true) - s.mean(0, true);
-    const at::Tensor turn = at::matmul(residual.detach(), s), gradient = residual.grad();
+    const at::Tensor turn = at::matmul(residual.detach(), s);
+    const at::Tensor& gradient = residual.grad();
     const double size = (gradient.norm() * turn.norm()).item<double>();
     EXPECT_GT(gradient.norm().item<double>(), 1e-3) << name;
     // fp32 sums of terms of both signs; without the gradient of one bias 1e-2 and more.
