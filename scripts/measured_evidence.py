@@ -41,11 +41,19 @@ def demo_seeds() -> str:
     return table(header, rows)
 
 
+def published_rows() -> list[dict]:
+    return list(map(json.loads, (ROOT / "docs" / "evidence.jsonl").read_text().splitlines()))
+
+
+def best_rate(arm: list[dict]) -> float:
+    """Of the rows of an optimizer in a stage, by the loss of the first seed."""
+    return min((row for row in arm if row["seed"] == 1), key=lambda row: row["loss"])["rate"]
+
+
 def race_rows(stages: list[str], which: str) -> str:
     """Rows of docs/evidence.jsonl: "all" of these stages, those of rates with several "seeds", or those of
     the "best" rates, by the loss of the first seed."""
-    lines = (ROOT / "docs" / "evidence.jsonl").read_text().splitlines()
-    found = [row for row in map(json.loads, lines) if row["stage"] in stages]
+    found = [row for row in published_rows() if row["stage"] in stages]
 
     def arm(row: dict) -> tuple:
         return row["stage"], row["optimizer"]
@@ -54,8 +62,7 @@ def race_rows(stages: list[str], which: str) -> str:
         same = [other for other in found if arm(other) == arm(row)]
         if which == "seeds":
             return sum(other["rate"] == row["rate"] for other in same) > 1
-        first = min((other for other in same if other["seed"] == 1), key=lambda other: other["loss"])
-        return which == "all" or row["rate"] == first["rate"]
+        return which == "all" or row["rate"] == best_rate(same)
 
     def order(row: dict) -> tuple:
         return stages.index(row["stage"]), row["optimizer"], row["rate"], row["seed"]
@@ -66,8 +73,7 @@ def race_rows(stages: list[str], which: str) -> str:
 
 def race_summary(stages: list[str]) -> str:
     """A row a stage: both arms at their best rates, seed by seed."""
-    lines = (ROOT / "docs" / "evidence.jsonl").read_text().splitlines()
-    found = list(map(json.loads, lines))
+    found = published_rows()
     rows = []
     for stage in stages:
         arms = {}
@@ -75,7 +81,7 @@ def race_summary(stages: list[str]) -> str:
             arm = [row for row in found if (row["stage"], row["optimizer"]) == (stage, optimizer)]
             if not arm:
                 break
-            rate = min((row for row in arm if row["seed"] == 1), key=lambda row: row["loss"])["rate"]
+            rate = best_rate(arm)
             arms[optimizer] = {row["seed"]: row for row in arm if row["rate"] == rate}
         if len(arms) < len(race.OPTIMIZERS):
             continue

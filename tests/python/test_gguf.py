@@ -57,6 +57,22 @@ def add_tensor(writer, name: str, values: np.ndarray, type_name: str) -> None:
         writer.add_tensor(name, gguf.quantize(values, Type[type_name]), raw_dtype=Type[type_name])
 
 
+def common_keys(config, head_size, rope_base, eps):
+    """The metadata of files of every architecture, without the architecture in front."""
+    return {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.key_length": head_size,
+        "attention.value_length": head_size,
+        "rope.freq_base": float(rope_base),
+        "attention.layer_norm_rms_epsilon": float(eps),
+    }
+
+
 def finish(writer) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

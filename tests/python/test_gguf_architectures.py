@@ -44,7 +44,7 @@ from transformers import (
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_gguf import finish
+from test_gguf import common_keys, finish
 from test_gguf_model import LOGITS, assert_logits_equal, heads_of, logits, permuted, restored  # noqa: F401
 
 SIZES = dict(
@@ -173,16 +173,7 @@ def write_file(path, architecture, model, neighbours, type_=Type.F32, changed=No
     from_one = architecture.startswith("gemma")  # its norms multiply by 1 + w, and the file has that
     writer = gguf.GGUFWriter(path, architecture)
     metadata = {
-        "block_count": config.num_hidden_layers,
-        "context_length": config.max_position_embeddings,
-        "embedding_length": config.hidden_size,
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.num_attention_heads,
-        "attention.head_count_kv": config.num_key_value_heads,
-        "attention.key_length": size,
-        "attention.value_length": size,
-        "rope.freq_base": float(rope.get("full_attention", rope)["rope_theta"]),
-        "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
+        **common_keys(config, size, rope.get("full_attention", rope)["rope_theta"], config.rms_norm_eps),
     }
     for key, value in {**metadata, **(changed or {})}.items():
         add = writer.add_uint32 if isinstance(value, int) else writer.add_float32

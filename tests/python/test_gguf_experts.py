@@ -26,7 +26,7 @@ from transformers import (
 
 sys.path.insert(0, str(Path(__file__).parent))
 from packed_cases import FORMATS
-from test_gguf import finish
+from test_gguf import common_keys, finish
 from test_gguf_architectures import SIZES, TOKENS
 from test_gguf_model import logits  # noqa: F401
 
@@ -143,18 +143,9 @@ def stored_tensors(architecture: str, model) -> dict[str, np.ndarray]:
 
 def keys_of(architecture: str, model, more) -> dict:
     config = model.config
-    rope = config.rope_parameters
+    size = getattr(config, "head_dim", None) or 16
     keys = {
-        "block_count": config.num_hidden_layers,
-        "context_length": config.max_position_embeddings,
-        "embedding_length": config.hidden_size,
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.num_attention_heads,
-        "attention.head_count_kv": config.num_key_value_heads,
-        "attention.key_length": getattr(config, "head_dim", None) or 16,
-        "attention.value_length": getattr(config, "head_dim", None) or 16,
-        "rope.freq_base": float(rope["rope_theta"]),
-        "attention.layer_norm_rms_epsilon": float(np.float32(config.rms_norm_eps)),
+        **common_keys(config, size, config.rope_parameters["rope_theta"], np.float32(config.rms_norm_eps)),
         "expert_count": 5,
         "expert_used_count": 2,
         **more,
