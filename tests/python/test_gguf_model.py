@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_gguf import finish, smollm2_file
+from test_gguf import common_keys, finish, smollm2_file
 
 NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -68,17 +68,8 @@ def write_model(
     config = llama.config
     writer = gguf.GGUFWriter(path, "llama")
     metadata = {
-        "block_count": config.num_hidden_layers,
-        "context_length": config.max_position_embeddings,
-        "embedding_length": config.hidden_size,
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.num_attention_heads,
-        "attention.head_count_kv": config.num_key_value_heads,
-        "attention.key_length": config.head_dim,
-        "attention.value_length": config.head_dim,
+        **common_keys(config, config.head_dim, config.rope_parameters["rope_theta"], config.rms_norm_eps),
         "rope.dimension_count": config.head_dim,
-        "rope.freq_base": float(config.rope_parameters["rope_theta"]),
-        "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
         "vocab_size": config.vocab_size,
     }
     for key, value in {**metadata, **(changed or {})}.items():
