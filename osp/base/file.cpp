@@ -1,6 +1,4 @@
-// File operations on POSIX calls: each return value is checked, and an interrupted call is
-// repeated. A failed fsync is reported and never retried: the kernel may have dropped the dirty
-// pages, so only writing everything afresh can succeed.
+// File operations on POSIX calls, each of which is checked (posix_calls.h).
 #include "osp/base/file.h"
 
 #include <fcntl.h>
@@ -18,23 +16,12 @@
 
 #include "osp/base/error.h"
 #include "osp/base/output.h"
+#include "osp/base/posix_calls.h"
 
 namespace osp {
 namespace {
 
 constexpr size_t kReadPieceBytes = size_t{1} << 20;
-
-[[noreturn]] void fail_errno(const std::string& path, const char* action, int error) {
-  fail(ErrorCode::io, "{}: cannot {}: {}", path, action, std::generic_category().message(error));
-}
-
-// Repeats a call that returned -1 with EINTR.
-template <class Call>
-auto uninterrupted(Call call) {
-  auto result = call();
-  while (result < 0 && errno == EINTR) result = call();
-  return result;
-}
 
 // A descriptor that closes itself; for reading, where close cannot lose data.
 class Descriptor {
@@ -191,14 +178,7 @@ void FileWriter::write(const void* data, size_t num_bytes) {
 
 void FileWriter::close(bool sync) {
   OSP_CHECK(descriptor_ >= 0, "{} is closed", path_);
-  const int descriptor = std::exchange(descriptor_, -1);
-  if (sync && uninterrupted([&] { return ::fsync(descriptor); }) != 0) {
-    const int error = errno;
-    ::close(descriptor);
-    fail_errno(path_, "fsync", error);
-  }
-  // Linux closes the descriptor even when close is interrupted, so it must not be repeated.
-  if (::close(descriptor) != 0 && errno != EINTR) fail_errno(path_, "close", errno);
+  close_written(path_, std::exchange(descriptor_, -1), sync);
 }
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {
