@@ -1,6 +1,6 @@
 // What files make of POSIX calls: an interrupted one is repeated, a failed one is an Error(io) with
-// path and reason. A failed fsync is never repeated: the kernel may have dropped the dirty pages, so
-// only writing everything afresh can succeed.
+// path and reason. A failed fsync is never repeated: the kernel may have dropped the dirty pages,
+// so only writing everything afresh can succeed.
 #pragma once
 
 #include <unistd.h>
