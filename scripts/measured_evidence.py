@@ -1,12 +1,11 @@
 """Tables of docs/evidence.md: the demo, the races, and what 4 bits cost, by cause (causes.json)."""
 
 import json
-import textwrap
 from collections.abc import Callable
 
 import demo_table
 import race
-from measuring import ROOT, table
+from measuring import ROOT, load, provenance, table
 
 SMALLEST_TAX = 0.0005  # nats a token: what a tax is at least taken for when another is divided by it
 
@@ -204,12 +203,10 @@ def of_causes(write: Callable[[list[dict]], str], demo: bool) -> Callable[[], st
     """A table of the demo's models, or of other people's, with a line on where and when."""
 
     def made() -> str:
-        result = json.loads((ROOT / "docs" / "measured" / "causes.json").read_text())["result"]
+        result = load("causes")["result"]
         models = [model for model in result["models"] if (model["name"] in DEMO) == demo]
-        dates, commits = ({model[key] for model in models} for key in ("date", "commit"))
-        parts = [*sorted({model["machine"] for model in models}), " and ".join(sorted(dates))]
-        parts += ["commit " + ", ".join(sorted(commits))]
-        return write(models) + "\n\n" + textwrap.fill(f"Measured: {'; '.join(parts)}.", 110)
+        machines = sorted({model["machine"] for model in models})
+        return write(models) + "\n\n" + provenance(models, {"machine": "; ".join(machines)})
 
     return made
 

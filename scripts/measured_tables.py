@@ -11,7 +11,6 @@ a table is not that of its file.
 """
 
 import argparse
-import json
 import re
 import statistics
 import sys
@@ -20,34 +19,9 @@ import tomllib
 from pathlib import Path
 
 import measured_evidence
-from measuring import table
+from measuring import MEASURED, ROOT, load, provenance, table
 
-ROOT = Path(__file__).resolve().parent.parent
-MEASURED = ROOT / "docs" / "measured"
 BLOCK = re.compile(r"(<!-- measured: ([a-z0-9-]+) -->\n).*?(<!-- end of measured -->)", re.DOTALL)
-
-
-def load(name: str) -> dict | None:
-    path = MEASURED / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def provenance(measurements: list[dict], machine: dict) -> str:
-    """A line under the table: where and when."""
-    dates = sorted({m["date"] for m in measurements})
-    commits = sorted({m["commit"] for m in measurements})
-    loads = [m["load_average"] for m in measurements]
-    parts = [
-        machine.get("machine", ""),
-        machine.get("instruction_set", ""),
-        machine.get("tensor_library", ""),
-        " and ".join(dates),
-        "commit " + ", ".join(commits),
-        f"load {min(loads):.1f} to {max(loads):.1f} when it began"
-        if len(loads) > 1
-        else f"load {loads[0]:.1f}",
-    ]
-    return textwrap.fill("Measured: " + "; ".join(part for part in parts if part) + ".", 110)
 
 
 # ---- tables --------------------------------------------------------------------------------------
