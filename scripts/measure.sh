@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Measures what the documents say about speed, on this machine, and writes docs/measured/NAME.json.
 # Usage: scripts/measure.sh [--list] [--peers PYTHON] [--ik PYTHON] [--onnxruntime PYTHON]
-#                           [--benchmarks FOLDER] [--gptqmodel PYTHON --calibration PATH]
-#                           [--witness NAME=FILE]… [NAME…]
+#                           [--benchmarks FOLDER] [--gptqmodel PYTHON] [--calibration PATH]
+#                           [--text PATH] [--witness NAME=FILE]… [NAME…]
 #   NAME…           these measurements alone (--list names them); without one all of them, some hours
 #   --peers PYTHON  interpreter of the environment with llama.cpp and OpenVINO (bench/peers/run_peer.py
 #                   says how to make it), for engine; without any peer osp's engine is timed alone
@@ -11,7 +11,8 @@
 #   --benchmarks FOLDER     the benchmarks' files (README, "Benchmarks"); without it eval is left out
 #   --gptqmodel PYTHON      that of the environment with GPTQModel (bench/peers/gptqmodel_peer.py says how to
 #                           make it); without it quantize is left out
-#   --calibration PATH      text for GPTQ's calibration windows
+#   --calibration PATH      text for calibration windows
+#   --text PATH             text to measure SmolLM2 on, for remedies-smollm2; without it that is left out
 #   --witness NAME=FILE     for causes, and as often as you like: a model that other people trained; models
 #                           measured before keep their numbers
 #   --list          print the names and what they measure

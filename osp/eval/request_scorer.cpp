@@ -90,9 +90,10 @@ std::vector<Sequence> sorted_sequences(std::vector<Sequence> sequences) {
 // factors, those of its beginning too, so that it has a pass of its own and shares none.
 std::vector<Sequence> long_texts_last(std::vector<Sequence> sequences, const RopeScaling& scaling) {
   if (scaling.type != "longrope") return sequences;
-  std::ranges::stable_partition(sequences, [&](const Sequence& sequence) {
+  const auto is_short = [&](const Sequence& sequence) {
     return !beyond_original(scaling, static_cast<int64_t>(sequence.tokens.size()));
-  });
+  };
+  std::stable_partition(sequences.begin(), sequences.end(), is_short);
   return sequences;
 }
 
