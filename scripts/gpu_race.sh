@@ -128,7 +128,7 @@ fi
 
 # ---- measuring, with the functions of scripts/race.py --------------------------------------------
 say "measuring on the CPU"
-OSP=$osp PYTHONDONTWRITEBYTECODE=1 python3 - "$tokens" "$every" "$(folder_of adam)" "$(folder_of osp)" <<'PY'
+OSP=$osp PYTHONDONTWRITEBYTECODE=1 python3 - "$tokens" "$every" "${recipe##*/}" "$(folder_of adam)" "$(folder_of osp)" <<'PY'
 import json, sys
 from pathlib import Path
 
@@ -137,35 +137,31 @@ import race
 
 race.TOKENS = Path(sys.argv[1]).resolve()
 states = []
-for folder in map(Path, sys.argv[3:]):
+for folder in map(Path, sys.argv[4:]):
     optimizer, rate, seed = folder.name.rsplit("-seed", 1)[0].partition("-")[::2] + (folder.name[-1],)
     steps = sorted(folder.glob("step-*"), key=lambda path: int(path.name[5:]))
     steps = [path.resolve() for path in steps if (path / "manifest.json").exists()]
     if not steps:
         print(f"gpu-race: {folder} has no checkpoint yet", file=sys.stderr)
         continue
-    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     finished = folder.resolve() / "model"
     if finished.exists():
-        steps = [path for path in steps if int(path.name[5:]) < logged[-1]["step"]]
+        ended = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+        steps = [path for path in steps if int(path.name[5:]) < ended]
     last = [finished] if finished.exists() else steps[-1:]
     for model in dict.fromkeys((steps if sys.argv[2] else []) + last):
-        # race.measure takes a folder with model and metrics.jsonl, and leaves row.json there.
-        step = logged[-1]["step"] if model == finished else int(model.name[5:])
-        state = race.Run(folder.parent, f"step-{step}", optimizer, float(rate), int(seed))
-        if model == finished:
-            state.folder = folder.resolve()
-        else:
+        # race.measure takes the folder that has the model, and leaves row.json there.
+        at = 0 if model == finished else int(model.name[5:])
+        state = race.Run(folder.parent, sys.argv[3], optimizer, float(rate), int(seed), at)
+        state.trained = state.folder = folder.resolve()
+        if at:
             state.folder = folder.resolve() / "measured" / model.name
             state.folder.mkdir(parents=True, exist_ok=True)
             (state.folder / "model").unlink(missing_ok=True)
             (state.folder / "model").symlink_to(model)
-            upto = [line for line in logged if line["step"] <= step]
-            (state.folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in upto))
         if not state.row():
             print(f"gpu-race: {state.folder.relative_to(folder.parent.resolve())}", file=sys.stderr)
             race.measure(state)
         states.append(state)
-race.runs_of = lambda out, stage: [state for state in states if state.stage == stage]
-race.print_table(race.measured_rows(Path(), sorted({s.stage for s in states}, key=lambda n: int(n[5:]))))
+race.print_table([state.row() for state in sorted(states, key=lambda state: state.at or float("inf"))])
 PY

@@ -1,6 +1,7 @@
 """Tables of docs/evidence.md: the demo, the races, and what 4 bits cost, by cause (causes.json)."""
 
 import json
+import math
 from collections.abc import Callable
 
 import demo_table
@@ -41,7 +42,9 @@ def demo_seeds() -> str:
 
 
 def published_rows() -> list[dict]:
-    return list(map(json.loads, (ROOT / "docs" / "evidence.jsonl").read_text().splitlines()))
+    """Of finished runs: what was measured on their way has the step as `at`."""
+    rows = map(json.loads, (ROOT / "docs" / "evidence.jsonl").read_text().splitlines())
+    return [row for row in rows if "at" not in row]
 
 
 def best_rate(arm: list[dict]) -> float:
@@ -70,41 +73,86 @@ def race_rows(stages: list[str], which: str) -> str:
     return "\n".join([table(race.COLUMNS, [], left=2), *rows])
 
 
+def best_rows(stage: str, optimizer: str) -> dict[int, dict]:
+    """By seed, those of the best rate; empty if the first seed is not measured."""
+    arm = [row for row in published_rows() if (row["stage"], row["optimizer"]) == (stage, optimizer)]
+    if not any(row["seed"] == 1 for row in arm):
+        return {}
+    return {row["seed"]: row for row in arm if row["rate"] == best_rate(arm)}
+
+
+def pairs_of(stage: str, shorter: str = "") -> list[tuple[dict, dict]]:
+    """Adam's rows and OSP's (those of another stage, if it is named) of the seeds that both have."""
+    adam, osp = best_rows(stage, "adam"), best_rows(shorter or stage, "osp")
+    return [(adam[seed], osp[seed]) for seed in sorted(adam.keys() & osp.keys())]
+
+
+def each(pairs: list[tuple[dict, dict]], value: Callable[[dict, dict], float], digits: int) -> str:
+    """A number for each seed."""
+    return ", ".join(number(value(adam, osp), digits) for adam, osp in pairs)
+
+
 def race_summary(stages: list[str]) -> str:
     """A row a stage: both arms at their best rates, seed by seed."""
-    found = published_rows()
     rows = []
     for stage in stages:
-        arms = {}
-        for optimizer in race.OPTIMIZERS:
-            arm = [row for row in found if (row["stage"], row["optimizer"]) == (stage, optimizer)]
-            if not arm:
-                break
-            rate = best_rate(arm)
-            arms[optimizer] = {row["seed"]: row for row in arm if row["rate"] == rate}
-        if len(arms) < len(race.OPTIMIZERS):
+        pairs = pairs_of(stage)
+        if not pairs:
             continue
-        pairs = [
-            (arms["adam"][seed], row) for seed, row in sorted(arms["osp"].items()) if seed in arms["adam"]
-        ]
-
-        def each(value: Callable[[dict, dict], float], digits: int, pairs: list = pairs) -> str:
-            return ", ".join(number(value(adam, osp), digits) for adam, osp in pairs)
-
         rows.append(
             [
                 stage,
                 f"{pairs[0][0]['rate']:g} and {pairs[0][1]['rate']:g}",
-                each(lambda adam, osp: adam["tax"] / max(osp["tax"], SMALLEST_TAX), 0),
-                each(lambda adam, _: 100 * adam["tax_share"], 0),
-                each(lambda _, osp: 100 * osp["tax_share"], 1),
-                each(lambda adam, osp: adam["added_nats"] / osp["added_nats"], 2),
-                each(lambda adam, osp: adam["loss"] - osp["loss"], 2),
+                each(pairs, lambda adam, osp: adam["tax"] / max(osp["tax"], SMALLEST_TAX), 0),
+                each(pairs, lambda adam, _: 100 * adam["tax_share"], 0),
+                each(pairs, lambda _, osp: 100 * osp["tax_share"], 1),
+                each(pairs, lambda adam, osp: adam["added_nats"] / osp["added_nats"], 2),
+                each(pairs, lambda adam, osp: adam["loss"] - osp["loss"], 2),
             ]
         )
     header = ["stage", "rates, Adam and OSP", "tax, times OSP's bound", "Adam's share, %", "OSP's share, %",
               "R", "OSP's loss lower by, nats"]  # fmt: skip
     return table(header, rows, left=2)
+
+
+LENGTHS = ["tiny-2000", "tiny-5000", "tiny-10000", "tiny-50000", "tiny-100000"]
+EQUAL_LOSS = 0.05  # nats: what two losses differ by at most, in every seed, to count as equal
+
+
+def equal_losses() -> list[tuple[str, str]]:
+    """Stages of Adam's and of OSP's whose losses are about equal: of the shorter ones, OSP's nearest."""
+    found = []
+    for i, stage in enumerate(LENGTHS):
+
+        def distance(shorter: str, stage: str = stage) -> float:
+            return max((abs(a["loss"] - b["loss"]) for a, b in pairs_of(stage, shorter)), default=math.inf)
+
+        nearest = min(LENGTHS[:i], key=distance, default=None)
+        if nearest and distance(nearest) <= EQUAL_LOSS:
+            found.append((stage, nearest))
+    return found
+
+
+def race_equal_loss() -> str:
+    """A row a pair of stages: Adam's long runs beside OSP's shorter ones of about the same loss."""
+    rows = []
+    for stage, shorter in equal_losses():
+        pairs = pairs_of(stage, shorter)
+        steps = [f"{race.STAGES[name].steps:,}" for name in (stage, shorter)]
+        rows.append(
+            [
+                " and ".join(steps),
+                each(pairs, lambda adam, _: adam["loss"], 3),
+                each(pairs, lambda adam, osp: adam["loss"] - osp["loss"], 3),
+                each(pairs, lambda adam, osp: adam["added_nats"] / osp["added_nats"], 2),
+                each(pairs, lambda adam, _: adam["readers"]["own"], 3),
+                each(pairs, lambda _, osp: osp["readers"]["own"], 3),
+                each(pairs, lambda adam, osp: adam["readers"]["own"] / osp["readers"]["own"], 2),
+            ]
+        )
+    header = ["steps, Adam and OSP", "Adam's loss", "OSP's lower by, nats", "R", "readers' KL, Adam",
+              "readers' KL, OSP", "their ratio"]  # fmt: skip
+    return table(header, rows)
 
 
 # ---- what 4 bits cost, by cause ------------------------------------------------------------------
@@ -218,9 +266,8 @@ TABLES = {
     "demo-bases": of_causes(demo_bases, demo=True),
     "witnesses": of_causes(witnesses, demo=False),
     "witness-attribution": of_causes(witness_attribution, demo=False),
-    "race-summary": lambda: race_summary(
-        ["tiny-2000", "tiny-5000", "tiny-10000", "tiny-50000", "tiny-100000", "7m-1500"]
-    ),
+    "race-summary": lambda: race_summary([*LENGTHS, "7m-1500"]),
+    "race-equal-loss": race_equal_loss,
     "race-variants": lambda: race_summary(
         ["tiny-2000-decay", "tiny-2000-qknorm", "tiny-10000-decay", "tiny-10000-qknorm"]
     ),

@@ -9,40 +9,61 @@ continues after every stop. Within a stage every optimizer first tries learning 
 rate with the lowest validation loss, and nothing else, then runs with the other seeds.
 
 FOLDER (default runs/race) gets a folder per run, with row.json when it is measured: the numbers of the table
-and the command that printed them. Rows that docs/evidence.jsonl has already count as measured, so that a new
-machine goes on where the last one stopped (--anew ignores them). The environment's OSP names another program
-than build/release/osp: a copy can run on while the project is rebuilt.
+and the command that printed them. The models after 1, 2, 5, 10, 20 and 50 % of a run's steps stay in its
+folder `along`; those of the best rates are measured too, on a quarter of the tokens, and their rows have the
+step as `at`. A stage whose tokens are not there is left out, and named. Rows that docs/evidence.jsonl has
+already count as measured, so that a new machine goes on where the last one stopped (--anew ignores them).
+The environment's OSP names another program than build/release/osp: a copy runs on while that is rebuilt.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field
+from math import log
 from pathlib import Path
 from statistics import mean, stdev
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = Path(os.environ.get("OSP", ROOT / "build" / "release" / "osp"))
 TOKENS = ROOT / "runs" / "demo" / "tokens"
+CORPUS = "runs/corpus/tokens"  # of scripts/corpus.sh: English and code
 GRID = [3e-4, 6e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 6e-3]  # the same for both optimizers
 SEEDS = [1, 2, 3]
 MEASURED_TOKENS = 65536
 COST_TOKENS = 16384  # of what readers and generators cost, attribution and other bases
+READERS = ("attention_input", "mlp_input")  # inputs of the layers that read the residual stream
+ALONG = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]  # of a run's steps: where it is measured on the way
 DECAY = {"optim.weight_decay": 0.1}
 QK_NORM = {"model.qk_norm": "true"}
+
+
+OPTIMIZERS = ["adam", "osp"]
+PLAIN = {"model.norm": "rms", "model.embedding_projection": "false"}
+# The rows of the paper's ablation between Adam and OSP (recipes/ablation), as settings of OSP's recipe.
+ABLATION = {
+    "muon-without-adam": {**PLAIN, "optim.name": "muon"},
+    "muon": PLAIN,
+    "muon-ssnorm": {"model.embedding_projection": "false"},
+    "muon-embproj": {"model.norm": "rms"},
+}
 
 
 @dataclass(frozen=True)
 class Stage:
     """Runs of one length of one kind of model.
 
-    search: "grid" tries every rate of GRID with the first seed; "around" starts at the best rate of `before`
-    and its two neighbours in GRID, and goes on outwards while the best is the outermost tried; "inner" tries
-    the inner rates of GRID; "none" takes the best rate of `before`. The best rate then runs with the other
-    seeds. `recipe` has {} for the optimizer.
+    search: "grid" tries every rate of GRID with the first seed, "inner" the inner rates of GRID, "around" the
+    best rate of `before` and its two neighbours in GRID; the last two go on outwards while the best is the
+    outermost tried. "none" takes the best rate of `before` (that of the optimizer `rate_of`, if named),
+    `times` a number; "given" takes the rates of `given`. The best rate then runs with the other seeds.
+
+    optimizers: OPTIMIZERS or rows of ABLATION. `recipe` has {} for adam or osp. `tokens` is a folder, if not
+    the demo's.
     """
 
     steps: int
@@ -51,9 +72,15 @@ class Stage:
     recipe: str = "recipes/race/tiny-{}.toml"
     settings: dict = field(default_factory=dict)
     seeds: int = len(SEEDS)
+    optimizers: tuple = tuple(OPTIMIZERS)
+    rate_of: str = ""
+    times: float = 1
+    given: dict = field(default_factory=dict)
+    tokens: str = ""
 
 
-# The 7M demo at steps of 2,048 tokens; the tiny model made deep and narrow, at steps of 1,024.
+# The 7M demo at steps of 2,048 tokens; the tiny model made deep and narrow, at steps of 1,024; 30M parameters
+# at steps of 8,192.
 SEVEN = "recipes/demo-7m-{}.toml"
 DEEP = {
     "model.layers": 16,
@@ -62,6 +89,7 @@ DEEP = {
     "model.context": 256,
     "train.batch_tokens": 1024,
 }
+THIRTY = "recipes/demo-long-{}.toml"
 
 # In the order in which they run.
 STAGES = {
@@ -77,29 +105,42 @@ STAGES = {
     "tiny-10000-qknorm": Stage(10000, search="around", before="tiny-2000-qknorm", settings=QK_NORM),
     "7m-40000": Stage(40000, search="none", before="7m-1500", recipe=SEVEN, seeds=1),
     "deep-40000": Stage(40000, search="none", before="tiny-50000", settings=DEEP, seeds=1),
+    "tiny-10000-fast": Stage(
+        10000, search="none", before="tiny-10000", optimizers=("adam",), rate_of="osp", times=5
+    ),
+    "tiny-10000-ablation": Stage(
+        10000, search="none", before="tiny-10000", optimizers=tuple(ABLATION), rate_of="osp"
+    ),
+    "tiny-10000-context": Stage(10000, search="around", before="tiny-10000", settings={"model.context": 512}),
+    "tiny-50000-corpus": Stage(50000, search="none", before="tiny-50000", tokens=CORPUS),
+    "tiny-200000": Stage(200000, search="none", before="tiny-100000"),
+    "30m-16000": Stage(
+        16000, search="given", given={"adam": 1e-3, "osp": 3e-3}, recipe=THIRTY, seeds=1, tokens=CORPUS
+    ),
 }
-OPTIMIZERS = ["adam", "osp"]
 
 
+KEYS = ("stage", "optimizer", "rate", "seed")
 PUBLISHED: dict[str, dict] = {}  # rows of docs/evidence.jsonl by the name of their run
 
 
-def run_name(stage: str, optimizer: str, rate: float, seed: int) -> str:
-    return f"{stage}/{optimizer}-{rate:g}-seed{seed}"
+def run_name(stage: str, optimizer: str, rate: float, seed: int, at: int = 0) -> str:
+    return f"{stage}/{optimizer}-{rate:g}-seed{seed}" + (f"/along/step-{at}" if at else "")
 
 
 def read_published(path: Path) -> None:
     for row in map(json.loads, path.read_text().splitlines()):
-        PUBLISHED[run_name(row["stage"], row["optimizer"], row["rate"], row["seed"])] = row
+        PUBLISHED[run_name(*(row[key] for key in KEYS), row.get("at", 0))] = row
 
 
 class Run:
-    """One training run: an optimizer, a rate and a seed of a stage."""
+    """One training run: an optimizer, a rate and a seed of a stage; or its model at a step of it."""
 
-    def __init__(self, out: Path, stage: str, optimizer: str, rate: float, seed: int):
-        self.stage, self.optimizer, self.rate, self.seed = stage, optimizer, rate, seed
-        self.name = run_name(stage, optimizer, rate, seed)
+    def __init__(self, out: Path, stage: str, optimizer: str, rate: float, seed: int, at: int = 0):
+        self.stage, self.optimizer, self.rate, self.seed, self.at = stage, optimizer, rate, seed, at
+        self.name = run_name(stage, optimizer, rate, seed, at)
         self.folder = out / self.name
+        self.trained = out / run_name(stage, optimizer, rate, seed)  # the folder that the trainer writes
 
     def row(self) -> dict | None:
         path = self.folder / "row.json"
@@ -112,6 +153,22 @@ class Run:
             return "trained"
         return "interrupted" if any(self.folder.glob("step-*")) else "not begun"
 
+    def data(self) -> Path:
+        """Token shards that it is trained and measured with."""
+        plan = STAGES.get(self.stage)
+        return ROOT / plan.tokens if plan and plan.tokens else TOKENS
+
+    def tokens(self) -> int:
+        logged = map(json.loads, (self.trained / "metrics.jsonl").read_text().splitlines())
+        last = [line for line in logged if line.get("tokens")][-1]  # samples have none
+        return last["tokens"] * self.at // last["step"] if self.at else last["tokens"]
+
+    def along(self) -> list["Run"]:
+        """Its models on the way that were kept or are published."""
+        name = (self.stage, self.optimizer, self.rate, self.seed)
+        every = [Run(self.trained.parents[1], *name, at) for at in along(STAGES[self.stage].steps)]
+        return [point for point in every if point.state() != "not begun"]
+
 
 def osp(*words: object) -> dict:
     """Runs `osp` on one thread at the lowest priority and returns what it prints."""
@@ -123,56 +180,119 @@ def osp(*words: object) -> dict:
     return json.loads(result.stdout)
 
 
-def train(run: Run) -> None:
+def train_words(run: Run) -> list:
+    """The call of `osp` that trains it."""
     stage = STAGES[run.stage]
-    words = ["train", stage.recipe.format(run.optimizer), "--out", run.folder]
+    adam = run.optimizer == "adam"
+    words = ["train", stage.recipe.format("adam" if adam else "osp"), "--out", run.folder]
     for key, value in {
         "optim.lr": run.rate,
         "run.seed": run.seed,
         "train.steps": stage.steps,
-        "train.checkpoint_every": min(stage.steps, 5000),
-        "data.path": TOKENS,
+        "train.checkpoint_every": checkpoint_every(stage.steps),
+        "train.keep_checkpoints": 5,
+        "data.path": run.data(),
         **stage.settings,
+        **ABLATION.get(run.optimizer, {}),
     }.items():
         words += ["--set", f"{key}={value}"]
-    osp(*words, *(["--resume"] if run.state() == "interrupted" else []))
+    return words
 
 
-def divergence(model: Path, method: str, seeds: int) -> tuple[float, float]:
-    """KL in nats a token at 4-4-4 by the method: mean and standard deviation over seeds of rotations."""
-    result = osp("quantize", model, "--method", method, "--bits", "4-4-4", "--report", "--data", TOKENS,
-                 "--data-tokens", MEASURED_TOKENS, "--seeds", seeds)  # fmt: skip
-    values = [run["measured"]["kl_divergence"] for run in result["runs"]]
-    return mean(values), stdev(values) if len(values) > 1 else 0.0
+def checkpoint_every(steps: int) -> int:
+    """All of ALONG are multiples of it."""
+    return max(1, round(min(ALONG) * steps))
 
 
-def measure(run: Run) -> None:
-    model = run.folder / "model"
-    bits = osp("eval", model, "--data", TOKENS, "--bits", "16-16-16,4-4-4", "--data-tokens", MEASURED_TOKENS)
-    loss, loss4 = (result["loss"] for result in bits["results"])
-    analysis = osp("analyze", model, "--data", TOKENS, "--data-tokens", MEASURED_TOKENS,
-                   "--cost-tokens", COST_TOKENS)  # fmt: skip
+def along(steps: int) -> list[int]:
+    """Steps after which the model of a run is kept."""
+    return [round(share / min(ALONG)) * checkpoint_every(steps) for share in ALONG]
+
+
+# A checkpoint has these besides the model, and they are large or speak of files that are not kept.
+LEFT_OUT = ["optimizer.safetensors", "trainer.json", "manifest.json"]
+
+
+def keep(checkpoint: Path, folder: Path) -> None:
+    """Links the model of a checkpoint into folder/model: it stays when the trainer removes the checkpoint."""
+    if (folder / "model").exists() or not (checkpoint / "manifest.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "model.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        shutil.copytree(
+            checkpoint, temporary, copy_function=os.link, ignore=shutil.ignore_patterns(*LEFT_OUT)
+        )
+    except (OSError, shutil.Error):
+        return  # the trainer removed it meanwhile
+    temporary.rename(folder / "model")
+
+
+def keep_along(run: Run, ended: threading.Event) -> None:
+    """Keeps the models on the way of a run while it trains, and once more at its end."""
+    last = False
+    while not last:
+        last = ended.wait(0.5)
+        for step in along(STAGES[run.stage].steps):
+            keep(run.folder / f"step-{step}", run.folder / "along" / f"step-{step}")
+
+
+def train(run: Run) -> None:
+    ended = threading.Event()
+    keeper = threading.Thread(target=keep_along, args=(run, ended))
+    keeper.start()
+    try:
+        osp(*train_words(run), *(["--resume"] if run.state() == "interrupted" else []))
+    finally:
+        ended.set()
+        keeper.join()
+    kept = [point.at for point in run.along()]
+    if missed := [step for step in along(STAGES[run.stage].steps) if step not in kept]:
+        print(f"race: {run.name}: nothing was kept of the steps {missed}", file=sys.stderr, flush=True)
+
+
+def rounded(run: Run, tokens: int, method: str, seeds: int = 1) -> tuple[list[float], float]:
+    """At 4-4-4 by the method: KL in nats a token for each seed of rotations, and the mean of added nats."""
+    words = ["--method", method, "--bits", "4-4-4", "--seeds", seeds, "--report"]
+    words += ["--data", run.data(), "--data-tokens", tokens]
+    found = [one["measured"] for one in osp("quantize", run.folder / "model", *words)["runs"]]
+    added = mean(log(one["perplexity"] / one["perplexity_16"]) for one in found)
+    return [one["kl_divergence"] for one in found], added
+
+
+def measure(run: Run, short: bool = False) -> None:
+    """Writes row.json. `short`: on a quarter of the tokens, without the attribution, which takes longest."""
+    model, tokens = run.folder / "model", MEASURED_TOKENS // (4 if short else 1)
+    words = [model, "--data", run.data(), "--data-tokens", tokens]
+    bits = osp("eval", *words, "--bits", "16-16-16,4-8-8,4-4-4")
+    loss, loss8, loss4 = (result["loss"] for result in bits["results"])
+    brief = ["--attribution-tokens", 0, "--sink-tokens", 0] if short else []
+    analysis = osp("analyze", *words, "--cost-tokens", COST_TOKENS // (4 if short else 1), *brief)
     cost = analysis["cost"]
-    hadamard, _ = divergence(model, "ffn-hadamard+rtn", 1)
-    rotated, spread = divergence(model, "quarot+rtn", 3)
+    [hadamard], added_hadamard = rounded(run, tokens, "ffn-hadamard+rtn")
+    turned, _ = rounded(run, tokens, "quarot+rtn", 3)
+    rotated = mean(turned)
     row = {
-        "stage": run.stage,
-        "optimizer": run.optimizer,
-        "rate": run.rate,
-        "seed": run.seed,
-        "tokens": json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])["tokens"],
+        **{key: getattr(run, key) for key in KEYS},
+        **({"at": run.at} if run.at else {}),
+        "tokens": run.tokens(),
+        "measured_tokens": tokens,
         "loss": loss,
+        "loss_4_8_8": loss8,
         "excess_kurtosis": analysis["excess_kurtosis"]["mean"],
         "added_nats": loss4 - loss,
-        "kl": divergence(model, "rtn", 1)[0],
+        "added_nats_hadamard": added_hadamard,
+        "kl": rounded(run, tokens, "rtn")[0][0],
         "kl_hadamard": hadamard,
         "kl_rotated": rotated,
-        "kl_rotated_deviation": spread,
+        "kl_rotated_deviation": stdev(turned),
         "tax": hadamard - rotated,
         "tax_share": (hadamard - rotated) / hadamard,
         "readers": cost["outlier_tax"]["readers"],
         "generators": cost["outlier_tax"]["generators"],
-        "sites": cost["attribution"]["sites"],
+        "readers_mean_share": mean(one["mean_share"] for one in cost["inputs"] if one["point"] in READERS),
+        **({} if short else {"sites": cost["attribution"]["sites"]}),
         "noise_gain": mean(one["noise_gain"] for one in cost["linears"]),
         "bases": cost["bases"],
         "version": bits["version"],
@@ -187,11 +307,13 @@ def measure(run: Run) -> None:
 def searched(out: Path, stage: str, optimizer: str) -> tuple[list[float], float | None]:
     """The rates to try with the first seed as far as they are known, and the best once all are measured."""
     plan = STAGES[stage]
-    before = searched(out, plan.before, optimizer)[1] if plan.before else None
+    if plan.search == "given":
+        return [], plan.given[optimizer]
+    before = searched(out, plan.before, plan.rate_of or optimizer)[1] if plan.before else None
     if plan.before and before is None:
         return [], None
     if plan.search == "none":
-        return [], before
+        return [], before * plan.times
     if plan.search == "grid":
         tried = range(len(GRID))
     elif plan.search == "inner":
@@ -214,34 +336,44 @@ def searched(out: Path, stage: str, optimizer: str) -> tuple[list[float], float 
 
 
 def runs_of(out: Path, stage: str) -> list[Run]:
-    """The runs of a stage that can be named so far, in order."""
-    search = {optimizer: searched(out, stage, optimizer) for optimizer in OPTIMIZERS}
+    """The runs of a stage that can be named so far, in order; then what was kept along the best ones."""
+    plan = STAGES[stage]
+    search = {optimizer: searched(out, stage, optimizer) for optimizer in plan.optimizers}
     best = {optimizer: rate for optimizer, (_, rate) in search.items() if rate is not None}
     names = []
     longest = max(len(rates) for rates, _ in search.values())
     for i in range(longest):
         names += [(o, rates[i], SEEDS[0]) for o, (rates, _) in search.items() if i < len(rates)]
-    seeds = SEEDS[: STAGES[stage].seeds]
-    names += [(optimizer, rate, seed) for seed in seeds for optimizer, rate in best.items()]
-    if "osp" in best and not STAGES[stage].settings:
+    seeds = SEEDS[: plan.seeds]
+    chosen = [(optimizer, rate, seed) for seed in seeds for optimizer, rate in best.items()]
+    names += chosen
+    if "osp" in best and not plan.settings and not plan.tokens:
         # Adam at OSP's rate, for the comparison at one rate.
         names += [("adam", best["osp"], seed) for seed in seeds]
-    return [Run(out, stage, *name) for name in dict.fromkeys(names)]
+    runs = [Run(out, stage, *name) for name in dict.fromkeys(names)]
+    return runs + [point for name in chosen for point in Run(out, stage, *name).along()]
 
 
-COLUMNS = ["stage", "optimizer", "rate", "seed", "loss", "kurtosis", "added nats", "KL", "KL, Hadamard"]
-COLUMNS += ["KL, rotated", "tax", "share", "share of readers"]
+COLUMNS = ["stage", "optimizer", "rate", "seed", "loss", "loss, 4-8-8", "kurtosis", "token mean"]
+COLUMNS += ["added nats", "added, Hadamard", "KL", "KL, Hadamard", "KL, rotated", "tax", "share"]
+COLUMNS += ["share of readers"]
 
 
 def table_row(row: dict) -> str:
     """A measured run as a line of the tables in docs/evidence-rows.md."""
+
+    def cell(key: str, form: str, times: float = 1) -> str:
+        return form.format(times * row[key]) if key in row else "–"  # older rows lack some
+
     readers = f"{100 * row['readers']['share']:.1f} %" if "readers" in row else "–"
-    return (
-        f"| {row['stage']} | {row['optimizer']} | {row['rate']:g} | {row['seed']} | {row['loss']:.3f}"
-        f" | {row['excess_kurtosis']:.2f} | {row['added_nats']:.4f} | {row['kl']:.4f}"
-        f" | {row['kl_hadamard']:.4f} | {row['kl_rotated']:.4f} ± {row['kl_rotated_deviation']:.4f}"
-        f" | {row['tax']:.4f} | {100 * row['tax_share']:.1f} % | {readers} |"
-    )
+    at = f" at {row['at']:,}" if "at" in row else ""
+    cells = [row["stage"] + at, row["optimizer"], f"{row['rate']:g}", str(row["seed"])]
+    cells += [cell("loss", "{:.3f}"), cell("loss_4_8_8", "{:.3f}"), cell("excess_kurtosis", "{:.2f}")]
+    cells += [cell("readers_mean_share", "{:.0f} %", 100)]
+    cells += [cell(key, "{:.4f}") for key in ("added_nats", "added_nats_hadamard", "kl", "kl_hadamard")]
+    cells += [f"{row['kl_rotated']:.4f} ± {row['kl_rotated_deviation']:.4f}", cell("tax", "{:.4f}")]
+    cells += [cell("tax_share", "{:.1f} %", 100), readers]
+    return f"| {' | '.join(cells)} |"
 
 
 def measured_rows(out: Path, stages: list[str]) -> list[dict]:
@@ -281,7 +413,7 @@ class Queue:
             try:
                 if state != "trained":
                     train(run)
-                measure(run)
+                measure(run, short=run.at > 0)
             except RuntimeError as error:
                 print(f"race: {run.name} FAILED: {error}", file=sys.stderr, flush=True)
                 self.failed.append(run.name)
@@ -324,6 +456,12 @@ def main() -> int:
         if not needed.exists():
             print(f"race: {needed} is missing; run {how} first", file=sys.stderr)
             return 2
+    for stage in [name for name in stages if not (ROOT / STAGES[name].tokens).exists()]:
+        print(
+            f"race: {stage} is left out: {STAGES[stage].tokens} is missing; run scripts/corpus.sh first",
+            file=sys.stderr,
+        )
+        stages.remove(stage)
     queue = Queue(options.out, stages)
     workers = [threading.Thread(target=queue.work) for _ in range(options.jobs)]
     for worker in workers:

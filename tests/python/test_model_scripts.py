@@ -114,13 +114,14 @@ def test_the_pair_is_trained_and_measured(repo_root, osp_build, recipes, train_t
     for run in ("adam-1e-3-seed1", "osp-3e-3-seed1"):
         folder = tmp_path / "race" / run
         row = json.loads((folder / "row.json").read_text())
-        assert (row["tokens"], row["stage"]) == (20 * 128, "step-20")
+        assert (row["tokens"], row["stage"], "at" in row) == (20 * 128, "tiny", False)
         assert abs(row["tax"] - (row["kl_hadamard"] - row["kl_rotated"])) < 1e-12
-        assert json.loads((folder / "measured/step-10/row.json").read_text())["tokens"] == 10 * 128
+        along = json.loads((folder / "measured/step-10/row.json").read_text())
+        assert (along["tokens"], along["at"]) == (10 * 128, 10)
         assert {path.name for path in folder.glob("step-*")} == {"step-10", "step-20"}
     rows = [line.split(" | ")[:4] for line in result.stdout.splitlines()[2:]]
-    assert [row[0] for row in rows] == ["| step-10", "| step-10", "| step-20", "| step-20"]
-    assert ["| step-20", "osp", "0.003", "1"] in rows
+    assert [row[0] for row in rows] == ["| tiny at 10", "| tiny at 10", "| tiny", "| tiny"]
+    assert ["| tiny", "osp", "0.003", "1"] in rows
 
     again = call(repo_root, osp_build, *words)
     assert again.returncode == 0 and "training" not in again.stderr
@@ -140,7 +141,7 @@ def test_a_run_that_was_cut_short_is_measured_at_its_newest_checkpoint(
     result = call(repo_root, osp_build, "scripts/gpu_race.sh", "0", *words, "--no-train")
     assert result.returncode == 0, result.stderr
     rows = [line.split(" | ")[:2] for line in result.stdout.splitlines()[2:]]
-    assert rows == [["| step-10", "adam"], ["| step-20", "osp"]]
+    assert rows == [["| tiny at 10", "adam"], ["| tiny", "osp"]]
 
 
 def test_a_run_is_stopped_at_the_end_of_its_time_and_the_same_call_goes_on(
