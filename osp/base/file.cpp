@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "osp/base/error.h"
+#include "osp/base/interrupt.h"
 #include "osp/base/output.h"
 #include "osp/base/posix_calls.h"
 
@@ -22,6 +23,7 @@ namespace osp {
 namespace {
 
 constexpr size_t kReadPieceBytes = size_t{1} << 20;
+constexpr size_t kLargestWrite = size_t{1} << 26;  // between two looks at signals
 
 // A descriptor that closes itself; for reading, where close cannot lose data.
 class Descriptor {
@@ -168,7 +170,9 @@ void FileWriter::write(const void* data, size_t num_bytes) {
   OSP_CHECK(descriptor_ >= 0, "{} is closed", path_);
   const char* next = static_cast<const char*>(data);
   while (num_bytes > 0) {
-    const ssize_t written = uninterrupted([&] { return ::write(descriptor_, next, num_bytes); });
+    leave_files_if_stopped("a file was written");
+    const size_t piece = std::min(num_bytes, kLargestWrite);
+    const ssize_t written = uninterrupted([&] { return ::write(descriptor_, next, piece); });
     if (written <= 0) fail_errno(path_, "write", written < 0 ? errno : EIO);
     next += written;
     num_bytes -= static_cast<size_t>(written);

@@ -12,6 +12,7 @@ namespace {
 volatile std::sig_atomic_t stop_signal = 0;
 
 thread_local const std::atomic<bool>* stop_flag = nullptr;
+thread_local bool files_stop = false;
 
 void remember(int signal) { stop_signal = signal; }
 
@@ -35,6 +36,9 @@ int stop_requested() {
 StopFlag::StopFlag(const std::atomic<bool>& flag) { stop_flag = &flag; }
 StopFlag::~StopFlag() { stop_flag = nullptr; }
 
+StoppableFiles::StoppableFiles() { files_stop = true; }
+StoppableFiles::~StoppableFiles() { files_stop = false; }
+
 std::string stop_signal_name() {
   const char* name = sigabbrev_np(stop_requested());
   return name == nullptr ? "a signal" : std::string("SIG") + name;
@@ -43,6 +47,10 @@ std::string stop_signal_name() {
 void leave_if_stopped(const char* work) {
   if (stop_requested() == 0) return;
   fail(ErrorCode::interrupted, "stopped by {} while {}", stop_signal_name(), work);
+}
+
+void leave_files_if_stopped(const char* work) {
+  if (files_stop) leave_if_stopped(work);
 }
 
 void clear_stop_request() { stop_signal = 0; }

@@ -25,6 +25,19 @@ std::string stop_signal_name();
 // Error(interrupted), "stopped by SIGTERM while WORK", if a signal has asked to stop.
 void leave_if_stopped(const char* work);
 
+// While it lives, reading weights and writing files ask too, in this thread: for work whose one
+// result is a file or folder, of which a part is worth nothing. (Training completes its saves.)
+class StoppableFiles {
+ public:
+  StoppableFiles();
+  ~StoppableFiles();
+  StoppableFiles(const StoppableFiles&) = delete;
+  StoppableFiles& operator=(const StoppableFiles&) = delete;
+};
+
+// leave_if_stopped(), below a StoppableFiles alone.
+void leave_files_if_stopped(const char* work);
+
 // While it lives, a set `flag` asks the work of this thread to stop, as SIGINT would: for a program
 // that runs the work in a thread of its own and has no handlers of ours. One at a time in a thread.
 class StopFlag {

@@ -70,16 +70,15 @@ int64_t group_limit() {
   }
 }
 
-// The resident memory that a limit of the process leaves: address space that is only reserved, such
-// as libraries and stacks, counts against the limit as well.
+// The resident memory that a limit of the process allows: address space that is only reserved, such
+// as libraries and stacks, counts against the limit as well, and mapped files may not count at all.
 int64_t process_limit(int resource, const std::string& status, const std::string& counted) {
   rlimit limit{};
   if (getrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0) return kNoLimit;
   if (limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur > static_cast<rlim_t>(kNoLimit)) {
     return kNoLimit;
   }
-  const int64_t reserved =
-      std::max<int64_t>(0, kilobytes_of(status, counted) - kilobytes_of(status, "VmRSS"));
+  const int64_t reserved = kilobytes_of(status, counted) - kilobytes_of(status, "VmRSS");
   return std::max<int64_t>(0, static_cast<int64_t>(limit.rlim_cur) - reserved);
 }
 
@@ -113,7 +112,7 @@ int64_t memory_limit_bytes() {
 int64_t free_memory_bytes() {
   const std::string machine = system_file("/proc/meminfo");
   const int64_t free = kilobytes_of(machine, "MemAvailable") + kilobytes_of(machine, "SwapFree");
-  return std::min(free, memory_limit_bytes());
+  return std::min(free, std::max<int64_t>(0, memory_limit_bytes() - resident_memory_bytes()));
 }
 
 void require_memory(double bytes, const std::string& work, const std::string& advice) {

@@ -24,7 +24,8 @@ int64_t shared_memory_bytes();
 // (ulimit -v, -d).
 int64_t memory_limit_bytes();
 
-// The part of the machine's memory that no process needs now, at most memory_limit_bytes().
+// The part of the machine's memory that no process needs now, at most what memory_limit_bytes()
+// leaves beside what this process holds.
 int64_t free_memory_bytes();
 
 // Error(memory) if `bytes` exceed memory_limit_bytes(): "WORK needs about 40.00 GB of memory, and

@@ -1,6 +1,7 @@
 // osp average: the mean of the weights of several checkpoints, as a model of its own.
 #include "osp/model/average.h"
 #include "osp/base/file.h"
+#include "osp/base/interrupt.h"
 #include "osp/base/output.h"
 #include "osp/cli/command.h"
 #include "osp/cli/loaded_model.h"
@@ -26,6 +27,8 @@ struct AverageCommand {
 };
 
 int run(const AverageCommand& options) {
+  catch_signals();
+  const StoppableFiles stoppable;
   const ReservedOutput place(options.out, OutputKind::new_folder);
   Console console(options.common.quiet);
   const ParameterStore mean = average_models(options.models);

@@ -8,6 +8,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/interrupt.h"
 #include "osp/base/output.h"
 #include "osp/base/philox.h"
 #include "osp/base/quantity.h"
@@ -317,6 +318,8 @@ int run_panels(const ExportCommand& options, const std::string& out) {
 }
 
 int run(const ExportCommand& options) {
+  catch_signals();
+  const StoppableFiles stoppable;
   const bool is_file = options.format == "gguf";
   const ReservedOutput place(options.out, is_file ? OutputKind::new_file : OutputKind::new_folder);
   const std::string& out = place.path();

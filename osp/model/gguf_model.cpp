@@ -13,6 +13,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/interrupt.h"
 #include "osp/base/printable.h"
 #include "osp/formats/gguf_integers.h"
 #include "osp/model/gguf_family_keys.h"
@@ -325,6 +326,7 @@ class GgufSource : public ModelSource {
     options.part = part;
     ParameterStore store = make_parameters(config(), options);
     for (size_t i = 0; i < store.specs.size(); ++i) {
+      leave_files_if_stopped("weights were read");
       const ParameterSpec& spec = store.specs[i];
       const GgufTensor rows = rows_of_parameter(spec, store.specs);
       read_rows(rows, order_of(spec), store.master(static_cast<int64_t>(i)).data_ptr<float>());

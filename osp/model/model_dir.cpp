@@ -13,6 +13,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/interrupt.h"
 #include "osp/base/json.h"
 #include "osp/base/json_text.h"
 #include "osp/formats/safetensors.h"
@@ -280,6 +281,7 @@ class ModelDirSource : public ModelSource {
     options.part = part;
     ParameterStore store = make_parameters(config_, options);
     for (const StoredTensor& stored : stored_tensors(config_, store.specs, experts_)) {
+      leave_files_if_stopped("weights were read");
       const TensorSource& source = sources_.at(stored.name);
       if (source.view == nullptr) {
         scatter_stored(stored, read_packed(weights_, *layout_, stored), store);

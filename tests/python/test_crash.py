@@ -4,6 +4,7 @@ bit for bit like one that nobody disturbed. In bf16, as every shipped recipe tra
 osp/train/crash_test.cpp kills and fails every call of a run that writes, one after the other; here it is
 the whole program, with saves in the background as well."""
 
+import json
 import resource
 import shutil
 import subprocess
@@ -171,3 +172,22 @@ def test_a_kill_in_a_background_save_loses_nothing(strace, osp_build, setup, run
         )
         assert state_hash(run, 6) == state_hash(whole, 6)
         assert timeless(run)[1:] == timeless(whole)[1:]  # the first line has the recipe
+
+
+def test_a_model_that_cannot_be_read_back_is_not_called_done(strace, osp_build, setup, run_program, tmp_path):
+    """A write of the finished model is said to be done and was not."""
+    recipe, whole = setup
+    run = tmp_path / "run"
+    weights = run / "model.tmp" / "model.safetensors"
+    inject = ["-f", "-o", "/dev/null", "-P", weights, "-e", "inject=write:retval=1:when=2"]
+    command = [osp_build / "osp", "train", recipe, "--out", run, "--quiet"]
+    result = subprocess.run(
+        [strace, *inject, *command], capture_output=True, text=True, env=one_thread(), timeout=120
+    )
+    assert result.returncode in (3, 5), result.stderr
+    assert "model.safetensors" in result.stderr or "was read back with other numbers" in result.stderr
+    assert not (run / "model").exists()
+    assert json.loads((run / "exit.json").read_text())["status"] == result.returncode
+    run_program(["osp", "train", recipe, "--out", run, "--resume", "--quiet"], env=one_thread())
+    for name in ("model.safetensors", "config.json"):
+        assert (run / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()

@@ -2,6 +2,7 @@
 needed and what the machine has, before the work where that can be known; and the estimate is right."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -32,6 +33,11 @@ def check_sentence(result):
     assert result.returncode == 5, (result.returncode, result.stderr)
     assert len(lines) == 1 and "memory" in lines[0] and "B" in lines[0], result.stderr
     assert "Exception raised" not in result.stderr and "frame #" not in result.stderr
+    found = re.search(r"holds ([^,]+), this machine has (.+) for it, of which (.+) are free", lines[0])
+    if found:
+        units = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+        held, limit, free = (float(size.split()[0]) * units[size.split()[1]] for size in found.groups())
+        assert held <= 1.01 * limit and free <= limit - 0.97 * held, lines[0]
     return lines[0]
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from train_fixture import one_thread, state_hash, timeless, write_recipe
+from transformers import LlamaConfig, LlamaForCausalLM
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 TIMES = 10 if os.environ.get("OSP_LONG_TESTS") == "1" else 1
@@ -170,6 +172,39 @@ def test_every_long_command_leaves_soon_whenever_a_signal_comes(osp_build, long_
             assert sent.name in rest
         if name not in KEEPS_NOTHING:
             assert not list(temporary.iterdir()), "temporary files stay"
+
+
+@pytest.mark.parametrize("name", ["hf", "gguf", "average"])
+def test_a_signal_leaves_nothing_of_a_file_or_folder_that_was_being_written(osp_build, start, tmp_path, name):
+    """No part of the result, no lock: at any time from the first tensor that is read on."""
+    source = tmp_path / "source"
+    model = LlamaConfig(vocab_size=64, hidden_size=512, intermediate_size=2048, num_hidden_layers=12,
+                        num_attention_heads=8, num_key_value_heads=8)  # fmt: skip
+    LlamaForCausalLM(model).save_pretrained(source)
+    words = {
+        "hf": ["export", source, "--format", "hf"],
+        "gguf": ["export", source, "--format", "gguf", "--dtype", "q4_k"],
+        "average": ["average", source, source],
+    }[name]
+    times, stopped = random.Random(f"written {name}"), 0
+    for i, sent in enumerate(SIGNALS * 2 * TIMES):
+        folder = tmp_path / f"out-{i}"
+        folder.mkdir()
+        process = start([osp_build / "osp", *words, "--out", folder / "result", "--quiet"], env=one_thread())
+        wait_for_handlers(process)
+        time.sleep(math.exp(times.uniform(math.log(0.005), math.log(1))))
+        process.send_signal(sent)
+        _, rest = process.communicate(timeout=120)
+        left = sorted(path.name for path in folder.iterdir())
+        if process.returncode == 0:
+            assert left == ["result"]
+        else:
+            assert process.returncode == 75 and f"stopped by {sent.name} while" in rest, rest
+            assert left == []
+            stopped += 1
+        if left == ["result"]:
+            (shutil.rmtree if (folder / "result").is_dir() else os.remove)(folder / "result")
+    assert stopped
 
 
 @pytest.mark.parametrize("sent", SIGNALS)
