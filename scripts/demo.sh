@@ -101,8 +101,11 @@ if [ "$name" = demo ]; then
   done
   while [ -n "$(jobs -p)" ]; do wait -n; done
   trap - INT TERM
-  runs=("$folder"/adam-1 "$folder"/osp-1)
-  labels=(--label adam-1=Adam --label osp-1=OSP)
+  runs=() labels=()
+  for seed in 1 2 3; do
+    runs+=("$folder/adam-$seed" "$folder/osp-$seed")
+    labels+=(--label "adam-$seed=Adam, seed $seed" --label "osp-$seed=OSP, seed $seed")
+  done
 fi
 
 say "writing $folder/report.html"

@@ -22,12 +22,9 @@ METHODS = {
     "groups of 64 at the down projection": ["--method", "rtn", "--down-group", 64],
     "groups of 32 everywhere": ["--method", "rtn", *GROUPS],
     "mean of the readers' inputs": ["--method", "rtn", "--mean-offset", "residual"],
-    "mean of all inputs": ["--method", "rtn", "--mean-offset", "all"],
     "mean of all inputs, groups of 32": ["--method", "rtn", "--mean-offset", "all", *GROUPS],
     "FFN Hadamard": ["--method", "ffn-hadamard+rtn"],
-    "FFN Hadamard, groups of 32": ["--method", "ffn-hadamard+rtn", *GROUPS],
     "GPTQ": ["--method", "gptq"],
-    "GPTQ, groups of 32": ["--method", "gptq", *GROUPS],
     "GPTQ, mean of all inputs, groups of 32": ["--method", "gptq", "--mean-offset", "all", *GROUPS],
     "QuaRot + GPTQ": ["--method", "quarot+gptq"],
     "QuaRot + GPTQ, groups of 32": ["--method", "quarot+gptq", *GROUPS],
@@ -45,12 +42,10 @@ TRAININGS = {
         f"train.checkpoint_every={AVERAGED.step}",
         f"train.keep_checkpoints={len(AVERAGED)}",
     ],
-    "weight-decay": ["optim.weight_decay=0.1"],
 }
 TRAINING_LABELS = {
     "product": "QAT of the product while the rate decays",
     "average": "average of five checkpoints, no decay of the rate",
-    "weight-decay": "weight decay 0.1",
 }
 AFTER_TRAINING = ("RTN", "groups of 64 at the down projection", "groups of 32 everywhere")
 
@@ -59,9 +54,7 @@ SMOLLM2_METHODS = {
     "groups of 64 at the down projection": METHODS["groups of 64 at the down projection"],
     "groups of 32 everywhere": METHODS["groups of 32 everywhere"],
     "mean of the readers' inputs": METHODS["mean of the readers' inputs"],
-    "mean of all inputs": METHODS["mean of all inputs"],
     "mean of all inputs, groups of 32": METHODS["mean of all inputs, groups of 32"],
-    "Qronos, mean of all inputs, groups of 32": ["--method", "qronos", "--mean-offset", "all", *GROUPS],
     "QuaRot + Qronos": ["--method", "quarot+qronos"],
     "QuaRot + Qronos, groups of 32": ["--method", "quarot+qronos", *GROUPS],
     "QuaRot + Qronos, mean of all inputs, groups of 32": [
@@ -143,8 +136,8 @@ def remedies_smollm2(options: argparse.Namespace, run_json: Callable, osp: str) 
     rows, machine = [], {}
     for label, words in SMOLLM2_METHODS.items():
         found = run_json(osp, "quantize", smollm2_file(), *words, "--calibration", options.calibration,
-                         "--windows", 32, "--report", "--data", options.text, "--data-tokens", 8192,
-                         "--json", "--quiet")  # fmt: skip
+                         "--windows", 16, "--length", 1024, "--report", "--data", options.text,
+                         "--data-tokens", 8192, "--json", "--quiet")  # fmt: skip
         one = found["runs"][0]["measured"]
         machine = {key: found[key] for key in ("machine", "instruction_set", "tensor_library")}
         rows.append([label, one["perplexity"], one["kl_divergence"], one["tokens"]])

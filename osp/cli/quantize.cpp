@@ -187,12 +187,24 @@ void take_run(Work& work, const Subject& subject, const Json& run) {
   }
 }
 
+// True if the profile chooses the groups of activations: of 4 bits or fewer, with scales of each token.
+bool groups_by_profile(const QuantizeCommand& options) {
+  const QuantizeRequest& request = options.request;
+  const NumberFormat& format = request.bits.activations;
+  return request.profile == Profile::best && request.activations == ActivationMode::per_token &&
+         format.kind == NumberKind::integer && format.bits <= 4 &&
+         !options.common.is_given("activation_group") && !options.common.is_given("down_group");
+}
+
 // One seed of one method on one model. The first seed's model is written to --out; the others are
 // measured and removed.
 void run_seed(Work& work, Subject& subject, const std::string& method, int64_t index) {
   const QuantizeCommand& options = work.options;
   QuantizeRequest request = request_of(
       options, method, options.request.seed + static_cast<uint64_t>(index), work.console);
+  if (groups_by_profile(options)) {
+    request.groups = best_activation_groups(subject.source->config());
+  }
   request.out = index == 0 ? kept_folder(options, method) : "";
   const bool kept = !request.out.empty();
   // Of several methods the interrupted one alone has parts to go on from.

@@ -76,7 +76,8 @@ struct QuantizeRequest {
         "compressed-tensors has them, mse = those with the least error, searched as for integers");
     visit("profile", parsed_text(self.profile, parse_profile, profile_name),
           "settings of grids and GPTQ; osp-paper = those of the paper's reference code, best = "
-          "fp16 scales, act-order and Hessians of quantized inputs",
+          "fp16 scales, act-order, Hessians of quantized inputs and, for activations of 4 bits or "
+          "fewer, --activation-group 32 where that divides",
           {.value = "NAME"});
     visit("activation_scales",
           parsed_text(self.activations, parse_activation_mode, activation_mode_name),

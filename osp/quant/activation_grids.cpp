@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <vector>
 
 #include "osp/base/error.h"
 #include "osp/quant/float_grid.h"
@@ -28,6 +29,16 @@ int64_t activation_group(const ActivationGroups& groups, TapPoint point,
     default:
       return or_all(groups.inputs, config.width);
   }
+}
+
+ActivationGroups best_activation_groups(const ModelConfig& config) {
+  constexpr int64_t kGroup = 32;
+  std::vector<int64_t> sizes = config.inner_sizes();
+  sizes.push_back(config.width);
+  const bool divides =
+      config.head_size % std::min(kGroup, config.head_size) == 0 &&
+      std::ranges::all_of(sizes, [](int64_t size) { return size % kGroup == 0; });
+  return {.inputs = divides ? kGroup : 0};
 }
 
 void check_activation_groups(const ActivationGroups& groups, const ModelConfig& config) {

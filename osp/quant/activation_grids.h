@@ -55,6 +55,9 @@ struct ActivationGroups {
 // Channels that share a scale at the input of the linear layers that read `point`.
 int64_t activation_group(const ActivationGroups& groups, TapPoint point, const ModelConfig& config);
 
+// What --profile best takes: groups of 32 at all inputs, or none where 32 does not divide a size.
+ActivationGroups best_activation_groups(const ModelConfig& config);
+
 // Error(usage) if a group does not divide the width, the head size or the inner size.
 void check_activation_groups(const ActivationGroups& groups, const ModelConfig& config);
 

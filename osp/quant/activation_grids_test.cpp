@@ -49,6 +49,23 @@ TEST(ActivationGroups, DownGroupsAreThoseOfTheDownProjectionAlone) {
   }
 }
 
+TEST(ActivationGroups, TheProfilesGroupsAreThoseOf32WhereTheyDivideEverySize) {
+  ModelConfig config = grouped_model().config;
+  EXPECT_EQ(best_activation_groups(config).inputs, 32);
+  check_activation_groups(best_activation_groups(config), config);
+  config.head_size = 16;  // a whole head at the output projection
+  EXPECT_EQ(best_activation_groups(config).inputs, 32);
+  check_activation_groups(best_activation_groups(config), config);
+  config.head_size = 48;
+  EXPECT_FALSE(best_activation_groups(config).any());
+  config = grouped_model().config;
+  config.inner = 200;
+  EXPECT_FALSE(best_activation_groups(config).any());
+  config = grouped_model().config;
+  config.width = 80;
+  EXPECT_FALSE(best_activation_groups(config).any());
+}
+
 TEST(ActivationGroups, GroupsOfAllInputsAreAtMostAHeadAtTheOutputProjection) {
   const ParameterStore store = grouped_model();
   const at::Tensor product = input_of(192), x = input_of(64);

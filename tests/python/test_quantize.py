@@ -228,6 +228,22 @@ def test_groups_and_offsets_of_activations_are_applied_and_stored(quantize, run_
     assert len(perplexities) == 15
 
 
+def test_profile_best_groups_activations_of_four_bits_unless_told_otherwise(quantize, small_model):
+    def groups(name, *words):
+        out = small_model / ("grouped-" + name)
+        quantize("--method", "rtn", *words, "--out", out, "--quiet")
+        kept = json.loads((out / "config.json").read_text())["osp_quantization"]
+        return kept.get("activation_group", 0), kept.get("down_group", 0)
+
+    best = ["--profile", "best"]
+    assert groups("best", *best, "--bits", "4-4-4") == (32, 0)
+    assert groups("paper", "--bits", "4-4-4") == (0, 0)
+    assert groups("eight", *best, "--bits", "4-8-4") == (0, 0)
+    assert groups("none", *best, "--bits", "4-4-4", "--activation-group", 0) == (0, 0)
+    assert groups("down", *best, "--bits", "4-4-4", "--down-group", 64) == (0, 64)
+    assert groups("static", *best, "--bits", "4-4-4", "--activation-scales", "per-tensor") == (0, 0)
+
+
 def test_eval_rounds_activations_in_groups_without_a_quantized_folder(run_program, small_model):
     text, rows = small_model / "text.txt", set()
     command = ["osp", "eval", small_model / "model", "--data", text, "--bits", "16-4-16", "--json", "--quiet"]
