@@ -67,7 +67,9 @@ struct EvalCommand {
           {.value = "MODEL"});
     visit("tax", self.tax,
           "measure the outlier tax as well: the divergence from 16 bits in the model's own basis "
-          "minus that in a random one, both with a Hadamard in front of the down projection");
+          "minus that in a random one, both with a Hadamard in front of the down projection; of "
+          "everything, of the inputs of q, k, v, gate and up (readers) and of those of o and down "
+          "(generators); with three rotations about 20 passes over --data for each of --bits");
     visit("rotations", self.rotations, Range{1, 1000},
           "random rotations that the outlier tax is measured with", {.needs = "tax"});
     visit.group("Benchmarks");

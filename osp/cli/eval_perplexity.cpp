@@ -129,7 +129,6 @@ void measure_taxes(const std::string& dir, const Measure& measure, std::vector<R
         {.bits = row.bits,
          .rotations = measure.options.rotations,
          .max_tokens = measure.options.perplexity.max_tokens,
-         .split = false,
          .progress = progress_line(measure.console, row.bits.text() + " tax", "measurements")});
     measure.console.end_status();
   }

@@ -6,13 +6,12 @@
 #include "osp/base/console.h"
 #include "osp/base/error.h"
 #include "osp/base/json_number.h"
+#include "osp/diagnose/cost_verdict.h"
 #include "osp/eval/outlier_summary.h"
 #include "osp/measure/tap_chain.h"
 
 namespace osp {
 namespace {
-
-constexpr double kSmallShare = 0.05;  // of the divergence: a tax below it is not worth a rotation
 
 // Means over the layers of one role or point.
 struct LayerMean {
@@ -25,13 +24,6 @@ struct LayerMean {
   }
   double value() const { return sum / static_cast<double>(count); }
 };
-
-const SiteCost* find_site(const Attribution& attribution, QuantSite site) {
-  for (const SiteCost& cost : attribution.sites) {
-    if (cost.site == site) return &cost;
-  }
-  return nullptr;
-}
 
 Json tax_part_json(const TaxPart& part) {
   Json json;
@@ -86,50 +78,6 @@ Json inputs_json(const CostReport& report) {
 
 std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
 
-std::string tax_sentence(const OutlierTax& tax) {
-  if (!tax.refusal.empty()) {
-    return fmt::format(
-        "What outliers cost: not measured, because no rotation of this model is exact: {}",
-        tax.refusal);
-  }
-  const TaxPart& all = tax.all;
-  return fmt::format(
-      "What outliers cost at {}: {:.4f} ± {:.4f} nats a token, {} of the {:.4f} that rounding to "
-      "nearest costs with a Hadamard in front of the down projection; a random rotation of the "
-      "residual stream gives {} back.",
-      tax.bits.text(), all.tax(), all.error(), percent(all.share()), all.own,
-      all.share() > kSmallShare ? "that" : "nothing that counts");
-}
-
-std::string rest_sentence(const CostReport& report) {
-  const SiteCost* product = find_site(report.attribution, QuantSite::mlp_product);
-  LayerMean gain;
-  for (const LinearNoise& one : report.linears) gain.add(one.noise_gain);
-  std::string text = "What else costs:";
-  if (product != nullptr) {
-    text += fmt::format(
-        " of {:.4f} nats without any help the input of the down projection alone costs {:.4f}, "
-        "weights {:.4f}, the cache {:.4f};",
-        report.attribution.all, product->only,
-        find_site(report.attribution, QuantSite::weights)->only,
-        find_site(report.attribution, QuantSite::cache)->only);
-  }
-  return text + fmt::format(
-                    " a linear layer passes on {:.2f} of the relative noise at its input (mean "
-                    "noise gain).",
-                    gain.value());
-}
-
-std::string advice_sentence(const OutlierTax& tax) {
-  const bool rotate = tax.refusal.empty() && tax.all.share() > kSmallShare;
-  const double best = rotate ? tax.all.rotated_mean() : std::min(tax.kl, tax.all.own);
-  const char* method = rotate ? "quarot+gptq" : tax.all.own < tax.kl ? "ffn-hadamard+gptq" : "gptq";
-  return fmt::format(
-      "What to do: `osp quantize --method {}`; rounding to nearest in that basis costs {:.4f} nats "
-      "in place of {:.4f}, and better rounding less. At {} the model as it is loses {:.4f} nats.",
-      method, best, tax.kl, tax.wide.text(), tax.wide_kl);
-}
-
 }  // namespace
 
 CostReport measure_cost(ParameterStore store, std::span<const int64_t> tokens,
@@ -157,6 +105,12 @@ CostReport measure_cost(ParameterStore store, std::span<const int64_t> tokens,
         model, tokens,
         {.bits = bits, .max_tokens = options.attribution_tokens, .progress = phase("attribution")});
   }
+  // The same basis with other grids.
+  report.remedies = measure_remedies(model, tokens,
+                                     {.bits = bits,
+                                      .max_tokens = options.tokens,
+                                      .means = linears.reader_means(),
+                                      .progress = phase("remedies")});
   // Other bases.
   report.tax = measure_outlier_tax(model, tokens,
                                    {.bits = bits,
@@ -175,11 +129,16 @@ Json tax_json(const OutlierTax& tax) {
   json["tokens"] = tax.tokens;
   json["window"] = tax.window;
   json["kl"] = finite_or_null(tax.kl);
+  json["state_error"] = finite_or_null(tax.state_error);
   json["added_nats"] = finite_or_null(tax.added_nats);
   json["wide_bits"] = tax.wide.text();
   json["wide_kl"] = finite_or_null(tax.wide_kl);
   json["down_block"] = tax.down_block;
   json["own_added_nats"] = finite_or_null(tax.own_added_nats);
+  json["own_state_error"] = finite_or_null(tax.own_state_error);
+  if (!tax.all.rotated.empty()) {
+    json["rotated_state_error"] = finite_or_null(tax.rotated_state_error);
+  }
   json.update(tax_part_json(tax.all));
   if (tax.readers.own > 0) json["readers"] = tax_part_json(tax.readers);
   if (tax.generators.own > 0) json["generators"] = tax_part_json(tax.generators);
@@ -189,11 +148,20 @@ Json tax_json(const OutlierTax& tax) {
 
 std::string tax_text(const OutlierTax& tax) {
   if (!tax.refusal.empty()) return "outlier tax not measured: " + tax.refusal;
-  return fmt::format(
+  std::string text = fmt::format(
       "outlier tax {:.4f} ± {:.4f} nats a token ({}): divergence {:.4f} in the model's own basis, "
-      "{:.4f} ± {:.4f} rotated, both with R4; {:.4f} without it",
+      "{:.4f} ± {:.4f} rotated, both with R4; {:.4f} without it (last state off by R_L {:.4f})",
       tax.all.tax(), tax.all.error(), percent(tax.all.share()), tax.all.own, tax.all.rotated_mean(),
-      tax.all.deviation(), tax.kl);
+      tax.all.deviation(), tax.kl, tax.state_error);
+  if (tax.readers.rotated.empty()) return text;
+  const auto half = [](const TaxPart& part) {
+    return fmt::format("{:.4f} ± {:.4f} of {:.4f} ({})", part.tax(), part.error(), part.own,
+                       percent(part.share()));
+  };
+  return text + fmt::format(
+                    "\n  rounding these inputs alone: readers (q k v, gate up) {}; generators (o, "
+                    "down) {}",
+                    half(tax.readers), half(tax.generators));
 }
 
 Json cost_json(const CostReport& report) {
@@ -201,6 +169,10 @@ Json cost_json(const CostReport& report) {
   json["outlier_tax"] = tax_json(report.tax);
   if (!report.attribution.sites.empty()) {
     json["attribution"] = attribution_json(report.attribution);
+  }
+  json["remedies"] = Json::array();
+  for (const Remedy& remedy : report.remedies) {
+    json["remedies"].push_back({{"options", remedy.options()}, {"kl", finite_or_null(remedy.kl)}});
   }
   json["inputs"] = inputs_json(report);
   json["linears"] = Json::array();
@@ -222,17 +194,20 @@ Json cost_json(const CostReport& report) {
   return json;
 }
 
-std::vector<std::string> cost_verdict(const CostReport& report) {
-  return {tax_sentence(report.tax), rest_sentence(report), advice_sentence(report.tax)};
-}
-
 std::string cost_text(const CostReport& report) {
   const OutlierTax& tax = report.tax;
   std::string text =
       fmt::format("divergence at {} from the model at 16 bits, nats a token ({} tokens)\n",
                   tax.bits.text(), format_count(tax.tokens));
   // The tax and its two halves.
-  text += fmt::format("  as it is {:.4f}, at {} {:.4f}\n\n", tax.kl, tax.wide.text(), tax.wide_kl);
+  text += fmt::format("  as it is {:.4f}, at {} {:.4f}\n", tax.kl, tax.wide.text(), tax.wide_kl);
+  for (const Remedy& remedy : report.remedies) {
+    text += fmt::format("  with {} {:.4f}\n", remedy.options(), remedy.kl);
+  }
+  text += fmt::format(
+      "relative error of the last state at {} (R_L): as it is {:.4f}, with R4 {:.4f}{}\n\n",
+      tax.bits.text(), tax.state_error, tax.own_state_error,
+      tax.all.rotated.empty() ? "" : fmt::format(", rotated {:.4f}", tax.rotated_state_error));
   text += fmt::format("{:<34} {:>9} {:>18} {:>18} {:>8}\n", "with R4; rounded", "own basis",
                       "rotated", "outlier tax", "share");
   const auto row = [&](const char* name, const TaxPart& part) {

@@ -1,7 +1,7 @@
 // The cost of 4 bits for a model, and its reasons: the outlier tax, which quantizer does the
-// damage, what the matrices make of noise, and dose and response. One call for `osp analyze`; JSON
-// (docs/formats.md, "cost"), tables, and the answer to three questions: does the model have
-// outliers, what do they cost, what to do.
+// damage, what the matrices make of noise, options that give some of it back, and dose and
+// response. One call for `osp analyze`; JSON (docs/formats.md, "cost") and tables, which end with
+// the sentences of cost_verdict.h.
 //
 // Tested by tests/python/test_outlier_tax.py.
 #pragma once
@@ -20,6 +20,7 @@
 #include "osp/diagnose/basis_response.h"
 #include "osp/diagnose/linear_noise.h"
 #include "osp/diagnose/outlier_tax.h"
+#include "osp/diagnose/remedies.h"
 #include "osp/quant/noise_tap.h"
 
 namespace osp {
@@ -52,6 +53,7 @@ struct CostReport {
   std::vector<LinearNoise> linears;
   std::map<std::pair<TapPoint, int64_t>, QuantizationNoise> noise;  // of inputs, own basis
   std::map<std::pair<TapPoint, int64_t>, double> mean_shares;       // of the same
+  std::vector<Remedy> remedies;  // empty: inputs are not integers of few bits
   std::vector<BasisPoint> bases;
 };
 
@@ -60,11 +62,9 @@ CostReport measure_cost(ParameterStore store, std::span<const int64_t> tokens,
                         const CostOptions& options);
 
 Json tax_json(const OutlierTax& tax);
-// One line.
+// A line on the tax and one on its halves, where it was split; without a newline at the end.
 std::string tax_text(const OutlierTax& tax);
 Json cost_json(const CostReport& report);
 std::string cost_text(const CostReport& report);
-// Three or four sentences, each with its numbers; the first is on the tax.
-std::vector<std::string> cost_verdict(const CostReport& report);
 
 }  // namespace osp

@@ -125,4 +125,14 @@ std::map<std::pair<TapPoint, int64_t>, double> LinearNoiseTap::mean_shares() con
   return shares;
 }
 
+InputOffsets LinearNoiseTap::reader_means() const {
+  InputOffsets means;
+  for (const TapPoint point : offset_points(MeanOffset::residual)) {
+    for (const auto& [key, input] : inputs_) {
+      if (key.first == point) means[key] = input.sum.div(input.rows).to(at::kFloat);
+    }
+  }
+  return means;
+}
+
 }  // namespace osp

@@ -24,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include "osp/quant/activation_grids.h"
 #include "osp/quant/fake_quant.h"
 
 namespace osp {
@@ -48,6 +49,8 @@ class LinearNoiseTap : public LinearInputTap {
   std::vector<LinearNoise> linears() const;
   // Energy of the mean over tokens as a share of all energy, per input.
   std::map<std::pair<TapPoint, int64_t>, double> mean_shares() const;
+  // The means themselves of what q, k, v and gate, up read.
+  InputOffsets reader_means() const;
 
  protected:
   void see(TapPoint point, int64_t layer, const at::Tensor& input) override;

@@ -82,6 +82,7 @@ OutlierTax measure_outlier_tax(TurnedModel& model, std::span<const int64_t> toke
   tax.tokens = plain.tokens;
   tax.window = perplexity_window(model.store().config.context);
   tax.kl = plain.divergence;
+  tax.state_error = plain.state_error;
   tax.added_nats = plain.changed_loss - plain.original_loss;
   tax.wide_kl = measure(options.wide, every_site, states).divergence;
   // Its own basis with R4.
@@ -90,7 +91,9 @@ OutlierTax measure_outlier_tax(TurnedModel& model, std::span<const int64_t> toke
   for (const auto& [part, selected] : parts) {
     const DivergenceResult own = measure(options.bits, selected, states);
     (tax.*part).own = own.divergence;
-    if (part == &OutlierTax::all) tax.own_added_nats = own.changed_loss - own.original_loss;
+    if (part != &OutlierTax::all) continue;
+    tax.own_added_nats = own.changed_loss - own.original_loss;
+    tax.own_state_error = own.state_error;
   }
   if (!tax.refusal.empty()) return tax;
   // Random bases.
@@ -104,7 +107,10 @@ OutlierTax measure_outlier_tax(TurnedModel& model, std::span<const int64_t> toke
     model.turn(residual, values);
     states.clear();
     for (const auto& [part, selected] : parts) {
-      (tax.*part).rotated.push_back(measure(options.bits, selected, states).divergence);
+      const DivergenceResult rotated = measure(options.bits, selected, states);
+      (tax.*part).rotated.push_back(rotated.divergence);
+      if (part != &OutlierTax::all) continue;
+      tax.rotated_state_error += rotated.state_error / static_cast<double>(options.rotations);
     }
     model.turn_back(residual, values);
   }

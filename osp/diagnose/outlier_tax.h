@@ -56,8 +56,11 @@ struct OutlierTax {
   int64_t down_block = 0;     // of R4; 0: one block
   double added_nats = 0;      // of loss, own basis without R4
   double kl = 0;              // own basis without R4
+  double state_error = 0;     // R_L of the same (osp/eval/divergence.h)
   double wide_kl = 0;         // the same at the widths `wide`
   double own_added_nats = 0;  // of loss, own basis with R4
+  // R_L with R4, in the own basis and as the mean over the rotated ones.
+  double own_state_error = 0, rotated_state_error = 0;
   TaxPart all, readers, generators;
 };
 

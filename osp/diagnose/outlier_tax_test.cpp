@@ -96,6 +96,41 @@ TEST(OutlierTax, RotationsAreTheSameFunctionInFp64) {
   EXPECT_GT(turned.sub(model.store().master(0)).abs().max().item<double>(), 0.1);
 }
 
+TEST(StateError, IsARotationsInvariantAndZeroAtSixteenBits) {
+  TurnedModel model(with_outlier(1.5));
+  model.add_down_hadamard();
+  model.fold_norms();
+  const std::vector<int64_t> ids = tokens(64);
+  const auto error = [&](const BitWidths& bits, const SiteSelection& selected) {
+    return model.divergence(ids, 0, bits, selected).state_error;
+  };
+  const auto product = [](QuantSite site, int64_t) { return site == QuantSite::mlp_product; };
+  const auto readers = [](QuantSite site, int64_t) { return is_reader(site); };
+  EXPECT_EQ(error({}, every_site), 0.0);
+  const double own = error(kFour, product), own_readers = error(kFour, readers);
+  model.turn(random_rotation(64, 3, "R1", false));
+  EXPECT_EQ(error({}, every_site), 0.0);
+  // The product is the same numbers in every basis of the stream, up to fp32 rounding, which moves
+  // few of them to another code; so is the length of the error that its rounding leaves in the
+  // stream. What the readers get is not.
+  EXPECT_GT(own, 1e-4);
+  EXPECT_NEAR(error(kFour, product), own, 1e-2 * own);
+  EXPECT_LT(error(kFour, readers), 0.8 * own_readers);
+}
+
+TEST(OutlierTax, HasTheErrorOfTheLastStateBesideItsDivergences) {
+  const OutlierTax tax = tax_of(with_outlier(1.5), {.bits = kFour, .rotations = 2, .split = false});
+  TurnedModel model(with_outlier(1.5));
+  const std::vector<int64_t> ids = tokens(320);
+  const DivergenceResult plain = model.divergence(ids, 0, kFour, every_site);
+  EXPECT_GT(plain.state_error, 0);
+  EXPECT_DOUBLE_EQ(tax.state_error, plain.state_error);
+  model.add_down_hadamard();
+  EXPECT_DOUBLE_EQ(tax.own_state_error, model.divergence(ids, 0, kFour, every_site).state_error);
+  EXPECT_LT(tax.rotated_state_error, tax.own_state_error);
+  EXPECT_GT(tax.rotated_state_error, 0);
+}
+
 TEST(OutlierTax, SiteSelectionsMeetInTheWholeAndInNothing) {
   TurnedModel model(with_outlier(0.5));
   const std::vector<int64_t> ids = tokens(64);

@@ -92,6 +92,7 @@ DivergenceResult TurnedModel::divergence(std::span<const int64_t> tokens, int64_
   options.original_tap = &exact;
   options.changed_tap = &rounded;
   options.original_states = states;
+  options.state_error = states == nullptr || states->empty();
   return measure_divergence(store_, store_, tokens, options);
 }
 

@@ -33,7 +33,8 @@ class TurnedModel {
   void turn_back(const Rotation& residual, const std::vector<Rotation>& values = {});
 
   // The divergence of the model rounded at the selected sites from the model at 16 bits, both in
-  // the present basis. `states` as DivergenceOptions::original_states.
+  // the present basis. `states` as DivergenceOptions::original_states; where they are not known
+  // yet, the error of the last state is measured too.
   DivergenceResult divergence(std::span<const int64_t> tokens, int64_t max_tokens,
                               const BitWidths& bits, const SiteSelection& selected,
                               std::vector<at::Tensor>* states = nullptr) const;

@@ -9,6 +9,7 @@
 
 #include "osp/base/error.h"
 #include "osp/eval/perplexity.h"
+#include "osp/measure/tap_chain.h"
 #include "osp/model/transformer.h"
 #include "osp/ops/log_probabilities.h"
 
@@ -18,10 +19,53 @@ namespace {
 constexpr int64_t kRowsAtATime = 256;   // rows of logits that exist at a time
 constexpr int64_t kBatchTokens = 8192;  // of one forward pass, at least one window
 
-at::Tensor states(const ParameterStore& store, const at::Tensor& inputs, Tap* tap) {
+// Sees the residual stream behind the last block.
+class LastStateTap : public Tap {
+ public:
+  explicit LastStateTap(int64_t layers) : last_(layers - 1) {}
+
+  bool wants(TapPoint point, int64_t layer) const override {
+    return point == TapPoint::residual && layer == last_;
+  }
+  at::Tensor at(TapPoint /*point*/, int64_t /*layer*/, const at::Tensor& x) override {
+    return state_ = x;
+  }
+  const at::Tensor& state() const { return state_; }
+
+ private:
+  int64_t last_;
+  at::Tensor state_;
+};
+
+// Of the tokens of a batch, [tokens, D] each: what the head reads, and the residual stream behind
+// the last block, undefined where it was not asked for or an engine ran.
+struct FinalStates {
+  at::Tensor hidden, last;
+};
+
+FinalStates states(const ParameterStore& store, const at::Tensor& inputs, Tap* tap,
+                   bool wants_last) {
   ForwardOptions options;
   options.tap = tap;
-  return forward_hidden(store, inputs, options).flatten(0, 1);
+  LastStateTap last(store.config.layers);
+  TapChain both({tap, &last});
+  const bool shown = wants_last && (tap == nullptr || tap->engine() == nullptr);
+  if (shown) options.tap = &both;
+  const at::Tensor hidden = forward_hidden(store, inputs, options).flatten(0, 1);
+  return {hidden, shown ? last.state().flatten(0, 1) : at::Tensor()};
+}
+
+// The sum over tokens of ‖h' − h‖² / ‖h‖².
+double error_sum(const at::Tensor& before, const at::Tensor& after) {
+  if (!before.defined() || !after.defined()) return std::numeric_limits<double>::quiet_NaN();
+  double sum = 0;
+  for (int64_t row = 0; row < before.size(0); row += kRowsAtATime) {
+    const int64_t rows = std::min(kRowsAtATime, before.size(0) - row);
+    const at::Tensor h = before.narrow(0, row, rows).to(at::kDouble);
+    const at::Tensor off = after.narrow(0, row, rows).to(at::kDouble).sub_(h);
+    sum += off.square().sum(-1).div_(h.square().sum(-1)).sum().item<double>();
+  }
+  return sum;
 }
 
 // Keeps the states of a batch if those in front of it are kept and there is room.
@@ -52,6 +96,9 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
                                     std::span<const int64_t> tokens,
                                     const DivergenceOptions& options) {
   OSP_CHECK(original.config.vocabulary == changed.config.vocabulary, "vocabularies differ");
+  OSP_CHECK(!options.state_error || original.config.width == changed.config.width,
+            "states of width {} and {} have no difference", original.config.width,
+            changed.config.width);
   // Cut the text into windows.
   const int64_t window =
       options.window > 0 ? options.window : perplexity_window(original.config.context);
@@ -73,6 +120,7 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
   result.tokens = windows * (window - 1);
   result.window = window;
   result.windows = windows;
+  double state_errors = 0;
   std::vector<float> positions;  // the divergence at each
   positions.reserve(static_cast<size_t>(result.tokens));
   const int64_t batch = std::max<int64_t>(1, kBatchTokens / window);
@@ -82,12 +130,15 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
     const at::Tensor inputs = tokens_BW.narrow(1, 0, window - 1).contiguous();
     const at::Tensor targets = tokens_BW.narrow(1, 1, window - 1).flatten();
     const auto place = static_cast<size_t>(i / batch);
-    const bool known =
-        options.original_states != nullptr && options.original_states->size() > place;
-    const at::Tensor before =
-        known ? options.original_states->at(place) : states(original, inputs, options.original_tap);
-    if (!known && options.original_states != nullptr) keep(before, place, *options.original_states);
-    const at::Tensor after = states(changed, inputs, options.changed_tap);
+    const bool kept = options.original_states != nullptr && options.original_states->size() > place;
+    const auto [before, last] =
+        kept && !options.state_error
+            ? FinalStates{options.original_states->at(place), at::Tensor()}
+            : states(original, inputs, options.original_tap, options.state_error);
+    if (!kept && options.original_states != nullptr) keep(before, place, *options.original_states);
+    const auto [after, changed_last] =
+        states(changed, inputs, options.changed_tap, options.state_error);
+    if (options.state_error) state_errors += error_sum(last, changed_last);
     // Losses and divergence from the logits, some rows at a time.
     for (int64_t row = 0; row < before.size(0); row += kRowsAtATime) {
       const int64_t rows = std::min(kRowsAtATime, before.size(0) - row);
@@ -112,6 +163,7 @@ DivergenceResult measure_divergence(const ParameterStore& original, const Parame
        {&result.original_loss, &result.changed_loss, &result.divergence, &result.same_choice}) {
     *sum /= count;
   }
+  if (options.state_error) result.state_error = state_errors / count;
   result.divergence_median = quantile(positions, 0.5);
   result.divergence_95 = quantile(positions, 0.95);
   result.divergence_99 = quantile(positions, 0.99);

@@ -4,11 +4,18 @@
 //   KL = mean over scored positions of Σ_v p(v) (log p(v) − log q(v))
 //
 // in nats, from fp32 logits, with its distribution over the positions. Windows are those of
-// osp/eval/perplexity.h.
+// osp/eval/perplexity.h. On demand also the relative error of the last state: with h and h' the
+// residual stream behind the last block (in front of the final norm) of the original and of the
+// changed model,
+//
+//   R_L = mean over scored positions of ‖h' − h‖² / ‖h‖²
+//
+// the error at the last layer of Vlassis et al., "Beyond Outliers", ICLR 2026 (arXiv 2509.23500).
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -28,6 +35,9 @@ struct DivergenceOptions {
   // it is not, for whoever compares several models with one original on the same tokens. At most
   // kMostStateBytes of them are kept; the original runs again on the windows behind.
   std::vector<at::Tensor>* original_states = nullptr;
+  // Measure state_error too. Both models have one basis of the residual stream, and the original
+  // runs on all windows, whether its states are known or not.
+  bool state_error = false;
   std::function<void(int64_t done, int64_t total)> progress = {};  // windows
 };
 
@@ -37,7 +47,10 @@ struct DivergenceResult {
   // Quantiles over the scored positions, by nearest rank: a few tokens may carry most of the mean.
   double divergence_median = 0.0, divergence_95 = 0.0, divergence_99 = 0.0;
   double same_choice = 0.0;  // share of positions where both find the same token most likely
-  int64_t tokens = 0;        // scored
+  // R_L, a share of energy: 0 where both states are equal. NaN where it was not asked for, where an
+  // engine ran, which shows no state, and where a state of the original is all zeros.
+  double state_error = std::numeric_limits<double>::quiet_NaN();
+  int64_t tokens = 0;  // scored
   int64_t window = 0, windows = 0;
 
   double original_perplexity() const;

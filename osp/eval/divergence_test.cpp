@@ -1,10 +1,13 @@
 #include "osp/eval/divergence.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/log_softmax.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "osp/base/error.h"
@@ -81,6 +84,56 @@ TEST(Divergence, QuantilesAreThoseOfThePositions) {
   EXPECT_NEAR(result.divergence_median, positions[29], 1e-5);
   EXPECT_NEAR(result.divergence_95, positions[56], 1e-5);
   EXPECT_NEAR(result.divergence_99, positions[59], 1e-5);
+}
+
+// Multiplies the state behind block 1 by 1 + t / 100 at position t.
+class StretchTap : public Tap {
+ public:
+  bool wants(TapPoint point, int64_t layer) const override {
+    return point == TapPoint::residual && layer == 1;
+  }
+  at::Tensor at(TapPoint, int64_t, const at::Tensor& x) override {
+    return x * at::arange(x.size(1), x.options()).div(100).add(1).unsqueeze(-1);
+  }
+};
+
+TEST(StateError, IsTheMeanOverTokensOfTheRelativeSquaredError) {
+  const ParameterStore store = small_model(1);
+  StretchTap stretch;
+  std::vector<at::Tensor> states;
+  DivergenceOptions options{.changed_tap = &stretch, .original_states = &states};
+  EXPECT_TRUE(std::isnan(measure_divergence(store, store, text(), options).state_error));
+  EXPECT_FALSE(states.empty());
+  options.state_error = true;
+  // (0² + 1² + … + 14²) / 15 / 100², whatever the sizes of the states; they are fp32.
+  EXPECT_NEAR(measure_divergence(store, store, text(), options).state_error, 1015.0 / 15e4, 1e-8);
+}
+
+TEST(StateError, OfTwoModelsIsThatOfTheirStatesBehindTheLastBlock) {
+  const ParameterStore a = small_model(1), b = small_model(2);
+  const std::vector<int64_t> ids = text();
+  double sum = 0;
+  for (int64_t window = 0; window < 4; ++window) {
+    const at::Tensor tokens =
+        at::from_blob(const_cast<int64_t*>(ids.data()) + 16 * window, {1, 15}, at::kLong);
+    const auto last = [&](const ParameterStore& store) {
+      const at::Tensor x = forward_block(store, 0, forward_embedding(store, tokens));
+      return forward_block(store, 1, x)[0].to(at::kDouble);
+    };
+    const at::Tensor h = last(a), off = last(b) - h;
+    sum += (off.norm(2, {1}) / h.norm(2, {1})).square().sum().item<double>();
+  }
+  const DivergenceResult result = measure_divergence(a, b, ids, {.state_error = true});
+  EXPECT_NEAR(result.state_error, sum / 60, 1e-5 * sum / 60);  // fp32 states
+  EXPECT_EQ(measure_divergence(a, a, ids, {.state_error = true}).state_error, 0.0);
+}
+
+TEST(StateError, ChangesNoOtherNumber) {
+  const ParameterStore a = small_model(1), b = small_model(2);
+  const DivergenceResult plain = measure_divergence(a, b, text()),
+                         watched = measure_divergence(a, b, text(), {.state_error = true});
+  EXPECT_EQ(plain.divergence, watched.divergence);
+  EXPECT_EQ(plain.changed_loss, watched.changed_loss);
 }
 
 TEST(Divergence, ATextShorterThanAWindowIsRefused) {

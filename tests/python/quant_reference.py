@@ -73,19 +73,22 @@ def hadamard(x: torch.Tensor) -> torch.Tensor:
 
 
 def quantized_logits(
-    weights, shape, tokens, weight_bits=16, activation_bits=16, cache_bits=16, down_hadamard=False
-):
+    weights, shape, tokens, weight_bits=16, activation_bits=16, cache_bits=16, down_hadamard=False,
+    rounded=("attention_input", "attention_output", "mlp_input", "mlp_product"), last_states=None,
+):  # fmt: skip
     """Logits [B,T,V] of a plain Llama under osp's names.
 
     down_hadamard: the input of the down projection is turned by a Hadamard matrix, its weight as well.
+    rounded: the inputs of linear layers that are rounded to activation_bits.
+    last_states: a list that gets the residual stream behind the last block, [B,T,D].
     """
 
     def linear(x, name):
         w = weights[name]
         return x @ (fake_symmetric(w, weight_bits) if weight_bits < 16 else w).T
 
-    def activation(x, group=None):
-        if activation_bits == 16:
+    def activation(x, point, group=None):
+        if activation_bits == 16 or point not in rounded:
             return x
         return fake_asymmetric(x, activation_bits, group or x.shape[-1], contains_zero=group is None)
 
@@ -108,7 +111,7 @@ def quantized_logits(
     x = weights["model.embed_tokens.weight"][tokens]
     for layer in range(shape.layers):
         block = f"model.layers.{layer}."
-        h = activation(norm(x, block + "input_layernorm.weight"))
+        h = activation(norm(x, block + "input_layernorm.weight"), "attention_input")
         q = rotated(heads(linear(h, block + "self_attn.q_proj.weight")))
         k = rotated(heads(linear(h, block + "self_attn.k_proj.weight")))
         v = heads(linear(h, block + "self_attn.v_proj.weight"))
@@ -121,10 +124,13 @@ def quantized_logits(
         logits = q @ k.transpose(-1, -2) * shape.head_size**-0.5
         future = torch.ones(length, length, dtype=torch.bool).triu(1)
         mixed = logits.masked_fill(future, float("-inf")).softmax(-1) @ v
-        mixed = activation(mixed.transpose(1, 2).reshape(batch, length, -1), shape.head_size)
+        mixed = mixed.transpose(1, 2).reshape(batch, length, -1)
+        mixed = activation(mixed, "attention_output", shape.head_size)
         x = x + linear(mixed, block + "self_attn.o_proj.weight")
-        h = activation(norm(x, block + "post_attention_layernorm.weight"))
+        h = activation(norm(x, block + "post_attention_layernorm.weight"), "mlp_input")
         gate, up = linear(h, block + "mlp.gate_proj.weight"), linear(h, block + "mlp.up_proj.weight")
         product = hadamard(F.silu(gate) * up) if down_hadamard else F.silu(gate) * up
-        x = x + linear(activation(product), block + "mlp.down_proj.weight")
+        x = x + linear(activation(product, "mlp_product"), block + "mlp.down_proj.weight")
+    if last_states is not None:
+        last_states.append(x)
     return norm(x, "model.norm.weight") @ weights["lm_head.weight"].T

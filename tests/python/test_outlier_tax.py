@@ -11,6 +11,15 @@ from tokenizers import Tokenizer
 
 SHAPE = Shape(layers=2, width=64, heads=4, kv_heads=2, inner=128, vocabulary=4096, context=32)
 ROTATIONS = 8
+PARTS = {
+    "readers": ("attention_input", "mlp_input"),
+    "generators": ("attention_output", "mlp_product"),
+}
+REMEDIES = [
+    "--down-group 64",
+    "--mean-offset residual",
+    "--down-group 64 --mean-offset residual",
+]
 
 
 def with_outlier(size):
@@ -66,15 +75,25 @@ def rotated(weights, seed):
     return result
 
 
-def divergence(weights, batch, down_hadamard):
+def divergence_and_error(weights, batch, down_hadamard, bits=(4, 4, 4), **options):
+    """Kullback-Leibler divergence from 16 bits, and R_L, over the tokens that predict another."""
+    states = []
     with torch.no_grad():
         exact, four = (
-            quantized_logits(weights, SHAPE, batch, *bits, down_hadamard=down_hadamard)[:, :-1]
+            quantized_logits(
+                weights, SHAPE, batch, *widths, down_hadamard=down_hadamard, last_states=states, **options
+            )[:, :-1]
             .double()
             .log_softmax(-1)
-            for bits in ((16, 16, 16), (4, 4, 4))
+            for widths in ((16, 16, 16), bits)
         )
-    return (exact.exp() * (exact - four)).sum(-1).mean().item()
+    before, after = (x[:, :-1].double() for x in states)
+    error = ((after - before).pow(2).sum(-1) / before.pow(2).sum(-1)).mean().item()
+    return (exact.exp() * (exact - four)).sum(-1).mean().item(), error
+
+
+def divergence(weights, batch, down_hadamard):
+    return divergence_and_error(weights, batch, down_hadamard)[0]
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +116,18 @@ def test_a_planted_outlier_costs_what_an_independent_program_finds(size, text, r
     tax = json.loads(run_program([*map(str, command), "--json"]).stdout)["results"][0]["outlier_tax"]
     # The same fp32 arithmetic up to the order of sums; a number on the edge between two codes may fall on
     # the other side, which moves the mean over some hundred tokens by less than a percent.
-    assert tax["kl"] == pytest.approx(divergence(weights, batch, False), rel=2e-2)
+    plain, error_plain = divergence_and_error(weights, batch, False)
+    assert tax["kl"] == pytest.approx(plain, rel=2e-2)
+    assert tax["state_error"] == pytest.approx(error_plain, rel=2e-2)
     turned = with_down_hadamard(weights)
-    own = divergence(turned, batch, True)
+    own, error_own = divergence_and_error(turned, batch, True)
     assert tax["own"] == pytest.approx(own, rel=2e-2)
+    assert tax["own_state_error"] == pytest.approx(error_own, rel=2e-2)
+    # One half of the inputs rounded, weights and cache exact.
+    for part, points in PARTS.items():
+        half, _ = divergence_and_error(turned, batch, True, bits=(16, 4, 16), rounded=points)
+        assert tax[part]["own"] == pytest.approx(half, rel=2e-2)
+        assert len(tax[part]["rotated_values"]) == ROTATIONS
     # Other random rotations: equal within their spread.
     values = torch.tensor([divergence(rotated(turned, seed), batch, True) for seed in range(ROTATIONS)])
     error = (values.var().item() / ROTATIONS + tax["error"] ** 2) ** 0.5
@@ -110,6 +137,18 @@ def test_a_planted_outlier_costs_what_an_independent_program_finds(size, text, r
         assert abs(tax["share"]) < 0.25
     else:
         assert tax["tax"] > 5 * error and tax["share"] > 0.15
+        assert tax["rotated_state_error"] < tax["own_state_error"]
+        # The outlier is in the stream: those who read it pay.
+        assert tax["readers"]["tax"] > 5 * tax["readers"]["error"]
+        assert abs(tax["generators"]["share"]) < tax["readers"]["share"] / 2
+
+
+def test_eval_prints_both_halves_of_the_tax(text, run_program, tmp_path):
+    path, _, tokenizer = text
+    model = write_model_dir(tmp_path / "model", SHAPE, with_outlier(16.0), tokenizer)
+    printed = run_program(["osp", "eval", str(model), "--data", str(path), "--bits", "4-4-4", "--tax"]).stdout
+    for words in ("4-4-4: outlier tax", "R_L", "readers (q k v, gate up)", "generators (o, down)"):
+        assert words in printed
 
 
 def test_analyze_answers_what_the_outliers_cost(text, run_program, tmp_path):
@@ -118,11 +157,21 @@ def test_analyze_answers_what_the_outliers_cost(text, run_program, tmp_path):
     command = ["osp", "analyze", str(model), "--data", str(path)]
     cost = json.loads(run_program([*command, "--json"]).stdout)["cost"]
     assert cost["outlier_tax"]["share"] > 0.15
-    assert "% of the" in cost["verdict"][0] and "quarot" in cost["verdict"][-1]
+    assert "% of the" in cost["verdict"][0] and "quarot" in cost["verdict"][2]
+    assert cost["verdict"][-1].startswith("Which bits: ") and "R_L" in cost["verdict"][1]
+    assert 0 < cost["outlier_tax"]["state_error"] < 1
+    assert [remedy["options"] for remedy in cost["remedies"]] == REMEDIES
     assert len(cost["linears"]) == 7 * SHAPE.layers and len(cost["inputs"]) == 4 * SHAPE.layers
     assert [point["basis"] for point in cost["bases"]][:2] == ["own", "principal"]
     printed = run_program(command).stdout
-    for words in ("outlier tax", "all but this", "informative SQNR", "What to do"):
+    for words in (
+        "outlier tax",
+        "all but this",
+        "informative SQNR",
+        "What to do",
+        "Which bits",
+        "(R_L): as it is",
+    ):
         assert words in printed
 
 
