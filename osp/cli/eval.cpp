@@ -1,5 +1,4 @@
 // osp eval: perplexity or benchmarks of models at given widths of weights, activations and cache.
-#include <algorithm>
 #include <iterator>
 
 #include "osp/base/error.h"
@@ -20,11 +19,7 @@ void check_perplexity(const EvalCommand& options) {
   }
   refuse_given(options.common, {"out", "resume", "table", "save_items", "limit", "prompts"},
                "is for benchmarks, which --tasks names");
-  const std::vector<BitWidths> widths = options.widths();
-  if (options.tax && std::count(widths.begin(), widths.end(), BitWidths{}) == ssize(widths)) {
-    fail(ErrorCode::usage, "--tax: nothing is rounded at 16-16-16; give fewer --bits");
-  }
-  for (const BitWidths& bits : widths) {
+  for (const BitWidths& bits : options.widths()) {
     if (!options.groups.any() || !bits.activations.is_float()) continue;
     fail(ErrorCode::usage,
          "--activation-group or --down-group with --bits {}: the format {} says which numbers "

@@ -229,6 +229,11 @@ int run_eval_perplexity(const EvalCommand& options) {
   if (options.tax && is_quantized_model_dir(dir)) {
     fail(ErrorCode::usage, "--tax: {} is quantized; give the model that it was made from", dir);
   }
+  const std::vector<BitWidths> widths = options.widths();
+  if (options.tax &&
+      std::ranges::all_of(widths, [](const BitWidths& bits) { return bits == BitWidths{}; })) {
+    fail(ErrorCode::usage, "--tax: nothing is rounded at 16-16-16; give fewer --bits");
+  }
   const bool wikitext2 = options.tasks == "wikitext2";
   const TokenSource source =
       wikitext2 ? read_wikitext2(options.data, dir) : read_token_source(options.data, dir, 0);

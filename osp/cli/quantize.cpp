@@ -187,7 +187,7 @@ void take_run(Work& work, const Subject& subject, const Json& run) {
   }
 }
 
-// True if the profile chooses the groups of activations: of 4 bits or fewer, a scale for each token.
+// True if the profile chooses the groups of activations: 4 bits or fewer, a scale for each token.
 bool groups_by_profile(const QuantizeCommand& options) {
   const QuantizeRequest& request = options.request;
   const NumberFormat& format = request.bits.activations;

@@ -35,9 +35,8 @@ ActivationGroups best_activation_groups(const ModelConfig& config) {
   constexpr int64_t kGroup = 32;
   std::vector<int64_t> sizes = config.inner_sizes();
   sizes.push_back(config.width);
-  const bool divides =
-      config.head_size % std::min(kGroup, config.head_size) == 0 &&
-      std::ranges::all_of(sizes, [](int64_t size) { return size % kGroup == 0; });
+  const bool divides = config.head_size % std::min(kGroup, config.head_size) == 0 &&
+                       std::ranges::all_of(sizes, [](int64_t size) { return size % kGroup == 0; });
   return {.inputs = divides ? kGroup : 0};
 }
 

@@ -71,6 +71,7 @@ REFUSED = [
     (f"{EVAL} --samples {{}}/items", "--save-items", "is for benchmarks"),
     (f"{EVAL} --rotations 2", "--rotations", "--tax"),
     (f"{EVAL} --tax", "--tax", "nothing is rounded at 16-16-16"),
+    (f"{EVAL_Q} --tax", "--tax", "is quantized; give the model that it was made from"),
     (f"{TASKS} --data-tokens 100", "--data-tokens", "is for perplexity"),
     (f"{TASKS} --max-tokens 100", "--data-tokens", "is for perplexity"),
     (f"{TASKS} --stride 8", "--stride", "is for perplexity"),
