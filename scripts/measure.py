@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from measure_causes import causes
+from measure_causes import causes, state_errors
 from measure_remedies import remedies, remedies_smollm2
 from measuring import ROOT, commit, smollm2_file
 
@@ -391,6 +391,10 @@ MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "causes": (
         "what 4 bits cost, by cause: the demo's models and SmolLM2, or the files of --witness",
         lambda options: causes(options, run_json, OSP),
+    ),
+    "state-errors": (
+        "the relative error of the last state of the demo's models and the race's",
+        lambda options: state_errors(options, run_json, OSP),
     ),
     "remedies": (
         "what lowers the damage of 4 bits without a rotation, on the demo's models; trains 12 more",

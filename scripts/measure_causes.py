@@ -92,3 +92,27 @@ def causes(options: argparse.Namespace, run_json: Callable, osp: str) -> dict:
                 **shortened(found),
             }
     return {"models": list(models.values())}
+
+
+# Of the races at their best rates.
+RACED = ("tiny-100000/adam-0.002-seed3", "tiny-100000/osp-0.002-seed3", "7m-1500/adam-0.001-seed1",
+         "7m-1500/osp-0.002-seed1")  # fmt: skip
+
+
+def state_errors(_: argparse.Namespace, run_json: Callable, osp: str) -> dict:
+    """Relative error of the last state at 4-4-4: the demo's models and, as far as they are there, RACED."""
+    folders = [TOKENS.parent / f"{arm}-{seed}" for seed in (1, 2, 3) for arm in ("adam", "osp")]
+    folders += [ROOT / "runs" / "race" / name for name in RACED]
+    rows, machine = [], {}
+    for folder in folders:
+        if not (folder / "model" / "config.json").exists():
+            continue
+        found = run_json(osp, "eval", folder / "model", "--data", TOKENS, "--data-tokens", 16384, "--bits",
+                         "4-4-4", "--tax", "--rotations", 1, "--json", "--quiet")  # fmt: skip
+        machine = {key: found[key] for key in ("machine", "instruction_set", "tensor_library")}
+        tax = found["results"][0]["outlier_tax"]
+        keys = ("kl", "state_error", "own_state_error", "rotated_state_error")
+        rows.append([f"{folder.parent.name}/{folder.name}", *(tax[key] for key in keys)])
+    titles = ("KL", "R_L", "R_L, Hadamard", "R_L, rotated")
+    columns = [{"title": title, "align": "right", "format": "{:.4f}"} for title in titles]
+    return {"columns": [{"title": "run"}, *columns], "rows": rows, **machine}
