@@ -137,7 +137,7 @@ def remedies_smollm2(options: argparse.Namespace, run_json: Callable, osp: str) 
     for label, words in SMOLLM2_METHODS.items():
         found = run_json(osp, "quantize", smollm2_file(), *words, "--calibration", options.calibration,
                          "--windows", 16, "--length", 1024, "--report", "--data", options.text,
-                         "--data-tokens", 8192, "--json", "--quiet")  # fmt: skip
+                         "--data-tokens", 4096, "--json", "--quiet")  # fmt: skip
         one = found["runs"][0]["measured"]
         machine = {key: found[key] for key in ("machine", "instruction_set", "tensor_library")}
         rows.append([label, one["perplexity"], one["kl_divergence"], one["tokens"]])
