@@ -47,7 +47,12 @@ TRAINING_LABELS = {
     "product": "QAT of the product while the rate decays",
     "average": "average of five checkpoints, no decay of the rate",
 }
-AFTER_TRAINING = ("RTN", "groups of 64 at the down projection", "groups of 32 everywhere")
+AFTER_TRAINING = (
+    "RTN",
+    "groups of 64 at the down projection",
+    "groups of 32 everywhere",
+    "GPTQ, mean of all inputs, groups of 32",
+)
 
 SMOLLM2_METHODS = {
     "RTN": METHODS["RTN"],

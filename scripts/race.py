@@ -452,16 +452,16 @@ def main() -> int:
             for run in runs_of(options.out, stage):
                 print(f"{run.state():12} {run.name}")
         return 0
-    for needed, how in ((PROGRAM, "scripts/build.sh osp"), (TOKENS / "index.json", "scripts/demo.sh")):
-        if not needed.exists():
-            print(f"race: {needed} is missing; run {how} first", file=sys.stderr)
-            return 2
     for stage in [name for name in stages if not (ROOT / STAGES[name].tokens).exists()]:
         print(
             f"race: {stage} is left out: {STAGES[stage].tokens} is missing; run scripts/corpus.sh first",
             file=sys.stderr,
         )
         stages.remove(stage)
+    for needed, how in ((PROGRAM, "scripts/build.sh osp"), (TOKENS / "index.json", "scripts/demo.sh")):
+        if not needed.exists():
+            print(f"race: {needed} is missing; run {how} first", file=sys.stderr)
+            return 2
     queue = Queue(options.out, stages)
     workers = [threading.Thread(target=queue.work) for _ in range(options.jobs)]
     for worker in workers:
