@@ -100,13 +100,13 @@ RACED = ("tiny-100000/adam-0.002-seed3", "tiny-100000/osp-0.002-seed3", "7m-1500
 
 
 def state_errors(_: argparse.Namespace, run_json: Callable, osp: str) -> dict:
-    """Relative error of the last state at 4-4-4: the demo's models and, as far as they are there, RACED."""
+    """Relative error of the last state at 4-4-4: the demo's models and those of RACED."""
     folders = [TOKENS.parent / f"{arm}-{seed}" for seed in (1, 2, 3) for arm in ("adam", "osp")]
     folders += [ROOT / "runs" / "race" / name for name in RACED]
     rows, machine = [], {}
     for folder in folders:
         if not (folder / "model" / "config.json").exists():
-            continue
+            raise SystemExit(f"measure: {folder} is missing: run scripts/demo.sh and scripts/race.py first")
         found = run_json(osp, "eval", folder / "model", "--data", TOKENS, "--data-tokens", 16384, "--bits",
                          "4-4-4", "--tax", "--rotations", 1, "--json", "--quiet")  # fmt: skip
         machine = {key: found[key] for key in ("machine", "instruction_set", "tensor_library")}

@@ -1,6 +1,4 @@
 // osp eval: perplexity or benchmarks of models at given widths of weights, activations and cache.
-#include <iterator>
-
 #include "osp/base/error.h"
 #include "osp/cli/eval_command.h"
 #include "osp/eval/task.h"

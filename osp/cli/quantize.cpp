@@ -321,6 +321,7 @@ Json call_json(const QuantizeCommand& options, const QuantizeRequest& request) {
   call["data"] = options.data;
   call["data_tokens"] = options.data_tokens;
   call["seeds"] = options.seeds;
+  if (groups_by_profile(options)) call["groups_by_profile"] = true;
   return call;
 }
 

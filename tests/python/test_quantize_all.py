@@ -78,6 +78,18 @@ def test_a_mistyped_out_with_resume_begins_nothing(osp_build, unrotatable, tmp_p
     assert not (tmp_path / "mistyped").exists()
 
 
+def test_groups_that_the_profile_chose_are_not_mixed_with_others(osp_build, unrotatable, tmp_path):
+    out = tmp_path / "all"
+    words = command(osp_build, unrotatable, "--profile", "best", "--out", out, "--quiet")
+    words = [word.replace("4-16-16", "4-4-16") for word in words]
+    first = subprocess.run(words, capture_output=True, text=True, env=one_thread(), timeout=240)
+    assert first.returncode == 0, first.stderr
+    assert json.loads((out / "results.json").read_text())["call"]["groups_by_profile"] is True
+    words += ["--resume", "--activation-group", "0"]
+    other = subprocess.run(words, capture_output=True, text=True, env=one_thread(), timeout=240)
+    assert other.returncode == 2 and "begun with other options" in other.stderr
+
+
 def test_what_was_done_is_printed_kept_and_not_done_again(osp_build, unrotatable, tmp_path):
     out = tmp_path / "all"
     process = subprocess.Popen(
