@@ -87,8 +87,9 @@ std::string method_sentence(const OutlierTax& tax) {
   const bool rotate = rotation_helps(tax);
   if (!rotate && !helps(tax.kl, tax.all.own)) {
     return fmt::format(
-        "What to do: `osp quantize --method gptq`; a Hadamard or a rotation gives back at most {} "
-        "of the {:.4f} nats that rounding to nearest costs, and better rounding costs less.",
+        "What to do: `osp quantize --method gptq`; {} gives back more than {} of the {:.4f} nats "
+        "that rounding to nearest costs, and better rounding costs less.",
+        tax.refusal.empty() ? "neither a Hadamard nor a rotation behind it" : "no Hadamard",
         share_text(kSmallShare), tax.kl);
   }
   return fmt::format(
