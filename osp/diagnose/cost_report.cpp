@@ -1,29 +1,17 @@
 #include "osp/diagnose/cost_report.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "osp/base/console.h"
 #include "osp/base/error.h"
 #include "osp/base/json_number.h"
+#include "osp/diagnose/cost_numbers.h"
 #include "osp/diagnose/cost_verdict.h"
 #include "osp/eval/outlier_summary.h"
 #include "osp/measure/tap_chain.h"
 
 namespace osp {
 namespace {
-
-// Means over the layers of one role or point.
-struct LayerMean {
-  double sum = 0;
-  int64_t count = 0;
-  void add(double value) {
-    if (!std::isfinite(value)) return;
-    sum += value;
-    ++count;
-  }
-  double value() const { return sum / static_cast<double>(count); }
-};
 
 Json tax_part_json(const TaxPart& part) {
   Json json;
@@ -75,8 +63,6 @@ Json inputs_json(const CostReport& report) {
   }
   return list;
 }
-
-std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
 
 }  // namespace
 

@@ -3,12 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
+
+#include "osp/diagnose/cost_numbers.h"
 
 namespace osp {
 namespace {
-
-std::string share_text(double share) { return fmt::format("{:.1f} %", 100 * share); }
 
 // Whether `after` gives back of `before` what is worth it.
 bool helps(double before, double after) { return after < (1 - kSmallShare) * before; }
@@ -34,15 +33,13 @@ const SiteCost* find_site(const Attribution& attribution, QuantSite site) {
 
 // Energy of the token mean in what the readers get, the mean over inputs; NaN where none is known.
 double reader_mean_share(const CostReport& report) {
-  double sum = 0, count = 0;
+  LayerMean mean;
   for (const auto& [input, share] : report.mean_shares) {
     const bool reader =
         input.first == TapPoint::attention_input || input.first == TapPoint::mlp_input;
-    if (!reader || !std::isfinite(share)) continue;
-    sum += share;
-    ++count;
+    if (reader) mean.add(share);
   }
-  return sum / count;
+  return mean.value();
 }
 
 std::string tax_sentence(const OutlierTax& tax) {
@@ -56,18 +53,14 @@ std::string tax_sentence(const OutlierTax& tax) {
       "What outliers cost at {}: {:.4f} ± {:.4f} nats a token, {} of the {:.4f} that rounding to "
       "nearest costs with a Hadamard in front of the down projection; a random rotation of the "
       "residual stream gives {} back.",
-      tax.bits.text(), all.tax(), all.error(), share_text(all.share()), all.own,
+      tax.bits.text(), all.tax(), all.error(), percent(all.share()), all.own,
       all.share() > kSmallShare ? "that" : "nothing that counts");
 }
 
 std::string rest_sentence(const CostReport& report) {
   const SiteCost* product = find_site(report.attribution, QuantSite::mlp_product);
-  double gains = 0, count = 0;
-  for (const LinearNoise& one : report.linears) {
-    if (!std::isfinite(one.noise_gain)) continue;
-    gains += one.noise_gain;
-    ++count;
-  }
+  LayerMean gain;
+  for (const LinearNoise& one : report.linears) gain.add(one.noise_gain);
   std::string text = "What else costs:";
   if (product != nullptr) {
     text += fmt::format(
@@ -80,7 +73,7 @@ std::string rest_sentence(const CostReport& report) {
   return text + fmt::format(
                     " a linear layer passes on {:.2f} of the relative noise at its input (mean "
                     "noise gain), and the last state is off by {} of its energy (R_L).",
-                    gains / count, share_text(report.tax.state_error));
+                    gain.value(), percent(report.tax.state_error));
 }
 
 std::string method_sentence(const OutlierTax& tax) {
@@ -90,7 +83,7 @@ std::string method_sentence(const OutlierTax& tax) {
         "What to do: `osp quantize --method gptq`; {} gives back more than {} of the {:.4f} nats "
         "that rounding to nearest costs, and better rounding costs less.",
         tax.refusal.empty() ? "neither a Hadamard nor a rotation behind it" : "no Hadamard",
-        share_text(kSmallShare), tax.kl);
+        percent(kSmallShare), tax.kl);
   }
   return fmt::format(
       "What to do: `osp quantize --method {}`; rounding to nearest in that basis costs {:.4f} nats "
@@ -125,7 +118,7 @@ std::string remedy_sentence(const CostReport& report) {
     text += fmt::format(
         ", because the mean over tokens is {} of the energy of what q, k, v, gate "
         "and up read",
-        share_text(reader_mean_share(report)));
+        percent(reader_mean_share(report)));
   }
   if (best->groups.any()) {
     text += fmt::format("; a Hadamard in place of the groups leaves {:.4f}", report.tax.all.own);
