@@ -2,7 +2,7 @@
 # The demo: on real text, the same small model trained by OSP and by Adam, each at its best rate, with three
 # seeds; what their outliers cost when they are rounded to 4 bits; one page.
 # Usage: scripts/demo.sh [--7m | --long]
-#   (no option)  1.9M parameters, 2.6M tokens, six runs of one thread side by side: eleven minutes on two cores
+#   (no option)  1.9M parameters, 2.6M tokens, six runs of one thread side by side: 11 to 16 minutes on two cores
 #   --7m         7M parameters, 3M tokens, three runs: half an hour to an hour on two cores; runs/demo-7m
 #   --long       a wider, deeper model on 50M tokens: many hours; runs/demo-long
 # A second call does only what is missing; an interrupted run resumes from its checkpoint.
@@ -47,7 +47,8 @@ train() {
   shift 2
   if [ -f "$run/model/config.json" ]; then return; fi
   local resume=()
-  if compgen -G "$run/step-*" >/dev/null; then resume=(--resume); fi
+  # Also where it was killed before its first checkpoint.
+  if [ -e "$run/recipe.json" ]; then resume=(--resume); fi
   "$osp" train "$recipe" --out "$run" "${resume[@]}" "$@"
 }
 # $1: folder of the run, $2: the result, then the words of the command that prints it as JSON.

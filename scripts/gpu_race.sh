@@ -96,7 +96,7 @@ run() {
   local folder status=0 resume=() every_steps=$(((steps + checkpoints - 1) / checkpoints))
   folder=$(folder_of "$1")
   if [ -f "$folder/model/config.json" ]; then return; fi
-  if compgen -G "$folder/step-*" >/dev/null; then resume=(--resume); fi
+  if [ -e "$folder/recipe.json" ]; then resume=(--resume); fi
   say "training $1 at $(rate_of "$1"), $steps steps on $device"
   osp_train "$1" "$folder" "${resume[@]}" --set "train.steps=$steps" \
     --set "schedule.warmup_steps=$((steps < 1000 ? (steps + 9) / 10 : 100))" \

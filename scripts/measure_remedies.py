@@ -76,7 +76,7 @@ def trained(osp: str, run: Callable, training: str, arm: str, seed: int) -> Path
     folder = TRAINED / f"{training}-{arm}-{seed}"
     model = folder / "model"
     if not (model / "config.json").exists():
-        resume = ["--resume"] if list(folder.glob("step-*")) else []
+        resume = ["--resume"] if (folder / "recipe.json").exists() else []
         settings = [f"run.seed={seed}", *TRAININGS[training]]
         words = [word for setting in settings for word in ("--set", setting)]
         run(osp, "train", f"recipes/demo-{arm}.toml", "--out", folder, *resume, *words, "--quiet",

@@ -151,7 +151,8 @@ class Run:
             return "measured"
         if (self.folder / "model" / "config.json").exists():
             return "trained"
-        return "interrupted" if any(self.folder.glob("step-*")) else "not begun"
+        # One that was killed before its first checkpoint begins anew with --resume, and only with it.
+        return "interrupted" if (self.folder / "recipe.json").exists() else "not begun"
 
     def data(self) -> Path:
         """Token shards that it is trained and measured with."""

@@ -32,8 +32,8 @@ struct ReportCommand {
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
     visit("run", self.runs,
-          "run folders, folders written by osp quantize, and JSON results of osp eval, osp analyze "
-          "and osp quantize",
+          "run folders, folders written by osp quantize, JSON results of osp eval, osp analyze and "
+          "osp quantize, and a race of two arms (docs/formats.md)",
           {.positional = true, .required = true});
     visit.group("Output");
     visit("out", self.out, "HTML page to write; required without --watch", {.value = "FILE"});
@@ -106,8 +106,9 @@ int run_report(const ReportCommand& options) {
     summary_place.emplace(options.summary, OutputKind::file, "--summary");
   }
   Console console(options.common.quiet);
-  const std::vector<RunData> runs = read_inputs(options.runs, options.labels);
-  const std::string page = render_page(runs, page_options, read_file(plotly_path()));
+  const ReportInputs inputs = read_inputs(options.runs, options.labels);
+  const std::vector<RunData>& runs = inputs.runs;
+  const std::string page = render_page(inputs, page_options, read_file(plotly_path()));
   const Json summary = summary_json(runs);
   if (summary_place) write_file_atomic(summary_place->path(), json_text(summary, 2) + "\n");
   write_file_atomic(out.path(), page);
@@ -118,6 +119,7 @@ int run_report(const ReportCommand& options) {
   print_result(
       options.common, [&] { return summary; },
       [&] {
+        if (runs.empty()) return print_out("{}\n", race_sentence(*inputs.race));
         print_out("{}", to_markdown(summary_table(runs)));
         for (const std::string& note : measurement_notes(runs)) print_out("\n{}\n", note);
       });

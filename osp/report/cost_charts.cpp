@@ -116,23 +116,26 @@ Chart site_chart(const std::vector<RunData>& runs) {
 
 // Kurtosis against divergence, the function fixed.
 Chart basis_chart(const std::vector<RunData>& runs) {
-  Chart chart{.id = "dose-response",
-              .title = "The same function with more and with fewer outliers",
-              .caption =
-                  "Each mark is the same model in another basis of its residual stream: its own, "
-                  "its principal axes on the channels (about the most outliers it can have), and "
-                  "those mixed in blocks of 4 and more. Across: excess kurtosis of what the "
-                  "layers read; up: divergence rounded to nearest, nats per token."};
+  Chart chart{
+      .id = "dose-response",
+      .title = "The same function with more and with fewer outliers",
+      .caption =
+          "Each mark is the same model in another basis of its residual stream: its own "
+          "(hollow), its principal axes on the channels (about the most outliers it can have), and "
+          "those mixed in blocks of 4 and more. Across: excess kurtosis of what the "
+          "layers read; up: divergence rounded to nearest, nats per token."};
   chart.table.header = {"basis"};
   std::vector<std::string> names;
   for (size_t r = 0; r < runs.size(); ++r) {
     if (runs[r].cost.bases.empty()) continue;
     std::vector<double> x, y;
     std::vector<std::string> texts;
+    Json hollow = Json::array();
     for (const ReportedCost::Basis& basis : runs[r].cost.bases) {
       x.push_back(basis.kurtosis);
       y.push_back(basis.divergence);
       texts.push_back(basis.name);
+      hollow.push_back(basis.own());
       add_once(basis.name, names);
     }
     chart.table.header.push_back(runs[r].label + ", kurtosis");
@@ -141,6 +144,7 @@ Chart basis_chart(const std::vector<RunData>& runs) {
     chart.traces.push_back(
         marks_trace(runs[r].label, to_json_array(x), y, "%{text}: %{y:.4f}", r, choice));
     chart.traces.back()["text"] = escaped_list(texts);
+    chart.traces.back()["meta"]["hollow"] = hollow;
   }
   for (const std::string& name : names) {
     std::vector<std::string> row = {name};

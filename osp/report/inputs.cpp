@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
@@ -41,14 +42,23 @@ bool belongs_to(const ModelResults& results, const RunData& run) {
 
 // Results wait until all runs are read, since a run may be named after its results.
 struct Inputs {
-  std::vector<RunData> runs;
+  ReportInputs found;
   std::vector<ModelResults> results;
 };
 
 void read_file_input(const std::string& path, Inputs& inputs) {
-  std::vector<ModelResults> read = path.ends_with(".jsonl")
-                                       ? read_items(read_file(path), path)
-                                       : read_results(read_json_file(path), path);
+  std::vector<ModelResults> read;
+  if (path.ends_with(".jsonl")) {
+    read = read_items(read_file(path), path);
+  } else {
+    const Json file = read_json_file(path);
+    if (file.is_object() && file.contains("pairs")) {
+      if (inputs.found.race) fail(ErrorCode::usage, "{}: a second race; give one", path);
+      inputs.found.race = read_race(file, path);
+      return;
+    }
+    read = read_results(file, path);
+  }
   for (ModelResults& results : read) {
     if (results.model.empty()) results.model = path;
     inputs.results.push_back(std::move(results));
@@ -65,7 +75,7 @@ void read_input(const std::string& path, bool live, Inputs& inputs) {
   if (!is_directory(path)) {
     read_file_input(path, inputs);
   } else if (path_exists(path + "/metrics.jsonl") || !path_exists(path + "/quantize.json")) {
-    inputs.runs.push_back(read_run(path, live));
+    inputs.found.runs.push_back(read_run(path, live));
   } else {
     read_file_input(path + "/quantize.json", inputs);
   }
@@ -91,11 +101,11 @@ void tell_apart(std::vector<RunData>& runs) {
 
 }  // namespace
 
-std::vector<RunData> read_inputs(const std::vector<std::string>& paths,
-                                 const std::vector<std::string>& labels, bool live) {
+ReportInputs read_inputs(const std::vector<std::string>& paths,
+                         const std::vector<std::string>& labels, bool live) {
   Inputs inputs;
   for (const std::string& path : paths) read_input(path, live, inputs);
-  std::vector<RunData>& runs = inputs.runs;
+  std::vector<RunData>& runs = inputs.found.runs;
   for (ModelResults& results : inputs.results) {
     auto run = std::find_if(runs.begin(), runs.end(),
                             [&](const RunData& known) { return belongs_to(results, known); });
@@ -107,7 +117,7 @@ std::vector<RunData> read_inputs(const std::vector<std::string>& paths,
   }
   tell_apart(runs);
   for (const std::string& label : labels) set_label(runs, label);
-  return runs;
+  return std::move(inputs.found);
 }
 
 }  // namespace osp

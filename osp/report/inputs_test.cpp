@@ -15,7 +15,8 @@ TEST(ReadInputs, EqualNamesAreToldApartByTheFolderAbove) {
                  R"({"kind":"step","step":1,"tokens":100,"loss":null,"lr":0.003})"
                  "\n");
   }
-  const auto runs = read_inputs({folder / "x/osp", folder / "y/osp"}, {"x-osp=First"});
+  const std::vector<RunData> runs =
+      read_inputs({folder / "x/osp", folder / "y/osp"}, {"x-osp=First"}).runs;
   EXPECT_EQ(runs[0].key, "x_osp");
   EXPECT_EQ(runs[0].label, "First");
   EXPECT_EQ(runs[1].label, "y-osp");

@@ -46,11 +46,11 @@ struct Served {
 
 Served make_page(const LivePageOptions& options, const std::string& plotly,
                  const std::string& state) {
-  const std::vector<RunData> runs = read_inputs(options.inputs, options.labels, true);
+  const ReportInputs inputs = read_inputs(options.inputs, options.labels, true);
   PageOptions page = options.page;
   page.live_version = sha256_hex(state).substr(0, 16);
-  return {page.live_version, std::make_shared<const std::string>(render_page(runs, page, plotly)),
-          std::make_shared<const std::string>(render_page(runs, page, ""))};
+  return {page.live_version, std::make_shared<const std::string>(render_page(inputs, page, plotly)),
+          std::make_shared<const std::string>(render_page(inputs, page, ""))};
 }
 
 HttpResponse answer(const Served& served, const std::string& path) {

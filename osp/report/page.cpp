@@ -23,6 +23,7 @@
 #include "osp/report/page_assets.h"
 #include "osp/report/page_sections.h"
 #include "osp/report/quant_charts.h"
+#include "osp/report/race_charts.h"
 #include "osp/report/recipe_kind.h"
 #include "osp/report/seed_groups.h"
 #include "osp/report/sink_charts.h"
@@ -251,11 +252,12 @@ std::string title_of(const std::vector<RunData>& models) {
   return sizes.size() == 1 ? title + ", trained on " + sizes.front() : title;
 }
 
-std::string render_main(const std::vector<RunData>& runs, const PageOptions& options,
-                        size_t max_points, ChartSections& sections) {
+std::string render_main(const ReportInputs& inputs, const PageOptions& options, size_t max_points,
+                        ChartSections& sections) {
+  const std::vector<RunData>& runs = inputs.runs;
   const size_t bins = std::max<size_t>(max_points / 5, kFewestPoints);
   const std::vector<RunData> models = join_seeds(runs);
-  std::string out = results_html(runs, models) + model_key(models);
+  std::string out = runs.empty() ? "" : results_html(runs, models) + model_key(models);
   if (any_clock(models)) out += kAxisChoice;
   out += sections.section("Training", learning_curves(models, max_points));
   std::vector<Chart> outliers = outlier_curves(models, max_points);
@@ -267,6 +269,9 @@ std::string render_main(const std::vector<RunData>& runs, const PageOptions& opt
                           sink_charts(models, bins)) +
          sink_section(models);
   out += sections.section("What outliers cost", cost_charts(models));
+  if (inputs.race) {
+    out += sections.section("Over the length of training", race_charts(*inputs.race, models));
+  }
   out += sections.section("Quantization", quantization(models));
   out += sections.section("Benchmarks", task_charts(models));
   const std::string items = paired_section(runs) + subject_section(models);
@@ -293,12 +298,16 @@ std::string with_contents(std::string main, const std::string& before) {
          "</main>\n";
 }
 
-std::string render_body(const std::vector<RunData>& runs, const PageOptions& options,
-                        size_t max_points, ChartSections& sections) {
+std::string render_body(const ReportInputs& inputs, const PageOptions& options, size_t max_points,
+                        ChartSections& sections) {
+  const std::vector<RunData>& runs = inputs.runs;
+  const std::string says = runs.empty() ? race_sentence(*inputs.race) : headline(join_seeds(runs));
   std::string out = "<header id=\"top\">\n<h1>" + escape_html(options.title) + "</h1>\n" +
-                    "<p class=\"headline\">" + escape_html(headline(join_seeds(runs))) +
-                    "</p>\n</header>\n";
-  out += with_contents(render_main(runs, options, max_points, sections),
+                    "<p class=\"headline\">" + escape_html(says) + "</p>\n</header>\n";
+  if (runs.empty()) {
+    return out + with_contents(render_main(inputs, options, max_points, sections), "");
+  }
+  out += with_contents(render_main(inputs, options, max_points, sections),
                        "<li><a href=\"#claims\">What the paper claims</a></li>\n");
   // The claims stand between contents and results.
   const std::string claims = "<section id=\"claims\">\n" + claims_html(judge_claims(runs)) +
@@ -306,10 +315,11 @@ std::string render_body(const std::vector<RunData>& runs, const PageOptions& opt
   return out.insert(out.find("<main>\n") + 7, claims);
 }
 
-std::string render(const std::vector<RunData>& runs, const PageOptions& options,
+std::string render(const ReportInputs& inputs, const PageOptions& options,
                    const std::string& plotly, size_t max_points) {
+  const std::vector<RunData>& runs = inputs.runs;
   ChartSections sections;
-  const std::string body = render_body(runs, options, max_points, sections);
+  const std::string body = render_body(inputs, options, max_points, sections);
   Json data = sections.data();
   data["clocks"] = clocks(join_seeds(runs), max_points);
   data["many"] = join_seeds(runs).size() > kMostInLegend;
@@ -350,20 +360,25 @@ std::string plotly_path() {
   return path;
 }
 
-std::string render_page(const std::vector<RunData>& runs, const PageOptions& given,
+std::string render_page(const ReportInputs& inputs, const PageOptions& given,
                         const std::string& plotly) {
+  OSP_CHECK(!inputs.runs.empty() || inputs.race, "a page of nothing");
   PageOptions options = given;
-  if (options.title.empty()) options.title = title_of(join_seeds(runs));
+  if (options.title.empty()) {
+    options.title = inputs.runs.empty()
+                        ? fmt::format("{} and {}", inputs.race->arms[0], inputs.race->arms[1])
+                        : title_of(join_seeds(inputs.runs));
+  }
   if (plotly.find("</script") != std::string::npos || plotly.find('\r') != std::string::npos) {
     fail(
         ErrorCode::unsupported,
         "plotly.min.js: holds \"</script\" or a carriage return, which cannot stand inside a page; "
         "use the file of the pinned plotly package");
   }
-  std::string page = render(runs, options, plotly, kMostPoints);
+  std::string page = render(inputs, options, plotly, kMostPoints);
   for (size_t points = kMostPoints; page.size() > kMaxPageBytes && points / 2 >= kFewestPoints;) {
     points /= 2;
-    page = render(runs, options, plotly, points);
+    page = render(inputs, options, plotly, points);
   }
   return page;
 }

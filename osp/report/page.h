@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "osp/report/run_data.h"
+#include "osp/report/inputs.h"
 
 namespace osp {
 
@@ -23,9 +23,10 @@ struct PageOptions {
 // environment it was built with. Error(io) with instructions if there is no such file.
 std::string plotly_path();
 
-// Renders the page. `plotly` is the library's source. Text from runs is escaped; a content security
-// policy lets only the page's own two scripts run (by their hashes) and forbids every request.
-std::string render_page(const std::vector<RunData>& runs, const PageOptions& options,
+// Renders the page of runs, a race or both. `plotly` is the library's source. Text from runs is
+// escaped; a content security policy lets only the page's own two scripts run (by their hashes) and
+// forbids every request.
+std::string render_page(const ReportInputs& inputs, const PageOptions& options,
                         const std::string& plotly);
 
 }  // namespace osp

@@ -125,7 +125,12 @@ function styled(trace, chart, choice) {
     return out;
   }
   if (meta.role === 'marks') {
-    out.marker = {symbol: symbols[look.symbol], size: 9, color: color};
+    const symbol = symbols[look.symbol];
+    out.marker = {
+      symbol: meta.hollow ? meta.hollow.map((h) => symbol + (h ? '-open' : '')) : symbol,
+      size: 9,
+      color: color
+    };
     out.error_y = Object.assign({color: color, thickness: 1.5, width: 4}, trace.error_y);
     return out;
   }

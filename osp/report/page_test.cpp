@@ -38,8 +38,8 @@ size_t count(const std::string& text, const std::string& part) {
 }
 
 TEST(Page, TextFromRunsNeverBecomesMarkup) {
-  const std::string page =
-      render_page({long_run(kHostile, 20)}, {.title = kHostile, .command = kHostile}, "var p=1;");
+  const std::string page = render_page({.runs = {long_run(kHostile, 20)}},
+                                       {.title = kHostile, .command = kHostile}, "var p=1;");
   EXPECT_EQ(count(page, "<script"), 3u);  // the data, the library, our own
   EXPECT_EQ(count(page, "</script"), 3u);
   EXPECT_EQ(count(page, "<img"), 0u);
@@ -47,7 +47,7 @@ TEST(Page, TextFromRunsNeverBecomesMarkup) {
 }
 
 TEST(Page, LoadsNothingAndAllowsOnlyItsOwnScripts) {
-  const std::string page = render_page({long_run("run", 20)}, {}, "var p=1;");
+  const std::string page = render_page({.runs = {long_run("run", 20)}}, {}, "var p=1;");
   EXPECT_EQ(count(page, "src="), 0u);
   EXPECT_EQ(count(page, "href="), count(page, "href=\"#"));
   EXPECT_EQ(count(page, "url("), 0u);
@@ -60,11 +60,11 @@ TEST(Page, ManyLongRunsStayBelowTheLimit) {
   std::vector<RunData> runs;
   for (int i = 0; i < 20; ++i) runs.push_back(long_run(fmt::format("run {}", i), 2500));
   const std::string library(4'800'000, 'x');
-  EXPECT_LE(render_page(runs, {}, library).size(), kMaxPageBytes);
+  EXPECT_LE(render_page({.runs = runs}, {}, library).size(), kMaxPageBytes);
 }
 
 TEST(Page, RefusesALibraryThatWouldEndItsScript) {
-  EXPECT_THROW(render_page({long_run("run", 20)}, {}, "'</script>'"), Error);
+  EXPECT_THROW(render_page({.runs = {long_run("run", 20)}}, {}, "'</script>'"), Error);
 }
 
 }  // namespace

@@ -123,7 +123,7 @@ std::vector<PredictedNoise> read_predictions(const Json& file, const std::string
 
 std::string basis_name(const Json& item, const std::string& where) {
   const std::string basis = json_string(item, "basis", where);
-  if (basis == "own") return "own basis";
+  if (basis == "own") return ReportedCost::Basis::kOwn;
   if (basis == "principal") return "principal axes";
   return fmt::format("{} axes mixed", int_or(item, "block", 0, where));
 }

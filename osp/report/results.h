@@ -130,9 +130,11 @@ struct PredictedNoise {
 // from the model at 16 bits in nats per token, rounded to nearest.
 struct ReportedCost {
   struct Basis {
+    static constexpr const char* kOwn = "own basis";
     std::string name;
     double kurtosis = std::numeric_limits<double>::quiet_NaN();  // of what the readers get
     double divergence = std::numeric_limits<double>::quiet_NaN();
+    bool own() const { return name == kOwn; }
   };
   struct Site {
     std::string name;

@@ -59,29 +59,36 @@ def test_rows_along_a_run_are_no_results_of_it(evidence, monkeypatch, tmp_path):
     assert line.endswith("| 1.00 | 0.30 |")
 
 
-def test_pictures_are_those_of_their_files(evidence):
-    charts = ROOT / "scripts" / "evidence_charts.py"
-    result = subprocess.run([sys.executable, charts, "--check"], capture_output=True, text=True)
+@pytest.fixture
+def charts(evidence):
+    return importlib.import_module("evidence_charts")
+
+
+def test_pictures_are_those_of_their_files(charts):
+    script = ROOT / "scripts" / "evidence_charts.py"
+    result = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     text = (ROOT / "docs" / "evidence.md").read_text()
-    module = importlib.import_module("evidence_charts")
-    assert all(f"]({name})" in text for name in module.PICTURES)
+    assert all(f"]({name})" in text for name in charts.PICTURES)
 
 
-def test_every_seed_and_every_basis_is_a_mark(evidence):
-    charts = importlib.import_module("evidence_charts")
+def test_another_number_is_another_picture(charts, monkeypatch, tmp_path):
+    pages, race = [tmp_path / "old.html", tmp_path / "new.html"], charts.race_file()
+    charts.write_page(pages[0])
+    race["pairs"][3]["runs"][1]["tax"] += 0.001
+    monkeypatch.setattr(charts, "race_file", lambda: race)
+    charts.write_page(pages[1])
+    old, new = map(charts.hashes, pages)
+    assert [name for name in charts.PICTURES if old[name] != new[name]] == ["evidence-tax.svg"]
+
+
+def test_every_seed_and_every_basis_is_a_mark(charts, evidence):
     marks = {}
-    for name, draw in charts.PICTURES.items():
-        root = ElementTree.fromstring(draw())
-        shapes = [one.get("class") for one in root.iter() if one.tag.split("}")[1] in ("circle", "rect")]
-        marks[name] = {
-            style: sum(style in shape.split() for shape in shapes) - 1 for style in ("adam", "osp")
-        }
-        marks[name]["r"] = sum("r" in shape.split() for shape in shapes) - 1  # one is the legend's
-        for point in root.iter():
-            if point.get("cy"):
-                assert 0 < float(point.get("cy")) < 70 + charts.HEIGHT, f"{name}: beyond the axes"
+    for name in charts.PICTURES:
+        root = ElementTree.parse(ROOT / "docs" / name).getroot()
+        groups = [one for one in root.iter() if one.get("class") == "points"]
+        marks[name] = [len(group.findall("./{*}path[@class='point']")) for group in groups]
     seeds = sum(len(evidence.pairs_of(stage)) for stage in evidence.LENGTHS)
-    assert marks["evidence-training.svg"] == {"adam": seeds, "osp": seeds, "r": seeds}
-    bases = marks["evidence-bases.svg"]
-    assert bases["adam"] == bases["osp"] == 6
+    assert [count for count in marks["evidence-tax.svg"] if count] == [seeds, seeds]
+    assert [count for count in marks["evidence-ratio.svg"] if count] == [seeds]
+    assert [count for count in marks["evidence-bases.svg"] if count] == [6, 6]

@@ -136,7 +136,8 @@ def test_models_on_the_way_are_multiples_of_the_checkpoints(module):
         assert all(step % module.checkpoint_every(stage.steps) == 0 for step in steps)
 
 
-def test_models_on_the_way_are_kept_and_measured(module, monkeypatch, osp_build, train_tokens, tmp_path):
+@pytest.fixture
+def small_stage(module, monkeypatch, osp_build, train_tokens, tmp_path):
     """A tiny recipe of 40 steps as a stage, so few that the trainer removes no checkpoint too early."""
     recipe = tmp_path / "recipe-adam.toml"
     recipe.write_text(
@@ -156,10 +157,14 @@ def test_models_on_the_way_are_kept_and_measured(module, monkeypatch, osp_build,
     monkeypatch.setattr(module, "PROGRAM", osp_build / "osp")
     monkeypatch.setattr(module, "TOKENS", train_tokens)
     monkeypatch.setattr(module, "ALONG", [0.25, 0.5])
-    queue = module.Queue(tmp_path, ["small"])
+    return tmp_path
+
+
+def test_models_on_the_way_are_kept_and_measured(module, small_stage, tmp_path):
+    queue = module.Queue(small_stage, ["small"])
     queue.work()
     assert queue.failed == []
-    runs = module.runs_of(tmp_path, "small")
+    runs = module.runs_of(small_stage, "small")
     assert [(run.at, run.state()) for run in runs] == [(0, "measured"), (10, "measured"), (20, "measured")]
     rows = {run.at: run.row() for run in runs}
     assert "at" not in rows[0] and rows[20]["at"] == 20
@@ -175,6 +180,18 @@ def test_models_on_the_way_are_kept_and_measured(module, monkeypatch, osp_build,
     file.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
     module.read_published(file)
     assert [run.state() for run in module.runs_of(tmp_path / "elsewhere", "small")] == ["measured"] * 3
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(module, small_stage):
+    run = module.Run(small_stage, "small", "adam", 1e-3, 1)
+    assert run.state() == "not begun"
+    module.train(run)
+    for path in [*run.folder.glob("step-*"), run.folder / "along", run.folder / "model"]:
+        shutil.rmtree(path)
+    (run.folder / "exit.json").unlink()
+    assert run.state() == "interrupted"
+    module.train(run)
+    assert run.state() == "trained"
 
 
 def test_a_checkpoint_that_is_not_whole_is_not_kept(module, tmp_path):

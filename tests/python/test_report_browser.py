@@ -54,6 +54,11 @@ def results(folder, runs):
             ["arc_easy", "arc_challenge", "hellaswag", "mmlu", "openbookqa", "piqa", "siqa"]
         )
     }
+    race = {"arms": ["Adam", "OSP"], "pairs": [
+        {"tokens": tokens, "seed": seed,
+         "runs": [{"loss": 3.5, "added_nats": 0.0625 + 0.0625 * arm, "tax": 0.03125 * (1 - arm)}
+                  for arm in range(2)]}
+        for tokens in (1_000_000, 5_000_000, 50_000_000) for seed in (1, 2)]}  # fmt: skip
     bench = {"models": [
         {"model": str(run), "results": [{"bits": bits, "tasks": scores} for bits in ("16-16-16", "4-4-4")]}
         for run in runs]}  # fmt: skip
@@ -65,8 +70,8 @@ def results(folder, runs):
          "measured": {"perplexity_16": 16.5, "perplexity": 17.25 + seed, "kl_divergence": 0.0625}}
         for name in names for method in ("rtn", "quarot+gptq") for seed in range(2)]}  # fmt: skip
     logits = {"low": -8.0, "high": 8.0, "counts": [1, 2, 40, 300, 40, 2, 0, 1]}
-    written = [folder / "bench.json", folder / "quantized.json"]
-    for path, document in zip(written, (bench, quantized), strict=True):
+    written = [folder / "bench.json", folder / "quantized.json", folder / "race.json"]
+    for path, document in zip(written, (bench, quantized, race), strict=True):
         path.write_text(json.dumps(document))
     for run, name in zip(runs, names, strict=True):
         analysis = json.loads((run / "analysis.json").read_text())
@@ -107,7 +112,8 @@ def test_page_draws_all_without_complaint_and_asks_for_nothing(charts):
     assert {chart["id"] for chart in found} >= {"training-loss", "kurtosis", "heat", "histogram", "sinks",
                                                 "logits", "bits", "methods", "layer-sqnr", "layer-error",
                                                 "tasks", "outlier-tax", "dose-response",
-                                                "quantizer-cost"}  # fmt: skip
+                                                "quantizer-cost", "tax-training",
+                                                "ratio-training"}  # fmt: skip
     for chart in found:
         assert chart["marks"] > 0 and chart["width"] > 100 and chart["height"] > 200, chart["id"]
 
