@@ -14,5 +14,5 @@ echo "test: built after $((SECONDS - start)) s" >&2
 export OMP_WAIT_POLICY=passive
 ctest --test-dir build/release --output-on-failure -j "$(nproc)" || status=$?
 # Files of tests go to as many workers as there are cores; a file's tests share what they have made.
-.venv/bin/python -m pytest -q -rs -n "$(nproc)" --dist loadfile tests/python || status=$?
+.venv/bin/python -m pytest -q -rs --durations=30 -n "$(nproc)" --dist loadfile tests/python || status=$?
 exit $status
