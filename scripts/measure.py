@@ -423,6 +423,7 @@ def main() -> None:
     parser.add_argument("--calibration", metavar="PATH")
     parser.add_argument("--text", metavar="PATH")
     parser.add_argument("--witness", metavar="NAME=FILE", action="append")
+    parser.add_argument("--witness-tokens", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if options.list:

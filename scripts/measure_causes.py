@@ -17,7 +17,11 @@ TOKENS = ROOT / "runs" / "demo" / "tokens"
 KEPT = ROOT / "docs" / "measured" / "causes.json"
 # The demo's models are small: as many tokens as the races take.
 SMALL = ["--data-tokens", 65536, "--cost-tokens", 16384]
-LARGE = ["--data-tokens", 4096, "--cost-tokens", 4096, "--attribution-tokens", 256]
+
+
+def few(tokens: int) -> list:
+    """Large models take hours: so many tokens, of which the attribution takes a sixteenth."""
+    return ["--data-tokens", tokens, "--cost-tokens", tokens, "--attribution-tokens", tokens // 16]
 
 
 def held_out_text() -> str:
@@ -74,11 +78,11 @@ def causes(options: argparse.Namespace, run_json: Callable, osp: str) -> dict:
         wanted = {}
         for named in options.witness or []:
             name, _, file = named.partition("=")
-            wanted[name] = (file, text, LARGE)
+            wanted[name] = (file, text, [*few(options.witness_tokens), "--sink-tokens", 0])
         if not wanted:
             for name in ("adam-1", "osp-1"):
                 wanted[name] = (TOKENS.parent / name / "model", TOKENS, SMALL)
-            wanted["SmolLM2-135M-Instruct"] = (smollm2_file(), text, LARGE)
+            wanted["SmolLM2-135M-Instruct"] = (smollm2_file(), text, few(4096))
         for name, (model, data, words) in wanted.items():
             found = run_json(osp, "analyze", model, "--data", data, *words, "--json")
             shown = found["command"].split(" ")[1:]
