@@ -60,7 +60,7 @@ def shortened(found: dict) -> dict:
                 point: means(rows, "mean_share", "sqnr_db", "informative_sqnr_db")
                 for point, rows in inputs.items()
             },
-            "linears": means(cost["linears"], "noise_gain", "stable_rank"),
+            **({"linears": means(cost["linears"], "noise_gain", "stable_rank")} if "linears" in cost else {}),
         },
     }
 
