@@ -126,8 +126,10 @@ int run(const AnalyzeCommand& options) {
   // The cost of few bits; it takes the model.
   std::optional<CostReport> cost;
   std::string no_cost = why_no_cost(options, loaded->bits);
-  if (tokens_BT.size(1) < perplexity_window(store.config.context)) {
-    no_cost = "the text is shorter than one window";
+  const int64_t window = perplexity_window(store.config.context);
+  if (no_cost.empty() && tokens_BT.size(1) < window) {
+    no_cost = fmt::format("the text has {} tokens, fewer than one window of {}",
+                          format_count(tokens_BT.size(1)), format_count(window));
   }
   if (no_cost.empty()) {
     CostOptions wanted = options.cost;

@@ -182,3 +182,5 @@ def test_what_cannot_be_measured_is_said(text, run_program, tmp_path):
     assert "not measured: --cost-tokens is 0" in skipped
     rounded = run_program(["osp", "analyze", str(model), "--data", str(path), "--bits", "4-4-4"]).stdout
     assert "not measured: the model runs at 4-4-4" in rounded
+    short = run_program(["osp", "analyze", str(model), "--data", str(path), "--data-tokens", "9"]).stdout
+    assert f"not measured: the text has 9 tokens, fewer than one window of {SHAPE.context}" in short
