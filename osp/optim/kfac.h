@@ -31,8 +31,9 @@ struct KfacOptions {
 
   template <class Visitor, class Self>
   static void fields(Visitor& visit, Self& self) {
-    visit("kfac_damping", self.damping, Range{0, 1e6},
-          "K-FAC: added to the Fisher information, its root split between the two factors");
+    visit("kfac_damping", self.damping, Range{1e-30, 1e6},
+          "K-FAC: added to the Fisher information, its root split between the two factors; never "
+          "0, which leaves factors of fewer directions than channels no inverse");
     visit(
         "kfac_clip", self.clip, Range{0, 1e9},
         "K-FAC: largest product of direction and gradient, to which longer ones are cut; 0: none");

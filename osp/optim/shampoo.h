@@ -30,7 +30,9 @@ struct ShampooOptions {
   static void fields(Visitor& visit, Self& self) {
     visit("shampoo_block", self.block, Range{1, 1e6},
           "Shampoo: larger matrices are cut into blocks of at most so many rows and columns");
-    visit("shampoo_eps", self.eps, Range{0, 1}, "Shampoo: added to the eigenvalues of the factors");
+    visit("shampoo_eps", self.eps, Range{1e-30, 1},
+          "Shampoo: added to the eigenvalues of the factors; never 0, which leaves factors without "
+          "gradient no root");
   }
 };
 

@@ -207,7 +207,7 @@ def test_a_step_that_is_not_there_is_named(train, tmp_path):
 # Weights.
 
 
-@pytest.mark.parametrize("key", ["optim.eps"])
+@pytest.mark.parametrize("key", ["optim.eps", "optim.shampoo_eps", "optim.kfac_damping"])
 def test_an_eps_of_zero_is_refused(train, tmp_path, key):
     result = train("--set", f"{key}=0")
     assert result.returncode == 2 and key in result.stderr
