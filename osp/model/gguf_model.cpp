@@ -6,7 +6,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <functional>
 #include <map>
 #include <set>
@@ -17,6 +16,7 @@
 #include "osp/base/printable.h"
 #include "osp/formats/gguf_integers.h"
 #include "osp/model/gguf_family_keys.h"
+#include "osp/model/gguf_feature_keys.h"
 #include "osp/model/gguf_names.h"
 #include "osp/model/gguf_rope.h"
 #include "osp/model/hf_family.h"
@@ -51,68 +51,6 @@ int64_t same_for_all_layers(const GgufMetadata& metadata, const std::string& nam
          metadata.where(), name);
   }
   return values[0];
-}
-
-// Keys that osp reads, and those that inform alone.
-constexpr std::array<std::string_view, 12> kReadKeys = {"attention.head_count",
-                                                        "attention.head_count_kv",
-                                                        "attention.key_length",
-                                                        "attention.value_length",
-                                                        "attention.layer_norm_rms_epsilon",
-                                                        "attention.layer_norm_epsilon",
-                                                        "rope.dimension_count",
-                                                        "rope.freq_base",
-                                                        "rope.scaling.original_context_length",
-                                                        "rope.scaling.finetuned",
-                                                        "expert_feed_forward_length",
-                                                        "expert_shared_feed_forward_length"};
-// Parts of the names of keys that change what a model computes, under the names of llama.cpp, old
-// and new.
-constexpr std::array<std::string_view, 11> kBearingKeys = {
-    "rope.",  "attention.", "scale", "scaling",  "window",           "softcap",
-    "expert", "clamp",      "alibi", "parallel", "deepstack_mapping"};
-
-// True if a key's value is the one with which it changes nothing.
-bool is_neutral(const GgufMetadata& metadata, const std::string& full, std::string_view name) {
-  const GgufValue& value = metadata.values().at(full);
-  if (value.is_array) return false;
-  if (value.type == GgufType::string) return metadata.text(full) == "none";
-  if (value.type == GgufType::boolean) return metadata.flag(full) == (name == "attention.causal");
-  const double number = metadata.number(full);
-  const bool factor = name == "rope.scaling.factor" || name == "rope.scale_linear" ||
-                      name == "rope.scaling.attn_factor";
-  return number == 0.0 || (factor && number == 1.0);
-}
-
-// Refuses keys that change what the model computes in a way that osp does not.
-void refuse_features(const GgufMetadata& metadata) {
-  const std::string prefix = key(metadata, "");
-  for (const auto& [full, value] : metadata.values()) {
-    if (!full.starts_with(prefix)) continue;
-    const std::string_view name = std::string_view(full).substr(prefix.size());
-    const bool bears = std::ranges::any_of(kBearingKeys, [&](std::string_view part) {
-      return name.find(part) != std::string_view::npos;
-    });
-    // Of a Granite, llama.cpp takes this key for whether there is a rotary embedding at all.
-    const bool turns = name != "rope.scaling.finetuned" ||
-                       architecture_of(metadata).name != "granite" || metadata.flag(full);
-    const bool read = (turns && std::ranges::find(kReadKeys, name) != kReadKeys.end()) ||
-                      is_gguf_family_key(architecture_of(metadata).name, name);
-    if (!bears || read || (turns && is_neutral(metadata, full, name))) {
-      continue;
-    }
-    std::string shown = "given";
-    if (!value.is_array && value.type == GgufType::boolean) {
-      shown = metadata.flag(full) ? "true" : "false";
-    } else if (!value.is_array && value.type == GgufType::string) {
-      shown = fmt::format("\"{}\"", printable(metadata.text(full)));
-    } else if (!value.is_array) {
-      shown = fmt::format("{}", metadata.number(full));
-    }
-    fail(ErrorCode::unsupported,
-         "{}: {} = {} is not supported: osp computes a {} without what this key asks for",
-         metadata.where(), full, shown, architecture_of(metadata).name);
-  }
 }
 
 int64_t head_size(const GgufMetadata& metadata, int64_t width, int64_t heads) {
@@ -388,7 +326,7 @@ Json gguf_config_json(const GgufFile& file) {
   // Refuse what osp does not compute.
   const GgufMetadata& metadata = file.metadata();
   const GgufArchitecture& architecture = architecture_of(metadata);
-  refuse_features(metadata);
+  refuse_gguf_features(metadata, architecture.name);
   const auto full = [&](const char* name) { return key(metadata, name); };
   const int64_t width = metadata.integer(full("embedding_length"));
   const int64_t heads = same_for_all_layers(metadata, full("attention.head_count"));

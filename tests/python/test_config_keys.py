@@ -293,58 +293,127 @@ def test_a_key_is_followed_as_transformers_does_or_refused_by_name(name, osp_bui
 
 
 GGUF_KEYS = [
-    ("rope.scaling.type", "linear", False),
+    ("rope.scaling.type", "yarn", False),
     ("rope.scaling.type", "none", True),
+    ("rope.scaling.type", "linear", True),  # without its factor, as llama.cpp takes it for granted
     ("rope.scaling.factor", 2.0, False),
     ("rope.scaling.factor", 1.0, True),
+    ("rope.scaling.factor", 0.0, True),
     ("rope.scale_linear", 2.0, False),  # llama.cpp's old name of the factor
     ("rope.scale_linear", 1.0, True),
     ("rope.scaling.attn_factor", 2.0, False),
+    ("rope.scaling.attn_factor", 1.0, True),
+    ("rope.scaling.attn_factor", 0.0, False),
+    ("rope.scaling.yarn_attn_factor", 1.0, True),
     ("rope.scaling.yarn_ext_factor", 1.0, False),
-    ("rope.scaling.original_context_length", 4096, True),
+    ("rope.scaling.yarn_ext_factor", 0.0, True),
     ("rope.dimension_sections", [8, 8], False),
+    ("rope.dimension_sections", [0, 0, 0, 0], True),
     ("rope.freq_base_swa", 500.0, False),
+    ("rope.freq_base_swa", 1e4, True),
+    ("attention.key_length_swa", 16, True),
     ("attention.sliding_window", 128, False),
     ("attention.sliding_window", 0, True),
     ("attention.sliding_window_pattern", 2, False),
+    ("attention.sliding_window_pattern", [False], True),
+    ("attention.sliding_window_pattern", [True], False),
     ("attention.scale", 0.5, False),
+    ("attention.scale", 0.25, True),  # 1 / sqrt of 16 channels
     ("attention.clamp_kqv", 8.0, False),
     ("attention.max_alibi_bias", 8.0, False),
     ("attention.causal", False, False),
     ("attention.causal", True, True),
+    ("attention.output_scale", 1.0, True),
     ("attention.temperature_scale", 0.1, False),
     ("attn_logit_softcapping", 30.0, False),
     ("final_logit_softcapping", 30.0, False),
     ("logit_scale", 0.5, False),
+    ("logit_scale", 1.0, True),
     ("residual_scale", 0.5, False),
+    ("residual_scale", 1.0, True),
+    ("residual_scale", [1.0], True),
+    ("residual_scale", [0.5], False),
     ("embedding_scale", 2.0, False),
+    ("embedding_scale", 1.0, True),
     ("use_parallel_residual", True, False),
+    ("use_parallel_residual", False, True),
+    ("swiglu_clamp_exp", [0.0], True),
+    ("swiglu_clamp_exp", [7.0], False),
     ("expert_count", 8, False),
     ("expert_used_count", 0, True),
-    ("tensor_data_layout", "Meta AI original pth", True),
+    ("expert_weights_scale", 1.0, True),
+    ("full_attention_interval", 4, False),
+    ("a_key_of_tomorrow", 1, False),
+    ("a_key_of_tomorrow", 0, True),
 ]
+# The names of keys of an architecture that osp follows, and those that it knows to inform alone; all others
+# are refused with a value that asks for something.
+FOLLOWED = {
+    "vocab_size",
+    "context_length",
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "attention.layer_norm_rms_epsilon",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "expert_feed_forward_length",
+    "expert_shared_feed_forward_length",
+}
+INFORMING = {
+    "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
+    "attention.layer_norm_epsilon",
+    "tensor_data_layout",
+    "pooling_type",
+    "classifier.output_labels",
+    "decoder_start_token_id",
+}
+# Groups whose keys are no model's text: the file, its parts, tokenizer, adapters, pictures and sound.
+ASIDE = ("general.", "split.", "tokenizer.", "adapter.", "imatrix.", "clip.")
+SIZES_OF_GGUF = {
+    "block_count": 1,
+    "context_length": 32,
+    "embedding_length": 32,
+    "feed_forward_length": 32,
+    "attention.head_count": 2,
+    "attention.key_length": 16,
+    "attention.layer_norm_rms_epsilon": 1e-5,
+    "rope.freq_base": 1e4,
+}
 
 
-@pytest.mark.parametrize("key, value, follows", GGUF_KEYS, ids=str)
-def test_a_key_of_gguf_metadata_is_neutral_or_refused_by_name(key, value, follows, run_program, tmp_path):
-    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
-    for name, number in dict(
-        block_count=1, context_length=32, embedding_length=32, feed_forward_length=32
-    ).items():
-        writer.add_uint32(f"llama.{name}", number)
-    writer.add_uint32("llama.attention.head_count", 2)
-    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
-    full = f"llama.{key}"
+def names_of_keys(group=gguf.Keys):
+    """All names that the package has, "{arch}." in front of those of an architecture."""
+    for name, value in vars(group).items():
+        if isinstance(value, type):
+            yield from names_of_keys(value)
+        elif isinstance(value, str) and not name.startswith("_"):
+            yield value
+
+
+def add_key(writer, key, value):
     if isinstance(value, bool):
-        writer.add_bool(full, value)
+        writer.add_bool(key, value)
     elif isinstance(value, str):
-        writer.add_string(full, value)
+        writer.add_string(key, value)
     elif isinstance(value, list):
-        writer.add_array(full, value)
+        writer.add_array(key, value)
     elif isinstance(value, float):
-        writer.add_float32(full, value)
+        writer.add_float32(key, value)
     else:
-        writer.add_uint32(full, value)
+        writer.add_uint32(key, value)
+
+
+def llama_file(path, metadata):
+    """A Llama of one block of ones, with these keys beside its sizes or in their place."""
+    writer = gguf.GGUFWriter(path, "llama")
+    for name, value in {**{f"llama.{k}": v for k, v in SIZES_OF_GGUF.items()}, **metadata}.items():
+        add_key(writer, name, value)
     shapes = {"token_embd": (50, 32), "output_norm": (32,), "blk.0.attn_norm": (32,), "blk.0.ffn_norm": (32,)}
     for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
         shapes[f"blk.0.{name}"] = (32, 32)
@@ -354,10 +423,43 @@ def test_a_key_of_gguf_metadata_is_neutral_or_refused_by_name(key, value, follow
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    result = run_program(
-        ["osp", "export", tmp_path / "m.gguf", "--format", "hf", "--out", tmp_path / "o"], check=False
-    )
+    return path
+
+
+@pytest.fixture
+def exported(run_program, tmp_path):
+    """exported(metadata): what `osp export` says of a Llama with these keys."""
+    return lambda metadata: run_program(
+        ["osp", "export", llama_file(tmp_path / "m.gguf", metadata), "--format", "hf",
+         "--out", tmp_path / "o"], check=False
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("key, value, follows", GGUF_KEYS, ids=str)
+def test_a_key_of_gguf_metadata_is_neutral_or_refused_by_name(key, value, follows, exported):
+    result = exported({f"llama.{key}": value})
     if follows:
         assert result.returncode == 0, result.stderr
     else:
-        assert result.returncode == 3 and f"{full} = " in result.stderr, result.stderr
+        assert result.returncode == 3 and f"llama.{key} = " in result.stderr, result.stderr
+
+
+def test_the_package_has_no_key_of_an_unknown_group():
+    groups = {name.split(".")[0] + "." for name in names_of_keys()}
+    assert groups == {"{arch}.", "diffusion.", "xielu.", *ASIDE}
+
+
+@pytest.mark.parametrize("name", sorted({n for n in names_of_keys() if not n.startswith(ASIDE)}))
+def test_no_name_that_llama_cpp_has_is_passed_over(name, exported, tmp_path):
+    key = name.format(arch="llama", dense="dense_2")
+    short = name.removeprefix("{arch}.")
+    result = exported({key: 3})
+    if short in INFORMING or (short in FOLLOWED and short.startswith("expert_")):
+        assert result.returncode == 0, result.stderr  # no model of experts: nothing has that size
+    elif short in FOLLOWED:
+        assert result.returncode in (0, 3), result.stderr
+        if result.returncode == 0:  # else the tensors of the file are not those of such a model
+            config = json.loads((tmp_path / "o" / "config.json").read_text())
+            assert 3 in config.values() or 3.0 in config["rope_parameters"].values(), config
+    else:
+        assert result.returncode == 3 and f"{key} = 3 is not supported" in result.stderr, result.stderr
