@@ -9,6 +9,7 @@
 #include "osp/base/sha256.h"
 #include "osp/base/test_folder.h"
 #include "osp/base/test_write_calls.h"
+#include "osp/model/model_dir.h"
 #include "osp/train/checkpoint.h"
 #include "osp/train/loop.h"
 #include "osp/train/test_run.h"
@@ -22,6 +23,7 @@ namespace {
 // writes the log, a checkpoint, removes an old one and writes the model.
 struct Crash : ::testing::Test {
   static constexpr int64_t kLast = 3;
+  static constexpr const char* kEnd = "{\"kind\":\"end\"";  // the last line of a finished run's log
   TestFilesInMemory in_memory;
   TestFolder folder;
   std::string shards = folder / "tokens";
@@ -47,6 +49,8 @@ struct Crash : ::testing::Test {
     fs::copy(whole, begun, fs::copy_options::recursive);
     fs::remove_all(checkpoint_path(begun, kLast));
     fs::remove_all(begun + "/model");
+    const std::string log = read_file(begun + "/metrics.jsonl");
+    write_file_atomic(begun + "/metrics.jsonl", log.substr(0, log.rfind(kEnd)));
     recipe.train.keep_checkpoints = 2;
   }
 
@@ -62,6 +66,10 @@ struct Crash : ::testing::Test {
     EXPECT_GE(found.step, kLast - 1);
     EXPECT_GE(found.healthy.size(), 2u);
     EXPECT_TRUE(found.damaged.empty());
+    // A log that has ended has a model beside it.
+    if (read_file(run + "/metrics.jsonl").find(kEnd) != std::string::npos) {
+      EXPECT_NO_THROW(load_model_dir(run + "/model"));
+    }
   }
 
   std::string steps_logged(const std::string& path) {

@@ -138,8 +138,9 @@ class Run {
     }
   }
 
-  // The last checkpoint, then the last line of the log and RUN/model. A finished run that is
-  // resumed comes here at once and writes both again.
+  // The last checkpoint, then RUN/model, and behind it the last line of the log, so that a log
+  // with that line has a model beside it. A finished run that is resumed comes here at once and
+  // writes both again.
   Json finish() {
     // Save the last checkpoint; without it the run is not finished.
     save(false);
@@ -150,8 +151,8 @@ class Run {
       fail(ErrorCode::io, "{}: the last checkpoint could not be saved; free space and add --resume",
            options_.out);
     }
-    log_->end();
-    log_->sync();
+    log_->count_time();
+    console_.end_status();
     forget_training(*state_);
 
     // Write the fused model, after its logits were compared with the unfused one's.
@@ -160,6 +161,8 @@ class Run {
     console_.line(
         "{}: largest difference of the fused model's logits {:.2g} ({:.2g} of the largest)",
         model.path, model.difference.largest, model.difference.relative);
+    log_->end();
+    log_->sync();
 
     // Sum up.
     Json result{{"run", options_.out},

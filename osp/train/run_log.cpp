@@ -233,12 +233,10 @@ void RunLog::extended(int64_t steps_before) {
 }
 
 void RunLog::end() {
-  count_time();
   add({{"kind", "end"},
        {"step", state_.step},
        {"tokens", tokens_done(state_)},
        {"seconds", state_.seconds}});
-  console_.end_status();
 }
 
 void RunLog::add(const Json& line) {

@@ -187,7 +187,9 @@ def test_a_model_that_cannot_be_read_back_is_not_called_done(strace, osp_build, 
     assert result.returncode in (3, 5), result.stderr
     assert "model.safetensors" in result.stderr or "was read back with other numbers" in result.stderr
     assert not (run / "model").exists()
+    assert "end" not in [line["kind"] for line in metrics(run)]
     assert json.loads((run / "exit.json").read_text())["status"] == result.returncode
     run_program(["osp", "train", recipe, "--out", run, "--resume", "--quiet"], env=one_thread())
     for name in ("model.safetensors", "config.json"):
         assert (run / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
+    assert [line["kind"] for line in metrics(run)].count("end") == 1 and timeless(run)[-1]["kind"] == "end"
