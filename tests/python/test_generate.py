@@ -42,8 +42,8 @@ def test_a_chat_is_the_chat_of_the_server(generated, server):
     assert generated("--chat")["text"] != generated()["text"]
 
 
-def test_a_chat_gets_no_token_in_front_that_its_template_does_not_write(run_program, serve_folder, tmp_path):
-    folder = tmp_path / "tiny"
+def with_template(serve_folder, folder, *parts):
+    """The model with a tokenizer that puts its text, A, between these tokens; the id of <|endoftext|>."""
     shutil.copytree(serve_folder, folder)
     file = folder / "tokenizer.json"
     tokenizer = json.loads(file.read_text())
@@ -51,8 +51,7 @@ def test_a_chat_gets_no_token_in_front_that_its_template_does_not_write(run_prog
     tokenizer["post_processor"] = {
         "type": "TemplateProcessing",
         "single": [
-            {"SpecialToken": {"id": end["content"], "type_id": 0}},
-            {"Sequence": {"id": "A", "type_id": 0}},
+            {"Sequence" if part == "A" else "SpecialToken": {"id": part, "type_id": 0}} for part in parts
         ],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {
@@ -60,11 +59,33 @@ def test_a_chat_gets_no_token_in_front_that_its_template_does_not_write(run_prog
         },
     }
     file.write_text(json.dumps(tokenizer))
+    return end["id"]
+
+
+def test_a_chat_gets_no_token_in_front_that_its_template_does_not_write(run_program, serve_folder, tmp_path):
+    folder = tmp_path / "tiny"
+    end = with_template(serve_folder, folder, "<|endoftext|>", "A")
     words = ["osp", "generate", folder, "--prompt", MESSAGE, "--max-tokens", "1", "--json"]
     plain, chat = (
         json.loads(run_program([*words, *more]).stdout)["prompt_tokens"] for more in ([], ["--chat"])
     )
-    assert plain[0] == end["id"] and end["id"] not in chat
+    assert plain[0] == end and end not in chat
+
+
+@pytest.mark.parametrize("front", [(), ("<|endoftext|>",)], ids=["tail alone", "front and tail"])
+def test_the_tail_of_a_template_ends_texts_and_stands_behind_no_prompt(
+    run_program, serve_folder, tmp_path, front
+):
+    """A model that reads the end of a text behind its prompt begins another one."""
+    with_template(serve_folder, tmp_path / "without", *front, "A")
+    end = with_template(serve_folder, tmp_path / "with", *front, "A", "<|endoftext|>")
+    words = ["--prompt", MESSAGE, "--max-tokens", "12", "--json"]
+    plain, ended = (
+        json.loads(run_program(["osp", "generate", tmp_path / name, *words]).stdout)
+        for name in ("without", "with")
+    )
+    assert plain["prompt_tokens"].count(end) == len(front) and plain["prompt_tokens"][-1] != end
+    assert ended["prompt_tokens"] == plain["prompt_tokens"] and ended["text"] == plain["text"]
 
 
 @pytest.mark.parametrize(
