@@ -5,7 +5,10 @@ Every command."""
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import urllib.request
 
 import pytest
 from train_fixture import checkpoints, one_thread, state_hash, timeless, write_recipe
@@ -18,6 +21,7 @@ COMMANDS = [
     "tokenize-stdin",
     "quantize",
     "quantize-table",
+    "quantize-all",
     "eval",
     "eval-tasks",
     "analyze",
@@ -31,21 +35,39 @@ COMMANDS = [
     "report",
     "bench-train",
     "bench-optim",
+    "bench-eval",
+    "bench-quantize",
+    "bench-run",
+    "bench-ranks",
     "help",
     "interface",
     "version",
 ]
 
 
+# A peer of `osp bench eval` that has answered every item at once.
+PEER = """
+import json, sys
+tasks = {}
+for line in open(sys.argv[2]):
+    task = tasks.setdefault(json.loads(line)["task"], {"items": 0, "seconds": 1.0, "batch_size": 1})
+    task["items"] += 1
+print(json.dumps({"tasks": tasks, "versions": {}}))
+"""
+
+
 @pytest.fixture
-def arguments(tiny_run, tiny_quantized, questions, train_tokens, repo_root, tmp_path):
+def arguments(tiny_run, tiny_quantized, serve_folder, questions, train_tokens, repo_root, tmp_path):
     """arguments(name) -> (words, stdin) of a call that ends in a second or two."""
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens)
     text = tmp_path / "text.txt"
     text.write_text("the dog sees a tree.\n" * 400)
     model = tiny_run / "model"
     tokenizer = repo_root / "recipes" / "gcide-4096"
+    (tmp_path / "peer.py").write_text(PEER)
     data = ["--data", text, "--data-tokens", 256]
+    calibration = ["--calibration", text, "--windows", 4, "--length", 16]
+    once = ["--repetitions", 1]
     table = {
         "train": ["train", recipe, "--out", tmp_path / "run"],
         "train-dry": ["train", recipe, "--dry-run"],
@@ -54,6 +76,10 @@ def arguments(tiny_run, tiny_quantized, questions, train_tokens, repo_root, tmp_
         "plan": ["plan", recipe, "--devices", 4, "--bandwidth", "1GB/s", "--flops", "1TFLOP/s", "--json"],
         "quantize": ["quantize", model, "--method", "rtn", "--out", tmp_path / "q", "--json"],
         "quantize-table": ["quantize", model, "--method", "rtn", "--report", *data],
+        "quantize-all": [
+            *["quantize", model, "--method", "all", "--spin-steps", 1, *calibration],
+            *["--out", tmp_path / "all", "--report", *data],
+        ],
         "eval": ["eval", model, *data],
         "eval-tasks": ["eval", model, "--tasks", "arc_easy", "--data", questions],
         "analyze": ["analyze", model, *data],
@@ -74,6 +100,21 @@ def arguments(tiny_run, tiny_quantized, questions, train_tokens, repo_root, tmp_
         "report": ["report", tiny_run, "--out", tmp_path / "r.html"],
         "bench-train": ["bench", "train", "--alone", "--model", "demo", "--steps", 1],
         "bench-optim": ["bench", "optim", "--alone", "--model", "demo", "--steps", 1],
+        "bench-eval": [
+            *["bench", "eval", model, "--data", questions, "--tasks", "arc_easy", *once],
+            *["--python", sys.executable, "--peer", tmp_path / "peer.py"],
+        ],
+        "bench-quantize": [
+            *["bench", "quantize", model, "--alone", *calibration, *once, "--calibration-type", "fp32"]
+        ],
+        "bench-run": [
+            *["bench", "run", serve_folder, "--prefill", 8, "--depths", 0, "--sequences", 1],
+            *["--decode-tokens", 2, *once],
+        ],
+        "bench-ranks": [
+            *["bench", "ranks", "--alone", "--model", "demo", "--steps", 1],
+            *["--batch-tokens", 512],
+        ],
         "help": ["--help"],
         "interface": ["--interface"],
         "version": ["--version"],
@@ -120,6 +161,59 @@ def test_results_that_stdout_does_not_take_are_exit_5(osp_build, arguments, name
     os.close(stream)
     assert result.returncode == 5, result.stderr
     assert "error: stdout: cannot write the result" in result.stderr
+
+
+def first_line_of(process):
+    """Of the result on stdout, which says where the server is."""
+    line = process.stdout.readline()
+    assert line, process.stderr and process.stderr.read()
+    return json.loads(line)
+
+
+@pytest.fixture
+def server(osp_build, tiny_run, serve_folder):
+    """server(name, **streams) starts what ends by a signal alone."""
+    started = []
+    words = {
+        "serve": ["serve", serve_folder, "--port", 0, "--json"],
+        "report-watch": ["report", tiny_run, "--watch", "--json"],
+    }
+
+    def start(name, **streams):
+        command = [str(word) for word in [osp_build / "osp", *words[name]]]
+        started.append(subprocess.Popen(command, text=True, env=one_thread(), **streams))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+SERVERS = {"serve": "v1/models", "report-watch": ""}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("target", ["full", "pipe"])
+def test_a_server_whose_stderr_fails_serves_until_the_signal(server, name, target):
+    stream = os.open("/dev/full", os.O_WRONLY) if target == "full" else closed_pipe()
+    process = server(name, stdout=subprocess.PIPE, stderr=stream)
+    os.close(stream)
+    url = first_line_of(process)["url"]
+    assert urllib.request.urlopen(url + SERVERS[name], timeout=30).status == 200
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("target", ["full", "pipe"])
+def test_a_server_whose_address_stdout_does_not_take_ends_with_5(server, name, target):
+    stream = os.open("/dev/full", os.O_WRONLY) if target == "full" else closed_pipe()
+    process = server(name, stdout=stream, stderr=subprocess.PIPE)
+    os.close(stream)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 5, said
+    assert "error: stdout: cannot write the result" in said
 
 
 def test_an_error_is_its_status_also_where_nobody_hears_it(osp_build, tmp_path):
