@@ -158,7 +158,7 @@ run_thread_sanitizer() {
   fi
   thread_test worker_pool_test osp/runtime/worker_pool{,_test}.cpp
   thread_test scheduler_test osp/serve/{scheduler,scheduler_test,prefix_cache}.cpp \
-    osp/runtime/{kv_pages,aligned_memory}.cpp osp/model/{sampling,token_penalties}.cpp osp/base/{philox,sha256}.cpp
+    osp/runtime/{kv_pages,aligned_memory}.cpp osp/model/{sampling,token_penalties}.cpp osp/base/{interrupt,philox,sha256}.cpp
   for test in "${tests[@]}"; do
     OMP_NUM_THREADS=1 TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1" \
       setarch -R "${test% *}" --gtest_filter="${test#* }"

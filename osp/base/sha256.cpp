@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "osp/base/error.h"
+#include "osp/base/interrupt.h"
 
 namespace osp {
 
@@ -48,6 +49,7 @@ std::string sha256_file(const std::string& path) {
   Sha256 hash;
   std::vector<char> buffer(1 << 20);
   while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), file.get())) {
+    leave_files_if_stopped("a file was read");
     hash.update(buffer.data(), n);
   }
   if (std::ferror(file.get()))

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+
+#include "osp/base/interrupt.h"
 #include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
 
@@ -41,6 +44,18 @@ TEST(Sha256, AbsentFileAndFolderAreIoErrors) {
   for (const std::string& path : {folder / "absent", folder.path()}) {
     expect_error(ErrorCode::io, {path}, [&] { sha256_file(path); });
   }
+}
+
+// Hashing a model takes seconds.
+TEST(Sha256, AStopIsHeardWhileAFileIsRead) {
+  const TestFolder folder;
+  write_file_atomic(folder / "a", std::string(1'000'000, 'a'));
+  std::atomic<bool> flag = true;
+  const StopFlag stop(flag);
+  EXPECT_EQ(sha256_file(folder / "a"), kMillionA);  // a checkpoint is completed
+  const StoppableFiles files;
+  expect_error(ErrorCode::interrupted, {"while a file was read"},
+               [&] { sha256_file(folder / "a"); });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/interrupt.h"
 #include "osp/formats/gguf.h"
 #include "osp/model/model_dir.h"
 #include "osp/model/model_files.h"
@@ -14,6 +15,7 @@ namespace osp {
 namespace {
 
 constexpr size_t kMaxConfigBytes = 1 << 20;
+constexpr const char* kPacking = "codes were packed";
 
 [[noreturn]] void refuse_plain(const std::string& dir) {
   fail(ErrorCode::usage, "{}: not quantized; run osp quantize first", dir);
@@ -32,6 +34,7 @@ class OwnCodes : public CodedModel {
       QuantizedWeights weights;
       const ParameterStore store = folder_.read(part, weights);
       for (const StoredTensor& stored : stored_tensors(config_, store.specs)) {
+        leave_files_if_stopped(kPacking);
         const auto layer = joined_layer(stored, store, weights);
         if (layer) {
           take({store, stored, &*layer, {}, {}});
@@ -72,6 +75,7 @@ class ForeignCodes : public CodedModel {
     info_.grid.symmetric = true;
     const std::vector<ParameterSpec> specs = parameter_specs(config_);
     for (const StoredTensor& stored : stored_tensors(config_, specs)) {
+      leave_files_if_stopped("weights were read");
       if (!is_block_layer(stored, specs)) continue;
       const auto codes = source_->codes(stored, specs);
       if (!codes) continue;
@@ -115,6 +119,7 @@ class ForeignCodes : public CodedModel {
     for (int64_t part = kNoLayer; part < config_.layers; ++part) {
       const ParameterStore store = source_->read(part);
       for (const StoredTensor& stored : stored_tensors(config_, store.specs)) {
+        leave_files_if_stopped(kPacking);
         const auto codes = source_->codes(stored, store.specs);
         const bool has_layer = codes && is_block_layer(stored, store.specs);
         if (!has_layer) {

@@ -8,6 +8,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/interrupt.h"
 #include "osp/base/json_text.h"
 #include "osp/formats/safetensors.h"
 #include "osp/model/gguf_model.h"
@@ -216,6 +217,7 @@ QuantizedModel load_quantized_model(const QuantizedFolder& folder) {
   model.store = folder.read(kWhole, model.weights, &model.tables);
   model.offsets = folder.read_offsets();
   for (const auto& [name, layer] : model.weights) {
+    leave_files_if_stopped("weights were read");
     model.store.master(model.store.find(name)).copy_(layer.dequantized());
   }
   sync_compute(model.store);

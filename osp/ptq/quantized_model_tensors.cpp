@@ -13,6 +13,7 @@
 
 #include "osp/base/error.h"
 #include "osp/base/file.h"
+#include "osp/base/interrupt.h"
 #include "osp/formats/compressed_tensors.h"
 #include "osp/model/hf_config.h"
 #include "osp/ptq/quantize_block.h"
@@ -372,6 +373,7 @@ QuantizedWeights read_part(const std::map<std::string, TensorView>& tensors, Par
                            QuantizedWeights* table_codes) {
   QuantizedWeights weights;
   for (const StoredTensor& stored : stored_tensors(stored_config(part.config), part.specs)) {
+    leave_files_if_stopped("weights were read");
     // Tensors that are stored as they are.
     const auto plain = tensors.find(stored.name);
     const bool is_fp8 = grid.kind == NumberKind::fp8 && plain != tensors.end() &&

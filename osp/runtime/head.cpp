@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "osp/base/error.h"
+#include "osp/base/interrupt.h"
 #include "osp/runtime/code_buffer.h"
 #include "osp/runtime/packed_linear.h"
 
@@ -37,6 +38,7 @@ HeadPanels pack_head(std::span<const uint16_t> table, int64_t vocabulary, int64_
   std::vector<int8_t> codes(static_cast<size_t>(kPanelOutputs * width));
   std::vector<float> row(static_cast<size_t>(width));
   for (int64_t panel = 0; panel < panels; ++panel) {
+    leave_files_if_stopped("codes were packed");
     std::fill(codes.begin(), codes.end(), int8_t{0});
     for (int64_t o = 0; o < kPanelOutputs; ++o) {
       const int64_t v = panel * kPanelOutputs + o;

@@ -4,11 +4,14 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "osp/base/error.h"
+#include "osp/base/interrupt.h"
+#include "osp/base/test_error.h"
 #include "osp/base/test_folder.h"
 #include "osp/formats/safetensors.h"
 #include "osp/runtime/test_quantized.h"
@@ -199,6 +202,40 @@ TEST(PanelFile, OfAnotherShapeIsRefused) {
   wide.bits = {16, 8, 8};
   ErrorCode code = ErrorCode::usage;
   EXPECT_NE(error_of(wide, folder / "nowhere", code).find("16 bits"), std::string::npos);
+}
+
+// The kind: packing that does not hear a signal.
+TEST(PanelFile, AStopIsHeardBeforeTheNextLayerIsPacked) {
+  std::atomic<bool> flag = false;
+  const StopFlag stop(flag);
+  const StoppableFiles files;
+  int64_t last = -1;
+  TestModel().with_parts([&](const QuantizedParts& parts) {
+    QuantizedParts stopping{parts.config,
+                            parts.bits,
+                            parts.weight_group,
+                            parts.online,
+                            parts.grids,
+                            [&](Part part, QuantizedWeights& weights) {
+                              last = part.value_or(-1);
+                              flag = last == 1;
+                              return parts.read(part, weights);
+                            }};
+    expect_error(ErrorCode::interrupted, {"while codes were packed"},
+                 [&] { make_runtime_model(stopping); });
+  });
+  EXPECT_EQ(last, 1);
+}
+
+TEST(PanelFile, AStopIsHeardWhileTheHeadIsPacked) {
+  const TestFolder folder;
+  const auto model = TestModel().make();
+  std::atomic<bool> flag = true;
+  const StopFlag stop(flag);
+  const StoppableFiles files;
+  expect_error(ErrorCode::interrupted, {"while codes were packed"}, [&] {
+    write_panel_file(*model, active_engine_kernels(), "abc", folder / "panels.safetensors");
+  });
 }
 
 }  // namespace

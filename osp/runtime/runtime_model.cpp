@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "osp/base/error.h"
+#include "osp/base/interrupt.h"
 #include "osp/ops/hadamard_matrix.h"
 
 namespace osp {
@@ -228,6 +229,7 @@ std::vector<uint16_t> to_half(const at::Tensor& x, const std::string& what) {
   std::vector<uint16_t> out;
   out.reserve(static_cast<size_t>(flat.numel()));
   for (int64_t begin = 0; begin < flat.numel(); begin += kNumbersAtOnce) {
+    leave_files_if_stopped("weights were read");
     const int64_t count = std::min(kNumbersAtOnce, flat.numel() - begin);
     const at::Tensor wide = flat.narrow(0, begin, count).to(at::kFloat);
     if (!(wide.abs().max().item<float>() <= 65504.0f)) {
@@ -311,6 +313,7 @@ std::unique_ptr<const RuntimeModel> make_runtime_model(const QuantizedParts& par
     }
   }
   for (int64_t layer = 0; layer < config.layers; ++layer) {
+    leave_files_if_stopped("codes were packed");
     LayerBuilder(parts, layer).build(layer, model->layers[static_cast<size_t>(layer)]);
   }
   return model;

@@ -174,14 +174,23 @@ def test_every_long_command_leaves_soon_whenever_a_signal_comes(osp_build, long_
             assert not list(temporary.iterdir()), "temporary files stay"
 
 
-@pytest.mark.parametrize("name", ["hf", "gguf", "average"])
+WRITTEN = ["hf", "gguf", "average", "gptq", "awq", "compressed-tensors", "panels"]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
 def test_a_signal_leaves_nothing_of_a_file_or_folder_that_was_being_written(osp_build, start, tmp_path, name):
     """No part of the result, no lock: at any time from the first tensor that is read on."""
     source = tmp_path / "source"
     model = LlamaConfig(vocab_size=64, hidden_size=512, intermediate_size=2048, num_hidden_layers=12,
                         num_attention_heads=8, num_key_value_heads=8)  # fmt: skip
     LlamaForCausalLM(model).save_pretrained(source)
+    quantized = tmp_path / "quantized"
+    if name in WRITTEN[3:]:
+        bits = "4-4-4" if name == "panels" else "4-16-16"
+        quantize = ["quantize", source, "--method", "rtn", "--bits", bits, "--out", quantized, "--quiet"]
+        subprocess.run([osp_build / "osp", *quantize], check=True)
     words = {
+        **{layout: ["export", quantized, "--format", layout] for layout in WRITTEN[3:]},
         "hf": ["export", source, "--format", "hf"],
         "gguf": ["export", source, "--format", "gguf", "--dtype", "q4_k"],
         "average": ["average", source, source],
