@@ -2,6 +2,7 @@
 // refused by name.
 #include "osp/runtime/panel_file.h"
 
+#include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
