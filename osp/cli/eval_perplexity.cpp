@@ -8,6 +8,7 @@
 #include "osp/base/json_number.h"
 #include "osp/base/timing.h"
 #include "osp/cli/eval_command.h"
+#include "osp/cli/held_memory.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/diagnose/cost_report.h"
 #include "osp/eval/divergence.h"
@@ -215,6 +216,24 @@ void print_rows(const std::vector<Row>& rows) {
   }
 }
 
+// Refuses what cannot be held, before the text is read.
+void check_evaluation_memory(const EvalCommand& options, const std::string& dir, Console& console) {
+  double bytes = evaluation_bytes({.dir = dir,
+                                   .widths = options.widths(),
+                                   .bf16 = options.precision == "bf16",
+                                   .simulated = options.engine.engine == "simulated"});
+  std::string work = "evaluating " + options.models.front();
+  std::string advice = "use a smaller model, or a machine with more memory";
+  if (!options.divergence_from.empty()) {
+    const std::string from = find_model_dir(options.divergence_from);
+    if (is_quantized_model_dir(from)) return;  // refused
+    bytes += plain_model_bytes(from);
+    work += " beside " + options.divergence_from;
+    advice = "leave out --divergence-from, " + advice;
+  }
+  check_held_memory(bytes, work, advice, console);
+}
+
 }  // namespace
 
 int run_eval_perplexity(const EvalCommand& options) {
@@ -234,6 +253,7 @@ int run_eval_perplexity(const EvalCommand& options) {
       std::ranges::all_of(widths, [](const BitWidths& bits) { return bits == BitWidths{}; })) {
     fail(ErrorCode::usage, "--tax: nothing is rounded at 16-16-16; give fewer --bits");
   }
+  check_evaluation_memory(options, dir, console);
   const bool wikitext2 = options.tasks == "wikitext2";
   const TokenSource source =
       wikitext2 ? read_wikitext2(options.data, dir) : read_token_source(options.data, dir, 0);

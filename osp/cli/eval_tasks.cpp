@@ -13,6 +13,7 @@
 #include "osp/base/interrupt.h"
 #include "osp/base/output.h"
 #include "osp/cli/eval_command.h"
+#include "osp/cli/held_memory.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/eval/results_table.h"
 #include "osp/eval/task_results.h"
@@ -181,6 +182,14 @@ void run_all(const EvalCommand& options, TaskResults& results, const std::string
     subjects.push_back(open_subject(model, options));
   }
   check_subjects(subjects, options);
+  for (const EvaluatedModel& subject : subjects) {
+    const double bytes = evaluation_bytes({.dir = subject.dir,
+                                           .widths = subject.widths,
+                                           .bf16 = options.precision == "bf16",
+                                           .simulated = options.engine.engine == "simulated"});
+    check_held_memory(bytes, "evaluating " + subject.name,
+                      "use a smaller model, or a machine with more memory", console);
+  }
   TaskRunner runner(options, results, console);
   catch_signals();
   try {

@@ -13,6 +13,7 @@
 #include "osp/base/output.h"
 #include "osp/base/temporary_folder.h"
 #include "osp/cli/command.h"
+#include "osp/cli/held_memory.h"
 #include "osp/cli/loaded_model.h"
 #include "osp/cli/quantize_runs.h"
 #include "osp/eval/divergence.h"
@@ -100,6 +101,22 @@ Subject open_subject(const std::string& path, const std::vector<QuantizeRequest>
     }
   }
   return subject;
+}
+
+// Refuses what cannot be held, of all methods that serve the model the largest.
+void check_quantization_memory(const Subject& subject, const std::vector<QuantizeRequest>& requests,
+                               const QuantizeCommand& options, Console& console) {
+  const bool measured = !options.data.empty();
+  double bytes = 0;
+  for (const QuantizeRequest& request : requests) {
+    if (subject.refusals.contains(request.method.name)) continue;
+    bytes = std::max(bytes, quantization_bytes(subject.source->config(), request, measured));
+  }
+  check_held_memory(bytes, "quantizing " + subject.name,
+                    measured ? "leave out --data and measure the folder with osp eval, use a "
+                               "smaller model, or a machine with more memory"
+                             : "lower --memory, use a smaller model, or a machine with more memory",
+                    console);
 }
 
 // Reads what the quantized model is measured on and compared with.
@@ -372,7 +389,10 @@ int run(const QuantizeCommand& given) {
     check_request(requests.back());
   }
   std::vector<Subject> subjects;
-  for (const std::string& path : options.models) subjects.push_back(open_subject(path, requests));
+  for (const std::string& path : options.models) {
+    subjects.push_back(open_subject(path, requests));
+    check_quantization_memory(subjects.back(), requests, options, console);
+  }
   // Run every method on every model.
   Table table;
   table.bits = options.request.bits.text();

@@ -188,6 +188,58 @@ def test_memory_that_ends_in_other_commands_is_a_sentence(
     check_sentence(limited([osp_build / "osp", *words], 180 * 10**6))
 
 
+SMALL = dict(hidden_size=512, intermediate_size=2048, num_hidden_layers=6, num_attention_heads=8,
+             num_key_value_heads=8, max_position_embeddings=256, vocab_size=16384)  # fmt: skip
+# What is evaluated or quantized. Of the numbers that are held, 42 million a model take 4 bytes each.
+HELD = {
+    "eval": ["eval", "MODEL", "--data", "TEXT"],
+    "eval, rounded": ["eval", "MODEL", "--data", "TEXT", "--bits", "4-4-4"],
+    "eval, bf16": ["eval", "MODEL", "--data", "TEXT", "--bits", "4-4-4", "--precision", "bf16"],
+    "eval, beside": ["eval", "MODEL", "--data", "TEXT", "--bits", "4-4-4", "--divergence-from", "MODEL"],
+    "eval, tasks": ["eval", "MODEL", "--tasks", "arc_easy", "--data", "QUESTIONS"],
+    "quantize, measured": ["quantize", "MODEL", "--method", "rtn", "--report", "--data", "TEXT"],
+}
+
+
+@pytest.fixture(scope="module")
+def held(osp_build, repo_root, questions, tmp_path_factory):
+    """held(name) -> the words of a call that holds a model of 42 million parameters."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("held")
+    LlamaForCausalLM(LlamaConfig(**SMALL)).bfloat16().save_pretrained(folder / "model")
+    tokenizer = repo_root / "recipes" / "gcide-4096" / "tokenizer.json"
+    (folder / "model" / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    (folder / "text.txt").write_text("the dog sees a tree.\n" * 150)
+    paths = {"MODEL": folder / "model", "TEXT": folder / "text.txt", "QUESTIONS": questions}
+    return lambda name: [osp_build / "osp", *(paths.get(word, word) for word in HELD[name])]
+
+
+def bytes_of(sentence, before):
+    number, unit = re.search(before + r" ([0-9.]+) (MB|GB)", sentence).groups()
+    return float(number) * {"MB": 1e6, "GB": 1e9}[unit]
+
+
+def peak_of(words):
+    """The largest resident memory of a call, in bytes; DAMON may take cold pages away."""
+    code = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, capture_output=True); "
+    code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)"
+    words = [sys.executable, "-c", code, *(str(w) for w in words)]
+    result = subprocess.run(words, capture_output=True, text=True, env=one_thread(), timeout=240, check=True)
+    return int(result.stdout)
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_what_a_model_takes_is_refused_before_the_work_and_is_a_lower_bound(held, tmp_path, name):
+    words = held(name)
+    # Not even a text that is missing is noticed before.
+    blind = [tmp_path / "none.txt" if str(word).endswith("text.txt") else word for word in words]
+    sentence = check_sentence(limited(blind, 250 * 10**6))
+    assert "needs at least" in sentence and str(words[2]) in sentence and "this machine has" in sentence
+    least, peak = bytes_of(sentence, "needs at least"), peak_of(words)
+    assert 0.6 * peak < least < peak + 170e6, (least, peak)  # 170 MB of libraries may have been taken away
+
+
 @pytest.mark.parametrize("recipe_name", ["osp", "adam"])
 def test_the_estimate_of_a_dry_run_is_within_a_tenth(osp_build, train_tokens, tmp_path, recipe_name):
     recipe = write_recipe(tmp_path / "osp.toml", train_tokens, recipe_name)
