@@ -313,6 +313,20 @@ def test_tests_that_the_promises_name_exist(repo_root, tests):
     report(unknown_tests(checks, tests))
 
 
+def test_every_section_of_promises_says_how_its_tests_are_run(repo_root, tests):
+    text = (repo_root / "docs" / "reliability.md").read_text()
+    sections = [part for part in text.split("\n## ")[1:] if "| promise |" in part]
+    assert len(sections) == 3
+    for section in sections:
+        title, _, command = section.partition("\nCommand: ")
+        named = set(re.findall(r"`tests/python/(test_\w+)\.py`", title))
+        run = set(re.findall(r"tests/python/(test_\w+)\.py", command))
+        assert run and "--gtest_filter=" in command, title.splitlines()[0]
+        assert run <= named, f"{title.splitlines()[0]}: {run - named} are of no promise"
+        suites = re.findall(r"[':](\w+)\*?\.\*", command)
+        assert suites and all(any(test.startswith(suite) for test in tests) for suite in suites)
+
+
 def unbacked_cells(text, tests):
     """Cells of "What reads what" that name no test and do not say that there is none."""
     section = text.split("\n## What reads what\n")[1].split("\n## ")[0]
