@@ -15,6 +15,7 @@
 #include "osp/base/interrupt.h"
 #include "osp/base/printable.h"
 #include "osp/formats/gguf_integers.h"
+#include "osp/model/config_keys.h"
 #include "osp/model/gguf_family_keys.h"
 #include "osp/model/gguf_feature_keys.h"
 #include "osp/model/gguf_names.h"
@@ -51,6 +52,17 @@ int64_t same_for_all_layers(const GgufMetadata& metadata, const std::string& nam
          metadata.where(), name);
   }
   return values[0];
+}
+
+// The number of layers, checked before a list with an element for each is made.
+int64_t layers_of(const GgufMetadata& metadata, const std::string& name) {
+  const int64_t layers = metadata.integer(name);
+  const Range range = model_field_range("layers");
+  if (static_cast<double>(layers) < range.low || static_cast<double>(layers) > range.high) {
+    fail(ErrorCode::damaged, "{}: {} is {}, expected a number from {} to {}", metadata.where(),
+         name, layers, range.low, range.high);
+  }
+  return layers;
 }
 
 int64_t head_size(const GgufMetadata& metadata, int64_t width, int64_t heads) {
@@ -334,7 +346,7 @@ Json gguf_config_json(const GgufFile& file) {
   // Sizes.
   Json json;
   json["architectures"] = {architecture.family};
-  json["num_hidden_layers"] = metadata.integer(full("block_count"));
+  json["num_hidden_layers"] = layers_of(metadata, full("block_count"));
   json["hidden_size"] = width;
   json["num_attention_heads"] = heads;
   json["num_key_value_heads"] =

@@ -136,6 +136,7 @@ Value Interpreter::call(const Expression& node) {
   if (!callee.is(Kind::callable)) {
     context_.refuse("a value of type {} cannot be called", type_name(callee));
   }
+  context_.charge(10);  // a call and its arguments cost more than a node
   const Arguments arguments = arguments_of(node);
   context_.line = node.line;
   const Callable& callable = callee.as_callable();

@@ -92,6 +92,7 @@ bool Interpreter::loop_condition(const Statement& statement, const Value& item) 
 }
 
 Interpreter::Flow Interpreter::execute_loop(const Statement& statement) {
+  context_.charge(10);  // a loop costs more than a node, even of no items
   const auto loop = std::make_shared<Loop>();
   const std::shared_ptr<Scope> outer = scope_;
   const Value iterated = evaluate(*statement.value);

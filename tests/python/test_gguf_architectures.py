@@ -377,6 +377,10 @@ def test_tensors_and_keys_beyond_the_architecture_are_refused_by_name(tmp_path, 
             "attn_q.weight has shape [96, 96], expected [48, 96]",
         ),
         ({"block_count": 4}, '"blk.4.attn_k.weight" belongs to no part'),
+        (  # before a list of them is made
+            {"block_count": (1 << 32) - 1, "attention.sliding_window": 32},
+            "olmo2.block_count is 4294967295, expected a number from 1 to 1024",
+        ),
     ):
         write_file(tmp_path / "m.gguf", "olmo2", model, False, changed=changed)
         command = ["osp", "export", tmp_path / "m.gguf", "--format", "hf", "--out", tmp_path / "x"]

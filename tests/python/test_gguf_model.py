@@ -186,7 +186,7 @@ REFUSED = [
     ({"attention.head_count": 4}, {}, "attn_q.weight has shape [96, 96], expected [64, 96]"),
     ({"block_count": 3}, {}, "tensor blk.2.attn_norm.weight is missing"),
     ({"block_count": 1}, {}, '"blk.1.attn_k.weight" belongs to no part'),
-    ({"block_count": 1 << 31}, {}, "num_hidden_layers is 2147483648"),
+    ({"block_count": 1 << 31}, {}, "llama.block_count is 2147483648, expected a number from 1 to 1024"),
     ({"embedding_length": None}, {}, '"llama.embedding_length" is missing'),
     ({"embedding_length": "96"}, {}, '"llama.embedding_length" is of type string'),
     ({"vocab_size": 321}, {}, "vocab_size is 321, but token_embd.weight has 320 rows"),
