@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "fuzz/accepted.h"
 #include "fuzz/json_mutator.h"
 #include "fuzz/memory_file.h"
 #include "osp/base/error.h"
@@ -55,6 +56,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                            look_at(record);
                            return true;
                          });
+    osp::fuzz::accepted(data, size);
   });
   return 0;
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "fuzz/accepted.h"
 #include "fuzz/json_mutator.h"
 #include "osp/base/error.h"
 #include "osp/base/json.h"
@@ -106,6 +107,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } catch (const osp::Error&) {
     return 0;
   }
+  osp::fuzz::accepted(data, size);
   const std::string text = osp::model_config_json(config.model, "float32", config.end_tokens);
   const osp::HfConfig again = osp::parse_hf_config(osp::parse_json(text, "again"), "again");
   OSP_CHECK(osp::model_config_json(again.model, "float32", again.end_tokens) == text,

@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 
+#include "fuzz/accepted.h"
 #include "fuzz/json_mutator.h"
 #include "fuzz/memory_file.h"
 #include "osp/base/error.h"
@@ -30,6 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     const std::string& folder = osp::fuzz::memory_folder().path();
     const std::vector<int64_t> ends = osp::load_end_tokens(folder);
+    osp::fuzz::accepted(data, size);
     const std::set<int64_t> unique(ends.begin(), ends.end());
     OSP_CHECK(unique.size() == ends.size() && unique.count(3) == 1, "end tokens of {}", config);
     const std::string text(reinterpret_cast<const char*>(data), size);

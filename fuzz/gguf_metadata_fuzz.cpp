@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "fuzz/accepted.h"
 #include "fuzz/json_mutator.h"
 #include "fuzz/memory_file.h"
 #include "osp/base/error.h"
@@ -176,6 +177,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   });
   tried([&] {
     const auto model = osp::open_gguf_model(path);
+    osp::fuzz::accepted(data, size);
     for (int64_t part = osp::kNoLayer; part < model->config().layers; ++part) model->read(part);
   });
   tried([&] { osp::load_end_tokens(path); });

@@ -1,18 +1,16 @@
-// Structure-aware mutation of JSON for libFuzzer: a node of the tree is changed instead of a byte,
-// so that what is tested lies behind the JSON parser. Of JSON lines, one line is changed. One in
-// eight mutations is libFuzzer's own.
+// Structure-aware mutation of JSON: a node of the tree is changed instead of a byte, so that what
+// is tested lies behind the JSON parser. Of JSON lines, one line is changed.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <nlohmann/json.hpp>
-#include <random>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
+#include "fuzz/mutator.h"
 
 namespace osp::fuzz {
 
@@ -21,19 +19,14 @@ using Tree = nlohmann::ordered_json;
 class JsonMutator {
  public:
   // `keys`: names that the reader knows.
-  JsonMutator(std::span<const char* const> keys, unsigned seed) : keys_(keys), random_(seed) {}
+  JsonMutator(std::span<const char* const> keys, Dice& dice) : keys_(keys), dice_(dice) {}
 
-  // The changed text, "" where the text is no JSON.
-  std::string mutated(std::string_view text) {
-    Tree tree = Tree::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (tree.is_discarded()) return "";
+  // Changes one node.
+  void mutate(Tree& tree) {
     std::vector<Tree*> nodes;
     collect(tree, nodes);
-    change(*nodes[below(nodes.size())], nodes);
-    return tree.dump(-1, ' ', false, Tree::error_handler_t::replace);
+    change(*dice_.one_of(nodes), nodes);
   }
-
-  size_t below(size_t bound) { return random_() % bound; }
 
  private:
   static void collect(Tree& node, std::vector<Tree*>& nodes) {
@@ -74,22 +67,22 @@ class JsonMutator {
                                    Tree::array({1, 2}),
                                    Tree::array({"a", "b"}),
                                    std::string(300, 'x')};
-    return kValues[below(std::size(kValues))];
+    return dice_.one_of(kValues);
   }
 
-  std::string some_key() { return keys_.empty() ? "key" : keys_[below(keys_.size())]; }
+  std::string some_key() { return keys_.empty() ? "key" : dice_.one_of(keys_); }
 
   void change(Tree& node, const std::vector<Tree*>& nodes) {
-    switch (below(7)) {
+    switch (dice_.below(7)) {
       case 0:
         node = some_value();
         return;
       case 1:
-        node = Tree(*nodes[below(nodes.size())]);
+        node = Tree(*dice_.one_of(nodes));
         return;
       case 2:
         if (node.is_structured() && !node.empty()) {
-          node.erase(std::next(node.begin(), static_cast<int>(below(node.size()))));
+          node.erase(std::next(node.begin(), static_cast<int>(dice_.below(node.size()))));
         } else {
           node = some_value();
         }
@@ -105,7 +98,7 @@ class JsonMutator {
         return;
       case 5:
         if (node.is_number_integer())
-          node = static_cast<int64_t>(node.get<uint64_t>() + below(5) - 2);  // may wrap
+          node = static_cast<int64_t>(node.get<uint64_t>() + dice_.below(5) - 2);  // may wrap
         else if (node.is_string())
           node = some_key();
         else
@@ -113,7 +106,7 @@ class JsonMutator {
         return;
       default:
         if (node.is_object() && !node.empty()) {  // under another name
-          const auto from = std::next(node.begin(), static_cast<int>(below(node.size())));
+          const auto from = std::next(node.begin(), static_cast<int>(dice_.below(node.size())));
           const Tree value = from.value();
           node.erase(from);
           node[some_key()] = value;
@@ -124,39 +117,50 @@ class JsonMutator {
   }
 
   std::span<const char* const> keys_;
-  std::minstd_rand random_;
+  Dice& dice_;
 };
 
-inline size_t mutate_json_lines(uint8_t* data, size_t size, size_t max_size, unsigned seed,
-                                std::span<const char* const> keys) {
-  JsonMutator mutator(keys, seed);
-  const std::string text(reinterpret_cast<const char*>(data), size);
-  std::string result;
-  if (mutator.below(8) != 0) {
-    // A line of the text: that in which a random byte lies.
-    const size_t place = text.empty() ? 0 : mutator.below(text.size());
-    const bool lines = nlohmann::json::accept(text) == false;
-    size_t first = lines && place > 0 ? text.rfind('\n', place - 1) : std::string::npos;
-    first = first == std::string::npos ? 0 : first + 1;
-    size_t last = lines ? text.find('\n', place) : text.size();
-    if (last == std::string::npos || last < first) last = text.size();
-    const std::string changed = mutator.mutated(text.substr(first, last - first));
-    if (!changed.empty()) result = text.substr(0, first) + changed + text.substr(last);
+// The tree of a text; discarded if that is no JSON, or so deep that writing it takes too much stack.
+inline Tree json_tree(std::string_view text) {
+  int depth = 0, deepest = 0;
+  for (const char c : text) {
+    depth += c == '[' || c == '{' ? 1 : c == ']' || c == '}' ? -1 : 0;
+    deepest = std::max(deepest, depth);
   }
-  if (result.empty() || result.size() > max_size) return LLVMFuzzerMutate(data, size, max_size);
-  std::memcpy(data, result.data(), result.size());
-  return result.size();
+  if (deepest > 200) return Tree(Tree::value_t::discarded);
+  return Tree::parse(text, nullptr, /*allow_exceptions=*/false);
+}
+
+inline std::string json_text_of(const Tree& tree) {
+  return tree.dump(-1, ' ', false, Tree::error_handler_t::replace);
+}
+
+// The document with a node changed, or the line of JSON lines in which a random byte lies; "" if
+// that is no JSON. `repair(tree)` may restore what a reader checks before all else.
+template <class Repair>
+std::string mutated_json(std::string_view text, Dice& dice, std::span<const char* const> keys,
+                         const Repair& repair) {
+  const size_t place = text.empty() ? 0 : dice.below(text.size());
+  const bool lines = !nlohmann::json::accept(text);
+  size_t first = lines && place > 0 ? text.rfind('\n', place - 1) : std::string::npos;
+  first = first == std::string::npos ? 0 : first + 1;
+  size_t last = lines ? text.find('\n', place) : text.size();
+  if (last == std::string::npos || last < first) last = text.size();
+  Tree tree = json_tree(text.substr(first, last - first));
+  if (tree.is_discarded()) return "";
+  JsonMutator(keys, dice).mutate(tree);
+  repair(tree);
+  return std::string(text.substr(0, first)) + json_text_of(tree) + std::string(text.substr(last));
+}
+
+inline std::string mutated_json(std::string_view text, Dice& dice,
+                                std::span<const char* const> keys) {
+  return mutated_json(text, dice, keys, [](const Tree&) {});
 }
 
 }  // namespace osp::fuzz
 
-// Defines libFuzzer's hook; in builds that only replay a corpus, nothing.
-#ifdef OSP_LIBFUZZER
-#define OSP_JSON_MUTATOR(keys)                                                           \
-  extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, \
-                                            unsigned seed) {                             \
-    return osp::fuzz::mutate_json_lines(data, size, max_size, seed, keys);               \
-  }
-#else
-#define OSP_JSON_MUTATOR(keys) static_assert(sizeof(keys) > 0);
-#endif
+#define OSP_JSON_MUTATOR(keys)                                   \
+  OSP_MUTATOR([](std::string_view text, osp::fuzz::Dice& dice) { \
+    return osp::fuzz::mutated_json(text, dice, keys);            \
+  })

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 
+#include "fuzz/accepted.h"
 #include "fuzz/json_mutator.h"
 #include "fuzz/memory_file.h"
 #include "osp/base/error.h"
@@ -56,6 +57,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const bool live : {false, true}) {
     try {
       osp::read_run(osp::fuzz::memory_folder().path(), live);
+      if (live) osp::fuzz::accepted(data, size);
     } catch (const osp::Error&) {
     }
   }

@@ -10,13 +10,82 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 
+#include "fuzz/accepted.h"
+#include "fuzz/safetensors_mutator.h"
 #include "osp/base/error.h"
 #include "osp/base/json.h"
 #include "osp/formats/safetensors.h"
 #include "osp/model/packed_experts.h"
 #include "osp/model/packed_torchao.h"
 #include "osp/model/packed_weights.h"
+
+namespace {
+
+constexpr const char* kKeys[] = {"quantization_config",
+                                 "quant_method",
+                                 "bits",
+                                 "group_size",
+                                 "desc_act",
+                                 "sym",
+                                 "checkpoint_format",
+                                 "version",
+                                 "zero_point",
+                                 "modules_to_not_convert",
+                                 "format",
+                                 "config_groups",
+                                 "weights",
+                                 "num_bits",
+                                 "type",
+                                 "symmetric",
+                                 "strategy",
+                                 "group",
+                                 "channel",
+                                 "tensor",
+                                 "block",
+                                 "block_structure",
+                                 "actorder",
+                                 "input_activations",
+                                 "gptq",
+                                 "gptq_v2",
+                                 "awq",
+                                 "gemm",
+                                 "mxfp4",
+                                 "compressed-tensors",
+                                 "pack-quantized",
+                                 "int-quantized",
+                                 "float-quantized",
+                                 "naive-quantized",
+                                 "nvfp4-pack-quantized",
+                                 "mxfp4-pack-quantized",
+                                 "int",
+                                 "float"};
+
+// Changes the size of the layer, config.json or the tensors.
+std::string mutated(std::string_view input, osp::fuzz::Dice& dice) {
+  const size_t end = input.find('\0', 2);
+  if (input.size() < 2 || end == std::string_view::npos) return "";
+  std::string size(input.substr(0, 2)), config(input.substr(2, end - 2));
+  std::string tensors(input.substr(end + 1));
+  const size_t choice = dice.below(8);
+  if (choice == 0) {
+    size[dice.below(2)] = static_cast<char>(dice.below(256));
+  } else if (choice <= 2) {
+    tensors.replace(tensors.size() / 2, std::string::npos,
+                    osp::fuzz::changed_bytes(tensors.substr(tensors.size() / 2), dice));
+    tensors.resize(input.size() - end - 1, '\x3c');
+  } else if (choice <= 4) {
+    config = osp::fuzz::mutated_json(config, dice, kKeys);
+  } else {
+    tensors = osp::fuzz::mutated_safetensors(tensors, dice);
+  }
+  return config.empty() || tensors.empty() ? "" : size + config + '\0' + tensors;
+}
+
+}  // namespace
+
+OSP_MUTATOR(mutated)
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 2) return 0;
@@ -41,11 +110,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (layout->kind == osp::PackedKind::mxfp4_experts) {
       const int64_t experts = data[0] / 16 % 4 + 1;
       const at::Tensor weight = osp::unpack_mxfp4_experts({experts, columns, rows}, find, "input");
+      osp::fuzz::accepted(data, size);
       OSP_CHECK(weight.sizes() == at::IntArrayRef({experts, columns, rows}), "shape");
       OSP_CHECK(weight.isfinite().all().item<bool>(), "numbers that are not finite");
       return 0;
     }
     const at::Tensor weight = osp::unpack_weight(*layout, rows, columns, find, "input");
+    osp::fuzz::accepted(data, size);
     OSP_CHECK(weight.dim() == 2 && weight.size(0) == rows && weight.size(1) == columns, "shape");
     const auto codes = osp::unpack_codes_of(*layout, rows, columns, find, "input");
     if (!codes || codes->column_group.defined()) return 0;

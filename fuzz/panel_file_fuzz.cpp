@@ -1,7 +1,9 @@
 // Feeds arbitrary files to the reader of panels. A file that is accepted must run.
 #include <cstdint>
 
+#include "fuzz/accepted.h"
 #include "fuzz/memory_file.h"
+#include "fuzz/safetensors_mutator.h"
 #include "osp/base/error.h"
 #include "osp/runtime/engine.h"
 #include "osp/runtime/panel_file.h"
@@ -25,6 +27,8 @@ osp::ModelConfig tiny_config() {
 
 }  // namespace
 
+OSP_MUTATOR(osp::fuzz::mutated_safetensors)
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const osp::ModelConfig config = tiny_config();
   static const osp::ActivationGrids grids;
@@ -33,6 +37,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     auto model = osp::map_panel_file(parts, osp::active_code_products(),
                                      osp::fuzz::memory_file("panels", data, size));
+    osp::fuzz::accepted(data, size);
     osp::Engine engine(std::move(model), {.threads = 1, .head_bits = 8});
     osp::KvSequence sequence = engine.new_sequence();
     const int32_t tokens[] = {1, 2, 19};

@@ -5,8 +5,12 @@
 #include <span>
 #include <string>
 
+#include "fuzz/accepted.h"
+#include "fuzz/safetensors_mutator.h"
 #include "osp/base/error.h"
 #include "osp/formats/safetensors.h"
+
+OSP_MUTATOR(osp::fuzz::mutated_safetensors)
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(data), size);
@@ -17,6 +21,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } catch (const osp::Error&) {
     return 0;
   }
+  osp::fuzz::accepted(data, size);
   size_t covered = 0;
   for (const auto& [name, tensor] : tensors) {
     OSP_CHECK(osp::safetensors_dtype_bits(tensor.dtype) > 0, "dtype {}", tensor.dtype);

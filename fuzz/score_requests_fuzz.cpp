@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "fuzz/accepted.h"
 #include "fuzz/byte_level.h"
 #include "fuzz/json_mutator.h"
 #include "osp/base/error.h"
@@ -40,6 +41,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       }
       first = end + 1;
     }
+    if (batch.size() > 0 && model.tokenizer) osp::fuzz::accepted(data, size);
   }
   return 0;
 }

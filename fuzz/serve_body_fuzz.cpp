@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "fuzz/accepted.h"
 #include "fuzz/byte_level.h"
 #include "fuzz/json_mutator.h"
 #include "osp/base/error.h"
@@ -131,7 +132,8 @@ void write_texts(const osp::CompletionRequest& request, const uint8_t* data, siz
   }
 }
 
-void take(const osp::Json& body, bool chat, const uint8_t* data, size_t size) {
+// Whether the request is one.
+bool take(const osp::Json& body, bool chat, const uint8_t* data, size_t size) {
   try {
     const auto parse = chat ? osp::parse_chat : osp::parse_completion;
     const osp::CompletionRequest request = parse(body, served_model());
@@ -139,10 +141,12 @@ void take(const osp::Json& body, bool chat, const uint8_t* data, size_t size) {
     if (request.prompts.size() * static_cast<size_t>(request.n) <= 16) {
       write_texts(request, data, size);
     }
+    return true;
   } catch (const osp::ApiError& error) {
     OSP_CHECK(error.status == 400 || error.status == 404, "status {}", error.status);
     const osp::HttpResponse response = osp::error_response(error);
     OSP_CHECK(osp::parse_json(*response.body, "answer").contains("error"), "no error object");
+    return false;
   }
 }
 
@@ -157,7 +161,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } catch (const osp::Error&) {
     return 0;
   }
-  take(body, false, data, size);
-  take(body, true, data, size);
+  const bool completion = take(body, false, data, size), chat = take(body, true, data, size);
+  if (completion || chat) osp::fuzz::accepted(data, size);
   return 0;
 }

@@ -11,7 +11,8 @@
 #     TARGET       NAME of fuzz/NAME_fuzz.cpp; without one all of them
 #
 # The table on stdout is kept, a row a target, in build/fuzz/results: a target that is there with as many
-# executions as --runs asks for is not run again, so that an interrupted campaign goes on.
+# executions as --runs asks for is not run again, so that an interrupted campaign goes on. Its column
+# "accepted" is the share of inputs that the parser took: near 0 %, little but the first checks is tested.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 usage() { echo "usage: scripts/fuzz.sh [--seconds N] [--runs N | --replay] [--add] [TARGET...]" >&2; exit 2; }
@@ -46,12 +47,14 @@ fuzz_target() {
   mkdir -p "$corpus"
   cp -r "fuzz/corpus/$name/." "$corpus"
   echo "fuzz: $name for at most $seconds s${runs:+ or $runs executions}" >&2
-  "$build/${name}_fuzz" -max_total_time="$seconds" ${runs:+-runs="$runs"} -timeout=20 -rss_limit_mb=2048 \
+  "$build/${name}_fuzz" -max_total_time="$seconds" ${runs:+-runs="$runs"} -timeout=60 -rss_limit_mb=2048 \
     -print_final_stats=1 -artifact_prefix="$build/findings/$name-" "$corpus" 2>"$log" || finding=$log
-  local executed rate
+  local executed rate accepted
   executed=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
   rate=$(sed -n 's/^stat::average_exec_per_sec: *//p' "$log")
-  printf '| %s | %s | %s | %s |\n' "$name" "${executed:-0}" "${rate:-0}" "$finding" >"$row"
+  accepted=$(sed -n 's/^stat::accepted_units: *//p' "$log")
+  accepted=$((100 * ${accepted:-0} / (${executed:-0} > 0 ? executed : 1)))
+  printf '| %s | %s | %s | %s %% | %s |\n' "$name" "${executed:-0}" "${rate:-0}" "$accepted" "$finding" >"$row"
   [ "$finding" = none ] || { echo "fuzz: $name FAILED, see $log" >&2; return 1; }
 }
 
@@ -59,7 +62,7 @@ status=0
 if [ -n "$replay" ]; then
   for name in "${targets[@]}"; do
     log=$build/findings/$name-replay.log
-    if "$build/${name}_fuzz" -runs=0 -timeout=20 -rss_limit_mb=2048 "fuzz/corpus/$name" 2>"$log"; then
+    if "$build/${name}_fuzz" -runs=0 -timeout=60 -rss_limit_mb=2048 "fuzz/corpus/$name" 2>"$log"; then
       echo "fuzz: $name: $(find "fuzz/corpus/$name" -type f | wc -l) files pass" >&2
     else
       status=1
@@ -73,12 +76,12 @@ for name in "${targets[@]}"; do
   if [ -z "$runs" ] || [ "${done_before:-0}" -lt "$runs" ]; then fuzz_target "$name" || status=1; fi
   if [ -n "$add" ]; then
     # Edges alone (no counters, no value profile): the inputs that are added stay few.
-    "$build/${name}_fuzz" -merge=1 -use_counters=0 -max_len=4096 -timeout=20 -rss_limit_mb=2048 \
+    "$build/${name}_fuzz" -merge=1 -use_counters=0 -max_len=4096 -timeout=60 -rss_limit_mb=2048 \
       "fuzz/corpus/$name" "$build/corpus/$name" 2>"$build/findings/$name-merge.log" ||
       { status=1; echo "fuzz: merging $name FAILED, see $build/findings/$name-merge.log" >&2; }
   fi
 done
-echo '| target | executions | a second | finding |'
-echo '|---|---:|---:|---|'
+echo '| target | executions | a second | accepted | finding |'
+echo '|---|---:|---:|---:|---|'
 for name in "${targets[@]}"; do cat "$build/results/$name"; done
 exit $status
