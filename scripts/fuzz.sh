@@ -75,8 +75,8 @@ for name in "${targets[@]}"; do
   done_before=$(cut -d'|' -f3 "$build/results/$name" 2>/dev/null || true)
   if [ -z "$runs" ] || [ "${done_before:-0}" -lt "$runs" ]; then fuzz_target "$name" || status=1; fi
   if [ -n "$add" ]; then
-    # Edges alone (no counters, no value profile): the inputs that are added stay few.
-    "$build/${name}_fuzz" -merge=1 -use_counters=0 -max_len=4096 -timeout=60 -rss_limit_mb=2048 \
+    # Edges alone (no counters, no value profile), and the fewest inputs that cover them.
+    "$build/${name}_fuzz" -set_cover_merge=1 -use_counters=0 -max_len=4096 -timeout=60 -rss_limit_mb=2048 \
       "fuzz/corpus/$name" "$build/corpus/$name" 2>"$build/findings/$name-merge.log" ||
       { status=1; echo "fuzz: merging $name FAILED, see $build/findings/$name-merge.log" >&2; }
   fi
