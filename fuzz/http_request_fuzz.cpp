@@ -41,7 +41,8 @@ std::string mutated(std::string_view head, Dice& dice) {
   if (!dice.one_in(8)) {
     std::erase_if(lines, [](const std::string& line) { return line.starts_with("Host:"); });
     if (lines.empty()) lines.push_back(kBegins[0]);
-    lines.insert(lines.begin() + 1, "Host: localhost:1");
+    const std::string host = "Host: localhost:1";
+    lines.insert(lines.begin() + 1, host);
   }
   std::string result;
   for (const std::string& line : lines) result += (result.empty() ? "" : "\r\n") + line;

@@ -62,7 +62,8 @@ status=0
 if [ -n "$replay" ]; then
   for name in "${targets[@]}"; do
     log=$build/findings/$name-replay.log
-    if "$build/${name}_fuzz" -runs=0 -timeout=60 -rss_limit_mb=2048 "fuzz/corpus/$name" 2>"$log"; then
+    if "$build/${name}_fuzz" -runs=0 -artifact_prefix="$build/findings/$name-" -timeout=60 \
+      -rss_limit_mb=2048 "fuzz/corpus/$name" 2>"$log"; then
       echo "fuzz: $name: $(find "fuzz/corpus/$name" -type f | wc -l) files pass" >&2
     else
       status=1
@@ -76,7 +77,8 @@ for name in "${targets[@]}"; do
   if [ -z "$runs" ] || [ "${done_before:-0}" -lt "$runs" ]; then fuzz_target "$name" || status=1; fi
   if [ -n "$add" ]; then
     # Edges alone (no counters, no value profile), and the fewest inputs that cover them.
-    "$build/${name}_fuzz" -set_cover_merge=1 -use_counters=0 -max_len=4096 -timeout=60 -rss_limit_mb=2048 \
+    "$build/${name}_fuzz" -set_cover_merge=1 -use_counters=0 -artifact_prefix="$build/findings/$name-" \
+      -max_len=4096 -timeout=60 -rss_limit_mb=2048 \
       "fuzz/corpus/$name" "$build/corpus/$name" 2>"$build/findings/$name-merge.log" ||
       { status=1; echo "fuzz: merging $name FAILED, see $build/findings/$name-merge.log" >&2; }
   fi
