@@ -120,7 +120,7 @@ class JsonMutator {
   Dice& dice_;
 };
 
-// The tree of a text; discarded if that is no JSON, or so deep that writing it takes too much stack.
+// The tree of a text; discarded if that is no JSON, or so deep that writing it overflows the stack.
 inline Tree json_tree(std::string_view text) {
   int depth = 0, deepest = 0;
   for (const char c : text) {
