@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from measure_causes import causes, state_errors
+from measure_floats import float_formats, float_methods, float_smollm2
 from measure_remedies import remedies, remedies_smollm2
 from measuring import ROOT, commit, smollm2_file
 
@@ -308,71 +309,11 @@ def planned_memory(_: argparse.Namespace) -> dict:
     return {"columns": columns, "rows": rows, "settings": PLANNED_SETTINGS, **machine}
 
 
-FLOAT_BITS = "16-16-16,4-4-16,mxfp4-mxfp4-16,nvfp4-nvfp4-16,4-4-4,nvfp4-nvfp4-fp8"
-
-
-def float_formats(_: argparse.Namespace) -> dict:
-    """The demo's models at four bits of several kinds, with the outlier tax of each."""
-    demo = ROOT / "runs" / "demo"
-    names = [f"{recipe}-{seed}" for seed in (1, 2, 3) for recipe in ("adam", "osp")]
-    names = [name for name in names if (demo / name / "model" / "config.json").exists()]
-    if not names:
-        sys.exit("measure: float-formats needs the demo's models: run scripts/demo.sh first")
-    models = [
-        run_json(OSP, "eval", demo / name / "model", "--data", demo / "tokens", "--data-tokens", 32768,
-                 "--bits", FLOAT_BITS, "--tax", "--rotations", 3, "--json", "--quiet")
-        for name in names
-    ]  # fmt: skip
-    return {"models": [{**model, "run": name} for name, model in zip(names, models, strict=True)]}
-
-
-# Blocks of a rotation are those of the numbers that share a scale.
-SCALE_BLOCKS = {"mxfp4": 32, "nvfp4": 16}
-FLOAT_METHODS = [
-    ("rtn",),
-    ("rtn", "--weight-scales", "mse"),
-    ("gptq",),
-    ("ffn-hadamard+rtn",),
-    ("quarot+rtn",),
-    ("quarot+rtn", "blocks"),
-    ("quarot+gptq",),
-    ("quarot+gptq", "blocks"),
-]
-
-
-def float_methods(options: argparse.Namespace) -> dict:
-    """What the methods leave of the loss in four-bit floating point: divergence from the model at 16 bits."""
-    demo = ROOT / "runs" / "demo"
-    label = {"adam": "Adam", "osp": "OSP"}
-    models = {f"{label[name]}, demo": (demo / f"{name}-1" / "model", demo / "tokens") for name in label}
-    for folder in sorted((ROOT / "runs" / "race" / "tiny-100000").glob("*/model")):
-        optimizer, _, seed = folder.parent.name.split("-")
-        models[f"{label[optimizer]}, 100,000 steps, {seed}"] = (folder, demo / "tokens")
-    if options.calibration:
-        models["SmolLM2-135M"] = (smollm2_file(), options.calibration)
-    rows, machine = [], {}
-    for kind, block in SCALE_BLOCKS.items():
-        for method, *more in FLOAT_METHODS:
-            cells = []
-            for name, (model, text) in models.items():
-                tokens = 4096 if name.startswith("SmolLM2") else 32768
-                words = ["--rotation-block", block, "--hadamard-block", block] if more == ["blocks"] else more
-                found = run_json(OSP, "quantize", model, "--method", method, *words, "--bits",
-                                 f"{kind}-{kind}-16", "--calibration", text, "--windows", 32, "--report",
-                                 "--data", text, "--data-tokens", tokens, "--json", "--quiet")  # fmt: skip
-                cells.append(found["runs"][0]["measured"]["kl_divergence"])
-                machine = {key: found[key] for key in ("machine", "instruction_set", "tensor_library")}
-            label = method + (f", blocks of {block}" if more == ["blocks"] else " ".join(["", *more]))
-            rows.append([kind, label, *cells])
-    columns = [{"title": "format"}, {"title": "method"}]
-    columns += [{"title": name, "align": "right", "format": "{:.4f}"} for name in models]
-    return {"columns": columns, "rows": rows, **machine}
-
-
 # What a measurement cannot do without, by its option.
 NEEDS = {
     "eval": ("benchmarks", "the folder with the benchmarks' files"),
     "remedies-smollm2": ("text", "the text that SmolLM2 is measured on, such as WikiText-2's test split"),
+    "float-smollm2": ("text", "the text that SmolLM2 is measured on"),
     "quantize": ("gptqmodel", "the interpreter of the environment with GPTQModel"),
 }
 MEASUREMENTS: dict[str, tuple[str, Callable]] = {
@@ -383,10 +324,17 @@ MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "ranks": ("two ranks that train the demo's model beside PyTorch's; limited networks need root", ranks),
     "engine": ("SmolLM2 quantized, in integers, beside the peers whose environments are given", engine),
     "engine-quality": ("what few bits cost the demo's models on the integer engine", engine_quality),
-    "float-formats": ("the demo's models in MXFP4, NVFP4 and INT4, and their outlier tax", float_formats),
+    "float-formats": (
+        "the demo's models in MXFP4, NVFP4 and INT4, and their outlier tax",
+        lambda _: float_formats(run_json, OSP),
+    ),
     "float-methods": (
-        "methods in MXFP4 and NVFP4 on these, the race's and, with --calibration, SmolLM2",
-        float_methods,
+        "what the methods leave in MXFP4 and NVFP4, on the demo's models and the race's longest runs",
+        lambda _: float_methods(run_json, OSP),
+    ),
+    "float-smollm2": (
+        "SmolLM2 in MXFP4 and NVFP4 by the same methods, and its outlier tax",
+        lambda options: float_smollm2(options, run_json, OSP),
     ),
     "causes": (
         "what 4 bits cost, by cause: the demo's models and SmolLM2, or the files of --witness",

@@ -221,8 +221,8 @@ def gptq() -> str:
     return table(header, rows) + "\n\n" + provenance([one], one["result"])
 
 
-def float_formats() -> str:
-    one = load("float-formats")
+def float_formats(name: str = "float-formats") -> str:
+    one = load(name)
     models = one["result"]["models"]
     rows = []
     for model in models:
@@ -370,6 +370,7 @@ TABLES = {
     "gptq": gptq,
     "ranks": ranks,
     "float-formats": float_formats,
+    "float-smollm2-tax": lambda: float_formats("float-smollm2"),
     "watching": watching,
     "equality": equality,
     "equality-texts": equality_texts,

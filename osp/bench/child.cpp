@@ -81,8 +81,10 @@ Json run_child(const std::vector<std::string>& command, const Environment& chang
   while (wait4(child, &status, 0, &used) < 0 && errno == EINTR) {
   }
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-    fail(ErrorCode::unsupported, "{} did not finish (status {}); its own messages are above",
-         fmt::join(command, " "), status);
+    const std::string end = WIFSIGNALED(status)
+                                ? fmt::format("was ended by signal {}", WTERMSIG(status))
+                                : fmt::format("ended with status {}", WEXITSTATUS(status));
+    fail(ErrorCode::unsupported, "{} {}; its own messages are above", fmt::join(command, " "), end);
   }
   Json result = parse_json(output, command[0]);
   const auto seconds = [](const timeval& time) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include "osp/base/test_error.h"
 #include "osp/bench/child.h"
 
 namespace osp {
@@ -35,6 +36,14 @@ TEST(PeerSettings, TheTimeOfAWholeProcessIsKept) {
                                  "sleep 0.2; echo '{}'"});
   EXPECT_GT(result[kProcess]["cpu_seconds"], 0.0);
   EXPECT_GT(result[kProcess]["wall_seconds"], 0.2);
+}
+
+TEST(PeerSettings, HowAProgramEndedIsSaid) {
+  const auto run = [](const char* script) {
+    return [script] { run_child({"/bin/sh", "-c", script}); };
+  };
+  expect_error(ErrorCode::unsupported, {"exit 3 ended with status 3; "}, run("exit 3"));
+  expect_error(ErrorCode::unsupported, {"was ended by signal 9; "}, run("kill -9 $$"));
 }
 
 TEST(PeerSettings, AProgramGetsItsSettingsAndNotOurs) {
