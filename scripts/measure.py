@@ -372,6 +372,7 @@ def main() -> None:
     parser.add_argument("--text", metavar="PATH")
     parser.add_argument("--witness", metavar="NAME=FILE", action="append")
     parser.add_argument("--witness-tokens", type=int, default=4096)
+    parser.add_argument("--witness-attribution", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if options.list:

@@ -19,9 +19,9 @@ KEPT = ROOT / "docs" / "measured" / "causes.json"
 SMALL = ["--data-tokens", 65536, "--cost-tokens", 16384]
 
 
-def few(tokens: int) -> list:
-    """Large models take hours: so many tokens, of which the attribution takes a sixteenth."""
-    return ["--data-tokens", tokens, "--cost-tokens", tokens, "--attribution-tokens", tokens // 16]
+def few(tokens: int, attribution: int) -> list:
+    """Large models take hours."""
+    return ["--data-tokens", tokens, "--cost-tokens", tokens, "--attribution-tokens", attribution]
 
 
 def held_out_text() -> str:
@@ -78,11 +78,12 @@ def causes(options: argparse.Namespace, run_json: Callable, osp: str) -> dict:
         wanted = {}
         for named in options.witness or []:
             name, _, file = named.partition("=")
-            wanted[name] = (file, text, [*few(options.witness_tokens), "--sink-tokens", 0])
+            tokens = few(options.witness_tokens, options.witness_attribution)
+            wanted[name] = (file, text, [*tokens, "--sink-tokens", 0])
         if not wanted:
             for name in ("adam-1", "osp-1"):
                 wanted[name] = (TOKENS.parent / name / "model", TOKENS, SMALL)
-            wanted["SmolLM2-135M-Instruct"] = (smollm2_file(), text, few(4096))
+            wanted["SmolLM2-135M-Instruct"] = (smollm2_file(), text, few(4096, 256))
         for name, (model, data, words) in wanted.items():
             found = run_json(osp, "analyze", model, "--data", data, *words, "--json")
             shown = found["command"].split(" ")[1:]
