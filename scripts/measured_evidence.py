@@ -209,8 +209,8 @@ def witnesses(models: list[dict]) -> str:
     rows = []
     for model in models:
         tax = model["cost"].get("outlier_tax")
-        cells = ["–"] * 5
-        if tax:
+        cells = [number(tax["own"], 2) if tax else "–", *["–"] * 4]
+        if tax and "rotated" in tax:
             share = f"{number(100 * tax['share'], 0)} %"
             readers = f"{number(100 * tax['readers']['share'], 0)} %"
             rotated = f"{number(tax['rotated'], 2)} ± {number(tax['rotated_deviation'], 2)}"
