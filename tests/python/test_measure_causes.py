@@ -64,13 +64,15 @@ def test_other_peoples_models_are_added_and_named_without_a_path(causes, tmp_pat
         return answer(words)
 
     def measured(witness):
-        found = causes.causes(argparse.Namespace(witness=witness), run_json, "/elsewhere/osp")
+        options = argparse.Namespace(witness=witness, witness_tokens=2048, witness_attribution=64)
+        found = causes.causes(options, run_json, "/elsewhere/osp")
         causes.KEPT.write_text(json.dumps({"result": found}))
         return {model["name"]: model for model in found["models"]}
 
     first = measured([f"A={tmp_path}/a.gguf"])
     assert list(first) == ["A"]
-    assert first["A"]["command"].startswith("osp analyze a.gguf --data held-out.txt --data-tokens 4096 ")
+    assert first["A"]["command"].startswith("osp analyze a.gguf --data held-out.txt --data-tokens 2048 ")
+    assert "--attribution-tokens 64 --sink-tokens 0" in first["A"]["command"]
     assert first["A"]["cost"]["inputs"]["mlp_input"]["sqnr_db"] == 9
     assert first["A"]["cost"]["linears"] == {"noise_gain": 0.5, "stable_rank": 9.0}
     both = measured([f"B={tmp_path}/b=b.gguf"])

@@ -245,8 +245,9 @@ def test_ctrl_c_is_a_keyboard_interrupt(folders):
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "model = osp.Model.from_pretrained(sys.argv[1], batch_tokens=64)\n"
         "expected = model.score([([1, 2], [3])])\n"
-        "print('ready', flush=True)\n"
         "try:\n"
+        # In front of the loop: CPython 3.11 looks for the handler of an interrupt between two rounds there.
+        "    print('ready', flush=True)\n"
         "    while True: model.score([([1, 2, i], [3, 4]) for i in range(4000)])\n"
         "except KeyboardInterrupt:\n"
         "    print(model.score([([1, 2], [3])]) == expected)\n"

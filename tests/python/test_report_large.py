@@ -1,5 +1,6 @@
 """`osp report` of a long run of a deep model: a small page in bounded time and memory, no spike lost."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -40,6 +41,14 @@ def write_long_run(folder):
         file.write(json.dumps(end) + "\n")
 
 
+def peak_of_report(osp_build, run, out):
+    command = [osp_build / "osp", "report", run, "--out", out, "--quiet"]
+    result = subprocess.run(
+        [sys.executable, "-c", PEAK, *command], capture_output=True, text=True, check=True
+    )
+    return int(result.stdout.splitlines()[-1]) * 1024
+
+
 def chart(page, name):
     data = json.loads(re.search(r'id="charts">(.*?)</script>', page, re.S)[1])
     return next(chart for chart in data["charts"] if chart["id"] == name)
@@ -48,14 +57,15 @@ def chart(page, name):
 def test_long_run_of_a_deep_model_stays_small_and_keeps_its_spikes(osp_build, tmp_path):
     write_long_run(tmp_path / "long")
     metrics = (tmp_path / "long" / "metrics.jsonl").stat().st_size
-    command = [osp_build / "osp", "report", tmp_path / "long", "--out", tmp_path / "r.html", "--quiet"]
-    measured = subprocess.run(
-        [sys.executable, "-c", PEAK, *command], capture_output=True, text=True, check=True
-    )
-    peak = int(measured.stdout.splitlines()[-1]) * 1024
-    print(f"{metrics / 1e6:.0f} MB of records, peak {peak / 1e6:.0f} MB")
+    (tmp_path / "short").mkdir()
+    with open(tmp_path / "long" / "metrics.jsonl") as file:
+        (tmp_path / "short" / "metrics.jsonl").write_text("".join(itertools.islice(file, 30)))
+    # The program with its libraries takes as much with any run.
+    own = peak_of_report(osp_build, tmp_path / "short", tmp_path / "r.html")
+    peak = peak_of_report(osp_build, tmp_path / "long", tmp_path / "r.html")
+    print(f"{metrics / 1e6:.0f} MB of records, peak {peak / 1e6:.0f} MB, of it the program's {own / 1e6:.0f}")
     assert (tmp_path / "r.html").stat().st_size < 10_000_000
-    assert peak < 6 * metrics
+    assert peak - own < 2.5 * metrics
     page = (tmp_path / "r.html").read_text()
     raw = chart(page, "training-loss")["traces"][0]
     assert len(raw["y"]) <= 2000 and raw["meta"]["role"] == "raw"

@@ -93,7 +93,7 @@ def perplexities(run_program, runs, model, bits, methods):
     return {line["method"]: line["perplexity"] for line in map(json.loads, result.stdout.splitlines())}
 
 
-@pytest.mark.parametrize("model", ["adam", "osp"])
+@pytest.mark.parametrize("model", ["adam-1", "osp-1"])
 def test_trained_models_keep_their_perplexity_without_quantization(run_program, demo_runs, model):
     found = perplexities(
         run_program, demo_runs, model, "16-16-16", ["none", "ffn-hadamard", "quarot", "smoothquant"]
