@@ -22,6 +22,7 @@ void set_label(std::vector<RunData>& runs, const std::string& label) {
     }
     known += (known.empty() ? "" : ", ") + run.name;
   }
+  if (known.empty()) fail(ErrorCode::usage, "--label {}: there is no model to be named", label);
   fail(ErrorCode::usage, "--label {}: expected NAME=TEXT with NAME one of {}", label, known);
 }
 

@@ -56,6 +56,18 @@ TEST(Page, LoadsNothingAndAllowsOnlyItsOwnScripts) {
   EXPECT_NE(page.find("'sha256-zM9Pv/vWQtrNpY0EWTIY23CqCjr1JCzbaw9KxPTMgZE='"), std::string::npos);
 }
 
+TEST(Page, OfARaceAloneHasItsSentenceAndChartsAndNoTableOfModels) {
+  const Race race{.arms = {"Adam<", "OSP"},
+                  .pairs = {{.tokens = 1000, .seed = 1, .runs = {{{3, 0.2, 0.1}, {2, 0.1, 0}}}}}};
+  const std::string page = render_page({.race = race}, {}, "var p=1;");
+  EXPECT_EQ(count(page, "<title>Adam&lt; and OSP</title>"), 1u);
+  EXPECT_EQ(count(page, "<p class=\"headline\">After 1,000 tokens of training Adam&lt; loses 2.00"),
+            1u);
+  EXPECT_EQ(count(page, "<figure"), 2u);
+  EXPECT_EQ(count(page, "id=\"results\"") + count(page, "id=\"claims\""), 0u);
+  EXPECT_THROW(render_page({}, {}, "var p=1;"), std::exception);
+}
+
 TEST(Page, ManyLongRunsStayBelowTheLimit) {
   std::vector<RunData> runs;
   for (int i = 0; i < 20; ++i) runs.push_back(long_run(fmt::format("run {}", i), 2500));
