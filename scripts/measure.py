@@ -13,7 +13,7 @@ from pathlib import Path
 from measure_causes import causes, state_errors
 from measure_floats import float_formats, float_methods, float_smollm2
 from measure_remedies import remedies, remedies_smollm2
-from measuring import ROOT, commit, smollm2_file
+from measuring import ROOT, commit, machine_of, smollm2_file
 
 MEASURED = ROOT / "docs" / "measured"
 OSP = os.environ.get("OSP", "build/release/osp")  # a copy can be measured while the project is rebuilt
@@ -206,7 +206,7 @@ def engine_quality(_: argparse.Namespace) -> dict:
                 found = run_json(OSP, "eval", file, "--data", tokens, "--json", "--quiet")
                 one = found["results"][0]
                 rows.append([title, way, one["perplexity"], one["bits_per_byte"]])
-                machine = {key: found[key] for key in ("machine", "instruction_set", "tensor_library")}
+                machine = machine_of(found)
     columns = [
         {"title": "model"},
         {"title": "numbers"},
@@ -293,7 +293,7 @@ def planned_memory(_: argparse.Namespace) -> dict:
             peak = peak_of([*program, *words, "--out", str(folder)])
             with open(folder / "metrics.jsonl") as log:
                 start = json.loads(log.readline())
-        machine = {key: start[key] for key in ("machine", "instruction_set", "tensor_library")}
+        machine = machine_of(start)
         estimate = described["memory_bytes"]
         saved, total = estimate["snapshot"] / 1e6, estimate["total"] / 1e6
         rows.append([f"`recipes/{name}.toml`", ranks, total, saved, peak / 1e6, 1e6 * total / peak])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from measuring import ROOT, commit, smollm2_file
+from measuring import ROOT, commit, machine_of, smollm2_file
 from tokenizers import Tokenizer
 
 TOKENS = ROOT / "runs" / "demo" / "tokens"
@@ -114,7 +114,7 @@ def state_errors(_: argparse.Namespace, run_json: Callable, osp: str) -> dict:
             raise SystemExit(f"measure: {folder} is missing: run scripts/demo.sh and scripts/race.py first")
         found = run_json(osp, "eval", folder / "model", "--data", TOKENS, "--data-tokens", 16384, "--bits",
                          "4-4-4", "--tax", "--rotations", 1, "--json", "--quiet")  # fmt: skip
-        machine = {key: found[key] for key in ("machine", "instruction_set", "tensor_library")}
+        machine = machine_of(found)
         tax = found["results"][0]["outlier_tax"]
         keys = ("kl", "state_error", "own_state_error", "rotated_state_error")
         rows.append([f"{folder.parent.name}/{folder.name}", *(tax[key] for key in keys)])

@@ -31,7 +31,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 
 import torch
 import transformers
-from measuring import ROOT, commit, smollm2_file
+from measuring import ROOT, commit, machine_of, smollm2_file
 
 WINDOW = 2048
 # Of a perplexity.
@@ -80,7 +80,7 @@ def run_osp(options: argparse.Namespace, document: dict, *arguments: str) -> dic
     if done.returncode != 0:
         raise SystemExit(f"osp eval ended with {done.returncode}")
     result = json.loads(done.stdout)
-    document.update({key: result[key] for key in ("machine", "instruction_set", "tensor_library")})
+    document.update(machine_of(result))
     return result
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from measuring import ROOT, smollm2_file
+from measuring import ROOT, machine_of, smollm2_file
 
 DEMO = ROOT / "runs" / "demo"
 FLOAT_BITS = "16-16-16,4-4-16,mxfp4-mxfp4-16,nvfp4-nvfp4-16,4-4-4,nvfp4-nvfp4-fp8"
@@ -23,7 +23,6 @@ FLOAT_METHODS = [
     ("quarot+gptq", "blocks"),
 ]
 SMOLLM2_TOKENS = 4096
-MACHINE = ("machine", "instruction_set", "tensor_library")
 
 
 def taxes(run_json: Callable, osp: str, model: Path, data: Path | str, tokens: int) -> dict:
@@ -68,7 +67,7 @@ def float_methods(run_json: Callable, osp: str) -> dict:
                              "--report", "--data", text, "--data-tokens", 32768, "--json",
                              "--quiet")  # fmt: skip
             cells.append(found["runs"][0]["measured"]["kl_divergence"])
-            machine = {key: found[key] for key in MACHINE}
+            machine = machine_of(found)
         rows.append([kind, method, *cells])
     columns = [{"title": "format"}, {"title": "method"}]
     columns += [{"title": name, "align": "right", "format": "{:.4f}"} for name in models]
@@ -91,5 +90,5 @@ def float_smollm2(options: argparse.Namespace, run_json: Callable, osp: str) -> 
         {"title": "perplexity", "align": "right", "format": "{:,.1f}"},
         {"title": "KL", "align": "right", "format": "{:.3f}"},
     ]
-    machine = {key: model[key] for key in MACHINE}
+    machine = machine_of(model)
     return {"columns": columns, "rows": rows, "models": [{**model, "run": "SmolLM2-135M"}], **machine}

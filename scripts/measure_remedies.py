@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
 
-from measuring import ROOT, smollm2_file
+from measuring import ROOT, machine_of, smollm2_file
 
 DEMO = ROOT / "runs" / "demo"
 TRAINED = ROOT / "runs" / "remedies"
@@ -104,7 +104,7 @@ def remedies(_: argparse.Namespace, run: Callable, run_json: Callable, osp: str)
                          "--report", "--data", DEMO / "tokens", "--data-tokens", 65536, "--json", "--quiet")
                 for seed in SEEDS
             ]  # fmt: skip
-            machine.update({key: found[0][key] for key in ("machine", "instruction_set", "tensor_library")})
+            machine.update(machine_of(found[0]))
             measured = [one["runs"][0]["measured"] for one in found]
             losses = [(math.log(one["perplexity_16"]), math.log(one["perplexity"])) for one in measured]
             cells += [
@@ -146,7 +146,7 @@ def remedies_smollm2(options: argparse.Namespace, run_json: Callable, osp: str) 
                          "--windows", 16, "--length", 1024, "--report", "--data", options.text,
                          "--data-tokens", tokens, "--json", "--quiet")  # fmt: skip
         one = found["runs"][0]["measured"]
-        machine = {key: found[key] for key in ("machine", "instruction_set", "tensor_library")}
+        machine = machine_of(found)
         rows.append([label, one["perplexity"], one["kl_divergence"], one["tokens"]])
     columns = [
         {"title": "at 4-4-4"},

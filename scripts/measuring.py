@@ -36,6 +36,14 @@ def table(header: list[str], rows: list[list[str]], left: int | set[int] = 1) ->
     return "\n".join(["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(r) + " |" for r in rows)])
 
 
+MACHINE = ("machine", "instruction_set", "tensor_library")
+
+
+def machine_of(result: dict) -> dict:
+    """On what a result of `osp` was computed."""
+    return {key: result[key] for key in MACHINE}
+
+
 def load(name: str) -> dict | None:
     """The result file of a measurement, if it was made."""
     path = MEASURED / f"{name}.json"
@@ -46,7 +54,7 @@ def provenance(measurements: list[dict], machine: dict) -> str:
     """A line under a table: on which machine, when, from which code, how busy. A measurement that was put
     together from several has no load of its own."""
     loads = [m["load_average"] for m in measurements if "load_average" in m]
-    parts = [machine.get(key, "") for key in ("machine", "instruction_set", "tensor_library")]
+    parts = [machine.get(key, "") for key in MACHINE]
     parts += [
         " and ".join(sorted({m["date"] for m in measurements})),
         "commit " + ", ".join(sorted({m["commit"] for m in measurements})),

@@ -115,10 +115,11 @@ int64_t free_memory_bytes() {
   return std::min(free, std::max<int64_t>(0, memory_limit_bytes() - resident_memory_bytes()));
 }
 
-void require_memory(double bytes, const std::string& work, const std::string& advice) {
+void require_memory(double bytes, const std::string& work, const std::string& advice,
+                    const std::string& how_sure) {
   const int64_t limit = memory_limit_bytes();
   if (bytes <= static_cast<double>(limit)) return;
-  fail(ErrorCode::memory, "{} needs about {} of memory, and this machine has {}: {}", work,
+  fail(ErrorCode::memory, "{} needs {} {} of memory, and this machine has {}: {}", work, how_sure,
        format_bytes(bytes), format_bytes(static_cast<double>(limit)), advice);
 }
 

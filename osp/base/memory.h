@@ -29,8 +29,9 @@ int64_t memory_limit_bytes();
 int64_t free_memory_bytes();
 
 // Error(memory) if `bytes` exceed memory_limit_bytes(): "WORK needs about 40.00 GB of memory, and
-// this machine has 23.00 GB: ADVICE".
-void require_memory(double bytes, const std::string& work, const std::string& advice);
+// this machine has 23.00 GB: ADVICE". `how_sure`: "about", or "at least" of a lower bound.
+void require_memory(double bytes, const std::string& work, const std::string& advice,
+                    const std::string& how_sure = "about");
 
 // True if an exception says that memory could not be had: std::bad_alloc or that of the
 // tensor library.

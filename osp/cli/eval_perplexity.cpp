@@ -223,13 +223,13 @@ void check_evaluation_memory(const EvalCommand& options, const std::string& dir,
                                    .bf16 = options.precision == "bf16",
                                    .simulated = options.engine.engine == "simulated"});
   std::string work = "evaluating " + options.models.front();
-  std::string advice = "use a smaller model, or a machine with more memory";
+  std::string advice;
   if (!options.divergence_from.empty()) {
     const std::string from = find_model_dir(options.divergence_from);
     if (is_quantized_model_dir(from)) return;  // refused
     bytes += plain_model_bytes(from);
     work += " beside " + options.divergence_from;
-    advice = "leave out --divergence-from, " + advice;
+    advice = "leave out --divergence-from, ";
   }
   check_held_memory(bytes, work, advice, console);
 }

@@ -187,8 +187,7 @@ void run_all(const EvalCommand& options, TaskResults& results, const std::string
                                            .widths = subject.widths,
                                            .bf16 = options.precision == "bf16",
                                            .simulated = options.engine.engine == "simulated"});
-    check_held_memory(bytes, "evaluating " + subject.name,
-                      "use a smaller model, or a machine with more memory", console);
+    check_held_memory(bytes, "evaluating " + subject.name, "", console);
   }
   TaskRunner runner(options, results, console);
   catch_signals();

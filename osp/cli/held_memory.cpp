@@ -94,14 +94,11 @@ double quantization_bytes(const ModelConfig& config, const QuantizeRequest& requ
   return kMaster * sizes.all + std::max(held, kMaster * sizes.all + kCode * sizes.matrices);
 }
 
-void check_held_memory(double bytes, const std::string& work, const std::string& advice,
+void check_held_memory(double bytes, const std::string& work, const std::string& first_advice,
                        Console& console) {
   const double needed = bytes + static_cast<double>(resident_memory_bytes());
-  const auto limit = static_cast<double>(memory_limit_bytes());
-  if (needed > limit) {
-    fail(ErrorCode::memory, "{} needs at least {} of memory, and this machine has {}: {}", work,
-         format_bytes(needed), format_bytes(limit), advice);
-  }
+  const std::string advice = first_advice + "use a smaller model, or a machine with more memory";
+  require_memory(needed, work, advice, "at least");
   const auto free = static_cast<double>(free_memory_bytes());
   if (bytes > free) {
     console.warn("{} needs at least {} of memory, and {} are free now: {}", work,

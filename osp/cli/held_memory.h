@@ -36,8 +36,8 @@ double quantization_bytes(const ModelConfig& config, const QuantizeRequest& requ
 
 // Error(memory) if this process would hold more than the machine can give it, a warning if other
 // programs are in the way: "WORK needs at least 40.00 GB of memory, and this machine has 23.00 GB:
-// ADVICE".
-void check_held_memory(double bytes, const std::string& work, const std::string& advice,
+// ADVICE". The advice is `first_advice` ("lower --memory, ") and that on another model or machine.
+void check_held_memory(double bytes, const std::string& work, const std::string& first_advice,
                        Console& console);
 
 }  // namespace osp

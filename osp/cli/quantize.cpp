@@ -112,11 +112,10 @@ void check_quantization_memory(const Subject& subject, const std::vector<Quantiz
     if (subject.refusals.contains(request.method.name)) continue;
     bytes = std::max(bytes, quantization_bytes(subject.source->config(), request, measured));
   }
-  check_held_memory(bytes, "quantizing " + subject.name,
-                    measured ? "leave out --data and measure the folder with osp eval, use a "
-                               "smaller model, or a machine with more memory"
-                             : "lower --memory, use a smaller model, or a machine with more memory",
-                    console);
+  check_held_memory(
+      bytes, "quantizing " + subject.name,
+      measured ? "leave out --data and measure the folder with osp eval, " : "lower --memory, ",
+      console);
 }
 
 // Reads what the quantized model is measured on and compared with.

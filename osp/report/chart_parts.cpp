@@ -140,6 +140,12 @@ std::vector<std::string> layer_names(size_t count) {
   return names;
 }
 
+double mean_of(const std::vector<double>& values) {
+  double sum = 0;
+  for (const double value : values) sum += value;
+  return sum / static_cast<double>(values.size());
+}
+
 std::vector<size_t> spread_indices(size_t size, size_t count) {
   std::vector<size_t> indices;
   if (size <= count) {

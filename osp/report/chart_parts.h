@@ -38,6 +38,9 @@ struct Extent {
 std::string layer_name(size_t layer);
 std::vector<std::string> layer_names(size_t count);
 
+// NaN of none.
+double mean_of(const std::vector<double>& values);
+
 // At most `count` indices spread evenly over [0, size), both ends among them.
 std::vector<size_t> spread_indices(size_t size, size_t count);
 

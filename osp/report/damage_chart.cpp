@@ -21,11 +21,6 @@ struct Damage {
   std::string way;
   // One per seed of the training or of the rotation: each against its own model at 16 bits.
   std::vector<double> full, quantized;
-  static double mean_of(const std::vector<double>& values) {
-    double sum = 0;
-    for (const double value : values) sum += value;
-    return sum / static_cast<double>(values.size());
-  }
   double percent() const {
     std::vector<double> damages;
     for (size_t i = 0; i < full.size(); ++i) damages.push_back(100 * (quantized[i] / full[i] - 1));
@@ -108,10 +103,9 @@ std::vector<Chart> damage_charts(const std::vector<RunData>& runs) {
       const auto at = std::find(keys.begin(), keys.end(), damage.at.key()) - keys.begin();
       by_choice[static_cast<size_t>(at)].push_back(&damage);
       extent.include(damage.percent());
-      chart.table.rows.push_back({runs[r].label, damage.at.phrase(), damage.way,
-                                  format_number(Damage::mean_of(damage.full)),
-                                  format_number(Damage::mean_of(damage.quantized)),
-                                  format_damage(1, 1 + damage.percent() / 100)});
+      chart.table.rows.push_back(
+          {runs[r].label, damage.at.phrase(), damage.way, format_number(mean_of(damage.full)),
+           format_number(mean_of(damage.quantized)), format_damage(1, 1 + damage.percent() / 100)});
     }
     for (const auto& [choice, list] : by_choice) {
       chart.traces.push_back(damage_trace(runs[r].label, r, choice, list));

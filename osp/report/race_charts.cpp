@@ -29,12 +29,6 @@ Lengths by_length(const Race& race, const Value& value) {
   return lengths;
 }
 
-double mean_of(const std::vector<double>& values) {
-  double sum = 0;
-  for (const double value : values) sum += value;
-  return sum / static_cast<double>(values.size());
-}
-
 // A mark per seed, and a line through their means that has no name of its own.
 void add_traces(const std::string& name, const Lengths& lengths, size_t look, Json& traces) {
   std::vector<double> x, y, tokens, means;
@@ -46,14 +40,9 @@ void add_traces(const std::string& name, const Lengths& lengths, size_t look, Js
   }
   if (x.empty()) return;
   const Json group = escape_html(name);
-  traces.push_back({{"type", "scatter"},
-                    {"mode", "markers"},
-                    {"name", group},
-                    {"legendgroup", group},
-                    {"x", to_json_array(x)},
-                    {"y", to_json_array(y)},
-                    {"hovertemplate", "%{y:.4f}"},
-                    {"meta", {{"run", look}, {"role", "marks"}}}});
+  traces.push_back(marks_trace(name, to_json_array(x), y, "%{y:.4f}", look, 0));
+  traces.back()["legendgroup"] = group;
+  traces.back()["meta"].erase("choice");  // the chart has none
   traces.push_back({{"type", "scatter"},
                     {"mode", "lines"},
                     {"name", group},
@@ -78,10 +67,6 @@ Json layout_of(const Race& race, const std::string& across, const std::string& u
       {"yaxis", {{"title", {{"text", up}}}, {"zeroline", true}}}};
 }
 
-std::string cell(double value, int digits) {
-  return std::isfinite(value) ? with_minus(fmt::format("{:.{}f}", value, digits)) : "–";
-}
-
 // A row per pair: the value of each arm, or one of both.
 std::vector<std::string> row_of(const RacePair& pair, std::vector<std::string> cells) {
   cells.insert(cells.begin(), {format_count(pair.tokens), std::to_string(pair.seed)});
@@ -104,7 +89,7 @@ Chart tax_chart(const Race& race, const std::array<size_t, 2>& looks) {
   chart.table.header = {"tokens", "seed", race.arms[0], race.arms[1]};
   for (const RacePair& pair : race.pairs) {
     chart.table.rows.push_back(
-        row_of(pair, {cell(pair.runs[0].tax, 4), cell(pair.runs[1].tax, 4)}));
+        row_of(pair, {format_fixed(pair.runs[0].tax, 4), format_fixed(pair.runs[1].tax, 4)}));
   }
   return chart;
 }
@@ -136,8 +121,8 @@ Chart ratio_chart(const Race& race, size_t look) {
                         race.arms[1] + ", added nats", "ratio"};
   for (const RacePair& pair : race.pairs) {
     chart.table.rows.push_back(
-        row_of(pair, {cell(pair.runs[0].added_nats, 4), cell(pair.runs[1].added_nats, 4),
-                      cell(pair.ratio(), 2)}));
+        row_of(pair, {format_fixed(pair.runs[0].added_nats, 4),
+                      format_fixed(pair.runs[1].added_nats, 4), format_fixed(pair.ratio(), 2)}));
   }
   return chart;
 }
