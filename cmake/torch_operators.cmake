@@ -6,7 +6,12 @@ function(osp_torch_operators)
   foreach(level portable avx2 avx512)
     list(APPEND kernels ${CMAKE_BINARY_DIR}/generated/osp/ops/kernels_${level}.cpp)
   endforeach()
-  add_library(torch_operators MODULE ${ARGN} osp/ops/isa.cpp osp/base/error.cpp ${kernels})
+  set(panels osp/ops/panel_kernels_avx512bf16.cpp osp/optim/momentum_kernels_portable.cpp)
+  foreach(file ${panels})
+    osp_set_kernel_flags(${file})
+  endforeach()
+  add_library(torch_operators MODULE ${ARGN} osp/ops/isa.cpp osp/base/error.cpp osp/optim/panel_iteration.cpp
+    ${panels} ${kernels})
   # The others take the system's fmt, whose headers PyTorch has as well, but not for users of its stable ABI.
   set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "-isystem;${TORCH_DIR}/include"
     COMPILE_DEFINITIONS TORCH_TARGET_VERSION=0x020a000000000000)

@@ -18,6 +18,7 @@
 
 #include "osp/base/error.h"
 #include "osp/ops/isa.h"
+#include "osp/ops/parallel.h"
 #include "osp/optim/momentum_kernels.h"
 #include "osp/optim/symmetric_product.h"
 
@@ -42,21 +43,17 @@ const Triples& coefficient_set(const std::string& name) {
   return name == "you" ? you : name == "polar-express" ? polar_express : jordan;
 }
 
-// The Schatten norm may not vanish as a divisor: a zero update stays zero.
-constexpr double kLeastDivisor = 1e-6;
-
-// The Schatten 8-norm of X, from ‖(X Xᵀ)²‖_F.
-double schatten_norm(double norm_of_squared_gram) {
-  return std::max(std::pow(norm_of_squared_gram, 0.25), kLeastDivisor);
-}
-
 // Who multiplies bf16 matrices: panels by AVX-512's instructions; the library in bf16, which uses
 // AMX; the library in fp32 where the CPU has no bf16 products.
 enum class ProductBackend { panels, bf16, fp32 };
 
 ProductBackend product_backend() {
   if (active_isa() == Isa::amx) return ProductBackend::bf16;
-  return has_avx512_bf16() ? ProductBackend::panels : ProductBackend::fp32;
+  return PanelIteration::is_best() ? ProductBackend::panels : ProductBackend::fp32;
+}
+
+void by_threads(int64_t count, const std::function<void(int64_t)>& task) {
+  for_each_task(count, task);
 }
 
 double renormalising_factor(double sum_of_squares, int64_t rows, int64_t cols) {
@@ -140,8 +137,8 @@ at::Tensor newton_schulz_batched(const at::Tensor& bank, const NewtonSchulz& set
     if (settings.by_schatten_norm && i == 0) {
       // The first step divides by the Schatten norm, which G² gives.
       const at::Tensor squared = at::bmm(gram, gram);
-      const at::Tensor s =
-          norms_of(squared, at::kDouble).pow(0.25).clamp_min(kLeastDivisor) * settings.norm_scale;
+      const at::Tensor s = norms_of(squared, at::kDouble).pow(0.25).clamp_min(schatten_norm(0)) *
+                           settings.norm_scale;
       const at::Tensor polynomial =
           (gram * (b / s.pow(2)) + squared * (c / s.pow(4))).to(at::kBFloat16);
       x = (x * (a / s) + at::bmm(polynomial, x) / s).to(at::kBFloat16);
@@ -161,7 +158,7 @@ at::Tensor newton_schulz_batched(const at::Tensor& bank, const NewtonSchulz& set
 Orthogonaliser::Orthogonaliser(const NewtonSchulz& settings, int64_t rows, int64_t cols)
     : settings_(settings), rows_(rows), cols_(cols) {
   if (product_backend() == ProductBackend::panels) {
-    panels_.emplace(rows, cols);
+    panels_.emplace(rows, cols, by_threads);
     return;
   }
   const auto bf16 = at::TensorOptions().dtype(at::kBFloat16);
@@ -227,31 +224,9 @@ void Orthogonaliser::run_by_library() {
   if (staging_.defined()) staging_.copy_(x_);
 }
 
-void Orthogonaliser::run_in_panels() {
-  panels_->begin();
-  const auto& steps = settings_.steps;
-  const bool is_long = 4 * std::max(rows_, cols_) >= 5 * std::min(rows_, cols_);
-  size_t i = 0;
-  if (settings_.pair_first && !settings_.by_schatten_norm && is_long && steps.size() >= 2) {
-    panels_->two_steps(steps[0], steps[1]);
-    i = 2;
-  }
-  for (; i < steps.size(); ++i) {
-    const auto [a, b, c] = steps[i];
-    if (i == 0 && settings_.by_schatten_norm) {
-      panels_->make_gram();
-      const double s = settings_.norm_scale * schatten_norm(std::sqrt(panels_->square_gram()));
-      panels_->apply_squared(a / s, 1 / s, b / (s * s), c / (s * s * s * s));
-    } else {
-      panels_->step(a, b, c);
-    }
-  }
-  panels_->end();
-}
-
 double Orthogonaliser::run() {
   if (panels_) {
-    run_in_panels();
+    panels_->run(settings_);
   } else {
     run_by_library();
   }

@@ -9,13 +9,13 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "osp/base/fields.h"
+#include "osp/optim/newton_schulz_settings.h"
 #include "osp/optim/panel_iteration.h"
 
 namespace osp {
@@ -52,19 +52,6 @@ struct NewtonSchulzOptions {
 // 4 n² m + 2 n³.
 double newton_schulz_flops(int64_t rows, int64_t cols, int64_t steps);
 
-struct NewtonSchulz {
-  std::vector<std::array<double, 3>> steps;  // (a, b, c) of each
-  double norm_scale = 1;  // X = update / (norm_scale · ‖update‖_F + norm_eps)
-  double norm_eps = 1e-8;
-  // Divide by the Schatten 8-norm as well, ‖(X Xᵀ)²‖_F^(1/4) = (Σ σ⁸)^(1/8): an upper bound of the
-  // largest singular value that is much tighter than ‖X‖_F. Recipes call it s8.
-  bool by_schatten_norm = false;
-  bool pair_first = true;    // the first two steps of a long matrix may be joined, see
-                             // PanelIteration::two_steps; needs small singular values
-  bool renormalize = false;  // scale the result to ‖·‖_F = sqrt(min(rows, cols)), that of U Vᵀ
-  bool threads_share_matrices = true;  // where there are fewer of these than threads
-};
-
 // Settings of a recipe. Error(usage) if ns_steps exceeds the coefficients of the set.
 NewtonSchulz newton_schulz_settings(const NewtonSchulzOptions& options);
 
@@ -96,7 +83,6 @@ class Orthogonaliser {
   double run();
 
  private:
-  void run_in_panels();
   void run_by_library();
   void step(double a, double b, double c, bool by_schatten_norm);
   double make_polynomial(double b, double c, bool by_schatten_norm);

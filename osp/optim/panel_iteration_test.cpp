@@ -15,6 +15,7 @@
 #include <functional>
 
 #include "osp/ops/isa.h"
+#include "osp/ops/parallel.h"
 #include "osp/optim/newton_schulz.h"
 #include "osp/optim/test_banks.h"
 
@@ -25,7 +26,10 @@ using Steps = std::vector<std::array<double, 3>>;
 
 // Result of `iterate` on x (bf16).
 at::Tensor iterated(const at::Tensor& x, const std::function<void(PanelIteration&)>& iterate) {
-  PanelIteration iteration(x.size(0), x.size(1));
+  const auto by_threads = [](int64_t count, const std::function<void(int64_t)>& task) {
+    for_each_task(count, task);
+  };
+  PanelIteration iteration(x.size(0), x.size(1), by_threads);
   std::memcpy(iteration.data(), x.const_data_ptr(), x.nbytes());
   iteration.begin();
   iterate(iteration);

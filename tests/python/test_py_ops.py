@@ -1,4 +1,5 @@
-"""SSNorm by the program's kernels in eager PyTorch (_ops.so) against plain PyTorch; what the file needs."""
+"""SSNorm and Newton–Schulz by the program's kernels in eager PyTorch (_ops.so) against plain PyTorch and the
+program; what the file needs."""
 
 import copy
 import json
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_optimizers import LR, MOMENTUM, run_probe_on
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "python"))
 import osp.nn
+from osp.optim.newton_schulz import NewtonSchulz, iterate, normalised, squared_norms
 
+import osp.optim
 from osp import native
 
 SHAPES = [(1, 9), (3, 17), (2, 5, 64), (300, 33), (257, 256)]
@@ -227,10 +231,151 @@ def test_a_file_that_cannot_be_loaded_is_told_once(tmp_path, monkeypatch):
     (tmp_path / native.FILE).write_bytes(b"no library")
     monkeypatch.setenv("OSP_BUILD", str(tmp_path))
     native.load.cache_clear()
-    with pytest.warns(UserWarning, match="cannot be loaded, so SSNorm is plain PyTorch"):
+    with pytest.warns(UserWarning, match="cannot be loaded, so SSNorm and Muon are plain PyTorch"):
         assert not native.load()
     assert torch.allclose(
         osp.nn.SSNorm(2)(torch.tensor([3.0, 4.0])), torch.tensor([0.8485, 1.1314]), atol=1e-4
     )
     native.load.cache_clear()
     monkeypatch.undo()
+
+
+# ---- Newton–Schulz ------------------------------------------------------------------------------------
+
+MATRICES = [(48, 128), (128, 48), (96, 96), (1, 40), (33, 70)]
+SETTINGS = {
+    "paper": {},
+    "tight": {"coefficients": "you", "normalisation": "s8"},
+    "polar": {"coefficients": "polar-express"},
+    "one step": {"ns_steps": 1},
+}
+
+
+@pytest.fixture
+def panels():
+    if not torch.ops.osp.serves_newton_schulz():
+        pytest.skip("this CPU has no bf16 products of AVX-512, or has AMX")
+
+
+def matrix(shape, seed=0, **settings):
+    """A normalised matrix and its settings."""
+    update = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    settings = NewtonSchulz.of(**settings)
+    return normalised(update, squared_norms(update), settings), settings
+
+
+def plainly(x, settings):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "serves_matrices", lambda x: False)
+        return iterate(x, settings)
+
+
+@pytest.mark.parametrize("shape", MATRICES)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_matrices_are_iterated_with_the_programs_bits(run_program, tmp_path, panels, shape, name):
+    options = SETTINGS[name]
+    chosen = {"preset": "tight"} if name == "tight" else options
+    # Powers of two, which all have the same mantissa when they are divided by the norm.
+    generator = torch.Generator().manual_seed(5)
+    powers = torch.randint(-3, 4, shape, generator=generator).float().exp2()
+    gradient = powers * (1 - 2 * torch.randint(0, 2, shape, generator=generator).float())
+    tensors = {"gradient.1": gradient[None].contiguous()}
+    [moved], _ = run_probe_on(
+        run_program, tmp_path, "muon", torch.zeros(1, *shape), tensors, 1, chosen, decay=0
+    )
+    settings = NewtonSchulz.of(**options)
+    update = gradient + MOMENTUM * gradient  # the first step's buffer is the gradient
+    ours = iterate(normalised(update, squared_norms(update), settings), settings)
+    scale = LR * 0.2 * max(shape) ** 0.5
+    assert ours.dtype == torch.bfloat16 and ours.count_nonzero() == ours.numel()
+    assert torch.equal((moved[0] / -scale).bfloat16(), ours)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("renormalize", [False, True])
+def test_the_kernels_are_as_near_to_fp64_as_plain_pytorch(panels, name, renormalize):
+    for shape in MATRICES:
+        errors = [0.0, 0.0]
+        for seed in range(5):  # one draw may fall either way
+            x, settings = matrix(shape, seed, **SETTINGS[name], renormalize=renormalize)
+            exact = iterate(x.double(), settings)
+            for i, way in enumerate((iterate(x, settings), plainly(x, settings))):
+                assert way.dtype == (torch.float32 if renormalize else torch.bfloat16)
+                errors[i] += ((way.double() - exact).norm() / exact.norm()).item() / 5
+        assert errors[0] < 1.1 * errors[1] + 1e-3 and errors[0] < 0.03, (shape, errors)
+
+
+def test_stacks_layouts_and_zeros(panels):
+    x, settings = matrix((3, 40, 72))
+    whole = iterate(x, settings)
+    assert all(torch.equal(iterate(one, settings), each) for one, each in zip(x, whole, strict=True))
+    turned = x[0].t()
+    assert torch.equal(iterate(turned, settings), iterate(turned.contiguous(), settings))
+    assert iterate(torch.zeros(8, 12, dtype=torch.bfloat16), settings).count_nonzero() == 0
+
+
+def test_muon_takes_the_kernels_for_eager_bf16_matrices_of_the_cpu_alone(panels):
+    weight = torch.nn.Parameter(torch.ones(8, 16))
+    weight.grad = torch.randn(8, 16)
+    assert "osp::newton_schulz" in names_of(lambda: osp.optim.Muon([weight]).step())
+    x, settings = matrix((8, 16))
+    stale = x.clone().requires_grad_()
+    others = {
+        "fp32": lambda: iterate(x.float(), settings),
+        "gradient": lambda: iterate(stale, settings).sum().backward(),
+        "vmap": lambda: torch.vmap(lambda one: iterate(one, settings))(x[None]),
+        "compiled": lambda: torch.compile(iterate, backend="aot_eager")(x, settings),
+        "empty": lambda: iterate(x[:0], settings),
+    }
+    for name, call in others.items():
+        assert "osp::newton_schulz" not in names_of(call), name
+    assert stale.grad.abs().sum() > 0
+
+
+def test_the_operator_keeps_pytorchs_rules_and_its_bits_on_any_threads(panels):
+    x, settings = matrix((200, 300))
+    arguments = (x[None], [3.4445, -4.775, 2.0315] * 2, 1.0, False, True)
+    torch.library.opcheck(torch.ops.osp.newton_schulz.default, arguments)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(iterate(x, settings))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"x": torch.ones(1, 4, 8)}, "contiguous bf16 matrices"),
+        ({"x": torch.ones(4, 8).bfloat16()}, "contiguous bf16 matrices"),
+        ({"x": torch.ones(1, 4, 8).bfloat16().mT}, "contiguous bf16 matrices"),
+        ({"steps": [1.0, 2.0]}, "of each step"),
+        ({"steps": []}, "of each step"),
+    ],
+)
+def test_the_iteration_refuses_what_it_would_misread(change, message):
+    given = {"x": torch.ones(1, 4, 8).bfloat16(), "steps": [1.0, 0.0, 0.0], "norm_scale": 1.0}
+    given |= {"by_schatten_norm": False, "pair_first": False} | change
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.osp.newton_schulz(**given)
+
+
+def test_a_cpu_without_the_products_computes_plainly(osp_build):
+    code = (
+        "import torch, osp.optim\nfrom osp import native\n"
+        "x = torch.eye(4).bfloat16()[None] / 2\n"
+        "print(native.load(), native.serves_matrices(x))\n"
+        "print(osp.optim.newton_schulz(torch.eye(4)).diag().mean().item())\n"
+        "try:\n    torch.ops.osp.newton_schulz(x, [1.0, 0.0, 0.0], 1.0, False, False)\n"
+        "except RuntimeError as error:\n    print(error)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(osp.__path__[0]).parent), "OSP_BUILD": str(osp_build)}
+    command = [sys.executable, "-W", "error", "-c", code]
+    for level in ("portable", "avx2"):
+        result = subprocess.run(command, capture_output=True, text=True, env=environment | {"OSP_ISA": level})
+        lines = result.stdout.splitlines()
+        assert lines[0] == "True False" and abs(float(lines[1]) - 1) < 0.3, result.stderr
+        assert "this CPU has no bf16 products" in lines[2]

@@ -6,7 +6,8 @@ if it has more rows than columns:
     A = X Xᵀ;   X ← a X + (b A + c A A) X
 
 Settings and numbers are those of the program (osp/optim/newton_schulz.h): normalised in fp32, products in
-bf16 with fp32 accumulation, each sum rounded once.
+bf16 with fp32 accumulation, each sum rounded once. On CPUs with AVX-512's bf16 products and without AMX the
+program's own kernels iterate (osp.native), with its bits.
 """
 
 import math
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from osp import native
 
 Triple = tuple[float, float, float]
 
@@ -48,6 +51,8 @@ class NewtonSchulz:
     norm_scale: float = 1.0  # X = update / (norm_scale · ‖update‖_F + eps)
     eps: float = 1e-8
     by_schatten_norm: bool = False  # divide by ‖(X Xᵀ)²‖_F^(1/4) as well
+    # The kernels may join the first two steps of a long matrix; needs small singular values.
+    pair_first: bool = True
     renormalize: bool = False  # scale the result to ‖·‖_F = sqrt(min(rows, columns))
 
     @staticmethod
@@ -76,6 +81,7 @@ class NewtonSchulz:
             norm_scale=1.02 if polar else 1.0,
             eps=1e-6 if polar else eps,
             by_schatten_norm=normalisation == "s8",
+            pair_first=coefficients in ("jordan", "you"),  # as exact: measured for these
             renormalize=renormalize,
         )
 
@@ -111,8 +117,23 @@ def normalised(update: Tensor, squares: Tensor, settings: NewtonSchulz, dtype=to
 def iterate(x: Tensor, settings: NewtonSchulz) -> Tensor:
     """The iteration on normalised matrices [rows, columns] or [n, rows, columns], in their dtype."""
     single = x.dim() == 2
-    tall = x.size(-2) > x.size(-1)
     x = x.unsqueeze(0) if single else x
+    if native.serves_matrices(x):
+        how = (settings.steps, settings.norm_scale, settings.by_schatten_norm, settings.pair_first)
+        x = native.newton_schulz(x, *how)
+    else:
+        x = _iterate_plainly(x, settings)
+    if settings.renormalize:
+        length = math.sqrt(min(x.shape[1:]))
+        norms = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float64)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        x = x * (length / (norms + 1e-8)).to(x.dtype)
+    return x.squeeze(0) if single else x
+
+
+def _iterate_plainly(x: Tensor, settings: NewtonSchulz) -> Tensor:
+    """The steps on matrices [n, rows, columns] by PyTorch's products."""
+    tall = x.size(-2) > x.size(-1)
     x = x.mT if tall else x
     for i, (a, b, c) in enumerate(settings.steps):
         gram = torch.bmm(x, x.mT)
@@ -125,13 +146,7 @@ def iterate(x: Tensor, settings: NewtonSchulz) -> Tensor:
         else:
             polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
             x = torch.baddbmm(x, polynomial, x, beta=a, alpha=1)
-    if settings.renormalize:
-        length = math.sqrt(min(x.shape[1:]))
-        norms = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float64)
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        x = x * (length / (norms + 1e-8)).to(x.dtype)
-    x = x.mT if tall else x
-    return x.squeeze(0) if single else x
+    return x.mT if tall else x
 
 
 def newton_schulz(
