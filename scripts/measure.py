@@ -4,6 +4,7 @@ import argparse
 import datetime
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,70 @@ def training(model: str) -> Callable:
 
 def optimizers(_: argparse.Namespace) -> dict:
     return run_json(OSP, "bench", "optim", "--model", "125m", "--json")
+
+
+# The Muons of PyTorch programs as bench/peers/optim_peer.py names them, with the environment of each.
+MUONS = {
+    "`osp.optim.Muon`": ("package-muon", {}),
+    "the same without `_ops.so`": ("package-muon", {"OSP_ISA": "reference"}),
+    "`torch.optim.Muon`": ("torch-muon", {}),
+    "its steps on stacks of matrices": ("batched-muon", {}),
+}
+MATRICES_OF_125M = "50x768x768,24x2048x768,12x768x2048"
+ALLOCATORS = {  # the second as the program sets it for itself
+    "defaults": {},
+    "keep freed memory": {
+        "MALLOC_MMAP_THRESHOLD_": "1073741824",
+        "MALLOC_TRIM_THRESHOLD_": "1073741824",
+        "MALLOC_TOP_PAD_": "67108864",
+    },
+}
+
+
+def python_muon(options: argparse.Namespace) -> dict:
+    """A step of the package's Muon, the program's and PyTorch's, in turn; of PyTorch by its faster malloc."""
+
+    def step(name: str, allocator: str) -> dict:
+        kind, environment = MUONS[name]
+        words = ["bench/peers/optim_peer.py", kind, MATRICES_OF_125M]
+        return run_json(sys.executable, *words, environment=environment | ALLOCATORS[allocator])
+
+    def program() -> tuple[dict, dict]:
+        found = run_json(OSP, "bench", "optim", "--model", "125m", "--alone", "--json")
+        groups = [group for one in found["optimizers"] for group in one["groups"]]
+        return next(group for group in groups if group["kind"] == "muon"), machine_of(found)
+
+    trials = {name: {way: step(name, way)["seconds"] for way in ALLOCATORS} for name in MUONS}
+    best = {name: min(ways, key=ways.get) for name, ways in trials.items()}
+    found: dict[str, list] = {name: [] for name in ("the program", *MUONS)}
+    for _ in range(options.rounds):
+        group, machine = program()
+        found["the program"].append(group)
+        for name in MUONS:
+            found[name].append(step(name, best[name]))
+    rows, package = [], found[next(iter(MUONS))]
+    for name, steps in found.items():
+        pairs = [one["seconds"] / ours["seconds"] for one, ours in zip(steps, package, strict=True)]
+        rows.append(
+            [
+                name,
+                statistics.median(one["seconds"] for one in steps),
+                statistics.median(one["cpu_seconds"] for one in steps),
+                statistics.median(pairs),
+                f"{min(pairs):.2f} to {max(pairs):.2f}",
+                best.get(name, "its own"),
+            ]
+        )
+    number = {"align": "right", "format": "{:.2f}"}
+    columns = [
+        {"title": "Muon"},
+        {"title": "a step, s", **number},
+        {"title": "CPU, s", **number},
+        {"title": "of the package's time", **number},
+        {"title": "in each round"},
+        {"title": "malloc"},
+    ]
+    return {"columns": columns, "rows": rows, "trials": trials, "matrices": MATRICES_OF_125M, **machine}
 
 
 def ranks(options: argparse.Namespace) -> dict:
@@ -321,6 +386,7 @@ MEASUREMENTS: dict[str, tuple[str, Callable]] = {
     "train-50m": ("the same with 50M", training("50m")),
     "train-125m": ("the same with 125M", training("125m")),
     "optim-125m": ("a step of every optimizer on 125M parameters beside PyTorch's", optimizers),
+    "python-muon": ("a step of osp.optim.Muon beside PyTorch's Muon, 125M", python_muon),
     "ranks": ("two ranks that train the demo's model beside PyTorch's; limited networks need root", ranks),
     "engine": ("SmolLM2 quantized, in integers, beside the peers whose environments are given", engine),
     "engine-quality": ("what few bits cost the demo's models on the integer engine", engine_quality),

@@ -21,7 +21,7 @@ packages=(git ca-certificates g++ cmake ninja-build ccache pkg-config python3 py
 optional=()
 if [ -n "$with_tests" ]; then
   packages+=(strace)
-  optional+=(clang-format-14 clang-tidy-14 shellcheck)
+  optional+=(clang-format-14 clang-tidy-14 shellcheck libtcmalloc-minimal4 libjemalloc2)
   # Ubuntu's chromium is a snap wrapper that needs a running snapd; the browser test is skipped there.
   grep -qs '^ID=ubuntu' /etc/os-release || packages+=(chromium)
 fi

@@ -1,11 +1,12 @@
 """PyTorch's optimizers on random banks: the peers of `osp bench optim`.
 
-    optim_peer.py torch-muon|batched-muon|fused-adamw 12x768x768,… --steps N [--updates FILE]
+    optim_peer.py torch-muon|batched-muon|fused-adamw|package-muon 12x768x768,… --steps N [--updates FILE]
 
 Banks are COUNTxROWSxCOLS; every matrix is a parameter of its own, fp32, as in a model. `torch-muon` is
 torch.optim.Muon, which works matrix by matrix; `batched-muon` is the same with all matrices at once:
 those of one shape are stacked and orthogonalised together by batched bf16 products; `fused-adamw` is
-torch.optim.AdamW(fused=True).
+torch.optim.AdamW(fused=True). `package-muon` is osp.optim.Muon, the Python package's own, for
+scripts/measure.sh.
 
 `--updates` is a file of osp bench optim --updates: this program takes the same first step from its gradients.
 Prints one JSON object: seconds and cpu_seconds (of the median step; of all threads), bytes (weights and
@@ -20,6 +21,7 @@ import json
 import os
 import resource
 import statistics
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -73,6 +75,11 @@ def make_optimizer(kind, parameters, lr=LR, weight_decay=DECAY):
         return torch.optim.AdamW(
             parameters, lr=lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=weight_decay, fused=True
         )
+    if kind == "package-muon":
+        sys.path.insert(0, str(Path(__file__).parents[2] / "python"))
+        import osp.optim
+
+        return osp.optim.Muon(parameters, lr, momentum=MOMENTUM, weight_decay=weight_decay)
     if kind == "batched-muon":
         return BatchedMuon(parameters, lr=lr, weight_decay=weight_decay, momentum=MOMENTUM)
     return torch.optim.Muon(
@@ -115,7 +122,7 @@ def state_bytes(optimizer, parameters):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind", choices=["torch-muon", "batched-muon", "fused-adamw"])
+    parser.add_argument("kind", choices=["torch-muon", "batched-muon", "fused-adamw", "package-muon"])
     parser.add_argument("banks")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)

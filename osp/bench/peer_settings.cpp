@@ -1,5 +1,7 @@
 #include "osp/bench/peer_settings.h"
 
+#include "osp/base/file.h"
+
 namespace osp {
 namespace {
 
@@ -12,16 +14,42 @@ Environment with(Environment environment, std::initializer_list<const char*> mor
   return environment;
 }
 
-}  // namespace
+// PyTorch's tuning guide says: "MALLOC_CONF" for jemalloc, nothing beside the library for TCMalloc.
+const char* const kJemalloc =
+    "MALLOC_CONF=oversize_threshold:1,background_thread:true,metadata_thp:auto,"
+    "dirty_decay_ms:9000000000,muzzy_decay_ms:9000000000";
 
-const std::vector<PeerSettings>& all_peer_settings() {
-  static const std::vector<PeerSettings> all = {
+// The path of a shared library where Debian and others install it; "" if it is not there.
+std::string library_path(const std::string& name) {
+  for (const char* folder :
+       {"/usr/lib/x86_64-linux-gnu/", "/usr/lib/aarch64-linux-gnu/", "/usr/lib64/", "/usr/lib/"}) {
+    if (path_exists(folder + name)) return folder + name;
+  }
+  return "";
+}
+
+std::vector<PeerSettings> make_settings() {
+  std::vector<PeerSettings> all = {
       {"defaults", {"OMP_WAIT_POLICY"}},
       {"keep freed memory", with(kKeepMemory, {"OMP_WAIT_POLICY"})},
       {"keep freed memory, threads wait passively", with(kKeepMemory, {"OMP_WAIT_POLICY=PASSIVE"})},
       {"keep freed memory, threads bound to cores",
        with(kKeepMemory, {"OMP_WAIT_POLICY", "OMP_PROC_BIND=true", "OMP_PLACES=cores"})},
   };
+  // Other allocators, where they are installed.
+  if (const std::string file = library_path("libtcmalloc_minimal.so.4"); !file.empty()) {
+    all.push_back({"TCMalloc", {"OMP_WAIT_POLICY", "LD_PRELOAD=" + file}});
+  }
+  if (const std::string file = library_path("libjemalloc.so.2"); !file.empty()) {
+    all.push_back({"jemalloc", {"OMP_WAIT_POLICY", "LD_PRELOAD=" + file, kJemalloc}});
+  }
+  return all;
+}
+
+}  // namespace
+
+const std::vector<PeerSettings>& all_peer_settings() {
+  static const std::vector<PeerSettings> all = make_settings();
   return all;
 }
 

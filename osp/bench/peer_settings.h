@@ -1,6 +1,7 @@
 // The settings that a peer runs with. The documentation of PyTorch and of the C library names them:
-// how freed memory is kept (osp sets the same for itself, osp/cli/main.cpp), and how threads wait
-// and are bound. Which is the fastest depends on the machine and the work, so each is tried.
+// how freed memory is kept (osp sets the same for itself, osp/cli/main.cpp), TCMalloc and jemalloc
+// where they are installed, and how threads wait and are bound. Which is the fastest depends on the
+// machine and the work, so each is tried.
 #pragma once
 
 #include <functional>

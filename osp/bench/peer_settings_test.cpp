@@ -52,6 +52,16 @@ TEST(PeerSettings, AProgramGetsItsSettingsAndNotOurs) {
   EXPECT_EQ(seen(all[0].environment), (Json{{"wait", "none"}, {"top", "none"}}));
   EXPECT_EQ(seen(all[1].environment), (Json{{"wait", "none"}, {"top", "67108864"}}));
   EXPECT_EQ(seen(all[2].environment), (Json{{"wait", "PASSIVE"}, {"top", "67108864"}}));
+  // Other allocators are files that a program can load.
+  for (size_t i = 4; i < all.size(); ++i) {
+    const Json child = run_child({"/bin/sh", "-c",
+                                  R"(grep -qF "$LD_PRELOAD" /proc/$$/maps && loaded=true; )"
+                                  R"(printf '{"loaded": %s, "wait": "%s"}' "${loaded-false}" )"
+                                  R"("${OMP_WAIT_POLICY-none}")"},
+                                 all[i].environment);
+    EXPECT_TRUE(child["loaded"]) << all[i].name;
+    EXPECT_EQ(child["wait"], "none");
+  }
   EXPECT_EQ(seen({})["wait"], "passive");
   unsetenv("OMP_WAIT_POLICY");
 }
