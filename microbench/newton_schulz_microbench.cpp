@@ -22,6 +22,7 @@
 
 #include "microbench/timing.h"
 #include "osp/ops/isa.h"
+#include "osp/ops/parallel.h"
 #include "osp/ops/tensor_library.h"
 #include "osp/optim/newton_schulz.h"
 #include "osp/optim/panel_iteration.h"
@@ -54,7 +55,7 @@ at::Tensor by_library(at::Tensor x, int64_t block) {
 }
 
 at::Tensor by_panels(const at::Tensor& x, bool paired) {
-  osp::PanelIteration iteration(x.size(0), x.size(1));
+  osp::PanelIteration iteration(x.size(0), x.size(1), osp::share_tasks);
   std::memcpy(iteration.data(), x.const_data_ptr(), x.nbytes());
   iteration.begin();
   const auto& steps = kSettings.steps;

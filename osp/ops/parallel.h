@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 
 namespace osp {
 
@@ -18,6 +19,11 @@ void for_each_task(int64_t count, const Task& task) {
   at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
     for (int64_t i = next++; i < count; i = next++) task(i);
   });
+}
+
+// The same as one function, for code that is given the way in which it shares its work.
+inline void share_tasks(int64_t count, const std::function<void(int64_t)>& task) {
+  for_each_task(count, task);
 }
 
 }  // namespace osp

@@ -52,10 +52,6 @@ ProductBackend product_backend() {
   return PanelIteration::is_best() ? ProductBackend::panels : ProductBackend::fp32;
 }
 
-void by_threads(int64_t count, const std::function<void(int64_t)>& task) {
-  for_each_task(count, task);
-}
-
 double renormalising_factor(double sum_of_squares, int64_t rows, int64_t cols) {
   return std::sqrt(static_cast<double>(std::min(rows, cols))) / (std::sqrt(sum_of_squares) + 1e-8);
 }
@@ -158,7 +154,7 @@ at::Tensor newton_schulz_batched(const at::Tensor& bank, const NewtonSchulz& set
 Orthogonaliser::Orthogonaliser(const NewtonSchulz& settings, int64_t rows, int64_t cols)
     : settings_(settings), rows_(rows), cols_(cols) {
   if (product_backend() == ProductBackend::panels) {
-    panels_.emplace(rows, cols, by_threads);
+    panels_.emplace(rows, cols, share_tasks);
     return;
   }
   const auto bf16 = at::TensorOptions().dtype(at::kBFloat16);

@@ -26,10 +26,7 @@ using Steps = std::vector<std::array<double, 3>>;
 
 // Result of `iterate` on x (bf16).
 at::Tensor iterated(const at::Tensor& x, const std::function<void(PanelIteration&)>& iterate) {
-  const auto by_threads = [](int64_t count, const std::function<void(int64_t)>& task) {
-    for_each_task(count, task);
-  };
-  PanelIteration iteration(x.size(0), x.size(1), by_threads);
+  PanelIteration iteration(x.size(0), x.size(1), share_tasks);
   std::memcpy(iteration.data(), x.const_data_ptr(), x.nbytes());
   iteration.begin();
   iterate(iteration);
